@@ -1,0 +1,165 @@
+package dataplane
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TCPOptions are the socket options of a TCP connection.
+type TCPOptions struct {
+	// NoDelay turns Nagle's algorithm off.
+	NoDelay bool
+	// KeepAliveIdle, KeepAliveInterval and KeepAliveCount set keep-alive probes; an idle time of zero leaves them off.
+	KeepAliveIdle, KeepAliveInterval time.Duration
+	KeepAliveCount                   int
+	// UserTimeout is how long sent data may stay unacknowledged before the connection fails; zero leaves the system's.
+	UserTimeout time.Duration
+	// NotSentLowat bounds the bytes that the kernel takes before it has sent them; zero leaves the system's.
+	NotSentLowat int
+}
+
+// Apply sets the options on a socket.
+func (o TCPOptions) Apply(fd int) error {
+	set := func(name string, level, opt, value int) error {
+		return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, opt, value))
+	}
+	if o.NoDelay {
+		if err := set("TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			return err
+		}
+	}
+	if o.KeepAliveIdle > 0 {
+		for _, s := range []struct {
+			name              string
+			level, opt, value int
+		}{
+			{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(o.KeepAliveIdle / time.Second)},
+			{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(o.KeepAliveInterval / time.Second)},
+			{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, o.KeepAliveCount},
+		} {
+			if err := set(s.name, s.level, s.opt, s.value); err != nil {
+				return err
+			}
+		}
+	}
+	if o.UserTimeout > 0 {
+		if err := set("TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.UserTimeout/time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	if o.NotSentLowat > 0 {
+		return set("TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, o.NotSentLowat)
+	}
+	return nil
+}
+
+func sockaddr(a netip.AddrPort) (unix.Sockaddr, int) {
+	if ip := a.Addr().Unmap(); ip.Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}, unix.AF_INET
+	}
+	sa := &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	if zone := a.Addr().Zone(); zone != "" {
+		if ifi, err := net.InterfaceByName(zone); err == nil {
+			sa.ZoneId = uint32(ifi.Index)
+		}
+	}
+	return sa, unix.AF_INET6
+}
+
+func fromSockaddr(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// LocalAddr returns the local address of a TCP connection, or the zero value.
+func (c *Conn) LocalAddr() netip.AddrPort {
+	if c.closed {
+		return netip.AddrPort{}
+	}
+	sa, _ := unix.Getsockname(c.fd)
+	return fromSockaddr(sa)
+}
+
+// RemoteAddr returns the peer's address of a TCP connection, or the zero value.
+func (c *Conn) RemoteAddr() netip.AddrPort {
+	if c.closed {
+		return netip.AddrPort{}
+	}
+	sa, _ := unix.Getpeername(c.fd)
+	return fromSockaddr(sa)
+}
+
+// Dial starts a TCP connection and calls done once, on the loop: with the connection, whose handler done must set, or
+// with the error. It never calls done before it returns. On the loop only; names are resolved elsewhere.
+func (l *Loop) Dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done func(*Conn, error)) {
+	fail := func(err error) {
+		err = fmt.Errorf("connect to %s: %w", to, err)
+		l.After(0, func() { done(nil, err) })
+	}
+	sa, family := sockaddr(to)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		fail(os.NewSyscallError("socket", err))
+		return
+	}
+	if err := o.Apply(fd); err != nil {
+		_ = unix.Close(fd)
+		fail(err)
+		return
+	}
+	if err = unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
+		_ = unix.Close(fd)
+		fail(os.NewSyscallError("connect", err))
+		return
+	}
+	c, err := l.Adopt(fd, nil)
+	if err != nil {
+		fail(err)
+		return
+	}
+	c.connect = func(c *Conn, err error) {
+		if err != nil {
+			err = fmt.Errorf("connect to %s: %w", to, err)
+		}
+		done(c, err)
+	}
+	if timeout > 0 {
+		c.timer = l.After(timeout, func() { c.finish(os.ErrDeadlineExceeded) })
+	}
+}
+
+// connected ends the connecting state.
+func (c *Conn) connected() {
+	errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = unix.Errno(errno)
+	}
+	if err != nil {
+		c.finish(err)
+		return
+	}
+	if _, err := unix.Getpeername(c.fd); err != nil {
+		return // an event of the descriptor's former life, or too early
+	}
+	connect := c.connect
+	c.connect = nil
+	c.timer.Stop()
+	c.timer = nil
+	c.readable = true // the edge may have been the one just used
+	connect(c, nil)
+	c.offer()
+	if !c.closed {
+		c.markDirty()
+	}
+}

@@ -1,0 +1,203 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+var (
+	// ErrPreamble reports that the peer did not begin with the expected byte.
+	ErrPreamble = errors.New("dataplane: peer speaks another version of the transport")
+	// ErrFrameSize reports a frame of length zero or above the limit.
+	ErrFrameSize = errors.New("dataplane: frame length out of bounds")
+)
+
+// keepPartial is the size up to which the beginning of an unfinished frame is moved to a block of its own size, so that
+// the loop's buffer stays free; above it the connection keeps reading into the block where the frame already is.
+const keepPartial = 16 << 10
+
+// FrameHandler is called by a Framed connection on its loop.
+type FrameHandler interface {
+	// OnFrame gets one frame: buf[start:end] without its length. The frame and the buf bytes before start (at least
+	// four, of earlier frames) may be overwritten; all of it is borrowed until OnFrame returns. An error closes the connection.
+	OnFrame(buf []byte, start, end int) error
+	// OnDrain is Handler.OnDrain.
+	OnDrain()
+	// OnClose is called once, last. err is nil when the peer ended the connection between two frames.
+	OnClose(err error)
+}
+
+// Framed reads frames from a connection: first one preamble byte, then u32 big-endian length and that many bytes, again
+// and again (docs/protocol/01 §2.1, §2.2). Every length is checked before memory is taken for it.
+type Framed struct {
+	*Conn
+	handler  FrameHandler
+	preamble byte
+	maxFrame int
+	begun    bool   // preamble read
+	part     *chunk // unfinished input, buf[r:w]; nil when there is none
+	err      error
+}
+
+// NewFramed makes c a framed connection. It sends the preamble at once, without waiting for the peer's.
+func NewFramed(c *Conn, preamble byte, maxFrame int, h FrameHandler) *Framed {
+	f := &Framed{Conn: c, handler: h, preamble: preamble, maxFrame: maxFrame}
+	c.SetHandler((*framedConn)(f))
+	c.Write([]byte{preamble})
+	return f
+}
+
+// framedConn is Framed in its part as the connection's Handler.
+type framedConn Framed
+
+func (f *framedConn) OnDrain(*Conn) { f.handler.OnDrain() }
+
+func (f *framedConn) OnClose(_ *Conn, err error) {
+	if f.part != nil {
+		f.loop.pool.put(f.part)
+		f.part = nil
+	}
+	if f.err != nil {
+		err = f.err
+	} else if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	f.handler.OnClose(err)
+}
+
+// OnReadable reads a few buffers full, so that one fast peer does not keep the loop from the others.
+func (f *framedConn) OnReadable(*Conn) {
+	for range 2 {
+		buf, have := f.input()
+		n, err := f.Read(buf[have:])
+		if err != nil {
+			f.release(buf, have)
+			if err != ErrAgain {
+				f.fail(err)
+			}
+			return
+		}
+		used, err := f.frames(buf[:have+n])
+		if f.closed {
+			return
+		}
+		if err != nil {
+			f.fail(err)
+			return
+		}
+		f.keep(buf, used, have+n)
+		if !f.readable || f.paused {
+			return
+		}
+	}
+}
+
+// input returns where to read: a buffer whose first have bytes are the unfinished frame.
+func (f *framedConn) input() (buf []byte, have int) {
+	if f.part == nil {
+		return f.loop.ReadBuffer(), 0
+	}
+	p := f.part
+	have = p.pending()
+	if need := f.need(p.buf[p.r:p.w]); need <= keepPartial && have <= keepPartial {
+		buf = f.loop.ReadBuffer()
+		copy(buf, p.buf[p.r:p.w])
+		f.loop.pool.put(p)
+		f.part = nil
+		return buf, have
+	}
+	if p.r > 0 { // make room by moving the beginning of one frame to the front
+		copy(p.buf, p.buf[p.r:p.w])
+		p.r, p.w = 0, have
+	}
+	if need := f.need(p.buf[:have]); need > len(p.buf) {
+		bigger := f.loop.pool.get(need)
+		copy(bigger.buf, p.buf[:have])
+		bigger.w = have
+		f.loop.pool.put(p)
+		f.part = bigger
+	}
+	return f.part.buf, have
+}
+
+// need returns the length of the frame that begins b with its prefix, as far as it is known. The length was checked.
+func (f *framedConn) need(b []byte) int {
+	if len(b) < 4 {
+		return 4
+	}
+	return 4 + int(binary.BigEndian.Uint32(b))
+}
+
+// release is called when nothing was read: what was there stays for the next time.
+func (f *framedConn) release(buf []byte, have int) {
+	if have > 0 && f.part == nil {
+		f.keep(buf, 0, have)
+	}
+}
+
+// frames hands out every whole frame in b and returns how many bytes they and the preamble took.
+func (f *framedConn) frames(b []byte) (used int, err error) {
+	if !f.begun {
+		if b[0] != f.preamble {
+			return 0, fmt.Errorf("%w: began with %#02x instead of %#02x", ErrPreamble, b[0], f.preamble)
+		}
+		f.begun = true
+		used = 1
+	}
+	for len(b)-used >= 4 {
+		size := int(binary.BigEndian.Uint32(b[used:]))
+		if size == 0 || size > f.maxFrame {
+			return used, fmt.Errorf("%w: %d bytes, must be 1 to %d", ErrFrameSize, size, f.maxFrame)
+		}
+		start := used + 4
+		if len(b)-start < size {
+			break
+		}
+		used = start + size
+		if err := f.handler.OnFrame(b, start, used); err != nil || f.closed {
+			return used, err
+		}
+	}
+	return used, nil
+}
+
+// keep remembers buf[used:filled], the beginning of a frame, for the next read.
+func (f *framedConn) keep(buf []byte, used, filled int) {
+	left := filled - used
+	if p := f.part; p != nil { // buf is p's
+		p.r, p.w = used, filled
+		if left == 0 {
+			f.loop.pool.put(p)
+			f.part = nil
+		}
+		return
+	}
+	if left == 0 {
+		return
+	}
+	if left <= keepPartial {
+		p := f.loop.pool.get(left)
+		p.w = copy(p.buf, buf[used:filled])
+		f.part = p
+		return
+	}
+	// Take the loop's buffer over: it becomes this connection's block, and the loop makes or reuses another.
+	f.part = &chunk{buf: buf, r: used, w: filled, class: len(chunkSizes) - 1}
+	f.loop.readBuf = nil
+	if free := f.loop.pool.free[len(chunkSizes)-1]; len(free) > 0 {
+		f.loop.readBuf = f.loop.pool.get(readBufferSize).buf
+	}
+}
+
+func (f *framedConn) fail(err error) {
+	if err == io.EOF && f.part != nil {
+		err = fmt.Errorf("within a frame: %w", io.ErrUnexpectedEOF)
+	}
+	f.err = err
+	if err == io.EOF {
+		f.err = nil
+	}
+	f.finish(err)
+}

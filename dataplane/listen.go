@@ -1,0 +1,110 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// acceptBatch bounds the connections accepted in one turn, so that a flood of them does not starve the others.
+const acceptBatch = 64
+
+// Listener accepts TCP connections on one loop.
+type Listener struct {
+	loop   *Loop
+	fd     int
+	addr   netip.AddrPort
+	accept func(fd int, from netip.AddrPort)
+	paused *Timer
+	closed bool
+}
+
+// ListenTCP opens a listening socket; the returned descriptor is non-blocking and is given to Loop.Accept.
+func ListenTCP(at netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
+	sa, family := sockaddr(at)
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, bound, fmt.Errorf("listen on %s: %w", at, os.NewSyscallError("socket", err))
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+			fd = -1
+		}
+	}()
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return fd, bound, fmt.Errorf("listen on %s: %w", at, err)
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return fd, bound, fmt.Errorf("listen on %s: %w", at, os.NewSyscallError("bind", err))
+	}
+	if err := unix.Listen(fd, 4096); err != nil {
+		return fd, bound, fmt.Errorf("listen on %s: %w", at, os.NewSyscallError("listen", err))
+	}
+	local, err := unix.Getsockname(fd)
+	if err != nil {
+		return fd, bound, fmt.Errorf("listen on %s: %w", at, err)
+	}
+	return fd, fromSockaddr(local), nil
+}
+
+// Accept starts accepting on a listening descriptor, which the Listener then owns. accept is called on the loop with each
+// connected, non-blocking descriptor, which it must give to a loop's Adopt or close. On the loop only.
+func (l *Loop) Accept(fd int, accept func(fd int, from netip.AddrPort)) (*Listener, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockname", err)
+	}
+	ln := &Listener{loop: l, fd: fd, addr: fromSockaddr(sa), accept: accept}
+	if err := l.register(fd, ln); err != nil {
+		return nil, fmt.Errorf("add listener to poller: %w", err)
+	}
+	return ln, nil
+}
+
+// Addr returns the address that is listened on.
+func (ln *Listener) Addr() netip.AddrPort { return ln.addr }
+
+// Close stops listening. On the loop only.
+func (ln *Listener) Close() {
+	if ln.closed {
+		return
+	}
+	ln.closed = true
+	ln.paused.Stop()
+	ln.loop.unregister(ln.fd)
+	_ = unix.Close(ln.fd)
+}
+
+func (ln *Listener) onEvents(uint32) { ln.acceptReady() }
+
+func (ln *Listener) acceptReady() {
+	for range acceptBatch {
+		if ln.closed {
+			return
+		}
+		fd, sa, err := unix.Accept4(ln.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch {
+		case err == nil:
+			ln.accept(fd, fromSockaddr(sa))
+		case errors.Is(err, unix.EAGAIN):
+			return
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
+		default:
+			// Out of descriptors or memory: the queue stays full, so try again a little later instead of at once.
+			ln.loop.log.Warn("cannot accept", "listener", ln.addr.String(), "err", err)
+			ln.retry(100 * time.Millisecond)
+			return
+		}
+	}
+	ln.retry(0) // edge-triggered: nobody tells of those still waiting
+}
+
+func (ln *Listener) retry(after time.Duration) {
+	ln.paused.Stop()
+	ln.paused = ln.loop.After(after, ln.acceptReady)
+}

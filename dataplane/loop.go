@@ -1,0 +1,299 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	gneterrors "github.com/panjf2000/gnet/v2/pkg/errors"
+	"github.com/panjf2000/gnet/v2/pkg/netpoll"
+	"golang.org/x/sys/unix"
+)
+
+// readBufferSize is the size of the one buffer a loop reads into. A portal payload is at most 128 KiB, so two whole
+// frames of the largest usual size fit and a busy connection needs few system calls.
+const readBufferSize = 256 << 10
+
+// ErrLoopClosed is returned by operations on a loop that has ended.
+var ErrLoopClosed = errors.New("dataplane: loop is closed")
+
+// Task is work handed to a loop with Post. A pooled struct with a Run method costs no allocation.
+type Task = interface{ Run() }
+
+// TaskFunc lets a function be a Task.
+type TaskFunc func()
+
+// Run calls f.
+func (f TaskFunc) Run() { f() }
+
+// pollable is what a loop calls when the kernel reports events on a descriptor.
+type pollable interface{ onEvents(events uint32) }
+
+// Loop is one event loop. Create it with NewLoop, run it with Run.
+type Loop struct {
+	id     int
+	log    *slog.Logger
+	poller *netpoll.Poller
+	fds    []pollable // indexed by descriptor
+
+	wakeFD  int // eventfd: inbox has tasks, or this turn has something to flush
+	timerFD int
+	timers  timerHeap
+	armed   time.Time // when timerFD will fire; zero if it will not
+	now     time.Time
+
+	inboxMu sync.Mutex
+	inbox   []Task
+	spare   []Task // the other half of the double buffer
+	woken   atomic.Bool
+
+	turnArmed bool
+	iovs      [maxIovecs][]byte
+	dirty     []*Conn // have output to flush at the end of the turn
+	ready     []*Conn // have input that was not read yet
+	dirtyNext []*Conn
+	readyNext []*Conn
+
+	pool    chunkPool
+	readBuf []byte
+
+	closing bool
+	done    chan struct{}
+}
+
+// NewLoop makes a loop; id names it in logs and is what its owner calls the shard.
+func NewLoop(id int, log *slog.Logger) (*Loop, error) {
+	poller, err := netpoll.OpenPoller()
+	if err != nil {
+		return nil, fmt.Errorf("open poller: %w", err)
+	}
+	l := &Loop{id: id, log: log, poller: poller, wakeFD: -1, timerFD: -1, done: make(chan struct{}), now: time.Now()}
+	if l.wakeFD, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		l.closeFDs()
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	if l.timerFD, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
+		l.closeFDs()
+		return nil, fmt.Errorf("timerfd: %w", err)
+	}
+	for _, fd := range []int{l.wakeFD, l.timerFD} {
+		if err := poller.AddRead(&netpoll.PollAttachment{FD: fd}, true); err != nil {
+			l.closeFDs()
+			return nil, fmt.Errorf("add to poller: %w", err)
+		}
+	}
+	return l, nil
+}
+
+// ID returns the number given to NewLoop.
+func (l *Loop) ID() int { return l.id }
+
+// Log returns the loop's logger.
+func (l *Loop) Log() *slog.Logger { return l.log }
+
+// Now returns the time at which the current turn began. On the loop only.
+func (l *Loop) Now() time.Time { return l.now }
+
+// Post hands t to the loop, which runs it in one of its next turns, in the order posted. Any goroutine may call it.
+// It reports false if the loop has ended; t is then never run.
+func (l *Loop) Post(t Task) bool {
+	l.inboxMu.Lock()
+	if l.closing {
+		l.inboxMu.Unlock()
+		return false
+	}
+	l.inbox = append(l.inbox, t)
+	l.inboxMu.Unlock()
+	if l.woken.CompareAndSwap(false, true) {
+		l.wake()
+	}
+	return true
+}
+
+// Do runs f on the loop and waits until it has run, or for ctx. It must not be called on the loop itself.
+func (l *Loop) Do(ctx context.Context, f func()) error {
+	ran := make(chan struct{})
+	if !l.Post(TaskFunc(func() { f(); close(ran) })) {
+		return ErrLoopClosed
+	}
+	select {
+	case <-ran:
+		return nil
+	case <-l.done:
+		return ErrLoopClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var one = [8]byte{0: 1}
+
+func (l *Loop) wake() { _, _ = unix.Write(l.wakeFD, one[:]) }
+
+// endTurn makes sure that flush runs when the events at hand have been handled.
+func (l *Loop) endTurn() {
+	if !l.turnArmed {
+		l.turnArmed = true
+		if l.woken.CompareAndSwap(false, true) {
+			l.wake()
+		}
+	}
+}
+
+// Run runs the loop until Stop. It returns nil then, and the poller's error otherwise.
+func (l *Loop) Run() error {
+	defer close(l.done)
+	err := l.poller.Polling(l.onEvent)
+	l.shutdown()
+	if errors.Is(err, gneterrors.ErrEngineShutdown) {
+		return nil
+	}
+	return fmt.Errorf("poll: %w", err)
+}
+
+// Stop ends the loop: its connections are closed at once. It does not wait; Done does.
+func (l *Loop) Stop() {
+	l.Post(TaskFunc(func() {
+		l.inboxMu.Lock()
+		l.closing = true
+		l.inboxMu.Unlock()
+	}))
+}
+
+// Done is closed when the loop has ended.
+func (l *Loop) Done() <-chan struct{} { return l.done }
+
+func (l *Loop) onEvent(fd int, events uint32, _ uint16) error {
+	l.now = time.Now()
+	switch fd {
+	case l.wakeFD:
+		l.runInbox()
+		l.flush()
+		if l.closing {
+			return gneterrors.ErrEngineShutdown
+		}
+	case l.timerFD:
+		var b [8]byte
+		_, _ = unix.Read(l.timerFD, b[:])
+		l.runTimers()
+	default:
+		if fd < len(l.fds) {
+			if p := l.fds[fd]; p != nil {
+				p.onEvents(events)
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Loop) runInbox() {
+	l.woken.Store(false) // before taking the tasks: a later Post wakes again
+	l.inboxMu.Lock()
+	tasks := l.inbox
+	l.inbox = l.spare[:0]
+	l.inboxMu.Unlock()
+	for i, t := range tasks {
+		t.Run()
+		tasks[i] = nil
+	}
+	l.spare = tasks[:0]
+}
+
+// flush ends a turn: first input that is still waiting (its handlers may write), then all output.
+func (l *Loop) flush() {
+	l.turnArmed = true // what is written below is flushed below, with no further wake
+	if len(l.ready) > 0 {
+		ready := l.ready
+		l.ready, l.readyNext = l.readyNext[:0], nil
+		for i, c := range ready {
+			ready[i] = nil
+			c.inReady = false
+			c.readInput()
+		}
+		l.readyNext = ready[:0]
+	}
+	l.turnArmed = false
+	if len(l.ready) > 0 {
+		l.endTurn()
+	}
+	dirty := l.dirty
+	l.dirty, l.dirtyNext = l.dirtyNext[:0], nil
+	for i, c := range dirty {
+		dirty[i] = nil
+		c.inDirty = false
+		c.flush()
+	}
+	l.dirtyNext = dirty[:0]
+}
+
+func (l *Loop) register(fd int, p pollable) error {
+	for fd >= len(l.fds) {
+		l.fds = append(l.fds, make([]pollable, 64+len(l.fds)/2)...)
+	}
+	l.fds[fd] = p
+	if err := l.poller.AddReadWrite(&netpoll.PollAttachment{FD: fd}, true); err != nil {
+		l.fds[fd] = nil
+		return err
+	}
+	return nil
+}
+
+func (l *Loop) unregister(fd int) {
+	if fd < len(l.fds) {
+		l.fds[fd] = nil
+	}
+	// close(2) would remove it too, but not while a forked child still has the descriptor.
+	_ = l.poller.Delete(fd)
+}
+
+func (l *Loop) shutdown() {
+	for _, p := range l.fds {
+		switch c := p.(type) {
+		case *Conn:
+			c.finish(ErrLoopClosed)
+		case *Listener:
+			c.Close()
+		}
+	}
+	l.runInbox()
+	l.inboxMu.Lock()
+	l.closing = true
+	l.inbox = nil
+	l.inboxMu.Unlock()
+	l.closeFDs()
+}
+
+func (l *Loop) closeFDs() {
+	for _, fd := range []int{l.wakeFD, l.timerFD} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	_ = l.poller.Close()
+}
+
+// ReadBuffer returns the loop's read buffer. It is borrowed: its content lives until the next read on the loop.
+func (l *Loop) ReadBuffer() []byte {
+	if l.readBuf == nil {
+		l.readBuf = make([]byte, readBufferSize)
+	}
+	return l.readBuf
+}
+
+// Guard runs f and turns a panic into a logged error, so that a fault in handling one connection does not end the node.
+// It is for code that handles a stranger's input outside the data path proper.
+func (l *Loop) Guard(what string, f func()) (ok bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			ok = false
+			l.log.Error("internal fault", "in", what, "fault", fmt.Sprint(r), "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+	return true
+}

@@ -1,0 +1,457 @@
+package portal
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// readBudget is how many payloads one connection sends before others get their turn.
+const readBudget = 4
+
+type state uint8
+
+const (
+	opening state = iota // inlet: no Pong yet; outlet: target not connected yet
+	open
+	ended
+)
+
+// conn is one end of a portal connection: a socket on one side, a route on the other. It is the worker that the peer
+// sends to (docs/protocol/03 §1.1, sender_remote), the handler of its socket, and the source of what the socket sends.
+type conn struct {
+	env      *Env
+	shard    *routing.Shard
+	sock     *dataplane.Conn // nil while an outlet connects
+	self     routing.WireAddress
+	route    routing.Route // to the peer; set when open
+	peer     [32]byte
+	hasPeer  bool
+	outlet   bool
+	extended bool
+	state    state
+	name     string // of the portal, for logs
+	grant    *Grant
+	terminal routing.Terminal // what the route begins with, watched
+	throttle *routing.Throttle
+	gate     *routing.Gate
+	timer    *dataplane.Timer
+
+	// What the socket sends.
+	credit   int    // bytes the peer will still take (extended)
+	counter  uint16 // of the next payload
+	readDone bool   // the socket's end was read
+	starved  bool   // paused for want of credit
+	held     bool   // paused by the destination
+
+	// What the peer sends.
+	window    int // bytes the peer may have under way
+	received  uint64
+	allowed   uint64 // bytes the peer may have sent so far
+	allowedAt time.Time
+	expect    uint16
+	peerDone  bool // the peer's direction has finished
+	progress  uint64
+	small     [16]byte // for messages without data
+
+	onEnd func() // outlet, inlet: forget the connection
+}
+
+func (e *Env) newConn(s *routing.Shard, name string) *conn {
+	c := &conn{env: e, shard: s, name: name, window: e.Limits.Window, allowed: uint64(e.Limits.Window)}
+	c.throttle = routing.NewThrottle(s, c)
+	c.gate = routing.NewGate(s)
+	e.Stats.Opened.Add(1)
+	e.Stats.Active.Add(1)
+	return c
+}
+
+// start begins to carry data over route, on the socket that is set.
+func (c *conn) start(route routing.Route) {
+	c.state = open
+	c.route = route
+	c.timer.Stop()
+	c.timer = nil
+	if t := c.shard.FirstTerminal(route); t != nil {
+		c.terminal = t
+		t.Watch(c)
+	}
+	c.grant.watch(c)
+	if c.state == ended {
+		return
+	}
+	c.sock.SetHandler(c)
+	c.sock.Resume()
+	if c.extended && c.credit <= 0 {
+		c.starve()
+	}
+}
+
+// OnReadable sends what the socket has (docs/protocol/03 §1.4): one read, one payload.
+func (c *conn) OnReadable(sock *dataplane.Conn) {
+	loop := c.shard.Loop()
+	for range readBudget {
+		if c.state != open || sock.Paused() {
+			return
+		}
+		size := c.env.Limits.PayloadSize
+		if c.extended {
+			if c.credit <= 0 {
+				c.starve()
+				return
+			}
+			size = min(size, c.credit)
+		}
+		buf := loop.ReadBuffer()
+		n, err := sock.Read(buf[routing.HeadRoom : routing.HeadRoom+size])
+		if err != nil {
+			c.readEnded(err)
+			return
+		}
+		c.env.Stats.BytesIn.Add(uint64(n))
+		c.sendPayload(buf, n)
+	}
+}
+
+// sendPayload sends buf[HeadRoom:HeadRoom+n].
+func (c *conn) sendPayload(buf []byte, n int) {
+	if !c.grant.Allowed() {
+		c.end(ReasonPolicy, true)
+		return
+	}
+	start, end := routing.HeadRoom, routing.HeadRoom+n
+	start = payloadHeader(buf, start, n)
+	m := c.shard.NewMessage()
+	if c.extended {
+		// The counter shows a gap; the return route is left out, nobody reads it after the handshake.
+		c.credit -= n
+		buf[end], buf[end+1], buf[end+2] = 1, byte(c.counter), byte(c.counter>>8)
+		c.counter++
+		end += counterSize
+		m.SetRoutes(c.route, routing.Route{})
+	} else {
+		m.SetRoutes(c.route, routing.RouteOf(c.self))
+	}
+	m.SetPayload(buf, 0, start, end, len(buf))
+	m.From = c.throttle
+	c.shard.Deliver(m)
+	c.shard.Free(m)
+}
+
+// send sends a message without data.
+func (c *conn) send(route routing.Route, b []byte) {
+	m := c.shard.NewMessage()
+	m.SetRoutes(route, routing.RouteOf(c.self))
+	m.SetPayloadBytes(b)
+	c.shard.Deliver(m)
+	c.shard.Free(m)
+}
+
+func (c *conn) starve() {
+	c.starved = true
+	c.sock.Pause()
+}
+
+// PauseSource implements routing.Source.
+func (c *conn) PauseSource() {
+	c.held = true
+	if c.sock != nil {
+		c.sock.Pause()
+	}
+}
+
+// ResumeSource implements routing.Source.
+func (c *conn) ResumeSource() {
+	c.held = false
+	c.resume()
+}
+
+func (c *conn) resume() {
+	if c.state == open && !c.held && !c.starved {
+		c.sock.Resume()
+	}
+}
+
+// readEnded handles the end of what the socket sends.
+func (c *conn) readEnded(err error) {
+	switch {
+	case err == dataplane.ErrAgain:
+	case err == io.EOF:
+		c.readDone = true
+		if c.extended {
+			c.send(c.route, []byte{kindFinish})
+			if c.peerDone {
+				c.finish(ReasonNone)
+			}
+			return
+		}
+		if c.outlet || c.peerDone {
+			// The target has said all: the reference's inlet closes its client, as it would have.
+			c.end(ReasonNone, true)
+			return
+		}
+		// The client may only have half-closed, and the peer knows no half-close: leave the way back open while it is used.
+		c.waitQuiet()
+	default:
+		c.end(ReasonReset, true)
+	}
+}
+
+// waitQuiet ends the connection once nothing has come from the peer for a while.
+func (c *conn) waitQuiet() {
+	c.progress = c.received
+	c.timer.Stop()
+	c.timer = c.shard.Loop().After(c.env.Limits.FinishTimeout, func() {
+		if c.state != open {
+			return
+		}
+		if c.received != c.progress {
+			c.waitQuiet()
+			return
+		}
+		c.end(ReasonNone, true)
+	})
+}
+
+// HandleMessage handles a message of the peer.
+func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
+	if c.state == ended || !c.from(m) {
+		return
+	}
+	msg, err := parse(m.Payload())
+	if err != nil {
+		c.env.Stats.Malformed.Add(1)
+		if c.state == open {
+			c.env.Log.Warn("portal message malformed", "portal", c.name, "reason", err.Error())
+			c.end(ReasonGap, true) // whatever it was, the stream is no longer whole
+		}
+		return
+	}
+	if c.state == opening {
+		c.opened(m, msg)
+		return
+	}
+	switch msg.kind {
+	case kindPayload:
+		c.payload(m, msg)
+	case kindCredit:
+		if c.extended {
+			c.credit += int(min(msg.amount, uint64(c.env.Limits.MaxWindow)*4))
+			if c.starved && c.credit > 0 {
+				c.starved = false
+				c.resume()
+			}
+		}
+	case kindFinish:
+		c.peerDone = true
+		if c.readDone {
+			c.finish(ReasonNone)
+		} else {
+			c.sock.CloseWrite()
+		}
+	case kindDisconnect:
+		if msg.reason == ReasonNone {
+			c.finish(ReasonNone)
+		} else {
+			c.end(msg.reason, false)
+		}
+	}
+}
+
+// from checks that m comes from the peer that the connection began with (docs/protocol/03 §1.6) and may still come.
+func (c *conn) from(m *routing.Message) bool {
+	if (m.Peer != nil) != c.hasPeer || (c.hasPeer && m.Peer.ID != c.peer) {
+		c.env.Stats.Denied.Add(1)
+		return false
+	}
+	if !c.grant.Allowed() {
+		if c.state == open {
+			c.end(ReasonPolicy, true)
+		}
+		return false
+	}
+	return true
+}
+
+// payload writes what the peer sent to the socket.
+func (c *conn) payload(m *routing.Message, msg message) {
+	if msg.counted {
+		if msg.counter != c.expect {
+			c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonGap.String(), "expected", c.expect, "got", msg.counter)
+			c.end(ReasonGap, true)
+			return
+		}
+		c.expect++
+	}
+	data := m.Payload()[msg.from:msg.to]
+	if c.peerDone || len(data) == 0 {
+		return
+	}
+	c.received += uint64(len(data))
+	if c.extended && c.received > c.allowed {
+		c.end(ReasonOverrun, true)
+		return
+	}
+	c.env.Stats.BytesOut.Add(uint64(len(data)))
+	c.sock.WriteBorrowed(data)
+	if c.state != open {
+		return
+	}
+	if c.extended {
+		c.giveCredit()
+	} else if c.sock.Pending() > c.env.Limits.HighWater {
+		if !c.gate.Shut() {
+			c.sock.WantDrain(c.env.Limits.HighWater / 4)
+			c.watchStall()
+		}
+		c.gate.Pause(m.From)
+	}
+}
+
+// giveCredit lets the peer send what the socket has taken, in steps of half a window.
+func (c *conn) giveCredit() {
+	pending := c.sock.Pending()
+	// The peer should be able to have a whole window under way beyond what the socket has taken.
+	amount := int64(c.received) - int64(pending) + int64(c.window) - int64(c.allowed)
+	if half := int64(c.window / 2); amount < half {
+		// Look again when enough has drained for half a window; if the peer can still send that much, its data will.
+		if low := amount + int64(pending) - half; low >= 0 {
+			c.sock.WantDrain(int(low))
+		}
+		return
+	}
+	now := c.shard.Loop().Now()
+	// Half a window went through in less than a long path's round trip and the reader keeps up: allow more, or the
+	// path would carry no more than a window per round trip.
+	if grow := c.window; now.Sub(c.allowedAt) < 100*time.Millisecond && pending <= c.window/4 && 2*c.window <= c.env.Limits.MaxWindow &&
+		c.env.Stats.WindowGranted.Load()+int64(grow) <= c.env.Limits.Budget {
+		c.env.Stats.WindowGranted.Add(int64(grow))
+		c.window += grow
+		amount += int64(grow)
+	}
+	c.allowedAt = now
+	c.allowed += uint64(amount)
+	c.send(c.route, appendCredit(c.small[:0], uint64(amount)))
+}
+
+// OnDrain goes on after the socket has taken what waited.
+func (c *conn) OnDrain(*dataplane.Conn) {
+	c.gate.Open()
+	if c.state == open && c.extended {
+		c.giveCredit()
+	}
+}
+
+// watchStall closes a connection whose socket takes nothing while it keeps a shared connection paused.
+func (c *conn) watchStall() {
+	before := c.received - uint64(c.sock.Pending())
+	c.timer.Stop()
+	c.timer = c.shard.Loop().After(c.env.Limits.StallTimeout, func() {
+		if c.state != open || !c.gate.Shut() {
+			return
+		}
+		if c.received-uint64(c.sock.Pending()) != before {
+			c.watchStall()
+			return
+		}
+		c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonStalled.String(), "bytes", c.sock.Pending())
+		c.end(ReasonStalled, true)
+	})
+}
+
+// OnClose is called when the socket has closed.
+func (c *conn) OnClose(_ *dataplane.Conn, err error) {
+	if c.state == ended {
+		return
+	}
+	reason := ReasonReset
+	if errors.Is(err, dataplane.ErrLoopClosed) {
+		reason = ReasonShutdown
+	}
+	c.end(reason, true)
+}
+
+// TerminalClosed implements routing.Watcher: the path is gone, and with it perhaps some data.
+func (c *conn) TerminalClosed() {
+	c.terminal = nil
+	c.end(ReasonPath, false)
+}
+
+// revoked implements revoker.
+func (c *conn) revoked() {
+	c.shard.Loop().Post(dataplane.TaskFunc(func() { c.end(ReasonPolicy, true) }))
+}
+
+// finish ends a connection whose data has all been handed over: the socket gets what is queued, then FIN.
+func (c *conn) finish(r Reason) {
+	if c.forget(r) && c.sock != nil {
+		c.sock.Close()
+	}
+}
+
+// end ends a connection whose stream is not whole, or that one side gave up: the socket is reset unless all is well.
+func (c *conn) end(r Reason, tell bool) {
+	if c.state == ended {
+		return
+	}
+	if tell && c.state == open {
+		c.sendDisconnect(c.route, r)
+	}
+	if !c.forget(r) || c.sock == nil {
+		return
+	}
+	if r == ReasonNone {
+		c.sock.Close()
+	} else {
+		c.sock.Abort()
+	}
+}
+
+func (c *conn) sendDisconnect(route routing.Route, r Reason) {
+	if c.extended {
+		c.send(route, []byte{kindDisconnect, byte(r)})
+	} else {
+		c.send(route, []byte{kindDisconnect})
+	}
+}
+
+// forget leaves the tables; it reports false if that was done before.
+func (c *conn) forget(r Reason) bool {
+	if c.state == ended {
+		return false
+	}
+	c.state = ended
+	c.timer.Stop()
+	c.timer = nil
+	c.shard.Stop(c.self)
+	c.throttle.Close()
+	c.gate.Open()
+	if c.terminal != nil {
+		c.terminal.Unwatch(c)
+		c.terminal = nil
+	}
+	c.grant.unwatch(c)
+	if extra := c.window - c.env.Limits.Window; extra > 0 {
+		c.env.Stats.WindowGranted.Add(int64(-extra))
+	}
+	c.env.Stats.Active.Add(-1)
+	c.env.Stats.Ended[min(r, reasonCount-1)].Add(1)
+	if r != ReasonNone && r != ReasonReset {
+		c.env.Log.Info("portal connection ended", "portal", c.name, "reason", r.String())
+	}
+	if c.onEnd != nil {
+		c.onEnd()
+	}
+	return true
+}
+
+// closeFD closes a socket that never became a connection; the client sees a reset rather than an empty answer.
+func closeFD(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(fd)
+}

@@ -1,0 +1,276 @@
+package portal
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// InletOptions configure an Inlet.
+type InletOptions struct {
+	// Name is the inlet's alias, for logs and metrics.
+	Name string
+	// Listen is the address to listen on.
+	Listen netip.AddrPort
+	// Guard decides which outlet nodes may be used; nil allows all.
+	Guard Guard
+	// Nagle leaves Nagle's algorithm on for clients.
+	Nagle bool
+	// Plain does not offer the extension.
+	Plain bool
+	// Accept, if set, wraps an accepted client (TLS): it returns another connected, non-blocking stream socket. It runs
+	// on a goroutine of its own and owns fd.
+	Accept func(ctx context.Context, fd int) (int, error)
+}
+
+// path is where an inlet's connections go now.
+type path struct {
+	route routing.Route
+	shard *routing.Shard
+}
+
+// Inlet listens for clients and makes a portal connection of each.
+type Inlet struct {
+	env    *Env
+	router *routing.Router
+	opts   InletOptions
+	shard  *routing.Shard // of the listener
+	ln     *dataplane.Listener
+	bound  netip.AddrPort
+	path   atomic.Pointer[path]
+	closed atomic.Bool
+
+	mu      sync.Mutex
+	waiting []waiting // clients that wait for a path
+	conns   map[*conn]struct{}
+}
+
+type waiting struct {
+	fd    int
+	until time.Time
+}
+
+// NewInlet opens the inlet's port at once; until SetPath clients wait, up to a bound. Not on a shard.
+func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) (*Inlet, error) {
+	fd, bound, err := dataplane.ListenTCP(o.Listen)
+	if err != nil {
+		return nil, err
+	}
+	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], bound: bound, conns: map[*conn]struct{}{}}
+	var startErr error
+	if err := in.shard.Do(ctx, func() {
+		in.ln, startErr = in.shard.Loop().Accept(fd, func(fd int, _ netip.AddrPort) { in.accepted(fd) })
+	}); err != nil || startErr != nil {
+		_ = unix.Close(fd)
+		if err == nil {
+			err = startErr
+		}
+		return nil, err
+	}
+	return in, nil
+}
+
+// Bound returns the address listened on.
+func (in *Inlet) Bound() netip.AddrPort { return in.bound }
+
+// SetPath gives the route to the outlet, whose first hop lives on this node; new clients and those that wait use it. Open
+// connections stay on theirs. An empty route makes new clients wait. Any goroutine.
+func (in *Inlet) SetPath(route routing.Route) {
+	if route.Len() == 0 {
+		in.path.Store(nil)
+		return
+	}
+	p := &path{route: route.Clone(), shard: in.router.ShardFor(route)}
+	in.path.Store(p)
+	in.mu.Lock()
+	list := in.waiting
+	in.waiting = nil
+	in.env.Stats.Held.Add(-int64(len(list)))
+	in.mu.Unlock()
+	for _, w := range list {
+		in.hand(p, w.fd)
+	}
+}
+
+// Close stops listening and ends all connections. Not on a shard.
+func (in *Inlet) Close(ctx context.Context) error {
+	in.closed.Store(true)
+	err := in.shard.Do(ctx, in.ln.Close)
+	in.mu.Lock()
+	for _, w := range in.waiting {
+		closeFD(w.fd)
+	}
+	in.env.Stats.Held.Add(-int64(len(in.waiting)))
+	in.waiting = nil
+	var conns []*conn
+	for c := range in.conns {
+		conns = append(conns, c)
+	}
+	in.mu.Unlock()
+	for _, c := range conns {
+		c.shard.Loop().Post(dataplane.TaskFunc(func() { c.end(ReasonShutdown, true) }))
+	}
+	return err
+}
+
+// Active returns how many connections are open.
+func (in *Inlet) Active() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.conns)
+}
+
+// accepted takes a client, on the listener's shard.
+func (in *Inlet) accepted(fd int) {
+	if !in.opts.Nagle {
+		_ = dataplane.TCPOptions{NoDelay: true}.Apply(fd)
+	}
+	if in.opts.Accept != nil {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), in.env.Limits.OpenTimeout)
+			defer cancel()
+			wrapped, err := in.opts.Accept(ctx, fd)
+			if err != nil {
+				in.env.Log.Warn("client not accepted", "portal", in.opts.Name, "err", err)
+				return
+			}
+			in.place(wrapped)
+		}()
+		return
+	}
+	in.place(fd)
+}
+
+func (in *Inlet) place(fd int) {
+	if p := in.path.Load(); p != nil {
+		in.hand(p, fd)
+		return
+	}
+	in.hold(fd)
+}
+
+// hold lets a client wait for a path.
+func (in *Inlet) hold(fd int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients {
+		in.env.Stats.Ended[ReasonPath].Add(1)
+		closeFD(fd)
+		return
+	}
+	in.waiting = append(in.waiting, waiting{fd: fd, until: time.Now().Add(in.env.Limits.HoldTimeout)})
+	in.env.Stats.Held.Add(1)
+	if len(in.waiting) == 1 {
+		time.AfterFunc(in.env.Limits.HoldTimeout, in.expire)
+	}
+}
+
+// expire closes clients that waited too long.
+func (in *Inlet) expire() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	now := time.Now()
+	n := 0
+	for n < len(in.waiting) && !in.waiting[n].until.After(now) {
+		closeFD(in.waiting[n].fd)
+		n++
+	}
+	in.waiting = in.waiting[n:]
+	in.env.Stats.Held.Add(int64(-n))
+	in.env.Stats.Ended[ReasonPath].Add(uint64(n))
+	if n > 0 {
+		in.env.Log.Warn("clients closed, no path to the outlet", "portal", in.opts.Name, "clients", n)
+	}
+	if len(in.waiting) > 0 {
+		time.AfterFunc(time.Until(in.waiting[0].until), in.expire)
+	}
+}
+
+// hand gives a client to the shard of the path.
+func (in *Inlet) hand(p *path, fd int) {
+	start := func() { in.start(p, fd) }
+	if !p.shard.Loop().Post(dataplane.TaskFunc(start)) {
+		_ = unix.Close(fd)
+	}
+}
+
+// start sends the Ping for a client (docs/protocol/03 §1.3). The client is not read before the Pong.
+func (in *Inlet) start(p *path, fd int) {
+	s := p.shard
+	t := s.FirstTerminal(p.route)
+	if t == nil && in.path.Load() == p && p.route.Len() > 1 {
+		in.hold(fd) // the path broke a moment ago
+		return
+	}
+	sock, err := s.Loop().Adopt(fd, nil)
+	if err != nil {
+		in.env.Log.Error("client lost", "portal", in.opts.Name, "err", err)
+		return
+	}
+	c := in.env.newConn(s, in.opts.Name)
+	c.sock = sock
+	sock.SetHandler(c)
+	sock.Pause()
+	var flows []*routing.Flow
+	if t != nil {
+		if peer := t.TerminalPeer(); peer != nil {
+			c.peer, c.hasPeer = peer.ID, true
+		}
+		if producer := t.TerminalProducer(); producer != nil {
+			flows = []*routing.Flow{producer.Own}
+		}
+	}
+	if in.opts.Guard != nil {
+		var peer *[32]byte
+		if c.hasPeer {
+			peer = &c.peer
+		}
+		c.grant = in.opts.Guard.Grant(peer)
+	}
+	in.mu.Lock()
+	in.conns[c] = struct{}{}
+	in.mu.Unlock()
+	c.onEnd = func() {
+		in.mu.Lock()
+		delete(in.conns, c)
+		in.mu.Unlock()
+	}
+	c.self = s.Start(c, flows...)
+	if !c.grant.Allowed() {
+		in.env.Stats.Denied.Add(1)
+		c.end(ReasonPolicy, false)
+		return
+	}
+	c.timer = s.Loop().After(in.env.Limits.OpenTimeout, func() { c.end(ReasonTimeout, false) })
+	if t != nil {
+		c.terminal = t
+		t.Watch(c)
+	}
+	window := c.window
+	if in.opts.Plain {
+		window = 0
+	}
+	c.send(p.route, appendHandshake(c.small[:0], kindPing, window))
+}
+
+// opened handles the answer to the Ping.
+func (c *conn) opened(m *routing.Message, msg message) {
+	switch {
+	case msg.kind == kindPong && m.Return.Len() > 0:
+		if msg.extension >= extensionVersion {
+			c.extended = true
+			c.credit = int(min(msg.amount, uint64(c.env.Limits.MaxWindow)))
+		}
+		c.start(m.Return.Clone())
+	case msg.kind == kindDisconnect:
+		c.env.Log.Warn("portal connection refused", "portal", c.name, "reason", msg.reason.String())
+		c.end(max(msg.reason, ReasonRefused), false)
+	}
+}

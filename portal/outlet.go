@@ -1,0 +1,205 @@
+package portal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// OutletOptions configure an Outlet.
+type OutletOptions struct {
+	// Name is the outlet's address.
+	Name string
+	// Target is host:port.
+	Target string
+	// Guard decides who may use it; nil lets everybody.
+	Guard Guard
+	// Flows are consumed by the outlet: from where it can be reached.
+	Flows []*routing.Flow
+	// Dial, if set, opens the target instead of a plain TCP connection: it returns a connected, non-blocking stream
+	// socket. It runs on a goroutine of its own.
+	Dial func(ctx context.Context) (fd int, err error)
+	// Resolve turns Target into addresses; nil asks the system.
+	Resolve func(ctx context.Context, hostport string) (netip.AddrPort, error)
+}
+
+// Outlet connects portal connections to a target.
+type Outlet struct {
+	env    *Env
+	router *routing.Router
+	opts   OutletOptions
+	fixed  netip.AddrPort // valid if Target is an address
+
+	mu         sync.Mutex
+	resolved   netip.AddrPort
+	resolvedAt time.Time
+}
+
+// resolveFor is how long an outlet believes a resolved name.
+const resolveFor = 10 * time.Second
+
+// targetOptions are the socket options of a target's connection (docs/protocol/03 §1.5).
+var targetOptions = dataplane.TCPOptions{NoDelay: true, KeepAliveIdle: 300 * time.Second, KeepAliveInterval: 75 * time.Second, KeepAliveCount: 2}
+
+// NewOutlet starts an outlet. routing.ErrExists when its address is taken. Not on a shard.
+func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions) (*Outlet, error) {
+	out := &Outlet{env: env, router: r, opts: o}
+	out.fixed, _ = netip.ParseAddrPort(o.Target)
+	if err := r.StartNamed(ctx, o.Name, func(*routing.Shard) routing.Worker { return out }, o.Flows...); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Close stops the outlet; its open connections stay (docs/protocol/03 §2.1).
+func (o *Outlet) Close(ctx context.Context) error { return o.router.StopNamed(ctx, o.opts.Name) }
+
+// HandleMessage begins a connection: m must be a Ping (docs/protocol/03 §1.3).
+func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) {
+	msg, err := parse(m.Payload())
+	if err != nil || msg.kind != kindPing || m.Return.Len() == 0 {
+		o.env.Stats.Malformed.Add(1)
+		return
+	}
+	var peer *[32]byte
+	if m.Peer != nil {
+		peer = &m.Peer.ID
+	}
+	var grant *Grant
+	if o.opts.Guard != nil {
+		grant = o.opts.Guard.Grant(peer)
+		if !grant.Allowed() {
+			o.env.Stats.Denied.Add(1)
+			o.refuse(s, m, msg)
+			return
+		}
+	}
+	c := o.env.newConn(s, o.opts.Name)
+	c.outlet, c.grant = true, grant
+	if peer != nil {
+		c.peer, c.hasPeer = *peer, true
+	}
+	if msg.extension >= extensionVersion {
+		c.extended = true
+		c.credit = int(min(msg.amount, uint64(o.env.Limits.MaxWindow)))
+	}
+	back := m.Return.Clone()
+	var flows []*routing.Flow
+	if t := s.FirstTerminal(back); t != nil && t.TerminalProducer() != nil {
+		flows = []*routing.Flow{t.TerminalProducer().Own}
+	}
+	c.self = s.Start(c, flows...)
+	o.connect(c, back)
+}
+
+// refuse tells an inlet of ours that it may not; one of the reference's would not understand.
+func (o *Outlet) refuse(s *routing.Shard, m *routing.Message, msg message) {
+	o.env.Log.Warn("portal connection refused", "portal", o.opts.Name, "reason", ReasonPolicy.String(), "peer", peerName(m.Peer))
+	if msg.extension >= extensionVersion {
+		m.SetPayloadBytes([]byte{kindDisconnect, byte(ReasonPolicy)})
+		m.Reply(s, routing.LocalAddress(o.opts.Name).Wire())
+	}
+}
+
+func peerName(p *routing.Peer) string {
+	if p == nil {
+		return "none"
+	}
+	return fmt.Sprintf("I%x", p.ID[:])
+}
+
+// connect opens the target.
+func (o *Outlet) connect(c *conn, back routing.Route) {
+	loop := c.shard.Loop()
+	dial := func(to netip.AddrPort) {
+		loop.Dial(to, targetOptions, o.env.Limits.OpenTimeout, func(sock *dataplane.Conn, err error) { o.connected(c, back, sock, err) })
+	}
+	if o.opts.Dial != nil {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), o.env.Limits.OpenTimeout)
+			defer cancel()
+			fd, err := o.opts.Dial(ctx)
+			if !loop.Post(dataplane.TaskFunc(func() {
+				var sock *dataplane.Conn
+				if err == nil {
+					sock, err = loop.Adopt(fd, nil)
+				}
+				o.connected(c, back, sock, err)
+			})) && err == nil {
+				_ = unix.Close(fd)
+			}
+		}()
+		return
+	}
+	if o.fixed.IsValid() {
+		dial(o.fixed)
+		return
+	}
+	o.mu.Lock()
+	to, fresh := o.resolved, time.Since(o.resolvedAt) < resolveFor
+	o.mu.Unlock()
+	if fresh && to.IsValid() {
+		dial(to)
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), o.env.Limits.OpenTimeout)
+		defer cancel()
+		to, err := o.opts.Resolve(ctx, o.opts.Target)
+		if err == nil {
+			o.mu.Lock()
+			o.resolved, o.resolvedAt = to, time.Now()
+			o.mu.Unlock()
+		}
+		loop.Post(dataplane.TaskFunc(func() {
+			if err != nil {
+				o.connected(c, back, nil, err)
+			} else {
+				dial(to)
+			}
+		}))
+	}()
+}
+
+// connected goes on when the target has answered.
+func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, err error) {
+	if c.state == ended {
+		if sock != nil {
+			sock.SetHandler(c)
+			sock.Abort()
+		}
+		return
+	}
+	if err != nil {
+		reason := ReasonUnreachable
+		switch {
+		case errors.Is(err, unix.ECONNREFUSED):
+			reason = ReasonRefused
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ETIMEDOUT), errors.Is(err, context.DeadlineExceeded):
+			reason = ReasonTimeout
+		}
+		o.env.Log.Warn("portal target not reached", "portal", o.opts.Name, "target", o.opts.Target, "reason", reason.String(), "err", err)
+		if c.extended {
+			c.sendDisconnect(back, reason)
+		}
+		c.forget(reason)
+		return
+	}
+	c.sock = sock
+	sock.SetHandler(c)
+	window := 0
+	if c.extended {
+		window = c.window
+	}
+	c.send(back, appendHandshake(c.small[:0], kindPong, window))
+	c.start(back)
+}

@@ -1,0 +1,89 @@
+package portal
+
+import (
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// Limits bound what portals of one node hold. The zero value is completed with the defaults named.
+type Limits struct {
+	// Window is how many bytes a peer may send at first before they are taken; default 512 KiB.
+	Window int
+	// MaxWindow is what a window grows to while the reader keeps up; default 4 MiB.
+	MaxWindow int
+	// Budget bounds all windows of the node beyond their first size; default 256 MiB.
+	Budget int64
+	// HighWater is how many bytes wait on a socket before the connection that carries them is paused, with a peer that
+	// has no windows; default 1 MiB.
+	HighWater int
+	// StallTimeout is how long such a socket may take nothing before it is closed; default 5 s.
+	StallTimeout time.Duration
+	// OpenTimeout is how long the outlet, and the target, may take to answer a new connection; default 20 s.
+	OpenTimeout time.Duration
+	// FinishTimeout is how long, with a peer that knows no half-close, a direction stays open after the other has ended and
+	// while nothing moves; default 5 s.
+	FinishTimeout time.Duration
+	// HoldClients is how many clients of one inlet wait while its path is being made; default 1024.
+	HoldClients int
+	// HoldTimeout is how long they wait; default 30 s.
+	HoldTimeout time.Duration
+	// PayloadSize is the most bytes read from a socket into one payload; default and at most 128 KiB.
+	PayloadSize int
+}
+
+// WithDefaults completes l.
+func (l Limits) WithDefaults() Limits {
+	set := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	setTime := func(p *time.Duration, v time.Duration) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	set(&l.Window, 512<<10)
+	set(&l.MaxWindow, 4<<20)
+	set(&l.HighWater, 1<<20)
+	set(&l.HoldClients, 1024)
+	set(&l.PayloadSize, MaxPayload)
+	l.PayloadSize = min(l.PayloadSize, MaxPayload)
+	if l.Budget == 0 {
+		l.Budget = 256 << 20
+	}
+	setTime(&l.StallTimeout, 5*time.Second)
+	setTime(&l.OpenTimeout, 20*time.Second)
+	setTime(&l.FinishTimeout, 5*time.Second)
+	setTime(&l.HoldTimeout, 30*time.Second)
+	return l
+}
+
+// Stats counts what portals of one node did, for metrics. Ended counts by Reason.
+type Stats struct {
+	Opened            atomic.Uint64
+	Active            atomic.Int64
+	BytesIn, BytesOut atomic.Uint64 // from sockets, to sockets
+	Ended             [reasonCount]atomic.Uint64
+	Denied            atomic.Uint64
+	Malformed         atomic.Uint64
+	Held              atomic.Int64
+	WindowGranted     atomic.Int64 // bytes of windows beyond their first size
+}
+
+// Reasons returns every reason, for labels.
+func Reasons() []Reason {
+	list := make([]Reason, reasonCount)
+	for i := range list {
+		list[i] = Reason(i)
+	}
+	return list
+}
+
+// Env is what all portals of a node share.
+type Env struct {
+	Limits Limits
+	Stats  *Stats
+	Log    *slog.Logger
+}

@@ -1,0 +1,54 @@
+package routing
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+)
+
+// Flow identifies what a producer may reach (docs/protocol/01 §5.5). Flows are compared by pointer.
+type Flow struct{ id string }
+
+// NewFlow makes a flow with a random id.
+func NewFlow() *Flow { return &Flow{id: randomHex()} }
+
+// ID returns the flow's id, 32 hex characters; empty for nil.
+func (f *Flow) ID() string {
+	if f == nil {
+		return ""
+	}
+	return f.id
+}
+
+// Producer is a worker that brings messages from outside the node: they reach only consumers of its own flow or of the flow of
+// the listener that made it.
+type Producer struct {
+	Own     *Flow
+	Spawner *Flow // nil if the connection or channel was begun by this node
+}
+
+func (p *Producer) mayReach(flows []*Flow) bool {
+	for _, f := range flows {
+		if f == p.Own || (f == p.Spawner && f != nil) {
+			return true
+		}
+	}
+	return false
+}
+
+// randomHex returns 16 random bytes as 32 lower-case hex characters, the form of a random address.
+func randomHex() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+// fillRandom fills b with random bytes.
+func fillRandom(b []byte) { _, _ = rand.Read(b) }
+
+// ownerText is an identifier as text, or "none".
+func ownerText(id *[32]byte) string {
+	if id == nil {
+		return "none"
+	}
+	return "I" + hex.EncodeToString(id[:])
+}

@@ -1,0 +1,477 @@
+package routing
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"sallyport/dataplane"
+)
+
+const (
+	maxDepth = 24  // nested deliveries before a message takes its turn in the inbox
+	maxHops  = 250 // deliveries of one message on one node: a loop of routes ends here
+	maxShard = 256 // the first two characters of a random address are its shard
+)
+
+var (
+	// ErrExists reports that a worker already has the address.
+	ErrExists = errors.New("routing: address is taken")
+	// ErrNotFound reports that no worker has the address.
+	ErrNotFound = errors.New("routing: no worker at address")
+)
+
+// Worker handles messages on its shard.
+type Worker interface {
+	// HandleMessage handles m, whose onward route still begins with the worker's own address.
+	HandleMessage(s *Shard, m *Message)
+}
+
+// WorkerFunc lets a function be a Worker.
+type WorkerFunc func(s *Shard, m *Message)
+
+// HandleMessage calls f.
+func (f WorkerFunc) HandleMessage(s *Shard, m *Message) { f(s, m) }
+
+// Terminal is a Worker whose next hop is on another node: the sender of a transport, or an encryptor.
+type Terminal interface {
+	Worker
+	// TerminalPeer returns who is at the other end, or nil if that is not authenticated.
+	TerminalPeer() *Peer
+	// TerminalProducer returns whose messages come back from there.
+	TerminalProducer() *Producer
+	// Watch tells w once when there is no way to the other end any more.
+	Watch(w Watcher)
+	// Unwatch undoes Watch.
+	Unwatch(w Watcher)
+}
+
+// Watcher is told that a Terminal has ended, on the Terminal's shard.
+type Watcher interface{ TerminalClosed() }
+
+// Watchers is a set of Watchers for a Terminal to embed.
+type Watchers struct{ set map[Watcher]struct{} }
+
+// Watch adds w.
+func (ws *Watchers) Watch(w Watcher) {
+	if ws.set == nil {
+		ws.set = map[Watcher]struct{}{}
+	}
+	ws.set[w] = struct{}{}
+}
+
+// Unwatch removes w.
+func (ws *Watchers) Unwatch(w Watcher) { delete(ws.set, w) }
+
+// Tell tells all watchers that the Terminal has ended and forgets them.
+func (ws *Watchers) Tell() {
+	set := ws.set
+	ws.set = nil
+	for w := range set {
+		w.TerminalClosed()
+	}
+}
+
+type entry struct {
+	worker Worker
+	flows  []*Flow // flows the worker consumes; never changed in place
+}
+
+// Drops counts messages that were not delivered, by reason. Read it from any goroutine.
+type Drops struct {
+	NoWorker, NotLocal, Flow, Loop, Malformed, Overflow atomic.Uint64
+}
+
+// Shard is one event loop with its workers. Its methods are for the loop's goroutine unless they say otherwise.
+type Shard struct {
+	router      *Router
+	loop        *dataplane.Loop
+	id          int
+	workers     map[string]entry
+	depth       int
+	free        []*Message
+	scratchBufs [maxDepth + 1][]byte
+	rand        [512]byte
+	randAt      int
+	// Drops counts what this shard did not deliver.
+	Drops Drops
+	// Delivered counts messages handed to workers; read it on the shard only.
+	Delivered uint64
+}
+
+// Router is all shards of one node.
+type Router struct {
+	shards []*Shard
+	log    *slog.Logger
+	mu     sync.RWMutex
+	named  map[string]*Shard // workers with a name that live on one shard
+	flows  map[string]*Flow
+}
+
+// NewRouter makes a router with one shard per loop of g.
+func NewRouter(g *dataplane.Group, log *slog.Logger) (*Router, error) {
+	if g.Len() > maxShard {
+		return nil, fmt.Errorf("routing: %d shards, at most %d", g.Len(), maxShard)
+	}
+	r := &Router{log: log, named: map[string]*Shard{}, flows: map[string]*Flow{}}
+	for i := range g.Len() {
+		r.shards = append(r.shards, &Shard{router: r, loop: g.Loop(i), id: i, workers: map[string]entry{}, randAt: 512})
+	}
+	return r, nil
+}
+
+// Shards returns the shards; the slice is not to be changed. Any goroutine.
+func (r *Router) Shards() []*Shard { return r.shards }
+
+// Log returns the router's logger. Any goroutine.
+func (r *Router) Log() *slog.Logger { return r.log }
+
+// ID returns the shard's number. Any goroutine.
+func (s *Shard) ID() int { return s.id }
+
+// Router returns the shard's router. Any goroutine.
+func (s *Shard) Router() *Router { return s.router }
+
+// Loop returns the shard's event loop. Any goroutine.
+func (s *Shard) Loop() *dataplane.Loop { return s.loop }
+
+// Do runs f on the shard and waits for it. Not on a shard.
+func (s *Shard) Do(ctx context.Context, f func()) error { return s.loop.Do(ctx, f) }
+
+// ShardOf returns the shard that a random address belongs to, or nil if it has another form. Any goroutine.
+func (r *Router) ShardOf(address string) *Shard {
+	if len(address) != 32 {
+		return nil
+	}
+	var b [1]byte
+	if _, err := hex.Decode(b[:], []byte(address[:2])); err != nil || int(b[0]) >= len(r.shards) {
+		return nil
+	}
+	return r.shards[b[0]]
+}
+
+// NewAddress returns a random address on this shard: 32 hex characters, of which the first two are the shard's number, so
+// that a message from another shard finds its way without a table of all addresses.
+func (s *Shard) NewAddress() WireAddress {
+	if s.randAt == len(s.rand) {
+		s.randAt = 0
+		fillRandom(s.rand[:])
+	}
+	var raw [16]byte
+	copy(raw[:], s.rand[s.randAt:])
+	clear(s.rand[s.randAt : s.randAt+16])
+	s.randAt += 16
+	raw[0] = byte(s.id)
+	b := make([]byte, 4+32)
+	b[0], b[1], b[2], b[3] = 0x82, 0, 0x58, 32
+	hex.Encode(b[4:], raw[:])
+	return WireAddress{b: b}
+}
+
+// Start starts w at a new random address. It consumes the given flows.
+func (s *Shard) Start(w Worker, flows ...*Flow) WireAddress {
+	a := s.NewAddress()
+	s.workers[string(a.value())] = entry{worker: w, flows: flows}
+	return a
+}
+
+// StartAs starts w at an address made with NewAddress.
+func (s *Shard) StartAs(a WireAddress, w Worker, flows ...*Flow) {
+	s.workers[string(a.value())] = entry{worker: w, flows: flows}
+}
+
+// value returns the bytes of the address.
+func (w WireAddress) value() []byte { _, v := Route{b: w.b, n: 1}.first(); return v }
+
+// Stop removes the worker at a. It is no error if there is none.
+func (s *Shard) Stop(a WireAddress) { delete(s.workers, string(a.value())) }
+
+// AddConsumer lets producers of f reach the worker at address.
+func (s *Shard) AddConsumer(address string, f *Flow) {
+	e, ok := s.workers[address]
+	if !ok || f == nil || slices.Contains(e.flows, f) {
+		return
+	}
+	e.flows = append(slices.Clip(e.flows), f)
+	s.workers[address] = e
+}
+
+// Consumes returns the flows that the worker at address consumes. The slice is not to be changed.
+func (s *Shard) Consumes(address string) []*Flow { return s.workers[address].flows }
+
+// Worker returns the worker at address on this shard, or nil.
+func (s *Shard) Worker(address string) Worker { return s.workers[address].worker }
+
+// FirstTerminal returns the first hop of r if it is a Terminal on this shard, else nil.
+func (s *Shard) FirstTerminal(r Route) Terminal {
+	if r.n == 0 {
+		return nil
+	}
+	_, v := r.first()
+	t, _ := s.workers[string(v)].worker.(Terminal)
+	return t
+}
+
+// NewMessage returns an empty message for use until Free.
+func (s *Shard) NewMessage() *Message {
+	if k := len(s.free); k > 0 {
+		m := s.free[k-1]
+		s.free = s.free[:k-1]
+		return m
+	}
+	m := new(Message)
+	m.Reset()
+	return m
+}
+
+// Free takes back a message from NewMessage.
+func (s *Shard) Free(m *Message) {
+	m.Reset()
+	s.free = append(s.free, m)
+}
+
+// scratch returns n bytes for one message's payload. Each depth of delivery has its own block: a worker moves at most
+// one payload there before it delivers it.
+func (s *Shard) scratch(n int) []byte {
+	if n > 512<<10 {
+		return make([]byte, n)
+	}
+	if len(s.scratchBufs[s.depth]) < n {
+		s.scratchBufs[s.depth] = make([]byte, max(n, 4<<10))
+	}
+	return s.scratchBufs[s.depth]
+}
+
+// SetProducer marks m as brought from outside by p: its next hop must consume p's flows.
+func (m *Message) SetProducer(p *Producer) { m.producer = p }
+
+// Deliver hands m to the worker at the front of its onward route. When Deliver returns, m has been handled or copied: what
+// it borrows may be reused.
+func (s *Shard) Deliver(m *Message) {
+	kind, value := m.Onward.first()
+	if m.Onward.n == 0 {
+		return // a heartbeat of some transport
+	}
+	if kind != Local {
+		// Connections are opened by local code only (docs/protocol/01 §2.6).
+		s.Drops.NotLocal.Add(1)
+		return
+	}
+	e, ok := s.workers[string(value)]
+	if !ok {
+		s.deliverElsewhere(m, value)
+		return
+	}
+	if m.producer != nil {
+		if !m.producer.mayReach(e.flows) {
+			s.Drops.Flow.Add(1)
+			return
+		}
+		m.producer = nil
+	}
+	if m.hops++; m.hops > maxHops {
+		s.Drops.Loop.Add(1)
+		return
+	}
+	if s.depth >= maxDepth {
+		s.send(s, m)
+		return
+	}
+	s.Delivered++
+	s.depth++
+	e.worker.HandleMessage(s, m)
+	s.depth--
+}
+
+// deliverElsewhere looks for the worker on other shards.
+func (s *Shard) deliverElsewhere(m *Message, value []byte) {
+	to := s.router.find(value)
+	if to == nil || to == s {
+		s.Drops.NoWorker.Add(1)
+		return
+	}
+	s.send(to, m)
+}
+
+func (r *Router) find(value []byte) *Shard {
+	if len(r.shards) > 1 && len(value) == 32 {
+		var b [1]byte
+		if _, err := hex.Decode(b[:], value[:2]); err == nil && int(b[0]) < len(r.shards) {
+			return r.shards[b[0]]
+		}
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.named[string(value)]
+}
+
+// parcel carries a copy of a message to a shard.
+type parcel struct {
+	to  *Shard
+	m   Message
+	buf []byte
+}
+
+var parcels = sync.Pool{New: func() any { return new(parcel) }}
+
+// send copies m into the inbox of another shard (or its own, when deliveries nest too deeply).
+func (s *Shard) send(to *Shard, m *Message) {
+	p := parcels.Get().(*parcel)
+	p.to = to
+	p.m.Reset()
+	size := m.end - m.start
+	want := HeadRoom + size + TailRoom + len(m.Onward.b) + len(m.Return.b)
+	if cap(p.buf) < want {
+		p.buf = make([]byte, max(want, 4<<10))
+	}
+	p.buf = p.buf[:cap(p.buf)]
+	at := copy(p.buf, m.Onward.b)
+	p.m.Onward = Route{b: p.buf[:at:at], n: m.Onward.n}
+	end := at + copy(p.buf[at:], m.Return.b)
+	p.m.Return = Route{b: p.buf[at:end:end], n: m.Return.n}
+	start := end + HeadRoom
+	copy(p.buf[start:], m.Payload())
+	p.m.SetPayload(p.buf, end, start, start+size, len(p.buf))
+	p.m.Peer, p.m.From, p.m.producer, p.m.hops = m.Peer, m.From, m.producer, m.hops
+	if !to.loop.Post(p) {
+		parcels.Put(p)
+	}
+}
+
+// Run delivers the parcel on its shard.
+func (p *parcel) Run() {
+	p.to.Deliver(&p.m)
+	if cap(p.buf) <= 512<<10 {
+		p.m.Reset()
+		parcels.Put(p)
+	}
+}
+
+// Inject hands a message that begins on another goroutine to the shard that owns the first hop of onward (or to shard 0). The
+// payload is copied. Any goroutine.
+func (r *Router) Inject(onward, ret Route, payload []byte) {
+	s := r.shardFor(onward)
+	s.loop.Post(dataplane.TaskFunc(func() {
+		m := s.NewMessage()
+		defer s.Free(m)
+		m.Onward, m.Return = onward, ret
+		m.SetPayloadBytes(payload)
+		s.Deliver(m)
+	}))
+}
+
+// shardFor returns the shard that owns the first hop of route, or the first shard for names that every shard has.
+func (r *Router) shardFor(route Route) *Shard {
+	if route.n > 0 {
+		_, value := route.first()
+		if to := r.find(value); to != nil {
+			return to
+		}
+	}
+	return r.shards[0]
+}
+
+// ShardFor returns the shard that owns the first hop of route, or the first shard for a name that every shard has. Any goroutine.
+func (r *Router) ShardFor(route Route) *Shard { return r.shardFor(route) }
+
+// StartNamed starts a worker with a name on every shard: w is called for each shard and usually returns the same worker
+// when it has no state. ErrExists when the name is taken. Not on a shard.
+func (r *Router) StartNamed(ctx context.Context, name string, w func(*Shard) Worker, flows ...*Flow) error {
+	r.mu.Lock()
+	if _, taken := r.named[name]; taken {
+		r.mu.Unlock()
+		return fmt.Errorf("%w: %s", ErrExists, name)
+	}
+	r.named[name] = r.shards[0]
+	r.mu.Unlock()
+	return r.each(ctx, func(s *Shard) {
+		s.workers[name] = entry{worker: w(s), flows: flows}
+	})
+}
+
+// StopNamed removes a worker started with StartNamed. ErrNotFound when there is none. Not on a shard.
+func (r *Router) StopNamed(ctx context.Context, name string) error {
+	r.mu.Lock()
+	_, there := r.named[name]
+	delete(r.named, name)
+	r.mu.Unlock()
+	if !there {
+		return fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	return r.each(ctx, func(s *Shard) { delete(s.workers, name) })
+}
+
+// PutNamed starts or replaces the worker with a name on every shard. Not on a shard.
+func (r *Router) PutNamed(ctx context.Context, name string, w func(*Shard) Worker, flows ...*Flow) error {
+	r.mu.Lock()
+	r.named[name] = r.shards[0]
+	r.mu.Unlock()
+	return r.each(ctx, func(s *Shard) { s.workers[name] = entry{worker: w(s), flows: flows} })
+}
+
+// HasNamed reports whether a worker with the name was started with StartNamed. Any goroutine.
+func (r *Router) HasNamed(name string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, ok := r.named[name]
+	return ok
+}
+
+// AddConsumer lets producers of f reach the worker at address, wherever it lives. Not on a shard.
+func (r *Router) AddConsumer(ctx context.Context, address string, f *Flow) error {
+	if s := r.ShardOf(address); s != nil {
+		return s.Do(ctx, func() { s.AddConsumer(address, f) })
+	}
+	return r.each(ctx, func(s *Shard) { s.AddConsumer(address, f) })
+}
+
+func (r *Router) each(ctx context.Context, f func(*Shard)) error {
+	for _, s := range r.shards {
+		if err := s.loop.Do(ctx, func() { f(s) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Addresses returns the addresses of all workers, sorted. Not on a shard.
+func (r *Router) Addresses(ctx context.Context) ([]string, error) {
+	seen := map[string]bool{}
+	err := r.each(ctx, func(s *Shard) {
+		for a := range s.workers {
+			seen[a] = true
+		}
+	})
+	list := make([]string, 0, len(seen))
+	for a := range seen {
+		list = append(list, a)
+	}
+	slices.Sort(list)
+	return list, err
+}
+
+// RegisterFlow makes f known by its id, for LookupFlow. Any goroutine.
+func (r *Router) RegisterFlow(f *Flow) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flows[f.id] = f
+}
+
+// ForgetFlow undoes RegisterFlow. Any goroutine.
+func (r *Router) ForgetFlow(f *Flow) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.flows, f.ID())
+}
+
+// LookupFlow returns the flow with an id, or nil. Any goroutine.
+func (r *Router) LookupFlow(id string) *Flow {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.flows[id]
+}

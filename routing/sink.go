@@ -1,0 +1,13 @@
+package routing
+
+// FrameWriter is a Worker that writes messages to a transport and lets the last layer of encryption write its
+// ciphertext where it will be sent from: sealing is then the only copy.
+type FrameWriter interface {
+	Worker
+	// ReserveFrame begins a message whose payload has size bytes and returns those bytes, to be filled before anything
+	// else is done on the shard and then sent with CommitFrame. It returns nil if the connection has ended or the
+	// message is too large; the message is then lost and counted.
+	ReserveFrame(onward, ret Route, size int) []byte
+	// CommitFrame sends the message begun. from is paused if the connection cannot take more.
+	CommitFrame(from *Throttle)
+}

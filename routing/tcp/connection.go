@@ -1,0 +1,175 @@
+package tcp
+
+import (
+	"net/netip"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// Connection is one TCP connection to another node. Its exported fields do not change; Close and Done are for any goroutine.
+type Connection struct {
+	// Sender is the address to send to in order to reach the peer.
+	Sender routing.WireAddress
+	// Receiver is the address that messages from the peer come from; nothing can be sent to it.
+	Receiver routing.WireAddress
+	// Flow is what workers consume to be reachable from this connection alone.
+	Flow *routing.Flow
+	// Outgoing tells whether this node opened it.
+	Outgoing bool
+	// Local and Remote are the socket's addresses.
+	Local, Remote netip.AddrPort
+
+	t        *Transport
+	shard    *routing.Shard
+	framed   *dataplane.Framed
+	producer routing.Producer
+	throttle *routing.Throttle
+	gate     *routing.Gate
+	routing.Watchers
+	reserved int // bytes of the frame begun with ReserveFrame
+	closed   bool
+	done     chan struct{}
+}
+
+// start makes the workers of a new connection, on its shard.
+func (t *Transport) start(s *routing.Shard, conn *dataplane.Conn, spawner *routing.Flow) *Connection {
+	c := &Connection{
+		Flow: routing.NewFlow(), Outgoing: spawner == nil, Local: conn.LocalAddr(), Remote: conn.RemoteAddr(),
+		t: t, shard: s, gate: routing.NewGate(s), done: make(chan struct{}),
+	}
+	c.producer = routing.Producer{Own: c.Flow, Spawner: spawner}
+	c.throttle = routing.NewThrottle(s, c)
+	c.Sender, c.Receiver = s.Start(c), s.NewAddress()
+	c.framed = dataplane.NewFramed(conn, version, routing.MaxFrame, c)
+	t.router.RegisterFlow(c.Flow)
+	t.mu.Lock()
+	t.conns[c] = struct{}{}
+	t.mu.Unlock()
+	return c
+}
+
+// Done is closed when the connection has ended.
+func (c *Connection) Done() <-chan struct{} { return c.done }
+
+// Shard returns the shard that owns the connection.
+func (c *Connection) Shard() *routing.Shard { return c.shard }
+
+// Close ends the connection after what was sent to it has gone out.
+func (c *Connection) Close() {
+	c.shard.Loop().Post(dataplane.TaskFunc(c.end))
+}
+
+// end stops accepting messages and closes the socket gently.
+func (c *Connection) end() {
+	if !c.closed {
+		c.stopWorkers()
+		c.framed.Close()
+	}
+}
+
+func (c *Connection) stopWorkers() {
+	c.closed = true
+	c.shard.Stop(c.Sender)
+	c.throttle.Close()
+	c.gate.Open()
+	c.Tell()
+}
+
+// TerminalPeer returns nil: a TCP connection authenticates nobody.
+func (c *Connection) TerminalPeer() *routing.Peer { return nil }
+
+// TerminalProducer returns the producer of what arrives on the connection.
+func (c *Connection) TerminalProducer() *routing.Producer { return &c.producer }
+
+// PauseSource stops reading from the peer.
+func (c *Connection) PauseSource() { c.framed.Pause() }
+
+// ResumeSource goes on reading.
+func (c *Connection) ResumeSource() { c.framed.Resume() }
+
+// HandleMessage sends m to the peer: its first onward address, the connection's own, is removed and the return route
+// is left alone (docs/protocol/01 §2.4).
+func (c *Connection) HandleMessage(_ *routing.Shard, m *routing.Message) {
+	m.PopOnward()
+	payload := m.Payload()
+	if dst := c.ReserveFrame(m.Onward, m.Return, len(payload)); dst != nil {
+		copy(dst, payload)
+		c.CommitFrame(m.From)
+	}
+}
+
+// ReserveFrame implements routing.FrameWriter.
+func (c *Connection) ReserveFrame(onward, ret routing.Route, size int) []byte {
+	if c.closed {
+		return nil
+	}
+	body := routing.HeaderLen(onward, ret, size) + size
+	if body > routing.MaxFrame {
+		c.t.Stats.TooLarge.Add(1)
+		c.t.router.Log().Warn("message too large for the transport, connection closed",
+			"bytes", body, "limit", routing.MaxFrame, "peer", c.Remote.String())
+		c.end()
+		return nil
+	}
+	c.reserved = 4 + body
+	frame := c.framed.Reserve(c.reserved)
+	frame[0], frame[1], frame[2], frame[3] = byte(body>>24), byte(body>>16), byte(body>>8), byte(body)
+	head := routing.AppendHeader(frame[:4], onward, ret, size)
+	return frame[len(head):c.reserved:c.reserved]
+}
+
+// CommitFrame implements routing.FrameWriter.
+func (c *Connection) CommitFrame(from *routing.Throttle) {
+	c.framed.Commit(c.reserved)
+	c.t.Stats.MessagesOut.Add(1)
+	c.t.Stats.BytesOut.Add(uint64(c.reserved))
+	if c.framed.Pending() > c.t.opts.HighWater {
+		if !c.gate.Shut() {
+			c.t.Stats.Stalled.Add(1)
+			c.framed.WantDrain(c.t.opts.HighWater / 4)
+		}
+		c.gate.Pause(from)
+	}
+}
+
+// OnDrain implements dataplane.FrameHandler.
+func (c *Connection) OnDrain() { c.gate.Open() }
+
+// OnFrame implements dataplane.FrameHandler: it parses one message and delivers it.
+func (c *Connection) OnFrame(buf []byte, start, end int) error {
+	if c.closed {
+		return nil
+	}
+	p, err := routing.ParseMessage(buf[start:end])
+	if err != nil {
+		c.t.Stats.Malformed.Add(1)
+		return err
+	}
+	c.t.Stats.MessagesIn.Add(1)
+	c.t.Stats.BytesIn.Add(uint64(end - start + 4))
+	m := c.shard.NewMessage()
+	m.Onward, m.Return, m.From = p.Onward, p.Return, c.throttle
+	m.PushReturn(c.Sender)
+	m.SetPayload(buf, start-4, start+p.Start, start+p.End, end)
+	m.SetProducer(&c.producer)
+	c.shard.Deliver(m)
+	c.shard.Free(m)
+	return nil
+}
+
+// OnClose implements dataplane.FrameHandler.
+func (c *Connection) OnClose(err error) {
+	if !c.closed {
+		c.stopWorkers()
+	}
+	c.t.Stats.Closed.Add(1)
+	if err != nil && err != dataplane.ErrConnClosed {
+		c.t.router.Log().Info("connection to node lost", "peer", c.Remote.String(), "err", err)
+	}
+	c.t.router.ForgetFlow(c.Flow)
+	c.t.mu.Lock()
+	delete(c.t.conns, c)
+	c.t.mu.Unlock()
+	close(c.done)
+}

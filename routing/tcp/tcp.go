@@ -1,0 +1,255 @@
+// Package tcp is the TCP transport of routing messages (docs/protocol/01 §2): one version byte from each side, then frames of
+// a length and a CBOR message. It ties dataplane's framed connections to a routing.Router.
+package tcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// version is the protocol's version byte (docs/protocol/01 §2.1).
+const version = 1
+
+// Options are the settings of a Transport. The zero value is completed with the defaults named.
+type Options struct {
+	// HighWater is how many bytes may wait on a connection before the sources that fill it are paused; default 1 MiB.
+	HighWater int
+	// UserTimeout is how long sent data may stay unacknowledged before a connection is given up; default 15 s.
+	UserTimeout time.Duration
+	// ConnectTimeout bounds one attempt to connect; default 10 s.
+	ConnectTimeout time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.HighWater == 0 {
+		o.HighWater = 1 << 20
+	}
+	if o.UserTimeout == 0 {
+		o.UserTimeout = 15 * time.Second
+	}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = 10 * time.Second
+	}
+	return o
+}
+
+func (o Options) socket() dataplane.TCPOptions {
+	// Keep-alive finds a dead path within 5+3*3 = 14 s; the user timeout does when data is under way.
+	return dataplane.TCPOptions{
+		NoDelay: true, KeepAliveIdle: 5 * time.Second, KeepAliveInterval: 3 * time.Second, KeepAliveCount: 3,
+		UserTimeout: o.UserTimeout, NotSentLowat: 256 << 10,
+	}
+}
+
+// Stats counts what a transport did, for metrics.
+type Stats struct {
+	Accepted, Connected, Closed  atomic.Uint64
+	MessagesIn, MessagesOut      atomic.Uint64
+	BytesIn, BytesOut            atomic.Uint64
+	Malformed, TooLarge, Stalled atomic.Uint64
+}
+
+// Transport holds the listeners and connections of one node.
+type Transport struct {
+	router *routing.Router
+	opts   Options
+	// Stats counts messages and connections.
+	Stats Stats
+
+	mu        sync.Mutex
+	conns     map[*Connection]struct{}
+	listeners map[*Listener]struct{}
+	next      atomic.Uint32
+}
+
+// New makes a transport for the workers of r.
+func New(r *routing.Router, o Options) *Transport {
+	return &Transport{router: r, opts: o.withDefaults(), conns: map[*Connection]struct{}{}, listeners: map[*Listener]struct{}{}}
+}
+
+// Listener accepts connections of other nodes.
+type Listener struct {
+	// Address is the worker-like name of the listener, Processor a second one; both are random (docs/protocol/01 §2.5).
+	Address string
+	// Flow is the spawner flow: its consumers can be reached from every connection accepted.
+	Flow *routing.Flow
+	// Bound is the address listened on.
+	Bound netip.AddrPort
+
+	t     *Transport
+	shard *routing.Shard
+	ln    *dataplane.Listener
+}
+
+// ErrNoAddress reports a name that has no address.
+var ErrNoAddress = errors.New("tcp: host has no address")
+
+// Resolve turns `host:port` into an address; it may ask the system's resolver, so it is not for a shard.
+func Resolve(ctx context.Context, hostport string) (netip.AddrPort, error) {
+	if ap, err := netip.ParseAddrPort(hostport); err == nil {
+		return ap, nil
+	}
+	host, portText, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("tcp: %q is not host:port: %w", hostport, err)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("tcp: %q: the port must be a number from 0 to 65535", hostport)
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("tcp: resolve %s: %w", host, err)
+	}
+	if len(ips) == 0 {
+		return netip.AddrPort{}, fmt.Errorf("%w: %s", ErrNoAddress, host)
+	}
+	best := ips[0].Unmap()
+	for _, ip := range ips { // IPv4 first: what listens on "localhost" by default does so there
+		if ip.Unmap().Is4() {
+			best = ip.Unmap()
+			break
+		}
+	}
+	return netip.AddrPortFrom(best, uint16(port)), nil
+}
+
+// Listen opens a listener.
+func (t *Transport) Listen(ctx context.Context, at netip.AddrPort) (*Listener, error) {
+	fd, bound, err := dataplane.ListenTCP(at)
+	if err != nil {
+		return nil, err
+	}
+	s := t.router.Shards()[0]
+	l := &Listener{Flow: routing.NewFlow(), Bound: bound, t: t, shard: s}
+	var startErr error
+	if err := s.Do(ctx, func() {
+		l.Address = s.NewAddress().Text()
+		l.ln, startErr = s.Loop().Accept(fd, func(fd int, _ netip.AddrPort) { t.accepted(l, fd) })
+	}); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	if startErr != nil {
+		_ = unix.Close(fd)
+		return nil, startErr
+	}
+	t.router.RegisterFlow(l.Flow)
+	t.mu.Lock()
+	t.listeners[l] = struct{}{}
+	t.mu.Unlock()
+	return l, nil
+}
+
+// Close stops listening; connections accepted before stay.
+func (l *Listener) Close(ctx context.Context) error {
+	l.t.mu.Lock()
+	delete(l.t.listeners, l)
+	l.t.mu.Unlock()
+	l.t.router.ForgetFlow(l.Flow)
+	return l.shard.Do(ctx, l.ln.Close)
+}
+
+// accepted places a new connection on a shard. It runs on the listener's shard.
+func (t *Transport) accepted(l *Listener, fd int) {
+	if err := t.opts.socket().Apply(fd); err != nil {
+		_ = unix.Close(fd)
+		return
+	}
+	s := t.place()
+	adopt := func() {
+		c, err := s.Loop().Adopt(fd, nil)
+		if err != nil {
+			t.router.Log().Warn("accepted connection lost", "err", err)
+			return
+		}
+		t.Stats.Accepted.Add(1)
+		t.start(s, c, l.Flow)
+	}
+	if s == l.shard {
+		adopt()
+	} else if !s.Loop().Post(dataplane.TaskFunc(adopt)) {
+		_ = unix.Close(fd)
+	}
+}
+
+// place chooses the shard of a new connection: in turn. What runs over a connection stays on its shard.
+func (t *Transport) place() *routing.Shard {
+	shards := t.router.Shards()
+	return shards[int(t.next.Add(1)-1)%len(shards)]
+}
+
+// Connect opens a connection to host:port and waits for it.
+func (t *Transport) Connect(ctx context.Context, hostport string) (*Connection, error) {
+	to, err := Resolve(ctx, hostport)
+	if err != nil {
+		return nil, err
+	}
+	timeout := t.opts.ConnectTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(deadline))
+	}
+	type result struct {
+		c   *Connection
+		err error
+	}
+	done := make(chan result, 1)
+	s := t.place()
+	if !s.Loop().Post(dataplane.TaskFunc(func() {
+		s.Loop().Dial(to, t.opts.socket(), timeout, func(c *dataplane.Conn, err error) {
+			if err != nil {
+				done <- result{err: err}
+				return
+			}
+			t.Stats.Connected.Add(1)
+			done <- result{c: t.start(s, c, nil)}
+		})
+	})) {
+		return nil, dataplane.ErrLoopClosed
+	}
+	select {
+	case r := <-done:
+		return r.c, r.err
+	case <-ctx.Done():
+		go func() { // the attempt ends by its own timeout; do not leak its connection
+			if r := <-done; r.c != nil {
+				r.c.Close()
+			}
+		}()
+		return nil, fmt.Errorf("tcp: connect to %s: %w", hostport, ctx.Err())
+	}
+}
+
+// Connections returns the open connections. Any goroutine.
+func (t *Transport) Connections() []*Connection {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]*Connection, 0, len(t.conns))
+	for c := range t.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// Listeners returns the listeners. Any goroutine.
+func (t *Transport) Listeners() []*Listener {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]*Listener, 0, len(t.listeners))
+	for l := range t.listeners {
+		list = append(list, l)
+	}
+	return list
+}

@@ -1,0 +1,345 @@
+package routing
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Limits on what is read from the network. They are far above what any real route needs.
+const (
+	maxRouteLen   = 64      // addresses in a route
+	maxAddressLen = 1 << 10 // bytes in an address value
+	maxSkipDepth  = 16      // nesting of items that are skipped
+)
+
+// MaxFrame is the largest routing message on a transport, in bytes (docs/protocol/01 §2.2).
+const MaxFrame = 16 << 20
+
+// ErrMalformed reports bytes that are no routing message.
+var ErrMalformed = errors.New("routing: malformed message")
+
+// CBOR major types (RFC 8949 §3.1).
+const (
+	majorUint  = 0 << 5
+	majorBytes = 2 << 5
+	majorText  = 3 << 5
+	majorArray = 4 << 5
+)
+
+// appendHead appends a CBOR head in its shortest form.
+func appendHead(b []byte, major byte, n uint64) []byte {
+	switch {
+	case n < 24:
+		return append(b, major|byte(n))
+	case n <= 0xff:
+		return append(b, major|24, byte(n))
+	case n <= 0xffff:
+		return append(b, major|25, byte(n>>8), byte(n))
+	case n <= 0xffffffff:
+		return append(b, major|26, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	}
+	return append(b, major|27, byte(n>>56), byte(n>>48), byte(n>>40), byte(n>>32), byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+}
+
+// headLen is the length of a head with argument n.
+func headLen(n int) int {
+	switch {
+	case n < 24:
+		return 1
+	case n <= 0xff:
+		return 2
+	case n <= 0xffff:
+		return 3
+	}
+	return 5
+}
+
+func appendRoute(b []byte, r Route) []byte {
+	b = appendHead(b, majorArray, uint64(r.n))
+	return append(b, r.b...)
+}
+
+// AppendHeader appends what precedes the payload's bytes in a routing message: the head of an array of fields elements,
+// both routes, and the head of a byte string of size bytes. The payload itself comes right after. Without a tracing
+// context a message has 3 fields (docs/protocol/01 §2.3).
+func AppendHeader(b []byte, onward, ret Route, size int) []byte {
+	b = append(b, 0x83)
+	b = appendRoute(b, onward)
+	b = appendRoute(b, ret)
+	return appendHead(b, majorBytes, uint64(size))
+}
+
+// HeaderLen is the length of what AppendHeader appends.
+func HeaderLen(onward, ret Route, size int) int {
+	return 1 + headLen(onward.n) + len(onward.b) + headLen(ret.n) + len(ret.b) + headLen(size)
+}
+
+// AppendMessage appends a whole routing message.
+func AppendMessage(b []byte, onward, ret Route, payload []byte) []byte {
+	return append(AppendHeader(b, onward, ret, len(payload)), payload...)
+}
+
+// Parsed is a routing message taken apart. Its routes and the payload buf[Start:End] are borrowed from the bytes parsed.
+type Parsed struct {
+	Onward, Return Route
+	Start, End     int
+}
+
+// ParseMessage reads the routing message in b (docs/protocol/01 §2.3): an array of at least onward route, return route
+// and payload. What follows in the array and after it is ignored. Routes in other than the shortest encoding are
+// accepted and copied. Errors match ErrMalformed.
+func ParseMessage(b []byte) (Parsed, error) {
+	var p Parsed
+	if len(b) == 0 {
+		return p, fmt.Errorf("%w: empty", ErrMalformed)
+	}
+	i := 1
+	if b[0] < 0x83 || b[0] > 0x97 { // not a short definite array
+		var err error
+		if i, err = openArray(b); err != nil {
+			return p, fmt.Errorf("message: %w", err)
+		}
+	}
+	var err error
+	if p.Onward, i, err = parseRoute(b, i); err != nil {
+		return p, fmt.Errorf("onward route: %w", err)
+	}
+	if p.Return, i, err = parseRoute(b, i); err != nil {
+		return p, fmt.Errorf("return route: %w", err)
+	}
+	n, i, err := bytesHead(b, i)
+	if err != nil {
+		return p, fmt.Errorf("payload: %w", err)
+	}
+	p.Start, p.End = i, i+n
+	return p, nil
+}
+
+// openArray reads the head of a message's array when it is not the usual one.
+func openArray(b []byte) (int, error) {
+	h, i, err := readHead(b, 0)
+	if err != nil {
+		return 0, err
+	}
+	if h.major != majorArray || (!h.indefinite && h.n < 3) {
+		return 0, fmt.Errorf("%w: not an array of at least 3 items", ErrMalformed)
+	}
+	return i, nil
+}
+
+// bytesHead reads the head of a definite byte string at b[i:] and checks that its content is there.
+func bytesHead(b []byte, i int) (n, at int, err error) {
+	h, at, err := readHead(b, i)
+	if err != nil {
+		return 0, 0, err
+	}
+	if h.major != majorBytes || h.indefinite {
+		return 0, 0, fmt.Errorf("%w: not a byte string at offset %d", ErrMalformed, i)
+	}
+	if h.n > uint64(len(b)-at) {
+		return 0, 0, fmt.Errorf("%w: %d bytes announced, %d there", ErrMalformed, h.n, len(b)-at)
+	}
+	return int(h.n), at, nil
+}
+
+// parseRoute reads a route at b[i:] and returns where it ends.
+func parseRoute(b []byte, i int) (Route, int, error) {
+	if i >= len(b) {
+		return Route{}, 0, fmt.Errorf("%w: missing", ErrMalformed)
+	}
+	n := int(b[i]) - 0x80
+	if n < 0 || n > 23 {
+		return parseRouteSlow(b, i)
+	}
+	start := i + 1
+	end := start
+	for range n {
+		next := canonicalAddress(b, end)
+		if next < 0 {
+			return parseRouteSlow(b, i)
+		}
+		end = next
+	}
+	return Route{b: b[start:end:end], n: n}, end, nil
+}
+
+// canonicalAddress returns the end of the address at b[i:] if it is in its shortest form, else -1.
+func canonicalAddress(b []byte, i int) int {
+	if len(b)-i < 3 || b[i] != 0x82 {
+		return -1
+	}
+	i++
+	if b[i] >= 24 {
+		if b[i] != 24 || b[i+1] < 24 || len(b)-i < 3 {
+			return -1
+		}
+		i++
+	}
+	i++
+	var n int
+	switch h := b[i]; {
+	case h >= 0x40 && h < 0x58:
+		n, i = int(h-0x40), i+1
+	case h == 0x58 && len(b)-i > 1 && b[i+1] >= 24:
+		n, i = int(b[i+1]), i+2
+	case h == 0x59 && len(b)-i > 2 && b[i+1] != 0:
+		n, i = int(b[i+1])<<8|int(b[i+2]), i+3
+		if n > maxAddressLen {
+			return -1
+		}
+	default:
+		return -1
+	}
+	if n > len(b)-i {
+		return -1
+	}
+	return i + n
+}
+
+// parseRouteSlow reads a route in any encoding and makes a canonical copy.
+func parseRouteSlow(b []byte, i int) (Route, int, error) {
+	h, i, err := readHead(b, i)
+	if err != nil {
+		return Route{}, 0, err
+	}
+	if h.major != majorArray {
+		return Route{}, 0, fmt.Errorf("%w: not an array", ErrMalformed)
+	}
+	var r Route
+	for k := uint64(0); h.indefinite || k < h.n; k++ {
+		if h.indefinite && i < len(b) && b[i] == 0xff {
+			i++
+			break
+		}
+		if r.n == maxRouteLen {
+			return Route{}, 0, fmt.Errorf("%w: more than %d addresses", ErrMalformed, maxRouteLen)
+		}
+		var a Address
+		if a, i, err = parseAddress(b, i); err != nil {
+			return Route{}, 0, fmt.Errorf("address %d: %w", r.n+1, err)
+		}
+		r.b = a.append(r.b)
+		r.n++
+	}
+	return r, i, nil
+}
+
+func parseAddress(b []byte, i int) (Address, int, error) {
+	arr, i, err := readHead(b, i)
+	if err != nil {
+		return Address{}, 0, err
+	}
+	if arr.major != majorArray || (!arr.indefinite && arr.n < 2) {
+		return Address{}, 0, fmt.Errorf("%w: not an array of type and value", ErrMalformed)
+	}
+	kind, i, err := readHead(b, i)
+	if err != nil {
+		return Address{}, 0, err
+	}
+	if kind.major != majorUint || kind.n > 255 {
+		return Address{}, 0, fmt.Errorf("%w: transport type is not a number up to 255", ErrMalformed)
+	}
+	n, i, err := bytesHead(b, i)
+	if err != nil {
+		return Address{}, 0, err
+	}
+	if n > maxAddressLen {
+		return Address{}, 0, fmt.Errorf("%w: value of %d bytes, at most %d", ErrMalformed, n, maxAddressLen)
+	}
+	a := Address{Type: uint8(kind.n), Value: string(b[i : i+n])}
+	i += n
+	if arr.indefinite {
+		for i < len(b) && b[i] != 0xff {
+			if i, err = skipItem(b, i, 0); err != nil {
+				return Address{}, 0, err
+			}
+		}
+		return a, i + 1, need(b, i)
+	}
+	for k := uint64(2); k < arr.n; k++ {
+		if i, err = skipItem(b, i, 0); err != nil {
+			return Address{}, 0, err
+		}
+	}
+	return a, i, nil
+}
+
+func need(b []byte, i int) error {
+	if i >= len(b) {
+		return fmt.Errorf("%w: cut short", ErrMalformed)
+	}
+	return nil
+}
+
+type head struct {
+	major      byte
+	n          uint64
+	indefinite bool
+}
+
+// readHead reads a CBOR head at b[i:].
+func readHead(b []byte, i int) (h head, next int, err error) {
+	if err := need(b, i); err != nil {
+		return h, 0, err
+	}
+	h.major = b[i] & 0xe0
+	low := b[i] & 0x1f
+	i++
+	switch {
+	case low < 24:
+		h.n = uint64(low)
+		return h, i, nil
+	case low <= 27:
+		k := 1 << (low - 24)
+		if len(b)-i < k {
+			return h, 0, fmt.Errorf("%w: cut short", ErrMalformed)
+		}
+		for _, c := range b[i : i+k] {
+			h.n = h.n<<8 | uint64(c)
+		}
+		return h, i + k, nil
+	case low == 31 && h.major >= majorBytes && h.major <= 5<<5:
+		h.indefinite = true
+		return h, i, nil
+	}
+	return h, 0, fmt.Errorf("%w: byte %#02x begins no item", ErrMalformed, b[i-1])
+}
+
+// skipItem returns the end of the item at b[i:].
+func skipItem(b []byte, i, depth int) (int, error) {
+	if depth > maxSkipDepth {
+		return 0, fmt.Errorf("%w: nested too deeply", ErrMalformed)
+	}
+	h, i, err := readHead(b, i)
+	if err != nil {
+		return 0, err
+	}
+	items := h.n
+	switch h.major {
+	case majorUint, 1 << 5, 7 << 5:
+		return i, nil
+	case majorBytes, majorText:
+		if !h.indefinite {
+			if h.n > uint64(len(b)-i) {
+				return 0, fmt.Errorf("%w: cut short", ErrMalformed)
+			}
+			return i + int(h.n), nil
+		}
+	case 5 << 5:
+		if items > uint64(len(b)) {
+			return 0, fmt.Errorf("%w: cut short", ErrMalformed)
+		}
+		items *= 2
+	case 6 << 5:
+		items = 1
+	}
+	for k := uint64(0); h.indefinite || k < items; k++ {
+		if h.indefinite && i < len(b) && b[i] == 0xff {
+			return i + 1, nil
+		}
+		if i, err = skipItem(b, i, depth+1); err != nil {
+			return 0, err
+		}
+	}
+	return i, nil
+}
