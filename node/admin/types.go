@@ -1,0 +1,221 @@
+// Package admin is the administration interface of a running node: HTTP with JSON over a Unix socket that only the node's owner
+// may open. The types carry the JSON keys that scripts made for the reference expect (docs/protocol/03 §7.3).
+package admin
+
+import "encoding/json"
+
+// Address is a worker's address. Its JSON is the reference's: {"tt": 0, "inner": [bytes]}.
+type Address string
+
+// MarshalJSON implements json.Marshaler.
+func (a Address) MarshalJSON() ([]byte, error) {
+	inner := make([]int, len(a))
+	for i := range len(a) {
+		inner[i] = int(a[i])
+	}
+	return json.Marshal(map[string]any{"tt": 0, "inner": inner})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (a *Address) UnmarshalJSON(b []byte) error {
+	var v struct{ Inner []int }
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	text := make([]byte, len(v.Inner))
+	for i, c := range v.Inner {
+		text[i] = byte(c)
+	}
+	*a = Address(text)
+	return nil
+}
+
+// Node is what a node says of itself.
+type Node struct {
+	Name           string            `json:"name"`
+	IdentityName   string            `json:"identity_name"`
+	IsDefault      bool              `json:"is_default"`
+	Status         string            `json:"status"` // running, zombie, stopped
+	PID            int               `json:"pid,omitempty"`
+	Route          NodeRoute         `json:"route"`
+	StatusEndpoint *string           `json:"status_endpoint_address"`
+	Transports     []Transport       `json:"transports"`
+	Listeners      []ChannelListener `json:"secure_channel_listeners"`
+	Inlets         []Inlet           `json:"inlets"`
+	Outlets        []Outlet          `json:"outlets"`
+	Services       []Service         `json:"services"`
+}
+
+// NodeRoute says how a node is reached.
+type NodeRoute struct {
+	Short   string  `json:"short"`
+	Verbose *string `json:"verbose,omitempty"`
+}
+
+// Transport is a TCP listener or connection. Mode is "Listen", "Incoming" or "Outgoing".
+type Transport struct {
+	Type      string `json:"type"` // Tcp
+	Mode      string `json:"mode"`
+	Socket    string `json:"socket_addr"`
+	Worker    string `json:"worker_addr"`       // 0#address, or <none>
+	Processor string `json:"processor_address"` // 0#address
+	Flow      string `json:"flow_control_id"`
+}
+
+// ChannelListener is a secure channel listener.
+type ChannelListener struct {
+	Address         Address `json:"address"`
+	Flow            string  `json:"flow_control_id"`
+	KeyExchangeOnly bool    `json:"is_key_exchange_only"`
+}
+
+// Service is a started service.
+type Service struct {
+	Address string `json:"addr"`
+	Type    string `json:"type"`
+}
+
+// Outlet is a TCP outlet.
+type Outlet struct {
+	To         string  `json:"to"`
+	Worker     Address `json:"worker_addr"`
+	Payload    *string `json:"payload"`
+	Privileged bool    `json:"privileged"`
+}
+
+// OutletRequest creates an outlet.
+type OutletRequest struct {
+	Name          string `json:"name"` // empty: "outlet", or a random name if that is taken
+	To            string `json:"to"`   // host:port
+	TLS           bool   `json:"tls,omitempty"`
+	Allow         string `json:"allow,omitempty"` // policy expression
+	SkipHandshake bool   `json:"skip_handshake,omitempty"`
+}
+
+// Inlet is a TCP inlet. Status is "Up" or "Down".
+type Inlet struct {
+	Bind        string  `json:"bind_addr"`
+	Worker      *string `json:"worker_addr"`
+	Alias       string  `json:"alias"`
+	Payload     *string `json:"payload"`
+	OutletRoute *string `json:"outlet_route"`
+	Status      string  `json:"status"`
+	OutletAddr  string  `json:"outlet_addr"`
+	Privileged  bool    `json:"privileged"`
+}
+
+// InletRequest creates an inlet.
+type InletRequest struct {
+	Alias            string `json:"alias"` // empty: a random name
+	From             string `json:"from"`  // host:port
+	To               string `json:"to"`    // multiaddr, /node/NAME already replaced
+	Authorized       string `json:"authorized,omitempty"`
+	Identity         string `json:"identity,omitempty"` // name
+	Allow            string `json:"allow,omitempty"`
+	ConnectionWaitMS int64  `json:"connection_wait_ms,omitempty"`
+	NoConnectionWait bool   `json:"no_connection_wait,omitempty"`
+	SkipHandshake    bool   `json:"skip_handshake,omitempty"`
+	Nagle            bool   `json:"enable_nagle,omitempty"`
+}
+
+// Relay is a relay registered by a node. ConnectionStatus is "Up" or "Down".
+type Relay struct {
+	ForwardingRoute  *string `json:"forwarding_route"`
+	RemoteAddress    *string `json:"remote_address"`
+	WorkerAddress    *string `json:"worker_address"`
+	Flow             *string `json:"flow_control_id"`
+	ConnectionStatus string  `json:"connection_status"`
+	Destination      string  `json:"destination_address"`
+	Name             string  `json:"name"`
+	LastFailure      *string `json:"last_failure"`
+}
+
+// RelayRequest creates a relay.
+type RelayRequest struct {
+	Name             string `json:"name"`
+	At               string `json:"at"` // multiaddr, /node/NAME already replaced
+	Authorized       string `json:"authorized,omitempty"`
+	RelayAddress     string `json:"relay_address,omitempty"`
+	NoConnectionWait bool   `json:"no_connection_wait,omitempty"`
+}
+
+// Channel is a secure channel opened by this node. Address and Route are multiaddrs.
+type Channel struct {
+	Address      string   `json:"address"`
+	Route        string   `json:"route"`
+	Authorized   []string `json:"authorized_identifiers"`
+	Flow         string   `json:"flow_control_id"`
+	Their        string   `json:"their_identifier"`
+	TheirHistory *string  `json:"their_change_history"`
+	OpenedAt     string   `json:"-"`
+}
+
+// ChannelRequest opens a secure channel.
+type ChannelRequest struct {
+	To         string   `json:"to"` // multiaddr
+	Authorized []string `json:"authorized,omitempty"`
+	Identity   string   `json:"identity,omitempty"`
+	Credential string   `json:"credential,omitempty"` // hex
+	TimeoutMS  int64    `json:"timeout_ms,omitempty"`
+}
+
+// ListenerRequest starts a secure channel listener.
+type ListenerRequest struct {
+	Address    string   `json:"address"`
+	Authorized []string `json:"authorized,omitempty"`
+	Identity   string   `json:"identity,omitempty"`
+}
+
+// MessageRequest sends a message and waits for the answer. Payload is raw; text is BARE-encoded by the caller.
+type MessageRequest struct {
+	To        string `json:"to"` // multiaddr
+	Payload   []byte `json:"payload"`
+	Identity  string `json:"identity,omitempty"`
+	TimeoutMS int64  `json:"timeout_ms,omitempty"`
+}
+
+// MessageReply is the answer's raw payload.
+type MessageReply struct {
+	Payload []byte `json:"payload"`
+}
+
+// Policy is an access control policy of a resource, by name or by type.
+type Policy struct {
+	Resource   string `json:"resource"`
+	Action     string `json:"action"`
+	Expression string `json:"expression"`
+}
+
+// PolicyRequest sets a policy. Exactly one of Resource and ResourceType is given.
+type PolicyRequest struct {
+	Resource     string `json:"resource,omitempty"`
+	ResourceType string `json:"resource_type,omitempty"`
+	Expression   string `json:"expression"`
+}
+
+// TransportRequest opens a TCP listener or connection.
+type TransportRequest struct {
+	Address string `json:"address"` // host:port
+}
+
+// ServiceRequest starts a service: hop, echo or uppercase.
+type ServiceRequest struct {
+	Address string `json:"address"`
+}
+
+// ConsumerRequest makes a worker a consumer of a flow.
+type ConsumerRequest struct {
+	Flow    string `json:"flow_control_id"`
+	Address string `json:"address"` // worker address
+}
+
+// Deleted answers a deletion.
+type Deleted struct {
+	Name string `json:"name"`
+}
+
+// Error is the body of an answer other than 2xx.
+type Error struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
