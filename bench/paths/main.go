@@ -1,0 +1,232 @@
+// Command paths compares whole paths: client, inlet, relay, outlet and server as
+// separate processes on the loopback interface. The same clients and servers are put
+// at the ends of each path; what differs is what lies between: nothing, three plain
+// proxies, TLS, SSH, the reference implementation, and Sallyport.
+//
+// See bench/README.md for what is measured and how to read it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are the command line.
+type options struct {
+	paths, metrics        string
+	reference, sallyport  string
+	runs                  int
+	short                 bool
+	timeout               time.Duration
+	json, svg             string
+	check, record         string
+	bulk, load, stallTime time.Duration
+	conns                 int
+	utilServer            string
+}
+
+func parseFlags(args []string) (*options, error) {
+	o := &options{}
+	f := flag.NewFlagSet("paths", flag.ContinueOnError)
+	f.StringVar(&o.paths, "paths", "", "paths to measure, separated by commas (default all): "+strings.Join(allPaths, ","))
+	f.StringVar(&o.metrics, "metrics", "", "measurements, separated by commas (default all): "+strings.Join(probeNames(), ","))
+	home, _ := os.UserHomeDir() // without one the flag must be given
+	f.StringVar(&o.reference, "reference", filepath.Join(home, ".cache/reference/bin/ockam"), "the reference's `program`")
+	f.StringVar(&o.sallyport, "sallyport", "", "our `program`")
+	f.IntVar(&o.runs, "runs", 3, "how often everything is measured")
+	f.BoolVar(&o.short, "short", false, "only plain and ours, the checked metrics and memory, in less than a minute")
+	f.DurationVar(&o.timeout, "timeout", 3*time.Hour, "limit for everything together")
+	f.StringVar(&o.json, "json", "", "write every sample to this `file`, such as bench/results/paths.json")
+	f.StringVar(&o.svg, "svg", "", "draw the medians into this `file`, such as bench/results/paths.svg")
+	f.StringVar(&o.check, "check", "", "fail if a ratio ours/plain is worse by more than a third than in this `file`")
+	f.StringVar(&o.record, "record", "", "write the ratios ours/plain to this `file`")
+	f.DurationVar(&o.bulk, "bulk", 0, "length of an iperf3 run, whole seconds (default 8s, short 1s)")
+	f.DurationVar(&o.load, "load", 0, "length of a redis-benchmark or ab run (default 4s, short 0.6s)")
+	f.DurationVar(&o.stallTime, "stall", 0, "how long the stalled reader stays (default 20s, short 3s)")
+	f.IntVar(&o.conns, "conns", 0, "number of idle connections (default 1000, short 300)")
+	f.StringVar(&o.utilServer, "util-server", "", "internal: serve the util service on this port")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if o.runs < 1 {
+		return nil, errors.New("--runs must be at least 1")
+	}
+	if o.short {
+		if o.paths == "" {
+			o.paths = pathPlain + "," + pathOurs
+		}
+		if o.metrics == "" {
+			o.metrics = "memory,up,down,ping,rate,pipeline,conns"
+		}
+		o.timeout = min(o.timeout, 3*time.Minute)
+	}
+	return o, nil
+}
+
+func (o *options) durations() durations {
+	d := fullDurations
+	if o.short {
+		d = shortDurations
+	}
+	if o.bulk > 0 {
+		d.bulk = o.bulk
+	}
+	if o.load > 0 {
+		d.load = o.load
+	}
+	if o.stallTime > 0 {
+		d.stall = o.stallTime
+		d.window = min(d.window, d.stall/2)
+	}
+	if o.conns > 0 {
+		d.idle = o.conns
+	}
+	return d
+}
+
+func probeNames() []string {
+	names := make([]string, len(probes))
+	for i, p := range probes {
+		names[i] = p.name
+	}
+	return names
+}
+
+// choose keeps the elements whose names are in the list, in their own order; an
+// empty list keeps all.
+func choose[T any](all []T, list string, name func(T) string) ([]T, error) {
+	if list == "" {
+		return all, nil
+	}
+	wanted := strings.Split(list, ",")
+	var out []T
+	for _, e := range all {
+		if i := slices.Index(wanted, name(e)); i >= 0 {
+			out = append(out, e)
+			wanted = slices.Delete(wanted, i, i+1)
+		}
+	}
+	if len(wanted) > 0 {
+		return nil, fmt.Errorf("unknown or repeated name %q", wanted[0])
+	}
+	return out, nil
+}
+
+func main() {
+	o, err := parseFlags(os.Args[1:])
+	if err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			os.Exit(0)
+		}
+		logf("paths: %v", err)
+		os.Exit(2)
+	}
+	if o.utilServer != "" {
+		logf("paths: util service: %v", serveUtil(o.utilServer))
+		os.Exit(1)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err = compareAll(ctx, o)
+	interrupted := ctx.Err() != nil
+	stop()
+	if interrupted {
+		logf("paths: interrupted")
+		os.Exit(130)
+	}
+	if err != nil {
+		logf("paths: %v", err)
+		os.Exit(1)
+	}
+}
+
+// compareAll measures and reports. What was measured before an error is reported
+// all the same.
+func compareAll(ctx context.Context, o *options) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not finished within %s", o.timeout))
+	defer cancel()
+	raiseFileLimit()
+	adoptOrphans()
+	reference, sallyport := absolute(o.reference), absolute(o.sallyport)
+	b := &bench{d: o.durations(), ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
+	var err error
+	if b.paths, err = choose(makers(reference, sallyport), o.paths, func(m maker) string { return m.name }); err != nil {
+		return fmt.Errorf("--paths: %w", err)
+	}
+	if b.probes, err = choose(probes, o.metrics, func(p probe) string { return p.name }); err != nil {
+		return fmt.Errorf("--metrics: %w", err)
+	}
+	b.usable(reference, sallyport)
+	if len(b.paths) == 0 || len(b.probes) == 0 {
+		return errors.New("nothing left to measure")
+	}
+	if b.dir, err = os.MkdirTemp("", "paths"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	for _, m := range b.paths {
+		b.result.Paths = append(b.result.Paths, m.name)
+	}
+	runErr := b.runAll(ctx, o.runs)
+	b.result.finish()
+	fmt.Print(b.result.table())
+	return errors.Join(runErr, b.result.deliver(o))
+}
+
+// deliver writes the files that were asked for and does the check.
+func (r *result) deliver(o *options) error {
+	var errs []error
+	if o.json != "" {
+		errs = append(errs, writeJSON(o.json, r))
+	}
+	if o.svg != "" {
+		errs = append(errs, writeFile(o.svg, []byte(r.svg())))
+	}
+	if o.record != "" {
+		errs = append(errs, r.writeRecord(o.record))
+	}
+	if o.check != "" {
+		errs = append(errs, r.checkFile(o.check))
+	}
+	// CI must not pass because something was left out.
+	if n := len(r.Errors) + len(r.Skipped); (o.short || o.check != "") && n > 0 {
+		errs = append(errs, fmt.Errorf("%d measurements failed or were skipped", n))
+	}
+	return errors.Join(errs...)
+}
+
+// absolute makes a path independent of the working directory, which differs for
+// the children.
+func absolute(path string) string {
+	if path == "" {
+		return ""
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// raiseFileLimit lets this process and its children open as many files as the
+// machine allows. The default of many machines, 1024, is less than the idle
+// connections need; where raising fails, the measurement will say so.
+func raiseFileLimit() {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err == nil {
+		l.Cur = l.Max
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+			logf("limit of open files: %v", err)
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// story sets up portals with a program that has the reference's command line:
+// the reference itself or ours. Each role has a state directory of its own, as if
+// it were a machine of its own.
+type story struct{ program string }
+
+// storyEnv keeps the reference from reporting home and from writing log files
+// while it is measured.
+var storyEnv = []string{
+	"OCKAM_OPENTELEMETRY_EXPORT=false",
+	"OCKAM_TELEMETRY_EXPORT=false",
+	"OCKAM_DISABLE_UPGRADE_CHECK=true",
+	"OCKAM_LOGGING=false",
+	"NO_INPUT=true",
+	"QUIET=true",
+}
+
+const projectID = "1d0c1a9f-7a51-4a2b-9b1a-3f0a6d2f0001"
+
+// Names of the outlet's and the inlet's node.
+const (
+	outletNode = "blue"
+	inletNode  = "green"
+)
+
+func (st story) command(i *instance, role string, args ...string) *command {
+	home := filepath.Join(i.dir, "home-"+role)
+	env := append([]string{"OCKAM_HOME=" + home, "SALLYPORT_HOME=" + home}, storyEnv...)
+	return &command{env: i.env(role, env...), name: st.program, args: args}
+}
+
+// script runs commands one after the other and keeps the first error, so that a
+// set-up reads like the shell script it stands for.
+type script struct {
+	story
+	ctx context.Context
+	i   *instance
+	err error
+}
+
+func (s *script) do(role string, args ...string) string {
+	if s.err != nil {
+		return ""
+	}
+	c := s.command(s.i, role, args...)
+	out, err := run(s.ctx, s.i.dir, c.env, c.name, c.args...)
+	s.err = err
+	return strings.TrimSpace(out)
+}
+
+// port returns the loopback address of a free port, as text, and its number.
+func (s *script) port() (address, number string) {
+	if s.err != nil {
+		return "", ""
+	}
+	n, err := s.i.ports.next()
+	s.err = err
+	address = loopback(n)
+	_, number, _ = net.SplitHostPort(address)
+	return address, number
+}
+
+func (s *script) outlets() {
+	for _, svc := range services {
+		s.do(roleOutlet, "tcp-outlet", "create", "--at", outletNode, "--from", svc, "--to", loopback(s.i.back[svc]))
+	}
+}
+
+// inlets creates one inlet for each service; to returns the flags that say where it leads.
+func (s *script) inlets(to func(service string) []string) {
+	for _, svc := range services {
+		args := []string{"tcp-inlet", "create", "--at", inletNode, "--from", loopback(s.i.front[svc])}
+		s.do(roleInlet, append(args, to(svc)...)...)
+	}
+	s.i.listInlets = s.command(s.i, roleInlet, "tcp-inlet", "list", "--at", inletNode)
+	s.i.showNode = s.command(s.i, roleInlet, "node", "show", inletNode)
+}
+
+// start is the whole story: an authority, a relay that trusts it, two enrolled
+// members, the default policies (docs/protocol/03 §11).
+func (st story) start(ctx context.Context, i *instance) error {
+	s := &script{story: st, ctx: ctx, i: i}
+	admin := s.do(roleAdmin, "identity", "create", "admin")
+	authAddr, authPort := s.port()
+	relayAddr, relayPort := s.port()
+
+	s.do(roleAuthority, "identity", "create", "authority")
+	authHex := s.do(roleAuthority, "identity", "show", "authority", "--full", "--encoding", "hex")
+	trusted, err := json.Marshal(map[string]map[string]string{admin: {"ockam-role": "enroller"}})
+	if err != nil {
+		return err
+	}
+	s.do(roleAuthority, "authority", "create", "--identity", "authority", "--project-identifier", projectID,
+		"--tcp-listener-address", authAddr, "--trusted-identities", string(trusted))
+
+	s.do(roleRelay, "identity", "create", "project")
+	projHex := s.do(roleRelay, "identity", "show", "project", "--full", "--encoding", "hex")
+	projID := s.do(roleRelay, "identity", "show", "project")
+	s.do(roleRelay, "node", "create", "relay", "--identity", "project", "--authority-identity", authHex,
+		"--tcp-listener-address", relayAddr)
+
+	project, err := json.Marshal(map[string]any{
+		"id": projectID, "name": "partners", "space_name": "self", "space_id": "s1",
+		"access_route": "/dnsaddr/127.0.0.1/tcp/" + relayPort + "/service/api",
+		"users":        []string{}, "user_roles": []string{},
+		"identity": projID, "project_change_history": projHex,
+		"authority_access_route": "/dnsaddr/127.0.0.1/tcp/" + authPort + "/service/api",
+		"authority_identity":     authHex,
+	})
+	if err != nil {
+		return err
+	}
+	// Command-line arguments that hold "/-" or "-/" are special to these programs,
+	// so the file is named relative to the working directory.
+	if _, err := i.file("project.json", string(project)); err != nil {
+		return err
+	}
+	s.do(roleAdmin, "project", "import", "--project-file", "project.json")
+	t1 := s.do(roleAdmin, "project", "ticket", "--identity", "admin", "--relay", outletNode,
+		"--attribute", "company=acme", "--expires-in", "1h")
+	t2 := s.do(roleAdmin, "project", "ticket", "--identity", "admin", "--attribute", "company=beta", "--expires-in", "1h")
+
+	s.do(roleOutlet, "project", "enroll", t1)
+	s.do(roleOutlet, "node", "create", outletNode)
+	s.outlets()
+	s.do(roleOutlet, "relay", "create", outletNode, "--to", outletNode)
+
+	s.do(roleInlet, "project", "enroll", t2)
+	s.do(roleInlet, "node", "create", inletNode)
+	s.inlets(func(svc string) []string { return []string{"--to", svc, "--via", outletNode} })
+	return s.err
+}
+
+// startOpen is three plain nodes without an authority: the relay is reached
+// without a channel, which leaves the one from end to end.
+func (st story) startOpen(ctx context.Context, i *instance) error {
+	s := &script{story: st, ctx: ctx, i: i}
+	relayAddr, relayPort := s.port()
+	relay := "/ip4/127.0.0.1/tcp/" + relayPort
+	s.do(roleRelay, "node", "create", "relay", "--tcp-listener-address", relayAddr)
+	s.do(roleOutlet, "node", "create", outletNode)
+	s.outlets()
+	s.do(roleOutlet, "relay", "create", outletNode, "--at", relay+"/secure/api", "--to", outletNode)
+	s.do(roleInlet, "node", "create", inletNode)
+	s.inlets(func(svc string) []string {
+		return []string{"--to", relay + "/service/forward_to_" + outletNode + "/secure/api/service/" + svc}
+	})
+	return s.err
+}
+
+// startOneChannel has no relay: the inlet's node connects to the outlet's node.
+func (st story) startOneChannel(ctx context.Context, i *instance) error {
+	s := &script{story: st, ctx: ctx, i: i}
+	addr, port := s.port()
+	s.do(roleOutlet, "node", "create", outletNode, "--tcp-listener-address", addr)
+	s.outlets()
+	s.do(roleInlet, "node", "create", inletNode)
+	s.inlets(func(svc string) []string {
+		return []string{"--to", fmt.Sprintf("/ip4/127.0.0.1/tcp/%s/secure/api/service/%s", port, svc)}
+	})
+	return s.err
+}
+
+// checkProgram says why a program cannot be used, or nil.
+func checkProgram(path string) error {
+	if path == "" {
+		return fmt.Errorf("no program given")
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if st.IsDir() || st.Mode()&0o111 == 0 {
+		return fmt.Errorf("%s is not a program", path)
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// result is all that was measured; it is what the JSON file holds.
+type result struct {
+	When      time.Time                       `json:"when"`
+	Machine   string                          `json:"machine"`
+	Arguments []string                        `json:"arguments"`
+	Paths     []string                        `json:"paths"`
+	Samples   map[string]map[string][]float64 `json:"samples"` // metric -> path -> one value a run
+	Medians   figures                         `json:"medians"`
+	Skipped   map[string]string               `json:"skipped,omitempty"`
+	Errors    []string                        `json:"errors,omitempty"`
+}
+
+func newResult(args []string) *result {
+	return &result{
+		When:      time.Now().UTC().Truncate(time.Second),
+		Machine:   machine(),
+		Arguments: args,
+		Samples:   map[string]map[string][]float64{},
+		Skipped:   map[string]string{},
+	}
+}
+
+// machine describes where this ran: the processor, the cores, the kernel.
+func machine() string {
+	cpu := "unknown processor"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
+				cpu = strings.TrimSpace(v)
+				break
+			}
+		}
+	}
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		kernel = []byte("unknown")
+	}
+	return fmt.Sprintf("%s, %d cores, Linux %s", cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)))
+}
+
+func (r *result) add(path string, s sample) {
+	for key, v := range s {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			continue
+		}
+		if r.Samples[key] == nil {
+			r.Samples[key] = map[string][]float64{}
+		}
+		r.Samples[key][path] = append(r.Samples[key][path], v)
+	}
+}
+
+// finish computes the medians.
+func (r *result) finish() {
+	r.Medians = figures{}
+	for key, byPath := range r.Samples {
+		r.Medians[key] = map[string]float64{}
+		for path, v := range byPath {
+			r.Medians[key][path] = median(v)
+		}
+	}
+}
+
+// String lists the values in the order of the table.
+func (s sample) String() string {
+	var parts []string
+	for _, m := range metrics {
+		if v, ok := s[m.key]; ok {
+			parts = append(parts, fmt.Sprintf("%s %s %s", m.key, number(v), m.unit))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// number formats a figure with three significant digits, or "-" for none.
+func number(v float64) string {
+	if math.IsNaN(v) {
+		return "-"
+	}
+	switch a := math.Abs(v); {
+	case a == 0:
+		return "0"
+	case a >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case a >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case a >= 1:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.3f", v)
+}
+
+// table is the aligned text: medians of all paths, then the ratios of ours and
+// the goals.
+func (r *result) table() string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	cells := []string{"metric", "unit"}
+	cells = append(cells, r.Paths...)
+	cells = append(cells, "ours/plain", "ours/reference", "limit", "goal", "")
+	fmt.Fprintln(w, strings.Join(cells, "\t")+"\t")
+	for _, m := range metrics {
+		if len(r.Medians[m.key]) == 0 {
+			continue
+		}
+		cells := []string{m.title, m.unit}
+		for _, p := range r.Paths {
+			cells = append(cells, number(r.Medians.get(m.key, p)))
+		}
+		ours := r.Medians.get(m.key, pathOurs)
+		limit, v := r.Medians.judge(m, pathOurs)
+		cells = append(cells,
+			number(ratio(ours, r.Medians.get(m.key, pathPlain))),
+			number(ratio(ours, r.Medians.base(m, pathRef))),
+			number(limit), m.goalText(), v.String())
+		fmt.Fprintln(w, strings.Join(cells, "\t")+"\t")
+	}
+	w.Flush() // into memory: cannot fail
+	text := alignFirst(b.String())
+	if len(r.Errors) > 0 {
+		text += "\nFailed measurements:\n  " + strings.Join(r.Errors, "\n  ") + "\n"
+	}
+	for _, what := range slices.Sorted(maps.Keys(r.Skipped)) {
+		text += "Skipped " + what + ": " + r.Skipped[what] + "\n"
+	}
+	return text
+}
+
+// alignFirst moves the text of the first column, which tabwriter aligned to the right
+// like all others, to the left.
+func alignFirst(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		trimmed := strings.TrimLeft(line, " ")
+		pad := len(line) - len(trimmed)
+		// The first cell ends where two spaces follow it.
+		if end := strings.Index(trimmed, "  "); end >= 0 {
+			lines[i] = strings.TrimRight(trimmed[:end]+strings.Repeat(" ", pad)+trimmed[end:], " ")
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(b, '\n'))
+}
+
+func writeFile(path string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o644)
+}

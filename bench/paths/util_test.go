@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"net"
+	"slices"
+	"testing"
+	"time"
+)
+
+// serveOne runs the util service's connection handler on a port of its own.
+func serveOne(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_ = serveUtilConn(c) // ends when the test closes its side
+			}()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestUtilService(t *testing.T) {
+	port := serveOne(t)
+	ctx := t.Context()
+	conns, err := openIdle(ctx, port, 50)
+	if err != nil || len(conns) != 50 {
+		t.Fatalf("%d connections, %v", len(conns), err)
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	c, err := dialUtil(ctx, port, cmdPour, 100_001)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	total, buf := 0, make([]byte, 4096)
+	for err == nil {
+		var n int
+		n, err = c.Read(buf)
+		total += n
+	}
+	if total != 100_001 {
+		t.Errorf("%d bytes poured, want 100001", total)
+	}
+	r, err := startReaders(ctx, port, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.stop()
+	if rate, err := r.rate(ctx, 50*time.Millisecond); err != nil || rate <= 0 {
+		t.Errorf("rate %v, %v", rate, err)
+	}
+}
+
+func TestDialUtilGivesUp(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0") // accepts, never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if c, err := dialUtil(ctx, l.Addr().(*net.TCPAddr).Port, cmdIdle, 0); err == nil {
+		c.Close()
+		t.Error("no error from a server that is silent")
+	}
+}
+
+// Processes are found by tag and by descent, and all of them end.
+func TestProcessesAndEnd(t *testing.T) {
+	dir := t.TempDir()
+	sh, err := lookTool("sh")
+	if err != nil {
+		t.Skip("no shell")
+	}
+	// The shell's child loses its tag, as sshd's sessions do.
+	p, err := spawn(roleRelay, dir+"/log", childEnv(dir, tagVar+"="+dir+"/"+roleRelay), sh,
+		"-c", "env -u "+tagVar+" sleep 60 & wait")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer endAll(dir, []*proc{p})
+	var pids []int
+	for range 100 {
+		if pids = processes(dir, []*proc{p})[roleRelay]; len(pids) == 2 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if len(pids) != 2 || !slices.Contains(pids, p.cmd.Process.Pid) {
+		t.Fatalf("found %v", pids)
+	}
+	if rss, pss, err := memory(pids); err != nil || rss <= 0 || pss <= 0 || pss > rss {
+		t.Errorf("memory %v %v %v", rss, pss, err)
+	}
+	endAll(dir, []*proc{p})
+	if left := processes(dir, []*proc{p}); len(left) != 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+func TestRunIsBounded(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	sh, err := lookTool("sh")
+	if err != nil {
+		t.Skip("no shell")
+	}
+	dir := t.TempDir()
+	if _, err := run(ctx, dir, childEnv(dir), sh, "-c", "sleep 30 & sleep 30"); err == nil {
+		t.Error("no error")
+	}
+	if time.Since(start) > 5*time.Second {
+		t.Error("not stopped in time")
+	}
+	out, err := run(t.Context(), dir, childEnv(dir), sh, "-c", "echo out; echo err >&2")
+	if err != nil || out != "out\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+func TestPortsAreFreeAndDistinct(t *testing.T) {
+	got, err := newPorts().take(50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	if len(slices.Compact(slices.Clone(got))) != 50 || got[0] < portLow || got[49] >= portHigh {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestChoose(t *testing.T) {
+	all := []string{"a", "b", "c"}
+	id := func(s string) string { return s }
+	if got, err := choose(all, "c,a", id); err != nil || !slices.Equal(got, []string{"a", "c"}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, bad := range []string{"d", "a,a", "a,"} {
+		if _, err := choose(all, bad, id); err == nil {
+			t.Errorf("%q: accepted", bad)
+		}
+	}
+	if got := rotate(all, 4); !slices.Equal(got, []string{"b", "c", "a"}) {
+		t.Errorf("rotate: %v", got)
+	}
+}
+
+func TestMissingProgramSkips(t *testing.T) {
+	b := &bench{result: newResult(nil),
+		paths:  []maker{{name: pathDirect}, {name: "x", needs: []tool{{"no-such-program-here", "its-package"}}}, {name: pathOurs}, {name: pathRef}},
+		probes: []probe{{name: "p"}, {name: "q", needs: []tool{{"no-such-program-here", "q-package"}}}}}
+	b.usable("/does/not/exist", "")
+	if len(b.paths) != 1 || b.paths[0].name != pathDirect || len(b.probes) != 1 {
+		t.Errorf("left: %d paths, %d probes", len(b.paths), len(b.probes))
+	}
+	checkErr(t, errorOf(b.result.Skipped["x"]), "its-package")
+	checkErr(t, errorOf(b.result.Skipped["q"]), "q-package")
+	checkErr(t, errorOf(b.result.Skipped[pathOurs]), "--sallyport")
+	checkErr(t, errorOf(b.result.Skipped[pathRef]), "--reference")
+}
+
+type textError string
+
+func (e textError) Error() string { return string(e) }
+
+func errorOf(s string) error { return textError(s) }
+
+func TestDeadNodeIsNoticed(t *testing.T) {
+	i := &instance{name: "x", dir: t.TempDir()}
+	if err := i.spawn(roleRelay, "sleep", "60"); err != nil {
+		t.Fatal(err)
+	}
+	defer i.stop()
+	i.roles = []string{roleRelay}
+	if err := i.alive(); err != nil {
+		t.Errorf("a running node: %v", err)
+	}
+	if err := i.procs[0].cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-i.procs[0].done
+	checkErr(t, i.alive(), "the relay has ended")
+	// One of two processes of a role counts too, and says how it ended.
+	i.roles = nil
+	checkErr(t, i.alive(), "signal: killed")
+}
