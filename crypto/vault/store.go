@@ -1,0 +1,207 @@
+package vault
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// secrets is where a software vault keeps secret bytes, by kind and handle.
+type secrets interface {
+	put(kind string, h Handle, secret []byte) error
+	// get returns a copy that the caller wipes.
+	get(kind string, h Handle) ([]byte, error)
+	del(kind string, h Handle) error
+}
+
+// Kinds of secrets: the first part of a file's name.
+const (
+	kindEd25519 = "ed25519"
+	kindP256    = "p256"
+	kindX25519  = "x25519"
+)
+
+var signingKinds = map[KeyAlgorithm]string{Ed25519: kindEd25519, P256: kindP256}
+
+// Software is a Vault whose keys are used by this process.
+type Software struct{ s secrets }
+
+// NewMemory makes a vault that lives as long as the process.
+func NewMemory() *Software { return &Software{s: &memory{m: map[string][]byte{}}} }
+
+// OpenFile makes a vault of a directory with one file a key, and creates the directory. Several processes may use it at the
+// same time. A directory or key file that others could read or change is refused (ErrUnsafe).
+func OpenFile(dir string) (*Software, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
+	if err := private(dir); err != nil {
+		return nil, err
+	}
+	return &Software{s: files(dir)}, nil
+}
+
+func (v *Software) store(a KeyAlgorithm, secret []byte) (Handle, VerifyingKey, error) {
+	pub, err := publicOf(a, secret)
+	if err != nil {
+		return "", VerifyingKey{}, err
+	}
+	h := HandleOf(pub.Bytes)
+	return h, pub, v.s.put(signingKinds[a], h, secret)
+}
+
+// GenerateSigningKey implements Vault.
+func (v *Software) GenerateSigningKey(_ context.Context, a KeyAlgorithm) (Handle, VerifyingKey, error) {
+	secret, err := newSecret(a)
+	if err != nil {
+		return "", VerifyingKey{}, err
+	}
+	defer clear(secret)
+	return v.store(a, secret)
+}
+
+// ImportSigningKey implements Vault.
+func (v *Software) ImportSigningKey(_ context.Context, a KeyAlgorithm, secret []byte) (Handle, VerifyingKey, error) {
+	return v.store(a, secret)
+}
+
+// secret finds a signing key, whose algorithm only its file's name tells.
+func (v *Software) secret(h Handle) (KeyAlgorithm, []byte, error) {
+	for _, a := range []KeyAlgorithm{Ed25519, P256} {
+		secret, err := v.s.get(signingKinds[a], h)
+		if err == nil {
+			return a, secret, nil
+		}
+		if !isNotFound(err) {
+			return 0, nil, err
+		}
+	}
+	return 0, nil, fmt.Errorf("%w: signing key %s", ErrNotFound, h)
+}
+
+// VerifyingKey implements Vault.
+func (v *Software) VerifyingKey(_ context.Context, h Handle) (VerifyingKey, error) {
+	a, secret, err := v.secret(h)
+	if err != nil {
+		return VerifyingKey{}, err
+	}
+	defer clear(secret)
+	return publicOf(a, secret)
+}
+
+// Sign implements Vault.
+func (v *Software) Sign(_ context.Context, h Handle, data []byte) (Signature, error) {
+	a, secret, err := v.secret(h)
+	if err != nil {
+		return Signature{}, err
+	}
+	defer clear(secret)
+	return sign(a, secret, data)
+}
+
+// DeleteSigningKey implements Vault.
+func (v *Software) DeleteSigningKey(_ context.Context, h Handle) error {
+	for _, kind := range signingKinds {
+		if err := v.s.del(kind, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// GenerateX25519 implements Vault.
+func (v *Software) GenerateX25519(ctx context.Context) (Handle, [32]byte, error) {
+	var secret [32]byte
+	if _, err := rand.Read(secret[:]); err != nil {
+		return "", [32]byte{}, err
+	}
+	defer clear(secret[:])
+	return v.ImportX25519(ctx, secret)
+}
+
+// ImportX25519 implements Vault.
+func (v *Software) ImportX25519(_ context.Context, secret [32]byte) (Handle, [32]byte, error) {
+	pub, err := publicX25519(&secret)
+	if err != nil {
+		return "", pub, err
+	}
+	h := HandleOf(pub[:])
+	return h, pub, v.s.put(kindX25519, h, secret[:])
+}
+
+func (v *Software) x25519(h Handle) (secret [32]byte, err error) {
+	b, err := v.s.get(kindX25519, h)
+	if err != nil {
+		return secret, err
+	}
+	defer clear(b)
+	if len(b) != 32 {
+		return secret, fmt.Errorf("%w: X25519 key %s has %d bytes", ErrKey, h, len(b))
+	}
+	copy(secret[:], b)
+	return secret, nil
+}
+
+// PublicX25519 implements Vault.
+func (v *Software) PublicX25519(_ context.Context, h Handle) ([32]byte, error) {
+	secret, err := v.x25519(h)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	defer clear(secret[:])
+	return publicX25519(&secret)
+}
+
+// DH implements Vault.
+func (v *Software) DH(_ context.Context, h Handle, peer [32]byte) ([32]byte, error) {
+	secret, err := v.x25519(h)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	defer clear(secret[:])
+	return dh(&secret, peer)
+}
+
+// DeleteX25519 implements Vault.
+func (v *Software) DeleteX25519(_ context.Context, h Handle) error { return v.s.del(kindX25519, h) }
+
+// memory keeps secrets in a map.
+type memory struct {
+	mu sync.Mutex
+	m  map[string][]byte
+}
+
+func (s *memory) put(kind string, h Handle, secret []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[kind+string(h)] = append([]byte(nil), secret...)
+	return nil
+}
+
+func (s *memory) get(kind string, h Handle) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, ok := s.m[kind+string(h)]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s key %s", ErrNotFound, kind, h)
+	}
+	return append([]byte(nil), b...), nil
+}
+
+func (s *memory) del(kind string, h Handle) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.m[kind+string(h)])
+	delete(s.m, kind+string(h))
+	return nil
+}
+
+// files keeps each secret in a file of a directory.
+type files string
+
+func (dir files) path(kind string, h Handle) string {
+	return filepath.Join(string(dir), kind+"-"+string(h))
+}

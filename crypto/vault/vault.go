@@ -1,0 +1,130 @@
+// Package vault keeps secret keys and works with them: signing keys (Ed25519, ECDSA P-256) and X25519 keys for secure channels.
+// Callers name a key by its handle and never see its secret (docs/protocol/01 §8).
+package vault
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/big"
+)
+
+// KeyAlgorithm is a signature algorithm; its number is the variant on the wire.
+type KeyAlgorithm uint8
+
+// Algorithms.
+const (
+	Ed25519 KeyAlgorithm = 0
+	P256    KeyAlgorithm = 1
+)
+
+func (a KeyAlgorithm) String() string {
+	switch a {
+	case Ed25519:
+		return "EdDSACurve25519"
+	case P256:
+		return "ECDSASHA256CurveP256"
+	}
+	return fmt.Sprintf("algorithm %d", uint8(a))
+}
+
+var (
+	// ErrNotFound reports a handle without a key in the vault.
+	ErrNotFound = errors.New("vault: no such key")
+	// ErrAlgorithm reports an algorithm that is unknown, or not the one of the key.
+	ErrAlgorithm = errors.New("vault: wrong key algorithm")
+	// ErrKey reports bytes that are no key.
+	ErrKey = errors.New("vault: malformed key")
+	// ErrSignature reports a signature that does not verify.
+	ErrSignature = errors.New("vault: signature does not verify")
+	// ErrUnsafe reports a key file or directory that others could read or change.
+	ErrUnsafe = errors.New("vault: others have access")
+)
+
+// VerifyingKey is a public key: 32 bytes for Ed25519, 65 bytes (04, x, y) for P-256.
+type VerifyingKey struct {
+	Algorithm KeyAlgorithm
+	Bytes     []byte
+}
+
+// Signature is 64 bytes: RFC 8032 for Ed25519, r and s big-endian for P-256.
+type Signature struct {
+	Algorithm KeyAlgorithm
+	Bytes     [64]byte
+}
+
+// Handle names a key: SHA-256 of its public key, as hex.
+type Handle string
+
+// HandleOf returns the handle of a public key.
+func HandleOf(public []byte) Handle {
+	sum := sha256.Sum256(public)
+	return Handle(hex.EncodeToString(sum[:]))
+}
+
+// Vault holds keys. Implementations are safe for concurrent use; signing may go over a network, so every method takes a context.
+type Vault interface {
+	// GenerateSigningKey makes a key.
+	GenerateSigningKey(ctx context.Context, a KeyAlgorithm) (Handle, VerifyingKey, error)
+	// ImportSigningKey stores a secret: the 32-byte seed of Ed25519, the 32-byte scalar of P-256.
+	ImportSigningKey(ctx context.Context, a KeyAlgorithm, secret []byte) (Handle, VerifyingKey, error)
+	// VerifyingKey returns the public key. ErrNotFound if the vault does not hold it.
+	VerifyingKey(ctx context.Context, h Handle) (VerifyingKey, error)
+	// Sign signs data: Ed25519 over data itself, P-256 over its SHA-256.
+	Sign(ctx context.Context, h Handle, data []byte) (Signature, error)
+	// DeleteSigningKey forgets a key; it is no error if there is none.
+	DeleteSigningKey(ctx context.Context, h Handle) error
+	// GenerateX25519 makes a key for secure channels.
+	GenerateX25519(ctx context.Context) (Handle, [32]byte, error)
+	// ImportX25519 stores a 32-byte scalar.
+	ImportX25519(ctx context.Context, secret [32]byte) (Handle, [32]byte, error)
+	// PublicX25519 returns the public key. ErrNotFound if the vault does not hold it.
+	PublicX25519(ctx context.Context, h Handle) ([32]byte, error)
+	// DH computes the shared secret with a peer's public key. A result of all zeros is an error.
+	DH(ctx context.Context, h Handle, peer [32]byte) ([32]byte, error)
+	// DeleteX25519 forgets a key; it is no error if there is none.
+	DeleteX25519(ctx context.Context, h Handle) error
+}
+
+// Verify checks a signature over data. A key and a signature of different algorithms are an error of their own
+// (docs/protocol/02 §2.3).
+func Verify(key VerifyingKey, data []byte, sig Signature) error {
+	if key.Algorithm != sig.Algorithm {
+		return fmt.Errorf("%w: key %s, signature %s", ErrAlgorithm, key.Algorithm, sig.Algorithm)
+	}
+	switch key.Algorithm {
+	case Ed25519:
+		if len(key.Bytes) != ed25519.PublicKeySize {
+			return fmt.Errorf("%w: %d bytes", ErrKey, len(key.Bytes))
+		}
+		if !ed25519.Verify(key.Bytes, data, sig.Bytes[:]) {
+			return ErrSignature
+		}
+		return nil
+	case P256:
+		pub, err := parseP256(key.Bytes)
+		if err != nil {
+			return err
+		}
+		digest := sha256.Sum256(data)
+		r, s := new(big.Int).SetBytes(sig.Bytes[:32]), new(big.Int).SetBytes(sig.Bytes[32:])
+		if !ecdsa.Verify(pub, digest[:], r, s) {
+			return ErrSignature
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: %d", ErrAlgorithm, key.Algorithm)
+}
+
+func parseP256(b []byte) (*ecdsa.PublicKey, error) {
+	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	return pub, nil
+}
