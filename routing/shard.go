@@ -201,6 +201,22 @@ func (s *Shard) AddConsumer(address string, f *Flow) {
 	s.workers[address] = e
 }
 
+// RemoveConsumer undoes AddConsumer.
+func (s *Shard) RemoveConsumer(address string, f *Flow) {
+	e, ok := s.workers[address]
+	if !ok || !slices.Contains(e.flows, f) {
+		return
+	}
+	flows := make([]*Flow, 0, len(e.flows)-1)
+	for _, other := range e.flows {
+		if other != f {
+			flows = append(flows, other)
+		}
+	}
+	e.flows = flows
+	s.workers[address] = e
+}
+
 // Consumes returns the flows that the worker at address consumes. The slice is not to be changed.
 func (s *Shard) Consumes(address string) []*Flow { return s.workers[address].flows }
 
@@ -428,6 +444,13 @@ func (r *Router) AddConsumer(ctx context.Context, address string, f *Flow) error
 		return s.Do(ctx, func() { s.AddConsumer(address, f) })
 	}
 	return r.each(ctx, func(s *Shard) { s.AddConsumer(address, f) })
+}
+
+// RemoveConsumer undoes AddConsumer for a worker with a name. Any goroutine; it does not wait.
+func (r *Router) RemoveConsumer(name string, f *Flow) {
+	for _, s := range r.shards {
+		s.loop.Post(dataplane.TaskFunc(func() { s.RemoveConsumer(name, f) }))
+	}
 }
 
 func (r *Router) each(ctx context.Context, f func(*Shard)) error {

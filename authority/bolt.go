@@ -1,0 +1,441 @@
+package authority
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"sallyport/crypto/identity"
+)
+
+// Buckets of the file. The two *Due buckets are indexes in order of time: big-endian milliseconds, then the code's hash.
+var (
+	bucketMeta     = []byte("meta")
+	bucketMembers  = []byte("members")   // identifier -> boltMember
+	bucketTokens   = []byte("tokens")    // code hash -> boltToken
+	bucketTokenDue = []byte("token_due") // when a token expires
+	bucketSpent    = []byte("spent")     // code hash -> boltSpent: used or expired
+	bucketSpentDue = []byte("spent_due") // when a spent code is forgotten
+	bucketAudit    = []byte("audit")     // big-endian sequence number -> boltAudit
+)
+
+const (
+	storeVersion = 1
+	// openTimeout is how long OpenStore waits for another process to let go of the file.
+	openTimeout = time.Second
+	// sweepLimit bounds how many old codes one transaction clears away, so that none takes long.
+	sweepLimit = 1000
+)
+
+// The records. Keys are numbers, so that fields can be added later. rawID keeps the stored form of an identifier independent of the
+// methods of its type.
+type rawID [32]byte
+
+type boltMember struct {
+	Attributes Attributes `cbor:"1,keyasint"`
+	AddedBy    rawID      `cbor:"2,keyasint"`
+	AddedAt    int64      `cbor:"3,keyasint"` // Unix seconds
+	PreTrusted bool       `cbor:"4,keyasint,omitempty"`
+}
+
+type boltToken struct {
+	Reference  string     `cbor:"1,keyasint"`
+	Attributes Attributes `cbor:"2,keyasint"`
+	IssuedBy   rawID      `cbor:"3,keyasint"`
+	ExpiresAt  int64      `cbor:"4,keyasint"` // Unix milliseconds
+	Uses       uint64     `cbor:"5,keyasint"`
+	Hash       []byte     `cbor:"6,keyasint"`
+}
+
+type boltSpent struct {
+	Reference string  `cbor:"1,keyasint"`
+	Outcome   Outcome `cbor:"2,keyasint"`
+}
+
+type boltAudit struct {
+	Time      int64   `cbor:"1,keyasint"` // Unix milliseconds
+	Identity  rawID   `cbor:"2,keyasint"`
+	Outcome   Outcome `cbor:"3,keyasint"`
+	Reference string  `cbor:"4,keyasint,omitempty"`
+}
+
+type boltStore struct{ db *bolt.DB }
+
+// OpenStore opens the store in a file, which is made with mode 0600 if it is not there, its directory with 0700. Only one process
+// can have it open: ErrStoreBusy.
+func OpenStore(path string) (Store, error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("authority: %w", err)
+	}
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: openTimeout, FreelistType: bolt.FreelistMapType})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("%w: %s", ErrStoreBusy, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("authority: opening %s: %w", path, err)
+	}
+	s := &boltStore{db: db}
+	if err := s.prepare(path, dir); err != nil {
+		return nil, fmt.Errorf("authority: %s: %w", path, errors.Join(err, db.Close()))
+	}
+	return s, nil
+}
+
+// prepare corrects the mode of a file that was made by someone else, makes the buckets and checks the version.
+func (s *boltStore) prepare(path, dir string) error {
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{bucketMeta, bucketMembers, bucketTokens, bucketTokenDue, bucketSpent, bucketSpentDue, bucketAudit} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		meta, key := tx.Bucket(bucketMeta), []byte("version")
+		switch v := meta.Get(key); {
+		case v == nil:
+			return meta.Put(key, []byte{storeVersion})
+		case len(v) != 1 || v[0] != storeVersion:
+			return fmt.Errorf("written by another version: %x", v)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// The file's name must survive a crash as well as its content.
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (s *boltStore) Close() error { return s.db.Close() }
+
+func put(b *bolt.Bucket, key []byte, v any) error {
+	data, err := cbor.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return b.Put(key, data)
+}
+
+// get reads a record; ok is false if there is none.
+func get(b *bolt.Bucket, key []byte, v any) (ok bool, err error) {
+	data := b.Get(key)
+	if data == nil {
+		return false, nil
+	}
+	if err := cbor.Unmarshal(data, v); err != nil {
+		return false, fmt.Errorf("authority: damaged record %x: %w", key, err)
+	}
+	return true, nil
+}
+
+func getMember(tx *bolt.Tx, id identity.Identifier) (m Member, ok bool, err error) {
+	var r boltMember
+	if ok, err = get(tx.Bucket(bucketMembers), id[:], &r); !ok {
+		return Member{}, false, err
+	}
+	return Member{id, r.Attributes, identity.Identifier(r.AddedBy), time.Unix(r.AddedAt, 0), r.PreTrusted}, true, nil
+}
+
+func putMember(tx *bolt.Tx, m Member) error {
+	return put(tx.Bucket(bucketMembers), m.ID[:], boltMember{m.Attributes, rawID(m.AddedBy), m.AddedAt.Unix(), m.PreTrusted})
+}
+
+func (s *boltStore) Member(ctx context.Context, id identity.Identifier) (m Member, ok bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return Member{}, false, err
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		m, ok, err = getMember(tx, id)
+		return err
+	})
+	return m, ok, err
+}
+
+func (s *boltStore) Members(ctx context.Context) (all []Member, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		all, err = allMembers(tx)
+		return err
+	})
+	return all, err
+}
+
+func allMembers(tx *bolt.Tx) (all []Member, err error) {
+	err = tx.Bucket(bucketMembers).ForEach(func(key, _ []byte) error {
+		var id identity.Identifier
+		if copy(id[:], key) != len(id) {
+			return fmt.Errorf("authority: damaged key %x", key)
+		}
+		m, _, err := getMember(tx, id)
+		all = append(all, m)
+		return err
+	})
+	return all, err
+}
+
+func (s *boltStore) PutMember(ctx context.Context, m Member, allow func(old *Member) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.db.Update(func(tx *bolt.Tx) error {
+		m := m
+		old, ok, err := getMember(tx, m.ID)
+		if err != nil {
+			return err
+		}
+		row := &old
+		if !ok {
+			row = nil
+		}
+		if allow != nil {
+			if err := allow(row); err != nil {
+				return err
+			}
+		}
+		m.PreTrusted = m.PreTrusted || old.PreTrusted
+		return putMember(tx, m)
+	})
+}
+
+func (s *boltStore) DeleteMembers(ctx context.Context, ids []identity.Identifier, allow func(old *Member) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var refused error
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		var targets []Member
+		if ids == nil {
+			var err error
+			if targets, err = allMembers(tx); err != nil {
+				return err
+			}
+		}
+		for _, id := range ids {
+			m, ok, err := getMember(tx, id)
+			if err != nil {
+				return err
+			}
+			if ok {
+				targets = append(targets, m)
+			}
+		}
+		for _, m := range targets {
+			if allow != nil {
+				if err := allow(&m); err != nil {
+					if refused == nil {
+						refused = err
+					}
+					continue
+				}
+			}
+			if err := tx.Bucket(bucketMembers).Delete(m.ID[:]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return refused
+}
+
+func (s *boltStore) ReplacePreTrusted(ctx context.Context, members []Member) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.db.Update(func(tx *bolt.Tx) error {
+		all, err := allMembers(tx)
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			if m.PreTrusted {
+				if err := tx.Bucket(bucketMembers).Delete(m.ID[:]); err != nil {
+					return err
+				}
+			}
+		}
+		for _, m := range members {
+			m.PreTrusted = true
+			if err := putMember(tx, m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// dueKey is the key of a code in an index.
+func dueKey(milliseconds int64, hash []byte) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, uint64(milliseconds)), hash...)
+}
+
+func (s *boltStore) AddToken(ctx context.Context, t Token, now time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.db.Batch(func(tx *bolt.Tx) error {
+		if err := sweep(tx, now.UnixMilli()); err != nil {
+			return err
+		}
+		r := boltToken{t.Reference, t.Attributes, rawID(t.IssuedBy), t.ExpiresAt.UnixMilli(), t.Uses, t.Hash[:]}
+		if err := put(tx.Bucket(bucketTokens), t.Hash[:], r); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketTokenDue).Put(dueKey(r.ExpiresAt, t.Hash[:]), nil)
+	})
+}
+
+func (s *boltStore) Redeem(ctx context.Context, hash CodeHash, who identity.Identifier, now time.Time) (Redemption, error) {
+	// A member that enrolls again, perhaps at every start, costs no write.
+	if _, ok, err := s.Member(ctx, who); err != nil || ok {
+		return Redemption{Outcome: AlreadyMember}, err
+	}
+	var result Redemption
+	// Batch joins simultaneous attempts in one transaction, and may run the function more than once.
+	err := s.db.Batch(func(tx *bolt.Tx) (err error) {
+		if result, err = redeem(tx, hash, who, now); err != nil || result.Outcome == AlreadyMember {
+			return err
+		}
+		return audit(tx, boltAudit{now.UnixMilli(), rawID(who), result.Outcome, result.Reference})
+	})
+	return result, err
+}
+
+func redeem(tx *bolt.Tx, hash CodeHash, who identity.Identifier, now time.Time) (Redemption, error) {
+	if _, ok, err := getMember(tx, who); err != nil || ok {
+		return Redemption{Outcome: AlreadyMember}, err
+	}
+	milliseconds := now.UnixMilli()
+	if err := sweep(tx, milliseconds); err != nil {
+		return Redemption{}, err
+	}
+	var spent boltSpent
+	if ok, err := get(tx.Bucket(bucketSpent), hash[:], &spent); err != nil || ok {
+		return Redemption{Outcome: spent.Outcome, Reference: spent.Reference}, err
+	}
+	var t boltToken
+	// The tree compares hashes, of which a guesser controls no prefix; the comparison that admits takes constant time.
+	ok, err := get(tx.Bucket(bucketTokens), hash[:], &t)
+	if err != nil {
+		return Redemption{}, err
+	}
+	if !ok || subtle.ConstantTimeCompare(t.Hash, hash[:]) != 1 {
+		return Redemption{Outcome: CodeUnknown}, nil
+	}
+	if t.ExpiresAt <= milliseconds {
+		// Expired but not yet swept, because there were more than one sweep takes.
+		return Redemption{Outcome: CodeExpired, Reference: t.Reference}, spend(tx, hash[:], t, CodeExpired, milliseconds)
+	}
+	result := Redemption{Outcome: Redeemed, Reference: t.Reference}
+	if t.Uses <= 1 {
+		err = spend(tx, hash[:], t, CodeUsed, milliseconds)
+	} else {
+		t.Uses--
+		result.Left = t.Uses
+		err = put(tx.Bucket(bucketTokens), hash[:], t)
+	}
+	if err != nil {
+		return Redemption{}, err
+	}
+	return result, putMember(tx, Member{ID: who, Attributes: t.Attributes, AddedBy: identity.Identifier(t.IssuedBy), AddedAt: now})
+}
+
+// spend turns a token into a spent code, without what it granted.
+func spend(tx *bolt.Tx, hash []byte, t boltToken, why Outcome, milliseconds int64) error {
+	return errors.Join(
+		tx.Bucket(bucketTokens).Delete(hash),
+		tx.Bucket(bucketTokenDue).Delete(dueKey(t.ExpiresAt, hash)),
+		put(tx.Bucket(bucketSpent), hash, boltSpent{t.Reference, why}),
+		tx.Bucket(bucketSpentDue).Put(dueKey(milliseconds+SpentRetention.Milliseconds(), hash), nil),
+	)
+}
+
+// sweep clears away codes whose time has come: expired ones become spent, spent ones are forgotten.
+func sweep(tx *bolt.Tx, milliseconds int64) error {
+	for _, key := range due(tx.Bucket(bucketTokenDue), milliseconds) {
+		hash := key[8:]
+		var t boltToken
+		ok, err := get(tx.Bucket(bucketTokens), hash, &t)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("authority: the index names a code that is not there: %x", hash)
+		}
+		if err := spend(tx, hash, t, CodeExpired, milliseconds); err != nil {
+			return err
+		}
+	}
+	for _, key := range due(tx.Bucket(bucketSpentDue), milliseconds) {
+		if err := errors.Join(tx.Bucket(bucketSpent).Delete(key[8:]), tx.Bucket(bucketSpentDue).Delete(key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// due returns up to sweepLimit keys of an index whose time has come.
+func due(index *bolt.Bucket, milliseconds int64) (keys [][]byte) {
+	c := index.Cursor()
+	for key, _ := c.First(); len(key) > 8 && len(keys) < sweepLimit; key, _ = c.Next() {
+		if binary.BigEndian.Uint64(key) > uint64(milliseconds) {
+			break
+		}
+		keys = append(keys, append([]byte(nil), key...))
+	}
+	return keys
+}
+
+// audit appends an entry and removes those beyond the bound.
+func audit(tx *bolt.Tx, e boltAudit) error {
+	b := tx.Bucket(bucketAudit)
+	n, err := b.NextSequence()
+	if err != nil {
+		return err
+	}
+	if err := put(b, binary.BigEndian.AppendUint64(nil, n), e); err != nil {
+		return err
+	}
+	if n <= AuditEntries {
+		return nil
+	}
+	return b.Delete(binary.BigEndian.AppendUint64(nil, n-AuditEntries))
+}
+
+func (s *boltStore) Audit(ctx context.Context, limit int) (entries []AuditEntry, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket(bucketAudit).Cursor()
+		for key, data := c.Last(); key != nil && len(entries) < limit; key, data = c.Prev() {
+			var e boltAudit
+			if err := cbor.Unmarshal(data, &e); err != nil {
+				return fmt.Errorf("authority: damaged audit entry %x: %w", key, err)
+			}
+			entries = append(entries, AuditEntry{time.UnixMilli(e.Time), identity.Identifier(e.Identity), e.Outcome, e.Reference})
+		}
+		return nil
+	})
+	return entries, err
+}

@@ -1,0 +1,111 @@
+package authority
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"time"
+
+	"sallyport/crypto/identity"
+)
+
+// Attributes are what the authority says about a member. Keys and values are UTF-8 text on the way in, bytes on the way out.
+type Attributes = identity.Attributes
+
+// Well-known attributes (docs/protocol/02 §5.5).
+const (
+	RoleAttribute         = "ockam-role"
+	RoleEnroller          = "enroller"
+	RelayAttribute        = "ockam-relay"
+	TLSAttribute          = "ockam-tls-certificate"
+	TrustContextAttribute = "trust_context_id"
+)
+
+// givesEnroller reports whether attributes make an enroller.
+func givesEnroller(a Attributes) bool { return a[RoleAttribute] == RoleEnroller }
+
+// Member is one row of the member list.
+type Member struct {
+	ID         identity.Identifier
+	Attributes Attributes
+	AddedBy    identity.Identifier // the enroller; the authority itself for pre-trusted members
+	AddedAt    time.Time           // to the second
+	PreTrusted bool
+}
+
+// CodeHash is the SHA-256 of a one-time code, by which the store knows it.
+type CodeHash [sha256.Size]byte
+
+// Token is an enrollment ticket as it is stored.
+type Token struct {
+	Hash       CodeHash
+	Reference  string // names the ticket in logs; not secret
+	Attributes Attributes
+	IssuedBy   identity.Identifier
+	ExpiresAt  time.Time
+	Uses       uint64 // how many identities it still admits; 0 counts as 1
+}
+
+// Outcome is what became of an attempt to redeem a code.
+type Outcome string
+
+// The outcomes of a redemption.
+const (
+	Redeemed      Outcome = "ok"
+	AlreadyMember Outcome = "already_member" // nothing was spent
+	CodeUsed      Outcome = "used"
+	CodeExpired   Outcome = "expired"
+	CodeUnknown   Outcome = "unknown"
+)
+
+// Redemption is the result of an attempt.
+type Redemption struct {
+	Outcome   Outcome
+	Reference string // of the ticket, empty if the code is unknown
+	Left      uint64 // uses left after this one
+}
+
+// AuditEntry records one attempt to redeem a code.
+type AuditEntry struct {
+	Time      time.Time
+	Identity  identity.Identifier
+	Outcome   Outcome
+	Reference string
+}
+
+// Bounds of what a store keeps for the record.
+const (
+	// AuditEntries is how many of the last redemption attempts are kept.
+	AuditEntries = 10_000
+	// SpentRetention is how long a used or expired code can be told from an unknown one.
+	SpentRetention = 30 * 24 * time.Hour
+)
+
+// ErrStoreBusy reports a store that another process has open.
+var ErrStoreBusy = errors.New("authority: the store is in use by another process")
+
+// Store keeps members, codes and the audit trail. Every method is one transaction: when it returns without error its effect is
+// durable, and when it fails it had none. Methods may be called from several goroutines at once.
+type Store interface {
+	// Member returns one member; ok is false if there is none.
+	Member(ctx context.Context, id identity.Identifier) (m Member, ok bool, err error)
+	// Members returns all members in the order of their identifiers.
+	Members(ctx context.Context) ([]Member, error)
+	// PutMember adds a member or replaces its row. allow sees the row that is there, nil if none, inside the transaction; its
+	// error is returned as it is and nothing is written. A nil allow allows everything. The pre-trusted mark of a row stays.
+	PutMember(ctx context.Context, m Member, allow func(old *Member) error) error
+	// DeleteMembers removes the members among ids, all if ids is nil, for which allow returns nil. It returns the first error of
+	// allow; the others are removed nevertheless. Unknown ids are skipped.
+	DeleteMembers(ctx context.Context, ids []identity.Identifier, allow func(old *Member) error) error
+	// ReplacePreTrusted removes all pre-trusted rows and puts members in their place, over other rows if need be.
+	ReplacePreTrusted(ctx context.Context, members []Member) error
+	// AddToken stores a new ticket.
+	AddToken(ctx context.Context, t Token, now time.Time) error
+	// Redeem spends one use of a code and makes who a member with the ticket's attributes. Every attempt but that of a member
+	// goes into the audit trail.
+	Redeem(ctx context.Context, hash CodeHash, who identity.Identifier, now time.Time) (Redemption, error)
+	// Audit returns the last attempts, newest first, at most limit.
+	Audit(ctx context.Context, limit int) ([]AuditEntry, error)
+	// Close releases the store.
+	Close() error
+}

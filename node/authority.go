@@ -1,0 +1,73 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/routing"
+	"sallyport/routing/rpc"
+)
+
+// AuthorityOptions make a node an authority.
+type AuthorityOptions struct {
+	// Services are the authority's services by address.
+	Services map[string]rpc.Server
+}
+
+// startAuthority starts what an authority has: a secure channel listener that accepts everybody and presents nothing, and the
+// services behind it. Nothing of it is reachable without a channel (docs/protocol/02 §5.1).
+func (n *Node) startAuthority(ctx context.Context) (err error) {
+	o := n.channelOptions(n.opts.Self, nil)
+	o.Credential, o.Accept = nil, nil
+	if n.api, err = n.channels.Listen(ctx, routing.ChannelService, o, false, n.main.Flow); err != nil {
+		return err
+	}
+	for _, name := range sortedKeys(n.opts.Authority.Services) {
+		server := n.opts.Authority.Services[name]
+		if err := n.router.StartNamed(ctx, name, func(*routing.Shard) routing.Worker { return n.rpcWorker(name, server) }, n.api.Flow); err != nil {
+			return err
+		}
+	}
+	return n.router.StartNamed(ctx, routing.EchoService, func(*routing.Shard) routing.Worker { return routing.Echo(nil) }, n.api.Flow)
+}
+
+// Bounds of requests to services.
+const (
+	maxRequest     = 256 << 10
+	maxRequests    = 64
+	requestTimeout = 30 * time.Second
+)
+
+// rpcWorker answers requests on goroutines, a bounded number at a time.
+func (n *Node) rpcWorker(name string, server rpc.Server) routing.Worker {
+	slots := make(chan struct{}, maxRequests)
+	self := routing.LocalRoute(name)
+	return routing.WorkerFunc(func(s *routing.Shard, m *routing.Message) {
+		req, err := rpc.DecodeRequest(append([]byte(nil), m.Payload()...))
+		if err != nil || len(m.Payload()) > maxRequest || m.Return.Len() == 0 {
+			s.Drops.Malformed.Add(1)
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			s.Drops.Overflow.Add(1)
+			return
+		}
+		var caller *identity.Identifier
+		if m.Peer != nil {
+			id := identity.Identifier(m.Peer.ID)
+			caller = &id
+		}
+		back := m.Return.Clone()
+		go func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)
+			defer cancel()
+			if resp := server.Serve(ctx, caller, req); resp != nil {
+				n.router.Inject(back, self, resp.Encode())
+			}
+		}()
+	})
+}

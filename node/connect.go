@@ -1,0 +1,224 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"sallyport/crypto/identity"
+	"sallyport/routing"
+	"sallyport/routing/multiaddr"
+	"sallyport/routing/secure"
+	"sallyport/routing/tcp"
+)
+
+var (
+	errTwoTransports = errors.New("a route may hold one transport connection")
+	errUnsupported   = errors.New("not supported here")
+)
+
+// connectOptions say how the secure channels of a connection are made.
+type connectOptions struct {
+	// self is who this side is.
+	self identity.Identifier
+	// authorized are the identities accepted behind /secure; empty accepts everybody.
+	authorized []identity.Identifier
+	// credential, if set, replaces the node's own credential source.
+	credential func(context.Context) ([]byte, error)
+	// noCredential presents none.
+	noCredential bool
+}
+
+// connection is what was opened to follow a multiaddr: at most one TCP connection, and channels over it.
+type connection struct {
+	// route leads from this node to the last worker named.
+	route routing.Route
+	// flows are the flows of what was opened, outermost last: what may reach this node through the connection.
+	flow     *routing.Flow
+	tcp      *tcp.Connection
+	channels []*secure.Channel
+	// authority is the authority of the project that the route begins with, if it does.
+	authority *identity.Identifier
+	// project is the identity of that project's node.
+	project *identity.Identifier
+
+	router *routing.Router
+	once   sync.Once
+	closed chan struct{}
+}
+
+// done is closed when the connection cannot be used any more.
+func (c *connection) done() <-chan struct{} {
+	if k := len(c.channels); k > 0 {
+		return c.channels[k-1].Done()
+	}
+	if c.tcp != nil {
+		return c.tcp.Done()
+	}
+	return c.closed
+}
+
+// close ends what was opened, innermost first.
+func (c *connection) close() {
+	c.once.Do(func() {
+		close(c.closed)
+		if c.flow != nil {
+			for _, name := range reachableOutgoing {
+				c.router.RemoveConsumer(name, c.flow)
+			}
+		}
+	})
+	for i := len(c.channels) - 1; i >= 0; i-- {
+		c.channels[i].Close()
+	}
+	if c.tcp != nil {
+		c.tcp.Close()
+	}
+}
+
+// peer returns who is at the end of the innermost channel, or nil.
+func (c *connection) peer() *identity.Identifier {
+	if k := len(c.channels); k > 0 {
+		id := identity.Identifier(c.channels[k-1].Peer.ID)
+		return &id
+	}
+	return nil
+}
+
+// pingRoute is the route to the node behind the connection: all hops before the final service, and that one only if it is
+// the way out itself (docs/protocol/03 §2.3).
+func (c *connection) pingRoute() routing.Route {
+	last := c.route.Last().Value
+	for _, ch := range c.channels {
+		if ch.Encryptor.Text() == last {
+			return c.route
+		}
+	}
+	if c.tcp != nil && c.tcp.Sender.Text() == last {
+		return c.route
+	}
+	return c.route.WithoutLast()
+}
+
+// connect follows a multiaddr: it opens what it names, from left to right, and returns the route that is left
+// (docs/protocol/01 §4.5, 03 §4.2).
+func (n *Node) connect(ctx context.Context, to multiaddr.Addr, o connectOptions) (_ *connection, err error) {
+	c := &connection{router: n.router, closed: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	if err := n.follow(ctx, c, to, o); err != nil {
+		return nil, err
+	}
+	if c.route.Len() == 0 {
+		return nil, fmt.Errorf("%s: the route is empty", to)
+	}
+	for _, name := range reachableOutgoing {
+		if err := n.router.AddConsumer(ctx, name, c.flow); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// follow opens the pieces of a multiaddr one after the other.
+func (n *Node) follow(ctx context.Context, c *connection, to multiaddr.Addr, o connectOptions) error {
+	for i := 0; i < len(to); i++ {
+		piece := to[i]
+		switch piece.Protocol {
+		case multiaddr.Project:
+			if err := n.openProject(ctx, c, piece.Text, o); err != nil {
+				return fmt.Errorf("project %s: %w", piece.Text, err)
+			}
+		case multiaddr.IP4, multiaddr.IP6, multiaddr.DNSAddr:
+			if i+1 >= len(to) || to[i+1].Protocol != multiaddr.TCP {
+				return fmt.Errorf("%s: %w: only /tcp may follow a host", to, errUnsupported)
+			}
+			if err := n.openTCP(ctx, c, to[i:i+2]); err != nil {
+				return err
+			}
+			i++
+		case multiaddr.Secure:
+			if err := n.openChannel(ctx, c, piece.Text, o, o.authorized); err != nil {
+				return fmt.Errorf("secure channel to %s: %w", to[:i+1], err)
+			}
+		case multiaddr.Service, multiaddr.Worker:
+			c.route = c.route.Concat(routing.LocalRoute(piece.Text))
+		default:
+			return fmt.Errorf("%s: %w: /%s has to be resolved first", to, errUnsupported, piece.Protocol)
+		}
+	}
+	return nil
+}
+
+// reachableOutgoing are the services that can be reached through a connection this node opened (docs/protocol/01 §5.4).
+var reachableOutgoing = []string{routing.ChannelService, routing.UppercaseService, routing.EchoService}
+
+func (n *Node) openTCP(ctx context.Context, c *connection, host multiaddr.Addr) error {
+	if c.tcp != nil {
+		return fmt.Errorf("%s: %w", host, errTwoTransports)
+	}
+	_, hostport, _, ok := host.HostPort()
+	if !ok {
+		return fmt.Errorf("%s: %w", host, errUnsupported)
+	}
+	conn, err := n.tcp.Connect(ctx, hostport)
+	if err != nil {
+		return err
+	}
+	c.tcp = conn
+	c.flow = c.tcp.Flow
+	c.route = c.route.Concat(routing.NewRoute(c.tcp.Sender.Address()))
+	return nil
+}
+
+// openChannel opens a channel to the listener `name` at the end of the route so far; the channel replaces that route.
+func (n *Node) openChannel(ctx context.Context, c *connection, name string, o connectOptions, authorized []identity.Identifier) error {
+	opts := n.channelOptions(o.self, authorized)
+	if o.credential != nil {
+		opts.Credential = o.credential
+	}
+	if o.noCredential {
+		opts.Credential = nil
+	}
+	if n.opts.ChannelTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, n.opts.ChannelTimeout)
+		defer cancel()
+	}
+	ch, err := n.channels.Dial(ctx, c.route.Concat(routing.LocalRoute(name)), opts)
+	if err != nil {
+		return err
+	}
+	c.channels = append(c.channels, ch)
+	c.flow = ch.Flow
+	c.route = routing.RouteOf(ch.Encryptor)
+	return nil
+}
+
+// openProject connects to a project's node and opens a channel that only the project's identity can answer.
+func (n *Node) openProject(ctx context.Context, c *connection, name string, o connectOptions) error {
+	p, err := n.project(ctx, name)
+	if err != nil {
+		return err
+	}
+	if len(p.Route) == 0 {
+		return errors.New("the project has no access route")
+	}
+	last := p.Route[len(p.Route)-1]
+	if last.Protocol != multiaddr.Service && last.Protocol != multiaddr.Secure {
+		return fmt.Errorf("access route %s does not end in a secure channel listener", p.Route)
+	}
+	if err := n.follow(ctx, c, p.Route[:len(p.Route)-1], o); err != nil {
+		return err
+	}
+	if err := n.openChannel(ctx, c, last.Text, o, []identity.Identifier{p.Identifier}); err != nil {
+		return err
+	}
+	id := p.Identifier
+	c.project, c.authority = &id, p.Authority
+	return nil
+}

@@ -1,0 +1,179 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/node/admin"
+	"sallyport/project"
+	"sallyport/routing/multiaddr"
+	"sallyport/state"
+)
+
+// home is a state directory as a node's Store.
+type home struct {
+	dir  *state.Dir
+	node string
+	keep bool // write down what is created
+}
+
+// NewHome makes a Store of a state directory, for the node with a name. keep tells whether the node's resources outlive it.
+func NewHome(dir *state.Dir, node string, keep bool) Store {
+	return &home{dir: dir, node: node, keep: keep}
+}
+
+// ProjectOf takes from a stored project what a node needs.
+func ProjectOf(p *project.Project) (*Project, error) {
+	route, err := multiaddr.Parse(p.AccessRoute)
+	if err != nil {
+		return nil, fmt.Errorf("project %s: access route: %w", p.Name, err)
+	}
+	out := &Project{Route: route}
+	if out.Identifier, err = identity.ParseIdentifier(p.Identity); err != nil {
+		return nil, fmt.Errorf("project %s: %w", p.Name, err)
+	}
+	if p.AuthorityChangeHistory != "" {
+		authority, err := identity.ImportHex(p.AuthorityChangeHistory, nil)
+		if err != nil {
+			return nil, fmt.Errorf("project %s: authority: %w", p.Name, err)
+		}
+		id := authority.Identifier()
+		out.Authority = &id
+	}
+	return out, nil
+}
+
+func (h *home) Project(_ context.Context, name string) (*Project, error) {
+	p, err := h.dir.Project(name)
+	if err != nil {
+		if errors.Is(err, state.ErrNotFound) {
+			return nil, fmt.Errorf("%w: no project %q; `project list` shows those there are", admin.ErrNotFound, name)
+		}
+		return nil, err
+	}
+	return ProjectOf(p.Project)
+}
+
+func (h *home) Identity(_ context.Context, name string) (identity.Identifier, error) {
+	named, err := h.dir.NamedIdentity(name)
+	if err != nil {
+		return identity.Identifier{}, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+	}
+	return identity.ParseIdentifier(named.Identifier)
+}
+
+func (h *home) Credential(_ context.Context, subject, issuer identity.Identifier, scope string) ([]byte, error) {
+	c, err := h.dir.Credential(subject.String(), issuer.String(), scope)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, nil
+	}
+	return c.Raw, err
+}
+
+func (h *home) PutCredential(ctx context.Context, subject, issuer identity.Identifier, scope string, raw []byte, expires time.Time) error {
+	return h.dir.PutCredential(ctx, state.Credential{Subject: subject.String(), Issuer: issuer.String(), Scope: scope, Raw: raw, ExpiresAt: expires})
+}
+
+func (h *home) Load() (Resources, error) {
+	if !h.keep {
+		return Resources{}, nil
+	}
+	stored, err := h.dir.Resources(h.node)
+	if err != nil {
+		return Resources{}, err
+	}
+	var r Resources
+	for _, v := range stored.TCPListeners {
+		r.TCP = append(r.TCP, admin.TransportRequest{Address: v.Address})
+	}
+	for _, v := range stored.SecureChannelListeners {
+		r.Listeners = append(r.Listeners, admin.ListenerRequest{Address: v.Address, Authorized: v.Authorized, Identity: v.Identity})
+	}
+	for _, v := range stored.HopServices {
+		r.Hops = append(r.Hops, admin.ServiceRequest{Address: v.Address})
+	}
+	for _, v := range stored.Policies {
+		r.Policies = append(r.Policies, admin.PolicyRequest{Resource: v.Resource, ResourceType: v.ResourceType, Expression: v.Expression})
+	}
+	for _, v := range stored.Outlets {
+		r.Outlets = append(r.Outlets, admin.OutletRequest{Name: v.Name, To: v.To, TLS: v.TLS, Allow: v.Allow, SkipHandshake: v.SkipHandshake})
+	}
+	for _, v := range stored.Inlets {
+		r.Inlets = append(r.Inlets, admin.InletRequest{
+			Alias: v.Name, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
+			SkipHandshake: v.SkipHandshake, Nagle: v.EnableNagle,
+		})
+	}
+	for _, v := range stored.Relays {
+		r.Relays = append(r.Relays, admin.RelayRequest{Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress})
+	}
+	return r, nil
+}
+
+func (h *home) Save(r Resources) error {
+	if !h.keep {
+		return nil
+	}
+	var out state.Resources
+	for _, v := range r.TCP {
+		out.TCPListeners = append(out.TCPListeners, state.TCPListener{Address: v.Address})
+	}
+	for _, v := range r.Listeners {
+		out.SecureChannelListeners = append(out.SecureChannelListeners, state.SecureChannelListener{Address: v.Address, Authorized: v.Authorized, Identity: v.Identity})
+	}
+	for _, v := range r.Hops {
+		out.HopServices = append(out.HopServices, state.HopService{Address: v.Address})
+	}
+	for _, v := range r.Policies {
+		out.Policies = append(out.Policies, state.Policy{Resource: v.Resource, ResourceType: v.ResourceType, Action: "handle_message", Expression: v.Expression})
+	}
+	for _, v := range r.Outlets {
+		out.Outlets = append(out.Outlets, state.Outlet{Name: v.Name, To: v.To, TLS: v.TLS, Allow: v.Allow, SkipHandshake: v.SkipHandshake})
+	}
+	for _, v := range r.Inlets {
+		out.Inlets = append(out.Inlets, state.Inlet{
+			Name: v.Alias, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
+			SkipHandshake: v.SkipHandshake, EnableNagle: v.Nagle,
+		})
+	}
+	for _, v := range r.Relays {
+		out.Relays = append(out.Relays, state.Relay{Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress})
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return h.dir.SaveResources(ctx, h.node, out)
+}
+
+// TrustOf makes a Trust of a project: its authority, and how to get a member's credential from it.
+func TrustOf(p *project.Project) (Trust, error) {
+	parsed, err := ProjectOf(p)
+	if err != nil {
+		return Trust{}, err
+	}
+	t := Trust{Authority: parsed.Authority}
+	if t.Authority == nil {
+		return t, nil
+	}
+	t.Scope = p.CredentialScope()
+	if t.Route, err = multiaddr.Parse(p.AuthorityAccessRoute); err != nil {
+		return t, fmt.Errorf("project %s: authority access route: %w", p.Name, err)
+	}
+	return t, nil
+}
+
+// AuthorityHistory decodes an authority's history given as hex and makes sure that it is known.
+func AuthorityHistory(ctx context.Context, m *identity.Manager, text string) (identity.Identifier, error) {
+	raw, err := hex.DecodeString(text)
+	if err != nil {
+		return identity.Identifier{}, fmt.Errorf("%w: the authority's identity must be a change history in hex: %w", admin.ErrInvalid, err)
+	}
+	i, err := m.ImportIgnoreOlder(ctx, raw)
+	if err != nil {
+		return identity.Identifier{}, err
+	}
+	return i.Identifier(), nil
+}

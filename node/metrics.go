@@ -1,0 +1,128 @@
+package node
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sallyport/crypto/aead"
+	"sallyport/portal"
+)
+
+// counters are events of a node that are not counted elsewhere.
+type counters struct {
+	credentialsRefused, credentialsFetched, credentialsFailed atomic.Uint64
+}
+
+// collector turns a node's counters into metrics when they are asked for: the data path only adds to integers.
+type collector struct{ n *Node }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("sallyport_"+name, help, labels, nil)
+}
+
+var (
+	descInfo        = desc("node_info", "Constant 1, with the node's name, identity and AES-GCM kernel.", "node", "identifier", "aead_kernel")
+	descConns       = desc("transport_connections", "Open TCP connections to and from other nodes.")
+	descMessages    = desc("transport_messages_total", "Routing messages on the TCP transport.", "direction")
+	descBytes       = desc("transport_bytes_total", "Bytes of routing messages on the TCP transport.", "direction")
+	descMalformed   = desc("transport_malformed_total", "Connections closed because of a malformed or oversized message.")
+	descStalled     = desc("transport_stalls_total", "Times that a connection could take no more and its sources were paused.")
+	descDropped     = desc("messages_dropped_total", "Messages not delivered.", "reason")
+	descChannels    = desc("secure_channels", "Open secure channels.")
+	descOpened      = desc("secure_channels_opened_total", "Secure channels opened.")
+	descHandshakes  = desc("secure_channel_handshakes_failed_total", "Handshakes that failed or were refused.", "reason")
+	descUndecrypted = desc("secure_channel_messages_refused_total", "Messages that failed decryption, were replayed or came too late.")
+	descCredentials = desc("credentials_total", "Credentials of peers refused, and own ones fetched or not.", "event")
+	descPortals     = desc("portals", "Inlets and outlets, and relays registered.", "kind", "state")
+	descPortalConns = desc("portal_connections", "Open portal connections.")
+	descPortalOpen  = desc("portal_connections_opened_total", "Portal connections begun.")
+	descPortalEnd   = desc("portal_connections_ended_total", "Portal connections ended.", "reason")
+	descPortalBytes = desc("portal_bytes_total", "Bytes carried between sockets and portals; in: read from a socket.", "direction")
+	descPortalDeny  = desc("portal_denied_total", "Connections and messages refused by a policy or because the peer had changed.")
+	descPortalBad   = desc("portal_malformed_total", "Malformed portal messages.")
+	descPortalHeld  = desc("portal_clients_waiting", "Clients that wait for a path to their outlet.")
+	descPortalWin   = desc("portal_window_bytes", "Bytes of windows granted beyond their first size.")
+	descWorkers     = desc("relay_names", "Names registered at this node's relay service.")
+)
+
+// Describe implements prometheus.Collector: the set of metrics is fixed, so none is announced one by one.
+func (c collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	n := c.n
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge(descInfo, 1, n.opts.Name, n.opts.Self.String(), aead.Kernel())
+	t := &n.tcp.Stats
+	gauge(descConns, float64(len(n.tcp.Connections())))
+	count(descMessages, t.MessagesIn.Load(), "in")
+	count(descMessages, t.MessagesOut.Load(), "out")
+	count(descBytes, t.BytesIn.Load(), "in")
+	count(descBytes, t.BytesOut.Load(), "out")
+	count(descMalformed, t.Malformed.Load()+t.TooLarge.Load())
+	count(descStalled, t.Stalled.Load())
+	drops := map[string]uint64{}
+	for _, s := range n.router.Shards() {
+		d := &s.Drops
+		drops["no_worker"] += d.NoWorker.Load()
+		drops["not_local"] += d.NotLocal.Load()
+		drops["flow_control"] += d.Flow.Load()
+		drops["loop"] += d.Loop.Load()
+		drops["malformed"] += d.Malformed.Load()
+		drops["overflow"] += d.Overflow.Load()
+	}
+	for _, reason := range sortedKeys(drops) {
+		count(descDropped, drops[reason], reason)
+	}
+	ch := &n.channels.Stats
+	gauge(descChannels, float64(len(n.channels.List())))
+	count(descOpened, ch.Opened.Load())
+	count(descHandshakes, ch.HandshakeFailed.Load(), "failed")
+	count(descHandshakes, ch.Refused.Load(), "busy")
+	count(descUndecrypted, ch.OpenFailed.Load())
+	count(descCredentials, n.counters.credentialsRefused.Load(), "peer_refused")
+	count(descCredentials, n.counters.credentialsFetched.Load(), "fetched")
+	count(descCredentials, n.counters.credentialsFailed.Load(), "fetch_failed")
+	up := map[[2]string]int{{"inlet", "up"}: 0, {"inlet", "down"}: 0, {"relay", "up"}: 0, {"relay", "down"}: 0}
+	for _, in := range n.Inlets() {
+		up[[2]string{"inlet", stateLabel(in.Status)}]++
+	}
+	for _, r := range n.Relays() {
+		up[[2]string{"relay", stateLabel(r.ConnectionStatus)}]++
+	}
+	up[[2]string{"outlet", "up"}] = len(n.Outlets())
+	for k, v := range up {
+		gauge(descPortals, float64(v), k[0], k[1])
+	}
+	p := n.portals.Stats
+	gauge(descPortalConns, float64(p.Active.Load()))
+	count(descPortalOpen, p.Opened.Load())
+	for _, r := range portal.Reasons() {
+		count(descPortalEnd, p.Ended[r].Load(), r.String())
+	}
+	count(descPortalBytes, p.BytesIn.Load(), "in")
+	count(descPortalBytes, p.BytesOut.Load(), "out")
+	count(descPortalDeny, p.Denied.Load())
+	count(descPortalBad, p.Malformed.Load())
+	gauge(descPortalHeld, float64(p.Held.Load()))
+	gauge(descPortalWin, float64(p.WindowGranted.Load()))
+	if n.relaySvc != nil {
+		gauge(descWorkers, float64(len(n.relaySvc.Names())))
+	}
+}
+
+func stateLabel(status string) string {
+	if status == "Up" {
+		return "up"
+	}
+	return "down"
+}
+
+// Collector returns the node's metrics for a Prometheus registry.
+func (n *Node) Collector() prometheus.Collector { return collector{n} }

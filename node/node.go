@@ -1,0 +1,408 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/dataplane"
+	"sallyport/node/admin"
+	"sallyport/policy"
+	"sallyport/portal"
+	"sallyport/routing"
+	"sallyport/routing/multiaddr"
+	"sallyport/routing/secure"
+	"sallyport/routing/tcp"
+)
+
+// Project is what a node needs to know of a project.
+type Project struct {
+	// Route leads to the project's node and ends in its secure channel listener.
+	Route multiaddr.Addr
+	// Identifier is who must answer there.
+	Identifier identity.Identifier
+	// Authority issues the project's credentials; nil if the project has none.
+	Authority *identity.Identifier
+}
+
+// Trust says whose credentials a node believes, and how it gets its own (docs/protocol/02 §5.7).
+type Trust struct {
+	// Authority issues the credentials that are believed; nil believes none.
+	Authority *identity.Identifier
+	// Route leads to the authority and ends in its secure channel listener; empty fetches no credential.
+	Route multiaddr.Addr
+	// Scope names the node's own credential in the store; empty presents none.
+	Scope string
+}
+
+// Store is what a node keeps from one start to the next.
+type Store interface {
+	// Project returns a project by name; an error matching admin.ErrNotFound if there is none.
+	Project(ctx context.Context, name string) (*Project, error)
+	// Identity returns the identifier of a named identity.
+	Identity(ctx context.Context, name string) (identity.Identifier, error)
+	// Credential returns the stored credential, nil if there is none.
+	Credential(ctx context.Context, subject, issuer identity.Identifier, scope string) ([]byte, error)
+	// PutCredential replaces it.
+	PutCredential(ctx context.Context, subject, issuer identity.Identifier, scope string, raw []byte, expires time.Time) error
+	// Save replaces what the node was asked to create.
+	Save(Resources) error
+	// Load returns it.
+	Load() (Resources, error)
+}
+
+// Resources is what a node was asked to create and creates again at its next start.
+type Resources struct {
+	Outlets   []admin.OutletRequest    `json:"outlets,omitempty"`
+	Inlets    []admin.InletRequest     `json:"inlets,omitempty"`
+	Relays    []admin.RelayRequest     `json:"relays,omitempty"`
+	Listeners []admin.ListenerRequest  `json:"secure_channel_listeners,omitempty"`
+	TCP       []admin.TransportRequest `json:"tcp_listeners,omitempty"`
+	Hops      []admin.ServiceRequest   `json:"hop_services,omitempty"`
+	Policies  []admin.PolicyRequest    `json:"policies,omitempty"`
+}
+
+// Options configure a node. Fields without a default are required unless they say otherwise.
+type Options struct {
+	Name         string
+	IdentityName string
+	Self         identity.Identifier
+	Identities   *identity.Manager
+	Store        Store
+	Trust        Trust
+	// Listen is the TCP listener's address, host:port.
+	Listen string
+	// Authority runs the authority's services in place of those of an ordinary node; nil runs an ordinary node.
+	Authority *AuthorityOptions
+	// Shards is how many event loops run; default one per core.
+	Shards int
+	// Limits bound what portals hold.
+	Limits portal.Limits
+	// ChannelTimeout bounds one handshake; default 10 s.
+	ChannelTimeout time.Duration
+	Log            *slog.Logger
+}
+
+// Node is a running node.
+type Node struct {
+	opts     Options
+	log      *slog.Logger
+	group    *dataplane.Group
+	router   *routing.Router
+	tcp      *tcp.Transport
+	channels *secure.Channels
+	api      *secure.Listener
+	relaySvc *routing.Relays
+	portals  *portal.Env
+	policies *policy.Set
+	access   *access
+	creds    *credentials // nil: the node presents none
+	counters counters
+	started  time.Time
+
+	ctx    context.Context // ends with the node
+	cancel context.CancelFunc
+
+	mu        sync.Mutex
+	outlets   map[string]*outlet
+	inlets    map[string]*inlet
+	relays    map[string]*relay
+	listeners map[string]admin.ListenerRequest
+	hops      map[string]bool
+	tcpExtra  []admin.TransportRequest
+	main      *tcp.Listener
+	dialed    map[string]*connection // secure channels opened by request, by encryptor address
+	restoring bool
+	services  []admin.Service
+	statusAt  string
+}
+
+// Start starts a node and creates again what it was asked to create before.
+func Start(ctx context.Context, o Options) (_ *Node, err error) {
+	if o.Shards == 0 {
+		o.Shards = runtime.GOMAXPROCS(0)
+	}
+	if o.ChannelTimeout == 0 {
+		o.ChannelTimeout = 10 * time.Second
+	}
+	n := &Node{
+		opts: o, log: o.Log, started: time.Now(), policies: policy.NewSet(),
+		outlets: map[string]*outlet{}, inlets: map[string]*inlet{}, relays: map[string]*relay{},
+		listeners: map[string]admin.ListenerRequest{}, hops: map[string]bool{}, dialed: map[string]*connection{},
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			n.Stop()
+		}
+	}()
+	if n.group, err = dataplane.NewGroup(o.Shards, o.Log); err != nil {
+		return nil, err
+	}
+	if n.router, err = routing.NewRouter(n.group, o.Log); err != nil {
+		return nil, err
+	}
+	n.tcp = tcp.New(n.router, tcp.Options{})
+	n.channels = secure.New(n.router, o.Shards, o.Log)
+	n.portals = &portal.Env{Limits: o.Limits.WithDefaults(), Stats: &portal.Stats{}, Log: o.Log}
+	n.access = newAccess(n.policies)
+	if o.Trust.Authority != nil && o.Trust.Scope != "" {
+		n.creds = newCredentials(n)
+	}
+	listen, err := tcp.Resolve(ctx, o.Listen)
+	if err != nil {
+		return nil, err
+	}
+	if n.main, err = n.tcp.Listen(ctx, listen); err != nil {
+		return nil, err
+	}
+	if o.Authority != nil {
+		if err := n.startAuthority(ctx); err != nil {
+			return nil, err
+		}
+	} else if err := n.startServices(ctx); err != nil {
+		return nil, err
+	}
+	if n.creds != nil {
+		go n.creds.run(n.ctx)
+	}
+	if err := n.restore(ctx); err != nil {
+		return nil, err
+	}
+	n.log.Info("node started", "node", o.Name, "identity", o.Self.String(), "listen", n.main.Bound.String(), "shards", o.Shards)
+	return n, nil
+}
+
+// startServices starts what every ordinary node has (docs/protocol/01 §5.4).
+func (n *Node) startServices(ctx context.Context) (err error) {
+	if n.api, err = n.channels.Listen(ctx, routing.ChannelService, n.channelOptions(n.opts.Self, nil), true, n.main.Flow); err != nil {
+		return err
+	}
+	both := []*routing.Flow{n.main.Flow, n.api.Flow}
+	echo := n.access.guard(routing.EchoService, policy.Echoer, n.authority(), false)
+	if err := n.router.StartNamed(ctx, routing.EchoService, func(*routing.Shard) routing.Worker { return routing.Echo(echo.admits()) }, both...); err != nil {
+		return err
+	}
+	if err := n.router.StartNamed(ctx, routing.UppercaseService, func(*routing.Shard) routing.Worker { return routing.Uppercase() }, both...); err != nil {
+		return err
+	}
+	n.services = []admin.Service{{Address: routing.UppercaseService, Type: "uppercase"}, {Address: routing.EchoService, Type: "echo"}}
+	n.relaySvc, err = routing.NewRelays(ctx, n.router, routing.RelayOptions{Allow: n.relayAllowed(), Flows: both, Log: n.log})
+	return err
+}
+
+// admits turns a guard into a service's access control.
+func (g *guard) admits() routing.Access {
+	if g == nil {
+		return nil
+	}
+	return func(m *routing.Message) bool {
+		if m.Peer == nil {
+			return false
+		}
+		return g.Grant(&m.Peer.ID).Allowed()
+	}
+}
+
+// relayAttribute names the relay that a member may register (docs/protocol/02 §5.5).
+const relayAttribute = "ockam-relay"
+
+// relayAllowed is the relay service's access control: with an authority its policy, and the attribute that names the relay.
+func (n *Node) relayAllowed() func(*routing.Message, string) bool {
+	authority := n.authority()
+	if authority == nil {
+		return nil
+	}
+	g := n.access.guard(routing.RelayService, policy.Relay, authority, false)
+	return func(m *routing.Message, name string) bool {
+		if m.Peer == nil || !g.Grant(&m.Peer.ID).Allowed() {
+			return false
+		}
+		attributes, ok := n.access.attributes(identity.Identifier(m.Peer.ID), *authority)
+		return ok && (attributes[relayAttribute] == "*" || attributes[relayAttribute] == name)
+	}
+}
+
+// authority returns whose credentials the node believes, or nil.
+func (n *Node) authority() *identity.Identifier { return n.opts.Trust.Authority }
+
+func (n *Node) project(ctx context.Context, name string) (*Project, error) {
+	return n.opts.Store.Project(ctx, name)
+}
+
+// channelOptions says who this side of a channel is and whom it accepts; no authorized identities accept everybody.
+func (n *Node) channelOptions(self identity.Identifier, authorized []identity.Identifier) secure.Options {
+	o := secure.Options{Identities: n.opts.Identities, Self: self}
+	if len(authorized) > 0 {
+		o.Trust = func(peer identity.Identifier) error {
+			for _, id := range authorized {
+				if id == peer {
+					return nil
+				}
+			}
+			return fmt.Errorf("not one of the %d authorized identifiers", len(authorized))
+		}
+	}
+	if n.creds != nil && self == n.opts.Self {
+		o.Credential = n.creds.get
+	}
+	if authority := n.authority(); authority != nil {
+		o.Accept = func(ctx context.Context, peer identity.Identifier, list [][]byte) {
+			for _, raw := range list {
+				c, err := n.opts.Identities.VerifyCredential(ctx, raw, &peer, []identity.Identifier{*authority})
+				if err != nil {
+					n.log.Warn("credential refused", "peer", peer.String(), "reason", err.Error())
+					n.counters.credentialsRefused.Add(1)
+					continue
+				}
+				n.access.learn(c)
+			}
+		}
+	}
+	return o
+}
+
+// connectOptions are the options of a request that may name an identity and an authorized peer.
+func (n *Node) connectOptions(ctx context.Context, identityName, authorized string) (connectOptions, error) {
+	o := connectOptions{self: n.opts.Self}
+	if identityName != "" && identityName != n.opts.IdentityName {
+		id, err := n.opts.Store.Identity(ctx, identityName)
+		if err != nil {
+			return o, err
+		}
+		o.self = id
+	}
+	if authorized != "" {
+		id, err := identity.ParseIdentifier(authorized)
+		if err != nil {
+			return o, fmt.Errorf("%w: --authorized: %w", admin.ErrInvalid, err)
+		}
+		o.authorized = []identity.Identifier{id}
+	}
+	return o, nil
+}
+
+// listenerFlows returns the flows of the TCP listeners that services are reachable from.
+func (n *Node) listenerFlows() []*routing.Flow { return []*routing.Flow{n.main.Flow} }
+
+// Listening returns the address of the TCP listener.
+func (n *Node) Listening() string { return n.main.Bound.String() }
+
+// Stop ends the node: connections are closed. It is safe to call it more than once.
+func (n *Node) Stop() {
+	n.cancel()
+	n.mu.Lock()
+	inlets, relays := n.inlets, n.relays
+	n.inlets, n.relays = map[string]*inlet{}, map[string]*relay{}
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	for _, in := range inlets {
+		_ = in.portal.Close(ctx)
+		in.session.stop()
+	}
+	for _, rel := range relays {
+		rel.session.stop()
+	}
+	if n.relaySvc != nil {
+		n.relaySvc.Close()
+	}
+	if n.channels != nil {
+		n.channels.Stop()
+	}
+	if n.group != nil {
+		n.group.Stop()
+	}
+}
+
+// save writes down what the node was asked to create. n.mu is held.
+func (n *Node) save() error {
+	if n.restoring || n.opts.Store == nil {
+		return nil
+	}
+	var r Resources
+	for _, k := range sortedKeys(n.outlets) {
+		r.Outlets = append(r.Outlets, n.outlets[k].request)
+	}
+	for _, k := range sortedKeys(n.inlets) {
+		r.Inlets = append(r.Inlets, n.inlets[k].request)
+	}
+	for _, k := range sortedKeys(n.relays) {
+		r.Relays = append(r.Relays, n.relays[k].request)
+	}
+	for _, k := range sortedKeys(n.listeners) {
+		r.Listeners = append(r.Listeners, n.listeners[k])
+	}
+	for _, k := range sortedKeys(n.hops) {
+		r.Hops = append(r.Hops, admin.ServiceRequest{Address: k})
+	}
+	r.TCP = n.tcpExtra
+	r.Policies = n.policyRequests()
+	if err := n.opts.Store.Save(r); err != nil {
+		return fmt.Errorf("created, but not remembered for the next start: %w", err)
+	}
+	return nil
+}
+
+// restore creates again what the node had. What cannot be created is logged and stays written down.
+func (n *Node) restore(ctx context.Context) error {
+	r, err := n.opts.Store.Load()
+	if err != nil {
+		return err
+	}
+	n.restoring = true
+	defer func() { n.restoring = false }()
+	var failed []error
+	try := func(what string, err error) {
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	for _, p := range r.Policies {
+		try("policy of "+p.Resource+p.ResourceType, n.SetPolicy(ctx, p))
+	}
+	for _, l := range r.TCP {
+		_, err := n.CreateTCPListener(ctx, l)
+		try("TCP listener "+l.Address, err)
+	}
+	for _, l := range r.Listeners {
+		_, err := n.CreateListener(ctx, l)
+		try("secure channel listener "+l.Address, err)
+	}
+	for _, h := range r.Hops {
+		_, err := n.StartHop(ctx, h)
+		try("hop service "+h.Address, err)
+	}
+	for _, o := range r.Outlets {
+		o.Allow = "" // its policy is among the policies
+		_, err := n.CreateOutlet(ctx, o)
+		try("outlet "+o.Name, err)
+	}
+	for _, rel := range r.Relays {
+		_, err := n.startRelay(ctx, rel)
+		try("relay "+rel.Name, err)
+	}
+	for _, in := range r.Inlets {
+		in.Allow = ""
+		_, err := n.startInlet(ctx, &in)
+		try("inlet "+in.Alias, err)
+	}
+	if err := errors.Join(failed...); err != nil {
+		n.log.Error("not everything the node had could be created again", "err", err.Error())
+	}
+	return nil
+}
+
+// randomName returns a name for what was given none.
+func randomName() string {
+	var b [4]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}

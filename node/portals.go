@@ -1,0 +1,249 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sort"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/node/admin"
+	"sallyport/policy"
+	"sallyport/portal"
+	"sallyport/routing"
+	"sallyport/routing/multiaddr"
+	"sallyport/routing/tcp"
+)
+
+// outlet is an outlet with what it was made from.
+type outlet struct {
+	request admin.OutletRequest
+	portal  *portal.Outlet
+	guard   *guard
+}
+
+// inlet is an inlet with the session that keeps its path.
+type inlet struct {
+	request admin.InletRequest
+	to      multiaddr.Addr
+	portal  *portal.Inlet
+	session *session
+	guard   *guard
+}
+
+// CreateOutlet starts a TCP outlet.
+func (n *Node) CreateOutlet(ctx context.Context, r admin.OutletRequest) (admin.Outlet, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if r.Name == "" {
+		r.Name = routing.DefaultOutlet
+		if n.router.HasNamed(r.Name) {
+			r.Name = randomName()
+		}
+	}
+	if _, _, err := net.SplitHostPort(r.To); err != nil {
+		return admin.Outlet{}, fmt.Errorf("%w: --to %q must be host:port", admin.ErrInvalid, r.To)
+	}
+	if n.router.HasNamed(r.Name) {
+		return admin.Outlet{}, fmt.Errorf("%w: an outlet or service at the address %q", admin.ErrExists, r.Name)
+	}
+	g, err := n.guardFor(r.Name, policy.TCPOutlet, n.authority(), r.Allow)
+	if err != nil {
+		return admin.Outlet{}, err
+	}
+	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: tcp.Resolve, Flows: []*routing.Flow{n.api.Flow}}
+	if g != nil {
+		o.Guard = g
+	}
+	if n.authority() == nil {
+		// Without an authority an outlet can also be reached without a channel, as in the reference (docs/protocol/03 §2.1).
+		o.Flows = append(o.Flows, n.listenerFlows()...)
+	}
+	if r.TLS {
+		o.Dial = tlsDialer(r.To)
+	}
+	p, err := portal.NewOutlet(ctx, n.portals, n.router, o)
+	if err != nil {
+		g.close()
+		return admin.Outlet{}, err
+	}
+	out := &outlet{request: r, portal: p, guard: g}
+	n.outlets[r.Name] = out
+	n.log.Info("outlet created", "outlet", r.Name, "target", r.To)
+	return out.describe(), n.save()
+}
+
+func (o *outlet) describe() admin.Outlet {
+	return admin.Outlet{To: o.request.To, Worker: admin.Address(o.request.Name)}
+}
+
+// DeleteOutlet stops an outlet; its open connections stay.
+func (n *Node) DeleteOutlet(ctx context.Context, name string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	o := n.outlets[name]
+	if o == nil {
+		return fmt.Errorf("%w: no outlet %q", admin.ErrNotFound, name)
+	}
+	delete(n.outlets, name)
+	o.guard.close()
+	if err := o.portal.Close(ctx); err != nil {
+		return err
+	}
+	return n.save()
+}
+
+// Outlets lists the outlets by name.
+func (n *Node) Outlets() []admin.Outlet {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := make([]admin.Outlet, 0, len(n.outlets))
+	for _, name := range sortedKeys(n.outlets) {
+		list = append(list, n.outlets[name].describe())
+	}
+	return list
+}
+
+// guardFor saves a policy given with a portal and returns the portal's guard; nil means that everybody may use it.
+func (n *Node) guardFor(name string, kind policy.ResourceType, authority *identity.Identifier, allow string) (*guard, error) {
+	if allow != "" {
+		expr, err := policy.Parse(allow)
+		if err != nil {
+			return nil, fmt.Errorf("%w: --allow: %w", admin.ErrInvalid, err)
+		}
+		if err := n.policies.Set(policy.ByName(name), expr); err != nil {
+			return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+		}
+	}
+	g := n.access.guard(name, kind, authority, allow != "")
+	if g == nil {
+		n.log.Warn("portal is open to every peer that can reach it: the node has no authority and no policy was given", "portal", name)
+	}
+	return g, nil
+}
+
+// CreateInlet opens a TCP inlet and starts to connect it. It waits for the first attempt as the request says; an outlet that
+// cannot be reached yet is not an error.
+func (n *Node) CreateInlet(ctx context.Context, r admin.InletRequest) (admin.Inlet, error) {
+	in, err := n.startInlet(ctx, &r)
+	if err != nil {
+		return admin.Inlet{}, err
+	}
+	if !r.NoConnectionWait {
+		wait := 15 * time.Second
+		if r.ConnectionWaitMS > 0 {
+			wait = time.Duration(r.ConnectionWaitMS) * time.Millisecond
+		}
+		waiting, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		in.session.first(waiting)
+	}
+	return in.describe(), nil
+}
+
+func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if r.Alias == "" {
+		r.Alias = randomName()
+	}
+	if n.inlets[r.Alias] != nil {
+		return nil, fmt.Errorf("%w: an inlet with the alias %q", admin.ErrExists, r.Alias)
+	}
+	to, err := multiaddr.Parse(r.To)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --to: %w", admin.ErrInvalid, err)
+	}
+	bind, err := tcp.Resolve(ctx, r.From)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --from: %w", admin.ErrInvalid, err)
+	}
+	options, err := n.connectOptions(ctx, r.Identity, r.Authorized)
+	if err != nil {
+		return nil, err
+	}
+	authority := n.authority()
+	if len(to) > 0 && to[0].Protocol == multiaddr.Project {
+		// The project's authority takes precedence (docs/protocol/02 §7.4).
+		if p, err := n.project(ctx, to[0].Text); err == nil && p.Authority != nil {
+			authority = p.Authority
+		}
+	}
+	g, err := n.guardFor(r.Alias, policy.TCPInlet, authority, r.Allow)
+	if err != nil {
+		return nil, err
+	}
+	o := portal.InletOptions{Name: r.Alias, Listen: bind, Nagle: r.Nagle}
+	if g != nil {
+		o.Guard = g
+	}
+	p, err := portal.NewInlet(ctx, n.portals, n.router, o)
+	if err != nil {
+		g.close()
+		return nil, err
+	}
+	r.From = p.Bound().String() // a port chosen now is kept for the next start
+	in := &inlet{request: *r, to: to, portal: p, guard: g}
+	in.session = &session{
+		log: n.log.With("inlet", r.Alias), router: n.router,
+		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, to, options) },
+		up:      func(_ context.Context, c *connection) error { p.SetPath(c.route); return nil },
+		down:    func() { p.SetPath(routing.Route{}) },
+	}
+	n.inlets[r.Alias] = in
+	in.session.start(n.ctx)
+	return in, n.save()
+}
+
+func (in *inlet) describe() admin.Inlet {
+	up, c, _ := in.session.state()
+	d := admin.Inlet{Bind: in.portal.Bound().String(), Alias: in.request.Alias, Status: "Down", OutletAddr: in.to.String()}
+	if up {
+		route, worker := c.route.String(), in.request.Alias
+		d.Status, d.OutletRoute, d.Worker = "Up", &route, &worker
+	}
+	return d
+}
+
+// DeleteInlet closes an inlet and its connections.
+func (n *Node) DeleteInlet(ctx context.Context, alias string) error {
+	n.mu.Lock()
+	in := n.inlets[alias]
+	delete(n.inlets, alias)
+	n.mu.Unlock()
+	if in == nil {
+		return fmt.Errorf("%w: no inlet %q", admin.ErrNotFound, alias)
+	}
+	err := in.portal.Close(ctx)
+	in.session.stop()
+	in.guard.close()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return errors.Join(err, n.save())
+}
+
+// Inlets lists the inlets by alias.
+func (n *Node) Inlets() []admin.Inlet {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := make([]admin.Inlet, 0, len(n.inlets))
+	for _, alias := range sortedKeys(n.inlets) {
+		list = append(list, n.inlets[alias].describe())
+	}
+	return list
+}
+
+func sortedKeys[T any](m map[string]T) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// loopback is where services for the machine itself listen.
+var loopback = netip.MustParseAddr("127.0.0.1")

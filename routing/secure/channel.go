@@ -1,0 +1,349 @@
+package secure
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sallyport/crypto/channel"
+	"sallyport/crypto/identity"
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// Channel is an open secure channel. Methods are for the channel's shard unless they say otherwise; the exported fields do not change.
+type Channel struct {
+	// Encryptor is the address to send to in order to reach the peer through the channel; Decryptor is where the peer
+	// sends to.
+	Encryptor, Decryptor routing.WireAddress
+	// Flow is what workers consume to be reachable from this channel alone.
+	Flow *routing.Flow
+	// Initiator tells whether this side opened it.
+	Initiator bool
+	// Peer is who is at the other end.
+	Peer routing.Peer
+	// Identity is the peer's verified identity, as presented.
+	Identity *identity.Identity
+	// Self is this side's identity.
+	Self identity.Identifier
+	// OpenedAt is when the handshake finished.
+	OpenedAt time.Time
+
+	cs       *Channels
+	shard    *routing.Shard
+	opts     Options
+	producer routing.Producer
+	sealer   channel.Sealer
+	opener   channel.Opener
+	remote   routing.Route // ends in the peer's decryptor
+	moved    uint64        // highest counter that moved the route (responder)
+	sink     routing.FrameWriter
+	header   []byte // scratch for the plaintext's header
+	watchers routing.Watchers
+	heard    time.Time // when the last message came
+	lost     int       // sweeps that found the first hop gone
+	closed   bool
+	done     chan struct{}
+}
+
+// newChannel makes the workers of a channel. The decryptor takes over the handshake's address.
+func newChannel(h *handshake, keys channel.Keys) *Channel {
+	s := h.shard
+	c := &Channel{
+		Decryptor: h.address, Flow: routing.NewFlow(), Initiator: h.initiator,
+		Peer: routing.Peer{ID: h.peer.Identity.Identifier()}, Identity: h.peer.Identity, Self: h.opts.Self, OpenedAt: time.Now(),
+		cs: h.cs, shard: s, opts: h.opts, remote: h.remote, heard: s.Loop().Now(), done: make(chan struct{}),
+	}
+	c.sealer.Init(&keys.Send)
+	c.opener.Init(&keys.Receive)
+	c.producer.Own = c.Flow
+	if h.spawner != nil {
+		c.producer.Spawner = h.spawner.Flow
+	}
+	s.StartAs(h.address, (*decryptor)(c), s.Consumes(h.address.Text())...)
+	c.Encryptor = s.Start((*encryptor)(c))
+	h.cs.router.RegisterFlow(c.Flow)
+	h.cs.mu.Lock()
+	h.cs.channels[c.Encryptor.Text()] = c
+	h.cs.mu.Unlock()
+	if t := s.FirstTerminal(c.remote); t != nil && c.Initiator {
+		t.Watch((*decryptor)(c)) // the way out was opened with the channel and ends with it
+	}
+	h.cs.Stats.Opened.Add(1)
+	h.cs.log.Debug("secure channel opened", "initiator", c.Initiator, describe(c.Peer.ID), "self", c.Self.String())
+	return c
+}
+
+// Done is closed when the channel has ended. Any goroutine.
+func (c *Channel) Done() <-chan struct{} { return c.done }
+
+// Shard returns the channel's shard. Any goroutine.
+func (c *Channel) Shard() *routing.Shard { return c.shard }
+
+// Remote returns the route to the peer's decryptor.
+func (c *Channel) Remote() routing.Route { return c.remote }
+
+// Close tells the peer and ends the channel. Any goroutine.
+func (c *Channel) Close() {
+	c.shard.Loop().Post(dataplane.TaskFunc(func() { c.end(true) }))
+}
+
+// Refresh presents a new credential to the peer. Any goroutine.
+func (c *Channel) Refresh(ctx context.Context, credential []byte) error {
+	history, err := c.opts.Identities.History(ctx, c.Self)
+	if err != nil {
+		return err
+	}
+	plain := channel.AppendRefresh(nil, identity.EncodeRefresh(history, [][]byte{credential}))
+	return c.shard.Do(ctx, func() { c.control(plain) })
+}
+
+// control sends a message of the channel itself. Its outer return route is the encryptor (docs/protocol/01 §7.9).
+func (c *Channel) control(plain []byte) {
+	if c.closed {
+		return
+	}
+	out := make([]byte, len(plain)+channel.Overhead)
+	if err := c.sealer.Seal(out, plain); err != nil {
+		c.end(false)
+		return
+	}
+	m := c.shard.NewMessage()
+	m.Onward, m.Return = c.remote, routing.RouteOf(c.Encryptor)
+	m.SetPayloadBytes(out)
+	c.shard.Deliver(m)
+	c.shard.Free(m)
+}
+
+// end stops both workers and wipes the keys.
+func (c *Channel) end(tell bool) {
+	if c.closed {
+		return
+	}
+	if tell {
+		c.control(channel.CloseMessage)
+	}
+	c.closed = true
+	if t := c.shard.FirstTerminal(c.remote); t != nil {
+		t.Unwatch((*decryptor)(c))
+	}
+	c.shard.Stop(c.Encryptor)
+	c.shard.Stop(c.Decryptor)
+	c.sealer.Wipe()
+	c.opener.Wipe()
+	c.sink = nil
+	c.cs.router.ForgetFlow(c.Flow)
+	c.cs.mu.Lock()
+	delete(c.cs.channels, c.Encryptor.Text())
+	c.cs.mu.Unlock()
+	c.cs.Stats.Closed.Add(1)
+	close(c.done)
+	c.watchers.Tell()
+}
+
+// encryptor is the Channel as the worker that local senders address.
+type encryptor Channel
+
+// TerminalPeer implements routing.Terminal.
+func (e *encryptor) TerminalPeer() *routing.Peer { return &e.Peer }
+
+// TerminalProducer implements routing.Terminal.
+func (e *encryptor) TerminalProducer() *routing.Producer { return &e.producer }
+
+// Watch implements routing.Terminal.
+func (e *encryptor) Watch(w routing.Watcher) { e.watchers.Watch(w) }
+
+// Unwatch implements routing.Terminal.
+func (e *encryptor) Unwatch(w routing.Watcher) { e.watchers.Unwatch(w) }
+
+// Channel returns the channel that an encryptor belongs to.
+func (e *encryptor) Channel() *Channel { return (*Channel)(e) }
+
+// payloadPrefix begins the plaintext that carries a message: [message, padding], message = [0, [ [onward, return, payload] ]].
+var payloadPrefix = []byte{0x82, 0x82, 0x00, 0x81}
+
+// HandleMessage encrypts m and sends it on (docs/protocol/01 §7.6). The order matters: routes may lie in the bytes that
+// the header is written over, so the header is built aside first.
+func (e *encryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
+	m.PopOnward()
+	e.header = append(e.header[:0], payloadPrefix...)
+	e.header = routing.AppendHeader(e.header, m.Onward, m.Return, len(m.Payload()))
+	plain := m.Grow(s, len(e.header), 1)
+	copy(plain, e.header)
+	plain[len(plain)-1] = 0x40 // empty padding
+	if sink := e.frameWriter(s); sink != nil {
+		// The last layer: seal into the connection's output.
+		if dst := sink.ReserveFrame(e.remote.WithoutFirst(), routing.Route{}, len(plain)+channel.Overhead); dst != nil {
+			if err := e.sealer.Seal(dst, plain); err != nil {
+				e.exhausted(err)
+				return
+			}
+			sink.CommitFrame(m.From)
+		}
+		return
+	}
+	out := m.Grow(s, channel.CounterSize, channel.Overhead-channel.CounterSize)
+	if err := e.sealer.Seal(out, out[channel.CounterSize:len(out)-(channel.Overhead-channel.CounterSize)]); err != nil {
+		e.exhausted(err)
+		return
+	}
+	m.SetRoutes(e.remote, routing.Route{})
+	s.Deliver(m)
+}
+
+func (e *encryptor) exhausted(err error) {
+	e.cs.log.Error("secure channel cannot encrypt", "err", err, describe(e.Peer.ID))
+	(*Channel)(e).end(false)
+}
+
+// frameWriter returns the transport that the channel runs directly on, if it does. A connection that has ended answers
+// for itself.
+func (e *encryptor) frameWriter(s *routing.Shard) routing.FrameWriter {
+	if e.sink == nil {
+		e.sink, _ = s.FirstTerminal(e.remote).(routing.FrameWriter)
+	}
+	return e.sink
+}
+
+// decryptor is the Channel as the worker that the peer addresses.
+type decryptor Channel
+
+// TerminalClosed implements routing.Watcher: what the channel runs on has ended.
+func (d *decryptor) TerminalClosed() { (*Channel)(d).end(false) }
+
+// HandleMessage opens m and delivers what is inside.
+func (d *decryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
+	c := (*Channel)(d)
+	payload := m.Payload()
+	plain, err := d.opener.Open(payload)
+	if err != nil {
+		c.cs.Stats.OpenFailed.Add(1)
+		c.cs.log.Debug("secure channel message refused", "reason", err.Error(), describe(c.Peer.ID))
+		return
+	}
+	d.heard = s.Loop().Now()
+	kind, body, err := channel.ParsePlaintext(plain)
+	if err != nil {
+		c.cs.log.Warn("secure channel message malformed", "reason", err.Error(), describe(c.Peer.ID))
+		return
+	}
+	switch kind {
+	case channel.KindPayload:
+		p, err := routing.ParseMessage(body)
+		if err != nil {
+			c.cs.log.Warn("secure channel message malformed", "reason", err.Error(), describe(c.Peer.ID))
+			return
+		}
+		if !d.Initiator {
+			c.roam(m.Return)
+		}
+		at := len(payload) - len(plain) - (channel.Overhead - channel.CounterSize) + offset(plain, body)
+		m.SetRoutes(p.Onward, p.Return)
+		m.PushReturn(d.Encryptor)
+		m.Peer = &d.Peer
+		m.Narrow(at+p.Start, at+p.End)
+		m.SetProducer(&d.producer)
+		s.Deliver(m)
+	case channel.KindRefresh:
+		c.refreshed(append([]byte(nil), body...))
+	case channel.KindClose:
+		c.end(false)
+	}
+}
+
+// offset returns where part, a subslice of whole, begins.
+func offset(whole, part []byte) int { return cap(whole) - cap(part) }
+
+// roam follows the initiator to another transport: a newer message's outer return route becomes the way back
+// (docs/protocol/01 §7.6, responder only).
+func (c *Channel) roam(ret routing.Route) {
+	counter := c.opener.Last()
+	if counter <= c.moved {
+		return
+	}
+	c.moved = counter
+	if prefix := c.remote.WithoutLast(); ret.Equal(prefix) {
+		return
+	}
+	c.remote = ret.Clone().Concat(routing.NewRoute(c.remote.Last()))
+	c.sink = nil
+	// The new way's first hop is a worker of ours; let the decryptor be reached from there too.
+	if t := c.shard.FirstTerminal(c.remote); t != nil && t.TerminalProducer() != nil {
+		c.shard.AddConsumer(c.Decryptor.Text(), t.TerminalProducer().Own)
+	}
+	c.cs.log.Debug("secure channel moved", "route", c.remote.String(), describe(c.Peer.ID))
+}
+
+// refreshed handles a peer's new credential off the shard.
+func (c *Channel) refreshed(content []byte) {
+	if c.opts.Accept == nil {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), responderTimeout)
+		defer cancel()
+		history, credentials, err := identity.DecodeRefresh(content)
+		if err == nil {
+			id := identity.Identifier(c.Peer.ID)
+			_, err = c.opts.Identities.Import(ctx, history, &id)
+		}
+		if err != nil {
+			c.cs.log.Warn("credential refresh refused", "reason", err.Error(), describe(c.Peer.ID))
+			return
+		}
+		c.opts.Accept(ctx, c.Peer.ID, credentials)
+	}()
+}
+
+// sweep ends channels that nobody can use any more: those whose way out has been gone for a while, and those whose peer
+// watched them with pings and has fallen silent.
+func (cs *Channels) sweep() {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-cs.stop:
+			return
+		case <-tick.C:
+		}
+		byShard := map[*routing.Shard][]*Channel{}
+		for _, c := range cs.List() {
+			byShard[c.shard] = append(byShard[c.shard], c)
+		}
+		for s, list := range byShard {
+			s.Loop().Post(dataplane.TaskFunc(func() {
+				for _, c := range list {
+					c.check()
+				}
+			}))
+		}
+	}
+}
+
+const (
+	sweepInterval = 2 * time.Second
+	// lostSweeps is how many sweeps a responder whose way out is gone waits for its initiator to come by another way.
+	lostSweeps = 5
+	// silence is how long a peer that pinged may be silent: more than four of the reference's pings.
+	silence = 45 * time.Second
+)
+
+var errSilent = errors.New("peer is silent")
+
+func (c *Channel) check() {
+	if c.closed {
+		return
+	}
+	if c.shard.FirstTerminal(c.remote) == nil && c.remote.Len() > 1 {
+		c.lost++
+		if c.Initiator || c.lost > lostSweeps {
+			c.end(false)
+		}
+		return
+	}
+	c.lost = 0
+	if c.Peer.Pinged && time.Since(c.heard) > silence {
+		c.cs.log.Info("secure channel closed", "reason", errSilent.Error(), describe(c.Peer.ID))
+		c.end(true)
+	}
+}

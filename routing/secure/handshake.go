@@ -1,0 +1,250 @@
+package secure
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+
+	"sallyport/crypto/channel"
+	"sallyport/crypto/identity"
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// handshake is one side of a handshake in progress. Its fields belong to its shard, but machine and payload belong to
+// the goroutine that computes while busy is true.
+type handshake struct {
+	cs        *Channels
+	shard     *routing.Shard
+	opts      Options
+	initiator bool
+	address   routing.WireAddress // decryptor-remote
+	machine   *channel.Handshake
+	peer      *identity.Peer
+	remote    routing.Route
+	spawner   *Listener
+	busy      bool
+	pending   *routing.Reply // one message that came while busy
+	timer     *dataplane.Timer
+	ended     bool
+	done      func(*Channel, error) // initiator: told once, on the shard
+}
+
+// config makes the state machine's view of this side.
+func (h *handshake) config(ctx context.Context) (channel.Config, error) {
+	key, err := h.opts.Identities.SecureChannelKey(ctx, h.opts.Self)
+	if err != nil {
+		return channel.Config{}, fmt.Errorf("own secure channel key: %w", err)
+	}
+	return channel.Config{
+		Static: key.Public,
+		DH:     func(peer [32]byte) ([32]byte, error) { return h.opts.Identities.DH(ctx, key, peer) },
+		Rand:   rand.Reader,
+		Payload: func() ([]byte, error) {
+			var credentials [][]byte
+			if h.opts.Credential != nil {
+				c, err := h.opts.Credential(ctx)
+				if err != nil {
+					return nil, fmt.Errorf("own credential: %w", err)
+				}
+				if c != nil {
+					credentials = [][]byte{c}
+				}
+			}
+			payload, _, err := h.opts.Identities.Payload(ctx, h.opts.Self, credentials)
+			return payload, err
+		},
+		VerifyPeer: func(static [32]byte, payload []byte) error {
+			peer, err := h.opts.Identities.VerifyPeer(ctx, payload, static)
+			if err != nil {
+				return err
+			}
+			if h.opts.Trust != nil {
+				if err := h.opts.Trust(peer.Identity.Identifier()); err != nil {
+					return fmt.Errorf("%w: %s: %w", ErrRefused, peer.Identity.Identifier(), err)
+				}
+			}
+			if h.opts.Accept != nil && len(peer.Credentials) > 0 {
+				h.opts.Accept(ctx, peer.Identity.Identifier(), peer.Credentials)
+			}
+			h.peer = peer
+			return nil
+		},
+	}, nil
+}
+
+// newResponder starts a responder for message 1, on the shard where it arrived.
+func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
+	h := &handshake{cs: l.cs, shard: s, opts: l.opts, spawner: l, remote: m.Return.Clone()}
+	// The responder can be reached from wherever the listener can be reached now.
+	h.address = s.Start(h, s.Consumes(l.Name)...)
+	h.timer = s.Loop().After(responderTimeout, func() { h.fail(ErrTimeout) })
+	h.compute(routing.Reply{Payload: append([]byte(nil), m.Payload()...), Return: h.remote})
+}
+
+// Dial opens a channel to the listener at route and waits for it. Not on a shard.
+func (cs *Channels) Dial(ctx context.Context, route routing.Route, o Options) (*Channel, error) {
+	s := cs.router.ShardFor(route)
+	h := &handshake{cs: cs, shard: s, opts: o, initiator: true}
+	config, err := h.config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h.machine = channel.NewInitiator(config)
+	first, err := h.machine.Start()
+	if err != nil {
+		return nil, err
+	}
+	type result struct {
+		c   *Channel
+		err error
+	}
+	done := make(chan result, 1)
+	cs.open.Add(1)
+	if err := s.Do(ctx, func() {
+		h.done = func(c *Channel, err error) { done <- result{c, err} }
+		h.address = s.Start(h)
+		if t := s.FirstTerminal(route); t != nil && t.TerminalProducer() != nil {
+			s.AddConsumer(h.address.Text(), t.TerminalProducer().Own)
+		}
+		h.send(route, first)
+	}); err != nil {
+		cs.open.Add(-1)
+		return nil, err
+	}
+	select {
+	case r := <-done:
+		return r.c, r.err
+	case <-ctx.Done():
+		s.Loop().Post(dataplane.TaskFunc(func() { h.fail(ErrTimeout) }))
+		if r := <-done; r.err == nil { // it finished in the very moment
+			return r.c, nil
+		}
+		cs.log.Debug("secure channel not opened", "route", route.String(), "err", ctx.Err())
+		return nil, fmt.Errorf("%w: route %s", ErrTimeout, route)
+	}
+}
+
+// HandleMessage takes a handshake message.
+func (h *handshake) HandleMessage(s *routing.Shard, m *routing.Message) {
+	if h.ended || len(m.Payload()) > channel.MaxMessage {
+		s.Drops.Malformed.Add(1)
+		return
+	}
+	in := routing.Reply{Payload: append([]byte(nil), m.Payload()...), Return: m.Return.Clone()}
+	if h.busy {
+		// Message 3 may overtake our own bookkeeping, and data may follow it at once; one is kept, more is not sent
+		// before the peer has heard from us.
+		if h.pending == nil {
+			h.pending = &in
+		}
+		return
+	}
+	h.compute(in)
+}
+
+// compute handles a message off the shard and comes back with the result.
+func (h *handshake) compute(in routing.Reply) {
+	h.busy = true
+	go func() {
+		h.cs.slots <- struct{}{}
+		out, done, err := h.step(in.Payload)
+		<-h.cs.slots
+		var keys channel.Keys
+		if err == nil && done {
+			keys = h.machine.Keys()
+		}
+		h.shard.Loop().Post(dataplane.TaskFunc(func() { h.stepped(in, out, done, keys, err) }))
+	}()
+}
+
+func (h *handshake) step(msg []byte) (out []byte, done bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), responderTimeout)
+	defer cancel()
+	if h.machine == nil {
+		config, err := h.config(ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		h.machine = channel.NewResponder(config)
+	}
+	return h.machine.Handle(msg)
+}
+
+// stepped goes on after compute, on the shard.
+func (h *handshake) stepped(in routing.Reply, out []byte, done bool, keys channel.Keys, err error) {
+	h.busy = false
+	if h.ended {
+		return
+	}
+	if err != nil {
+		h.cs.Stats.HandshakeFailed.Add(1)
+		h.cs.log.Warn("secure channel handshake failed", "initiator", h.initiator, "reason", err.Error(), "route", in.Return.String())
+		if h.machine == nil || h.machine.Failed() {
+			h.fail(err)
+		}
+		return
+	}
+	if h.initiator {
+		h.remote = in.Return
+	}
+	if out != nil {
+		h.send(in.Return, out)
+	}
+	if done {
+		h.finish(keys)
+		return
+	}
+	if p := h.pending; p != nil {
+		h.pending = nil
+		h.compute(*p)
+	}
+}
+
+func (h *handshake) send(route routing.Route, payload []byte) {
+	m := h.shard.NewMessage()
+	m.Onward, m.Return = route, routing.RouteOf(h.address)
+	m.SetPayloadBytes(payload)
+	h.shard.Deliver(m)
+	h.shard.Free(m)
+}
+
+// finish turns the handshake into a channel.
+func (h *handshake) finish(keys channel.Keys) {
+	h.end()
+	c := newChannel(h, keys)
+	keys.Wipe()
+	if h.pending != nil { // data that came with message 3
+		m := h.shard.NewMessage()
+		m.Return = h.pending.Return
+		m.SetPayloadBytes(h.pending.Payload)
+		(*decryptor)(c).HandleMessage(h.shard, m)
+		h.shard.Free(m)
+	}
+	if h.done != nil {
+		h.done(c, nil)
+	}
+}
+
+// fail ends the handshake without a channel.
+func (h *handshake) fail(err error) {
+	if h.ended {
+		return
+	}
+	h.end()
+	h.shard.Stop(h.address)
+	if h.machine != nil && !h.busy {
+		h.machine.Wipe()
+	}
+	if h.done != nil {
+		h.done(nil, err)
+	}
+}
+
+func (h *handshake) end() {
+	h.ended = true
+	h.timer.Stop()
+	h.cs.open.Add(-1)
+}
+
+// pingInterval is how often the peer of a channel that watches it pings (docs/protocol/03 §2.3).

@@ -1,0 +1,187 @@
+// Package secure runs secure channels between two layers of routing (docs/protocol/01 §7): a channel is a pair of workers on
+// each node, an encryptor and a decryptor, so a channel's route may itself lead through channels, to any depth.
+//
+// A channel lives on the shard of its route's first hop. Public-key work of a handshake is done on other goroutines; data
+// messages are sealed and opened in place on the shard.
+package secure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/routing"
+)
+
+var (
+	// ErrTimeout reports a handshake that did not finish: the route leads nowhere, or one side refused the other, which the
+	// protocol does not tell.
+	ErrTimeout = errors.New("secure channel: no answer in time (no route, or the peer refused us)")
+	// ErrRefused reports that this side refused the peer.
+	ErrRefused = errors.New("secure channel: peer refused")
+	// ErrClosed reports a channel that has ended.
+	ErrClosed = errors.New("secure channel: closed")
+	// ErrBusy reports that too many handshakes are under way.
+	ErrBusy = errors.New("secure channel: too many handshakes under way")
+)
+
+// Options say who this side is and whom it accepts.
+type Options struct {
+	// Identities holds and checks identities.
+	Identities *identity.Manager
+	// Self is this side's identity; it must have its keys in Identities' vault.
+	Self identity.Identifier
+	// Trust decides whether the peer may have a channel; nil accepts everybody. It runs on a goroutine of its own.
+	Trust func(peer identity.Identifier) error
+	// Credential returns the credential to present, raw, or nil for none; an error fails the handshake, as in the
+	// reference (docs/protocol/02 §4.4). nil presents none.
+	Credential func(ctx context.Context) ([]byte, error)
+	// Accept is given the peer's credentials, raw and unverified: it verifies them and keeps their attributes. A bad
+	// credential does not end a channel (docs/protocol/01 §7.8). nil ignores credentials.
+	Accept func(ctx context.Context, peer identity.Identifier, credentials [][]byte)
+}
+
+// Stats counts what happened to channels, for metrics.
+type Stats struct {
+	Opened, Closed, HandshakeFailed, Refused, OpenFailed atomic.Uint64
+}
+
+// maxHandshakes bounds handshakes under way on a node, most of which a stranger may begin.
+const maxHandshakes = 1024
+
+// responderTimeout is how long a responder waits for message 3; the reference waits for ever.
+const responderTimeout = 30 * time.Second
+
+// Channels is all secure channels of one node.
+type Channels struct {
+	router *routing.Router
+	log    *slog.Logger
+	slots  chan struct{} // limits public-key work at one time
+	open   atomic.Int64  // handshakes under way
+	// Stats counts events.
+	Stats Stats
+
+	mu        sync.Mutex
+	channels  map[string]*Channel // by encryptor address
+	listeners map[string]*Listener
+	stop      chan struct{}
+	once      sync.Once
+}
+
+// New makes the channels of a node; work is how many handshakes compute at one time.
+func New(r *routing.Router, work int, log *slog.Logger) *Channels {
+	cs := &Channels{
+		router: r, log: log, slots: make(chan struct{}, max(work, 1)),
+		channels: map[string]*Channel{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
+	}
+	go cs.sweep()
+	return cs
+}
+
+// Stop ends the housekeeping; channels stay until they are closed.
+func (cs *Channels) Stop() { cs.once.Do(func() { close(cs.stop) }) }
+
+// List returns the open channels.
+func (cs *Channels) List() []*Channel {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	list := make([]*Channel, 0, len(cs.channels))
+	for _, c := range cs.channels {
+		list = append(list, c)
+	}
+	return list
+}
+
+// Find returns the open channel with an encryptor address, or nil.
+func (cs *Channels) Find(encryptor string) *Channel {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.channels[encryptor]
+}
+
+// Listener accepts secure channels at a named address.
+type Listener struct {
+	// Name is the listener's address.
+	Name string
+	// Flow is the spawner flow: its consumers can be reached through every channel accepted here.
+	Flow *routing.Flow
+
+	cs   *Channels
+	opts Options
+}
+
+// Options returns what the listener was made with.
+func (l *Listener) Options() Options { return l.opts }
+
+// Listen starts a listener at name. It can be reached by producers of flows, and from its own channels when own is true, so
+// that channels may run inside channels.
+func (cs *Channels) Listen(ctx context.Context, name string, o Options, own bool, flows ...*routing.Flow) (*Listener, error) {
+	l := &Listener{Name: name, Flow: routing.NewFlow(), cs: cs, opts: o}
+	if own {
+		flows = append(flows[:len(flows):len(flows)], l.Flow)
+	}
+	if err := cs.router.StartNamed(ctx, name, func(*routing.Shard) routing.Worker { return l }, flows...); err != nil {
+		return nil, err
+	}
+	cs.router.RegisterFlow(l.Flow)
+	cs.mu.Lock()
+	cs.listeners[name] = l
+	cs.mu.Unlock()
+	return l, nil
+}
+
+// Close stops the listener; its channels stay.
+func (l *Listener) Close(ctx context.Context) error {
+	l.cs.mu.Lock()
+	delete(l.cs.listeners, l.Name)
+	l.cs.mu.Unlock()
+	l.cs.router.ForgetFlow(l.Flow)
+	return l.cs.router.StopNamed(ctx, l.Name)
+}
+
+// Listeners returns the listeners.
+func (cs *Channels) Listeners() []*Listener {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	list := make([]*Listener, 0, len(cs.listeners))
+	for _, l := range cs.listeners {
+		list = append(list, l)
+	}
+	return list
+}
+
+// FindListener returns the listener with a name, or nil.
+func (cs *Channels) FindListener(name string) *Listener {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.listeners[name]
+}
+
+// HandleMessage begins a handshake with whoever sent m.
+func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
+	cs := l.cs
+	if len(m.Payload()) < 32 {
+		s.Drops.Malformed.Add(1)
+		return
+	}
+	if cs.open.Add(1) > maxHandshakes {
+		cs.open.Add(-1)
+		cs.Stats.Refused.Add(1)
+		return
+	}
+	newResponder(s, l, m)
+}
+
+func describe(id identity.Identifier) slog.Attr { return slog.String("peer", id.String()) }
+
+func wrapTimeout(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w", ErrTimeout)
+	}
+	return err
+}

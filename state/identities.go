@@ -1,0 +1,202 @@
+package state
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// DefaultName is the name of the first identity and of the first vault when the user gives none.
+const DefaultName = "default"
+
+// NamedIdentity is an identity that the user owns: its secret key is in a vault.
+type NamedIdentity struct {
+	Name string `json:"name"`
+	// Identifier in its text form, "I" and 64 hex digits.
+	Identifier string `json:"identifier"`
+	// Vault is the name of the vault with the keys.
+	Vault string `json:"vault"`
+	// IsDefault marks the identity used when none is named.
+	IsDefault bool `json:"is_default"`
+}
+
+type identitiesFile struct {
+	Version    int             `json:"version"`
+	Identities []NamedIdentity `json:"identities"`
+}
+
+func (f *identitiesFile) find(name string) int {
+	return slices.IndexFunc(f.Identities, func(n NamedIdentity) bool { return n.Name == name })
+}
+
+func (d *Dir) readIdentities() (f identitiesFile, err error) {
+	err = d.readJSON(d.file("identities.json"), &f)
+	return f, err
+}
+
+// changeIdentities runs change on the list and stores the result.
+func (d *Dir) changeIdentities(ctx context.Context, change func(*identitiesFile) error) error {
+	return d.locked(ctx, func() error {
+		f, err := d.readIdentities()
+		if err != nil {
+			return err
+		}
+		if err := change(&f); err != nil {
+			return err
+		}
+		return d.writeIdentities(&f)
+	})
+}
+
+func (d *Dir) writeIdentities(f *identitiesFile) error {
+	f.Version = fileVersion
+	slices.SortFunc(f.Identities, func(a, b NamedIdentity) int { return strings.Compare(a.Name, b.Name) })
+	return d.writeJSON(d.file("identities.json"), f)
+}
+
+// CreateNamed gives an identity a name. Its change history must be stored and its keys be in the vault already. An empty name means
+// "default" for the first identity and a random one later; an empty vault means the default vault. Names and identifiers are unique
+// (ErrExists).
+func (d *Dir) CreateNamed(ctx context.Context, name, identifier, vault string) (NamedIdentity, error) {
+	if name != "" {
+		if err := CheckName("identity", name); err != nil {
+			return NamedIdentity{}, err
+		}
+	}
+	if _, err := d.ChangeHistory(identifier); err != nil {
+		return NamedIdentity{}, err
+	}
+	var n NamedIdentity
+	err := d.changeIdentities(ctx, func(f *identitiesFile) error {
+		v, err := d.Vault(vault)
+		if err != nil {
+			return err
+		}
+		n = NamedIdentity{Name: name, Identifier: identifier, Vault: v.Name, IsDefault: len(f.Identities) == 0}
+		switch {
+		case name == "" && len(f.Identities) == 0:
+			n.Name = DefaultName
+		case name == "":
+			for n.Name = RandomName(); f.find(n.Name) >= 0; n.Name = RandomName() {
+			}
+		case f.find(name) >= 0:
+			return exists("identity", name)
+		}
+		for _, other := range f.Identities {
+			if other.Identifier == identifier {
+				return fmt.Errorf("%w under the name %q", exists("identity", identifier), other.Name)
+			}
+		}
+		f.Identities = append(f.Identities, n)
+		return nil
+	})
+	return n, err
+}
+
+// NamedIdentity returns an identity by name; the empty name means the default. The error is a NotFoundError if there is none.
+func (d *Dir) NamedIdentity(name string) (NamedIdentity, error) {
+	f, err := d.readIdentities()
+	if err != nil {
+		return NamedIdentity{}, err
+	}
+	for _, n := range f.Identities {
+		if n.Name == name || name == "" && n.IsDefault {
+			return n, nil
+		}
+	}
+	return NamedIdentity{}, &NotFoundError{Kind: "identity", Name: name}
+}
+
+// Identities returns all named identities, sorted by name.
+func (d *Dir) Identities() ([]NamedIdentity, error) {
+	f, err := d.readIdentities()
+	return f.Identities, err
+}
+
+// SetDefaultIdentity makes an identity the default.
+func (d *Dir) SetDefaultIdentity(ctx context.Context, name string) error {
+	return d.changeIdentities(ctx, func(f *identitiesFile) error {
+		if f.find(name) < 0 {
+			return &NotFoundError{Kind: "identity", Name: name}
+		}
+		for i := range f.Identities {
+			f.Identities[i].IsDefault = f.Identities[i].Name == name
+		}
+		return nil
+	})
+}
+
+// RenameIdentity gives an identity another name; nodes that use it keep it.
+func (d *Dir) RenameIdentity(ctx context.Context, from, to string) error {
+	if err := CheckName("identity", to); err != nil {
+		return err
+	}
+	return d.changeIdentities(ctx, func(f *identitiesFile) error {
+		i := f.find(from)
+		if i < 0 {
+			return &NotFoundError{Kind: "identity", Name: from}
+		}
+		if from == to {
+			return nil
+		}
+		if f.find(to) >= 0 {
+			return exists("identity", to)
+		}
+		f.Identities[i].Name = to
+		nodes, err := d.Nodes()
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if n.IdentityName == from && n.Identifier == f.Identities[i].Identifier {
+				n.IdentityName = to
+				if err := d.writeNode(n); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// DeleteIdentity forgets the name and the purpose keys of an identity. It refuses while a node has the identity (InUseError). The
+// public change history stays, as peers and projects may refer to it. The caller deletes the secret keys from the vault.
+func (d *Dir) DeleteIdentity(ctx context.Context, name string) error {
+	return d.changeIdentities(ctx, func(f *identitiesFile) error {
+		i := f.find(name)
+		if i < 0 {
+			return &NotFoundError{Kind: "identity", Name: name}
+		}
+		nodes, err := d.Nodes()
+		if err != nil {
+			return err
+		}
+		var users []string
+		for _, n := range nodes {
+			if n.Identifier == f.Identities[i].Identifier {
+				users = append(users, fmt.Sprintf("node %q", n.Name))
+			}
+		}
+		if len(users) > 0 {
+			return &InUseError{Kind: "identity", Name: name, By: users}
+		}
+		if err := d.deletePurposeKeys(f.Identities[i].Identifier); err != nil {
+			return err
+		}
+		f.Identities = slices.Delete(f.Identities, i, i+1)
+		if len(f.Identities) == 1 {
+			f.Identities[0].IsDefault = true
+		}
+		return nil
+	})
+}
+
+// RandomName returns a name for something that the user did not name: eight hex digits.
+func RandomName() string {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,288 @@
+package state
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+)
+
+// Node is the record of a node.
+type Node struct {
+	Name string `json:"name"`
+	// IdentityName and Identifier (as text) say who the node is.
+	IdentityName string `json:"identity_name"`
+	Identifier   string `json:"identifier"`
+	// IsDefault marks the node used when none is named. It is stored once for all nodes; see SetDefaultNode.
+	IsDefault   bool `json:"-"`
+	IsAuthority bool `json:"is_authority"`
+	// TCPListener is the address that the TCP listener got, host:port.
+	TCPListener string `json:"tcp_listener_address,omitempty"`
+	// AdminSocket is the path of the Unix socket for commands; see SocketPath.
+	AdminSocket string `json:"admin_socket,omitempty"`
+	// StatusEndpoint is the address of the HTTP status endpoint, host:port, if there is one.
+	StatusEndpoint string `json:"status_endpoint,omitempty"`
+	// CreatedAt is when the node was created first.
+	CreatedAt time.Time `json:"created_at"`
+	// Process is what runs or ran the node.
+	Process Process `json:"process"`
+	// Options are what the node was created with, to start it again.
+	Options NodeOptions `json:"options"`
+}
+
+// NodeOptions are the options of `node create` and `authority create` (docs/protocol/03 §7.2) that outlive the command. Empty means
+// that the option was not given.
+type NodeOptions struct {
+	TCPListenerAddress string   `json:"tcp_listener_address,omitempty"`
+	UDP                bool     `json:"udp,omitempty"`
+	UDPListenerAddress string   `json:"udp_listener_address,omitempty"`
+	StatusEndpoint     string   `json:"status_endpoint,omitempty"`
+	NoStatusEndpoint   bool     `json:"no_status_endpoint,omitempty"`
+	Identity           string   `json:"identity,omitempty"`
+	Project            string   `json:"project,omitempty"`
+	AuthorityIdentity  string   `json:"authority_identity,omitempty"` // change history, hex
+	AuthorityRoute     string   `json:"authority_route,omitempty"`
+	CredentialScope    string   `json:"credential_scope,omitempty"`
+	Verbosity          int      `json:"verbosity,omitempty"`
+	ExitOnEOF          bool     `json:"exit_on_eof,omitempty"`
+	Foreground         bool     `json:"foreground,omitempty"`
+	Services           string   `json:"services,omitempty"` // JSON
+	LogArgs            []string `json:"log_args,omitempty"` // logging flags of the command line, in order
+	// Authority is set for an authority.
+	Authority *AuthorityOptions `json:"authority,omitempty"`
+	// Extra carries options that this package does not know, by flag name without dashes.
+	Extra map[string][]string `json:"extra,omitempty"`
+}
+
+// AuthorityOptions are the options of `authority create` (docs/protocol/02 §5.6).
+type AuthorityOptions struct {
+	ProjectIdentifier      string          `json:"project_identifier"`
+	TrustedIdentities      json.RawMessage `json:"trusted_identities"` // object: identifier -> attributes
+	NoDirectAuthentication bool            `json:"no_direct_authentication,omitempty"`
+	NoTokenEnrollment      bool            `json:"no_token_enrollment,omitempty"`
+	AccountAuthority       string          `json:"account_authority,omitempty"` // change history, hex
+	EnforceAdminChecks     bool            `json:"enforce_admin_checks,omitempty"`
+	DisableTrustContextID  bool            `json:"disable_trust_context_id,omitempty"`
+	ProjectAccessRoute     string          `json:"project_access_route,omitempty"`
+	TenantBaseURL          string          `json:"tenant_base_url,omitempty"`
+	Certificate            string          `json:"certificate,omitempty"`
+	Attributes             []string        `json:"attributes,omitempty"`
+}
+
+// Status says whether the node's process runs.
+func (n Node) Status() Status { return n.Process.Status() }
+
+type nodeFile struct {
+	Version int `json:"version"`
+	Node
+}
+
+type nodesFile struct {
+	Version int    `json:"version"`
+	Default string `json:"default"`
+}
+
+// readNode reads one record, without IsDefault.
+func (d *Dir) readNode(name string) (Node, error) {
+	if CheckName("node", name) != nil {
+		return Node{}, &NotFoundError{Kind: "node", Name: name}
+	}
+	var f nodeFile
+	err := d.readJSON(d.file("nodes", name, "node.json"), &f)
+	if err == nil && f.Version == 0 {
+		err = &NotFoundError{Kind: "node", Name: name}
+	}
+	f.Node.Name = name
+	return f.Node, err
+}
+
+func (d *Dir) writeNode(n Node) error {
+	return d.writeJSON(d.file("nodes", n.Name, "node.json"), nodeFile{Version: fileVersion, Node: n})
+}
+
+func (d *Dir) defaultNode() (string, error) {
+	var f nodesFile
+	err := d.readJSON(d.file("nodes.json"), &f)
+	return f.Default, err
+}
+
+func (d *Dir) writeDefaultNode(name string) error {
+	return d.writeJSON(d.file("nodes.json"), nodesFile{Version: fileVersion, Default: name})
+}
+
+// nodeNames returns the names of the directories that hold a record, sorted.
+func (d *Dir) nodeNames() ([]string, error) {
+	names, err := entries(d.file("nodes"))
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, err := os.Lstat(d.file("nodes", name, "node.json"))
+		return err != nil || CheckName("node", name) != nil
+	}), err
+}
+
+// CreateNode stores the record of a node that is about to run, and creates its directory. A stopped node of this name is replaced:
+// its CreatedAt and resources stay. A node that runs in another process is an error (ErrInUse).
+func (d *Dir) CreateNode(ctx context.Context, n Node) (Node, error) {
+	if err := CheckName("node", n.Name); err != nil {
+		return Node{}, err
+	}
+	err := d.locked(ctx, func() error {
+		if n.CreatedAt.IsZero() {
+			n.CreatedAt = time.Now().UTC()
+		}
+		old, err := d.readNode(n.Name)
+		switch {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return err
+		case old.Status() == Running && old.Process != n.Process:
+			return fmt.Errorf("%w: node %q is already running, as process %d", ErrInUse, n.Name, old.Process.PID)
+		default:
+			n.CreatedAt = old.CreatedAt
+		}
+		def, err := d.defaultNode()
+		if err != nil {
+			return err
+		}
+		if err := d.writeNode(n); err != nil {
+			return err
+		}
+		if n.IsDefault = def == n.Name; n.IsDefault {
+			return nil
+		}
+		// Only a node that is alone becomes the default by itself; the name of a default that was deleted may be left by a crash.
+		if names, err := d.nodeNames(); err != nil || len(names) > 1 {
+			return err
+		}
+		n.IsDefault = true
+		return d.writeDefaultNode(n.Name)
+	})
+	return n, err
+}
+
+// UpdateNode changes a record, under the lock. change must not change the name.
+func (d *Dir) UpdateNode(ctx context.Context, name string, change func(*Node) error) error {
+	return d.locked(ctx, func() error {
+		n, err := d.readNode(name)
+		if err != nil {
+			return err
+		}
+		if err := change(&n); err != nil {
+			return err
+		}
+		n.Name = name
+		return d.writeNode(n)
+	})
+}
+
+// NodeStopped records that a node has ended, unless another process runs it by now.
+func (d *Dir) NodeStopped(ctx context.Context, name string, p Process) error {
+	return d.UpdateNode(ctx, name, func(n *Node) error {
+		if n.Process == p {
+			n.Process = Process{}
+		}
+		return nil
+	})
+}
+
+// Node returns a node by name; the empty name means the default. The error is a NotFoundError if there is none.
+func (d *Dir) Node(name string) (Node, error) {
+	def, err := d.defaultNode()
+	if err != nil {
+		return Node{}, err
+	}
+	if name == "" {
+		if name = def; def == "" {
+			return Node{}, &NotFoundError{Kind: "node"}
+		}
+	}
+	n, err := d.readNode(name)
+	n.IsDefault = name == def
+	return n, err
+}
+
+// Nodes returns all nodes, sorted by name. With an error it returns those that could be read.
+func (d *Dir) Nodes() ([]Node, error) {
+	def, err := d.defaultNode()
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.nodeNames()
+	if err != nil {
+		return nil, err
+	}
+	var nodes []Node
+	var errs []error
+	for _, name := range names {
+		n, err := d.readNode(name)
+		n.IsDefault = name == def
+		switch {
+		case err == nil:
+			nodes = append(nodes, n)
+		case !errors.Is(err, ErrNotFound): // deleted meanwhile
+			errs = append(errs, err)
+		}
+	}
+	return nodes, errors.Join(errs...)
+}
+
+// SetDefaultNode makes a node the default.
+func (d *Dir) SetDefaultNode(ctx context.Context, name string) error {
+	return d.locked(ctx, func() error {
+		if _, err := d.readNode(name); err != nil {
+			return err
+		}
+		return d.writeDefaultNode(name)
+	})
+}
+
+// DeleteNode deletes a node with its resources and logs. It refuses while the node runs (ErrInUse). A broken record does not keep
+// it from being deleted.
+func (d *Dir) DeleteNode(ctx context.Context, name string) error {
+	return d.locked(ctx, func() error {
+		n, err := d.readNode(name)
+		if err != nil && !errors.Is(err, ErrBroken) {
+			return err
+		}
+		if err == nil && n.Status() == Running {
+			return fmt.Errorf("%w: node %q is running, as process %d; stop it first", ErrInUse, name, n.Process.PID)
+		}
+		if s, err := d.SocketPath(name); err == nil {
+			if err := os.Remove(s); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		// The record goes first: without it the directory is no node any more, even after a crash.
+		if err := removeFile(d.file("nodes", name, "node.json")); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(d.file("nodes", name)); err != nil {
+			return err
+		}
+		def, err := d.defaultNode()
+		if err != nil || def != name {
+			return err
+		}
+		names, err := d.nodeNames()
+		if err != nil {
+			return err
+		}
+		next := ""
+		if len(names) == 1 {
+			next = names[0]
+		}
+		return d.writeDefaultNode(next)
+	})
+}
+
+// NodeDir returns the directory for a node's logs and other files, and creates it.
+func (d *Dir) NodeDir(name string) (string, error) {
+	if err := CheckName("node", name); err != nil {
+		return "", err
+	}
+	path := d.file("nodes", name)
+	return path, mkdir(path)
+}

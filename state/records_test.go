@@ -1,0 +1,501 @@
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/project"
+)
+
+func TestIdentities(t *testing.T) {
+	d := open(t)
+	ctx := t.Context()
+	_, err := d.NamedIdentity("")
+	wantError(t, err, ErrNotFound, "there is no default identity")
+	_, err = d.CreateNamed(ctx, "a", own(t, 1).Identifier().String(), "")
+	wantError(t, err, ErrNotFound, `there is no change history "I84502ce0`)
+	_, err = d.CreateNamed(ctx, "a", "../../x", "")
+	wantError(t, err, ErrNotFound, "there is no change history")
+	must(t, d.Store().PutIdentity(ctx, own(t, 1)))
+	_, err = d.CreateNamed(ctx, "a", own(t, 1).Identifier().String(), "")
+	wantError(t, err, ErrNotFound, "there is no default vault")
+	_, err = d.CreateNamed(ctx, "a b", own(t, 1).Identifier().String(), "")
+	wantError(t, err, ErrName)
+
+	first := withIdentity(t, d, "", 1)
+	if want := (NamedIdentity{Name: "default", Identifier: own(t, 1).Identifier().String(), Vault: "default", IsDefault: true}); first != want {
+		t.Errorf("first identity %+v", first)
+	}
+	second := withIdentity(t, d, "", 2)
+	if len(second.Name) != 8 || second.IsDefault {
+		t.Errorf("second identity %+v", second)
+	}
+	b := withIdentity(t, d, "b", 3)
+	must(t, d.Store().PutIdentity(ctx, own(t, 4)))
+	_, err = d.CreateNamed(ctx, "b", own(t, 4).Identifier().String(), "")
+	wantError(t, err, ErrExists, `identity "b" already exists`)
+	_, err = d.CreateNamed(ctx, "c", own(t, 3).Identifier().String(), "")
+	wantError(t, err, ErrExists, `already exists under the name "b"`)
+	_, err = d.CreateNamed(ctx, "c", own(t, 4).Identifier().String(), "nowhere")
+	wantError(t, err, ErrNotFound, `there is no vault "nowhere"`)
+
+	must(t, d.SetDefaultIdentity(ctx, "b"))
+	if got, err := d.NamedIdentity(""); err != nil || got.Name != "b" || got.Identifier != b.Identifier {
+		t.Errorf("default %+v, %v", got, err)
+	}
+	wantError(t, d.SetDefaultIdentity(ctx, "x"), ErrNotFound, `there is no identity "x"`)
+	withIdentity(t, d, "A", 5)
+	list, err := d.Identities()
+	must(t, err)
+	var names []string
+	for i, n := range list {
+		names = append(names, n.Name)
+		if i > 0 && list[i-1].Name >= n.Name {
+			t.Errorf("not sorted: %v", names)
+		}
+		if n.IsDefault != (n.Name == "b") {
+			t.Errorf("default mark of %s is %v", n.Name, n.IsDefault)
+		}
+	}
+	if len(list) != 4 {
+		t.Errorf("list %v", names)
+	}
+
+	_, err = d.CreateNode(ctx, Node{Name: "n1", IdentityName: "b", Identifier: b.Identifier})
+	must(t, err)
+	wantError(t, d.RenameIdentity(ctx, "b", "A"), ErrExists)
+	wantError(t, d.RenameIdentity(ctx, "x", "y"), ErrNotFound)
+	wantError(t, d.RenameIdentity(ctx, "b", "y z"), ErrName)
+	must(t, d.RenameIdentity(ctx, "b", "b"))
+	must(t, d.RenameIdentity(ctx, "b", "authority-p"))
+	if n, err := d.Node("n1"); err != nil || n.IdentityName != "authority-p" {
+		t.Errorf("node %+v, %v", n, err)
+	}
+	wantError(t, d.DeleteIdentity(ctx, "authority-p"), ErrInUse, `identity "authority-p" is in use by node "n1"`)
+	must(t, d.DeleteNode(ctx, "n1"))
+	must(t, d.DeleteIdentity(ctx, "authority-p"))
+	wantError(t, d.DeleteIdentity(ctx, "authority-p"), ErrNotFound)
+	// Several are left: none is chosen. One is left: that one.
+	_, err = d.NamedIdentity("")
+	wantError(t, err, ErrNotFound, "no default identity")
+	must(t, d.DeleteIdentity(ctx, "A"))
+	must(t, d.DeleteIdentity(ctx, "default"))
+	if got, err := d.NamedIdentity(""); err != nil || got.Name != second.Name {
+		t.Errorf("default %+v, %v", got, err)
+	}
+	if _, err := d.ChangeHistory(b.Identifier); err != nil {
+		t.Errorf("the history is gone: %v", err)
+	}
+}
+
+func TestVaults(t *testing.T) {
+	d := open(t)
+	ctx := t.Context()
+	_, err := d.EnsureVault(ctx, "x")
+	wantError(t, err, ErrNotFound, `there is no vault "x"`)
+	v, err := d.EnsureVault(ctx, "")
+	must(t, err)
+	if want := (Vault{Name: "default", Path: d.file("vaults", "default"), IsDefault: true}); v != want {
+		t.Errorf("%+v", v)
+	}
+	if again, err := d.EnsureVault(ctx, "default"); err != nil || again != v {
+		t.Errorf("%+v, %v", again, err)
+	}
+	key := filepath.Join(v.Path, "sub", "key")
+	must(t, os.MkdirAll(filepath.Dir(key), 0o700))
+	must(t, os.WriteFile(key, []byte("secret"), 0o600))
+	withIdentity(t, d, "", 1)
+
+	_, err = d.CreateVault(ctx, "default", "", false)
+	wantError(t, err, ErrExists, `vault "default" already exists`)
+	_, err = d.CreateVault(ctx, "x y", "", false)
+	wantError(t, err, ErrName)
+	_, err = d.CreateVault(ctx, "x", v.Path, false)
+	wantError(t, err, ErrInUse, `vault "default" already lies in`)
+	shared := t.TempDir()
+	must(t, os.Chmod(shared, 0o750))
+	_, err = d.CreateVault(ctx, "x", shared, false)
+	wantError(t, err, ErrUnsafe, `vault "x"`, "can be used by others")
+	if list, err := d.Vaults(); err != nil || len(list) != 1 {
+		t.Errorf("%v, %v", list, err)
+	}
+	kms, err := d.CreateVault(ctx, "", "", true)
+	must(t, err)
+	if !kms.KMS || kms.IsDefault || len(kms.Name) != 8 {
+		t.Errorf("%+v", kms)
+	}
+	must(t, d.SetDefaultVault(ctx, kms.Name))
+	wantError(t, d.SetDefaultVault(ctx, "x"), ErrNotFound)
+	if got, err := d.Vault(""); err != nil || got.Name != kms.Name {
+		t.Errorf("%+v, %v", got, err)
+	}
+
+	_, err = d.DeleteVault(ctx, "default")
+	wantError(t, err, ErrInUse, `vault "default" is in use by identity "default"`)
+	// Rename: identities follow, and the keys, too.
+	wantError(t, d.RenameVault(ctx, "default", kms.Name), ErrExists)
+	wantError(t, d.RenameVault(ctx, "x", "y"), ErrNotFound)
+	wantError(t, d.RenameVault(ctx, "default", "a/b"), ErrName)
+	must(t, d.RenameVault(ctx, "default", "default"))
+	must(t, d.RenameVault(ctx, "default", "main"))
+	checkKey := func(name, dir string) {
+		t.Helper()
+		v, err := d.Vault(name)
+		must(t, err)
+		if v.Path != dir {
+			t.Errorf("vault in %s, want %s", v.Path, dir)
+		}
+		if data, err := os.ReadFile(filepath.Join(dir, "sub", "key")); err != nil || string(data) != "secret" {
+			t.Errorf("%q, %v", data, err)
+		}
+	}
+	checkKey("main", d.file("vaults", "main"))
+	if id, err := d.NamedIdentity("default"); err != nil || id.Vault != "main" {
+		t.Errorf("%+v, %v", id, err)
+	}
+	if list, err := d.Vaults(); err != nil || len(list) != 2 {
+		t.Errorf("%v, %v", list, err)
+	}
+	// Relocate.
+	to := filepath.Join(t.TempDir(), "a", "keys")
+	wantError(t, d.MoveVault(ctx, "main", t.TempDir()), fs.ErrExist, "cannot move to")
+	wantError(t, d.MoveVault(ctx, "main", kms.Path), ErrInUse)
+	me, err := CurrentProcess()
+	must(t, err)
+	_, err = d.CreateNode(ctx, Node{Name: "n1", Identifier: own(t, 1).Identifier().String(), Process: me})
+	must(t, err)
+	wantError(t, d.MoveVault(ctx, "main", to), ErrInUse, `vault "main" is in use by running node "n1"`)
+	must(t, d.NodeStopped(ctx, "n1", me))
+	must(t, d.DeleteNode(ctx, "n1"))
+	must(t, d.MoveVault(ctx, "main", to))
+	checkKey("main", to)
+	if _, err := os.Stat(d.file("vaults", "main")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("old place: %v", err)
+	}
+	must(t, d.RenameVault(ctx, "main", "other"))
+	checkKey("other", to)
+
+	must(t, d.DeleteIdentity(ctx, "default"))
+	left, err := d.DeleteVault(ctx, "other")
+	if err != nil || left != to {
+		t.Errorf("left %q, %v", left, err)
+	}
+	if left, err = d.DeleteVault(ctx, kms.Name); err != nil || left != "" {
+		t.Errorf("left %q, %v", left, err)
+	}
+	if list, err := os.ReadDir(d.file("vaults")); err != nil || len(list) != 0 {
+		t.Errorf("keys stay: %v, %v", list, err)
+	}
+	_, err = d.DeleteVault(ctx, "other")
+	wantError(t, err, ErrNotFound)
+}
+
+// fullOptions has a value in every field, so that a field which does not survive storage fails the test.
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString("text of " + v.Type().String())
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(int64(3 * time.Second))
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i))
+		}
+	case reflect.Map:
+		v.Set(reflect.ValueOf(map[string][]string{"flag": {"value"}}))
+	case reflect.Slice:
+		if v.Type() == reflect.TypeFor[json.RawMessage]() {
+			v.SetBytes([]byte(`{}`))
+			return
+		}
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		fill(v.Index(0))
+		fill(v.Index(1))
+	default:
+		panic("fill: " + v.Type().String())
+	}
+}
+
+func TestNodes(t *testing.T) {
+	d := open(t)
+	ctx := t.Context()
+	_, err := d.Node("")
+	wantError(t, err, ErrNotFound, "there is no default node")
+	_, err = d.Node("../x")
+	wantError(t, err, ErrNotFound, `there is no node "../x"`)
+	_, err = d.CreateNode(ctx, Node{Name: "a.b"})
+	wantError(t, err, ErrName)
+
+	me, err := CurrentProcess()
+	must(t, err)
+	want := Node{Name: "n1", IdentityName: "i", Identifier: own(t, 1).Identifier().String(), IsAuthority: true, TCPListener: "127.0.0.1:4000", AdminSocket: "/s", StatusEndpoint: "127.0.0.1:1",
+		CreatedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Process: me}
+	fill(reflect.ValueOf(&want.Options).Elem())
+	_, err = d.CreateNode(ctx, want)
+	must(t, err)
+	want.IsDefault = true
+	for _, name := range []string{"n1", ""} {
+		got, err := d.Node(name)
+		if err != nil || !sameJSON(got.Options, want.Options) {
+			t.Errorf("options %+v, %v", got.Options, err)
+		}
+		got.Options, want.Options = NodeOptions{}, NodeOptions{}
+		if !reflect.DeepEqual(got, want) || got.Status() != Running {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		fill(reflect.ValueOf(&want.Options).Elem())
+	}
+	// The same process may write its record again, another one may not take the name.
+	_, err = d.CreateNode(ctx, want)
+	must(t, err)
+	_, err = d.CreateNode(ctx, Node{Name: "n1"})
+	wantError(t, err, ErrInUse, `node "n1" is already running, as process `+fmt.Sprint(me.PID))
+	wantError(t, d.DeleteNode(ctx, "n1"), ErrInUse, `node "n1" is running`, "stop it first")
+	must(t, d.NodeStopped(ctx, "n1", Process{PID: 1}))
+	if n, err := d.Node("n1"); err != nil || n.Status() != Running {
+		t.Errorf("stopped by another process: %+v, %v", n.Process, err)
+	}
+	must(t, d.NodeStopped(ctx, "n1", me))
+	if n, err := d.Node("n1"); err != nil || n.Status() != Stopped {
+		t.Errorf("%+v, %v", n.Process, err)
+	}
+	// A recycled process number is not the node.
+	must(t, d.UpdateNode(ctx, "n1", func(n *Node) error {
+		n.Process, n.Name = Process{PID: me.PID, StartTime: 1, Boot: me.Boot}, "other"
+		return nil
+	}))
+	must(t, d.SaveResources(ctx, "n1", Resources{Relays: []Relay{{Name: "r"}}}))
+	again, err := d.CreateNode(ctx, Node{Name: "n1"})
+	if err != nil || !again.CreatedAt.Equal(want.CreatedAt) || !again.IsDefault {
+		t.Errorf("created again %+v, %v", again, err)
+	}
+	if r, err := d.Resources("n1"); err != nil || len(r.Relays) != 1 {
+		t.Errorf("resources of the node created again: %+v, %v", r, err)
+	}
+
+	for _, name := range []string{"n3", "n2"} {
+		n, err := d.CreateNode(ctx, Node{Name: name})
+		if err != nil || n.IsDefault || n.CreatedAt.IsZero() {
+			t.Errorf("%+v, %v", n, err)
+		}
+	}
+	must(t, d.SetDefaultNode(ctx, "n3"))
+	wantError(t, d.SetDefaultNode(ctx, "x"), ErrNotFound)
+	wantError(t, d.UpdateNode(ctx, "x", nil), ErrNotFound)
+	must(t, os.MkdirAll(d.file("nodes", "only-logs"), 0o700))
+	must(t, os.MkdirAll(d.file("nodes", "broken"), 0o700))
+	must(t, os.WriteFile(d.file("nodes", "broken", "node.json"), []byte("x"), 0o600))
+	list, err := d.Nodes()
+	wantError(t, err, ErrBroken, d.file("nodes", "broken", "node.json"))
+	var got []string
+	for _, n := range list {
+		got = append(got, fmt.Sprint(n.Name, n.IsDefault))
+	}
+	if s := strings.Join(got, " "); s != "n1false n2false n3true" {
+		t.Error(s)
+	}
+	must(t, d.DeleteNode(ctx, "broken"))
+	dir, err := d.NodeDir("n3")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "log"), nil, 0o600))
+	must(t, d.DeleteNode(ctx, "n3"))
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("directory: %v", err)
+	}
+	_, err = d.Node("")
+	wantError(t, err, ErrNotFound, "no default node")
+	must(t, d.SetDefaultNode(ctx, "n2"))
+	must(t, d.DeleteNode(ctx, "n2"))
+	if n, err := d.Node(""); err != nil || n.Name != "n1" {
+		t.Errorf("%+v, %v", n, err)
+	}
+	must(t, d.DeleteNode(ctx, "n1"))
+	wantError(t, d.DeleteNode(ctx, "n1"), ErrNotFound)
+	// A default that a crash left behind does not count.
+	must(t, d.writeDefaultNode("gone"))
+	if n, err := d.CreateNode(ctx, Node{Name: "n4"}); err != nil || !n.IsDefault {
+		t.Errorf("%+v, %v", n, err)
+	}
+	_, err = d.NodeDir("a/b")
+	wantError(t, err, ErrName)
+}
+
+func sameJSON(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	var v, w any
+	return errX == nil && errY == nil && json.Unmarshal(x, &v) == nil && json.Unmarshal(y, &w) == nil && reflect.DeepEqual(v, w)
+}
+
+// A node that was killed is stopped at once, although nobody changed its record.
+func TestKilledNode(t *testing.T) {
+	d := open(t)
+	cmd := exec.Command("/bin/cat")
+	_, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	p, err := FindProcess(cmd.Process.Pid)
+	must(t, err)
+	n, err := d.CreateNode(t.Context(), Node{Name: "n1", Process: p})
+	if err != nil || n.Status() != Running {
+		t.Errorf("%s, %v", n.Status(), err)
+	}
+	must(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	if n, err := d.Node("n1"); err != nil || n.Status() != Stopped {
+		t.Errorf("%s, %v", n.Status(), err)
+	}
+}
+
+func TestResources(t *testing.T) {
+	d := open(t)
+	ctx := t.Context()
+	if r, err := d.Resources("n1"); err != nil || !reflect.DeepEqual(r, Resources{}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	_, err := d.Resources("../n1")
+	wantError(t, err, ErrName)
+	wantError(t, d.SaveResources(ctx, "n1", Resources{}), ErrNotFound, `there is no node "n1"`)
+	if _, err := os.Stat(d.file("nodes")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("saving to a node that does not exist made its directory")
+	}
+	_, err = d.CreateNode(ctx, Node{Name: "n1"})
+	must(t, err)
+	var want Resources
+	fill(reflect.ValueOf(&want).Elem())
+	wantError(t, d.SaveResources(ctx, "n1", want), nil, "policy 1 of node \"n1\": it needs either a resource or a resource type")
+	want.Policies[0].Resource, want.Policies[1].ResourceType = "", ""
+	must(t, d.SaveResources(ctx, "n1", want))
+	got, err := d.Resources("n1")
+	must(t, err)
+	want.Version = fileVersion
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if data, err := os.ReadFile(d.file("nodes", "n1", "resources.json")); err != nil || !strings.Contains(string(data), `"timeout": "3s"`) {
+		t.Errorf("%s, %v", data, err)
+	}
+	failed := errors.New("no")
+	wantError(t, d.UpdateResources(ctx, "n1", func(r *Resources) error { r.Inlets = nil; return failed }), failed)
+	wantError(t, d.UpdateResources(ctx, "n1", func(r *Resources) error { r.Policies = []Policy{{Action: "a"}}; return nil }), nil, "either a resource or a resource type")
+	if again, err := d.Resources("n1"); err != nil || !reflect.DeepEqual(again, want) {
+		t.Errorf("a failed change was stored: %+v, %v", again, err)
+	}
+}
+
+func samples(t *testing.T) (a, b *project.Project) {
+	t.Helper()
+	data, err := os.ReadFile("testdata/02-enrollment-tickets.json")
+	must(t, err)
+	var v struct {
+		Plain   string           `json:"plain_csv"`
+		Project *project.Project `json:"project_json_sample"`
+	}
+	must(t, json.Unmarshal(data, &v))
+	ticket, err := project.ParseTicket(v.Plain)
+	must(t, err)
+	return v.Project, project.ProjectFromTicket(ticket)
+}
+
+func TestProjects(t *testing.T) {
+	d := open(t)
+	ctx := t.Context()
+	a, b := samples(t)
+	_, err := d.Project("")
+	wantError(t, err, ErrNotFound, "there is no default project")
+	bad := *a
+	bad.ChangeHistory = "00"
+	wantError(t, d.PutProject(ctx, &bad), project.ErrInvalid, "project_change_history")
+	must(t, d.PutProject(ctx, a))
+	must(t, d.PutProject(ctx, b))
+	check := func(nameOrID, id string, def bool) {
+		t.Helper()
+		got, err := d.Project(nameOrID)
+		if err != nil || got.Project.ID != id || got.IsDefault != def || got.Project.AuthorityIdentifier() == "" {
+			t.Errorf("%q: %+v, %v", nameOrID, got, err)
+		}
+	}
+	check("", a.ID, true)
+	check("awesome", a.ID, true)
+	check(a.ID, a.ID, true)
+	check("my-project", "project_id", false)
+	_, err = d.Project("x")
+	wantError(t, err, ErrNotFound, `there is no project "x"`)
+	// Importing again replaces, and keeps the default.
+	renamed := *a
+	renamed.Name = "zz"
+	must(t, d.PutProject(ctx, &renamed))
+	check("", a.ID, true)
+	check("zz", a.ID, true)
+	_, err = d.Project("awesome")
+	wantError(t, err, ErrNotFound)
+	list, err := d.Projects()
+	if err != nil || len(list) != 2 || list[0].Project.Name != "my-project" || list[1].Project.Name != "zz" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	// The same name twice: the default, else the latest.
+	twin := *b
+	twin.ID = "twin"
+	must(t, d.PutProject(ctx, &twin))
+	check("my-project", "twin", false)
+	must(t, d.SetDefaultProject(ctx, "project_id"))
+	check("my-project", "project_id", true)
+	check("", "project_id", true)
+	check(a.ID, a.ID, false)
+	wantError(t, d.SetDefaultProject(ctx, "x"), ErrNotFound)
+	wantError(t, d.DeleteProject(ctx, "x"), ErrNotFound)
+	must(t, d.DeleteProject(ctx, "my-project"))
+	check("my-project", "twin", false)
+	must(t, d.DeleteProject(ctx, "zz"))
+	check("", "twin", true)
+	// A stored project that was tampered with is not used.
+	path := d.file("projects.json")
+	data, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path, []byte(strings.Replace(string(data), b.ChangeHistory[40:60], strings.Repeat("0", 20), 1)), 0o600))
+	_, err = d.Project("")
+	wantError(t, err, ErrBroken, path, "project_change_history")
+}
+
+func TestCredentials(t *testing.T) {
+	d := open(t)
+	ctx := t.Context()
+	s, i1, i2 := own(t, 1).Identifier().String(), own(t, 2).Identifier().String(), own(t, 3).Identifier().String()
+	_, err := d.Credential(s, i1, "c")
+	wantError(t, err, ErrNotFound, `there is no credential "c"`)
+	end := time.Unix(1_800_000_000, 0).UTC()
+	for i, c := range []Credential{{s, i1, "c", []byte{1}, end}, {s, i2, "c", []byte{2}, end}, {s, i1, "c2", []byte{3}, end}, {s, i1, "c", []byte{4}, end.Add(time.Hour)}} {
+		must(t, d.PutCredential(ctx, c))
+		got, err := d.Credential(c.Subject, c.Issuer, c.Scope)
+		if err != nil || !reflect.DeepEqual(got, c) {
+			t.Errorf("%d: got %+v, %v", i, got, err)
+		}
+	}
+	if list, err := d.Credentials(); err != nil || len(list) != 3 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	must(t, os.WriteFile(d.credentialPath(s, i2, "c"), []byte("x"), 0o600))
+	list, err := d.Credentials()
+	wantError(t, err, ErrBroken)
+	if len(list) != 2 {
+		t.Errorf("%+v", list)
+	}
+	must(t, d.DeleteCredential(ctx, s, i1, "c"))
+	must(t, d.DeleteCredential(ctx, s, i1, "c"))
+	_, err = d.Credential(s, i1, "c")
+	wantError(t, err, ErrNotFound)
+}
