@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"sallyport/crypto/identity"
@@ -13,6 +14,49 @@ import (
 type AuthorityOptions struct {
 	// Services are the authority's services by address.
 	Services map[string]rpc.Server
+	// Events counts what they did, for metrics.
+	Events *AuthorityEvents
+	// Close releases the authority's store when the node has stopped.
+	Close func() error
+}
+
+// AuthorityEvents counts what an authority does. It implements authority.Events.
+type AuthorityEvents struct {
+	mu     sync.Mutex
+	counts map[[2]string]uint64
+}
+
+func (e *AuthorityEvents) add(event, reason string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.counts == nil {
+		e.counts = map[[2]string]uint64{}
+	}
+	e.counts[[2]string{event, reason}]++
+}
+
+// TicketIssued implements authority.Events.
+func (e *AuthorityEvents) TicketIssued() { e.add("ticket_issued", "") }
+
+// TicketRedeemed implements authority.Events.
+func (e *AuthorityEvents) TicketRedeemed() { e.add("ticket_redeemed", "") }
+
+// TicketRefused implements authority.Events.
+func (e *AuthorityEvents) TicketRefused(reason string) { e.add("ticket_refused", reason) }
+
+// CredentialIssued implements authority.Events.
+func (e *AuthorityEvents) CredentialIssued() { e.add("credential_issued", "") }
+
+// CredentialRefused implements authority.Events.
+func (e *AuthorityEvents) CredentialRefused(reason string) { e.add("credential_refused", reason) }
+
+// each calls f for every count.
+func (e *AuthorityEvents) each(f func(event, reason string, count uint64)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for k, n := range e.counts {
+		f(k[0], k[1], n)
+	}
 }
 
 // startAuthority starts what an authority has: a secure channel listener that accepts everybody and presents nothing, and the

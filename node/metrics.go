@@ -43,6 +43,7 @@ var (
 	descPortalBad   = desc("portal_malformed_total", "Malformed portal messages.")
 	descPortalHeld  = desc("portal_clients_waiting", "Clients that wait for a path to their outlet.")
 	descPortalWin   = desc("portal_window_bytes", "Bytes of windows granted beyond their first size.")
+	descAuthority   = desc("authority_events_total", "Tickets and credentials of the authority.", "event", "reason")
 	descWorkers     = desc("relay_names", "Names registered at this node's relay service.")
 )
 
@@ -112,6 +113,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descPortalBad, p.Malformed.Load())
 	gauge(descPortalHeld, float64(p.Held.Load()))
 	gauge(descPortalWin, float64(p.WindowGranted.Load()))
+	if n.opts.Authority != nil && n.opts.Authority.Events != nil {
+		n.opts.Authority.Events.each(func(event, reason string, k uint64) { count(descAuthority, k, event, reason) })
+	}
 	if n.relaySvc != nil {
 		gauge(descWorkers, float64(len(n.relaySvc.Names())))
 	}

@@ -92,20 +92,21 @@ type Options struct {
 
 // Node is a running node.
 type Node struct {
-	opts     Options
-	log      *slog.Logger
-	group    *dataplane.Group
-	router   *routing.Router
-	tcp      *tcp.Transport
-	channels *secure.Channels
-	api      *secure.Listener
-	relaySvc *routing.Relays
-	portals  *portal.Env
-	policies *policy.Set
-	access   *access
-	creds    *credentials // nil: the node presents none
-	counters counters
-	started  time.Time
+	opts      Options
+	log       *slog.Logger
+	group     *dataplane.Group
+	router    *routing.Router
+	tcp       *tcp.Transport
+	channels  *secure.Channels
+	api       *secure.Listener
+	relaySvc  *routing.Relays
+	portals   *portal.Env
+	policies  *policy.Set
+	access    *access
+	creds     *credentials // nil: the node presents none
+	counters  counters
+	closeOnce sync.Once
+	started   time.Time
 
 	ctx    context.Context // ends with the node
 	cancel context.CancelFunc
@@ -319,6 +320,9 @@ func (n *Node) Stop() {
 	}
 	if n.group != nil {
 		n.group.Stop()
+	}
+	if n.opts.Authority != nil && n.opts.Authority.Close != nil {
+		n.closeOnce.Do(func() { _ = n.opts.Authority.Close() })
 	}
 }
 

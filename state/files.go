@@ -147,7 +147,7 @@ func keepCopy(path string, data []byte) string {
 		return ""
 	}
 	_, err = f.Write(data)
-	if errors.Join(err, f.Close()) != nil {
+	if errors.Join(err, f.Sync(), f.Close()) != nil {
 		_ = os.Remove(name)
 		return ""
 	}

@@ -199,7 +199,7 @@ func TestVaults(t *testing.T) {
 	wantError(t, err, ErrNotFound)
 }
 
-// fullOptions has a value in every field, so that a field which does not survive storage fails the test.
+// fill puts a value into every field, so that a field which does not survive storage fails the test.
 func fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:

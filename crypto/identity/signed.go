@@ -308,3 +308,16 @@ func DecodeRefresh(raw []byte) (history []byte, credentials [][]byte, err error)
 	})
 	return history, credentials, r.err
 }
+
+// CredentialIssuer returns who says to have issued a credential. It verifies nothing.
+func CredentialIssuer(raw []byte) (Identifier, error) {
+	c, err := decodeCredential(raw)
+	if err != nil {
+		return Identifier{}, err
+	}
+	a, err := decodeAttestation(c.attestation)
+	if err != nil {
+		return Identifier{}, err
+	}
+	return a.Subject, nil
+}

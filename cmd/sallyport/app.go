@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/state"
+)
+
+// app is what all commands of one run share.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	// Global flags.
+	quiet, noColor, noInput, compact bool
+	verbose                          int
+	output, jq                       string
+
+	stdoutTTY, stderrTTY bool
+	usage                string // usage line of the command that ran, for errors
+
+	dirOnce *state.Dir
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
+	return &app{stdin: stdin, stdout: stdout, stderr: stderr, stdoutTTY: isTerminal(stdout), stderrTTY: isTerminal(stderr)}
+}
+
+func (a *app) close() {}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// dir opens the state directory.
+func (a *app) dir() (*state.Dir, error) {
+	if a.dirOnce != nil {
+		return a.dirOnce, nil
+	}
+	path, err := state.DefaultPath()
+	if err != nil {
+		return nil, err
+	}
+	a.dirOnce, err = state.Open(path)
+	return a.dirOnce, err
+}
+
+// envBool reads a switch from the environment: 1, true, yes and on turn it on; anything else that is not a no is an error.
+func envBool(name string) (bool, error) {
+	v, set := os.LookupEnv(name)
+	if !set || v == "" {
+		return false, nil
+	}
+	switch strings.ToLower(v) {
+	case "1", "true", "t", "yes", "y", "on":
+		return true, nil
+	case "0", "false", "f", "no", "n", "off":
+		return false, nil
+	}
+	return false, usageError("the environment variable %s is %q; it must be true or false", name, v)
+}
+
+// prepare does what comes before parsing: --env sets the environment, and a dash beside a slash is replaced by a route read
+// from standard input, so that one command pipes into the next (docs/protocol/03 §7).
+func (a *app) prepare(args []string) ([]string, error) {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		pair, found := strings.CutPrefix(arg, "--env=")
+		switch {
+		case arg == "--":
+			out = append(out, args[i:]...)
+			i = len(args)
+			continue
+		case arg == "--env" && i+1 < len(args):
+			i++
+			pair, found = args[i], true
+		}
+		if found {
+			key, value, ok := strings.Cut(pair, "=")
+			if !ok || key == "" {
+				return nil, usageError("--env %q must be KEY=VALUE", pair)
+			}
+			if err := os.Setenv(key, value); err != nil {
+				return nil, usageError("--env %q: %v", pair, err)
+			}
+			continue
+		}
+		out = append(out, arg)
+	}
+	for _, s := range []struct {
+		name string
+		to   *bool
+	}{{"QUIET", &a.quiet}, {"NO_INPUT", &a.noInput}} {
+		v, err := envBool(s.name)
+		if err != nil {
+			return nil, err
+		}
+		*s.to = v
+	}
+	if v, set := os.LookupEnv("NO_COLOR"); set && v != "" && v != "false" && v != "0" {
+		a.noColor = true // https://no-color.org: any value
+	}
+	var in *bufio.Reader
+	for i, arg := range out {
+		at := routeDash(arg)
+		if at < 0 {
+			continue
+		}
+		if in == nil {
+			in = bufio.NewReader(a.stdin)
+		}
+		line, err := in.ReadString('\n')
+		line = strings.TrimSpace(line)
+		if line == "" {
+			if err == nil {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, usageError("%q: a route was to be read from standard input, which is empty (%v)", arg, err)
+		}
+		out[i] = arg[:at] + line + arg[at+1:]
+		out[i] = strings.ReplaceAll(out[i], "//", "/")
+	}
+	return out, nil
+}
+
+// routeDash finds the dash that stands for standard input in `-/service/x` or `/a/-`. A path such as /tmp/-x or a flag is left
+// alone: the dash must be a whole piece.
+func routeDash(arg string) int {
+	if arg == "" || strings.HasPrefix(arg, "--") || !strings.Contains(arg, "-") || !strings.Contains(arg, "/") {
+		return -1
+	}
+	at := 0
+	for _, piece := range strings.Split(arg, "/") {
+		if piece == "-" {
+			return at
+		}
+		at += len(piece) + 1
+	}
+	return -1
+}
+
+// hasPager reports whether the reference would have shown a usage error through its pager: then such errors go to standard
+// output and exit with 64, else to standard error with 2 (docs/protocol/03 §7.3). Scripts see the same here.
+func hasPager() bool {
+	pager := os.Getenv("PAGER")
+	if pager == "" {
+		pager = "less"
+	}
+	fields := strings.Fields(pager)
+	if len(fields) == 0 {
+		return false
+	}
+	_, err := exec.LookPath(fields[0])
+	return err == nil
+}
+
+// note writes a line of progress or advice for a person: on standard error, not when quiet.
+func (a *app) note(format string, args ...any) {
+	if !a.quiet {
+		fmt.Fprintf(a.stderr, format+"\n", args...)
+	}
+}
+
+// done is note with a check mark.
+func (a *app) done(format string, args ...any) {
+	a.note(a.color(green, "✔")+" "+format, args...)
+}
+
+// hint tells the next command to a person at a terminal.
+func (a *app) hint(format string, args ...any) {
+	if a.stderrTTY {
+		a.note("  "+format, args...)
+	}
+}
+
+const (
+	green = "32"
+	red   = "31"
+	bold  = "1"
+	dim   = "2"
+)
+
+// color paints text when standard error is a terminal that wants colour.
+func (a *app) color(code, text string) string {
+	if a.noColor || !a.stderrTTY {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// plural is "1 node", "2 nodes".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}

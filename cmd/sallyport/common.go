@@ -1,0 +1,337 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
+	"sallyport/node/admin"
+	"sallyport/policy"
+	"sallyport/routing/multiaddr"
+	"sallyport/state"
+)
+
+// hide hides flags from help.
+func hide(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		_ = cmd.Flags().MarkHidden(name)
+	}
+}
+
+// duration is a flag value: a number with d, h, m, s or ms; seconds without (docs/protocol/03 §7.2).
+type duration struct{ d *time.Duration }
+
+func (v duration) String() string {
+	if v.d == nil {
+		return ""
+	}
+	return v.d.String()
+}
+func (duration) Type() string { return "DURATION" }
+func (v duration) Set(text string) error {
+	d, err := parseDuration(text)
+	if err == nil {
+		*v.d = d
+	}
+	return err
+}
+
+func parseDuration(text string) (time.Duration, error) {
+	digits := strings.TrimRight(text, "dhms")
+	unit := text[len(digits):]
+	n, err := strconv.ParseUint(digits, 10, 32)
+	scale, known := map[string]time.Duration{"": time.Second, "s": time.Second, "ms": time.Millisecond, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}[unit]
+	if err != nil || !known {
+		return 0, fmt.Errorf("%q is not a duration such as 10s, 250ms, 5m, 1h or 2d", text)
+	}
+	return time.Duration(n) * scale, nil
+}
+
+func durationVar(f *pflag.FlagSet, d *time.Duration, name string, value time.Duration, usage string) {
+	*d = value
+	f.Var(duration{d}, name, usage)
+}
+
+// checkPolicy refuses a policy that cannot be read before anything is asked of a node.
+func checkPolicy(text string) error {
+	if text == "" {
+		return nil
+	}
+	if _, err := policy.Parse(text); err != nil {
+		return usageError("invalid policy expression %q: %v", text, err)
+	}
+	return nil
+}
+
+func tableOr(empty string, header []string, rows [][]string) string {
+	if len(rows) == 0 {
+		return empty
+	}
+	return table(header, rows)
+}
+
+// nodeRecord returns a node's record; the empty name means the default node.
+func (a *app) nodeRecord(name string) (state.Node, error) {
+	d, err := a.dir()
+	if err != nil {
+		return state.Node{}, err
+	}
+	n, err := d.Node(plainName(name))
+	if errors.Is(err, state.ErrNotFound) {
+		if name == "" {
+			return n, withHint(fmt.Errorf("There is no default node"), "create one: sallyport node create")
+		}
+		return n, withHint(fmt.Errorf("There is no node with name %s", plainName(name)), "sallyport node list shows those there are")
+	}
+	return n, err
+}
+
+// nodeClient returns a client of a running node, and its name. Without a name it is the default node, which is created if there
+// is no node at all (docs/protocol/03 §7.2).
+func (a *app) nodeClient(ctx context.Context, name string) (*admin.Client, string, error) {
+	d, err := a.dir()
+	if err != nil {
+		return nil, "", err
+	}
+	if name == "" {
+		if nodes, err := d.Nodes(); err == nil && len(nodes) == 0 {
+			if err := a.createBackground(ctx, state.RandomName(), state.NodeOptions{}); err != nil {
+				return nil, "", err
+			}
+		}
+	}
+	n, err := a.nodeRecord(name)
+	if err != nil {
+		return nil, "", err
+	}
+	if n.Status() != state.Running {
+		return nil, "", withHint(fmt.Errorf("The node %s is not running", n.Name), "start it: sallyport node start %s", n.Name)
+	}
+	return admin.NewClient(n.AdminSocket), n.Name, nil
+}
+
+// nodeCommand makes a command that asks one node, named with a flag.
+func nodeCommand(a *app, use, short, example, flag string, f func(context.Context, *admin.Client, string) (result, error)) *cobra.Command {
+	var at string
+	cmd := &cobra.Command{Use: use + " [flags]", Short: short, Example: example, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, node, err := a.nodeClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			r, err := f(cmd.Context(), c, node)
+			if err != nil {
+				return err
+			}
+			return a.print(r)
+		}}
+	cmd.Flags().StringVar(&at, flag, "", "`NODE` to ask (default: the default node)")
+	if flag != "at" {
+		cmd.Flags().StringVar(&at, "at", "", "")
+		hide(cmd, "at")
+	}
+	return cmd
+}
+
+func listCommand(a *app, short, example string, f func(context.Context, *admin.Client, string) (result, error)) *cobra.Command {
+	return nodeCommand(a, "list", short, example, "at", f)
+}
+
+// showCommand makes a `show NAME`.
+func showCommand(a *app, short, example, what string, f func(ctx context.Context, c *admin.Client, node, name string) (result, error)) *cobra.Command {
+	var at string
+	cmd := &cobra.Command{Use: "show NAME [flags]", Short: short, Example: example, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, node, err := a.nodeClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			name := plainName(args[0])
+			r, err := f(cmd.Context(), c, node, name)
+			if notFound(err) {
+				return fmt.Errorf("The %s %s was not found", what, name)
+			}
+			if err != nil {
+				return err
+			}
+			return a.print(r)
+		}}
+	cmd.Flags().StringVar(&at, "at", "", "`NODE` to ask (default: the default node)")
+	return cmd
+}
+
+// deleteCommand makes a `delete NAME | --all`.
+func deleteCommand(a *app, short, example, what, path string, all func(context.Context, *admin.Client) ([]string, error), done func(node, name string) result) *cobra.Command {
+	var at string
+	var yes, every bool
+	cmd := &cobra.Command{Use: "delete [NAME] [flags]", Short: short, Example: example, Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if len(args) == 0 && !every {
+				return usageError("the following required arguments were not provided: NAME (or --all)")
+			}
+			c, node, err := a.nodeClient(ctx, at)
+			if err != nil {
+				return err
+			}
+			names := []string{}
+			if every {
+				if names, err = all(ctx, c); err != nil {
+					return err
+				}
+				if err := a.confirm(yes, fmt.Sprintf("Delete all %ss of node %s", what, node)); err != nil {
+					return err
+				}
+			} else {
+				name := plainName(args[0])
+				if err := c.Do(ctx, "GET", admin.Item(path, name), nil, nil); notFound(err) {
+					return fmt.Errorf("The %s %s was not found", what, name)
+				}
+				if err := a.confirm(yes, fmt.Sprintf("Delete the %s %s", what, name)); err != nil {
+					return err
+				}
+				names = append(names, name)
+			}
+			for _, name := range names {
+				if err := c.Delete(ctx, path, name); err != nil {
+					return err
+				}
+				if err := a.print(done(node, name)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+	cmd.Flags().StringVar(&at, "at", "", "`NODE` to ask (default: the default node)")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&every, "all", false, "delete all of them")
+	return cmd
+}
+
+// nodeAddr resolves /node/NAME to the node's TCP listener.
+func (a *app) nodeAddr(name string) (multiaddr.Addr, error) {
+	n, err := a.nodeRecord(name)
+	if err != nil {
+		return nil, err
+	}
+	if n.TCPListener == "" {
+		return nil, fmt.Errorf("node %s has no TCP listener", n.Name)
+	}
+	return multiaddr.FromHostPort("tcp", n.TCPListener)
+}
+
+// route reads a route and replaces /node/NAME.
+func (a *app) route(flag, text string) (multiaddr.Addr, error) {
+	addr, err := multiaddr.Parse(text)
+	if err != nil {
+		return nil, usageError("invalid value '%s' for '%s': %v", text, flag, err)
+	}
+	return addr.ReplaceNode(a.nodeAddr)
+}
+
+// defaultProject returns the name of the default project, or "".
+func (a *app) defaultProject() string {
+	d, err := a.dir()
+	if err != nil {
+		return ""
+	}
+	p, err := d.Project("")
+	if err != nil {
+		return ""
+	}
+	return p.Project.Name
+}
+
+// inletTo completes an inlet's --to and --via (docs/protocol/03 §4.1).
+func (a *app) inletTo(_ context.Context, to, via string) (multiaddr.Addr, error) {
+	addr, err := multiaddr.ExpandInletTo(to, via, a.defaultProject())
+	if errors.Is(err, multiaddr.ErrNoProject) {
+		return nil, withHint(errors.New("There is no default project"), "enroll first: sallyport project enroll TICKET, or give --to a whole route")
+	}
+	if err != nil {
+		return nil, usageError("invalid value '%s' for '--to': %v", to, err)
+	}
+	return addr.ReplaceNode(a.nodeAddr)
+}
+
+// relayAt completes a relay's --at (docs/protocol/03 §3.5).
+func (a *app) relayAt(_ context.Context, at string) (multiaddr.Addr, error) {
+	if at == "" {
+		p := a.defaultProject()
+		if p == "" {
+			return nil, withHint(errors.New("There is no default project"), "enroll first: sallyport project enroll TICKET, or give --at a route")
+		}
+		at = "/project/" + p
+	} else if !strings.Contains(at, "/") {
+		at = "/node/" + at
+	}
+	return a.route("--at", at)
+}
+
+// manager opens the identities of a vault; the empty name means the default vault, made if there is none.
+func (a *app) manager(ctx context.Context, vaultName string) (*identity.Manager, state.Vault, error) {
+	d, err := a.dir()
+	if err != nil {
+		return nil, state.Vault{}, err
+	}
+	v, err := d.EnsureVault(ctx, vaultName)
+	if err != nil {
+		return nil, v, err
+	}
+	keys, err := vault.OpenFile(v.Path)
+	if err != nil {
+		return nil, v, err
+	}
+	return identity.New(identity.Options{Vault: keys, Store: d.Store()}), v, nil
+}
+
+// self is a named identity with its keys at hand.
+type self struct {
+	named   state.NamedIdentity
+	id      identity.Identifier
+	manager *identity.Manager
+}
+
+// identityOf returns a named identity; the empty name means the default one, made if there is none.
+func (a *app) identityOf(ctx context.Context, name string) (*self, error) {
+	d, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	named, err := d.NamedIdentity(name)
+	if errors.Is(err, state.ErrNotFound) && name == "" {
+		if named, err = a.createIdentity(ctx, "", "", identity.CreateOptions{}); err == nil {
+			a.note("%s Generated a new identity named %s", a.color(green, "✔"), named.Name)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, _, err := a.manager(ctx, named.Vault)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identity.ParseIdentifier(named.Identifier)
+	return &self{named: named, id: id, manager: m}, err
+}
+
+// createIdentity makes an identity and gives it a name.
+func (a *app) createIdentity(ctx context.Context, name, vaultName string, o identity.CreateOptions) (state.NamedIdentity, error) {
+	m, v, err := a.manager(ctx, vaultName)
+	if err != nil {
+		return state.NamedIdentity{}, err
+	}
+	i, err := m.Create(ctx, o)
+	if err != nil {
+		return state.NamedIdentity{}, err
+	}
+	return a.dirOnce.CreateNamed(ctx, name, i.Identifier().String(), v.Name)
+}

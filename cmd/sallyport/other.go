@@ -1,0 +1,191 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/crypto/aead"
+	"sallyport/node/admin"
+	"sallyport/state"
+)
+
+func init() {
+	nouns = append(nouns, statusCommand, environmentCommand, completionCommand, resetCommand, versionCommand)
+}
+
+// buildVersion is set by the linker.
+var buildVersion = "dev"
+
+func version() string { return buildVersion }
+
+func versionText() string {
+	revision := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+				revision = " " + s.Value[:12]
+			}
+		}
+	}
+	return fmt.Sprintf("sallyport %s%s, %s %s/%s, AES-256-GCM kernel %s\n", version(), revision, runtime.Version(), runtime.GOOS, runtime.GOARCH, aead.Kernel())
+}
+
+func versionCommand(a *app) *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version", GroupID: groupOther, Args: cobra.NoArgs, Example: `  sallyport version`,
+		RunE: func(*cobra.Command, []string) error {
+			return a.print(result{human: versionText(), machine: strings.TrimSpace(versionText()), json: map[string]string{"version": version(), "go": runtime.Version(), "aead_kernel": aead.Kernel()}})
+		}}
+}
+
+func statusCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "status", Short: "Show identities, nodes and projects at a glance", GroupID: groupOther, Args: cobra.NoArgs, Example: `  sallyport status
+  sallyport status --jq '.nodes[].name'`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := a.dir()
+			if err != nil {
+				return err
+			}
+			ids, err := d.Identities()
+			if err != nil {
+				return err
+			}
+			type id struct {
+				Identifier string `json:"identifier"`
+				IsDefault  bool   `json:"is_default"`
+				Name       string `json:"name"`
+				Status     string `json:"status"`
+			}
+			identities, rows := []id{}, [][]string{}
+			for _, n := range ids {
+				identities = append(identities, id{n.Identifier, n.IsDefault, n.Name, "NotEnrolled"})
+				rows = append(rows, []string{n.Name, n.Identifier})
+			}
+			records, err := d.Nodes()
+			if err != nil {
+				return err
+			}
+			nodes, nodeRows := []admin.Node{}, [][]string{}
+			for _, r := range records {
+				n := stoppedNode(r)
+				if r.Status() == state.Running {
+					if live, err := a.describeNode(cmd.Context(), admin.NewClient(r.AdminSocket)); err == nil {
+						n = live
+					}
+				}
+				nodes = append(nodes, n)
+				nodeRows = append(nodeRows, []string{n.Name, n.Status, r.TCPListener, plural(len(n.Inlets), "inlet"), plural(len(n.Outlets), "outlet")})
+			}
+			projects, err := d.Projects()
+			if err != nil {
+				return err
+			}
+			names := []string{}
+			for _, p := range projects {
+				names = append(names, p.Project.Name)
+			}
+			text := "Identities\n" + indent(tableOr("none", []string{"IDENTITY", "IDENTIFIER"}, rows)) +
+				"\nNodes\n" + indent(tableOr("none", []string{"NODE", "STATUS", "LISTENS AT", "", ""}, nodeRows)) +
+				"\nProjects\n" + indent(strings.Join(append(names, ""), "\n"))
+			return a.print(result{human: text, json: map[string]any{"identities": identities, "nodes": nodes, "spaces": []any{}, "projects": names}})
+		}}
+	cmd.Flags().String("timeout", "10s", "")
+	hide(cmd, "timeout")
+	return cmd
+}
+
+func indent(text string) string {
+	var b strings.Builder
+	for _, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
+		b.WriteString("  " + line + "\n")
+	}
+	return b.String()
+}
+
+func environmentCommand(a *app) *cobra.Command {
+	return &cobra.Command{Use: "environment", Short: "List the environment variables that matter", GroupID: groupOther, Args: cobra.NoArgs, Example: `  sallyport environment`,
+		RunE: func(*cobra.Command, []string) error {
+			return a.print(result{human: fields(
+				"SALLYPORT_HOME", "the state directory (default: OCKAM_HOME, else ~/.sallyport)",
+				"OCKAM_HOME", "the state directory, for scripts of the reference",
+				"QUIET", "print the result alone",
+				"NO_COLOR", "no colour",
+				"NO_INPUT", "never ask",
+				"ENROLLMENT_TICKET", "the ticket for node create",
+				"SALLYPORT_LOG_LEVEL", "debug, info, warn or error (also OCKAM_LOG_LEVEL)",
+				"OCKAM_LOG_FORMAT", "json for logs as JSON",
+				"SALLYPORT_AEAD", "force an AES-256-GCM kernel, for tests",
+				"CREDENTIAL_TTL_SECS", "lifetime of an authority's credentials: 30s, 10m, 1h, 30d",
+				"PAGER", "usage errors go to standard output if it can be started, as in the reference",
+			)})
+		}}
+}
+
+func completionCommand(a *app) *cobra.Command {
+	var shell string
+	cmd := &cobra.Command{Use: "completion --shell SHELL", Short: "Print completions for a shell", GroupID: groupOther, Args: cobra.MaximumNArgs(1), Example: `  sallyport completion --shell bash`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				shell = args[0]
+			}
+			root := cmd.Root()
+			switch shell {
+			case "bash":
+				return root.GenBashCompletionV2(a.stdout, true)
+			case "zsh":
+				return root.GenZshCompletion(a.stdout)
+			case "fish":
+				return root.GenFishCompletion(a.stdout, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(a.stdout)
+			}
+			return usageError("invalid value '%s' for '--shell': it must be bash, zsh, fish or powershell", shell)
+		}}
+	cmd.Flags().StringVar(&shell, "shell", "", "bash, zsh, fish or powershell")
+	return cmd
+}
+
+func resetCommand(a *app) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{Use: "reset", Short: "Stop all nodes and delete everything", GroupID: groupOther, Args: cobra.NoArgs, Example: `  sallyport reset --yes`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := a.dir()
+			if err != nil {
+				return err
+			}
+			if err := a.confirm(yes, "Stop all nodes and delete all identities, keys and projects in "+d.Path()); err != nil {
+				return err
+			}
+			nodes, err := d.Nodes()
+			for _, n := range nodes {
+				err = errors.Join(err, a.stopNode(cmd.Context(), n.Name, false))
+			}
+			if err != nil {
+				return err
+			}
+			for _, p := range []string{"authority-*.db"} {
+				_ = removeGlob(d.Path(), p)
+			}
+			left, err := d.Reset(cmd.Context())
+			for _, path := range left {
+				a.note("left: %s", path)
+			}
+			if err != nil {
+				return err
+			}
+			return a.print(result{human: "  ✔ Local state was deleted"})
+		}}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().Bool("with-orchestrator", false, "")
+	hide(cmd, "with-orchestrator")
+	return cmd
+}
+
+// errHosted answers a command of the hosted service (exit code of a usage error).
+func errHosted(command string) error {
+	return withHint(usageError("%s needs the hosted service, which Sallyport does without", command), "here, `sallyport project create` makes a project with an authority and a relay, and `project ticket` and `project enroll` its members")
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/itchyny/gojq"
+)
+
+// result is what a command has to say, in the forms it can say it.
+type result struct {
+	// human is for a person at a terminal.
+	human string
+	// machine is the value alone, for a pipe; empty if there is none.
+	machine string
+	// json is for --output json; nil prints nothing there, as in the reference.
+	json any
+}
+
+// print writes r to standard output. A terminal gets the human form, a pipe the machine form, else JSON, else the human form,
+// without a line end (docs/protocol/03 §7.3).
+func (a *app) print(r result) error {
+	if a.output == "json" || a.jq != "" || a.compact {
+		if r.json == nil {
+			return nil
+		}
+		return a.printJSON(r.json)
+	}
+	switch {
+	case a.stdoutTTY:
+		text := r.human
+		if text == "" {
+			text = r.machine
+		}
+		if text == "" && r.json != nil {
+			return a.printJSON(r.json)
+		}
+		_, err := fmt.Fprintln(a.stdout, strings.TrimRight(text, "\n"))
+		return err
+	case r.machine != "":
+		_, err := io.WriteString(a.stdout, r.machine)
+		return err
+	case r.json != nil:
+		return a.printJSON(r.json)
+	default:
+		_, err := io.WriteString(a.stdout, r.human)
+		return err
+	}
+}
+
+// printJSON writes v, through --jq if given, pretty unless --compact-output.
+func (a *app) printJSON(v any) error {
+	text, err := encodeJSON(v, a.compact)
+	if err != nil {
+		return err
+	}
+	if a.jq != "" {
+		if text, err = a.filter(v); err != nil {
+			return err
+		}
+	}
+	if a.stdoutTTY {
+		text += "\n"
+	}
+	_, err = io.WriteString(a.stdout, text)
+	return err
+}
+
+func encodeJSON(v any, compact bool) (string, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if !compact {
+		e.SetIndent("", "  ")
+	}
+	if err := e.Encode(v); err != nil {
+		return "", fmt.Errorf("encode JSON: %w", err)
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
+}
+
+// filter runs the --jq query over v and returns its results, one a line.
+func (a *app) filter(v any) (string, error) {
+	query, err := gojq.Parse(a.jq)
+	if err != nil {
+		return "", usageError("--jq %q: %v", a.jq, err)
+	}
+	plain, err := encodeJSON(v, true)
+	if err != nil {
+		return "", err
+	}
+	var in any
+	d := json.NewDecoder(strings.NewReader(plain))
+	if err := d.Decode(&in); err != nil {
+		return "", err
+	}
+	var lines []string
+	for it := query.Run(in); ; {
+		out, ok := it.Next()
+		if !ok {
+			return strings.Join(lines, "\n"), nil
+		}
+		if err, failed := out.(error); failed {
+			return "", fmt.Errorf("--jq: %w", err)
+		}
+		line, err := encodeJSON(out, a.compact)
+		if err != nil {
+			return "", err
+		}
+		lines = append(lines, line)
+	}
+}
+
+// table lays rows out in aligned columns under a header.
+func table(header []string, rows [][]string) string {
+	width := make([]int, len(header))
+	for _, row := range append([][]string{header}, rows...) {
+		for i, cell := range row {
+			width[i] = max(width[i], utf8.RuneCountInString(cell))
+		}
+	}
+	var b strings.Builder
+	for _, row := range append([][]string{header}, rows...) {
+		var line strings.Builder
+		for i, cell := range row {
+			line.WriteString(cell)
+			if i < len(row)-1 {
+				line.WriteString(strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+2))
+			}
+		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+	return b.String()
+}
+
+// fields lays name and value pairs out in two aligned columns.
+func fields(pairs ...string) string {
+	width := 0
+	for i := 0; i+1 < len(pairs); i += 2 {
+		width = max(width, utf8.RuneCountInString(pairs[i]))
+	}
+	var b strings.Builder
+	for i := 0; i+1 < len(pairs); i += 2 {
+		b.WriteString(pairs[i] + strings.Repeat(" ", width-utf8.RuneCountInString(pairs[i])+2) + pairs[i+1] + "\n")
+	}
+	return b.String()
+}

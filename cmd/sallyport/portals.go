@@ -1,0 +1,345 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/node/admin"
+	"sallyport/routing/multiaddr"
+)
+
+func init() { nouns = append(nouns, outletCommand, inletCommand, relayCommand, policyCommand) }
+
+// hostPort completes `[scheme://]host:port` or a bare port, which means this machine.
+func hostPort(flag, text string) (string, error) {
+	value := text
+	if _, rest, found := strings.Cut(value, "://"); found {
+		value = rest
+	}
+	if _, err := strconv.ParseUint(value, 10, 16); err == nil {
+		return net.JoinHostPort("127.0.0.1", value), nil
+	}
+	host, port, err := net.SplitHostPort(value)
+	if err != nil {
+		return "", usageError("invalid value '%s' for '%s': it must be host:port, or a port of this machine", text, flag)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", usageError("invalid value '%s' for '%s': the port must be a number from 0 to 65535", text, flag)
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func outletCommand(a *app) *cobra.Command {
+	return noun(groupStory, "tcp-outlet", "Portals' ends beside servers", []string{"outlet"}, outletCreate(a),
+		listCommand(a, "List a node's outlets", `  sallyport tcp-outlet list`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
+			list, err := admin.Get[[]admin.Outlet](ctx, c, admin.PathOutlets)
+			type short struct {
+				From string `json:"from"`
+				To   string `json:"to"`
+			}
+			out, rows := []short{}, [][]string{}
+			for _, o := range list {
+				out = append(out, short{From: "/service/" + string(o.Worker), To: o.To})
+				rows = append(rows, []string{"/service/" + string(o.Worker), o.To})
+			}
+			return result{human: tableOr("no outlets at "+node, []string{"OUTLET", "TARGET"}, rows), json: out}, err
+		}),
+		showCommand(a, "Show an outlet", `  sallyport tcp-outlet show outlet`, "tcp outlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
+			o, err := admin.Get[admin.Outlet](ctx, c, admin.Item(admin.PathOutlets, name))
+			return result{
+				human: fields("Outlet", "/service/"+name, "Node", node, "Target", o.To),
+				json:  map[string]string{"node_name": node, "to": o.To, "worker_address": "/service/" + name},
+			}, err
+		}),
+		deleteCommand(a, "Delete an outlet; its open connections stay", `  sallyport tcp-outlet delete outlet --yes`, "tcp outlet", admin.PathOutlets,
+			func(ctx context.Context, c *admin.Client) ([]string, error) {
+				list, err := admin.Get[[]admin.Outlet](ctx, c, admin.PathOutlets)
+				var names []string
+				for _, o := range list {
+					names = append(names, string(o.Worker))
+				}
+				return names, err
+			},
+			func(node, name string) result {
+				return result{human: "deleted the outlet " + name, json: map[string]string{"name": name, "node": node}}
+			}),
+	)
+}
+
+func outletCreate(a *app) *cobra.Command {
+	var at, to, from string
+	var r admin.OutletRequest
+	var nagle, privileged bool
+	cmd := &cobra.Command{
+		Use: "create [NAME] --to HOST:PORT [flags]", Short: "Create an outlet: it connects portal connections to a server",
+		Example: `  sallyport tcp-outlet create --to 5432
+  sallyport tcp-outlet create db --to 127.0.0.1:5432 --allow 'company=acme'`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if to == "" {
+				return usageError("the following required arguments were not provided: --to <HOST:PORT>")
+			}
+			target, err := hostPort("--to", to)
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				if from != "" {
+					return usageError("give the outlet's name once: NAME, or --from")
+				}
+				from = args[0]
+			}
+			if privileged {
+				return errPrivileged
+			}
+			r.Name, r.To = plainName(from), target
+			if err := checkPolicy(r.Allow); err != nil {
+				return err
+			}
+			c, node, err := a.nodeClient(ctx, at)
+			if err != nil {
+				return err
+			}
+			o, err := admin.Post[admin.Outlet](ctx, c, admin.PathOutlets, r)
+			if err != nil {
+				return err
+			}
+			name := "/service/" + string(o.Worker)
+			a.done("Created an outlet at %s of node %s, to %s", name, node, o.To)
+			a.hint("next: sallyport relay create NAME --to %s", node)
+			return a.print(result{human: name, machine: name, json: o})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&to, "to", "", "the server, `HOST:PORT` or a port of this machine")
+	f.StringVar(&from, "from", "", "the outlet's name (as NAME)")
+	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
+	f.BoolVar(&r.TLS, "tls", false, "connect to the server with TLS")
+	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
+	f.StringVar(&r.Allow, "policy-expression", "", "as --allow")
+	f.BoolVar(&r.SkipHandshake, "skip-handshake", false, "do not wait for the portal's handshake")
+	f.BoolVar(&nagle, "enable-nagle", false, "no effect, as in the reference")
+	f.BoolVar(&privileged, "privileged", false, "")
+	hide(cmd, "policy-expression", "enable-nagle", "privileged", "skip-handshake")
+	return cmd
+}
+
+var errPrivileged = withHint(fmt.Errorf("privileged portals are not supported"), "an ordinary portal does the same without the privilege: leave --privileged out")
+
+func inletCommand(a *app) *cobra.Command {
+	return noun(groupStory, "tcp-inlet", "Portals' ends beside clients", []string{"inlet"}, inletCreate(a),
+		listCommand(a, "List a node's inlets", `  sallyport tcp-inlet list`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
+			list, err := admin.Get[[]admin.Inlet](ctx, c, admin.PathInlets)
+			rows := [][]string{}
+			for _, in := range list {
+				rows = append(rows, []string{in.Alias, in.Bind, in.Status, in.OutletAddr})
+			}
+			return result{human: tableOr("no inlets at "+node, []string{"INLET", "LISTENS AT", "STATUS", "OUTLET"}, rows), json: list}, err
+		}),
+		showCommand(a, "Show an inlet", `  sallyport tcp-inlet show NAME`, "tcp inlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
+			in, err := admin.Get[admin.Inlet](ctx, c, admin.Item(admin.PathInlets, name))
+			return result{human: fields("Inlet", in.Alias, "Node", node, "Listens at", in.Bind, "Status", in.Status, "Outlet", in.OutletAddr, "Route", orDash(in.OutletRoute)), json: in}, err
+		}),
+		deleteCommand(a, "Delete an inlet and end its connections", `  sallyport tcp-inlet delete NAME --yes`, "tcp inlet", admin.PathInlets,
+			func(ctx context.Context, c *admin.Client) ([]string, error) {
+				list, err := admin.Get[[]admin.Inlet](ctx, c, admin.PathInlets)
+				var names []string
+				for _, in := range list {
+					names = append(names, in.Alias)
+				}
+				return names, err
+			},
+			func(node, name string) result {
+				return result{human: "deleted the inlet " + name, json: map[string]string{"alias": name, "node": node}}
+			}),
+	)
+}
+
+func orDash(s *string) string {
+	if s == nil {
+		return "-"
+	}
+	return *s
+}
+
+func inletCreate(a *app) *cobra.Command {
+	var at, to, via, from string
+	var r admin.InletRequest
+	var wait, retryWait, timeout time.Duration
+	var headers []string
+	var udp, noFallback, privileged, useTLS bool
+	var provider string
+	cmd := &cobra.Command{
+		Use: "create [NAME] [flags]", Short: "Create an inlet: clients connect to it as if it were the server",
+		Example: `  sallyport tcp-inlet create --from 15432 --to db --via blue
+  sallyport tcp-inlet create web --from 127.0.0.1:8080 --to /node/n1/secure/api/service/outlet`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			listen, err := hostPort("--from", from)
+			if err != nil {
+				return err
+			}
+			for flag, given := range map[string]bool{"--udp": udp, "--privileged": privileged, "--http-header": len(headers) > 0, "--tls": useTLS, "--tls-certificate-provider": provider != ""} {
+				if given {
+					return withHint(fmt.Errorf("%s is not supported", flag), "an ordinary inlet carries the same stream: leave %s out", flag)
+				}
+			}
+			if len(args) == 1 {
+				r.Alias = plainName(args[0])
+			}
+			if err := checkPolicy(r.Allow); err != nil {
+				return err
+			}
+			addr, err := a.inletTo(ctx, to, via)
+			if err != nil {
+				return err
+			}
+			if r.Authorized != "" && len(addr) > 0 && addr[0].Protocol == multiaddr.Project {
+				return usageError("--authorized cannot be used with a project route: the project's policy decides")
+			}
+			r.From, r.To, r.ConnectionWaitMS = listen, addr.String(), wait.Milliseconds()
+			c, node, err := a.nodeClient(ctx, at)
+			if err != nil {
+				return err
+			}
+			in, err := admin.Post[admin.Inlet](ctx, c, admin.PathInlets, r)
+			if err != nil {
+				return err
+			}
+			if in.Status == "Up" {
+				a.done("Created an inlet at %s of node %s, to %s", in.Bind, node, in.OutletAddr)
+			} else {
+				a.note("%s Created an inlet at %s of node %s; the outlet cannot be reached yet, the node keeps trying", a.color("33", "!"), in.Bind, node)
+			}
+			a.hint("next: connect your client to %s", in.Bind)
+			return a.print(result{human: in.Bind, machine: in.Bind, json: in})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&from, "from", "127.0.0.1:0", "where clients connect, `HOST:PORT` or a port of this machine")
+	f.StringVar(&to, "to", "", "the outlet: its `NAME` behind the relay, or a whole route")
+	f.StringVar(&via, "via", "", "the `RELAY`'s name (default: default)")
+	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
+	f.StringVar(&r.Allow, "allow", "", "which outlets' nodes may be used, a policy `EXPRESSION`")
+	f.StringVar(&r.Allow, "policy-expression", "", "as --allow")
+	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the outlet's node must have")
+	f.StringVar(&r.Identity, "identity", "", "the `NAME` of the identity to use")
+	durationVar(f, &wait, "connection-wait", 5*time.Second, "how long to wait for the first connection")
+	durationVar(f, &retryWait, "retry-wait", 20*time.Second, "no effect, as in the reference")
+	durationVar(f, &timeout, "timeout", 10*time.Second, "how long the command may take")
+	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
+	f.BoolVar(&r.SkipHandshake, "skip-handshake", false, "do not wait for the portal's handshake")
+	f.BoolVar(&r.Nagle, "enable-nagle", false, "leave Nagle's algorithm on for clients")
+	f.StringArrayVar(&headers, "http-header", nil, "")
+	f.BoolVar(&udp, "udp", false, "")
+	f.BoolVar(&noFallback, "no-tcp-fallback", false, "")
+	f.BoolVar(&privileged, "privileged", false, "")
+	f.BoolVar(&useTLS, "tls", false, "")
+	f.StringVar(&provider, "tls-certificate-provider", "", "")
+	hide(cmd, "policy-expression", "retry-wait", "skip-handshake", "http-header", "udp", "no-tcp-fallback", "privileged", "tls", "tls-certificate-provider")
+	return cmd
+}
+
+func relayCommand(a *app) *cobra.Command {
+	return noun(groupStory, "relay", "Names under which a relay passes messages on to a node", nil, relayCreate(a),
+		nodeCommand(a, "list", "List a node's relays", `  sallyport relay list --to n1`, "to", func(ctx context.Context, c *admin.Client, node string) (result, error) {
+			list, err := admin.Get[[]admin.Relay](ctx, c, admin.PathRelays)
+			rows := [][]string{}
+			for _, r := range list {
+				rows = append(rows, []string{r.Name, r.ConnectionStatus, r.Destination, orDash(r.RemoteAddress)})
+			}
+			return result{human: tableOr("no relays of "+node, []string{"RELAY", "STATUS", "AT", "ADDRESS THERE"}, rows), json: list}, err
+		}),
+		showCommand(a, "Show a relay", `  sallyport relay show NAME`, "relay", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
+			r, err := admin.Get[admin.Relay](ctx, c, admin.Item(admin.PathRelays, name))
+			service := func(s *string) *string {
+				if s == nil {
+					return nil
+				}
+				text := "/service/" + strings.TrimPrefix(*s, "0#")
+				return &text
+			}
+			return result{
+				human: fields("Relay", r.Name, "Node", node, "Status", r.ConnectionStatus, "At", r.Destination, "Address there", orDash(service(r.RemoteAddress)), "Last failure", orDash(r.LastFailure)),
+				json: map[string]any{"connection_status": r.ConnectionStatus, "destination": r.Destination, "name": r.Name,
+					"relay_route": r.ForwardingRoute, "remote_address": service(r.RemoteAddress), "worker_address": service(r.WorkerAddress)},
+			}, err
+		}),
+		deleteCommand(a, "Give a relay up", `  sallyport relay delete NAME --yes`, "relay", admin.PathRelays,
+			func(ctx context.Context, c *admin.Client) ([]string, error) {
+				list, err := admin.Get[[]admin.Relay](ctx, c, admin.PathRelays)
+				var names []string
+				for _, r := range list {
+					names = append(names, r.Name)
+				}
+				return names, err
+			},
+			func(node, name string) result {
+				return result{human: "  ✔ Relay with name " + name + " on Node " + node + " has been deleted"}
+			}),
+	)
+}
+
+func relayCreate(a *app) *cobra.Command {
+	var to, at, toAlias string
+	var r admin.RelayRequest
+	cmd := &cobra.Command{
+		Use: "create [NAME] [flags]", Short: "Register a node at a relay, so that others reach it without a listening port",
+		Example: `  sallyport relay create blue
+  sallyport relay create blue --at /node/n2 --to n1`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			r.Name = "default"
+			if len(args) == 1 {
+				r.Name = args[0]
+			}
+			addr, err := a.relayAt(ctx, at)
+			if err != nil {
+				return err
+			}
+			r.At = addr.String()
+			if toAlias != "" {
+				to = toAlias
+			}
+			c, node, err := a.nodeClient(ctx, to)
+			if err != nil {
+				return err
+			}
+			rel, err := admin.Post[admin.Relay](ctx, c, admin.PathRelays, r)
+			if err != nil {
+				return err
+			}
+			if rel.ConnectionStatus != "Up" {
+				a.note("%s The relay %s is not up yet (%s); the node keeps trying", a.color("33", "!"), r.Name, orDash(rel.LastFailure))
+				return a.print(result{json: rel})
+			}
+			route := "/service/" + *rel.RemoteAddress
+			a.done("Node %s is reached at %s through %s", node, route, rel.Destination)
+			a.hint("next: at the client's side, sallyport tcp-inlet create --from PORT --to OUTLET --via %s", r.Name)
+			return a.print(result{human: route, machine: route, json: rel})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&to, "to", "", "`NODE` that the relay passes messages to (default: the default node)")
+	f.StringVar(&at, "at", "", "`ROUTE` to the relay's node (default: /project/DEFAULT)")
+	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the relay's node must have")
+	f.StringVar(&r.RelayAddress, "relay-address", "", "the `NAME` to register, if not the relay's")
+	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
+	f.Int("retry-count", 0, "")
+	f.String("retry-delay", "", "")
+	f.Bool("no-retry", false, "")
+	hide(cmd, "retry-count", "retry-delay", "no-retry")
+	return cmd
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Command groups of the help text.
+const (
+	groupStory   = "story"
+	groupObjects = "objects"
+	groupOther   = "other"
+)
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sallyport",
+		Short: "End-to-end encrypted, mutually authenticated portals between networks",
+		Long: `Sallyport puts an end-to-end encrypted, mutually authenticated portal between a client
+and a server in different networks. Nothing listens on the internet, and nothing in the
+middle can read, change or forge a byte.`,
+		Example: `  sallyport node create n1
+  sallyport status`,
+		SilenceErrors: true, SilenceUsage: true,
+		SuggestionsMinimumDistance: 2,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddGroup(
+		&cobra.Group{ID: groupStory, Title: "Portals:"},
+		&cobra.Group{ID: groupObjects, Title: "Building blocks:"},
+		&cobra.Group{ID: groupOther, Title: "Other:"},
+	)
+	f := root.PersistentFlags()
+	f.SortFlags = false
+	f.BoolVarP(&a.quiet, "quiet", "q", a.quiet, "print the result alone (environment: QUIET)")
+	f.CountVarP(&a.verbose, "verbose", "v", "log more: -v, -vv, -vvv")
+	f.BoolVar(&a.noColor, "no-color", a.noColor, "no colour (environment: NO_COLOR)")
+	f.BoolVar(&a.noInput, "no-input", a.noInput, "never ask (environment: NO_INPUT)")
+	f.StringVar(&a.output, "output", "plain", "form of the result: plain or json")
+	f.StringVar(&a.jq, "jq", "", "filter the JSON result with a jq `query`")
+	f.BoolVar(&a.compact, "compact-output", false, "JSON on one line")
+	f.StringArray("env", nil, "set an environment variable, `KEY=VALUE`")
+	root.Version = version()
+	root.SetVersionTemplate(versionText())
+	root.Flags().BoolP("version", "V", false, "print the version")
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "Explain a command", GroupID: groupOther,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, _, err := root.Find(args)
+			if err != nil || found == nil {
+				return unknownCommand(root, strings.Join(args, " "))
+			}
+			return found.Help()
+		}})
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		a.usage = cmd.UseLine()
+		if a.output != "plain" && a.output != "json" {
+			return usageError("invalid value '%s' for '--output': it must be plain or json", a.output)
+		}
+		return nil
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		a.usage = cmd.UseLine()
+		return flagError(cmd, err)
+	})
+	for _, add := range nouns {
+		root.AddCommand(add(a))
+	}
+	root.SetUsageTemplate(usageTemplate)
+	walk(root, func(cmd *cobra.Command) {
+		cmd.Flags().SortFlags = false
+		cmd.DisableFlagsInUseLine = true
+		if cmd.HasSubCommands() && cmd.RunE == nil {
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			cmd.Args = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return unknownCommand(cmd, args[0])
+				}
+				return nil
+			}
+		} else if cmd.Args != nil {
+			check := cmd.Args
+			cmd.Args = func(cmd *cobra.Command, args []string) error {
+				if err := check(cmd, args); err != nil {
+					a.usage = cmd.UseLine()
+					return usageError("%v", err)
+				}
+				return nil
+			}
+		}
+	})
+	return root
+}
+
+// nouns are the commands, in the order of the help text.
+var nouns = []func(*app) *cobra.Command{}
+
+func walk(cmd *cobra.Command, f func(*cobra.Command)) {
+	f(cmd)
+	for _, sub := range cmd.Commands() {
+		walk(sub, f)
+	}
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	err := usageError("unrecognized subcommand '%s'", name)
+	if s := cmd.SuggestionsFor(name); len(s) > 0 {
+		return withHint(err, "tip: a similar subcommand exists: '%s'", strings.Join(s, "', '"))
+	}
+	return withHint(err, "tip: '%s --help' lists the subcommands", cmd.CommandPath())
+}
+
+// flagError turns pflag's errors into ours, with a suggestion for a misspelt flag.
+func flagError(cmd *cobra.Command, err error) error {
+	text := err.Error()
+	name, unknown := strings.CutPrefix(text, "unknown flag: --")
+	if !unknown {
+		return usageError("%s", text)
+	}
+	best, distance := "", 3
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := editDistance(name, f.Name); !f.Hidden && (d < distance || (len(name) > 2 && strings.HasPrefix(f.Name, name))) {
+			best, distance = f.Name, d
+		}
+	})
+	out := usageError("unexpected argument '--%s' found", name)
+	if best != "" {
+		return withHint(out, "tip: a similar argument exists: '--%s'", best)
+	}
+	return out
+}
+
+// editDistance is Levenshtein's.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			diagonal, row[j] = row[j], min(row[j]+1, row[j-1]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
+
+// noun makes the command of a noun.
+func noun(group, use, short string, aliases []string, subs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, GroupID: group, Aliases: aliases}
+	cmd.AddCommand(subs...)
+	return cmd
+}
+
+// names strips the /node/ or /service/ that a plain name may be given with (docs/protocol/03 §7.2).
+func plainName(name string) string {
+	for _, prefix := range []string{"/node/", "/service/", "/worker/"} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			return rest
+		}
+	}
+	return name
+}
+
+// confirm asks a person before something is destroyed; scripts say --yes.
+func (a *app) confirm(yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if a.noInput || !isTerminal(a.stdin) || !a.stderrTTY {
+		return withHint(fmt.Errorf("%s: not confirmed", question), "add --yes to confirm without being asked")
+	}
+	fmt.Fprintf(a.stderr, "%s? [y/N] ", question)
+	var reply string
+	if _, err := fmt.Fscanln(a.stdin, &reply); err != nil || !strings.HasPrefix(strings.ToLower(reply), "y") {
+		return exitCode(exitOK)
+	}
+	return nil
+}
+
+const usageTemplate = `Usage:
+  {{.UseLine}}{{if .HasAvailableSubCommands}}{{if not .Runnable}} COMMAND{{end}}{{end}}
+{{if .HasExample}}
+Examples:
+{{.Example}}
+{{end}}{{if .HasAvailableSubCommands}}{{$cmds := .Commands}}{{if eq (len .Groups) 0}}
+Commands:{{range $cmds}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{else}}{{range $group := .Groups}}
+{{.Title}}{{range $cmds}}{{if (and (eq .GroupID $group.ID) .IsAvailableCommand)}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}{{if and .HasParent .HasAvailableInheritedFlags}}
+Global flags: --quiet --output json --jq QUERY --compact-output --no-color --no-input --env K=V -v
+{{end}}`

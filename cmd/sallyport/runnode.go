@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"sallyport/authority"
+	"sallyport/crypto/aead"
+	"sallyport/crypto/identity"
+	"sallyport/node"
+	"sallyport/state"
+)
+
+// runOptions say how a node runs in this process.
+type runOptions struct {
+	child, skipRunning, inMemory bool
+}
+
+// defaultStatusEndpoint is where a node serves its status, if the port is free (docs/protocol/03 §6.3).
+const defaultStatusEndpoint = "127.0.0.1:23345"
+
+// runNode runs a node until ctx ends. A child tells its parent on readyPipe when the node is up.
+func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r runOptions) (err error) {
+	var tell *os.File
+	if r.child {
+		tell = os.NewFile(readyPipe, "ready")
+	}
+	report := func(err error) {
+		if tell == nil {
+			return
+		}
+		if err != nil {
+			fmt.Fprintln(tell, strings.ReplaceAll(err.Error(), "\n", " "))
+		} else {
+			fmt.Fprintln(tell, "ok")
+		}
+		_ = tell.Close()
+		tell = nil
+	}
+	defer func() {
+		if err != nil && tell != nil {
+			report(err)
+			err = exitCode(exitSoftware)
+		}
+	}()
+	if r.inMemory {
+		dir, err := os.MkdirTemp("", "sallyport-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		if a.dirOnce, err = state.Open(dir); err != nil {
+			return err
+		}
+	}
+	dir, err := a.dir()
+	if err != nil {
+		return err
+	}
+	if old, err := dir.Node(name); err == nil && old.Status() == state.Running && !r.skipRunning {
+		return withHint(fmt.Errorf("A node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
+	}
+	options, self, err := a.nodeOptions(ctx, name, &o)
+	if err != nil {
+		return err
+	}
+	process, err := state.CurrentProcess()
+	if err != nil {
+		return err
+	}
+	socket, err := dir.SocketPath(name)
+	if err != nil {
+		return err
+	}
+	record := state.Node{
+		Name: name, IdentityName: self.named.Name, Identifier: self.named.Identifier, IsAuthority: o.Authority != nil,
+		TCPListener: o.TCPListenerAddress, AdminSocket: socket, Process: process, Options: o,
+	}
+	if _, err := dir.CreateNode(ctx, record); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n, err := node.Start(ctx, options)
+	if err != nil {
+		return err
+	}
+	defer n.Stop()
+	if err := n.ServeAdmin(ctx, socket, cancel); err != nil {
+		return err
+	}
+	defer os.Remove(socket)
+	status := ""
+	if !o.NoStatusEndpoint {
+		at, fallback := o.StatusEndpoint, false
+		if at == "" {
+			at, fallback = defaultStatusEndpoint, true
+		}
+		if status, err = n.ServeStatus(ctx, at, fallback); err != nil {
+			return err
+		}
+	}
+	if err := dir.UpdateNode(ctx, name, func(rec *state.Node) error {
+		rec.TCPListener, rec.StatusEndpoint = n.Listening(), status
+		return nil
+	}); err != nil {
+		return err
+	}
+	report(nil)
+	notifySystemd("READY=1\nSTATUS=node " + name + " at " + n.Listening())
+	if !r.child {
+		a.done("Node %s runs, listening at %s; Ctrl-C ends it", name, n.Listening())
+	}
+	if o.ExitOnEOF {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			cancel()
+		}()
+	}
+	// What start-up needed goes back to the system: an idle node is small.
+	debug.FreeOSMemory()
+	<-ctx.Done()
+	notifySystemd("STOPPING=1")
+	options.Log.Info("node stops", "node", name)
+	stopped, done := context.WithTimeout(context.Background(), 2*time.Second)
+	defer done()
+	return dir.NodeStopped(stopped, name, process)
+}
+
+// nodeOptions turns the options of the command line into a node's.
+func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions) (node.Options, *self, error) {
+	var none node.Options
+	self, err := a.identityOf(ctx, o.Identity)
+	if err != nil {
+		return none, nil, err
+	}
+	if err := aead.SelectionError(); err != nil {
+		return none, nil, err
+	}
+	log := a.logger()
+	options := node.Options{
+		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Listen: o.TCPListenerAddress, Log: log,
+		Store: node.NewHome(a.dirOnce, name, o.Authority == nil),
+	}
+	if options.Listen == "" {
+		options.Listen = "127.0.0.1:0"
+	}
+	if o.Authority != nil {
+		options.Authority, err = a.authorityServices(ctx, self, o.Authority, log)
+		return options, self, err
+	}
+	options.Trust, err = a.trust(ctx, self.manager, o.Project, o.AuthorityIdentity, o.AuthorityRoute, o.CredentialScope)
+	return options, self, err
+}
+
+// trust works out whose credentials to believe (docs/protocol/02 §5.7): the authority named, else the project's, else that of
+// the default project, else nobody's.
+func (a *app) trust(ctx context.Context, m *identity.Manager, projectName, authorityHex, route, scope string) (node.Trust, error) {
+	var t node.Trust
+	if authorityHex != "" {
+		id, err := node.AuthorityHistory(ctx, m, authorityHex)
+		if err != nil {
+			return t, err
+		}
+		t.Authority, t.Scope = &id, scope
+		if route != "" {
+			if scope == "" {
+				return t, usageError("--authority-route needs --credential-scope")
+			}
+			t.Route, err = a.route("--authority-route", route)
+		}
+		return t, err
+	}
+	p, err := a.dirOnce.Project(projectName)
+	if errors.Is(err, state.ErrNotFound) && projectName == "" {
+		return t, nil
+	}
+	if err != nil {
+		return t, err
+	}
+	// A project is imported with its histories; a node that uses it must know them.
+	for _, hexText := range []string{p.Project.ChangeHistory, p.Project.AuthorityChangeHistory} {
+		if hexText != "" {
+			if _, err := node.AuthorityHistory(ctx, m, hexText); err != nil {
+				return t, fmt.Errorf("project %s: %w", p.Project.Name, err)
+			}
+		}
+	}
+	return node.TrustOf(p.Project)
+}
+
+// authorityServices opens an authority's store and makes its services.
+func (a *app) authorityServices(ctx context.Context, self *self, o *state.AuthorityOptions, log *slog.Logger) (*node.AuthorityOptions, error) {
+	trusted, err := parseTrusted(o.TrustedIdentities)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(a.dirOnce.Path(), "authority-"+o.ProjectIdentifier+".db")
+	if strings.ContainsAny(o.ProjectIdentifier, "/\x00") {
+		return nil, usageError("--project-identifier %q must not contain a slash", o.ProjectIdentifier)
+	}
+	store, err := authority.OpenStore(path)
+	if err != nil {
+		return nil, err
+	}
+	ttl := time.Duration(0)
+	if text := os.Getenv("CREDENTIAL_TTL_SECS"); text != "" {
+		if ttl, err = authority.ParseTTL(text); err != nil {
+			return nil, fmt.Errorf("CREDENTIAL_TTL_SECS: %w", err)
+		}
+	}
+	events := &node.AuthorityEvents{}
+	auth, err := authority.New(ctx, authority.Options{
+		Store: store, Identities: self.manager, Self: self.id, ProjectID: o.ProjectIdentifier, TrustedIdentities: trusted, CredentialTTL: ttl,
+		NoDirectAuthentication: o.NoDirectAuthentication, NoTokenEnrollment: o.NoTokenEnrollment, DisableTrustContextID: o.DisableTrustContextID,
+		Log: log, Events: events,
+	})
+	if err != nil {
+		_ = store.Close()
+		return nil, err
+	}
+	return &node.AuthorityOptions{Services: auth.Services(), Events: events, Close: store.Close}, nil
+}
+
+// logger writes to standard error, which is the log file of a node in the background.
+func (a *app) logger() *slog.Logger {
+	level := slog.LevelInfo
+	text := os.Getenv("OCKAM_LOG_LEVEL")
+	if v := os.Getenv("SALLYPORT_LOG_LEVEL"); v != "" {
+		text = v
+	}
+	switch strings.ToLower(text) {
+	case "trace", "debug":
+		level = slog.LevelDebug
+	case "warn", "warning":
+		level = slog.LevelWarn
+	case "error":
+		level = slog.LevelError
+	}
+	if a.verbose >= 2 {
+		level = slog.LevelDebug
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if os.Getenv("OCKAM_LOG_FORMAT") == "json" {
+		return slog.New(slog.NewJSONHandler(a.stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, o))
+}
+
+// notifySystemd tells the service manager, if there is one (sd_notify(3)).
+func notifySystemd(text string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	if path[0] == '@' {
+		path = "\x00" + path[1:]
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	_, _ = c.Write([]byte(text))
+	_ = c.Close()
+}
+
+// embedded runs a node inside this command, for commands that need one for a moment.
+func (a *app) embedded(ctx context.Context, identityName string, t trustFlags) (*node.Node, *self, error) {
+	self, err := a.identityOf(ctx, identityName)
+	if err != nil {
+		return nil, nil, err
+	}
+	trust, err := a.trust(ctx, self.manager, t.project, t.authority, t.route, t.scope)
+	if err != nil {
+		return nil, nil, err
+	}
+	log := slog.New(slog.DiscardHandler)
+	if a.verbose > 0 {
+		log = a.logger()
+	}
+	n, err := node.Start(ctx, node.Options{
+		Name: "command", IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Shards: 1,
+		Store: node.NewHome(a.dirOnce, "command", false), Trust: trust, Listen: "127.0.0.1:0", Log: log,
+	})
+	return n, self, err
+}
