@@ -293,6 +293,22 @@ func (a *app) manager(ctx context.Context, vaultName string) (*identity.Manager,
 	return identity.New(identity.Options{Vault: keys, Store: d.Store()}), v, nil
 }
 
+// maxStrangers is how many peers' histories a node remembers, about 200 bytes each.
+const maxStrangers = 100_000
+
+// nodeManager is manager for a process that meets strangers: what they present is kept in memory.
+func (a *app) nodeManager(ctx context.Context, vaultName string) (*identity.Manager, error) {
+	v, err := a.dirOnce.EnsureVault(ctx, vaultName)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := vault.OpenFile(v.Path)
+	if err != nil {
+		return nil, err
+	}
+	return identity.New(identity.Options{Vault: keys, Store: identity.NewOverlay(a.dirOnce.Store(), maxStrangers)}), nil
+}
+
 // self is a named identity with its keys at hand.
 type self struct {
 	named   state.NamedIdentity

@@ -147,6 +147,9 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		return none, nil, err
 	}
 	log := a.logger()
+	if self.manager, err = a.nodeManager(ctx, self.named.Vault); err != nil {
+		return none, nil, err
+	}
 	options := node.Options{
 		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Listen: o.TCPListenerAddress, Log: log,
 		Store: node.NewHome(a.dirOnce, name, o.Authority == nil),

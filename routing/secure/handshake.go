@@ -28,6 +28,9 @@ type handshake struct {
 	timer     *dataplane.Timer
 	ended     bool
 	done      func(*Channel, error) // initiator: told once, on the shard
+
+	// ctx bounds the step that is being computed; the machine's callbacks use it.
+	ctx context.Context
 }
 
 // config makes the state machine's view of this side.
@@ -38,12 +41,12 @@ func (h *handshake) config(ctx context.Context) (channel.Config, error) {
 	}
 	return channel.Config{
 		Static: key.Public,
-		DH:     func(peer [32]byte) ([32]byte, error) { return h.opts.Identities.DH(ctx, key, peer) },
+		DH:     func(peer [32]byte) ([32]byte, error) { return h.opts.Identities.DH(h.ctx, key, peer) },
 		Rand:   rand.Reader,
 		Payload: func() ([]byte, error) {
 			var credentials [][]byte
 			if h.opts.Credential != nil {
-				c, err := h.opts.Credential(ctx)
+				c, err := h.opts.Credential(h.ctx)
 				if err != nil {
 					return nil, fmt.Errorf("own credential: %w", err)
 				}
@@ -51,11 +54,11 @@ func (h *handshake) config(ctx context.Context) (channel.Config, error) {
 					credentials = [][]byte{c}
 				}
 			}
-			payload, _, err := h.opts.Identities.Payload(ctx, h.opts.Self, credentials)
+			payload, _, err := h.opts.Identities.Payload(h.ctx, h.opts.Self, credentials)
 			return payload, err
 		},
 		VerifyPeer: func(static [32]byte, payload []byte) error {
-			peer, err := h.opts.Identities.VerifyPeer(ctx, payload, static)
+			peer, err := h.opts.Identities.VerifyPeer(h.ctx, payload, static)
 			if err != nil {
 				return err
 			}
@@ -65,7 +68,7 @@ func (h *handshake) config(ctx context.Context) (channel.Config, error) {
 				}
 			}
 			if h.opts.Accept != nil && len(peer.Credentials) > 0 {
-				h.opts.Accept(ctx, peer.Identity.Identifier(), peer.Credentials)
+				h.opts.Accept(h.ctx, peer.Identity.Identifier(), peer.Credentials)
 			}
 			h.peer = peer
 			return nil
@@ -161,6 +164,7 @@ func (h *handshake) compute(in routing.Reply) {
 func (h *handshake) step(msg []byte) (out []byte, done bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), responderTimeout)
 	defer cancel()
+	h.ctx = ctx
 	if h.machine == nil {
 		config, err := h.config(ctx)
 		if err != nil {
