@@ -184,8 +184,3 @@ func resetCommand(a *app) *cobra.Command {
 	hide(cmd, "with-orchestrator")
 	return cmd
 }
-
-// errHosted answers a command of the hosted service (exit code of a usage error).
-func errHosted(command string) error {
-	return withHint(usageError("%s needs the hosted service, which Sallyport does without", command), "here, `sallyport project create` makes a project with an authority and a relay, and `project ticket` and `project enroll` its members")
-}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -92,11 +93,15 @@ middle can read, change or forge a byte.`,
 		} else if cmd.Args != nil {
 			check := cmd.Args
 			cmd.Args = func(cmd *cobra.Command, args []string) error {
-				if err := check(cmd, args); err != nil {
-					a.usage = cmd.UseLine()
-					return usageError("%v", err)
+				err := check(cmd, args)
+				if err == nil {
+					return nil
 				}
-				return nil
+				a.usage = cmd.UseLine()
+				if m := (*misuse)(nil); errors.As(err, &m) {
+					return err
+				}
+				return usageError("%v", err)
 			}
 		}
 	})
@@ -130,7 +135,8 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	best, distance := "", 3
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := editDistance(name, f.Name); !f.Hidden && (d < distance || (len(name) > 2 && strings.HasPrefix(f.Name, name))) {
+		// A flag cut short is as likely as one misspelt.
+		if d := min(editDistance(name, f.Name), editDistance(name, f.Name[:min(len(name), len(f.Name))])); !f.Hidden && d < distance {
 			best, distance = f.Name, d
 		}
 	})

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/node/admin"
+)
+
+func init() {
+	nouns = append(nouns, tcpListenerNoun, tcpConnectionNoun, serviceNoun, workerNoun, flowNoun)
+}
+
+// transportLines is how the reference lists transports: for people only.
+func transportLines(list []admin.Transport) string {
+	var lines []string
+	for _, t := range list {
+		mode := t.Mode
+		if mode == "Listen" {
+			mode = "Listening"
+		}
+		lines = append(lines, "  │ TCP, "+mode+" at "+t.Socket)
+	}
+	return strings.Join(lines, "\n\n")
+}
+
+func transportList(a *app, short, example, path, none string) *cobra.Command {
+	return listCommand(a, short, example, func(ctx context.Context, c *admin.Client, _ string) (result, error) {
+		list, err := admin.Get[[]admin.Transport](ctx, c, path)
+		text := transportLines(list)
+		if text == "" {
+			text = none
+		}
+		return result{human: text}, err
+	})
+}
+
+// findTransport finds a transport by its socket or worker address.
+func findTransport(list []admin.Transport, name string) (admin.Transport, bool) {
+	for _, t := range list {
+		if t.Socket == name || strings.TrimPrefix(t.Worker, "0#") == name || strings.TrimPrefix(t.Processor, "0#") == name {
+			return t, true
+		}
+	}
+	return admin.Transport{}, false
+}
+
+func transportShow(a *app, short, example, what, path string) *cobra.Command {
+	return showCommand(a, short, example, what, func(ctx context.Context, c *admin.Client, _, name string) (result, error) {
+		list, err := admin.Get[[]admin.Transport](ctx, c, path)
+		if err != nil {
+			return result{}, err
+		}
+		t, ok := findTransport(list, name)
+		if !ok {
+			return result{}, admin.ErrNotFound
+		}
+		return result{human: fields("Mode", t.Mode, "Socket", t.Socket, "Worker", t.Worker, "Processor", t.Processor, "Flow control", t.Flow), json: t}, nil
+	})
+}
+
+func transportDelete(a *app, short, example, what, path string) *cobra.Command {
+	var at string
+	var yes bool
+	cmd := &cobra.Command{Use: "delete ADDRESS [flags]", Short: short, Example: example, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, node, err := a.nodeClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			name := plainName(args[0])
+			if err := a.confirm(yes, "Delete the "+what+" "+name); err != nil {
+				return err
+			}
+			if err := c.Delete(cmd.Context(), path, name); err != nil {
+				return err
+			}
+			return a.print(result{human: "  ✔ " + what + " " + name + " of node " + node + " was deleted", machine: name, json: map[string]string{"address": name, "node": node}})
+		}}
+	cmd.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+func tcpListenerNoun(a *app) *cobra.Command {
+	var at string
+	create := &cobra.Command{Use: "create HOST:PORT [flags]", Short: "Listen for other nodes at a further address", Example: `  sallyport tcp-listener create 127.0.0.1:0`, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			address, err := hostPort("<ADDRESS>", args[0])
+			if err != nil {
+				return err
+			}
+			c, _, err := a.nodeClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			t, err := admin.Post[admin.Transport](cmd.Context(), c, admin.PathTCPListener, admin.TransportRequest{Address: address})
+			if err != nil {
+				return err
+			}
+			route := "/dnsaddr/localhost/tcp/" + t.Socket[strings.LastIndexByte(t.Socket, ':')+1:]
+			a.hint("nothing is reachable through it yet: sallyport flow-control add-consumer %s SERVICE", t.Flow)
+			return a.print(result{human: "  ✔ Tcp listener created! You can send messages to it via this route:\n    " + route, json: nil})
+		}}
+	create.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
+	return noun(groupObjects, "tcp-listener", "Where other nodes connect", nil, create,
+		transportList(a, "List a node's TCP listeners", `  sallyport tcp-listener list`, admin.PathTCPListener, "no TCP listeners"),
+		transportShow(a, "Show a TCP listener", `  sallyport tcp-listener show 127.0.0.1:4000`, "tcp listener", admin.PathTCPListener),
+		transportDelete(a, "Close a TCP listener", `  sallyport tcp-listener delete 127.0.0.1:4000 --yes`, "TCP listener", admin.PathTCPListener))
+}
+
+func tcpConnectionNoun(a *app) *cobra.Command {
+	var from, to string
+	create := &cobra.Command{Use: "create --from NODE --to HOST:PORT", Short: "Connect a node to another one", Example: `  sallyport tcp-connection create --from n1 --to 127.0.0.1:4000`, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if to == "" {
+				return usageError("the following required arguments were not provided: --to <HOST:PORT>")
+			}
+			address, err := hostPort("--to", to)
+			if err != nil {
+				return err
+			}
+			c, node, err := a.nodeClient(cmd.Context(), from)
+			if err != nil {
+				return err
+			}
+			t, err := admin.Post[admin.Transport](cmd.Context(), c, admin.PathTCPConns, admin.TransportRequest{Address: address})
+			if err != nil {
+				return err
+			}
+			worker := "/worker/" + strings.TrimPrefix(t.Worker, "0#")
+			return a.print(result{human: worker, machine: worker, json: map[string]string{"address": worker, "from": node, "to": address}})
+		}}
+	create.Flags().StringVar(&from, "from", "", "`NODE` that connects (default: the default node)")
+	create.Flags().StringVarP(&to, "to", "t", "", "the other node, `HOST:PORT`")
+	return noun(groupObjects, "tcp-connection", "Connections to other nodes", nil, create,
+		transportList(a, "List a node's TCP connections", `  sallyport tcp-connection list`, admin.PathTCPConns, "no TCP connections"),
+		transportShow(a, "Show a TCP connection", `  sallyport tcp-connection show ADDRESS`, "tcp connection", admin.PathTCPConns),
+		transportDelete(a, "Close a TCP connection", `  sallyport tcp-connection delete ADDRESS --yes`, "TCP connection", admin.PathTCPConns))
+}
+
+func serviceNoun(a *app) *cobra.Command {
+	var at, addr string
+	hop := &cobra.Command{Use: "hop [flags]", Short: "Start a hop service: it passes messages on", Example: `  sallyport service start hop
+  sallyport service start hop --addr h2`, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _, err := a.nodeClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			s, err := admin.Post[admin.Service](cmd.Context(), c, admin.PathServices+"/hop", admin.ServiceRequest{Address: plainName(addr)})
+			if err != nil {
+				return err
+			}
+			a.done("Started the hop service at /service/%s", s.Address)
+			return a.print(result{human: "/service/" + s.Address, machine: "/service/" + s.Address, json: s})
+		}}
+	hop.Flags().StringVar(&addr, "addr", "hop", "the service's `NAME`")
+	hop.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
+	start := noun("", "start", "Start a service", nil, hop)
+	return noun(groupObjects, "service", "Services of a node", nil, start,
+		listCommand(a, "List a node's services", `  sallyport service list`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
+			list, err := admin.Get[[]admin.Service](ctx, c, admin.PathServices)
+			rows := [][]string{}
+			for _, s := range list {
+				rows = append(rows, []string{"/service/" + s.Address, s.Type})
+			}
+			return result{human: tableOr("no services at "+node, []string{"SERVICE", "TYPE"}, rows), json: list}, err
+		}))
+}
+
+func workerNoun(a *app) *cobra.Command {
+	return noun(groupObjects, "worker", "Workers of a node", nil,
+		listCommand(a, "List the addresses of a node's workers", `  sallyport worker list`, func(ctx context.Context, c *admin.Client, _ string) (result, error) {
+			list, err := admin.Get[[]string](ctx, c, admin.PathWorkers)
+			var lines []string
+			for _, w := range list {
+				lines = append(lines, "  │ Worker "+w)
+			}
+			return result{human: strings.Join(lines, "\n\n")}, err
+		}))
+}
+
+func flowNoun(a *app) *cobra.Command {
+	var at string
+	add := &cobra.Command{Use: "add-consumer FLOW_CONTROL_ID ADDRESS [flags]", Short: "Let what comes in on a flow reach a worker", Example: `  sallyport flow-control add-consumer "$FLOW" /service/echo`, Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, _, err := a.nodeClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			_, err = admin.Post[struct{}](cmd.Context(), c, admin.PathConsumers, admin.ConsumerRequest{Flow: args[0], Address: plainName(args[1])})
+			return err
+		}}
+	add.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
+	return noun(groupObjects, "flow-control", "What may reach what inside a node", nil, add)
+}

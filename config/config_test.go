@@ -1,0 +1,218 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func env(kv map[string]string) func(string) (string, bool) {
+	return func(k string) (string, bool) { v, ok := kv[k]; return v, ok }
+}
+
+func mustLoad(t *testing.T, mode Mode, text string, opt Options) *Plan {
+	t.Helper()
+	p, err := Load(mode, []byte(text), opt)
+	if err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	return p
+}
+
+// TestSample reads the sample of docs/protocol/02 §8.4.
+func TestSample(t *testing.T) {
+	text, err := os.ReadFile("testdata/sample.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := mustLoad(t, NodeCreate, string(text), Options{Lookup: env(map[string]string{"ENROLLMENT_TICKET": "abcd\n"})})
+	if p.Ticket != "abcd" || p.NodeName != "edge1" || p.Variables["PORT"] != "5432" || len(p.Warnings) != 0 {
+		t.Errorf("ticket %q, name %q, variables %v, warnings %v", p.Ticket, p.NodeName, p.Variables, p.Warnings)
+	}
+	if want := []string{"edge1", "--tcp-listener-address", "127.0.0.1:6000"}; !reflect.DeepEqual(p.Node, want) {
+		t.Errorf("node %q, want %q", p.Node, want)
+	}
+	if l := p.FlagLine("tcp-listener-address"); l != 5 {
+		t.Errorf("tcp-listener-address on line %d, want 5", l)
+	}
+	want := []Invocation{
+		{[]string{"policy", "create", "--resource-type", "tcp-outlet", "--allow", `(= subject.component "web")`, "--at", "edge1"}, 8, "policy"},
+		{[]string{"relay", "create", "edge1", "--to", "edge1"}, 6, `relay "edge1"`},
+		{[]string{"tcp-outlet", "create", "db", "--to", "127.0.0.1:5432", "--allow", "component=web and not suspended", "--at", "edge1"}, 11, `tcp-outlet "db"`},
+		{[]string{"tcp-inlet", "create", "--from", "127.0.0.1:15432", "--via", "edge2", "--to", "db", "--allow", "database", "--at", "edge1"}, 15, "tcp-inlet"},
+	}
+	if !reflect.DeepEqual(p.Invocations, want) {
+		t.Errorf("got  %+v\nwant %+v", p.Invocations, want)
+	}
+}
+
+// lines renders invocations compactly: the line, then the arguments; arguments with blanks are quoted.
+func lines(p *Plan) []string {
+	var out []string
+	for _, inv := range p.Invocations {
+		args := slices.Clone(inv.Args)
+		for i, a := range args {
+			if a == "" || strings.ContainsAny(a, " \n") {
+				args[i] = fmt.Sprintf("%q", a)
+			}
+		}
+		out = append(out, fmt.Sprintf("%d: %s", inv.Line, strings.Join(args, " ")))
+	}
+	return out
+}
+
+func TestShapes(t *testing.T) {
+	tests := []struct {
+		name, text string
+		mode       Mode
+		want       []string
+	}{
+		{"name", "relays: r1", Run, []string{"1: relay create r1"}},
+		{"number as name", "nodes: 1", Run, []string{"1: node create 1"}},
+		{"list of names", "nodes: [n1, n2]", Run, []string{"1: node create n1", "1: node create n2"}},
+		{"list of names and maps", "nodes:\n- n1\n- n2:\n    tcp_listener_address: 127.0.0.1:0\n  n3:\n- identity: i\n", Run, []string{
+			"2: node create n1", "3: node create n2 --tcp-listener-address 127.0.0.1:0", "5: node create n3", "6: node create --identity i"}},
+		{"named maps", "vault:\n  v1:\n    path: /tmp/v\n  v2:\n", Run, []string{"2: vault create v1 --path /tmp/v", "4: vault create v2"}},
+		{"empty options", "vault:\n  v1: {}\n", Run, []string{"2: vault create v1"}},
+		{"unnamed map", "identity:\n  vault: v\n  k: x\n", Run, []string{"2: identity create --vault v -k x"}},
+		{"unnamed map with name", "relay: {name: r, at: /a}", Run, []string{"1: relay create r --at /a"}},
+		{"nothing", "relays:\nnodes: []\nvaults: {}\n", Run, []string{"3: vault create"}},
+		{"bools", "tcp-outlets:\n  db: {tls: true, enable-nagle: false, to: 'true'}\n", Run, []string{"2: tcp-outlet create db --tls --to true"}},
+		{"lists", "tcp_inlets:\n  web:\n    http_header: ['A:b', \"C: d\"]\n    f: [1, 2]\n", Run, []string{
+			`2: tcp-inlet create web --http-header A:b --http-header "C: d" -f 1 -f 2`}},
+		{"numbers as written", "tcp-inlet: {from: 0600, timeout: 1.10, to: 0x1F}", Run, []string{"1: tcp-inlet create --from 0600 --timeout 1.10 --to 0x1F"}},
+		{"both spellings", "relay: a\nrelays: b\n", Run, []string{"2: relay create b", "1: relay create a"}},
+		{"policy map", "policy:\n  resource: db\n  allow: x\n", Run, []string{"2: policy create --resource db --allow x"}},
+		{"services of a node", "nodes:\n  n:\n    services: {control_api: {frontend: true, n: 1, l: [a, null]}}\n", Run, []string{
+			`2: node create n --services {"control_api":{"frontend":true,"n":1,"l":["a",null]}}`}},
+		{"anchor and merge", "tcp-outlets:\n  a: &d\n    to: '1'\n    tls: true\n  b: {<<: *d, to: 2}\n  c: *d\n", Run, []string{
+			"2: tcp-outlet create a --to 1 --tls", "5: tcp-outlet create b --to 2 --tls", "6: tcp-outlet create c --to 1 --tls"}},
+		{"tags", "tcp-outlet: {to: !!str true, from: !!int 5}", Run, []string{"1: tcp-outlet create --to true --from 5"}},
+		{"json", `{"nodes": ["n"], "relay": {"r": {"to": "n"}}}`, Run, []string{"1: node create n", "1: relay create r --to n"}},
+		{"block text", "policy:\n  allow: >-\n    a\n    b\n", Run, []string{`2: policy create --allow "a b"`}},
+		{"order of run", "kafka-outlet: ko\nkafka-inlet: ki\ntcp-inlet: i\ntcp-outlet: o\npolicy: {allow: p}\nrelay: r\nnode: n\nticket: T\nidentity: id\nvault: v\n", Run,
+			[]string{"10: vault create v", "9: identity create id", "8: project enroll T", "7: node create n", "6: relay create r", "5: policy create --allow p",
+				"4: tcp-outlet create o", "3: tcp-inlet create i", "2: kafka-inlet create ki", "1: kafka-outlet create ko"}},
+		{"order of node create", "kafka_inlets: ki\nkafka_outlets: ko\ninfluxdb-inlets: ii\ninfluxdb_outlet: io\ntcp-inlet: i\ntcp-outlet: o\nrelay: r\npolicy: {allow: p}\nticket: T\n", NodeCreate,
+			[]string{"8: policy create --allow p --at dflt", "7: relay create r --to dflt", "6: tcp-outlet create o --at dflt", "5: tcp-inlet create i --at dflt",
+				"4: influxdb-outlet create io --at dflt", "3: influxdb-inlet create ii --at dflt", "2: kafka-outlet create ko --at dflt", "1: kafka-inlet create ki --at dflt"}},
+		{"explicit target", "relay: {r: {to: x, at: /y}}\ntcp-inlet: {at: z}\n", NodeCreate, []string{"1: relay create r --to x --at /y", "2: tcp-inlet create --at z"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := mustLoad(t, tt.mode, tt.text, Options{NodeName: "dflt"})
+			if got := lines(p); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("got  %q\nwant %q", got, tt.want)
+			}
+			if len(p.Warnings) != 0 {
+				t.Errorf("warnings %q", p.Warnings)
+			}
+		})
+	}
+}
+
+func TestNodeArguments(t *testing.T) {
+	p := mustLoad(t, NodeCreate, `
+services: {secure-channel-listener: {address: api}}
+in_memory: true
+udp: false
+exit-on-eof: true
+status_endpoint: 127.0.0.1:1
+project: p
+identity: i
+`, Options{})
+	want := []string{"--identity", "i", "--project", "p", "--status-endpoint", "127.0.0.1:1", "--exit-on-eof", "--in-memory",
+		"--services", `{"secure-channel-listener":{"address":"api"}}`}
+	if !reflect.DeepEqual(p.Node, want) {
+		t.Errorf("got  %q\nwant %q", p.Node, want)
+	}
+	if p = mustLoad(t, NodeCreate, "", Options{NodeName: "d"}); !reflect.DeepEqual(p.Node, []string{"d"}) || p.NodeName != "d" {
+		t.Errorf("empty text: %+v", p)
+	}
+	if p = mustLoad(t, Run, "name: x", Options{NodeName: "d"}); p.Node != nil || p.NodeName != "" {
+		t.Errorf("run: %+v", p)
+	}
+}
+
+func TestVariables(t *testing.T) {
+	tests := []struct{ name, text, want string }{
+		{"file", "variables: {A: x}\nrelay: $A", "x"},
+		{"braces", "variables: {A: x}\nrelay: a-${A}b", "a-xb"},
+		{"environment over file", "variables: {E: x}\nrelay: $E", "from-env"},
+		{"command line over environment", "variables: {B: x}\nrelay: $B", "from-flag"},
+		{"default", "relay: ${NONE:-d}", "d"},
+		{"default of an empty one", "relay: ${EMPTY:-d}", "d"},
+		{"default not needed", "relay: ${E:-d}", "from-env"},
+		{"dollar", "relay: a$$E", "a$E"},
+		{"lone dollar", "relay: a$-$5$", "a$-$5$"},
+		{"not expanded twice", "variables: {A: '$$E'}\nrelay: $A", "$$E"},
+		{"comment", "# set $NONE\n  # or ${}\nrelay: r", "r"},
+		{"hash in a value", "relay: x#$E", "x#from-env"},
+		{"in flow style", "variables:\n  A: x\n\nrelay: [${A}]\n", "x"},
+		{"name ends", "variables: {A_1: x}\nrelay: $A_1-y", "x-y"},
+		{"number", "variables:\n  A: 010\nrelay: $A", "010"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := mustLoad(t, Run, tt.text, Options{
+				Variables: map[string]string{"B": "from-flag"},
+				Lookup:    env(map[string]string{"E": "from-env", "B": "from-env", "EMPTY": ""}),
+			})
+			if len(p.Invocations) != 1 || p.Invocations[0].Args[2] != tt.want {
+				t.Errorf("got %+v, want %q", p.Invocations, tt.want)
+			}
+		})
+	}
+	// A value of several lines moves what follows; lines are still those of the file.
+	p := mustLoad(t, Run, "relay: $M\nvaults:\n  v:\n", Options{Variables: map[string]string{"M": "[a,\n  b]"}})
+	if want := []string{"3: vault create v", "1: relay create a", "1: relay create b"}; !reflect.DeepEqual(lines(p), want) {
+		t.Errorf("got %q, want %q", lines(p), want)
+	}
+	if p.Variables["M"] != "[a,\n  b]" {
+		t.Errorf("variables %q", p.Variables)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	p := mustLoad(t, NodeCreate, "version: 2\nnodes: n\ntcp_outlts: x\nx-templates: {}\nrelay: r\n", Options{})
+	want := []string{
+		"line 2: key \"nodes\" is ignored: it belongs to configurations of `run`, not of `node create`",
+		`line 3: unknown key "tcp_outlts" is ignored; did you mean "tcp-outlets"?`,
+		`line 4: unknown key "x-templates" is ignored`,
+		"line 1: this version is not known; the file is read as version 1",
+	}
+	if !reflect.DeepEqual(p.Warnings, want) {
+		t.Errorf("got  %q\nwant %q", p.Warnings, want)
+	}
+	if p = mustLoad(t, Run, "name: n\nversion: 1", Options{}); len(p.Warnings) != 1 || !strings.HasPrefix(p.Warnings[0], "line 1: ") {
+		t.Errorf("run: %q", p.Warnings)
+	}
+}
+
+func TestFind(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Find(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("empty directory: %v", err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "sallyport.yml"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"ockam.yaml", "ockam.yml", "sallyport.yaml"} {
+		want := filepath.Join(dir, name)
+		if err := os.WriteFile(want, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Find(dir); got != want || err != nil {
+			t.Errorf("Find = %q, %v, want %q", got, err, want)
+		}
+	}
+}

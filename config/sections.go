@@ -1,0 +1,112 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// section is a kind of resource that a configuration may hold.
+type section struct {
+	command string   // the noun of the `create` command
+	keys    []string // accepted spellings, with hyphens
+	node    bool     // a section of `node create`
+	run     bool     // a section of `run`
+	noName  bool     // the command takes no positional name
+	target  string   // in `node create`: the option that defaults to the node's name
+}
+
+var (
+	vaults          = section{command: "vault", keys: []string{"vaults", "vault"}, run: true}
+	identities      = section{command: "identity", keys: []string{"identities", "identity"}, run: true}
+	nodes           = section{command: "node", keys: []string{"nodes", "node"}, run: true}
+	policies        = section{command: "policy", keys: []string{"policies", "policy"}, node: true, run: true, noName: true, target: "at"}
+	relays          = section{command: "relay", keys: []string{"relays", "relay"}, node: true, run: true, target: "to"}
+	tcpOutlets      = section{command: "tcp-outlet", keys: []string{"tcp-outlets", "tcp-outlet"}, node: true, run: true, target: "at"}
+	tcpInlets       = section{command: "tcp-inlet", keys: []string{"tcp-inlets", "tcp-inlet"}, node: true, run: true, target: "at"}
+	kafkaOutlets    = section{command: "kafka-outlet", keys: []string{"kafka-outlets", "kafka-outlet"}, node: true, run: true, target: "at"}
+	kafkaInlets     = section{command: "kafka-inlet", keys: []string{"kafka-inlets", "kafka-inlet"}, node: true, run: true, target: "at"}
+	influxdbOutlets = section{command: "influxdb-outlet", keys: []string{"influxdb-outlets", "influxdb-outlet"}, node: true, target: "at"}
+	influxdbInlets  = section{command: "influxdb-inlet", keys: []string{"influxdb-inlets", "influxdb-inlet"}, node: true, target: "at"}
+)
+
+// enrol stands for the ticket in an order of execution.
+var enrol = section{command: "project enroll"}
+
+// order returns the order of execution (docs/protocol/03 §7.6). In node create, enrolment and node come before all of it.
+func (m Mode) order() []section {
+	if m == Run {
+		return []section{vaults, identities, enrol, nodes, relays, policies, tcpOutlets, tcpInlets, kafkaInlets, kafkaOutlets}
+	}
+	return []section{policies, relays, tcpOutlets, tcpInlets, influxdbOutlets, influxdbInlets, kafkaOutlets, kafkaInlets}
+}
+
+// commonKeys are the keys of both modes that are no section.
+var commonKeys = []string{"version", "variables", "ticket"}
+
+// nodeKeys are the top-level keys of `node create` about the node itself, in the order of its arguments.
+var nodeKeys = []string{
+	"name", "identity", "project", "tcp-listener-address", "udp-listener-address", "udp", "status-endpoint", "no-status-endpoint",
+	"skip-is-running-check", "foreground", "exit-on-eof", "in-memory", "opentelemetry-context", "services",
+}
+
+// knownKeys returns every top-level key of a mode, hyphenated.
+func (m Mode) knownKeys() []string {
+	keys := slices.Clone(commonKeys)
+	if m == NodeCreate {
+		keys = append(keys, nodeKeys...)
+	}
+	for _, s := range m.order() {
+		keys = append(keys, s.keys...)
+	}
+	return keys
+}
+
+// unknownKey describes a top-level key that has no meaning in a mode.
+func (m Mode) unknownKey(key string) string {
+	known := m.knownKeys()
+	other := Run
+	if m == Run {
+		other = NodeCreate
+	}
+	if slices.Contains(other.knownKeys(), hyphens(key)) {
+		return fmt.Sprintf("key %q is ignored: it belongs to configurations of `%s`, not of `%s`", key, other, m)
+	}
+	near, distance := "", 1+max(2, len(key)/3)
+	for _, k := range known {
+		if d := editDistance(hyphens(key), k, distance); d < distance {
+			near, distance = k, d
+		}
+	}
+	if near == "" {
+		return fmt.Sprintf("unknown key %q is ignored", key)
+	}
+	return fmt.Sprintf("unknown key %q is ignored; did you mean %q?", key, near)
+}
+
+// hyphens turns a snake_case key into the spelling of the command line.
+func hyphens(key string) string { return strings.ReplaceAll(key, "_", "-") }
+
+// editDistance returns the Levenshtein distance of a and b in bytes, or limit if it is at least that.
+func editDistance(a, b string, limit int) int {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
+		return limit
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return min(row[len(b)], limit)
+}
