@@ -52,6 +52,7 @@ type Loop struct {
 	spare   []Task // the other half of the double buffer
 	woken   atomic.Bool
 
+	busy      atomic.Int64 // nanoseconds spent handling events, ever
 	turnArmed bool
 	iovs      [maxIovecs][]byte
 	dirty     []*Conn // have output to flush at the end of the turn
@@ -188,8 +189,13 @@ func (l *Loop) onEvent(fd int, events uint32, _ uint16) error {
 			}
 		}
 	}
+	l.busy.Add(int64(time.Since(l.now)))
 	return nil
 }
+
+// Busy returns how long the loop has been handling events since it started. Any goroutine may ask; two answers and the time
+// between them give its load.
+func (l *Loop) Busy() time.Duration { return time.Duration(l.busy.Load()) }
 
 func (l *Loop) runInbox() {
 	l.woken.Store(false) // before taking the tasks: a later Post wakes again

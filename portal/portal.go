@@ -48,7 +48,7 @@ func (l Limits) WithDefaults() Limits {
 	set(&l.MaxWindow, 4<<20)
 	set(&l.HighWater, 1<<20)
 	set(&l.HoldClients, 1024)
-	set(&l.PayloadSize, MaxPayload)
+	set(&l.PayloadSize, 64<<10)
 	l.PayloadSize = min(l.PayloadSize, MaxPayload)
 	if l.Budget == 0 {
 		l.Budget = 256 << 20
