@@ -117,7 +117,6 @@ func (c *Conn) offer() {
 	if c.readable && !c.paused && !c.closed && !c.inReady && c.connect == nil {
 		c.inReady = true
 		c.loop.ready = append(c.loop.ready, c)
-		c.loop.endTurn()
 	}
 }
 
@@ -295,7 +294,6 @@ func (c *Conn) markDirty() {
 	if !c.inDirty && !c.closed {
 		c.inDirty = true
 		c.loop.dirty = append(c.loop.dirty, c)
-		c.loop.endTurn()
 	}
 }
 

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	gneterrors "github.com/panjf2000/gnet/v2/pkg/errors"
-	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,10 +36,10 @@ type pollable interface{ onEvents(events uint32) }
 type Loop struct {
 	id     int
 	log    *slog.Logger
-	poller *netpoll.Poller
+	poller *poller
 	fds    []pollable // indexed by descriptor
 
-	wakeFD  int // eventfd: inbox has tasks, or this turn has something to flush
+	wakeFD  int // eventfd: inbox has tasks
 	timerFD int
 	timers  timerHeap
 	armed   time.Time // when timerFD will fire; zero if it will not
@@ -53,7 +51,6 @@ type Loop struct {
 	woken   atomic.Bool
 
 	busy      atomic.Int64 // nanoseconds spent handling events, ever
-	turnArmed bool
 	iovs      [maxIovecs][]byte
 	dirty     []*Conn // have output to flush at the end of the turn
 	ready     []*Conn // have input that was not read yet
@@ -63,13 +60,14 @@ type Loop struct {
 	pool    chunkPool
 	readBuf []byte
 
-	closing bool
+	stopped bool // leave Run; on the loop
+	closing bool // take no more tasks; under inboxMu
 	done    chan struct{}
 }
 
 // NewLoop makes a loop; id names it in logs and is what its owner calls the shard.
 func NewLoop(id int, log *slog.Logger) (*Loop, error) {
-	poller, err := netpoll.OpenPoller()
+	poller, err := openPoller()
 	if err != nil {
 		return nil, fmt.Errorf("open poller: %w", err)
 	}
@@ -83,7 +81,7 @@ func NewLoop(id int, log *slog.Logger) (*Loop, error) {
 		return nil, fmt.Errorf("timerfd: %w", err)
 	}
 	for _, fd := range []int{l.wakeFD, l.timerFD} {
-		if err := poller.AddRead(&netpoll.PollAttachment{FD: fd}, true); err != nil {
+		if err := poller.add(fd); err != nil {
 			l.closeFDs()
 			return nil, fmt.Errorf("add to poller: %w", err)
 		}
@@ -136,48 +134,45 @@ var one = [8]byte{0: 1}
 
 func (l *Loop) wake() { _, _ = unix.Write(l.wakeFD, one[:]) }
 
-// endTurn makes sure that flush runs when the events at hand have been handled.
-func (l *Loop) endTurn() {
-	if !l.turnArmed {
-		l.turnArmed = true
-		if l.woken.CompareAndSwap(false, true) {
-			l.wake()
-		}
-	}
-}
-
 // Run runs the loop until Stop. It returns nil then, and the poller's error otherwise.
 func (l *Loop) Run() error {
 	defer close(l.done)
-	err := l.poller.Polling(l.onEvent)
-	l.shutdown()
-	if errors.Is(err, gneterrors.ErrEngineShutdown) {
-		return nil
+	defer l.shutdown()
+	for !l.stopped {
+		if len(l.dirty) > 0 || len(l.ready) > 0 {
+			l.poller.now() // this turn left something to do: look, but do not wait
+		} else if err := l.poller.wait(); err != nil {
+			return fmt.Errorf("poll: %w", err)
+		}
+		l.turn()
 	}
-	return fmt.Errorf("poll: %w", err)
+	return nil
+}
+
+// turn handles the events at hand and ends with a flush.
+func (l *Loop) turn() {
+	l.now = time.Now()
+	for i := range l.poller.n {
+		l.handle(&l.poller.events[i])
+	}
+	l.flush()
+	l.busy.Add(int64(time.Since(l.now)))
 }
 
 // Stop ends the loop: its connections are closed at once. It does not wait; Done does.
 func (l *Loop) Stop() {
 	l.Post(TaskFunc(func() {
-		l.inboxMu.Lock()
-		l.closing = true
-		l.inboxMu.Unlock()
+		l.stopped = true
 	}))
 }
 
 // Done is closed when the loop has ended.
 func (l *Loop) Done() <-chan struct{} { return l.done }
 
-func (l *Loop) onEvent(fd int, events uint32, _ uint16) error {
-	l.now = time.Now()
-	switch fd {
+func (l *Loop) handle(e *unix.EpollEvent) {
+	switch fd := int(e.Fd); fd {
 	case l.wakeFD:
 		l.runInbox()
-		l.flush()
-		if l.closing {
-			return gneterrors.ErrEngineShutdown
-		}
 	case l.timerFD:
 		var b [8]byte
 		_, _ = unix.Read(l.timerFD, b[:])
@@ -185,12 +180,10 @@ func (l *Loop) onEvent(fd int, events uint32, _ uint16) error {
 	default:
 		if fd < len(l.fds) {
 			if p := l.fds[fd]; p != nil {
-				p.onEvents(events)
+				p.onEvents(e.Events)
 			}
 		}
 	}
-	l.busy.Add(int64(time.Since(l.now)))
-	return nil
 }
 
 // Busy returns how long the loop has been handling events since it started. Any goroutine may ask; two answers and the time
@@ -212,7 +205,6 @@ func (l *Loop) runInbox() {
 
 // flush ends a turn: first input that is still waiting (its handlers may write), then all output.
 func (l *Loop) flush() {
-	l.turnArmed = true // what is written below is flushed below, with no further wake
 	if len(l.ready) > 0 {
 		ready := l.ready
 		l.ready, l.readyNext = l.readyNext[:0], nil
@@ -223,18 +215,16 @@ func (l *Loop) flush() {
 		}
 		l.readyNext = ready[:0]
 	}
-	l.turnArmed = false
-	if len(l.ready) > 0 {
-		l.endTurn()
+	if len(l.dirty) > 0 {
+		dirty := l.dirty
+		l.dirty, l.dirtyNext = l.dirtyNext[:0], nil
+		for i, c := range dirty {
+			dirty[i] = nil
+			c.inDirty = false
+			c.flush()
+		}
+		l.dirtyNext = dirty[:0]
 	}
-	dirty := l.dirty
-	l.dirty, l.dirtyNext = l.dirtyNext[:0], nil
-	for i, c := range dirty {
-		dirty[i] = nil
-		c.inDirty = false
-		c.flush()
-	}
-	l.dirtyNext = dirty[:0]
 }
 
 func (l *Loop) register(fd int, p pollable) error {
@@ -242,7 +232,7 @@ func (l *Loop) register(fd int, p pollable) error {
 		l.fds = append(l.fds, make([]pollable, 64+len(l.fds)/2)...)
 	}
 	l.fds[fd] = p
-	if err := l.poller.AddReadWrite(&netpoll.PollAttachment{FD: fd}, true); err != nil {
+	if err := l.poller.add(fd); err != nil {
 		l.fds[fd] = nil
 		return err
 	}
@@ -254,7 +244,7 @@ func (l *Loop) unregister(fd int) {
 		l.fds[fd] = nil
 	}
 	// close(2) would remove it too, but not while a forked child still has the descriptor.
-	_ = l.poller.Delete(fd)
+	l.poller.del(fd)
 }
 
 func (l *Loop) shutdown() {
@@ -280,7 +270,7 @@ func (l *Loop) closeFDs() {
 			_ = unix.Close(fd)
 		}
 	}
-	_ = l.poller.Close()
+	l.poller.close()
 }
 
 // ReadBuffer returns the loop's read buffer. It is borrowed: its content lives until the next read on the loop.
