@@ -460,6 +460,19 @@ func (c *Conn) Abort() {
 	c.finish(ErrConnClosed)
 }
 
+// Detach gives the descriptor up without closing it: c is done with, and the caller owns fd. It is for a connection that was not
+// read or written yet; output that waits is lost. OnClose is not called.
+func (c *Conn) Detach() (fd int, ok bool) {
+	if c.closed || c.connect != nil {
+		return -1, false
+	}
+	c.closed = true
+	c.timer.Stop()
+	c.dropOutput()
+	c.loop.unregister(c.fd)
+	return c.fd, true
+}
+
 // finish closes the descriptor and tells the handler.
 func (c *Conn) finish(err error) {
 	if c.closed {

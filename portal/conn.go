@@ -59,7 +59,8 @@ type conn struct {
 	progress  uint64
 	small     [16]byte // for messages without data
 
-	onEnd func() // outlet, inlet: forget the connection
+	onEnd  func()       // inlet: forget the connection
+	rehold func(fd int) // inlet: let the client wait for another path
 }
 
 func (e *Env) newConn(s *routing.Shard, name string) *conn {
@@ -376,9 +377,18 @@ func (c *conn) OnClose(_ *dataplane.Conn, err error) {
 	c.end(reason, true)
 }
 
-// TerminalClosed implements routing.Watcher: the path is gone, and with it perhaps some data.
+// TerminalClosed implements routing.Watcher: the path is gone, and with it perhaps some data. A client that was not read yet
+// can wait for the next path.
 func (c *conn) TerminalClosed() {
 	c.terminal = nil
+	if c.state == opening && c.rehold != nil {
+		if fd, ok := c.sock.Detach(); ok {
+			c.sock = nil
+			c.forget(ReasonPath)
+			c.rehold(fd)
+			return
+		}
+	}
 	c.end(ReasonPath, false)
 }
 

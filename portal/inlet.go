@@ -242,6 +242,12 @@ func (in *Inlet) start(p *path, fd int) {
 		delete(in.conns, c)
 		in.mu.Unlock()
 	}
+	c.rehold = func(fd int) {
+		if in.path.Load() == p {
+			in.path.CompareAndSwap(p, nil) // whoever keeps the path sets the next one
+		}
+		in.place(fd)
+	}
 	c.self = s.Start(c, flows...)
 	if !c.grant.Allowed() {
 		in.env.Stats.Denied.Add(1)
