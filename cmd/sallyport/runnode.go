@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -126,8 +125,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 			cancel()
 		}()
 	}
-	// What start-up needed goes back to the system: an idle node is small.
-	debug.FreeOSMemory()
+	releaseStartup()
 	<-ctx.Done()
 	notifySystemd("STOPPING=1")
 	options.Log.Info("node stops", "node", name)
