@@ -54,6 +54,8 @@ type conn struct {
 	received  uint64
 	allowed   uint64 // bytes the peer may have sent so far
 	allowedAt time.Time
+	openedAt  time.Time     // when the Ping or Pong was sent
+	rtt       time.Duration // from then to the first answer; 0 before it
 	expect    uint16
 	peerDone  bool // the peer's direction has finished
 	progress  uint64
@@ -233,6 +235,9 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		}
 		return
 	}
+	if c.rtt == 0 {
+		c.rtt = time.Since(c.openedAt)
+	}
 	if c.state == opening {
 		c.opened(m, msg)
 		return
@@ -327,9 +332,9 @@ func (c *conn) giveCredit() {
 		return
 	}
 	now := c.shard.Loop().Now()
-	// Half a window went through in less than a long path's round trip and the reader keeps up: allow more, or the
-	// path would carry no more than a window per round trip.
-	if grow := c.window; now.Sub(c.allowedAt) < 100*time.Millisecond && pending <= c.window/4 && 2*c.window <= c.env.Limits.MaxWindow &&
+	// Half a window went through in less than a round trip and the reader keeps up: the window is what holds the peer back, so
+	// allow more. In a slower path the bytes would only wait, and others behind them.
+	if grow := c.window; now.Sub(c.allowedAt) < c.rtt && pending <= c.window/4 && 2*c.window <= c.env.Limits.MaxWindow &&
 		c.env.Stats.WindowGranted.Load()+int64(grow) <= c.env.Limits.Budget {
 		c.env.Stats.WindowGranted.Add(int64(grow))
 		c.window += grow

@@ -263,6 +263,7 @@ func (in *Inlet) start(p *path, fd int) {
 	if in.opts.Plain {
 		window = 0
 	}
+	c.openedAt = time.Now()
 	c.send(p.route, appendHandshake(c.small[:0], kindPing, window))
 }
 

@@ -200,6 +200,7 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 	if c.extended {
 		window = c.window
 	}
+	c.openedAt = time.Now()
 	c.send(back, appendHandshake(c.small[:0], kindPong, window))
 	c.start(back)
 }
