@@ -77,15 +77,6 @@ func (c *connection) close() {
 	}
 }
 
-// peer returns who is at the end of the innermost channel, or nil.
-func (c *connection) peer() *identity.Identifier {
-	if k := len(c.channels); k > 0 {
-		id := identity.Identifier(c.channels[k-1].Peer.ID)
-		return &id
-	}
-	return nil
-}
-
 // pingRoute is the route to the node behind the connection: all hops before the final service, and that one only if it is
 // the way out itself (docs/protocol/03 §2.3).
 func (c *connection) pingRoute() routing.Route {

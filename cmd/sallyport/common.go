@@ -87,9 +87,9 @@ func (a *app) nodeRecord(name string) (state.Node, error) {
 	n, err := d.Node(plainName(name))
 	if errors.Is(err, state.ErrNotFound) {
 		if name == "" {
-			return n, withHint(fmt.Errorf("There is no default node"), "create one: sallyport node create")
+			return n, withHint(fmt.Errorf("there is no default node"), "create one: sallyport node create")
 		}
-		return n, withHint(fmt.Errorf("There is no node with name %s", plainName(name)), "sallyport node list shows those there are")
+		return n, withHint(fmt.Errorf("there is no node with name %s", plainName(name)), "sallyport node list shows those there are")
 	}
 	return n, err
 }
@@ -113,7 +113,7 @@ func (a *app) nodeClient(ctx context.Context, name string) (*admin.Client, strin
 		return nil, "", err
 	}
 	if n.Status() != state.Running {
-		return nil, "", withHint(fmt.Errorf("The node %s is not running", n.Name), "start it: sallyport node start %s", n.Name)
+		return nil, "", withHint(fmt.Errorf("the node %s is not running", n.Name), "start it: sallyport node start %s", n.Name)
 	}
 	return admin.NewClient(n.AdminSocket), n.Name, nil
 }
@@ -157,7 +157,7 @@ func showCommand(a *app, short, example, what string, f func(ctx context.Context
 			name := plainName(args[0])
 			r, err := f(cmd.Context(), c, node, name)
 			if notFound(err) {
-				return fmt.Errorf("The %s %s was not found", what, name)
+				return fmt.Errorf("the %s %s was not found", what, name)
 			}
 			if err != nil {
 				return err
@@ -193,7 +193,7 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 			} else {
 				name := plainName(args[0])
 				if err := c.Do(ctx, "GET", admin.Item(path, name), nil, nil); notFound(err) {
-					return fmt.Errorf("The %s %s was not found", what, name)
+					return fmt.Errorf("the %s %s was not found", what, name)
 				}
 				if err := a.confirm(yes, fmt.Sprintf("Delete the %s %s", what, name)); err != nil {
 					return err
@@ -254,7 +254,7 @@ func (a *app) defaultProject() string {
 func (a *app) inletTo(_ context.Context, to, via string) (multiaddr.Addr, error) {
 	addr, err := multiaddr.ExpandInletTo(to, via, a.defaultProject())
 	if errors.Is(err, multiaddr.ErrNoProject) {
-		return nil, withHint(errors.New("There is no default project"), "enroll first: sallyport project enroll TICKET, or give --to a whole route")
+		return nil, withHint(errors.New("there is no default project"), "enroll first: sallyport project enroll TICKET, or give --to a whole route")
 	}
 	if err != nil {
 		return nil, usageError("invalid value '%s' for '--to': %v", to, err)
@@ -267,7 +267,7 @@ func (a *app) relayAt(_ context.Context, at string) (multiaddr.Addr, error) {
 	if at == "" {
 		p := a.defaultProject()
 		if p == "" {
-			return nil, withHint(errors.New("There is no default project"), "enroll first: sallyport project enroll TICKET, or give --at a route")
+			return nil, withHint(errors.New("there is no default project"), "enroll first: sallyport project enroll TICKET, or give --at a route")
 		}
 		at = "/project/" + p
 	} else if !strings.Contains(at, "/") {

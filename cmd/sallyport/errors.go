@@ -74,7 +74,7 @@ func (a *app) report(err error) int {
 	if errors.Is(err, context.Canceled) {
 		text = "interrupted"
 	}
-	fmt.Fprintf(a.stderr, "%s %s\n", a.color(red, "x"), strings.ReplaceAll(text, "\n", "\n  "))
+	fmt.Fprintf(a.stderr, "%s %s\n", a.color(red, "x"), sentence(strings.ReplaceAll(text, "\n", "\n  ")))
 	if h := hintOf(err); h != "" && !a.quiet {
 		fmt.Fprintf(a.stderr, "  %s\n", h)
 	}
@@ -92,4 +92,12 @@ func hintOf(err error) string {
 // notFound reports whether an error says that something does not exist.
 func notFound(err error) bool {
 	return errors.Is(err, admin.ErrNotFound) || errors.Is(err, state.ErrNotFound)
+}
+
+// sentence begins a message with a capital letter, as a person would write it.
+func sentence(text string) string {
+	if text == "" || text[0] < 'a' || text[0] > 'z' {
+		return text
+	}
+	return string(text[0]-'a'+'A') + text[1:]
 }

@@ -238,7 +238,7 @@ func identityDelete(a *app) *cobra.Command {
 				}
 			case len(args) == 1:
 				if _, err := d.NamedIdentity(args[0]); err != nil {
-					return fmt.Errorf("The identity %s was not found", args[0])
+					return fmt.Errorf("the identity %s was not found", args[0])
 				}
 				names = args
 			default:

@@ -157,7 +157,7 @@ func memberShow(a *app) *cobra.Command {
 				e, err := c.Member(ctx, id)
 				var refused *rpc.StatusError
 				if errors.As(err, &refused) && (refused.Status == rpc.Forbidden || refused.Status == rpc.NotFound) {
-					return fmt.Errorf("The member %s was not found", id)
+					return fmt.Errorf("the member %s was not found", id)
 				}
 				if err != nil {
 					return err

@@ -397,7 +397,7 @@ func nodeDelete(a *app) *cobra.Command {
 			ctx := cmd.Context()
 			if len(args) == 1 {
 				if _, err := a.nodeRecord(args[0]); err != nil {
-					return fmt.Errorf("The node %s was not found", plainName(args[0]))
+					return fmt.Errorf("the node %s was not found", plainName(args[0]))
 				}
 			}
 			names, err := a.nodeNames(args, all)

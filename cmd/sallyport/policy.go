@@ -27,7 +27,7 @@ func policyCreate(a *app) *cobra.Command {
 				return err
 			}
 			if r.Resource == "" && r.ResourceType == "" {
-				return errors.New("Resource or resource type must be provided")
+				return errors.New("resource or resource type must be provided")
 			}
 			if r.ResourceType != "" {
 				if _, err := policy.ParseResourceType(r.ResourceType); err != nil {

@@ -246,7 +246,7 @@ func projectTicket(a *app) *cobra.Command {
 			}
 			p, err := d.Project(t.project)
 			if err != nil {
-				return withHint(errors.New("There is no default project"), "import one: sallyport project import --project-file FILE")
+				return withHint(errors.New("there is no default project"), "import one: sallyport project import --project-file FILE")
 			}
 			return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) error {
 				code, err := c.CreateToken(ctx, wanted, expires, uses)
@@ -376,9 +376,9 @@ func (a *app) findProject(args []string) (*project.Project, error) {
 	p, err := d.Project(name)
 	if err != nil {
 		if name == "" {
-			return nil, withHint(errors.New("There is no default project"), "sallyport project enroll TICKET joins one")
+			return nil, withHint(errors.New("there is no default project"), "sallyport project enroll TICKET joins one")
 		}
-		return nil, withHint(fmt.Errorf("There is no project with name %s", name), "sallyport project list shows those there are")
+		return nil, withHint(fmt.Errorf("there is no project with name %s", name), "sallyport project list shows those there are")
 	}
 	return p.Project, nil
 }

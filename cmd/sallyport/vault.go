@@ -92,7 +92,7 @@ func vaultShow(a *app) *cobra.Command {
 				v, err = d.EnsureVault(cmd.Context(), "")
 			}
 			if err != nil {
-				return fmt.Errorf("The vault %s was not found", name)
+				return fmt.Errorf("the vault %s was not found", name)
 			}
 			return a.print(result{human: fields("Vault", v.Name, "Directory", v.Path), json: vaultJSON(v)})
 		}}
@@ -142,7 +142,7 @@ func vaultDelete(a *app) *cobra.Command {
 			}
 			for _, name := range names {
 				if _, err := d.Vault(name); err != nil {
-					return fmt.Errorf("The vault %s was not found", name)
+					return fmt.Errorf("the vault %s was not found", name)
 				}
 				if err := a.confirm(yes, "Delete the vault "+name+" with all its keys"); err != nil {
 					return err

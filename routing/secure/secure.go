@@ -8,7 +8,6 @@ package secure
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -178,10 +177,3 @@ func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
 }
 
 func describe(id identity.Identifier) slog.Attr { return slog.String("peer", id.String()) }
-
-func wrapTimeout(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w", ErrTimeout)
-	}
-	return err
-}
