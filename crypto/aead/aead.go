@@ -5,7 +5,7 @@
 // same bytes. A [Key] keeps the kernel that was selected when it was initialised.
 //
 // The assembly kernels take a time that depends on lengths only, not on keys, data or whether a tag is right (a failed Open
-// then clears its output). They leave round keys in vector registers; they copy none to memory outside the Key.
+// then clears its output). They clear the vector registers they used, and copy no key to memory outside the Key.
 package aead
 
 import (

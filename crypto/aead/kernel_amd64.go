@@ -8,9 +8,11 @@ import (
 	"github.com/klauspost/cpuid/v2"
 )
 
-// schedule is a key as the assembly uses it: the round keys, the powers of H, and padding (layout in _asm/main.go). It needs
-// no alignment.
+// schedule is a key as the assembly uses it: round keys and powers of H (layout in _asm/main.go). It needs no alignment.
 type schedule [736]byte
+
+// hides says that hide is effective.
+const hides = true
 
 // supported reports whether the CPU and the operating system have what kernel k needs.
 func supported(k kernel) bool {

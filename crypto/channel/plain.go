@@ -1,33 +1,112 @@
 package channel
 
-import "errors"
-
-type Kind uint8
-
-const (
-	KindPayload Kind = iota
-	KindRefresh
-	KindClose
+import (
+	"errors"
+	"fmt"
 )
 
-var CloseMessage = []byte{0x82, 0x82, 2, 0x80, 0x40}
+// Kind is the kind of a decrypted message: the variant on the wire (docs/protocol/01 §7.6).
+type Kind uint8
 
-var ErrPlain = errors.New("channel: malformed plaintext")
+// The kinds of messages.
+const (
+	KindPayload Kind = iota // a message from a worker to another
+	KindRefresh             // the sender's new credential
+	KindClose               // the end of the channel
+)
 
-func ParsePlaintext(b []byte) (Kind, []byte, error) {
-	if len(b) < 5 || b[0] != 0x82 || b[1] != 0x82 || b[2] > 2 {
-		return 0, nil, ErrPlain
-	}
-	if b[2] == 2 {
-		return KindClose, nil, nil
-	}
-	if b[3] != 0x81 {
-		return 0, nil, ErrPlain
-	}
-	return Kind(b[2]), b[4:], nil
+const (
+	// PayloadPrefix begins the plaintext of a message of KindPayload. The CBOR of [onward, return, bytes] follows, then
+	// EmptyPadding.
+	PayloadPrefix = "\x82\x82\x00\x81"
+	// EmptyPadding ends every plaintext: an empty byte string.
+	EmptyPadding = 0x40
+)
+
+// ErrPlaintext reports a decrypted message that is not well formed.
+var ErrPlaintext = errors.New("channel: malformed plaintext")
+
+// CloseMessage is the plaintext of Close. It is not to be changed.
+var CloseMessage = []byte{0x82, 0x82, byte(KindClose), 0x80, EmptyPadding}
+
+// AppendRefresh appends the plaintext of RefreshCredentials to b; content is the CBOR of [history, [credentials]].
+func AppendRefresh(b, content []byte) []byte {
+	b = append(b, 0x82, 0x82, byte(KindRefresh), 0x81)
+	return append(append(b, content...), EmptyPadding)
 }
-func AppendRefresh(dst, content []byte) []byte {
-	dst = append(dst, 0x82, 0x82, 1, 0x81)
-	dst = append(dst, content...)
-	return append(dst, 0x40)
+
+// ParsePlaintext takes a decrypted message [[kind, [body]], padding] apart. body is a part of b: the CBOR item of a payload
+// ([onward, return, bytes]) or of a refresh ([history, [credentials]]), unread, followed by whatever comes after it. Close has
+// none. Padding, further fields and what follows are not looked at (docs/protocol/01 §1.1). It does not allocate, except for an
+// error, which is ErrPlaintext.
+func ParsePlaintext(b []byte) (kind Kind, body []byte, err error) {
+	if len(b) > len(PayloadPrefix) && string(b[:len(PayloadPrefix)]) == PayloadPrefix { // what everybody sends
+		return KindPayload, b[len(PayloadPrefix):], nil
+	}
+	return parsePlaintext(b)
+}
+
+// parsePlaintext reads all forms. A struct may be an array of any form; a variant is [number, fields], definite and of two.
+func parsePlaintext(b []byte) (Kind, []byte, error) {
+	n, indefinite, b, ok := arrayHead(b)
+	if !ok || n < 2 && !indefinite {
+		return 0, nil, fmt.Errorf("%w: not [message, padding]", ErrPlaintext)
+	}
+	n, indefinite, b, ok = arrayHead(b)
+	if !ok || n != 2 || indefinite {
+		return 0, nil, fmt.Errorf("%w: message is not [kind, fields]", ErrPlaintext)
+	}
+	number, b, ok := head(b, majorUnsigned)
+	if !ok || number > uint64(KindClose) {
+		return 0, nil, fmt.Errorf("%w: unknown kind of message", ErrPlaintext)
+	}
+	kind := Kind(number)
+	if kind == KindClose && len(b) > 0 { // whatever its fields are
+		return kind, nil, nil
+	}
+	n, indefinite, b, ok = arrayHead(b)
+	if !ok || n < 1 && !indefinite || len(b) == 0 || b[0] == breakCode {
+		return 0, nil, fmt.Errorf("%w: message without content", ErrPlaintext)
+	}
+	return kind, b, nil
+}
+
+// CBOR (RFC 8949 §3): major types, in the upper three bits, and the ends of arrays of indefinite length.
+const (
+	majorUnsigned   = 0
+	majorArray      = 4
+	indefiniteArray = 0x9f
+	breakCode       = 0xff
+)
+
+// arrayHead reads the head of an array and returns how many items it has, unless it is indefinite, and the bytes after it.
+func arrayHead(b []byte) (n uint64, indefinite bool, rest []byte, ok bool) {
+	if len(b) > 0 && b[0] == indefiniteArray {
+		return 0, true, b[1:], true
+	}
+	n, rest, ok = head(b, majorArray)
+	return n, false, rest, ok
+}
+
+// head reads a head of the given major type, in any of the forms that a number can have.
+func head(b []byte, major byte) (n uint64, rest []byte, ok bool) {
+	if len(b) == 0 || b[0]>>5 != major {
+		return 0, nil, false
+	}
+	low := b[0] & 0x1f
+	b = b[1:]
+	if low < 24 {
+		return uint64(low), b, true
+	}
+	if low > 27 {
+		return 0, nil, false
+	}
+	size := 1 << (low - 24)
+	if len(b) < size {
+		return 0, nil, false
+	}
+	for _, c := range b[:size] {
+		n = n<<8 | uint64(c)
+	}
+	return n, b[size:], true
 }

@@ -27,6 +27,14 @@ func appendBytes(b []byte, data []byte) []byte {
 	return append(appendHead(b, 2, uint64(len(data))), data...)
 }
 
+func appendList(b []byte, items [][]byte) []byte {
+	b = appendArray(b, len(items))
+	for _, item := range items {
+		b = append(b, item...)
+	}
+	return b
+}
+
 func appendBool(b []byte, v bool) []byte {
 	if v {
 		return append(b, 0xf5)
@@ -43,7 +51,7 @@ type reader struct {
 
 func (r *reader) fail(format string, args ...any) {
 	if r.err == nil {
-		r.err = fmt.Errorf("%w: %s at offset %d", ErrEncoding, fmt.Sprintf(format, args...), r.at)
+		r.err = fmt.Errorf("%w: %w at offset %d", ErrEncoding, fmt.Errorf(format, args...), r.at)
 	}
 }
 
@@ -154,6 +162,17 @@ func (r *reader) fields(n int, item func(i int)) {
 	if r.err == nil && count < n {
 		r.fail("array of %d elements, must have %d", count, n)
 	}
+}
+
+// variant reads [number, [fields...]]: a definite array of two, whose first element chooses what field reads
+// (docs/protocol/01 §1.1).
+func (r *reader) variant(max uint64, field func(variant uint64)) {
+	major, n, indefinite := r.head()
+	if r.err == nil && (major != 4 || indefinite || n != 2) {
+		r.fail("not a definite array of two elements")
+	}
+	v := r.uint(max)
+	r.fields(1, func(int) { field(v) })
 }
 
 // raw reads any item and returns its bytes.

@@ -10,12 +10,17 @@ import (
 type MemoryStore struct {
 	mu         sync.Mutex
 	identities map[Identifier]*Identity
-	keys       map[string][]byte
+	keys       map[purposeOf][]byte
+}
+
+type purposeOf struct {
+	id Identifier
+	p  Purpose
 }
 
 // NewMemoryStore makes an empty store.
 func NewMemoryStore() *MemoryStore {
-	return &MemoryStore{identities: map[Identifier]*Identity{}, keys: map[string][]byte{}}
+	return &MemoryStore{identities: map[Identifier]*Identity{}, keys: map[purposeOf][]byte{}}
 }
 
 // Identity implements Store.
@@ -26,23 +31,6 @@ func (s *MemoryStore) Identity(_ context.Context, id Identifier) (*Identity, err
 		return i, nil
 	}
 	return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
-}
-
-// CheckUpdate decides whether a received history may replace the known one, nil if there is none: it is for PutIdentity of a
-// Store (docs/protocol/02 §2.5).
-func CheckUpdate(known, received *Identity) (store bool, err error) {
-	if known == nil {
-		return true, nil
-	}
-	switch Compare(known, received) {
-	case Equal:
-		return false, nil
-	case Newer:
-		return true, nil
-	case Older:
-		return false, fmt.Errorf("%w: the history of %s is older", ErrConsistency, received.id)
-	}
-	return false, fmt.Errorf("%w: %s", ErrConsistency, received.id)
 }
 
 // PutIdentity implements Store.
@@ -60,7 +48,7 @@ func (s *MemoryStore) PutIdentity(_ context.Context, i *Identity) error {
 func (s *MemoryStore) PurposeKey(_ context.Context, id Identifier, p Purpose) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a := s.keys[id.String()+p.String()]; a != nil {
+	if a := s.keys[purposeOf{id, p}]; a != nil {
 		return a, nil
 	}
 	return nil, fmt.Errorf("%w: %s key of %s", ErrNotFound, p, id)
@@ -70,6 +58,6 @@ func (s *MemoryStore) PurposeKey(_ context.Context, id Identifier, p Purpose) ([
 func (s *MemoryStore) PutPurposeKey(_ context.Context, id Identifier, p Purpose, attestation []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keys[id.String()+p.String()] = append([]byte(nil), attestation...)
+	s.keys[purposeOf{id, p}] = append([]byte(nil), attestation...)
 	return nil
 }

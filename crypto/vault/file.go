@@ -6,10 +6,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 )
 
-func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }
+// files keeps each secret in a file of a directory, named by kind and handle.
+type files string
 
 // private refuses what belongs to somebody else or that others have access to.
 func private(path string) error {
@@ -37,7 +41,7 @@ func checkPrivate(path string, info fs.FileInfo) error {
 // put writes a temporary file and renames it: the key is there as a whole or not at all.
 func (dir files) put(kind string, h Handle, secret []byte) error {
 	path := dir.path(kind, h)
-	f, err := os.CreateTemp(string(dir), ".new-*") // mode 0600
+	f, err := os.CreateTemp(string(dir), newFile+"*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("vault: %w", err)
 	}
@@ -55,6 +59,10 @@ func (dir files) put(kind string, h Handle, secret []byte) error {
 	return syncDir(string(dir))
 }
 
+func (dir files) path(kind string, h Handle) string {
+	return filepath.Join(string(dir), kind+"-"+string(h))
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -68,8 +76,14 @@ func syncDir(dir string) error {
 }
 
 func (dir files) get(kind string, h Handle) ([]byte, error) {
+	if !h.valid() {
+		return nil, fmt.Errorf("%w: %q is no handle", ErrNotFound, string(h))
+	}
 	path := dir.path(kind, h)
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%w: %s is a symbolic link", ErrUnsafe, path)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s key %s", ErrNotFound, kind, h)
 	}
@@ -84,10 +98,10 @@ func (dir files) get(kind string, h Handle) ([]byte, error) {
 	if err := checkPrivate(path, info); err != nil {
 		return nil, err
 	}
-	if info.Size() != 32 {
-		return nil, fmt.Errorf("%w: %s has %d bytes, must be 32", ErrKey, path, info.Size())
+	if !info.Mode().IsRegular() || info.Size() != secretSize {
+		return nil, fmt.Errorf("%w: %s has %d bytes, must be a file of %d", ErrKey, path, info.Size(), secretSize)
 	}
-	b := make([]byte, 32)
+	b := make([]byte, secretSize)
 	if _, err := io.ReadFull(f, b); err != nil {
 		clear(b)
 		return nil, fmt.Errorf("vault: %s: %w", path, err)
@@ -95,18 +109,62 @@ func (dir files) get(kind string, h Handle) ([]byte, error) {
 	return b, nil
 }
 
-// del overwrites the file before it is removed. On a journaling or flash file system old blocks may stay; that is the disk's
-// encryption to cover.
+// Names of files that hold a secret for a moment only: one being written, one being deleted.
+const (
+	newFile = ".new-"
+	oldFile = ".old-"
+	// A file of these names that is older than this was left by a process that ended between two steps.
+	leftover = time.Minute
+)
+
+// del takes the key away under its name first, so that no other process reads it half overwritten, and overwrites the file before
+// it is removed. On a journaling or flash file system old blocks may stay; that is the disk's encryption to cover.
 func (dir files) del(kind string, h Handle) error {
-	path := dir.path(kind, h)
-	if f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW, 0); err == nil {
-		_, err = f.Write(make([]byte, 32))
-		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-			return fmt.Errorf("vault: %w", err)
-		}
+	if !h.valid() {
+		return nil
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	old := filepath.Join(string(dir), oldFile+kind+"-"+string(h))
+	if err := os.Rename(dir.path(kind, h), old); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	if err := wipeFile(old); err != nil {
+		return err
+	}
+	return syncDir(string(dir))
+}
+
+// wipeFile overwrites a file and removes it; it is no error if another process was faster.
+func wipeFile(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err == nil {
+		_, err = f.Write(make([]byte, secretSize))
+		err = errors.Join(err, f.Sync(), f.Close())
+	} else {
+		err = nil // removing it is what counts
+	}
+	if removeErr := os.Remove(path); !errors.Is(removeErr, fs.ErrNotExist) {
+		err = errors.Join(err, removeErr)
+	}
+	if err != nil {
 		return fmt.Errorf("vault: %w", err)
 	}
 	return nil
+}
+
+// tidy removes what crashed processes left. A failure is not worth refusing the vault.
+func (dir files) tidy() {
+	entries, err := os.ReadDir(string(dir))
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), newFile) && !strings.HasPrefix(e.Name(), oldFile) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > leftover {
+			_ = wipeFile(filepath.Join(string(dir), e.Name()))
+		}
+	}
 }

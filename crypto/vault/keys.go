@@ -8,8 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
-
-	"golang.org/x/crypto/curve25519"
 )
 
 // newSecret makes the secret bytes of a signing key.
@@ -31,8 +29,8 @@ func newSecret(a KeyAlgorithm) ([]byte, error) {
 
 // publicOf returns the public key of a signing secret.
 func publicOf(a KeyAlgorithm, secret []byte) (VerifyingKey, error) {
-	if len(secret) != 32 {
-		return VerifyingKey{}, fmt.Errorf("%w: a secret has 32 bytes, not %d", ErrKey, len(secret))
+	if len(secret) != secretSize {
+		return VerifyingKey{}, fmt.Errorf("%w: a secret has %d bytes, not %d", ErrKey, secretSize, len(secret))
 	}
 	switch a {
 	case Ed25519:
@@ -78,11 +76,11 @@ func sign(a KeyAlgorithm, secret, data []byte) (Signature, error) {
 
 // publicX25519 returns the public key of a scalar.
 func publicX25519(secret *[32]byte) (pub [32]byte, err error) {
-	b, err := curve25519.X25519(secret[:], curve25519.Basepoint)
+	k, err := ecdh.X25519().NewPrivateKey(secret[:])
 	if err != nil {
 		return pub, fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	copy(pub[:], b)
+	copy(pub[:], k.PublicKey().Bytes())
 	return pub, nil
 }
 

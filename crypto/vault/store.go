@@ -3,16 +3,16 @@ package vault
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 )
 
 // secrets is where a software vault keeps secret bytes, by kind and handle.
 type secrets interface {
 	put(kind string, h Handle, secret []byte) error
-	// get returns a copy that the caller wipes.
+	// get returns a copy of 32 bytes, which the caller wipes.
 	get(kind string, h Handle) ([]byte, error)
 	del(kind string, h Handle) error
 }
@@ -24,7 +24,12 @@ const (
 	kindX25519  = "x25519"
 )
 
+// secretSize is the length of every kind of secret: seed, scalar, scalar.
+const secretSize = 32
+
 var signingKinds = map[KeyAlgorithm]string{Ed25519: kindEd25519, P256: kindP256}
+
+var _ Vault = (*Software)(nil)
 
 // Software is a Vault whose keys are used by this process.
 type Software struct{ s secrets }
@@ -41,6 +46,7 @@ func OpenFile(dir string) (*Software, error) {
 	if err := private(dir); err != nil {
 		return nil, err
 	}
+	files(dir).tidy()
 	return &Software{s: files(dir)}, nil
 }
 
@@ -68,38 +74,45 @@ func (v *Software) ImportSigningKey(_ context.Context, a KeyAlgorithm, secret []
 	return v.store(a, secret)
 }
 
-// secret finds a signing key, whose algorithm only its file's name tells.
-func (v *Software) secret(h Handle) (KeyAlgorithm, []byte, error) {
+// secret finds a signing key, whose algorithm only its file's name tells. The caller wipes it. A secret that does not belong to the
+// handle is never used: its file was damaged, or was being deleted while it was read.
+func (v *Software) secret(h Handle) (VerifyingKey, []byte, error) {
 	for _, a := range []KeyAlgorithm{Ed25519, P256} {
 		secret, err := v.s.get(signingKinds[a], h)
-		if err == nil {
-			return a, secret, nil
+		if errors.Is(err, ErrNotFound) {
+			continue
 		}
-		if !isNotFound(err) {
-			return 0, nil, err
+		if err != nil {
+			return VerifyingKey{}, nil, err
 		}
+		pub, err := publicOf(a, secret)
+		if err == nil && HandleOf(pub.Bytes) != h {
+			err = fmt.Errorf("%w: the secret stored for %s is of another key", ErrKey, h)
+		}
+		if err != nil {
+			clear(secret)
+			return VerifyingKey{}, nil, err
+		}
+		return pub, secret, nil
 	}
-	return 0, nil, fmt.Errorf("%w: signing key %s", ErrNotFound, h)
+	return VerifyingKey{}, nil, fmt.Errorf("%w: signing key %s", ErrNotFound, h)
 }
 
 // VerifyingKey implements Vault.
 func (v *Software) VerifyingKey(_ context.Context, h Handle) (VerifyingKey, error) {
-	a, secret, err := v.secret(h)
-	if err != nil {
-		return VerifyingKey{}, err
-	}
-	defer clear(secret)
-	return publicOf(a, secret)
+	pub, secret, err := v.secret(h)
+	clear(secret)
+	return pub, err
 }
 
 // Sign implements Vault.
 func (v *Software) Sign(_ context.Context, h Handle, data []byte) (Signature, error) {
-	a, secret, err := v.secret(h)
+	pub, secret, err := v.secret(h)
 	if err != nil {
 		return Signature{}, err
 	}
 	defer clear(secret)
-	return sign(a, secret, data)
+	return sign(pub.Algorithm, secret, data)
 }
 
 // DeleteSigningKey implements Vault.
@@ -132,32 +145,37 @@ func (v *Software) ImportX25519(_ context.Context, secret [32]byte) (Handle, [32
 	return h, pub, v.s.put(kindX25519, h, secret[:])
 }
 
-func (v *Software) x25519(h Handle) (secret [32]byte, err error) {
+// x25519 finds a key, which the caller wipes; like secret it refuses one that does not belong to the handle.
+func (v *Software) x25519(h Handle) (secret, pub [32]byte, err error) {
 	b, err := v.s.get(kindX25519, h)
 	if err != nil {
-		return secret, err
+		return secret, pub, err
 	}
 	defer clear(b)
-	if len(b) != 32 {
-		return secret, fmt.Errorf("%w: X25519 key %s has %d bytes", ErrKey, h, len(b))
+	secret = [secretSize]byte(b)
+	pub, err = publicX25519(&secret)
+	if err == nil && HandleOf(pub[:]) != h {
+		err = fmt.Errorf("%w: the secret stored for %s is of another key", ErrKey, h)
 	}
-	copy(secret[:], b)
-	return secret, nil
+	if err != nil {
+		clear(secret[:])
+	}
+	return secret, pub, err
 }
 
 // PublicX25519 implements Vault.
 func (v *Software) PublicX25519(_ context.Context, h Handle) ([32]byte, error) {
-	secret, err := v.x25519(h)
+	secret, pub, err := v.x25519(h)
+	clear(secret[:])
 	if err != nil {
 		return [32]byte{}, err
 	}
-	defer clear(secret[:])
-	return publicX25519(&secret)
+	return pub, nil
 }
 
 // DH implements Vault.
 func (v *Software) DH(_ context.Context, h Handle, peer [32]byte) ([32]byte, error) {
-	secret, err := v.x25519(h)
+	secret, _, err := v.x25519(h)
 	if err != nil {
 		return [32]byte{}, err
 	}
@@ -197,11 +215,4 @@ func (s *memory) del(kind string, h Handle) error {
 	clear(s.m[kind+string(h)])
 	delete(s.m, kind+string(h))
 	return nil
-}
-
-// files keeps each secret in a file of a directory.
-type files string
-
-func (dir files) path(kind string, h Handle) string {
-	return filepath.Join(string(dir), kind+"-"+string(h))
 }

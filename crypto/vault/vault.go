@@ -1,5 +1,8 @@
 // Package vault keeps secret keys and works with them: signing keys (Ed25519, ECDSA P-256) and X25519 keys for secure channels.
 // Callers name a key by its handle and never see its secret (docs/protocol/01 §8).
+//
+// Secrets are kept as they are, in files that only their owner can read, and the bytes read for one operation are wiped after it.
+// What the standard library derives from them, such as an ECDSA key, is left to the garbage collector.
 package vault
 
 import (
@@ -65,6 +68,19 @@ type Handle string
 func HandleOf(public []byte) Handle {
 	sum := sha256.Sum256(public)
 	return Handle(hex.EncodeToString(sum[:]))
+}
+
+// valid reports whether h looks like what HandleOf makes. Handles come from users too, and become names of files.
+func (h Handle) valid() bool {
+	if len(h) != 2*sha256.Size {
+		return false
+	}
+	for _, c := range []byte(h) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // Vault holds keys. Implementations are safe for concurrent use; signing may go over a network, so every method takes a context.

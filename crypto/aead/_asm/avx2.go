@@ -120,7 +120,7 @@ func avx2(name string, seal bool) {
 		VPTEST(yT.AsX(), yT.AsX())
 		k.setOK()
 	}
-	VZEROUPPER()
+	VZEROALL()
 	RET()
 	for _, rest := range k.outOfLine {
 		rest()

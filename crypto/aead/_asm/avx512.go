@@ -10,16 +10,16 @@ import (
 var (
 	zRound = []reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10,
 		reg.Z11, reg.Z12, reg.Z13, reg.Z14} // round keys, the same in each lane
-	zCount = reg.Z15                                               // bswapped counter blocks of the next four blocks
-	zBswap = reg.Z16                                               //
-	zAcc   = reg.Z17                                               // GHASH value so far, in the low lane
+	zCount = reg.Z15                                               // counter blocks of the next four blocks
+	zBswap = reg.Z16                                               // shuffle that reverses the bytes of each block
+	zAcc   = reg.Z17                                               // GHASH value so far: the sum of the lanes, see zHash
 	zState = []reg.VecPhysical{reg.Z18, reg.Z19, reg.Z20, reg.Z21} // sixteen blocks in AES
 	zData  = []reg.VecPhysical{reg.Z22, reg.Z23, reg.Z24, reg.Z25} // sixteen blocks in GHASH
 	zLo    = reg.Z26                                               // sums of products: low halves,
 	zMi    = reg.Z27                                               // middle,
 	zHi    = reg.Z28                                               // and high halves
-	zPow   = reg.Z29                                               //
-	zT     = reg.Z30                                               //
+	zPow   = reg.Z29                                               // powers of H
+	zT     = reg.Z30                                               // scratch, like zMask before the tail
 	zMask  = reg.Z31                                               // in the tail: the block that masks the tag
 )
 
@@ -67,7 +67,7 @@ func avx512(name string, seal bool) {
 	}
 	for groups := 1; groups <= 4; groups++ {
 		k.label("Tail", groups)
-		run(k.zTail(groups))
+		k.zTail(groups)
 		JMP(k.ref("Tag"))
 	}
 	k.label("None")
@@ -88,6 +88,12 @@ func avx512(name string, seal bool) {
 		VPXORQ(at1(k.src, k.left), zMask.AsX(), reg.X0)
 		VPTEST(reg.X0, reg.X0)
 		k.setOK()
+	}
+	// No round key or key stream stays behind in a register. (VZEROALL would not reach the upper sixteen.)
+	for _, list := range [][]reg.VecPhysical{zRound, zState, zData, {zCount, zBswap, zAcc, zLo, zMi, zHi, zPow, zT, zMask}} {
+		for _, z := range list {
+			VPXORQ(z.AsX(), z.AsX(), z.AsX())
+		}
 	}
 	VZEROUPPER()
 	RET()
@@ -156,19 +162,19 @@ func (k *kernel) zCounters(part string) {
 	k.outOfLine = append(k.outOfLine, func() {
 		k.label("Carry" + part)
 		VPSHUFB(zBswap, zCount, zCount)
-		run(zCountUp(4))
+		zCountUp(4)
 		VPSHUFB(zBswap, zCount, zCount)
 		JMP(k.ref("Counted" + part))
 	})
 }
 
 // zCountUp is zCounters for the first groups states, when zCount is bswapped.
-func zCountUp(groups int) (list []step) {
+func zCountUp(groups int) {
 	for _, z := range zState[:groups] {
-		list = append(list, func() { VPSHUFB(zBswap, zCount, z) }, func() { VPADDD(cFour, zCount, zCount) },
-			func() { VPXORQ(zRound[0], z, z) })
+		VPSHUFB(zBswap, zCount, z)
+		VPADDD(cFour, zCount, zCount)
+		VPXORQ(zRound[0], z, z)
 	}
-	return list
 }
 
 // zRounds does all rounds but the last on sixteen blocks.
@@ -241,19 +247,18 @@ func zHash(s reg.Register, power int, begin, bring bool) (list []step) {
 	add := func(x, y, to reg.Register) step { return func() { VPTERNLOGQ(U8(xor3), x, y, to) } }
 	for i := 3; i > 0; i -= 2 {
 		a, b := zData[i], zData[i-1]
-		list = append(list, func() { VPSHUFB(zBswap, a, a) },
-			func() { load(power - 4*i) })
+		list = append(list, func() { VPSHUFB(zBswap, a, a) }, func() { load(power - 4*i) })
 		if begin && i == 3 {
 			list = append(list, mul(0x01, a, zMi), mul(0x10, a, zMask), mul(0x00, a, zLo), mul(0x11, a, zHi),
 				func() { VPXORQ(zMask, zMi, zMi) }, func() { VPXORQ(zT, zT, zT) }, func() { VPXORQ(a, a, a) })
 		} else {
 			list = append(list, mul(0x01, a, zT), mul(0x10, a, zMask), add(zT, zMask, zMi), mul(0x00, a, zT), mul(0x11, a, a))
 		}
-		list = append(list, func() { VPSHUFB(zBswap, b, b) },
-			func() { load(power - 4*i + 4) })
+		list = append(list, func() { VPSHUFB(zBswap, b, b) }, func() { load(power - 4*(i-1)) })
 		if begin && i == 1 {
 			list = append(list, func() { VPXORQ(zAcc, b, b) })
 		}
+		// The low and the high product of a still wait, in zT and a.
 		list = append(list, mul(0x00, b, zMask), add(zT, zMask, zLo), mul(0x11, b, zT), add(a, zT, zHi),
 			mul(0x01, b, zT), mul(0x10, b, b), add(zT, b, zMi))
 	}
@@ -305,81 +310,79 @@ func (k *kernel) zBytes(left reg.Register, groups int) {
 	KMOVQ(ones, reg.K1)
 }
 
-// zTail does the last bytes, fewer than 256, which are in so many groups of 64, and the tag mask.
-func (k *kernel) zTail(groups int) (list []step) {
+// zTail does the last 1 to 256 bytes, which are in so many groups of 64, and the tag mask.
+func (k *kernel) zTail(groups int) {
 	mask, last := zMask.AsX(), groups-1
 	state, data := zState[:groups], zData[:groups]
 	k.zBytes(k.left, groups)
 	pow := k.powers(k.left, 2)
+
+	// Sealing needs the data only for the last round, opening absorbs them between the rounds.
 	for i, z := range data {
-		list = append(list, func() {
-			if i < last {
-				VMOVDQU64(at(k.src, 64*i), z)
-			} else {
-				VMOVDQU8_Z(at(k.src, 64*i), reg.K1, z)
-			}
-			if k.seal {
-				VPXORQ(zRound[14], z, z)
-			} else {
-				VPSHUFB(zBswap, z, z)
-			}
-		})
-	}
-	list = append(list, zCountUp(groups)...)
-	list = append(list, func() { VPXORQ(zRound[0].AsX(), mask, mask) })
-	var hash []step
-	product := func(z []reg.VecPhysical) {
-		for i := last; i >= 0; i-- {
-			if i == 0 {
-				hash = append(hash, func() { VPXORQ(zAcc, z[0], z[0]) })
-			}
-			hash = append(hash, func() { VMOVDQU64(at(pow, 64*i), zPow) })
-			hash = append(hash, zProduct(false, zPow, z[i])...)
+		k.zLoad(i, last, z)
+		if k.seal {
+			VPXORQ(zRound[14], z, z)
+		} else {
+			VPSHUFB(zBswap, z, z)
 		}
 	}
-	var cipher []step
+	zCountUp(groups)
+	VPXORQ(zRound[0].AsX(), mask, mask)
+	var rounds []step
 	for r := 1; r < 14; r++ {
 		for _, z := range state {
-			cipher = append(cipher, func() { VAESENC(zRound[r], z, z) })
+			rounds = append(rounds, func() { VAESENC(zRound[r], z, z) })
 		}
-		cipher = append(cipher, func() { VAESENC(zRound[r].AsX(), mask, mask) })
+		rounds = append(rounds, func() { VAESENC(zRound[r].AsX(), mask, mask) })
 	}
-	cipher = append(cipher, func() { VAESENCLAST(zRound[14].AsX(), mask, mask) })
-	list = append(list, func() {
-		if !k.seal {
-			product(data)
-		}
-		weave(cipher, hash)
-	})
+	rounds = append(rounds, func() { VAESENCLAST(zRound[14].AsX(), mask, mask) })
+	if k.seal {
+		run(rounds)
+	} else {
+		weave(rounds, zProducts(pow, data))
+	}
+
 	for i, z := range state {
-		list = append(list, func() {
-			if k.seal {
-				VAESENCLAST(data[i], z, z)
-			} else {
-				VAESENCLAST(zRound[14], z, z)
-				if i < last {
-					VPXORQ(at(k.src, 64*i), z, z)
-				} else {
-					VMOVDQU8_Z(at(k.src, 64*i), reg.K1, zPow)
-					VPXORQ(zPow, z, z)
-				}
-			}
-			if i < last {
-				VMOVDQU64(z, at(k.dst, 64*i))
-			} else {
-				VMOVDQU8(z, reg.K1, at(k.dst, 64*i))
-			}
-		})
+		if k.seal {
+			VAESENCLAST(data[i], z, z)
+		} else {
+			k.zLoad(i, last, zPow)
+			VPXORQ(zRound[14], zPow, zPow)
+			VAESENCLAST(zPow, z, z)
+		}
+		if i < last {
+			VMOVDQU64(z, at(k.dst, 64*i))
+		} else {
+			VMOVDQU8(z, reg.K1, at(k.dst, 64*i))
+		}
 	}
 	if k.seal {
-		list = append(list, func() {
-			VMOVDQU8_Z(state[last], reg.K1, state[last])
-			for _, z := range state {
-				VPSHUFB(zBswap, z, z)
-			}
-			product(state)
-			run(hash)
-		})
+		// What lies behind the last byte is key stream, not ciphertext.
+		VMOVDQU8_Z(state[last], reg.K1, state[last])
+		for _, z := range state {
+			VPSHUFB(zBswap, z, z)
+		}
+		run(zProducts(pow, state))
+	}
+}
+
+// zLoad loads group i of the tail; of the last group, only the bytes that are there.
+func (k *kernel) zLoad(i, last int, z reg.VecPhysical) {
+	if i < last {
+		VMOVDQU64(at(k.src, 64*i), z)
+	} else {
+		VMOVDQU8_Z(at(k.src, 64*i), reg.K1, z)
+	}
+}
+
+// zProducts adds the value so far and the bswapped groups of blocks, times the powers of H at pow, to the sums.
+func zProducts(pow reg.Register, blocks []reg.VecPhysical) (list []step) {
+	for i := len(blocks) - 1; i >= 0; i-- {
+		if i == 0 {
+			list = append(list, func() { VPXORQ(zAcc, blocks[0], blocks[0]) })
+		}
+		list = append(list, func() { VMOVDQU64(at(pow, 64*i), zPow) })
+		list = append(list, zProduct(false, zPow, blocks[i])...)
 	}
 	return list
 }

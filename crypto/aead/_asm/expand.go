@@ -93,40 +93,41 @@ func expandKey() {
 		VPXOR(tt, hi, hi)
 		VPXOR(mi, hi, hi)
 	}
-	H, pair, by := reg.Y2, reg.Y12, reg.Y13
-	mul(H, H)
+	// pair computes H^e in the low lane and H^(e-1) in the high one, from the powers in a and in b.
+	pair := func(e int, a, b reg.Register) {
+		mul(a, b)
+		VMOVDQU(hi, at(s, offPower(e)))
+	}
+	twice := func(to reg.Register) { VPERM2I128(U8(0), hi, hi, to) } // the low lane of hi, in both lanes
+	h2, h4, h6, h8, h12, by := reg.Y12, reg.Y14, reg.Y3, reg.Y4, reg.Y5, reg.Y13
+	mul(h.AsY(), h.AsY())
 	VMOVDQU(hi.AsX(), at(s, offPower(2)))
-	VINSERTI128(U8(1), h, hi, pair) // H^2, H^1
-	VPERM2I128(U8(0), hi, hi, by)   // H^2, H^2
-	mul(pair, by)                   // H^4, H^3
-	VMOVDQU(hi, at(s, offPower(4))) //
-	VMOVDQA(hi, reg.Y14)            //
-	VPERM2I128(U8(0), hi, hi, by)   // H^4, H^4
-	mul(pair, by)                   // H^6, H^5
-	VMOVDQU(hi, at(s, offPower(6))) //
-	VMOVDQA(hi, reg.Y3)             //
-	mul(reg.Y14, by)                // H^8, H^7
-	VMOVDQU(hi, at(s, offPower(8))) //
-	VMOVDQA(hi, reg.Y4)             //
-	VPERM2I128(U8(0), hi, hi, by)   // H^8, H^8
-	for i, p := range []reg.Register{pair, reg.Y14, reg.Y3, reg.Y4} {
-		mul(p, by) // H^10, H^9 ... H^16, H^15
-		VMOVDQU(hi, at(s, offPower(10+2*i)))
-		if i == 1 {
-			VMOVDQA(hi, reg.Y5)
-		}
-	}
-	VPERM2I128(U8(0), hi, hi, by) // H^16, H^16
-	for i, p := range []reg.Register{pair, reg.Y14} {
-		mul(p, by) // H^18, H^17 and H^20, H^19
-		VMOVDQU(hi, at(s, offPower(18+2*i)))
-	}
-	VINSERTI128(U8(1), by.AsX(), reg.Y4, reg.Y4)
-	mul(reg.Y4, by) // H^24, H^32
+	VINSERTI128(U8(1), h, hi, h2)
+	twice(by) // H^2
+	pair(4, h2, by)
+	VMOVDQA(hi, h4)
+	twice(by) // H^4
+	pair(6, h2, by)
+	VMOVDQA(hi, h6)
+	pair(8, h4, by)
+	VMOVDQA(hi, h8)
+	twice(by) // H^8
+	pair(10, h2, by)
+	pair(12, h4, by)
+	VMOVDQA(hi, h12)
+	pair(14, h6, by)
+	pair(16, h8, by)
+	twice(by) // H^16
+	pair(18, h2, by)
+	pair(20, h4, by)
+	VINSERTI128(U8(1), by.AsX(), h8, h8) // H^8, H^16
+	mul(h8, by)
 	VMOVDQU(hi.AsX(), at(s, offPower(24)))
 	VEXTRACTI128(U8(1), hi, at(s, offPower(32)))
-	mul(reg.Y5, by) // H^28
+	mul(h12, by)
 	VMOVDQU(hi.AsX(), at(s, offPower(28)))
+
+	// The sum of the halves of a power, for two powers at a time.
 	for i := range 4 {
 		a, b := reg.Y3, reg.Y4
 		VMOVDQU(at(s, offPower(16-2*i)), a)
@@ -136,6 +137,6 @@ func expandKey() {
 		VPXOR(tt, a, a)
 		VMOVDQU(a, at(s, offHalves+32*i))
 	}
-	VZEROUPPER()
+	VZEROALL()
 	RET()
 }

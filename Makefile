@@ -1,0 +1,78 @@
+# Everything a developer types. `make` alone builds; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+PROGRAM    := bin/sallyport
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO         ?= go
+PREFIX     ?= /usr
+UNITS      ?= /lib/systemd/system
+FUZZTIME   ?= 3s
+BENCHFLAGS ?=
+STATICCHECK_VERSION := v0.8.2
+# The tools that checks need are kept here, outside the tree.
+TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
+
+.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short interop install clean help
+
+build: ## build bin/sallyport, one static program
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
+
+test: lint generated fuzz unit ## all checks and tests; the last lines are those of go test
+
+lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt: $$bad" >&2; exit 1; }
+	$(GO) vet ./...
+	$< ./...
+
+$(TOOLS)/staticcheck-$(STATICCHECK_VERSION):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS)/bin $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	@mv $(TOOLS)/bin/staticcheck $@
+
+generated: ## the committed assembly is what its generator writes
+	@if [ -f crypto/aead/_asm/check.sh ]; then sh crypto/aead/_asm/check.sh; fi
+
+fuzz: ## every fuzz target for FUZZTIME (3s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u | while read -r package; do \
+		for target in $$(grep -h -o '^func Fuzz[A-Za-z0-9_]*' "$$package"/*_test.go | cut -d' ' -f2 | sort); do \
+			echo "fuzz $$package $$target"; \
+			log=$$($(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" 2>&1) || { echo "$$log" >&2; exit 1; }; \
+		done; \
+	done
+
+unit: ## go test -race of every package
+	$(GO) test -race ./...
+
+test-cli: build ## the command line's tests: commands as typed, their output, their exit codes
+	$(GO) test -count=1 -run CLI ./cmd/...
+
+story: ## the demo once, for machines: query, transfer, pgbench, then with network namespaces
+	DEMO_MIB=256 DEMO_SECONDS=3 demo/run --once --pgbench --transfer
+	if [ "$$(id -u)" = 0 ]; then demo/run --once --netns; fi
+
+demo: ## the story with a real PostgreSQL, until Ctrl-C (DEMO="--netns --pgbench --transfer")
+	@demo/run $(DEMO) || [ $$? = 130 ]
+
+bench: build ## whole paths against other programs, about 45 minutes, then micro benchmarks
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) --json bench/results/paths.json --svg bench/results/paths.svg $(BENCHFLAGS)
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-short: build ## ours against plain proxies, less than a minute
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) --short $(if $(wildcard bench/results/short.json),--check bench/results/short.json) $(BENCHFLAGS)
+
+interop: build ## ours and the reference in every seat; installs the reference first (20 minutes, once)
+	@reference=$$(interop/install-reference); $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" $(INTEROP)
+
+install: build ## the program and its systemd units, below DESTDIR
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/sallyport
+	install -d $(DESTDIR)$(UNITS)
+	install -m 644 systemd/*.service $(DESTDIR)$(UNITS)
+	install -D -m 644 systemd/sallyport.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sallyport.conf
+
+clean: ## remove what was built
+	rm -rf bin
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,126 @@
+package identity
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+)
+
+// Payload is what one side of a handshake says of itself (docs/protocol/01 §7.4). Its parts are raw.
+type Payload struct {
+	History     []byte
+	Attestation []byte
+	Credentials [][]byte
+}
+
+// maxPayloadCredentials bounds the credentials in one payload; senders put one or none.
+const maxPayloadCredentials = 8
+
+// EncodePayload encodes a handshake's identity payload.
+func EncodePayload(p Payload) []byte {
+	b := append(appendArray(nil, 3), p.History...)
+	b = append(b, p.Attestation...)
+	return appendList(b, p.Credentials)
+}
+
+// DecodePayload takes a handshake's identity payload apart; the parts are slices of raw, and are verified and bounded on their
+// own. The error matches ErrEncoding.
+func DecodePayload(raw []byte) (Payload, error) {
+	var p Payload
+	r := &reader{b: raw}
+	r.fields(3, func(i int) {
+		switch i {
+		case 0:
+			p.History = r.raw()
+		case 1:
+			p.Attestation = r.raw()
+		case 2:
+			p.Credentials = readList(r)
+		}
+	})
+	return p, r.err
+}
+
+func readList(r *reader) (list [][]byte) {
+	r.array(func(i int) {
+		if i >= maxPayloadCredentials {
+			r.fail("more than %d credentials", maxPayloadCredentials)
+			return
+		}
+		list = append(list, r.raw())
+	})
+	return list
+}
+
+// EncodeRefresh encodes what a channel's RefreshCredentials carries: [history, [credentials]].
+func EncodeRefresh(history []byte, credentials [][]byte) []byte {
+	return appendList(append(appendArray(nil, 2), history...), credentials)
+}
+
+// DecodeRefresh takes apart what EncodeRefresh made; the parts are slices of raw. The error matches ErrEncoding.
+func DecodeRefresh(raw []byte) (history []byte, credentials [][]byte, err error) {
+	r := &reader{b: raw}
+	r.fields(2, func(i int) {
+		if i == 0 {
+			history = r.raw()
+		} else {
+			credentials = readList(r)
+		}
+	})
+	return history, credentials, r.err
+}
+
+// Payload builds this side's identity payload for a handshake, with the key that it attests.
+func (m *Manager) Payload(ctx context.Context, id Identifier, credentials [][]byte) ([]byte, *PurposeKey, error) {
+	history, err := m.History(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := m.SecureChannelKey(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	return EncodePayload(Payload{History: history, Attestation: key.Attestation, Credentials: credentials}), key, nil
+}
+
+// Peer is the verified other side of a handshake. Its credentials are raw and not verified.
+type Peer struct {
+	Identity    *Identity
+	Credentials [][]byte
+}
+
+// VerifyPeer verifies a peer's identity payload and that it attests the static key used in the handshake
+// (docs/protocol/01 §7.8, steps 1 to 3). Whether the peer is trusted is for the caller to decide. payload is not kept. The error
+// matches ErrEncoding, ErrVerification, ErrConsistency, ErrAttestation, ErrKeyType or ErrKeyData.
+func (m *Manager) VerifyPeer(ctx context.Context, payload []byte, static [32]byte) (*Peer, error) {
+	p, err := DecodePayload(payload)
+	if err != nil {
+		return nil, fmt.Errorf("identity payload: %w", err)
+	}
+	i, err := m.Import(ctx, p.History, nil)
+	if err != nil {
+		return nil, err
+	}
+	a, err := decodeAttestation(p.Attestation)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAttestation, err)
+	}
+	if a.Subject != i.id {
+		return nil, fmt.Errorf("%w: it is of %s, not of %s", ErrAttestation, a.Subject, i.id)
+	}
+	// Import made sure that this history is the latest known.
+	if err := a.verify(i, m.seconds()); err != nil {
+		return nil, err
+	}
+	if a.Purpose != SecureChannel {
+		return nil, fmt.Errorf("%w: %s", ErrKeyType, a.Purpose)
+	}
+	if subtle.ConstantTimeCompare(a.X25519[:], static[:]) != 1 {
+		return nil, ErrKeyData
+	}
+	credentials := make([][]byte, len(p.Credentials))
+	for k, c := range p.Credentials {
+		credentials[k] = append([]byte(nil), c...)
+	}
+	return &Peer{Identity: i, Credentials: credentials}, nil
+}

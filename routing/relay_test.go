@@ -1,0 +1,309 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sallyport/routing/bare"
+)
+
+// way is a Terminal as a connection has it: what is sent to it is counted and handed on.
+type way struct {
+	Watchers
+	peer     *Peer
+	producer Producer
+	sent     func(s *Shard, m *Message)
+}
+
+func (w *way) TerminalPeer() *Peer                { return w.peer }
+func (w *way) TerminalProducer() *Producer        { return &w.producer }
+func (w *way) HandleMessage(s *Shard, m *Message) { w.sent(s, m) }
+
+// caller is a node seen from the relay: a way to it, what came back over it, and messages it sends.
+type caller struct {
+	shard   *Shard
+	way     *way
+	address WireAddress
+	got     chan Reply
+}
+
+func newCaller(t *testing.T, s *Shard, listener *Flow, peer *Peer) *caller {
+	t.Helper()
+	c := &caller{shard: s, got: make(chan Reply, 100)}
+	c.way = &way{peer: peer, producer: Producer{Own: NewFlow(), Spawner: listener}}
+	c.way.sent = func(_ *Shard, m *Message) {
+		m.PopOnward()
+		c.got <- Reply{Onward: m.Onward.Clone(), Return: m.Return.Clone(), Payload: slices.Clone(m.Payload())}
+	}
+	on(t, s, func() { c.address = s.Start(c.way) })
+	return c
+}
+
+// send delivers as a message of the caller arrives: its way in front of the return route, its producer, its identity.
+func (c *caller) send(t *testing.T, onward, ret Route, payload []byte) {
+	t.Helper()
+	on(t, c.shard, func() {
+		m := c.shard.NewMessage()
+		m.Onward, m.Return, m.Peer = onward, ret, c.way.peer
+		m.PushReturn(c.address)
+		m.SetPayloadBytes(payload)
+		m.SetProducer(&c.way.producer)
+		c.shard.Deliver(m)
+		c.shard.Free(m)
+	})
+}
+
+func (c *caller) receive(t *testing.T) Reply {
+	t.Helper()
+	select {
+	case r := <-c.got:
+		return r
+	case <-time.After(5 * time.Second):
+		t.Fatal("nothing came")
+		return Reply{}
+	}
+}
+
+func (c *caller) nothing(t *testing.T, why string) {
+	t.Helper()
+	select {
+	case r := <-c.got:
+		t.Errorf("%s: got %q", why, r.Payload)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+func (c *caller) register(t *testing.T, name string) {
+	t.Helper()
+	c.send(t, LocalRoute(StaticRelayService), LocalRoute("rr"), bare.AppendString(nil, name))
+}
+
+func newRelays(t *testing.T, r *Router, o RelayOptions) *Relays {
+	t.Helper()
+	o.Log = slog.New(slog.DiscardHandler)
+	rs, err := NewRelays(limited(t), r, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(rs.Close)
+	return rs
+}
+
+// TestRelayForward registers, sends through the relay, and answers (docs/protocol/03 §3.2, §3.3), with both sides on one shard and
+// on two.
+func TestRelayForward(t *testing.T) {
+	for _, shards := range []int{1, 2} {
+		r := newRouter(t, shards)
+		l := NewFlow()
+		rs := newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+		owner, user := newCaller(t, r.shards[0], l, nil), newCaller(t, r.shards[shards-1], l, nil)
+		owner.register(t, "b1")
+		answer := owner.receive(t)
+		if !answer.Onward.Equal(LocalRoute("rr")) || !answer.Return.Equal(LocalRoute("forward_to_b1")) || string(answer.Payload) != "\x0dforward_to_b1" {
+			t.Fatalf("answer %s / %s / %q", answer.Onward, answer.Return, answer.Payload)
+		}
+		if got := rs.Names(); !slices.Equal(got, []string{"b1"}) {
+			t.Errorf("names %v", got)
+		}
+		user.send(t, LocalRoute("forward_to_b1", "uppercase"), LocalRoute("app"), []byte("hello"))
+		m := owner.receive(t)
+		if !m.Onward.Equal(LocalRoute("uppercase")) || !m.Return.Equal(RouteOf(user.address).Concat(LocalRoute("app"))) {
+			t.Fatalf("forwarded %s / %s", m.Onward, m.Return)
+		}
+		// The owner answers along the return route: only the relay made that possible.
+		owner.send(t, m.Return, LocalRoute("uppercase"), []byte("HELLO"))
+		back := user.receive(t)
+		if !back.Onward.Equal(LocalRoute("app")) || !back.Return.Equal(RouteOf(owner.address).Concat(LocalRoute("uppercase"))) || string(back.Payload) != "HELLO" {
+			t.Fatalf("answered %s / %s / %q", back.Onward, back.Return, back.Payload)
+		}
+		// And the other way round, without asking again; the owner's return route may have hops of its own.
+		user.send(t, back.Return, LocalRoute("app"), []byte("more"))
+		if m := owner.receive(t); string(m.Payload) != "more" {
+			t.Fatalf("got %q", m.Payload)
+		}
+	}
+}
+
+// TestRelayDenied: who did not use the relay gets no further because of it.
+func TestRelayDenied(t *testing.T) {
+	r := newRouter(t, 1)
+	l := NewFlow()
+	newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+	owner, user, stranger := newCaller(t, r.shards[0], l, nil), newCaller(t, r.shards[0], l, nil), newCaller(t, r.shards[0], l, nil)
+	owner.register(t, "b1")
+	owner.receive(t)
+	owner.send(t, RouteOf(user.address).Concat(LocalRoute("app")), Route{}, []byte("before"))
+	user.nothing(t, "before it used the relay")
+	user.send(t, LocalRoute("forward_to_b1", "x"), LocalRoute("app"), []byte("hello"))
+	owner.receive(t)
+	stranger.send(t, RouteOf(user.address), Route{}, []byte("to the user"))
+	user.nothing(t, "from a stranger")
+	stranger.send(t, RouteOf(owner.address), Route{}, []byte("to the owner"))
+	owner.nothing(t, "from a stranger")
+	owner.send(t, RouteOf(stranger.address), Route{}, []byte("to the stranger"))
+	stranger.nothing(t, "that it did not ask for")
+	outside := newCaller(t, r.shards[0], NewFlow(), nil) // came by another listener
+	outside.send(t, LocalRoute("forward_to_b1", "x"), LocalRoute("app"), []byte("hello"))
+	owner.nothing(t, "through a listener that the relay is not open to")
+}
+
+func TestRelayDeepRegistration(t *testing.T) {
+	r := newRouter(t, 1)
+	l := NewFlow()
+	newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+	owner := newCaller(t, r.shards[0], l, nil)
+	owner.send(t, LocalRoute(RelayService), LocalRoute("hop", "rr"), bare.AppendString(nil, "deep"))
+	if a := owner.receive(t); !a.Onward.Equal(LocalRoute("hop", "rr")) {
+		t.Fatalf("answered to %s", a.Onward)
+	}
+	user := newCaller(t, r.shards[0], l, nil)
+	user.send(t, LocalRoute("forward_to_deep", "x"), LocalRoute("app"), []byte("hello"))
+	if m := owner.receive(t); !m.Onward.Equal(LocalRoute("hop", "x")) {
+		t.Fatalf("forwarded to %s", m.Onward)
+	}
+	// A random name.
+	owner.send(t, LocalRoute(RelayService), LocalRoute("rr"), bare.AppendString(nil, "register"))
+	a := owner.receive(t)
+	name, _, err := bare.Bytes(a.Payload)
+	if err != nil || len(name) != len(RelayPrefix)+32 {
+		t.Fatalf("random name %q, %v", name, err)
+	}
+	user.send(t, LocalRoute(string(name), "y"), LocalRoute("app"), []byte("hello"))
+	if m := owner.receive(t); !m.Onward.Equal(LocalRoute("y")) {
+		t.Fatalf("forwarded to %s", m.Onward)
+	}
+	// What is no text gets no answer.
+	for _, bad := range [][]byte{nil, {5, 'x'}, bytesOf(0xff, 20), bare.AppendString(nil, string(make([]byte, 513)))} {
+		owner.send(t, LocalRoute(RelayService), LocalRoute("rr"), bad)
+	}
+	owner.nothing(t, "for a malformed request")
+	if n := r.shards[0].Drops.Malformed.Load(); n != 4 {
+		t.Errorf("%d malformed counted, want 4", n)
+	}
+}
+
+func bytesOf(b byte, n int) []byte {
+	out := make([]byte, n)
+	for i := range out {
+		out[i] = b
+	}
+	return out
+}
+
+// TestRelayTakeOver: the same identity may take a name over, another may not.
+func TestRelayTakeOver(t *testing.T) {
+	for _, tc := range []struct {
+		name       string
+		held, asks *Peer
+		allowed    bool
+	}{
+		{"same identity", &Peer{ID: [32]byte{1}}, &Peer{ID: [32]byte{1}}, true},
+		{"another identity", &Peer{ID: [32]byte{1}}, &Peer{ID: [32]byte{2}}, false},
+		{"nobody in particular from an identity", &Peer{ID: [32]byte{1}}, nil, false},
+		{"an identity from nobody in particular", nil, &Peer{ID: [32]byte{1}}, false},
+		{"nobody in particular", nil, nil, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRouter(t, 2)
+			l := NewFlow()
+			newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+			first, second := newCaller(t, r.shards[0], l, tc.held), newCaller(t, r.shards[1], l, tc.asks)
+			user := newCaller(t, r.shards[0], l, nil)
+			first.register(t, "n")
+			first.receive(t)
+			second.register(t, "n")
+			if tc.allowed {
+				second.receive(t)
+			} else {
+				second.nothing(t, "for a name that is held")
+			}
+			user.send(t, LocalRoute("forward_to_n", "x"), LocalRoute("app"), []byte("to whom"))
+			winner, loser := first, second
+			if tc.allowed {
+				winner, loser = second, first
+			}
+			if m := winner.receive(t); string(m.Payload) != "to whom" {
+				t.Errorf("got %q", m.Payload)
+			}
+			loser.nothing(t, "for the name of another")
+		})
+	}
+}
+
+// TestRelayEnds frees a name when its owner's connection has gone.
+func TestRelayEnds(t *testing.T) {
+	r := newRouter(t, 2)
+	l := NewFlow()
+	rs := newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+	one, two := &Peer{ID: [32]byte{1}}, &Peer{ID: [32]byte{2}}
+	first, second := newCaller(t, r.shards[1], l, one), newCaller(t, r.shards[0], l, two)
+	stays := newCaller(t, r.shards[1], l, one)
+	first.register(t, "n")
+	first.receive(t)
+	stays.register(t, "m")
+	stays.receive(t)
+	rs.dropOrphans()
+	if got := rs.Names(); len(got) != 2 {
+		t.Fatalf("swept while alive: %v", got)
+	}
+	on(t, first.shard, func() { first.shard.Stop(first.address) })
+	rs.dropOrphans()
+	if got := rs.Names(); !slices.Equal(got, []string{"m"}) {
+		t.Fatalf("names %v after the owner went", got)
+	}
+	if r.HasNamed("forward_to_n") || !r.HasNamed("forward_to_m") {
+		t.Error("workers do not match the names")
+	}
+	second.register(t, "n")
+	second.receive(t)
+}
+
+// TestRelayPolicy asks before a name is given.
+func TestRelayPolicy(t *testing.T) {
+	r := newRouter(t, 1)
+	l := NewFlow()
+	var asked atomic.Int64
+	newRelays(t, r, RelayOptions{Flows: []*Flow{l}, Allow: func(m *Message, name string) bool {
+		asked.Add(1)
+		return m.Peer != nil && name == "good"
+	}})
+	known, unknown := newCaller(t, r.shards[0], l, &Peer{ID: [32]byte{1}}), newCaller(t, r.shards[0], l, nil)
+	unknown.register(t, "good")
+	unknown.nothing(t, "without an identity")
+	known.register(t, "bad")
+	known.nothing(t, "for a name that is not allowed")
+	known.register(t, "good")
+	known.receive(t)
+	if asked.Load() != 3 {
+		t.Errorf("asked %d times", asked.Load())
+	}
+}
+
+// TestRelayLoop registers a relay whose way leads to itself: a message for it ends.
+func TestRelayLoop(t *testing.T) {
+	r := newRouter(t, 1)
+	newRelays(t, r, RelayOptions{})
+	r.Inject(LocalRoute(RelayService), LocalRoute("forward_to_me", "rr"), bare.AppendString(nil, "me"))
+	eventually(t, "registered", func() bool { return r.HasNamed("forward_to_me") })
+	on(t, r.shards[0], func() {})
+	// The answer to the registration may have gone round already.
+	s := r.shards[0]
+	eventually(t, "answer ended", func() bool {
+		n := uint64(0)
+		on(t, s, func() { n = s.Drops.Loop.Load() })
+		return n == 1
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := r.Request(ctx, LocalRoute("forward_to_me", "x"), nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("answered: %v", err)
+	}
+	if n := s.Drops.Loop.Load(); n != 2 {
+		t.Errorf("%d loops ended, want 2", n)
+	}
+}
