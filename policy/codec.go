@@ -248,7 +248,7 @@ func (b *boolean) appendCBOR(out []byte) []byte {
 	case booleanNot:
 		return b.left.appendCBOR(append(out, majorArray|1))
 	}
-	return append(out, majorArray|0)
+	return append(out, majorArray)
 }
 
 func (r *reader) boolean(depth int) *boolean {

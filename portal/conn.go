@@ -14,6 +14,10 @@ import (
 // readBudget is how many payloads one connection sends before others get their turn.
 const readBudget = 4
 
+// maxCredit bounds what a peer can allow. It is the peer's memory, so only the arithmetic is protected: taking less than the
+// peer said would leave both sides waiting.
+const maxCredit = 1 << 40
+
 type state uint8
 
 const (
@@ -187,7 +191,7 @@ func (c *conn) readEnded(err error) {
 	case err == io.EOF:
 		c.readDone = true
 		if c.extended {
-			c.send(c.route, []byte{kindFinish})
+			c.send(c.route, []byte{kindFinish, byte(c.counter), byte(c.counter >> 8)})
 			if c.peerDone {
 				c.finish(ReasonNone)
 			}
@@ -239,7 +243,9 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		c.rtt = time.Since(c.openedAt)
 	}
 	if c.state == opening {
-		c.opened(m, msg)
+		if !c.outlet { // an outlet has not answered yet, so nobody knows its address
+			c.opened(m, msg)
+		}
 		return
 	}
 	switch msg.kind {
@@ -247,13 +253,16 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		c.payload(m, msg)
 	case kindCredit:
 		if c.extended {
-			c.credit += int(min(msg.amount, uint64(c.env.Limits.MaxWindow)*4))
+			c.credit += int(min(msg.amount, uint64(max(maxCredit-c.credit, 0))))
 			if c.starved && c.credit > 0 {
 				c.starved = false
 				c.resume()
 			}
 		}
 	case kindFinish:
+		if c.gap(msg.counter) {
+			return // a stream cut short must not look whole
+		}
 		c.peerDone = true
 		if c.readDone {
 			c.finish(ReasonNone)
@@ -284,12 +293,20 @@ func (c *conn) from(m *routing.Message) bool {
 	return true
 }
 
+// gap ends the connection if counter is not the one expected: something is missing.
+func (c *conn) gap(counter uint16) bool {
+	if counter == c.expect {
+		return false
+	}
+	c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonGap.String(), "expected", c.expect, "got", counter)
+	c.end(ReasonGap, true)
+	return true
+}
+
 // payload writes what the peer sent to the socket.
 func (c *conn) payload(m *routing.Message, msg message) {
 	if msg.counted {
-		if msg.counter != c.expect {
-			c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonGap.String(), "expected", c.expect, "got", msg.counter)
-			c.end(ReasonGap, true)
+		if c.gap(msg.counter) {
 			return
 		}
 		c.expect++
@@ -358,7 +375,13 @@ func (c *conn) watchStall() {
 	before := c.received - uint64(c.sock.Pending())
 	c.timer.Stop()
 	c.timer = c.shard.Loop().After(c.env.Limits.StallTimeout, func() {
-		if c.state != open || !c.gate.Shut() {
+		if c.state != open {
+			return
+		}
+		if !c.gate.Shut() {
+			if c.readDone {
+				c.waitQuiet() // its timer was taken
+			}
 			return
 		}
 		if c.received-uint64(c.sock.Pending()) != before {

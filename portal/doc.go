@@ -11,7 +11,8 @@
 //	Pong    01 | 'S' 'P' 1 | window uvarint          accepted
 //	Payload 03 | data | 01 | counter u16 LE          every payload is numbered, so a gap is seen
 //	Credit  10 | bytes uvarint                       that many more bytes may be sent
-//	Finish  11                                       no more payloads in this direction (half-close)
+//	Finish  11 | counter u16 LE                      no more payloads in this direction (half-close); the counter is the one
+//	                                                 that the next payload would have had, so a gap before the end is seen
 //	Disconnect 02 | reason byte                      both directions end at once
 //
 // Without the extension, payloads are not numbered, a full socket pauses the connection that carries it, and one that takes

@@ -153,13 +153,18 @@ func (in *Inlet) place(fd int) {
 		in.hand(p, fd)
 		return
 	}
-	in.hold(fd)
+	in.hold(nil, fd)
 }
 
-// hold lets a client wait for a path.
-func (in *Inlet) hold(fd int) {
+// hold lets a client wait for a path other than broken. The path is looked at under the lock that SetPath takes after it has stored
+// the path, so no client starts to wait just after the others were called.
+func (in *Inlet) hold(broken *path, fd int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if p := in.path.Load(); p != broken && p != nil && !in.closed.Load() {
+		in.hand(p, fd)
+		return
+	}
 	if in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients {
 		in.env.Stats.Ended[ReasonPath].Add(1)
 		closeFD(fd)
@@ -206,7 +211,7 @@ func (in *Inlet) start(p *path, fd int) {
 	s := p.shard
 	t := s.FirstTerminal(p.route)
 	if t == nil && in.path.Load() == p && p.route.Len() > 1 {
-		in.hold(fd) // the path broke a moment ago
+		in.hold(p, fd) // the path broke a moment ago
 		return
 	}
 	sock, err := s.Loop().Adopt(fd, nil)
@@ -273,7 +278,7 @@ func (c *conn) opened(m *routing.Message, msg message) {
 	case msg.kind == kindPong && m.Return.Len() > 0:
 		if msg.extension >= extensionVersion {
 			c.extended = true
-			c.credit = int(min(msg.amount, uint64(c.env.Limits.MaxWindow)))
+			c.credit = int(min(msg.amount, maxCredit))
 		}
 		c.start(m.Return.Clone())
 	case msg.kind == kindDisconnect:

@@ -27,6 +27,9 @@ const maxPayloadHeader = 4
 // counterSize is the flag byte and the counter after a numbered payload.
 const counterSize = 3
 
+// finishSize is the length of a Finish.
+const finishSize = 3
+
 // extensionVersion is the version of the extension offered.
 const extensionVersion = 1
 
@@ -93,6 +96,10 @@ func parse(b []byte) (m message, err error) {
 			m.reason = Reason(b[1])
 		}
 	case kindFinish:
+		if len(b) < finishSize {
+			return m, fmt.Errorf("%w: finish without its counter", ErrMessage)
+		}
+		m.counted, m.counter = true, binary.LittleEndian.Uint16(b[1:])
 	case kindCredit:
 		if m.amount, _, err = bare.Uvarint(b[1:]); err != nil {
 			return m, fmt.Errorf("%w: credit: %w", ErrMessage, err)

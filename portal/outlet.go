@@ -90,7 +90,7 @@ func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) {
 	}
 	if msg.extension >= extensionVersion {
 		c.extended = true
-		c.credit = int(min(msg.amount, uint64(o.env.Limits.MaxWindow)))
+		c.credit = int(min(msg.amount, maxCredit))
 	}
 	back := m.Return.Clone()
 	var flows []*routing.Flow

@@ -53,7 +53,7 @@ func Uppercase() Worker {
 			s.Drops.Malformed.Add(1)
 			return
 		}
-		answer := bare.AppendString(nil, strings.ToUpper(string(text)))
+		answer := bare.AppendString(nil, strings.ReplaceAll(strings.ToUpper(string(text)), "ß", "SS"))
 		m.SetPayloadBytes(answer)
 		m.Reply(s, self)
 	})

@@ -71,6 +71,15 @@ func checkPolicy(text string) error {
 	return nil
 }
 
+// checkAllow is checkPolicy for a portal's --allow. One that was given empty, perhaps from a variable that is not set, must not
+// mean that no policy was wanted.
+func checkAllow(cmd *cobra.Command, text string) error {
+	if text == "" && (cmd.Flags().Changed("allow") || cmd.Flags().Changed("policy-expression")) {
+		return usageError("invalid value '' for '--allow': a policy expression is empty")
+	}
+	return checkPolicy(text)
+}
+
 func tableOr(empty string, header []string, rows [][]string) string {
 	if len(rows) == 0 {
 		return empty

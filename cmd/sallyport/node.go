@@ -458,7 +458,7 @@ func (a *app) createBackground(ctx context.Context, name string, o state.NodeOpt
 		return err
 	}
 	if r, err := d.Node(name); err == nil && r.Status() == state.Running {
-		return withHint(fmt.Errorf("A node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
+		return withHint(fmt.Errorf("a node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -103,7 +103,7 @@ func outletCreate(a *app) *cobra.Command {
 				return errPrivileged
 			}
 			r.Name, r.To = plainName(from), target
-			if err := checkPolicy(r.Allow); err != nil {
+			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
 			c, node, err := a.nodeClient(ctx, at)
@@ -198,7 +198,7 @@ func inletCreate(a *app) *cobra.Command {
 			if len(args) == 1 {
 				r.Alias = plainName(args[0])
 			}
-			if err := checkPolicy(r.Allow); err != nil {
+			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
 			addr, err := a.inletTo(ctx, to, via)

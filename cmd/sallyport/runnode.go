@@ -66,7 +66,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		return err
 	}
 	if old, err := dir.Node(name); err == nil && old.Status() == state.Running && !r.skipRunning {
-		return withHint(fmt.Errorf("A node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
+		return withHint(fmt.Errorf("a node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
 	}
 	options, self, err := a.nodeOptions(ctx, name, &o)
 	if err != nil {

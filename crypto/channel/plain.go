@@ -65,7 +65,7 @@ func parsePlaintext(b []byte) (Kind, []byte, error) {
 		return kind, nil, nil
 	}
 	n, indefinite, b, ok = arrayHead(b)
-	if !ok || n < 1 && !indefinite || len(b) == 0 || b[0] == breakCode {
+	if !ok || len(b) == 0 || indefinite && b[0] == breakCode || !indefinite && n < 1 {
 		return 0, nil, fmt.Errorf("%w: message without content", ErrPlaintext)
 	}
 	return kind, b, nil

@@ -24,10 +24,15 @@ type handshake struct {
 	remote    routing.Route
 	spawner   *Listener
 	busy      bool
-	pending   *routing.Reply // one message that came while busy
+	kept      []routing.Reply // messages that came while busy, in order
+	keptBytes int
 	timer     *dataplane.Timer
 	ended     bool
 	done      func(*Channel, error) // initiator: told once, on the shard
+
+	// credential is what this side presents, or credentialErr why it cannot.
+	credential    []byte
+	credentialErr error
 
 	// ctx bounds the step that is being computed; the machine's callbacks use it.
 	ctx context.Context
@@ -45,14 +50,11 @@ func (h *handshake) config(ctx context.Context) (channel.Config, error) {
 		Rand:   rand.Reader,
 		Payload: func() ([]byte, error) {
 			var credentials [][]byte
-			if h.opts.Credential != nil {
-				c, err := h.opts.Credential(h.ctx)
-				if err != nil {
-					return nil, fmt.Errorf("own credential: %w", err)
-				}
-				if c != nil {
-					credentials = [][]byte{c}
-				}
+			if h.credentialErr != nil {
+				return nil, fmt.Errorf("own credential: %w", h.credentialErr)
+			}
+			if h.credential != nil {
+				credentials = [][]byte{h.credential}
 			}
 			payload, _, err := h.opts.Identities.Payload(h.ctx, h.opts.Self, credentials)
 			return payload, err
@@ -136,13 +138,48 @@ func (h *handshake) HandleMessage(s *routing.Shard, m *routing.Message) {
 	}
 	in := routing.Reply{Payload: append([]byte(nil), m.Payload()...), Return: m.Return.Clone()}
 	if h.busy {
-		// Message 3 may overtake our own bookkeeping, and data may follow it at once; one is kept, more is not sent
-		// before the peer has heard from us.
-		if h.pending == nil {
-			h.pending = &in
-		}
+		h.keep(s, in)
 		return
 	}
+	h.compute(in)
+}
+
+// What a handshake keeps while it computes, and what all of a node do. An initiator has finished when it has sent message 3, and
+// nothing tells it when the responder has: clients that waited for the channel then begin all at once. Losing more than
+// 31 of their messages would make the channel deaf (docs/protocol/01 §7.7).
+const (
+	maxKept      = 1 << 20
+	maxKeptAll   = 32 << 20
+	keptOverhead = 128 // bytes that a message kept costs beyond its payload and route
+)
+
+func keptSize(in routing.Reply) int { return keptOverhead + len(in.Payload) + 36*in.Return.Len() }
+
+// keep puts a message aside until the step under way is done.
+func (h *handshake) keep(s *routing.Shard, in routing.Reply) {
+	size := keptSize(in)
+	if h.keptBytes+size > maxKept {
+		s.Drops.Overflow.Add(1)
+		return
+	}
+	if h.cs.kept.Add(int64(size)) > maxKeptAll {
+		h.cs.kept.Add(int64(-size))
+		s.Drops.Overflow.Add(1)
+		return
+	}
+	h.keptBytes += size
+	h.kept = append(h.kept, in)
+}
+
+// next goes on with what came meanwhile.
+func (h *handshake) next() {
+	if len(h.kept) == 0 {
+		return
+	}
+	in := h.kept[0]
+	h.kept = h.kept[1:]
+	h.keptBytes -= keptSize(in)
+	h.cs.kept.Add(int64(-keptSize(in)))
 	h.compute(in)
 }
 
@@ -150,6 +187,7 @@ func (h *handshake) HandleMessage(s *routing.Shard, m *routing.Message) {
 func (h *handshake) compute(in routing.Reply) {
 	h.busy = true
 	go func() {
+		h.fetchCredential()
 		h.cs.slots <- struct{}{}
 		out, done, err := h.step(in.Payload)
 		<-h.cs.slots
@@ -159,6 +197,17 @@ func (h *handshake) compute(in routing.Reply) {
 		}
 		h.shard.Loop().Post(dataplane.TaskFunc(func() { h.stepped(in, out, done, keys, err) }))
 	}()
+}
+
+// fetchCredential gets the credential to present. It may open a channel to the authority, so it must not hold one of the
+// slots that handshakes compute in.
+func (h *handshake) fetchCredential() {
+	if h.opts.Credential == nil || h.credential != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), responderTimeout)
+	defer cancel()
+	h.credential, h.credentialErr = h.opts.Credential(ctx)
 }
 
 func (h *handshake) step(msg []byte) (out []byte, done bool, err error) {
@@ -186,6 +235,8 @@ func (h *handshake) stepped(in routing.Reply, out []byte, done bool, keys channe
 		h.cs.log.Warn("secure channel handshake failed", "initiator", h.initiator, "reason", err.Error(), "route", in.Return.String())
 		if h.machine == nil || h.machine.Failed() {
 			h.fail(err)
+		} else {
+			h.next() // the genuine message may have come behind it
 		}
 		return
 	}
@@ -199,10 +250,7 @@ func (h *handshake) stepped(in routing.Reply, out []byte, done bool, keys channe
 		h.finish(keys)
 		return
 	}
-	if p := h.pending; p != nil {
-		h.pending = nil
-		h.compute(*p)
-	}
+	h.next()
 }
 
 func (h *handshake) send(route routing.Route, payload []byte) {
@@ -218,13 +266,17 @@ func (h *handshake) finish(keys channel.Keys) {
 	h.end()
 	c := newChannel(h, keys)
 	keys.Wipe()
-	if h.pending != nil { // data that came with message 3
+	for _, in := range h.kept { // data that came with message 3
+		if c.closed {
+			break
+		}
 		m := h.shard.NewMessage()
-		m.Return = h.pending.Return
-		m.SetPayloadBytes(h.pending.Payload)
+		m.Return = in.Return
+		m.SetPayloadBytes(in.Payload)
 		(*decryptor)(c).HandleMessage(h.shard, m)
 		h.shard.Free(m)
 	}
+	h.kept = nil
 	if h.done != nil {
 		h.done(c, nil)
 	}
@@ -249,6 +301,8 @@ func (h *handshake) end() {
 	h.ended = true
 	h.timer.Stop()
 	h.cs.open.Add(-1)
+	h.cs.kept.Add(int64(-h.keptBytes))
+	h.keptBytes = 0
 }
 
 // pingInterval is how often the peer of a channel that watches it pings (docs/protocol/03 §2.3).

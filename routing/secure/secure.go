@@ -62,6 +62,7 @@ type Channels struct {
 	log    *slog.Logger
 	slots  chan struct{} // limits public-key work at one time
 	open   atomic.Int64  // handshakes under way
+	kept   atomic.Int64  // bytes that they keep
 	// Stats counts events.
 	Stats Stats
 
