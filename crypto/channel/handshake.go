@@ -260,7 +260,7 @@ func (h *Handshake) mixEphemeral(s *symmetric, peer []byte) error {
 // specification (docs/protocol/01 §7.3).
 func (h *Handshake) finish(initiator bool) {
 	if initiator {
-		h.s.split(&h.keys.Send, &h.keys.Receive)
+		h.s.split(&h.keys.Receive, &h.keys.Send)
 	} else {
 		h.s.split(&h.keys.Send, &h.keys.Receive)
 	}
