@@ -341,7 +341,7 @@ func (c *conn) giveCredit() {
 	pending := c.sock.Pending()
 	// The peer should be able to have a whole window under way beyond what the socket has taken.
 	amount := int64(c.received) - int64(pending) + int64(c.window) - int64(c.allowed)
-	if half := int64(c.window / 2); amount < half {
+	if half := max(int64(c.window/2), 1); amount < half {
 		// Look again when enough has drained for half a window; if the peer can still send that much, its data will.
 		if low := amount + int64(pending) - half; low >= 0 {
 			c.sock.WantDrain(int(low))

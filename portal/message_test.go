@@ -166,7 +166,9 @@ func FuzzParse(f *testing.F) {
 			}
 		case kindPing, kindPong:
 			again = []byte{m.kind}
-			if m.extension > 0 {
+			if m.extension == 0 {
+				m.amount = 0 // means nothing
+			} else {
 				again = bare.AppendUvarint(append(again, 'S', 'P', m.extension), m.amount)
 			}
 		case kindDisconnect:
