@@ -718,8 +718,11 @@ func TestGuards(t *testing.T) {
 			c = dial(t, in)
 			next(t, ch).Write([]byte("again"))
 			expect(t, c, "again")
-			if len(grant.watchers) != 1 {
-				t.Errorf("%d watchers", len(grant.watchers))
+			grant.mu.Lock()
+			watchers := len(grant.watchers)
+			grant.mu.Unlock()
+			if watchers != 1 {
+				t.Errorf("%d watchers", watchers)
 			}
 		})
 	}
