@@ -128,7 +128,8 @@ func (c *Conn) onEvents(events uint32) {
 		c.connected()
 		return
 	}
-	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	// The kernel repeats the peer's end with every other event; it is offered once.
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 && !c.eof {
 		c.readable = true
 		if events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0 {
 			c.hup = true
@@ -138,8 +139,9 @@ func (c *Conn) onEvents(events uint32) {
 		c.blocked = false
 		c.flush()
 	}
-	if events&unix.EPOLLERR != 0 && c.paused && !c.closed {
-		// Nobody will read the error; without this a reset peer would keep a paused connection for ever.
+	if events&unix.EPOLLERR != 0 && (c.paused || c.eof) && !c.closed {
+		// Nobody will read the error; without this a reset peer would keep a paused connection for ever, or one whose end was
+		// read already (the kernel goes on telling of the end, not of the reset).
 		if errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && errno != 0 {
 			c.finish(os.NewSyscallError("read", unix.Errno(errno)))
 			return

@@ -153,6 +153,32 @@ func TestHalfClose(t *testing.T) {
 	})
 }
 
+// TestEndOnce: the peer's end is offered once, however often the kernel repeats it with other events; a reset after it still shows.
+func TestEndOnce(t *testing.T) {
+	l := newLoop(t)
+	r := newRecorder()
+	c, peer := adopt(t, l, "tcp", r)
+	closeWrite(t, peer)
+	eventually(t, "end read", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.ends == 1 })
+	for range 5 { // each time the socket fills and is writable again
+		on(t, l, func() { c.Write(random(6 << 20)) })
+		if _, err := io.ReadFull(peer, make([]byte, 6<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	on(t, l, func() {})
+	r.mu.Lock()
+	if r.ends != 1 {
+		t.Errorf("end offered %d times", r.ends)
+	}
+	r.mu.Unlock()
+	peer.(*net.TCPConn).SetLinger(0)
+	peer.Close()
+	if err := r.wait(t); !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("reset after the end: %v", err)
+	}
+}
+
 // TestCloseDelivers: Close sends everything, even while the peer is still sending and unread input waits.
 func TestCloseDelivers(t *testing.T) {
 	networks(t, func(t *testing.T, network string) {

@@ -183,12 +183,11 @@ func (f *framedConn) keep(buf []byte, used, filled int) {
 		f.part = p
 		return
 	}
-	// Take the loop's buffer over: it becomes this connection's block, and the loop makes or reuses another.
-	f.part = &chunk{buf: buf, r: used, w: filled, class: len(chunkSizes) - 1}
-	f.loop.readBuf = nil
-	if free := f.loop.pool.free[len(chunkSizes)-1]; len(free) > 0 {
-		f.loop.readBuf = f.loop.pool.get(readBufferSize).buf
-	}
+	// The loop's buffer becomes this connection's block, and a free block of the same size the loop's buffer.
+	p := f.loop.pool.get(readBufferSize)
+	p.buf, f.loop.readBuf = buf, p.buf
+	p.r, p.w = used, filled
+	f.part = p
 }
 
 func (f *framedConn) fail(err error) {

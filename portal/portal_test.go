@@ -111,7 +111,7 @@ func TestHalfClose(t *testing.T) {
 			})
 			in, _, _ := portalBetween(t, target, shards, plain, Limits{})
 			c := dial(t, in)
-			data := make([]byte, 20<<20)
+			data := make([]byte, 6<<20)
 			rand.Read(data)
 			if _, err := c.Write(data); err != nil {
 				t.Fatal(err)
@@ -138,7 +138,7 @@ func TestBulkBothWays(t *testing.T) {
 			target := serve(t, func(c net.Conn) { defer c.Close(); io.Copy(c, c) })
 			in, _, _ := portalBetween(t, target, shards, plain, Limits{})
 			c := dial(t, in)
-			data := make([]byte, 32<<20)
+			data := make([]byte, 10<<20)
 			rand.Read(data)
 			go func() { c.Write(data) }()
 			got := make([]byte, len(data))
