@@ -105,11 +105,14 @@ func (h *home) Load() (Resources, error) {
 	for _, v := range stored.Inlets {
 		r.Inlets = append(r.Inlets, admin.InletRequest{
 			Alias: v.Name, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
+			ConnectionWaitMS: time.Duration(v.ConnectionWait).Milliseconds(), NoConnectionWait: v.NoConnectionWait,
 			SkipHandshake: v.SkipHandshake, Nagle: v.EnableNagle,
 		})
 	}
 	for _, v := range stored.Relays {
-		r.Relays = append(r.Relays, admin.RelayRequest{Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress})
+		r.Relays = append(r.Relays, admin.RelayRequest{
+			Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress, NoConnectionWait: v.NoConnectionWait,
+		})
 	}
 	return r, nil
 }
@@ -137,11 +140,14 @@ func (h *home) Save(r Resources) error {
 	for _, v := range r.Inlets {
 		out.Inlets = append(out.Inlets, state.Inlet{
 			Name: v.Alias, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
+			ConnectionWait: state.Duration(v.ConnectionWaitMS) * state.Duration(time.Millisecond), NoConnectionWait: v.NoConnectionWait,
 			SkipHandshake: v.SkipHandshake, EnableNagle: v.Nagle,
 		})
 	}
 	for _, v := range r.Relays {
-		out.Relays = append(out.Relays, state.Relay{Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress})
+		out.Relays = append(out.Relays, state.Relay{
+			Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress, NoConnectionWait: v.NoConnectionWait,
+		})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -2,12 +2,11 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -121,6 +120,7 @@ type Node struct {
 	main      *tcp.Listener
 	dialed    map[string]*connection // secure channels opened by request, by encryptor address
 	restoring bool
+	lost      Resources // what could not be created again; a later start may
 	services  []admin.Service
 	statusAt  string
 }
@@ -349,10 +349,26 @@ func (n *Node) save() error {
 	}
 	r.TCP = n.tcpExtra
 	r.Policies = n.policyRequests()
+	n.addLost(&r)
 	if err := n.opts.Store.Save(r); err != nil {
 		return fmt.Errorf("created, but not remembered for the next start: %w", err)
 	}
 	return nil
+}
+
+// addLost adds to r what could not be created again. What was created since then under the same name takes its place.
+func (n *Node) addLost(r *Resources) {
+	n.lost.Outlets = slices.DeleteFunc(n.lost.Outlets, func(o admin.OutletRequest) bool { return n.outlets[o.Name] != nil })
+	n.lost.Inlets = slices.DeleteFunc(n.lost.Inlets, func(in admin.InletRequest) bool { return n.inlets[in.Alias] != nil })
+	n.lost.Relays = slices.DeleteFunc(n.lost.Relays, func(rel admin.RelayRequest) bool { return n.relays[rel.Name] != nil })
+	n.lost.Listeners = slices.DeleteFunc(n.lost.Listeners, func(l admin.ListenerRequest) bool {
+		_, live := n.listeners[l.Address]
+		return live
+	})
+	n.lost.TCP = slices.DeleteFunc(n.lost.TCP, func(l admin.TransportRequest) bool { return slices.Contains(r.TCP, l) })
+	r.Outlets, r.Inlets = append(r.Outlets, n.lost.Outlets...), append(r.Inlets, n.lost.Inlets...)
+	r.Relays, r.Listeners = append(r.Relays, n.lost.Relays...), append(r.Listeners, n.lost.Listeners...)
+	r.TCP = append(slices.Clip(r.TCP), n.lost.TCP...)
 }
 
 // restore creates again what the node had. What cannot be created is logged and stays written down.
@@ -364,49 +380,51 @@ func (n *Node) restore(ctx context.Context) error {
 	n.restoring = true
 	defer func() { n.restoring = false }()
 	var failed []error
-	try := func(what string, err error) {
+	try := func(what string, err error) bool {
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", what, err))
 		}
+		return err != nil
 	}
 	for _, p := range r.Policies {
 		try("policy of "+p.Resource+p.ResourceType, n.SetPolicy(ctx, p))
 	}
 	for _, l := range r.TCP {
 		_, err := n.CreateTCPListener(ctx, l)
-		try("TCP listener "+l.Address, err)
+		if try("TCP listener "+l.Address, err) {
+			n.lost.TCP = append(n.lost.TCP, l)
+		}
 	}
 	for _, l := range r.Listeners {
 		_, err := n.CreateListener(ctx, l)
-		try("secure channel listener "+l.Address, err)
+		if try("secure channel listener "+l.Address, err) {
+			n.lost.Listeners = append(n.lost.Listeners, l)
+		}
 	}
 	for _, h := range r.Hops {
 		_, err := n.StartHop(ctx, h)
 		try("hop service "+h.Address, err)
 	}
 	for _, o := range r.Outlets {
-		o.Allow = "" // its policy is among the policies
 		_, err := n.CreateOutlet(ctx, o)
-		try("outlet "+o.Name, err)
+		if try("outlet "+o.Name, err) {
+			n.lost.Outlets = append(n.lost.Outlets, o)
+		}
 	}
 	for _, rel := range r.Relays {
 		_, err := n.startRelay(ctx, rel)
-		try("relay "+rel.Name, err)
+		if try("relay "+rel.Name, err) {
+			n.lost.Relays = append(n.lost.Relays, rel)
+		}
 	}
 	for _, in := range r.Inlets {
-		in.Allow = ""
 		_, err := n.startInlet(ctx, &in)
-		try("inlet "+in.Alias, err)
+		if try("inlet "+in.Alias, err) {
+			n.lost.Inlets = append(n.lost.Inlets, in)
+		}
 	}
 	if err := errors.Join(failed...); err != nil {
 		n.log.Error("not everything the node had could be created again", "err", err.Error())
 	}
 	return nil
-}
-
-// randomName returns a name for what was given none.
-func randomName() string {
-	var b [4]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }

@@ -16,6 +16,7 @@ import (
 	"sallyport/routing"
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/tcp"
+	"sallyport/state"
 )
 
 // outlet is an outlet with what it was made from.
@@ -40,8 +41,8 @@ func (n *Node) CreateOutlet(ctx context.Context, r admin.OutletRequest) (admin.O
 	defer n.mu.Unlock()
 	if r.Name == "" {
 		r.Name = routing.DefaultOutlet
-		if n.router.HasNamed(r.Name) {
-			r.Name = randomName()
+		for n.router.HasNamed(r.Name) {
+			r.Name = state.RandomName()
 		}
 	}
 	if _, _, err := net.SplitHostPort(r.To); err != nil {
@@ -107,9 +108,10 @@ func (n *Node) Outlets() []admin.Outlet {
 	return list
 }
 
-// guardFor saves a policy given with a portal and returns the portal's guard; nil means that everybody may use it.
+// guardFor saves a policy given with a portal and returns the portal's guard; nil means that everybody may use it. A portal that comes
+// back keeps its guard, but what its policy says is restored with the policies: it may have been changed since.
 func (n *Node) guardFor(name string, kind policy.ResourceType, authority *identity.Identifier, allow string) (*guard, error) {
-	if allow != "" {
+	if allow != "" && !n.restoring {
 		expr, err := policy.Parse(allow)
 		if err != nil {
 			return nil, fmt.Errorf("%w: --allow: %w", admin.ErrInvalid, err)
@@ -147,8 +149,9 @@ func (n *Node) CreateInlet(ctx context.Context, r admin.InletRequest) (admin.Inl
 func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if r.Alias == "" {
-		r.Alias = randomName()
+	given := r.Alias
+	for r.Alias == "" || (r.Alias != given && n.inlets[r.Alias] != nil) {
+		r.Alias = state.RandomName()
 	}
 	if n.inlets[r.Alias] != nil {
 		return nil, fmt.Errorf("%w: an inlet with the alias %q", admin.ErrExists, r.Alias)
@@ -188,7 +191,7 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 	r.From = p.Bound().String() // a port chosen now is kept for the next start
 	in := &inlet{request: *r, to: to, portal: p, guard: g}
 	in.session = &session{
-		log: n.log.With("inlet", r.Alias), router: n.router,
+		log: n.log.With("inlet", r.Alias), router: n.router, back: n.restoring,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, to, options) },
 		up:      func(_ context.Context, c *connection) error { p.SetPath(c.route); return nil },
 		down:    func() { p.SetPath(routing.Route{}) },

@@ -66,7 +66,7 @@ func (n *Node) startRelay(ctx context.Context, r admin.RelayRequest) (*relay, er
 		wanted = r.RelayAddress
 	}
 	rel.session = &session{
-		log: n.log.With("relay", r.Name), router: n.router,
+		log: n.log.With("relay", r.Name), router: n.router, back: n.restoring,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, at, options) },
 		up:      func(ctx context.Context, c *connection) error { return n.register(ctx, rel, c, wanted) },
 		down:    func() {},

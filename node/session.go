@@ -22,6 +22,9 @@ const (
 	retryFirst     = 250 * time.Millisecond
 	retryMax       = 5 * time.Second
 	attemptTimeout = 30 * time.Second
+	// The first attempt to come back is given up early, each further one twice as late up to attemptTimeout, then again from the start:
+	// while the peer itself is coming back, what is sent to it through a relay is lost without an answer.
+	comebackTimeout = 2 * time.Second
 )
 
 var (
@@ -36,6 +39,7 @@ type session struct {
 	connect func(context.Context) (*connection, error)
 	up      func(context.Context, *connection) error // uses a new path; an error counts as a failed attempt
 	down    func()                                   // the path is gone
+	back    bool                                     // the session existed before this start of the node
 
 	mu      sync.Mutex
 	isUp    bool
@@ -95,9 +99,15 @@ func (s *session) run(ctx context.Context) {
 		}
 	}
 	defer tried()
-	wait := retryFirst
+	wait, patience := retryFirst, attemptTimeout
+	if s.back {
+		patience = comebackTimeout
+	}
 	for ctx.Err() == nil {
-		c, err := s.attempt(ctx)
+		c, err := s.attempt(ctx, patience)
+		if patience *= 2; patience > attemptTimeout || err == nil {
+			patience = comebackTimeout
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return
@@ -140,9 +150,9 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
-// attempt makes one path and starts to use it.
-func (s *session) attempt(ctx context.Context) (*connection, error) {
-	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+// attempt makes one path and starts to use it, within patience.
+func (s *session) attempt(ctx context.Context, patience time.Duration) (*connection, error) {
+	attempt, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c, err := s.connect(attempt)
 	if err != nil {

@@ -17,6 +17,8 @@ type Credential struct {
 	Issuer  string `json:"issuer"`
 	// Scope says what it is for, such as project-member-ID.
 	Scope string `json:"scope"`
+	// Node is the node that it was stored for; empty if it is for any node that has the subject's identity.
+	Node string `json:"node,omitempty"`
 	// Raw is the credential with its purpose key attestation as received.
 	Raw []byte `json:"credential"`
 	// ExpiresAt is when it ends.

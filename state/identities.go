@@ -2,8 +2,6 @@ package state
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -192,11 +190,4 @@ func (d *Dir) DeleteIdentity(ctx context.Context, name string) error {
 		}
 		return nil
 	})
-}
-
-// RandomName returns a name for something that the user did not name: eight hex digits.
-func RandomName() string {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }

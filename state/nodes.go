@@ -271,7 +271,7 @@ func (d *Dir) DeleteNode(ctx context.Context, name string) error {
 			return err
 		}
 		next := ""
-		if len(names) == 1 {
+		if len(names) > 0 {
 			next = names[0]
 		}
 		return d.writeDefaultNode(next)
