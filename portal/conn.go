@@ -44,6 +44,7 @@ type conn struct {
 	terminal routing.Terminal // what the route begins with, watched
 	throttle *routing.Throttle
 	gate     *routing.Gate
+	pace     *pacer
 	timer    *dataplane.Timer
 
 	// What the socket sends.
@@ -56,8 +57,10 @@ type conn struct {
 	// What the peer sends.
 	window    int // bytes the peer may have under way
 	received  uint64
-	allowed   uint64 // bytes the peer may have sent so far
-	allowedAt time.Time
+	allowed   uint64        // bytes the peer may have sent so far
+	allowedAt time.Time     // when allowed was last raised
+	takenAt   uint64        // received then
+	rate      float64       // bytes a nanosecond between the last two times
 	openedAt  time.Time     // when the Ping or Pong was sent
 	rtt       time.Duration // from then to the first answer; 0 before it
 	expect    uint16
@@ -73,6 +76,7 @@ func (e *Env) newConn(s *routing.Shard, name string) *conn {
 	c := &conn{env: e, shard: s, name: name, window: e.Limits.Window, allowed: uint64(e.Limits.Window)}
 	c.throttle = routing.NewThrottle(s, c)
 	c.gate = routing.NewGate(s)
+	c.pace = e.pacer(s)
 	e.Stats.Opened.Add(1)
 	e.Stats.Active.Add(1)
 	return c
@@ -326,6 +330,7 @@ func (c *conn) payload(m *routing.Message, msg message) {
 		return
 	}
 	if c.extended {
+		c.pace.data(c, c.shard.Loop().Now())
 		c.giveCredit()
 	} else if c.sock.Pending() > c.env.Limits.HighWater {
 		if !c.gate.Shut() {
@@ -338,26 +343,26 @@ func (c *conn) payload(m *routing.Message, msg message) {
 
 // giveCredit lets the peer send what the socket has taken, in steps of half a window.
 func (c *conn) giveCredit() {
-	pending := c.sock.Pending()
+	now, pending := c.shard.Loop().Now(), c.sock.Pending()
+	window := c.pace.window(c, now)
 	// The peer should be able to have a whole window under way beyond what the socket has taken.
-	amount := int64(c.received) - int64(pending) + int64(c.window) - int64(c.allowed)
-	if half := max(int64(c.window/2), 1); amount < half {
+	amount := int64(c.received) - int64(pending) + int64(window) - int64(c.allowed)
+	if half := max(int64(window/2), 1); amount < half {
 		// Look again when enough has drained for half a window; if the peer can still send that much, its data will.
 		if low := amount + int64(pending) - half; low >= 0 {
 			c.sock.WantDrain(int(low))
 		}
 		return
 	}
-	now := c.shard.Loop().Now()
 	// Half a window went through in less than a round trip and the reader keeps up: the window is what holds the peer back, so
 	// allow more. In a slower path the bytes would only wait, and others behind them.
-	if grow := c.window; now.Sub(c.allowedAt) < c.rtt && pending <= c.window/4 && 2*c.window <= c.env.Limits.MaxWindow &&
+	if grow := c.window; window == grow && now.Sub(c.allowedAt) < c.rtt && pending <= c.window/4 && 2*c.window <= c.env.Limits.MaxWindow &&
 		c.env.Stats.WindowGranted.Load()+int64(grow) <= c.env.Limits.Budget {
 		c.env.Stats.WindowGranted.Add(int64(grow))
 		c.window += grow
 		amount += int64(grow)
 	}
-	c.allowedAt = now
+	c.pace.credit(c, now)
 	c.allowed += uint64(amount)
 	c.send(c.route, appendCredit(c.small[:0], uint64(amount)))
 }

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -87,4 +88,5 @@ type Env struct {
 	Limits Limits
 	Stats  *Stats
 	Log    *slog.Logger
+	pacers sync.Map // of *routing.Shard: *pacer
 }

@@ -1,0 +1,65 @@
+package portal
+
+import (
+	"time"
+
+	"sallyport/routing"
+)
+
+const (
+	// paceFor is how long after its last data a connection counts as interactive, and how often transfers are counted.
+	paceFor = 50 * time.Millisecond
+	// paceBelow is the longest round trip on which transfers are held back. On longer paths the bytes of a window are spread over the
+	// path, and a smaller window would only slow the transfer down.
+	paceBelow = 2 * time.Millisecond
+	// pacedWindow is what all transfers together have under way beside an interactive connection, as long as it takes no more to
+	// fill the path, and pacedLeast what each has at least.
+	pacedWindow = 128 << 10
+	pacedLeast  = 16 << 10
+)
+
+// pacer keeps the transfers of a shard from standing in the way of the interactive connections beside them. Connections to one node
+// share a channel, so a request waits behind all that transfers have under way; alone they get full windows, beside requests
+// only what fills the path.
+type pacer struct {
+	asked     time.Time // when an interactive connection last got data
+	asker     *conn
+	counted   time.Time // when the count of transfers began
+	transfers int       // that moved half a window since then
+	before    int       // and in the time before
+}
+
+func (e *Env) pacer(s *routing.Shard) *pacer {
+	p, _ := e.pacers.LoadOrStore(s, &pacer{})
+	return p.(*pacer)
+}
+
+// data notes that c got data. A connection that moved half a window lately is a transfer, any other is interactive.
+func (p *pacer) data(c *conn, now time.Time) {
+	if now.Sub(c.allowedAt) > paceFor {
+		p.asked, p.asker = now, c
+	}
+}
+
+// credit notes that c is about to let its peer send more, and how fast it got what it has.
+func (p *pacer) credit(c *conn, now time.Time) {
+	if now.Sub(p.counted) > paceFor {
+		p.before, p.transfers, p.counted = p.transfers, 0, now
+	}
+	if c.allowedAt.Before(p.counted) || p.counted.Equal(now) {
+		p.transfers++
+	}
+	if elapsed := now.Sub(c.allowedAt); elapsed > 0 {
+		c.rate = float64(c.received-c.takenAt) / float64(elapsed)
+	}
+	c.allowedAt, c.takenAt = now, c.received
+}
+
+// window returns how many bytes c may have under way now: its window, or less beside an interactive connection.
+func (p *pacer) window(c *conn, now time.Time) int {
+	if p.asker == c || now.Sub(p.asked) > paceFor || c.rtt > paceBelow {
+		return c.window
+	}
+	share := max(pacedWindow/max(p.before, p.transfers, 1), pacedLeast, int(c.rate*float64(c.rtt)))
+	return min(share, c.window)
+}
