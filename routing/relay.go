@@ -173,6 +173,12 @@ func (w *relayWorker) grantReturn(s *Shard, m *Message) {
 	}
 	t := s.FirstTerminal(m.Return)
 	if t == nil {
+		// From a worker of this node: a transport or a channel puts itself in front of what it brings in. With more hops behind it that
+		// worker only passes the message on, as hop does, and must not become reachable.
+		if w.producer != nil && m.Return.n == 1 {
+			w.granted = append(w.granted[:0], prev...)
+			s.router.grant(s, string(prev), w.producer.Own)
+		}
 		return
 	}
 	w.granted = append(w.granted[:0], prev...)
