@@ -175,9 +175,19 @@ func (a *app) note(format string, args ...any) {
 	}
 }
 
-// done is note with a check mark.
+// done says what was done, with a check mark, to a person at a terminal. Scripts get the result on standard output and nothing else,
+// as from the reference.
 func (a *app) done(format string, args ...any) {
-	a.note(a.color(green, "✔")+" "+format, args...)
+	if a.stderrTTY {
+		a.note(a.color(green, "✔")+" "+format, args...)
+	}
+}
+
+// warn is note for what scripts see in the result: for a person at a terminal.
+func (a *app) warn(format string, args ...any) {
+	if a.stderrTTY {
+		a.note(format, args...)
+	}
 }
 
 // hint tells the next command to a person at a terminal.

@@ -62,7 +62,9 @@ func authorityCreate(a *app) *cobra.Command {
 	var auth state.AuthorityOptions
 	var trusted string
 	var foreground, skip, child bool
-	cmd := &cobra.Command{Use: "create [flags]", Short: "Create an authority and start it", Example: `  sallyport authority create --project-identifier p1 --trusted-identities '{}' -t 127.0.0.1:0`, Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "create [flags]", Short: "Create an authority and start it", Example: `  sallyport authority create --project-identifier p1 --trusted-identities '{}'
+  sallyport authority create -t 0.0.0.0:4000 --project-identifier p2 \
+    --trusted-identities "{\"$IDENTIFIER\": {\"ockam-role\": \"enroller\"}}"`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if auth.ProjectIdentifier == "" {
@@ -150,8 +152,8 @@ func projectCreate(a *app) *cobra.Command {
 			return a.createProject(ctx, name, host, admin, authorityPort, relayPort)
 		}}
 	f := cmd.Flags()
-	f.StringVar(&host, "host", "127.0.0.1", "the `NAME` or address under which members reach this machine")
-	f.StringVar(&admin, "identity", "admin", "the `NAME` of the administrator's identity, created if it is not there")
+	f.StringVar(&host, "host", "127.0.0.1", "`NAME` or address of this machine for members")
+	f.StringVar(&admin, "identity", "admin", "the administrator's identity, created if need be")
 	f.IntVar(&authorityPort, "authority-port", 4000, "the authority's `PORT`")
 	f.IntVar(&relayPort, "relay-port", 4001, "the relay's `PORT`")
 	return cmd

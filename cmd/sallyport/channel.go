@@ -13,7 +13,8 @@ func init() { nouns = append(nouns, channelNoun, listenerNoun) }
 
 func channelNoun(a *app) *cobra.Command {
 	return noun(groupObjects, "secure-channel", "Encrypted and mutually authenticated channels", nil, channelCreate(a),
-		listCommand(a, "List the channels that a node opened", `  sallyport secure-channel list`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
+		listCommand(a, "List the channels that a node opened", `  sallyport secure-channel list
+  sallyport secure-channel list --at n2 --output json`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
 			list, err := admin.Get[[]admin.Channel](ctx, c, admin.PathChannels)
 			rows := [][]string{}
 			for _, ch := range list {
@@ -27,7 +28,8 @@ func channelCreate(a *app) *cobra.Command {
 	var from, to string
 	var r admin.ChannelRequest
 	cmd := &cobra.Command{Use: "create --to ROUTE [flags]", Short: "Open a channel to a listener", Example: `  sallyport secure-channel create --from n2 --to /node/n1/service/api
-  sallyport secure-channel create --from n2 --to /node/n1/service/api | xargs -I{} sallyport message send hello --from n2 --to {}/service/uppercase`, Args: cobra.NoArgs,
+  sallyport secure-channel create --from n2 --to /node/n1/service/api |
+    xargs -I{} sallyport message send hello --from n2 --to {}/service/uppercase`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if to == "" {
 				return usageError("the following required arguments were not provided: --to <ROUTE>")
@@ -60,7 +62,8 @@ func channelCreate(a *app) *cobra.Command {
 
 func channelShow(a *app) *cobra.Command {
 	var at string
-	cmd := &cobra.Command{Use: "show ADDRESS --at NODE", Short: "Show a channel", Example: `  sallyport secure-channel show --at /node/n2/service/ADDRESS`, Args: cobra.MaximumNArgs(1),
+	cmd := &cobra.Command{Use: "show ADDRESS --at NODE", Short: "Show a channel", Example: `  sallyport secure-channel show "$CHANNEL" --at n2
+  sallyport secure-channel show --at "/node/n2$CHANNEL"`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			node, address := at, ""
 			if rest, ok := strings.CutPrefix(at, "/node/"); ok { // the reference's form names both
@@ -89,7 +92,7 @@ func channelShow(a *app) *cobra.Command {
 func channelDelete(a *app) *cobra.Command {
 	var at string
 	var yes bool
-	cmd := &cobra.Command{Use: "delete ADDRESS [flags]", Short: "Close a channel", Example: `  sallyport secure-channel delete ADDRESS --at n2 --yes`, Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "delete ADDRESS [flags]", Short: "Close a channel", Example: `  sallyport secure-channel delete "$CHANNEL" --at n2 --yes`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := a.nodeClient(cmd.Context(), at)
 			if err != nil {
@@ -112,7 +115,8 @@ func channelDelete(a *app) *cobra.Command {
 func listenerNoun(a *app) *cobra.Command {
 	var at string
 	var r admin.ListenerRequest
-	create := &cobra.Command{Use: "create ADDRESS [flags]", Short: "Accept channels at a further address", Example: `  sallyport secure-channel-listener create lst`, Args: cobra.ExactArgs(1),
+	create := &cobra.Command{Use: "create ADDRESS [flags]", Short: "Accept channels at a further address", Example: `  sallyport secure-channel-listener create lst
+  sallyport secure-channel-listener create partner --at n1 --authorized "$IDENTIFIER"`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := a.nodeClient(cmd.Context(), at)
 			if err != nil {
@@ -130,7 +134,8 @@ func listenerNoun(a *app) *cobra.Command {
 	f.StringArrayVarP(&r.Authorized, "authorized", "a", nil, "accept only this `IDENTIFIER`")
 	f.StringVar(&r.Identity, "identity", "", "the `NAME` of the identity to use")
 	return noun(groupObjects, "secure-channel-listener", "Where channels are accepted", nil, create,
-		listCommand(a, "List a node's secure channel listeners", `  sallyport secure-channel-listener list`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
+		listCommand(a, "List a node's secure channel listeners", `  sallyport secure-channel-listener list
+  sallyport secure-channel-listener list --at n1 --output json`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
 			list, err := admin.Get[[]admin.ChannelListener](ctx, c, admin.PathListeners)
 			var lines []string
 			for _, l := range list {
@@ -138,11 +143,14 @@ func listenerNoun(a *app) *cobra.Command {
 			}
 			return result{human: strings.Join(lines, "\n")}, err
 		}),
-		showCommand(a, "Show a secure channel listener", `  sallyport secure-channel-listener show api`, "secure channel listener", func(ctx context.Context, c *admin.Client, _, name string) (result, error) {
+		showCommand(a, "Show a secure channel listener", `  sallyport secure-channel-listener show api
+  sallyport secure-channel-listener show lst --at n1`, "secure channel listener", func(ctx context.Context, c *admin.Client, _, name string) (result, error) {
 			l, err := admin.Get[admin.ChannelListener](ctx, c, admin.Item(admin.PathListeners, name))
-			return result{human: "/service/" + string(l.Address) + " (flow control " + l.Flow + ")"}, err
+			address := "/service/" + string(l.Address)
+			return result{human: fields("Listener", address, "Flow control", l.Flow), machine: address}, err
 		}),
-		deleteCommand(a, "Stop a secure channel listener; its channels stay", `  sallyport secure-channel-listener delete lst --yes`, "secure channel listener", admin.PathListeners,
+		deleteCommand(a, "Stop a secure channel listener; its channels stay", `  sallyport secure-channel-listener delete lst --yes
+  sallyport secure-channel-listener delete partner --at n1 --yes`, "secure channel listener", admin.PathListeners,
 			func(ctx context.Context, c *admin.Client) ([]string, error) {
 				list, err := admin.Get[[]admin.ChannelListener](ctx, c, admin.PathListeners)
 				var names []string
@@ -152,6 +160,6 @@ func listenerNoun(a *app) *cobra.Command {
 				return names, err
 			},
 			func(_, name string) result {
-				return result{human: "/service/" + name, machine: "/service/" + name, json: []map[string]string{{"address": "/service/" + name}}}
+				return result{human: "/service/" + name, machine: "0#" + name} // the reference's form
 			}))
 }

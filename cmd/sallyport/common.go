@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -112,7 +113,7 @@ func (a *app) nodeClient(ctx context.Context, name string) (*admin.Client, strin
 	}
 	if name == "" {
 		if nodes, err := d.Nodes(); err == nil && len(nodes) == 0 {
-			if err := a.createBackground(ctx, state.RandomName(), state.NodeOptions{}); err != nil {
+			if err := a.createBackground(ctx, a.freeNodeName(), state.NodeOptions{}); err != nil {
 				return nil, "", err
 			}
 		}
@@ -154,11 +155,49 @@ func listCommand(a *app, short, example string, f func(context.Context, *admin.C
 	return nodeCommand(a, "list", short, example, "at", f)
 }
 
+// choosable are the things of which the reference lets a person at a terminal choose one when none is named, with the path that lists
+// them. Without a terminal that is an error at run time there; for other things a missing name is a usage error.
+var choosable = map[string]string{"tcp inlet": admin.PathInlets, "tcp outlet": admin.PathOutlets, "relay": admin.PathRelays, "policy": admin.PathPolicies}
+
+func nameArgs(what string) cobra.PositionalArgs {
+	if choosable[what] != "" {
+		return cobra.MaximumNArgs(1)
+	}
+	return cobra.ExactArgs(1)
+}
+
+// noName answers a show or a delete that names nothing: an empty list if there is nothing to choose from, else otherwise.
+func (a *app) noName(ctx context.Context, at, what string, otherwise error) error {
+	if _, err := a.nodeRecord(at); err != nil {
+		return err
+	}
+	c, node, err := a.nodeClient(ctx, at)
+	if err != nil {
+		return err
+	}
+	list, err := admin.Get[[]json.RawMessage](ctx, c, choosable[what])
+	if err != nil {
+		return err
+	}
+	if len(list) > 0 {
+		return otherwise
+	}
+	return a.print(result{human: "no " + what + " at " + node, machine: "[]", json: []any{}})
+}
+
+// errNoName says that a name is missing.
+func errNoName(what string) error {
+	return fmt.Errorf("name the %s: it cannot be chosen for you", what)
+}
+
 // showCommand makes a `show NAME`.
 func showCommand(a *app, short, example, what string, f func(ctx context.Context, c *admin.Client, node, name string) (result, error)) *cobra.Command {
 	var at string
-	cmd := &cobra.Command{Use: "show NAME [flags]", Short: short, Example: example, Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "show NAME [flags]", Short: short, Example: example, Args: nameArgs(what),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.noName(cmd.Context(), at, what, withHint(errNoName(what), "the list subcommand shows those there are"))
+			}
 			c, node, err := a.nodeClient(cmd.Context(), at)
 			if err != nil {
 				return err
@@ -185,7 +224,11 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if len(args) == 0 && !every {
-				return usageError("the following required arguments were not provided: NAME (or --all)")
+				if choosable[what] == "" {
+					return usageError("the following required arguments were not provided: NAME (or --all)")
+				}
+				a.warn("nothing is deleted: give a name, or --all")
+				return a.noName(ctx, at, what, nil) // as in the reference: not an error
 			}
 			c, node, err := a.nodeClient(ctx, at)
 			if err != nil {
@@ -202,9 +245,13 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 			} else {
 				name := plainName(args[0])
 				if err := c.Do(ctx, "GET", admin.Item(path, name), nil, nil); notFound(err) {
+					if what == "policy" { // as in the reference: not an error
+						return a.print(result{human: "no policy of " + name, machine: "[]", json: []any{}})
+					}
 					return fmt.Errorf("the %s %s was not found", what, name)
 				}
-				if err := a.confirm(yes, fmt.Sprintf("Delete the %s %s", what, name)); err != nil {
+				// The reference deletes listeners without asking.
+				if err := a.confirm(yes || what == "secure channel listener", fmt.Sprintf("Delete the %s %s", what, name)); err != nil {
 					return err
 				}
 				names = append(names, name)
@@ -348,6 +395,25 @@ func (a *app) identityOf(ctx context.Context, name string) (*self, error) {
 	return &self{named: named, id: id, manager: m}, err
 }
 
+// ensureIdentity makes a named identity if there is none of that name, as the reference does for nodes.
+func (a *app) ensureIdentity(ctx context.Context, name string) error {
+	if name == "" {
+		return nil
+	}
+	d, err := a.dir()
+	if err != nil {
+		return err
+	}
+	if _, err := d.NamedIdentity(name); !errors.Is(err, state.ErrNotFound) {
+		return err
+	}
+	if _, err := a.createIdentity(ctx, name, "", identity.CreateOptions{}); err != nil {
+		return err
+	}
+	a.note("%s Generated a new Identity named %s.", a.color(green, "✔"), name)
+	return nil
+}
+
 // createIdentity makes an identity and gives it a name.
 func (a *app) createIdentity(ctx context.Context, name, vaultName string, o identity.CreateOptions) (state.NamedIdentity, error) {
 	m, v, err := a.manager(ctx, vaultName)
@@ -359,4 +425,15 @@ func (a *app) createIdentity(ctx context.Context, name, vaultName string, o iden
 		return state.NamedIdentity{}, err
 	}
 	return a.dirOnce.CreateNamed(ctx, name, i.Identifier().String(), v.Name)
+}
+
+// checkIdentifier refuses a flag's value that is no identifier; empty is fine.
+func checkIdentifier(flag, text string) error {
+	if text == "" {
+		return nil
+	}
+	if _, err := identity.ParseIdentifier(text); err != nil {
+		return usageError("invalid value '%s' for '%s': an identifier is I and 64 hex digits", text, flag)
+	}
+	return nil
 }

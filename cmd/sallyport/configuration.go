@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -143,6 +144,11 @@ func (a *app) createFromConfiguration(ctx context.Context, arg, inline, ticket s
 	}
 	// What runs below must not find the ticket again.
 	_ = os.Unsetenv("ENROLLMENT_TICKET")
+	// What the parts print is printed when all is there.
+	var printed bytes.Buffer
+	out := a.stdout
+	a.stdout = &printed
+	defer func() { a.stdout = out }()
 	if ticket != "" {
 		if err := a.again(ctx, []string{"project", "enroll", ticket}, "ticket", source); err != nil {
 			return err
@@ -162,22 +168,24 @@ func (a *app) createFromConfiguration(ctx context.Context, arg, inline, ticket s
 			return fmt.Errorf("%w; the node %s was deleted again", err, name)
 		}
 	}
-	return a.printNodeCreated(ctx, name)
+	_, err := out.Write(printed.Bytes())
+	return err
 }
 
-// again runs another command line in this process, with its result thrown away: progress and errors are seen.
+// again runs another command line in this process. Its result is printed, as in the reference.
 func (a *app) again(ctx context.Context, args []string, what, where string) error {
-	inner := newApp(strings.NewReader(""), io.Discard, a.stderr)
+	inner := newApp(strings.NewReader(""), a.stdout, a.stderr)
 	inner.quiet, inner.noColor, inner.noInput, inner.verbose = a.quiet, a.noColor, true, a.verbose
 	inner.dirOnce = a.dirOnce
 	root := newRoot(inner)
 	root.SetArgs(args)
-	root.SetOut(io.Discard)
 	if err := root.ExecuteContext(ctx); err != nil {
-		if h := hintOf(err); h != "" {
-			return withHint(fmt.Errorf("%s: %s: %w", where, what, err), "%s", h)
+		hint := hintOf(err)
+		err = fmt.Errorf("%s: %s: %w", where, what, atRunTime(err)) // a mistake in the file, not in the command line
+		if hint != "" {
+			return withHint(err, "%s", hint)
 		}
-		return fmt.Errorf("%s: %s: %w", where, what, err)
+		return err
 	}
 	return nil
 }
@@ -187,7 +195,8 @@ func runCommand(a *app) *cobra.Command {
 	var variables []string
 	var blocking bool
 	cmd := &cobra.Command{Use: "run [FILE] [flags]", Short: "Create all that a file describes: identities, nodes, portals", GroupID: groupOther, Args: cobra.MaximumNArgs(1),
-		Example: `  sallyport run --inline 'nodes: [n7, n8]'`,
+		Example: `  sallyport run --inline 'nodes: [n7, n8]'
+  sallyport run portal.yaml --variable PORT=5432`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			text, source := inline, "--inline"

@@ -25,7 +25,8 @@ func credentialIssue(a *app) *cobra.Command {
 	var as, subject, encoding string
 	var attributes []string
 	var ttl time.Duration
-	cmd := &cobra.Command{Use: "issue --for IDENTIFIER [flags]", Short: "Issue a credential", Example: `  sallyport credential issue --for "$IDENTIFIER" --attribute k=v`, Args: cobra.MaximumNArgs(1),
+	cmd := &cobra.Command{Use: "issue --for IDENTIFIER [flags]", Short: "Issue a credential", Example: `  sallyport credential issue --for "$IDENTIFIER" --attribute company=acme
+  sallyport credential issue --as admin --for "$IDENTIFIER" --ttl 1h --encoding hex > m.credential`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if subject == "" {
@@ -62,7 +63,7 @@ func credentialIssue(a *app) *cobra.Command {
 			if encoding == "hex" {
 				text = hex.EncodeToString(raw)
 			}
-			return a.print(result{human: text, machine: hex.EncodeToString(raw), json: credentialJSON(c, raw, "")["credential"]})
+			return a.print(result{human: text, machine: text, json: credentialJSON(c, raw, "")["credential"]})
 		}}
 	f := cmd.Flags()
 	f.StringVar(&as, "as", "", "the `NAME` of the issuing identity (default: the default identity)")
@@ -96,7 +97,8 @@ func readCredential(text, path string) ([]byte, error) {
 
 func credentialVerify(a *app) *cobra.Command {
 	var issuer, text, path string
-	cmd := &cobra.Command{Use: "verify --issuer IDENTIFIER --credential HEX", Short: "Verify a credential", Example: `  sallyport credential verify --issuer "$IDENTIFIER" --credential "$CREDENTIAL"`, Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "verify --issuer IDENTIFIER --credential HEX", Short: "Verify a credential", Example: `  sallyport credential verify --issuer "$ISSUER" --credential "$CREDENTIAL"
+  sallyport credential verify --issuer "$ISSUER" --credential-path m.credential`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			id, err := identity.ParseIdentifier(issuer)
@@ -104,8 +106,13 @@ func credentialVerify(a *app) *cobra.Command {
 				return usageError("invalid value '%s' for '--issuer': an identifier is I and 64 hex digits", issuer)
 			}
 			raw, err := readCredential(text, path)
-			if err != nil {
+			if m := (*misuse)(nil); errors.As(err, &m) {
 				return err
+			}
+			a.note("Verifying the credential...")
+			if err != nil { // what cannot be read is not valid, as in the reference
+				a.note("not valid: %v", err)
+				return a.print(validity(false))
 			}
 			s, err := a.identityOf(ctx, "")
 			if err != nil {
@@ -115,8 +122,7 @@ func credentialVerify(a *app) *cobra.Command {
 			if err != nil {
 				a.note("not valid: %v", err)
 			}
-			valid := fmt.Sprint(err == nil)
-			return a.print(result{human: valid, machine: valid, json: map[string]bool{"is_valid": err == nil}})
+			return a.print(validity(err == nil))
 		}}
 	f := cmd.Flags()
 	f.StringVar(&issuer, "issuer", "", "who must have issued it, an `IDENTIFIER`")
@@ -125,9 +131,14 @@ func credentialVerify(a *app) *cobra.Command {
 	return cmd
 }
 
+func validity(valid bool) result {
+	return result{human: fmt.Sprint(valid), machine: fmt.Sprint(valid), json: map[string]bool{"is_valid": valid}}
+}
+
 func credentialStore(a *app) *cobra.Command {
 	var issuer, text, path, scope, at string
-	cmd := &cobra.Command{Use: "store --issuer IDENTIFIER --credential HEX --scope SCOPE", Short: "Keep a credential for a node to present", Example: `  sallyport credential store --issuer "$IDENTIFIER" --credential "$CREDENTIAL" --scope s1`, Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "store --issuer IDENTIFIER --credential HEX --scope SCOPE", Short: "Keep a credential for a node to present", Example: `  sallyport credential store --issuer "$ISSUER" --credential "$CREDENTIAL" --scope s1
+  sallyport credential store --at n1 --issuer "$ISSUER" --credential-path m.credential --scope s2`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			id, err := identity.ParseIdentifier(issuer)
@@ -146,27 +157,40 @@ func credentialStore(a *app) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("the credential is not valid: %w", err)
 			}
-			if err := a.storeCredential(ctx, s.manager, raw, c.Subject, scope); err != nil {
+			_, node, err := a.nodeClient(ctx, at)
+			if err != nil {
 				return err
 			}
+			if err := a.storeCredential(ctx, s.manager, raw, c.Subject, scope, node); err != nil {
+				return err
+			}
+			a.note("%s Stored the credential of %s", a.color(green, "✔"), c.Subject)
 			encoded := hex.EncodeToString(raw)
-			return a.print(result{human: encoded, machine: encoded, json: map[string]string{"credential": encoded}})
+			return a.print(result{human: encoded, machine: encoded, json: map[string]string{"credential": encoded, "issuer": c.Issuer.String()}})
 		}}
 	f := cmd.Flags()
 	f.StringVar(&issuer, "issuer", "", "who issued it, an `IDENTIFIER`")
 	f.StringVar(&text, "credential", "", "the credential, `HEX`")
 	f.StringVar(&path, "credential-path", "", "a `FILE` with it")
 	f.StringVar(&scope, "scope", "", "the `SCOPE` to keep it under")
-	f.StringVar(&at, "at", "", "`NODE`")
+	f.StringVar(&at, "at", "", "the `NODE` to keep it for (default: the default node)")
 	return cmd
 }
 
 func credentialList(a *app) *cobra.Command {
 	var at string
-	cmd := &cobra.Command{Use: "list [flags]", Short: "List the credentials kept", Example: `  sallyport credential list`, Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "list [flags]", Short: "List the credentials that a node can present", Example: `  sallyport credential list
+  sallyport credential list --at n1 --output json`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			m, _, err := a.manager(ctx, "")
+			if err != nil {
+				return err
+			}
+			if _, err := a.dirOnce.Node(plainName(at)); at != "" && notFound(err) {
+				return a.print(result{human: "no credentials", json: []any{}}) // as in the reference: not an error
+			}
+			node, err := a.nodeRecord(at)
 			if err != nil {
 				return err
 			}
@@ -176,6 +200,9 @@ func credentialList(a *app) *cobra.Command {
 			}
 			out, rows := []any{}, [][]string{}
 			for _, s := range stored {
+				if s.Node != node.Name && (s.Node != "" || s.Subject != node.Identifier) {
+					continue
+				}
 				c, err := a.verifyAny(ctx, m, s.Raw, nil)
 				if errors.Is(err, identity.ErrExpired) {
 					continue
@@ -184,11 +211,13 @@ func credentialList(a *app) *cobra.Command {
 					a.note("a stored credential does not verify: %v", err)
 					continue
 				}
-				out = append(out, credentialJSON(c, s.Raw, s.Scope))
+				entry := credentialJSON(c, s.Raw, s.Scope)
+				entry["is_verified"] = true // what does not verify is left out
+				out = append(out, entry)
 				rows = append(rows, []string{c.Subject.String(), s.Scope, time.Unix(int64(c.ExpiresAt), 0).UTC().Format(time.RFC3339), attributesText(authority.Attributes(c.Attributes))})
 			}
-			return a.print(result{human: tableOr("no credentials", []string{"SUBJECT", "SCOPE", "EXPIRES", "ATTRIBUTES"}, rows), json: out})
+			return a.print(result{human: tableOr("no credentials at "+node.Name, []string{"SUBJECT", "SCOPE", "EXPIRES", "ATTRIBUTES"}, rows), json: out})
 		}}
-	cmd.Flags().StringVar(&at, "at", "", "`NODE`")
+	cmd.Flags().StringVar(&at, "at", "", "the `NODE` that has them (default: the default node)")
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"sallyport/node/admin"
@@ -23,6 +24,14 @@ type misuse struct{ text string }
 func (e *misuse) Error() string { return e.text }
 
 func usageError(format string, args ...any) error { return &misuse{text: fmt.Sprintf(format, args...)} }
+
+// atRunTime makes a usage error one of run time, where the reference finds it only then.
+func atRunTime(err error) error {
+	if m := (*misuse)(nil); errors.As(err, &m) {
+		return errors.New(m.text)
+	}
+	return err
+}
 
 // hinted is an error with the command to try.
 type hinted struct {
@@ -57,10 +66,7 @@ func (a *app) report(err error) int {
 	}
 	var m *misuse
 	if errors.As(err, &m) {
-		w, exit := a.stderr, 2
-		if hasPager() {
-			w, exit = a.stdout, exitUsage
-		}
+		w, exit := usageStream(a)
 		fmt.Fprintf(w, "error: %s\n", m.text)
 		if h := hintOf(err); h != "" {
 			fmt.Fprintf(w, "\n  %s\n", h)
@@ -79,6 +85,14 @@ func (a *app) report(err error) int {
 		fmt.Fprintf(a.stderr, "  %s\n", h)
 	}
 	return exitSoftware
+}
+
+// usageStream is where usage errors go, and their exit code.
+func usageStream(a *app) (io.Writer, int) {
+	if hasPager() {
+		return a.stdout, exitUsage
+	}
+	return a.stderr, 2
 }
 
 func hintOf(err error) string {

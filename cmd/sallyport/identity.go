@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,6 +46,14 @@ func identityCreate(a *app) *cobra.Command {
 			if imported != "" {
 				return a.importIdentity(ctx, name, imported)
 			}
+			if vaultName != "" {
+				if _, err := d.Vault(vaultName); errors.Is(err, state.ErrNotFound) { // as in the reference
+					if _, err := d.CreateVault(ctx, vaultName, "", false); err != nil {
+						return err
+					}
+					a.note("%s Created a new Vault named %s.", a.color(green, "✔"), vaultName)
+				}
+			}
 			o := identity.CreateOptions{Key: vault.Handle(key)}
 			switch strings.ToLower(algorithm) {
 			case "", "ed25519":
@@ -57,7 +66,7 @@ func identityCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.done("Generated a new Identity named %s.", named.Name)
+			a.note("%s Generated a new Identity named %s.", a.color(green, "✔"), named.Name)
 			return a.print(identityResult(named.Identifier))
 		}}
 	f := cmd.Flags()
@@ -76,7 +85,7 @@ func identityResult(identifier string) result {
 func (a *app) importIdentity(ctx context.Context, name, text string) error {
 	raw, err := hex.DecodeString(strings.TrimSpace(text))
 	if err != nil {
-		return usageError("invalid value for '--identity': a change history is hex: %v", err)
+		return fmt.Errorf("invalid value for '--identity': a change history is hex: %w", err)
 	}
 	m, v, err := a.manager(ctx, "")
 	if err != nil {
@@ -86,12 +95,22 @@ func (a *app) importIdentity(ctx context.Context, name, text string) error {
 	if err != nil {
 		return err
 	}
+	known, err := a.dirOnce.Identities()
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(known, func(n state.NamedIdentity) bool { return n.Identifier == i.Identifier().String() })
+	if at >= 0 && name != "" { // as in the reference: it has the new name from now on
+		if err := a.dirOnce.RenameIdentity(ctx, known[at].Name, name); err != nil {
+			return err
+		}
+		return a.print(result{human: "  ✔ Identity imported successfully with name " + name})
+	}
 	named, err := a.dirOnce.CreateNamed(ctx, name, i.Identifier().String(), v.Name)
 	if err != nil {
 		return err
 	}
-	a.done("Imported the identity %s", named.Name)
-	return a.print(identityResult(named.Identifier))
+	return a.print(result{human: "  ✔ Identity imported successfully with name " + named.Name})
 }
 
 func identityShow(a *app) *cobra.Command {
@@ -174,15 +193,9 @@ func identityList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			type item struct {
-				Identifier string `json:"identifier"`
-				IsDefault  bool   `json:"is_default"`
-				Name       string `json:"name"`
-				Vault      string `json:"vault_name"`
-			}
-			out, rows := []item{}, [][]string{}
+			out, rows := []any{}, [][]string{}
 			for _, n := range list {
-				out = append(out, item{n.Identifier, n.IsDefault, n.Name, n.Vault})
+				out = append(out, identityJSON(n))
 				mark := ""
 				if n.IsDefault {
 					mark = "default"
@@ -191,6 +204,11 @@ func identityList(a *app) *cobra.Command {
 			}
 			return a.print(result{human: tableOr("no identities; sallyport identity create makes one", []string{"IDENTITY", "IDENTIFIER", "VAULT", ""}, rows), json: out})
 		}}
+}
+
+// identityJSON has the reference's shape.
+func identityJSON(n state.NamedIdentity) map[string]any {
+	return map[string]any{"identifier": n.Identifier, "is_default": n.IsDefault, "name": n.Name, "vault_name": n.Vault}
 }
 
 func identityDefault(a *app) *cobra.Command {
@@ -211,6 +229,9 @@ func identityDefault(a *app) *cobra.Command {
 			n, err := d.NamedIdentity(name)
 			if err != nil {
 				return err
+			}
+			if name == "" {
+				return a.print(result{human: "  ✔ The name of the default identity is '" + n.Name + "'"})
 			}
 			return a.print(result{human: n.Name, machine: n.Name})
 		}}
@@ -242,7 +263,11 @@ func identityDelete(a *app) *cobra.Command {
 				}
 				names = args
 			default:
-				return usageError("the following required arguments were not provided: NAME (or --all)")
+				list, err := d.Identities()
+				if err != nil {
+					return err
+				}
+				return a.nothingChosen(len(list))
 			}
 			if err := a.confirm(yes, "Delete the identity "+strings.Join(names, ", ")); err != nil {
 				return err

@@ -71,7 +71,8 @@ func memberAdd(a *app) *cobra.Command {
 	var attributes []string
 	var relay string
 	var enroller bool
-	cmd := &cobra.Command{Use: "add IDENTIFIER [flags]", Short: "Make an identity a member, without a ticket", Example: `  sallyport project-member add "$IDENTIFIER" --attribute company=acme`, Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "add IDENTIFIER [flags]", Short: "Make an identity a member, without a ticket", Example: `  sallyport project-member add "$IDENTIFIER" --attribute company=acme
+  sallyport project-member add "$IDENTIFIER" --identity admin --relay blue`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := memberIdentifier(args[0])
 			if err != nil {
@@ -105,7 +106,8 @@ func memberAdd(a *app) *cobra.Command {
 
 func memberList(a *app) *cobra.Command {
 	var t trustFlags
-	cmd := &cobra.Command{Use: "list [flags]", Short: "List the members", Example: `  sallyport project-member list --identity admin`, Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "list [flags]", Short: "List the members", Example: `  sallyport project-member list
+  sallyport project-member list --identity admin --jq '.[].identifier'`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) error {
 				list, err := c.Members(ctx)
@@ -126,7 +128,8 @@ func memberList(a *app) *cobra.Command {
 
 func memberListIDs(a *app) *cobra.Command {
 	var t trustFlags
-	cmd := &cobra.Command{Use: "list-ids [flags]", Short: "List the members' identifiers", Example: `  sallyport project-member list-ids --identity admin`, Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "list-ids [flags]", Short: "List the members' identifiers", Example: `  sallyport project-member list-ids
+  sallyport project-member list-ids --identity admin --output json`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) error {
 				list, err := c.MemberIDs(ctx)
@@ -147,8 +150,12 @@ func memberListIDs(a *app) *cobra.Command {
 
 func memberShow(a *app) *cobra.Command {
 	var t trustFlags
-	cmd := &cobra.Command{Use: "show IDENTIFIER [flags]", Short: "Show a member", Example: `  sallyport project-member show "$IDENTIFIER" --identity admin`, Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "show IDENTIFIER [flags]", Short: "Show a member", Example: `  sallyport project-member show "$IDENTIFIER"
+  sallyport project-member show "$IDENTIFIER" --identity admin --jq .attributes`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errNoName("member")
+			}
 			id, err := memberIdentifier(args[0])
 			if err != nil {
 				return err
@@ -172,10 +179,11 @@ func memberShow(a *app) *cobra.Command {
 func memberDelete(a *app) *cobra.Command {
 	var t trustFlags
 	var all, yes bool
-	cmd := &cobra.Command{Use: "delete [IDENTIFIER] [flags]", Short: "Delete a member; credentials already issued stay until they expire", Example: `  sallyport project-member delete "$IDENTIFIER" --identity admin`, Args: cobra.MaximumNArgs(1),
+	cmd := &cobra.Command{Use: "delete [IDENTIFIER] [flags]", Short: "Delete a member; credentials already issued stay until they expire", Example: `  sallyport project-member delete "$IDENTIFIER"
+  sallyport project-member delete --all --identity admin --yes`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && !all {
-				return usageError("the following required arguments were not provided: IDENTIFIER (or --all)")
+				return errNoName("member")
 			}
 			var id identity.Identifier
 			if len(args) == 1 {

@@ -38,7 +38,7 @@ func messageSend(a *app) *cobra.Command {
 			payload := bare.AppendString(nil, args[0])
 			if asHex {
 				if payload, err = hex.DecodeString(args[0]); err != nil {
-					return usageError("invalid value '%s' for '<MESSAGE>': with --hex it must be hex", args[0])
+					return fmt.Errorf("the message %q must be hex with --hex", args[0])
 				}
 			}
 			reply, err := a.sendMessage(cmd.Context(), from, t, admin.MessageRequest{To: addr.String(), Payload: payload, Identity: t.identity, TimeoutMS: timeout.Milliseconds()})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,22 +29,23 @@ func nodeNoun(a *app) *cobra.Command {
 // nodeFlags adds the options of a node that outlive the command (docs/protocol/03 §7.2).
 func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f := cmd.Flags()
-	f.StringVarP(&o.TCPListenerAddress, "tcp-listener-address", "t", "127.0.0.1:0", "where other nodes connect, `HOST:PORT`")
-	f.StringVar(&o.Identity, "identity", "", "the `NAME` of the node's identity (default: the default identity)")
-	f.StringVar(&o.Project, "project", "", "the `PROJECT` whose authority the node trusts (default: the default project)")
+	f.StringVarP(&o.TCPListenerAddress, "tcp-listener-address", "t", "127.0.0.1:0", "where nodes connect, `HOST:PORT`")
+	f.StringVar(&o.Identity, "identity", "", "the `NAME` of its identity (default: the default identity)")
+	f.StringVar(&o.Project, "project", "", "`PROJECT` whose authority it trusts (default: the default)")
 	f.StringVar(&o.AuthorityIdentity, "authority-identity", "", "the authority to trust, a change history in `HEX`")
 	f.StringVar(&o.AuthorityRoute, "authority-route", "", "`ROUTE` to that authority, to fetch a credential from")
 	f.StringVar(&o.CredentialScope, "credential-scope", "", "the `SCOPE` of the stored credential to present")
-	f.StringVar(&o.StatusEndpoint, "status-endpoint", "", "where to serve status and metrics, `HOST:PORT` (default: 127.0.0.1:23345, or a free port)")
+	f.StringVar(&o.StatusEndpoint, "status-endpoint", "", "`HOST:PORT` of status and metrics (default: 23345 or free)")
 	f.BoolVar(&o.NoStatusEndpoint, "no-status-endpoint", false, "serve no status and metrics")
 	f.BoolVarP(&o.ExitOnEOF, "exit-on-eof", "e", false, "end when standard input ends")
-	f.StringVar(&o.Services, "services", "", "")
+	f.StringVar(&o.Services, "services", "", "start these services too, `JSON` or a file with it")
 	f.StringVar(&o.Services, "launch-config", "", "")
+	f.StringVar(&o.Services, "launch-configuration", "", "")
 	f.BoolVar(&o.UDP, "udp", false, "")
 	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "", "")
 	f.String("status-endpoint-port", "", "")
 	f.String("opentelemetry-context", "", "")
-	hide(cmd, "services", "launch-config", "udp", "udp-listener-address", "status-endpoint-port", "opentelemetry-context")
+	hide(cmd, "launch-config", "launch-configuration", "udp", "udp-listener-address", "status-endpoint-port", "opentelemetry-context")
 }
 
 func nodeCreate(a *app) *cobra.Command {
@@ -71,12 +73,26 @@ func nodeCreate(a *app) *cobra.Command {
 			if o.AuthorityIdentity != "" && o.Project != "" {
 				return usageError("the argument '--authority-identity' cannot be used with '--project'")
 			}
+			var err error
+			if o.Services, err = servicesText(o.Services); err != nil {
+				return err
+			}
+			services, err := readServices(o.Services)
+			if err != nil {
+				return err
+			}
+			if services.address() != "" && !child {
+				a.note("Starting the secure channel listener %s...", services.address())
+			}
 			name := plainName(arg)
 			if name == "" {
 				name = a.freeNodeName()
 			}
 			if err := state.CheckName("node", name); err != nil {
-				return usageError("%v", err)
+				return err
+			}
+			if err := a.ensureIdentity(ctx, o.Identity); err != nil {
+				return err
 			}
 			if foreground || child {
 				return a.runNode(ctx, name, o, runOptions{child: child, skipRunning: skip, inMemory: inMemory})
@@ -96,7 +112,7 @@ func nodeCreate(a *app) *cobra.Command {
 	f.BoolVarP(&skip, "skip-is-running-check", "s", false, "start even if a node of this name runs")
 	f.StringVar(&configuration, "configuration", "", "a configuration as `TEXT`")
 	f.StringVar(&configuration, "node-config", "", "")
-	f.StringVar(&ticket, "enrollment-ticket", "", "enroll with this `TICKET` first (environment: ENROLLMENT_TICKET)")
+	f.StringVar(&ticket, "enrollment-ticket", "", "enroll with this `TICKET` first (or $ENROLLMENT_TICKET)")
 	f.StringArrayVar(&variables, "variable", nil, "`NAME=VALUE` for the configuration")
 	f.BoolVar(&inMemory, "in-memory", os.Getenv("OCKAM_SQLITE_IN_MEMORY") == "true", "keep nothing on disk")
 	f.BoolVar(&child, "child-process", false, "")
@@ -111,6 +127,12 @@ func (a *app) freeNodeName() string {
 	if d, err := a.dir(); err == nil {
 		if n, err := d.Node(""); err == nil && n.Status() == state.Stopped {
 			return n.Name
+		}
+		for {
+			name := state.RandomName()
+			if _, err := d.Node(name); errors.Is(err, state.ErrNotFound) {
+				return name
+			}
 		}
 	}
 	return state.RandomName()
@@ -204,6 +226,12 @@ func nodeShow(a *app) *cobra.Command {
 			if len(args) == 1 {
 				name = args[0]
 			}
+			if none, err := a.noNodes(); none || err != nil {
+				if err != nil {
+					return err
+				}
+				return a.print(result{human: "no nodes; sallyport node create makes one", machine: "[]", json: []any{}})
+			}
 			r, err := a.nodeRecord(name)
 			if err != nil {
 				return err
@@ -290,7 +318,7 @@ func nodeStart(a *app) *cobra.Command {
 				return err
 			}
 			if r.Status() == state.Running {
-				a.note("The node %s is running already", r.Name)
+				return a.print(result{human: fmt.Sprintf("  ✗ The node '%s' is already running. To restart it: sallyport node stop %s, then sallyport node start %s", r.Name, r.Name, r.Name)})
 			} else {
 				o := r.Options
 				if r.TCPListener != "" {
@@ -317,11 +345,24 @@ func nodeStop(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "stop [NODE]", Short: "Stop a node; start brings it back as it was", Example: `  sallyport node stop
   sallyport node stop n1`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			running, err := a.runningNodes()
+			if err != nil {
+				return err
+			}
+			if len(running) == 0 {
+				return a.print(result{human: "  > There are no nodes running"})
+			}
 			names, err := a.nodeNames(args, all)
 			if err != nil {
 				return err
 			}
 			for _, name := range names {
+				if !slices.Contains(running, name) {
+					if all {
+						continue
+					}
+					return fmt.Errorf("the node %s is not running", name)
+				}
 				if err := a.stopNode(cmd.Context(), name, force); err != nil {
 					return err
 				}
@@ -334,6 +375,32 @@ func nodeStop(a *app) *cobra.Command {
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill it")
 	cmd.Flags().BoolVar(&all, "all", false, "all nodes")
 	return cmd
+}
+
+// noNodes reports whether there is no node at all.
+func (a *app) noNodes() (bool, error) {
+	d, err := a.dir()
+	if err != nil {
+		return false, err
+	}
+	nodes, err := d.Nodes()
+	return len(nodes) == 0, err
+}
+
+// runningNodes returns the names of the nodes that run.
+func (a *app) runningNodes() ([]string, error) {
+	d, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := d.Nodes()
+	var names []string
+	for _, n := range nodes {
+		if n.Status() != state.Stopped {
+			names = append(names, n.Name)
+		}
+	}
+	return names, err
 }
 
 func (a *app) nodeNames(args []string, all bool) ([]string, error) {
@@ -395,6 +462,13 @@ func nodeDelete(a *app) *cobra.Command {
   sallyport node delete --all --yes`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			none, err := a.noNodes()
+			if err != nil {
+				return err
+			}
+			if none || len(args) == 0 && !all && !a.stderrTTY {
+				return a.nothingChosen(map[bool]int{true: 0, false: 1}[none])
+			}
 			if len(args) == 1 {
 				if _, err := a.nodeRecord(args[0]); err != nil {
 					return fmt.Errorf("the node %s was not found", plainName(args[0]))
@@ -444,6 +518,9 @@ func nodeDefault(a *app) *cobra.Command {
 					return err
 				}
 			}
+			if name == "" {
+				return a.print(result{human: "  ✔ The default node is '" + r.Name + "'"})
+			}
 			return a.print(result{human: r.Name, machine: r.Name})
 		}}
 }
@@ -459,6 +536,11 @@ func (a *app) createBackground(ctx context.Context, name string, o state.NodeOpt
 	}
 	if r, err := d.Node(name); err == nil && r.Status() == state.Running {
 		return withHint(fmt.Errorf("a node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
+	}
+	if o.Identity == "" { // made here, where it can be said
+		if _, err := a.identityOf(ctx, ""); err != nil {
+			return err
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -532,6 +614,7 @@ func childArgs(name string, o state.NodeOptions) []string {
 	add("--authority-route", o.AuthorityRoute)
 	add("--credential-scope", o.CredentialScope)
 	add("--status-endpoint", o.StatusEndpoint)
+	add("--services", o.Services)
 	if o.NoStatusEndpoint {
 		args = append(args, "--no-status-endpoint")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -32,11 +33,12 @@ func versionText() string {
 			}
 		}
 	}
-	return fmt.Sprintf("sallyport %s%s, %s %s/%s, AES-256-GCM kernel %s\n", version(), revision, runtime.Version(), runtime.GOOS, runtime.GOARCH, aead.Kernel())
+	return fmt.Sprintf("sallyport %s%s\n%s %s/%s, AES-256-GCM kernel %s\n", version(), revision, runtime.Version(), runtime.GOOS, runtime.GOARCH, aead.Kernel())
 }
 
 func versionCommand(a *app) *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", GroupID: groupOther, Args: cobra.NoArgs, Example: `  sallyport version`,
+	return &cobra.Command{Use: "version", Short: "Print the version", GroupID: groupOther, Args: cobra.NoArgs, Example: `  sallyport version
+  sallyport version --jq .aead_kernel`,
 		RunE: func(*cobra.Command, []string) error {
 			return a.print(result{human: versionText(), machine: strings.TrimSpace(versionText()), json: map[string]string{"version": version(), "go": runtime.Version(), "aead_kernel": aead.Kernel()}})
 		}}
@@ -84,14 +86,27 @@ func statusCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			names := []string{}
+			names, known, spaces := []string{}, []any{}, []any{}
+			seen := map[string]bool{"": true}
 			for _, p := range projects {
-				names = append(names, p.Project.Name)
+				full, err := projectJSON(p.Project)
+				if err != nil {
+					return err
+				}
+				names, known = append(names, p.Project.Name), append(known, full)
+				if s := p.Project.SpaceID; !seen[s] {
+					seen[s] = true
+					spaces = append(spaces, map[string]any{"id": s, "name": p.Project.SpaceName, "subscription": nil, "users": []any{}})
+				}
 			}
 			text := "Identities\n" + indent(tableOr("none", []string{"IDENTITY", "IDENTIFIER"}, rows)) +
 				"\nNodes\n" + indent(tableOr("none", []string{"NODE", "STATUS", "LISTENS AT", "", ""}, nodeRows)) +
 				"\nProjects\n" + indent(strings.Join(append(names, ""), "\n"))
-			return a.print(result{human: text, json: map[string]any{"identities": identities, "nodes": nodes, "spaces": []any{}, "projects": names}})
+			return a.print(result{human: text, json: map[string]any{
+				"identities": identities, "nodes": nodes, "spaces": spaces, "projects": known,
+				// The keys are the reference's, for scripts.
+				"ockam_version": map[string]string{"hash": "", "version": version()}, "orchestrator_version": map[string]any{"project_version": nil, "version": nil},
+			}})
 		}}
 	cmd.Flags().String("timeout", "10s", "")
 	hide(cmd, "timeout")
@@ -109,7 +124,7 @@ func indent(text string) string {
 func environmentCommand(a *app) *cobra.Command {
 	return &cobra.Command{Use: "environment", Short: "List the environment variables that matter", GroupID: groupOther, Args: cobra.NoArgs, Example: `  sallyport environment`,
 		RunE: func(*cobra.Command, []string) error {
-			return a.print(result{human: fields(
+			_, err := io.WriteString(a.stdout, fields( // whatever the form: there is no JSON of it in the reference
 				"SALLYPORT_HOME", "the state directory (default: OCKAM_HOME, else ~/.sallyport)",
 				"OCKAM_HOME", "the state directory, for scripts of the reference",
 				"QUIET", "print the result alone",
@@ -121,13 +136,15 @@ func environmentCommand(a *app) *cobra.Command {
 				"SALLYPORT_AEAD", "force an AES-256-GCM kernel, for tests",
 				"CREDENTIAL_TTL_SECS", "lifetime of an authority's credentials: 30s, 10m, 1h, 30d",
 				"PAGER", "usage errors go to standard output if it can be started, as in the reference",
-			)})
+			))
+			return err
 		}}
 }
 
 func completionCommand(a *app) *cobra.Command {
 	var shell string
-	cmd := &cobra.Command{Use: "completion --shell SHELL", Short: "Print completions for a shell", GroupID: groupOther, Args: cobra.MaximumNArgs(1), Example: `  sallyport completion --shell bash`,
+	cmd := &cobra.Command{Use: "completion --shell SHELL", Short: "Print completions for a shell", GroupID: groupOther, Args: cobra.MaximumNArgs(1), Example: `  sallyport completion --shell bash
+  sallyport completion --shell zsh > _sallyport`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				shell = args[0]
@@ -180,7 +197,7 @@ func resetCommand(a *app) *cobra.Command {
 			return a.print(result{human: "  ✔ Local state was deleted"})
 		}}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	cmd.Flags().Bool("with-orchestrator", false, "")
-	hide(cmd, "with-orchestrator")
+	cmd.Flags().Bool("all", false, "")
+	hide(cmd, "all")
 	return cmd
 }

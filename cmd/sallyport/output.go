@@ -87,7 +87,7 @@ func encodeJSON(v any, compact bool) (string, error) {
 func (a *app) filter(v any) (string, error) {
 	query, err := gojq.Parse(a.jq)
 	if err != nil {
-		return "", usageError("--jq %q: %v", a.jq, err)
+		return "", fmt.Errorf("--jq %q: %w", a.jq, err)
 	}
 	plain, err := encodeJSON(v, true)
 	if err != nil {

@@ -75,7 +75,8 @@ func policyList(a *app) *cobra.Command {
 }
 
 func policyShow(a *app) *cobra.Command {
-	cmd := showCommand(a, "Show a policy", `  sallyport policy show tcp-outlet`, "policy", func(ctx context.Context, c *admin.Client, _, name string) (result, error) {
+	cmd := showCommand(a, "Show a policy", `  sallyport policy show tcp-outlet
+  sallyport policy show db --at n1 --jq .expression`, "policy", func(ctx context.Context, c *admin.Client, _, name string) (result, error) {
 		p, err := admin.Get[admin.Policy](ctx, c, admin.Item(admin.PathPolicies, name))
 		if notFound(err) {
 			return result{human: "no policy of " + name, machine: "[]", json: []any{}}, nil // as in the reference: not an error
@@ -86,7 +87,8 @@ func policyShow(a *app) *cobra.Command {
 }
 
 func policyDelete(a *app) *cobra.Command {
-	return deleteCommand(a, "Delete a policy: the one of the type applies then, or nobody may", `  sallyport policy delete db --yes`, "policy", admin.PathPolicies,
+	return deleteCommand(a, "Delete a policy: the one of the type applies then, or nobody may", `  sallyport policy delete db --yes
+  sallyport policy delete --all --at n1 --yes`, "policy", admin.PathPolicies,
 		func(ctx context.Context, c *admin.Client) ([]string, error) {
 			list, err := admin.Get[[]admin.Policy](ctx, c, admin.PathPolicies)
 			var names []string

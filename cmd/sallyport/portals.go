@@ -40,7 +40,8 @@ func hostPort(flag, text string) (string, error) {
 
 func outletCommand(a *app) *cobra.Command {
 	return noun(groupStory, "tcp-outlet", "Portals' ends beside servers", []string{"outlet"}, outletCreate(a),
-		listCommand(a, "List a node's outlets", `  sallyport tcp-outlet list`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
+		listCommand(a, "List a node's outlets", `  sallyport tcp-outlet list
+  sallyport tcp-outlet list --at n1 --jq '.[].to'`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
 			list, err := admin.Get[[]admin.Outlet](ctx, c, admin.PathOutlets)
 			type short struct {
 				From string `json:"from"`
@@ -53,14 +54,16 @@ func outletCommand(a *app) *cobra.Command {
 			}
 			return result{human: tableOr("no outlets at "+node, []string{"OUTLET", "TARGET"}, rows), json: out}, err
 		}),
-		showCommand(a, "Show an outlet", `  sallyport tcp-outlet show outlet`, "tcp outlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
+		showCommand(a, "Show an outlet", `  sallyport tcp-outlet show outlet
+  sallyport tcp-outlet show db --at n1 --jq .to`, "tcp outlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
 			o, err := admin.Get[admin.Outlet](ctx, c, admin.Item(admin.PathOutlets, name))
 			return result{
 				human: fields("Outlet", "/service/"+name, "Node", node, "Target", o.To),
 				json:  map[string]string{"node_name": node, "to": o.To, "worker_address": "/service/" + name},
 			}, err
 		}),
-		deleteCommand(a, "Delete an outlet; its open connections stay", `  sallyport tcp-outlet delete outlet --yes`, "tcp outlet", admin.PathOutlets,
+		deleteCommand(a, "Delete an outlet; its open connections stay", `  sallyport tcp-outlet delete outlet --yes
+  sallyport tcp-outlet delete --all --at n1 --yes`, "tcp outlet", admin.PathOutlets,
 			func(ctx context.Context, c *admin.Client) ([]string, error) {
 				list, err := admin.Get[[]admin.Outlet](ctx, c, admin.PathOutlets)
 				var names []string
@@ -70,7 +73,7 @@ func outletCommand(a *app) *cobra.Command {
 				return names, err
 			},
 			func(node, name string) result {
-				return result{human: "deleted the outlet " + name, json: map[string]string{"name": name, "node": node}}
+				return result{human: "deleted the outlet " + name, machine: name, json: map[string]string{"alias": name, "node": node}}
 			}),
 	)
 }
@@ -138,7 +141,8 @@ var errPrivileged = withHint(fmt.Errorf("privileged portals are not supported"),
 
 func inletCommand(a *app) *cobra.Command {
 	return noun(groupStory, "tcp-inlet", "Portals' ends beside clients", []string{"inlet"}, inletCreate(a),
-		listCommand(a, "List a node's inlets", `  sallyport tcp-inlet list`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
+		listCommand(a, "List a node's inlets", `  sallyport tcp-inlet list
+  sallyport tcp-inlet list --jq '.[] | {alias, status}'`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
 			list, err := admin.Get[[]admin.Inlet](ctx, c, admin.PathInlets)
 			rows := [][]string{}
 			for _, in := range list {
@@ -146,11 +150,13 @@ func inletCommand(a *app) *cobra.Command {
 			}
 			return result{human: tableOr("no inlets at "+node, []string{"INLET", "LISTENS AT", "STATUS", "OUTLET"}, rows), json: list}, err
 		}),
-		showCommand(a, "Show an inlet", `  sallyport tcp-inlet show NAME`, "tcp inlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
+		showCommand(a, "Show an inlet", `  sallyport tcp-inlet show web
+  sallyport tcp-inlet show web --at n2 --jq .status`, "tcp inlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
 			in, err := admin.Get[admin.Inlet](ctx, c, admin.Item(admin.PathInlets, name))
 			return result{human: fields("Inlet", in.Alias, "Node", node, "Listens at", in.Bind, "Status", in.Status, "Outlet", in.OutletAddr, "Route", orDash(in.OutletRoute)), json: in}, err
 		}),
-		deleteCommand(a, "Delete an inlet and end its connections", `  sallyport tcp-inlet delete NAME --yes`, "tcp inlet", admin.PathInlets,
+		deleteCommand(a, "Delete an inlet and end its connections", `  sallyport tcp-inlet delete web --yes
+  sallyport tcp-inlet delete --all --at n2 --yes`, "tcp inlet", admin.PathInlets,
 			func(ctx context.Context, c *admin.Client) ([]string, error) {
 				list, err := admin.Get[[]admin.Inlet](ctx, c, admin.PathInlets)
 				var names []string
@@ -201,6 +207,9 @@ func inletCreate(a *app) *cobra.Command {
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
+			if err := checkIdentifier("--authorized", r.Authorized); err != nil {
+				return err
+			}
 			addr, err := a.inletTo(ctx, to, via)
 			if err != nil {
 				return err
@@ -220,14 +229,14 @@ func inletCreate(a *app) *cobra.Command {
 			if in.Status == "Up" {
 				a.done("Created an inlet at %s of node %s, to %s", in.Bind, node, in.OutletAddr)
 			} else {
-				a.note("%s Created an inlet at %s of node %s; the outlet cannot be reached yet, the node keeps trying", a.color("33", "!"), in.Bind, node)
+				a.warn("%s Created an inlet at %s of node %s; the outlet cannot be reached yet, the node keeps trying", a.color("33", "!"), in.Bind, node)
 			}
 			a.hint("next: connect your client to %s", in.Bind)
 			return a.print(result{human: in.Bind, machine: in.Bind, json: in})
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&from, "from", "127.0.0.1:0", "where clients connect, `HOST:PORT` or a port of this machine")
+	f.StringVar(&from, "from", "127.0.0.1:0", "where clients connect, `HOST:PORT` or port")
 	f.StringVar(&to, "to", "", "the outlet: its `NAME` behind the relay, or a whole route")
 	f.StringVar(&via, "via", "", "the `RELAY`'s name (default: default)")
 	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
@@ -253,7 +262,8 @@ func inletCreate(a *app) *cobra.Command {
 
 func relayCommand(a *app) *cobra.Command {
 	return noun(groupStory, "relay", "Names under which a relay passes messages on to a node", nil, relayCreate(a),
-		nodeCommand(a, "list", "List a node's relays", `  sallyport relay list --to n1`, "to", func(ctx context.Context, c *admin.Client, node string) (result, error) {
+		nodeCommand(a, "list", "List a node's relays", `  sallyport relay list
+  sallyport relay list --to n1 --jq '.[] | {name, connection_status}'`, "to", func(ctx context.Context, c *admin.Client, node string) (result, error) {
 			list, err := admin.Get[[]admin.Relay](ctx, c, admin.PathRelays)
 			rows := [][]string{}
 			for _, r := range list {
@@ -261,7 +271,8 @@ func relayCommand(a *app) *cobra.Command {
 			}
 			return result{human: tableOr("no relays of "+node, []string{"RELAY", "STATUS", "AT", "ADDRESS THERE"}, rows), json: list}, err
 		}),
-		showCommand(a, "Show a relay", `  sallyport relay show NAME`, "relay", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
+		showCommand(a, "Show a relay", `  sallyport relay show blue
+  sallyport relay show blue --at n1 --jq .connection_status`, "relay", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
 			r, err := admin.Get[admin.Relay](ctx, c, admin.Item(admin.PathRelays, name))
 			service := func(s *string) *string {
 				if s == nil {
@@ -271,12 +282,14 @@ func relayCommand(a *app) *cobra.Command {
 				return &text
 			}
 			return result{
-				human: fields("Relay", r.Name, "Node", node, "Status", r.ConnectionStatus, "At", r.Destination, "Address there", orDash(service(r.RemoteAddress)), "Last failure", orDash(r.LastFailure)),
+				machine: name,
+				human:   fields("Relay", r.Name, "Node", node, "Status", r.ConnectionStatus, "At", r.Destination, "Address there", orDash(service(r.RemoteAddress)), "Last failure", orDash(r.LastFailure)),
 				json: map[string]any{"connection_status": r.ConnectionStatus, "destination": r.Destination, "name": r.Name,
 					"relay_route": r.ForwardingRoute, "remote_address": service(r.RemoteAddress), "worker_address": service(r.WorkerAddress)},
 			}, err
 		}),
-		deleteCommand(a, "Give a relay up", `  sallyport relay delete NAME --yes`, "relay", admin.PathRelays,
+		deleteCommand(a, "Give a relay up", `  sallyport relay delete blue --yes
+  sallyport relay delete --all --at n1 --yes`, "relay", admin.PathRelays,
 			func(ctx context.Context, c *admin.Client) ([]string, error) {
 				list, err := admin.Get[[]admin.Relay](ctx, c, admin.PathRelays)
 				var names []string
@@ -297,13 +310,16 @@ func relayCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Register a node at a relay, so that others reach it without a listening port",
 		Example: `  sallyport relay create blue
-  sallyport relay create blue --at /node/n2 --to n1`,
+  sallyport relay create blue --at /node/n2/secure/api --to n1`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			r.Name = "default"
 			if len(args) == 1 {
 				r.Name = args[0]
+			}
+			if err := checkIdentifier("--authorized", r.Authorized); err != nil {
+				return err
 			}
 			addr, err := a.relayAt(ctx, at)
 			if err != nil {
@@ -322,7 +338,7 @@ func relayCreate(a *app) *cobra.Command {
 				return err
 			}
 			if rel.ConnectionStatus != "Up" {
-				a.note("%s The relay %s is not up yet (%s); the node keeps trying", a.color("33", "!"), r.Name, orDash(rel.LastFailure))
+				a.warn("%s The relay %s is not up yet (%s); the node keeps trying", a.color("33", "!"), r.Name, orDash(rel.LastFailure))
 				return a.print(result{json: rel})
 			}
 			route := "/service/" + *rel.RemoteAddress

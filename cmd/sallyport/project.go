@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +38,7 @@ func (t *trustFlags) add(cmd *cobra.Command) {
 
 func projectNoun(a *app) *cobra.Command {
 	return noun(groupStory, "project", "Projects: an authority, a relay, and their members", nil,
-		projectCreate(a), projectEnroll(a), projectTicket(a), projectImport(a), projectList(a), projectShow(a), projectInformation(a), projectVersion(a), projectDelete(a))
+		projectCreate(a), projectEnroll(a), projectTicket(a), projectImport(a), projectList(a), projectShow(a), projectInformation(a), projectVersion(a), projectDelete(a), addonCommand(a))
 }
 
 // askAuthority runs f with a client of a project's authority, as one of our identities.
@@ -75,7 +76,7 @@ func projectEnroll(a *app) *cobra.Command {
 			}
 			a.done("Enrolled %s in the project %s", s.named.Name, p.Project.Name)
 			a.hint("next: sallyport node create NAME")
-			return a.printCredential(ctx, s, raw, p.Project.CredentialScope())
+			return a.printEnrolled(ctx, s, raw, p.Project.Name)
 		}}
 	t.add(cmd)
 	durationVar(cmd.Flags(), &timeout, "timeout", 240*time.Second, "how long it may take")
@@ -104,7 +105,11 @@ func (a *app) enroll(ctx context.Context, arg string, t trustFlags) ([]byte, *se
 			return nil, nil, withHint(fmt.Errorf("this is not a ticket: %w", err), "a ticket is what `sallyport project ticket` printed, or a file with it")
 		}
 		p := project.ProjectFromTicket(ticket)
-		if err := d.ImportProject(ctx, p); err != nil {
+		if known, err := knownProject(d, p); err != nil {
+			return nil, nil, err
+		} else if known != nil {
+			p = known
+		} else if err := d.ImportProject(ctx, p); err != nil {
 			return nil, nil, err
 		}
 		t.project = p.ID
@@ -113,23 +118,42 @@ func (a *app) enroll(ctx context.Context, arg string, t trustFlags) ([]byte, *se
 	var who *self
 	err = a.askAuthority(ctx, t, func(ctx context.Context, c *authority.Client, s *self) error {
 		who = s
-		if ticket != nil {
-			a.note("Enrolling with the authority...")
-			if _, err := c.Redeem(ctx, authority.Code(ticket.Code)); err != nil {
-				return enrollError(err)
-			}
-		}
-		var err error
-		if raw, err = c.Credential(ctx); err != nil {
-			return enrollError(err)
-		}
 		p, err := d.Project(t.project)
 		if err != nil {
 			return err
 		}
-		return a.storeCredential(ctx, s.manager, raw, s.id, p.Project.CredentialScope())
+		if ticket != nil {
+			if stored, err := d.Credentials(); err == nil && slices.ContainsFunc(stored, func(c state.Credential) bool {
+				return c.Subject == s.id.String() && c.Scope == p.Project.CredentialScope()
+			}) {
+				a.note("%s is a member of the project %s already", s.named.Name, p.Project.Name)
+			}
+			a.warn("Enrolling with the authority...")
+			if _, err := c.Redeem(ctx, authority.Code(ticket.Code)); err != nil {
+				return enrollError(err)
+			}
+		}
+		if raw, err = c.Credential(ctx); err != nil {
+			return enrollError(err)
+		}
+		return a.storeCredential(ctx, s.manager, raw, s.id, p.Project.CredentialScope(), "")
 	})
 	return raw, who, err
+}
+
+// knownProject returns the project of a ticket if it was imported before: a ticket in its short form has neither the id nor the space.
+func knownProject(d *state.Dir, p *project.Project) (*project.Project, error) {
+	list, err := d.Projects()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		k := s.Project
+		if k.Identity == p.Identity && k.AuthorityChangeHistory == p.AuthorityChangeHistory && k.AccessRoute == p.AccessRoute && k.AuthorityAccessRoute == p.AuthorityAccessRoute {
+			return k, nil
+		}
+	}
+	return nil, nil
 }
 
 // enrollError explains an authority's refusal.
@@ -147,14 +171,14 @@ func enrollError(err error) error {
 	return err
 }
 
-// storeCredential verifies a credential and keeps it for this user's nodes.
-func (a *app) storeCredential(ctx context.Context, m *identity.Manager, raw []byte, subject identity.Identifier, scope string) error {
+// storeCredential verifies a credential and keeps it, for one node if that is given.
+func (a *app) storeCredential(ctx context.Context, m *identity.Manager, raw []byte, subject identity.Identifier, scope, node string) error {
 	c, err := a.verifyAny(ctx, m, raw, &subject)
 	if err != nil {
 		return err
 	}
 	return a.dirOnce.PutCredential(ctx, state.Credential{
-		Subject: c.Subject.String(), Issuer: c.Issuer.String(), Scope: scope, Raw: raw, ExpiresAt: time.Unix(int64(c.ExpiresAt), 0),
+		Subject: c.Subject.String(), Issuer: c.Issuer.String(), Scope: scope, Node: node, Raw: raw, ExpiresAt: time.Unix(int64(c.ExpiresAt), 0),
 	})
 }
 
@@ -178,12 +202,15 @@ func credentialJSON(c *identity.Credential, raw []byte, scope string) map[string
 	}
 }
 
-func (a *app) printCredential(ctx context.Context, s *self, raw []byte, scope string) error {
+// printEnrolled has the reference's shape.
+func (a *app) printEnrolled(ctx context.Context, s *self, raw []byte, projectName string) error {
 	c, err := a.verifyAny(ctx, s.manager, raw, nil)
 	if err != nil {
 		return err
 	}
-	return a.print(result{human: credentialText(c), json: credentialJSON(c, raw, scope)})
+	return a.print(result{human: credentialText(c), json: map[string]any{
+		"credential": credentialJSON(c, raw, "")["credential"], "identity": identityJSON(s.named), "project_name": projectName,
+	}})
 }
 
 func credentialText(c *identity.Credential) string {
@@ -289,7 +316,7 @@ func (a *app) printTicket(t *project.Ticket, asHex, legacy bool, expires time.Du
 			return err
 		}
 	}
-	a.done("Created a ticket for %s, good for %s", plural(int(uses), "member"), expires)
+	a.note(a.color(green, "✔")+" Created a ticket for %s, good for %s", plural(int(uses), "member"), expires)
 	a.hint("the new member types: sallyport project enroll TICKET")
 	return a.print(result{human: text, machine: text, json: json.RawMessage(t.JSON())})
 }
@@ -391,6 +418,11 @@ func projectShow(a *app) *cobra.Command {
 	return &cobra.Command{Use: "show [NAME]", Short: "Show a project", Example: `  sallyport project show
   sallyport project show partners`, Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if d, err := a.dir(); err != nil {
+				return err
+			} else if list, err := d.Projects(); err == nil && len(list) == 0 {
+				return a.print(result{human: "no projects; sallyport project enroll TICKET joins one", json: []any{}})
+			}
 			p, err := a.findProject(args)
 			if err != nil {
 				return err
@@ -400,36 +432,46 @@ func projectShow(a *app) *cobra.Command {
 }
 
 func projectInformation(a *app) *cobra.Command {
-	return &cobra.Command{Use: "information [NAME]", Short: "Print all that others need to use a project", Example: `  sallyport project information --output json > project.json`, Args: cobra.MaximumNArgs(1),
+	return &cobra.Command{Use: "information [NAME]", Short: "Print all that others need to use a project", Example: `  sallyport project information --output json > project.json
+  sallyport project information partners --jq .egress_allow_list`, Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p, err := a.findProject(args)
 			if err != nil {
 				return err
 			}
-			b, err := json.Marshal(p)
+			out, err := projectJSON(p)
 			if err != nil {
 				return err
 			}
-			var out map[string]any
-			if err := json.Unmarshal(b, &out); err != nil {
-				return err
-			}
-			address := func(s string) any {
-				if s == "" {
-					return nil
-				}
-				return s
-			}
-			out["access_address"], out["authority_access_address"] = address(p.AccessAddress()), address(p.AuthorityAccessAddress())
-			egress := []string{}
-			for _, s := range []string{p.AccessAddress(), p.AuthorityAccessAddress()} {
-				if s != "" {
-					egress = append(egress, s)
-				}
-			}
-			out["egress_allow_list"] = egress
 			return a.print(result{human: projectText(p), json: out})
 		}}
+}
+
+// projectJSON is a project with the addresses that a firewall must let through, in the reference's shape.
+func projectJSON(p *project.Project) (map[string]any, error) {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	var out map[string]any
+	if err := json.Unmarshal(b, &out); err != nil {
+		return nil, err
+	}
+	address := func(s string) any {
+		if s == "" {
+			return nil
+		}
+		return s
+	}
+	out["access_address"], out["authority_access_address"] = address(p.AccessAddress()), address(p.AuthorityAccessAddress())
+	egress := []string{}
+	for _, s := range []string{p.AccessAddress(), p.AuthorityAccessAddress()} {
+		if s != "" {
+			egress = append(egress, s)
+		}
+	}
+	out["egress_allow_list"] = egress
+	return out, nil
 }
 
 func projectVersion(a *app) *cobra.Command {

@@ -26,14 +26,13 @@ middle can read, change or forge a byte.`,
 		Example: `  sallyport node create n1
   sallyport status`,
 		SilenceErrors: true, SilenceUsage: true,
-		SuggestionsMinimumDistance: 2,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return unknownCommand(cmd, args[0])
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.incomplete(cmd) },
 	}
 	root.AddGroup(
 		&cobra.Group{ID: groupStory, Title: "Portals:"},
@@ -83,7 +82,7 @@ middle can read, change or forge a byte.`,
 		cmd.Flags().SortFlags = false
 		cmd.DisableFlagsInUseLine = true
 		if cmd.HasSubCommands() && cmd.RunE == nil {
-			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.incomplete(cmd) }
 			cmd.Args = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {
 					return unknownCommand(cmd, args[0])
@@ -118,8 +117,19 @@ func walk(cmd *cobra.Command, f func(*cobra.Command)) {
 	}
 }
 
+// incomplete answers a noun without a verb: with its help, and the exit code of a usage error, as the reference does.
+func (a *app) incomplete(cmd *cobra.Command) error {
+	w, code := usageStream(a)
+	cmd.SetOut(w)
+	if err := cmd.Help(); err != nil {
+		return err
+	}
+	return exitCode(code)
+}
+
 func unknownCommand(cmd *cobra.Command, name string) error {
 	err := usageError("unrecognized subcommand '%s'", name)
+	cmd.SuggestionsMinimumDistance = 2
 	if s := cmd.SuggestionsFor(name); len(s) > 0 {
 		return withHint(err, "tip: a similar subcommand exists: '%s'", strings.Join(s, "', '"))
 	}
@@ -182,6 +192,15 @@ func plainName(name string) string {
 		}
 	}
 	return name
+}
+
+// nothingChosen ends a delete that names nothing, where the reference would let a person choose: nothing is deleted.
+func (a *app) nothingChosen(existing int) error {
+	if existing == 0 {
+		return a.print(result{human: "nothing to delete", machine: "[]", json: []any{}})
+	}
+	a.warn("nothing was deleted: give a name, or --all")
+	return nil
 }
 
 // confirm asks a person before something is destroyed; scripts say --yes.

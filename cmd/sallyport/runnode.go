@@ -84,9 +84,17 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		Name: name, IdentityName: self.named.Name, Identifier: self.named.Identifier, IsAuthority: o.Authority != nil,
 		TCPListener: o.TCPListenerAddress, AdminSocket: socket, Process: process, Options: o,
 	}
+	_, err = dir.Node(name)
+	isNew := errors.Is(err, state.ErrNotFound)
 	if _, err := dir.CreateNode(ctx, record); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil && isNew { // a node that never ran leaves nothing behind
+			clean := context.WithoutCancel(ctx)
+			err = errors.Join(err, dir.NodeStopped(clean, name, process), dir.DeleteNode(clean, name))
+		}
+	}()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	n, err := node.Start(ctx, options)
@@ -94,6 +102,13 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		return err
 	}
 	defer n.Stop()
+	services, err := readServices(o.Services)
+	if err != nil {
+		return err
+	}
+	if err := startServices(ctx, n, services); err != nil {
+		return err
+	}
 	if err := n.ServeAdmin(ctx, socket, cancel); err != nil {
 		return err
 	}
@@ -115,6 +130,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		return err
 	}
 	report(nil)
+	isNew = false
 	notifySystemd("READY=1\nSTATUS=node " + name + " at " + n.Listening())
 	if !r.child {
 		a.done("Node %s runs, listening at %s; Ctrl-C ends it", name, n.Listening())

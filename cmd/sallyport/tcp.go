@@ -86,15 +86,16 @@ func transportDelete(a *app, short, example, what, path string) *cobra.Command {
 
 func tcpListenerNoun(a *app) *cobra.Command {
 	var at string
-	create := &cobra.Command{Use: "create HOST:PORT [flags]", Short: "Listen for other nodes at a further address", Example: `  sallyport tcp-listener create 127.0.0.1:0`, Args: cobra.ExactArgs(1),
+	create := &cobra.Command{Use: "create HOST:PORT [flags]", Short: "Listen for other nodes at a further address", Example: `  sallyport tcp-listener create 127.0.0.1:0
+  sallyport tcp-listener create 4500 --at n1`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			address, err := hostPort("<ADDRESS>", args[0])
-			if err != nil {
-				return err
-			}
 			c, _, err := a.nodeClient(cmd.Context(), at)
 			if err != nil {
 				return err
+			}
+			address, err := hostPort("<ADDRESS>", args[0])
+			if err != nil {
+				return atRunTime(err)
 			}
 			t, err := admin.Post[admin.Transport](cmd.Context(), c, admin.PathTCPListener, admin.TransportRequest{Address: address})
 			if err != nil {
@@ -106,25 +107,28 @@ func tcpListenerNoun(a *app) *cobra.Command {
 		}}
 	create.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
 	return noun(groupObjects, "tcp-listener", "Where other nodes connect", nil, create,
-		transportList(a, "List a node's TCP listeners", `  sallyport tcp-listener list`, admin.PathTCPListener, "no TCP listeners"),
-		transportShow(a, "Show a TCP listener", `  sallyport tcp-listener show 127.0.0.1:4000`, "tcp listener", admin.PathTCPListener),
-		transportDelete(a, "Close a TCP listener", `  sallyport tcp-listener delete 127.0.0.1:4000 --yes`, "TCP listener", admin.PathTCPListener))
+		transportList(a, "List a node's TCP listeners", `  sallyport tcp-listener list
+  sallyport tcp-listener list --at n1`, admin.PathTCPListener, "no TCP listeners"),
+		transportShow(a, "Show a TCP listener", `  sallyport tcp-listener show 127.0.0.1:4500
+  sallyport tcp-listener show 127.0.0.1:4500 --at n1 --jq .flow_control_id`, "tcp listener", admin.PathTCPListener),
+		transportDelete(a, "Close a TCP listener", `  sallyport tcp-listener delete 127.0.0.1:4500 --yes`, "TCP listener", admin.PathTCPListener))
 }
 
 func tcpConnectionNoun(a *app) *cobra.Command {
 	var from, to string
-	create := &cobra.Command{Use: "create --from NODE --to HOST:PORT", Short: "Connect a node to another one", Example: `  sallyport tcp-connection create --from n1 --to 127.0.0.1:4000`, Args: cobra.NoArgs,
+	create := &cobra.Command{Use: "create --from NODE --to HOST:PORT", Short: "Connect a node to another one", Example: `  sallyport tcp-connection create --to 4000
+  sallyport tcp-connection create --from n1 --to 127.0.0.1:4000`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if to == "" {
 				return usageError("the following required arguments were not provided: --to <HOST:PORT>")
 			}
-			address, err := hostPort("--to", to)
-			if err != nil {
-				return err
-			}
 			c, node, err := a.nodeClient(cmd.Context(), from)
 			if err != nil {
 				return err
+			}
+			address, err := hostPort("--to", to)
+			if err != nil {
+				return atRunTime(err)
 			}
 			t, err := admin.Post[admin.Transport](cmd.Context(), c, admin.PathTCPConns, admin.TransportRequest{Address: address})
 			if err != nil {
@@ -136,9 +140,11 @@ func tcpConnectionNoun(a *app) *cobra.Command {
 	create.Flags().StringVar(&from, "from", "", "`NODE` that connects (default: the default node)")
 	create.Flags().StringVarP(&to, "to", "t", "", "the other node, `HOST:PORT`")
 	return noun(groupObjects, "tcp-connection", "Connections to other nodes", nil, create,
-		transportList(a, "List a node's TCP connections", `  sallyport tcp-connection list`, admin.PathTCPConns, "no TCP connections"),
-		transportShow(a, "Show a TCP connection", `  sallyport tcp-connection show ADDRESS`, "tcp connection", admin.PathTCPConns),
-		transportDelete(a, "Close a TCP connection", `  sallyport tcp-connection delete ADDRESS --yes`, "TCP connection", admin.PathTCPConns))
+		transportList(a, "List a node's TCP connections", `  sallyport tcp-connection list
+  sallyport tcp-connection list --at n1`, admin.PathTCPConns, "no TCP connections"),
+		transportShow(a, "Show a TCP connection", `  sallyport tcp-connection show 127.0.0.1:4000
+  sallyport tcp-connection show 127.0.0.1:4000 --at n1 --jq .flow_control_id`, "tcp connection", admin.PathTCPConns),
+		transportDelete(a, "Close a TCP connection", `  sallyport tcp-connection delete "$CONNECTION" --yes`, "TCP connection", admin.PathTCPConns))
 }
 
 func serviceNoun(a *app) *cobra.Command {
@@ -154,14 +160,15 @@ func serviceNoun(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.done("Started the hop service at /service/%s", s.Address)
-			return a.print(result{human: "/service/" + s.Address, machine: "/service/" + s.Address, json: s})
+			a.note("%s Started the hop service at /service/%s; whoever reaches it can reach every worker of the node through it", a.color(green, "✔"), s.Address)
+			return nil
 		}}
 	hop.Flags().StringVar(&addr, "addr", "hop", "the service's `NAME`")
 	hop.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
 	start := noun("", "start", "Start a service", nil, hop)
 	return noun(groupObjects, "service", "Services of a node", nil, start,
-		listCommand(a, "List a node's services", `  sallyport service list`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
+		listCommand(a, "List a node's services", `  sallyport service list
+  sallyport service list --at n1 --jq '.[].addr'`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
 			list, err := admin.Get[[]admin.Service](ctx, c, admin.PathServices)
 			rows := [][]string{}
 			for _, s := range list {
@@ -173,7 +180,8 @@ func serviceNoun(a *app) *cobra.Command {
 
 func workerNoun(a *app) *cobra.Command {
 	return noun(groupObjects, "worker", "Workers of a node", nil,
-		listCommand(a, "List the addresses of a node's workers", `  sallyport worker list`, func(ctx context.Context, c *admin.Client, _ string) (result, error) {
+		listCommand(a, "List the addresses of a node's workers", `  sallyport worker list
+  sallyport worker list --at n1 --output json`, func(ctx context.Context, c *admin.Client, _ string) (result, error) {
 			list, err := admin.Get[[]string](ctx, c, admin.PathWorkers)
 			var lines []string
 			for _, w := range list {
@@ -185,8 +193,12 @@ func workerNoun(a *app) *cobra.Command {
 
 func flowNoun(a *app) *cobra.Command {
 	var at string
-	add := &cobra.Command{Use: "add-consumer FLOW_CONTROL_ID ADDRESS [flags]", Short: "Let what comes in on a flow reach a worker", Example: `  sallyport flow-control add-consumer "$FLOW" /service/echo`, Args: cobra.ExactArgs(2),
+	add := &cobra.Command{Use: "add-consumer FLOW_CONTROL_ID ADDRESS [flags]", Short: "Let what comes in on a flow reach a worker", Example: `  sallyport flow-control add-consumer "$FLOW" /service/echo
+  sallyport flow-control add-consumer "$FLOW" /service/db --at n1`, Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !strings.HasPrefix(args[1], "/") {
+				return usageError("invalid value '%s' for '<ADDRESS>': it must be a route such as /service/%s", args[1], args[1])
+			}
 			c, _, err := a.nodeClient(cmd.Context(), at)
 			if err != nil {
 				return err

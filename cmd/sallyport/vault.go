@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -46,7 +47,11 @@ func vaultCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.done("Created the vault %s", v.Name)
+			if v.IsDefault {
+				a.note("Created the vault %s, the default from now on", v.Name)
+			} else {
+				a.done("Created the vault %s", v.Name)
+			}
 			return a.print(result{human: v.Name, machine: v.Name, json: map[string]string{"name": v.Name}})
 		}}
 	cmd.Flags().StringVar(&path, "path", "", "the `DIRECTORY` for its keys")
@@ -57,7 +62,7 @@ func vaultCreate(a *app) *cobra.Command {
 
 func vaultMove(a *app) *cobra.Command {
 	var path string
-	cmd := &cobra.Command{Use: "move NAME --path DIRECTORY", Short: "Move a vault's keys to another directory", Example: `  sallyport vault move v2 --path /secure/keys`, Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "move NAME --path DIRECTORY", Short: "Move a vault's keys to another directory", Example: `  sallyport vault move v2 --path "$HOME/keys"`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if path == "" {
 				return usageError("the following required arguments were not provided: --path <DIRECTORY>")
@@ -69,14 +74,15 @@ func vaultMove(a *app) *cobra.Command {
 			if err := d.MoveVault(cmd.Context(), args[0], path); err != nil {
 				return err
 			}
-			return a.print(result{human: "  ✔ Moved the vault " + args[0] + " to " + path})
+			a.note("%s Moved the vault %s to %s", a.color(green, "✔"), args[0], path)
+			return nil
 		}}
 	cmd.Flags().StringVar(&path, "path", "", "the new `DIRECTORY`")
 	return cmd
 }
 
 func vaultShow(a *app) *cobra.Command {
-	return &cobra.Command{Use: "show [NAME]", Short: "Show a vault", Example: `  sallyport vault show
+	return &cobra.Command{Use: "show [NAME]", Short: "Show a vault", Example: `  sallyport vault show v2
   sallyport vault show default --jq .vault.name`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
@@ -87,14 +93,21 @@ func vaultShow(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			list, err := d.Vaults()
+			if err != nil {
+				return err
+			}
+			if len(list) > 1 && name == "" { // as in the reference, which then lets a person choose
+				return errNoName("vault")
+			}
 			v, err := d.Vault(name)
 			if err != nil && name == "" {
-				v, err = d.EnsureVault(cmd.Context(), "")
+				return withHint(errors.New("there is no default vault"), "one is made with the first identity: sallyport identity create")
 			}
 			if err != nil {
 				return fmt.Errorf("the vault %s was not found", name)
 			}
-			return a.print(result{human: fields("Vault", v.Name, "Directory", v.Path), json: vaultJSON(v)})
+			return a.print(result{human: fields("Vault", v.Name, "Directory", v.Path), machine: v.Name, json: vaultJSON(v)})
 		}}
 }
 
@@ -121,7 +134,8 @@ func vaultList(a *app) *cobra.Command {
 
 func vaultDelete(a *app) *cobra.Command {
 	var all, yes bool
-	cmd := &cobra.Command{Use: "delete [NAME] [flags]", Short: "Delete a vault with its keys", Example: `  sallyport vault delete v2 --yes`, Args: cobra.MaximumNArgs(1),
+	cmd := &cobra.Command{Use: "delete [NAME] [flags]", Short: "Delete a vault with its keys", Example: `  sallyport vault delete v2 --yes
+  sallyport vault delete --all --yes`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := a.dir()
 			if err != nil {
@@ -138,7 +152,11 @@ func vaultDelete(a *app) *cobra.Command {
 					names = append(names, v.Name)
 				}
 			} else if len(args) == 0 {
-				return usageError("the following required arguments were not provided: NAME (or --all)")
+				list, err := d.Vaults()
+				if err != nil {
+					return err
+				}
+				return a.nothingChosen(len(list))
 			}
 			for _, name := range names {
 				if _, err := d.Vault(name); err != nil {
