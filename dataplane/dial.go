@@ -59,6 +59,16 @@ func (o TCPOptions) Apply(fd int) error {
 	return nil
 }
 
+// unpaced keeps a socket that stays on this machine from pacing what it sends. Nothing can be congested there, but a system
+// whose congestion control paces (BBR) does it all the same: a timer for each burst, smaller segments, and pauses. Reno is part of
+// every kernel and open to every user; should it be refused, the connection only is slower. Has to be called before
+// connect or listen, since pacing cannot be turned off again. Accepted connections inherit it.
+func unpaced(fd int, peer netip.Addr) {
+	if peer.Unmap().IsLoopback() {
+		_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+	}
+}
+
 func sockaddr(a netip.AddrPort) (unix.Sockaddr, int) {
 	if ip := a.Addr().Unmap(); ip.Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}, unix.AF_INET
@@ -118,6 +128,7 @@ func (l *Loop) Dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done
 		fail(err)
 		return
 	}
+	unpaced(fd, to.Addr())
 	if err = unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
 		_ = unix.Close(fd)
 		fail(os.NewSyscallError("connect", err))

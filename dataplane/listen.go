@@ -42,6 +42,7 @@ func ListenTCP(at netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
 	if err := unix.Bind(fd, sa); err != nil {
 		return fd, bound, fmt.Errorf("listen on %s: %w", at, os.NewSyscallError("bind", err))
 	}
+	unpaced(fd, at.Addr())
 	if err := unix.Listen(fd, 4096); err != nil {
 		return fd, bound, fmt.Errorf("listen on %s: %w", at, os.NewSyscallError("listen", err))
 	}

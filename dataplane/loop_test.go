@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -302,6 +303,38 @@ func TestListenDial(t *testing.T) {
 	}
 	if _, _, err := ListenTCP(netip.MustParseAddrPort("192.0.2.1:1")); !errors.Is(err, unix.EADDRNOTAVAIL) {
 		t.Errorf("listen on another's address: %v", err)
+	}
+}
+
+func TestUnpaced(t *testing.T) {
+	l := newLoop(t)
+	names := make(chan string, 2)
+	congestion := func(fd int) {
+		name, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+		if err != nil {
+			t.Error(err)
+		}
+		names <- strings.TrimRight(name, "\x00")
+	}
+	_, addr := listenOn(t, l, func(fd int, _ netip.AddrPort) {
+		congestion(fd)
+		unix.Close(fd)
+	})
+	on(t, l, func() {
+		l.Dial(addr, TCPOptions{}, 5*time.Second, func(c *Conn, err error) {
+			if err != nil {
+				t.Error(err)
+				names <- ""
+				return
+			}
+			congestion(c.fd)
+			c.Close()
+		})
+	})
+	for range 2 {
+		if name := <-names; name != "reno" {
+			t.Errorf("congestion control on the loopback is %q", name)
+		}
 	}
 }
 

@@ -76,10 +76,10 @@ func (b *bench) skip(what, why string) {
 	b.result.Skipped[what] = why
 }
 
-// runAll measures everything runs times. Within a run each probe visits path
+// runAll measures everything in the runs from first to before end. Within a run each probe visits path
 // after path, and each run begins with another path, so that a slow spell of the
 // machine does not fall on one path alone. Paths start afresh in every run.
-func (b *bench) runAll(ctx context.Context, runs int) error {
+func (b *bench) runAll(ctx context.Context, first, end int) error {
 	defer b.stopPaths()
 	have := func(program string) bool { _, err := lookTool(program); return err == nil }
 	var err error
@@ -87,7 +87,7 @@ func (b *bench) runAll(ctx context.Context, runs int) error {
 		return fmt.Errorf("servers: %w", err)
 	}
 	defer b.servers.stop()
-	for n := range runs {
+	for n := first; n < end; n++ {
 		b.stopPaths()
 		b.broken = map[string]bool{}
 		order := rotate(b.paths, n)

@@ -70,7 +70,7 @@ func parseFlags(args []string) (*options, error) {
 		if o.metrics == "" {
 			o.metrics = "memory,up,down,ping,rate,pipeline,conns"
 		}
-		o.timeout = min(o.timeout, 3*time.Minute)
+		o.timeout = min(o.timeout, 10*time.Minute)
 	}
 	return o, nil
 }
@@ -151,6 +151,9 @@ func main() {
 	}
 }
 
+// moreRuns is how many runs are added at most, two at a time, before a check fails.
+const moreRuns = 4
+
 // compareAll measures and reports. What was measured before an error is reported
 // all the same.
 func compareAll(ctx context.Context, o *options) error {
@@ -178,8 +181,14 @@ func compareAll(ctx context.Context, o *options) error {
 	for _, m := range b.paths {
 		b.result.Paths = append(b.result.Paths, m.name)
 	}
-	runErr := b.runAll(ctx, o.runs)
+	runErr := b.runAll(ctx, 0, o.runs)
 	b.result.finish()
+	// A slow spell of the machine may fall on one path alone. Before a ratio counts as worse, it is the median of more runs.
+	for runs := o.runs; runErr == nil && runs < o.runs+moreRuns && o.check != "" && b.result.checkFile(o.check) != nil; runs += 2 {
+		logf("a ratio is worse than the recorded one: two more runs")
+		runErr = b.runAll(ctx, runs, runs+2)
+		b.result.finish()
+	}
 	fmt.Print(b.result.table())
 	return errors.Join(runErr, b.result.deliver(o))
 }
