@@ -90,14 +90,15 @@ func (n *Node) CreateChannel(ctx context.Context, r admin.ChannelRequest) (admin
 }
 
 func (n *Node) describeChannel(ctx context.Context, ch *secure.Channel, authorized []string) admin.Channel {
-	var route string
+	var route string // to the listener, as it was asked for
 	_ = ch.Shard().Do(ctx, func() {
-		var parts []string
 		for _, a := range ch.Remote().WithoutLast().Addresses() {
-			parts = append(parts, "/service/"+a.Value)
+			route += "/service/" + a.Value
 		}
-		route = strings.Join(parts, "")
 	})
+	if ch.Listener != "" {
+		route += "/service/" + ch.Listener
+	}
 	history := ch.Identity.Hex()
 	return admin.Channel{
 		Address: "/service/" + ch.Encryptor.Text(), Route: route, Authorized: authorized, Flow: ch.Flow.ID(),
@@ -175,14 +176,17 @@ func (n *Node) Listeners() []admin.ChannelListener {
 // DeleteListener stops a secure channel listener; its channels stay.
 func (n *Node) DeleteListener(ctx context.Context, address string) error {
 	l := n.channels.FindListener(address)
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if l == nil {
+		if n.lost.forgetListener(address) {
+			return n.save()
+		}
 		return fmt.Errorf("%w: no secure channel listener at %q", admin.ErrNotFound, address)
 	}
 	if err := l.Close(ctx); err != nil {
 		return err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	delete(n.listeners, address)
 	return n.save()
 }
@@ -268,6 +272,11 @@ func (n *Node) DeleteTCPListener(ctx context.Context, address string) error {
 		if err := l.Close(ctx); err != nil {
 			return err
 		}
+		return n.save()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.lost.forgetTCP(address) {
 		return n.save()
 	}
 	return fmt.Errorf("%w: no TCP listener %q", admin.ErrNotFound, address)

@@ -2,11 +2,9 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -55,17 +53,6 @@ type Store interface {
 	Save(Resources) error
 	// Load returns it.
 	Load() (Resources, error)
-}
-
-// Resources is what a node was asked to create and creates again at its next start.
-type Resources struct {
-	Outlets   []admin.OutletRequest    `json:"outlets,omitempty"`
-	Inlets    []admin.InletRequest     `json:"inlets,omitempty"`
-	Relays    []admin.RelayRequest     `json:"relays,omitempty"`
-	Listeners []admin.ListenerRequest  `json:"secure_channel_listeners,omitempty"`
-	TCP       []admin.TransportRequest `json:"tcp_listeners,omitempty"`
-	Hops      []admin.ServiceRequest   `json:"hop_services,omitempty"`
-	Policies  []admin.PolicyRequest    `json:"policies,omitempty"`
 }
 
 // Options configure a node. Fields without a default are required unless they say otherwise.
@@ -324,107 +311,4 @@ func (n *Node) Stop() {
 	if n.opts.Authority != nil && n.opts.Authority.Close != nil {
 		n.closeOnce.Do(func() { _ = n.opts.Authority.Close() })
 	}
-}
-
-// save writes down what the node was asked to create. n.mu is held.
-func (n *Node) save() error {
-	if n.restoring || n.opts.Store == nil {
-		return nil
-	}
-	var r Resources
-	for _, k := range sortedKeys(n.outlets) {
-		r.Outlets = append(r.Outlets, n.outlets[k].request)
-	}
-	for _, k := range sortedKeys(n.inlets) {
-		r.Inlets = append(r.Inlets, n.inlets[k].request)
-	}
-	for _, k := range sortedKeys(n.relays) {
-		r.Relays = append(r.Relays, n.relays[k].request)
-	}
-	for _, k := range sortedKeys(n.listeners) {
-		r.Listeners = append(r.Listeners, n.listeners[k])
-	}
-	for _, k := range sortedKeys(n.hops) {
-		r.Hops = append(r.Hops, admin.ServiceRequest{Address: k})
-	}
-	r.TCP = n.tcpExtra
-	r.Policies = n.policyRequests()
-	n.addLost(&r)
-	if err := n.opts.Store.Save(r); err != nil {
-		return fmt.Errorf("created, but not remembered for the next start: %w", err)
-	}
-	return nil
-}
-
-// addLost adds to r what could not be created again. What was created since then under the same name takes its place.
-func (n *Node) addLost(r *Resources) {
-	n.lost.Outlets = slices.DeleteFunc(n.lost.Outlets, func(o admin.OutletRequest) bool { return n.outlets[o.Name] != nil })
-	n.lost.Inlets = slices.DeleteFunc(n.lost.Inlets, func(in admin.InletRequest) bool { return n.inlets[in.Alias] != nil })
-	n.lost.Relays = slices.DeleteFunc(n.lost.Relays, func(rel admin.RelayRequest) bool { return n.relays[rel.Name] != nil })
-	n.lost.Listeners = slices.DeleteFunc(n.lost.Listeners, func(l admin.ListenerRequest) bool {
-		_, live := n.listeners[l.Address]
-		return live
-	})
-	n.lost.TCP = slices.DeleteFunc(n.lost.TCP, func(l admin.TransportRequest) bool { return slices.Contains(r.TCP, l) })
-	r.Outlets, r.Inlets = append(r.Outlets, n.lost.Outlets...), append(r.Inlets, n.lost.Inlets...)
-	r.Relays, r.Listeners = append(r.Relays, n.lost.Relays...), append(r.Listeners, n.lost.Listeners...)
-	r.TCP = append(slices.Clip(r.TCP), n.lost.TCP...)
-}
-
-// restore creates again what the node had. What cannot be created is logged and stays written down.
-func (n *Node) restore(ctx context.Context) error {
-	r, err := n.opts.Store.Load()
-	if err != nil {
-		return err
-	}
-	n.restoring = true
-	defer func() { n.restoring = false }()
-	var failed []error
-	try := func(what string, err error) bool {
-		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", what, err))
-		}
-		return err != nil
-	}
-	for _, p := range r.Policies {
-		try("policy of "+p.Resource+p.ResourceType, n.SetPolicy(ctx, p))
-	}
-	for _, l := range r.TCP {
-		_, err := n.CreateTCPListener(ctx, l)
-		if try("TCP listener "+l.Address, err) {
-			n.lost.TCP = append(n.lost.TCP, l)
-		}
-	}
-	for _, l := range r.Listeners {
-		_, err := n.CreateListener(ctx, l)
-		if try("secure channel listener "+l.Address, err) {
-			n.lost.Listeners = append(n.lost.Listeners, l)
-		}
-	}
-	for _, h := range r.Hops {
-		_, err := n.StartHop(ctx, h)
-		try("hop service "+h.Address, err)
-	}
-	for _, o := range r.Outlets {
-		_, err := n.CreateOutlet(ctx, o)
-		if try("outlet "+o.Name, err) {
-			n.lost.Outlets = append(n.lost.Outlets, o)
-		}
-	}
-	for _, rel := range r.Relays {
-		_, err := n.startRelay(ctx, rel)
-		if try("relay "+rel.Name, err) {
-			n.lost.Relays = append(n.lost.Relays, rel)
-		}
-	}
-	for _, in := range r.Inlets {
-		_, err := n.startInlet(ctx, &in)
-		if try("inlet "+in.Alias, err) {
-			n.lost.Inlets = append(n.lost.Inlets, in)
-		}
-	}
-	if err := errors.Join(failed...); err != nil {
-		n.log.Error("not everything the node had could be created again", "err", err.Error())
-	}
-	return nil
 }

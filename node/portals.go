@@ -86,6 +86,9 @@ func (n *Node) DeleteOutlet(ctx context.Context, name string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	o := n.outlets[name]
+	if o == nil && n.lost.forgetOutlet(name) {
+		return n.save()
+	}
 	if o == nil {
 		return fmt.Errorf("%w: no outlet %q", admin.ErrNotFound, name)
 	}
@@ -216,6 +219,10 @@ func (n *Node) DeleteInlet(ctx context.Context, alias string) error {
 	n.mu.Lock()
 	in := n.inlets[alias]
 	delete(n.inlets, alias)
+	if in == nil && n.lost.forgetInlet(alias) {
+		defer n.mu.Unlock()
+		return n.save()
+	}
 	n.mu.Unlock()
 	if in == nil {
 		return fmt.Errorf("%w: no inlet %q", admin.ErrNotFound, alias)

@@ -128,6 +128,10 @@ func (n *Node) DeleteRelay(_ context.Context, name string) error {
 	n.mu.Lock()
 	rel := n.relays[name]
 	delete(n.relays, name)
+	if rel == nil && n.lost.forgetRelay(name) {
+		defer n.mu.Unlock()
+		return n.save()
+	}
 	n.mu.Unlock()
 	if rel == nil {
 		return fmt.Errorf("%w: no relay %q", admin.ErrNotFound, name)

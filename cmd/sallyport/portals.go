@@ -222,7 +222,16 @@ func inletCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			in, err := admin.Post[admin.Inlet](ctx, c, admin.PathInlets, r)
+			if !cmd.Flags().Changed("timeout") {
+				timeout = max(timeout, wait+5*time.Second)
+			}
+			waiting, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			in, err := admin.Post[admin.Inlet](waiting, c, admin.PathInlets, r)
+			if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+				err = fmt.Errorf("no answer from node %s within %s (--timeout)", node, timeout)
+				return withHint(err, "the inlet may exist and keep trying: sallyport tcp-inlet list --at %s", node)
+			}
 			if err != nil {
 				return err
 			}
@@ -246,7 +255,7 @@ func inletCreate(a *app) *cobra.Command {
 	f.StringVar(&r.Identity, "identity", "", "the `NAME` of the identity to use")
 	durationVar(f, &wait, "connection-wait", 5*time.Second, "how long to wait for the first connection")
 	durationVar(f, &retryWait, "retry-wait", 20*time.Second, "no effect, as in the reference")
-	durationVar(f, &timeout, "timeout", 10*time.Second, "how long the command may take")
+	durationVar(f, &timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
 	f.BoolVar(&r.SkipHandshake, "skip-handshake", false, "do not wait for the portal's handshake")
 	f.BoolVar(&r.Nagle, "enable-nagle", false, "leave Nagle's algorithm on for clients")

@@ -20,6 +20,8 @@ type Channel struct {
 	Flow *routing.Flow
 	// Initiator tells whether this side opened it.
 	Initiator bool
+	// Listener is the address of the listener it was opened to; the responder's is empty.
+	Listener string
 	// Peer is who is at the other end.
 	Peer routing.Peer
 	// Identity is the peer's verified identity, as presented.
@@ -50,7 +52,7 @@ type Channel struct {
 func newChannel(h *handshake, keys channel.Keys) *Channel {
 	s := h.shard
 	c := &Channel{
-		Decryptor: h.address, Flow: routing.NewFlow(), Initiator: h.initiator,
+		Decryptor: h.address, Flow: routing.NewFlow(), Initiator: h.initiator, Listener: h.listener,
 		Peer: routing.Peer{ID: h.peer.Identity.Identifier()}, Identity: h.peer.Identity, Self: h.opts.Self, OpenedAt: time.Now(),
 		cs: h.cs, shard: s, opts: h.opts, remote: h.remote, heard: s.Loop().Now(), done: make(chan struct{}),
 	}

@@ -18,6 +18,7 @@ type handshake struct {
 	shard     *routing.Shard
 	opts      Options
 	initiator bool
+	listener  string              // the initiator's: where the first message goes
 	address   routing.WireAddress // decryptor-remote
 	machine   *channel.Handshake
 	peer      *identity.Peer
@@ -90,7 +91,7 @@ func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
 // Dial opens a channel to the listener at route and waits for it. Not on a shard.
 func (cs *Channels) Dial(ctx context.Context, route routing.Route, o Options) (*Channel, error) {
 	s := cs.router.ShardFor(route)
-	h := &handshake{cs: cs, shard: s, opts: o, initiator: true}
+	h := &handshake{cs: cs, shard: s, opts: o, initiator: true, listener: route.Last().Value}
 	config, err := h.config(ctx)
 	if err != nil {
 		return nil, err
