@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +12,8 @@ import (
 const (
 	// maxIovecs bounds one writev. 64 large chunks are 16 MiB, more than any socket buffer takes.
 	maxIovecs = 64
+	// maxReadBlocks bounds one readv.
+	maxReadBlocks = 4
 	// borrowedDirect is the size from which WriteBorrowed writes at once instead of copying: below it a system call
 	// costs more than the copy (about 1 us against 0.1 us per KiB), and copies coalesce.
 	borrowedDirect = 16 << 10
@@ -49,9 +49,11 @@ type Conn struct {
 	handler Handler
 	fd      int
 
-	out      []*chunk
-	outBytes int
-	lowWater int // for OnDrain; -1 when not wanted
+	out       []*chunk
+	outBytes  int
+	lent      [][]byte // output after out, in the loop's input; see WriteBorrowed
+	lentBytes int
+	lowWater  int // for OnDrain; -1 when not wanted
 
 	readable bool // input, an end or an error may be there
 	hup      bool // the kernel reported an end or an error: read until it shows
@@ -80,7 +82,7 @@ const (
 func (l *Loop) Adopt(fd int, h Handler) (*Conn, error) {
 	c := &Conn{loop: l, fd: fd, handler: h, lowWater: -1}
 	if err := l.register(fd, c); err != nil {
-		_ = unix.Close(fd)
+		rawClose(fd)
 		return nil, fmt.Errorf("add socket to poller: %w", err)
 	}
 	return c, nil
@@ -96,7 +98,7 @@ func (c *Conn) SetHandler(h Handler) { c.handler = h }
 func (c *Conn) Closed() bool { return c.closed }
 
 // Pending returns how many bytes wait to be taken by the kernel.
-func (c *Conn) Pending() int { return c.outBytes }
+func (c *Conn) Pending() int { return c.outBytes + c.lentBytes }
 
 // Pause stops OnReadable. The kernel's receive buffer fills and TCP stops the peer.
 func (c *Conn) Pause() { c.paused = true }
@@ -142,8 +144,8 @@ func (c *Conn) onEvents(events uint32) {
 	if events&unix.EPOLLERR != 0 && (c.paused || c.eof) && !c.closed {
 		// Nobody will read the error; without this a reset peer would keep a paused connection for ever, or one whose end was
 		// read already (the kernel goes on telling of the end, not of the reset).
-		if errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && errno != 0 {
-			c.finish(os.NewSyscallError("read", unix.Errno(errno)))
+		if errno := rawSocketError(c.fd); errno != 0 {
+			c.finish(asError("read", errno))
 			return
 		}
 	}
@@ -171,44 +173,61 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if !c.readable {
 		return 0, ErrAgain
 	}
-	for {
-		n, errno := rawRead(c.fd, p)
-		switch {
-		case errno == 0 && n > 0:
-			if n < len(p) && !c.hup {
-				c.readable = false // a short read: drained; the next byte raises a new edge
-			}
-			return n, nil
-		case errno == 0:
-			c.readable, c.eof = false, true
-			return 0, io.EOF
-		case errno == unix.EAGAIN:
-			c.readable = false
-			return 0, ErrAgain
-		case errno == unix.EINTR:
-			continue
-		default:
-			c.readable = false
-			return 0, os.NewSyscallError("read", errno)
-		}
+	n, errno := rawRead(c.fd, p)
+	for errno == unix.EINTR {
+		n, errno = rawRead(c.fd, p)
 	}
+	return c.taken(n, errno, len(p))
 }
 
-// rawRead and rawWrite skip the scheduler's bookkeeping around system calls: the descriptors never block.
-
-func rawRead(fd int, p []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-	return int(n), errno
+// ReadBlocks is one Read into p[i*stride+head:][:size] for every i for which p has room, at most maxReadBlocks: into the blocks of
+// a row, each with room around. It returns the bytes read, which fill one block after the other. One call for several blocks costs the
+// kernel less than several calls, and it tells the peer once what was taken.
+func (c *Conn) ReadBlocks(p []byte, head, size, stride int) (int, error) {
+	if c.closed {
+		return 0, ErrConnClosed
+	}
+	if !c.readable {
+		return 0, ErrAgain
+	}
+	var v [maxReadBlocks]unix.Iovec
+	k := 0
+	for ; k < maxReadBlocks && len(p) >= stride; k++ {
+		v[k] = iovec(p[head : head+size])
+		p = p[stride:]
+	}
+	n, errno := rawReadv(c.fd, v[:k])
+	for errno == unix.EINTR {
+		n, errno = rawReadv(c.fd, v[:k])
+	}
+	return c.taken(n, errno, k*size)
 }
 
-func rawWrite(fd int, p []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-	return int(n), errno
+// taken makes of the kernel's answer what Read returns, and remembers whether there may be more. room is what it could have taken.
+func (c *Conn) taken(n int, errno unix.Errno, room int) (int, error) {
+	switch {
+	case errno == 0 && n > 0:
+		if n < room && !c.hup {
+			c.readable = false // a short read: drained; the next byte raises a new edge
+		}
+		return n, nil
+	case errno == 0:
+		c.readable, c.eof = false, true
+		return 0, io.EOF
+	case errno == unix.EAGAIN:
+		c.readable = false
+		return 0, ErrAgain
+	}
+	c.readable = false
+	return 0, asError("read", errno)
 }
 
 // Reserve returns n contiguous bytes at the end of the output, to be filled before anything else is done with c and
 // then taken over with Commit. The content is undefined. What waits may be sent in Commit.
 func (c *Conn) Reserve(n int) []byte {
+	if c.lentBytes > 0 {
+		c.takeLent()
+	}
 	if k := len(c.out); k > 0 {
 		if tail := c.out[k-1]; len(tail.buf)-tail.w >= n {
 			return tail.buf[tail.w : tail.w+n]
@@ -240,6 +259,9 @@ func (c *Conn) Commit(n int) {
 
 // Write appends a copy of p to the output, which is sent at the end of the turn.
 func (c *Conn) Write(p []byte) {
+	if c.lentBytes > 0 {
+		c.takeLent()
+	}
 	if c.closed || len(p) == 0 {
 		return
 	}
@@ -260,17 +282,31 @@ func (c *Conn) Write(p []byte) {
 	c.markDirty()
 }
 
-// WriteBorrowed is Write for bytes that need not be copied if the kernel takes them now.
+// WriteBorrowed is Write for bytes that need not be copied if the kernel takes them soon: before WriteBorrowed returns or, when
+// they lie in the input that the loop is handing out (see FrameHandler.OnFrame), when all of that has been handed out. So what
+// several frames bring for c goes out with one system call.
 func (c *Conn) WriteBorrowed(p []byte) {
-	if len(p) < borrowedDirect || c.blocked || c.closed {
+	if c.closed || len(p) == 0 {
+		return
+	}
+	if c.lentBytes > 0 && c.loop.inInput(p) && len(c.lent) < maxIovecs {
+		c.lend(p)
+		return
+	}
+	if len(p) < borrowedDirect || c.blocked {
 		c.Write(p)
 		return
 	}
-	if c.outBytes > 0 {
+	if c.Pending() > 0 {
 		if c.flush(); c.closed || c.outBytes > 0 {
 			c.Write(p)
 			return
 		}
+	}
+	if c.loop.inInput(p) && c.connect == nil {
+		c.loop.lenders = append(c.loop.lenders, c)
+		c.lend(p)
+		return
 	}
 	n, errno := rawWrite(c.fd, p)
 	if errno != 0 {
@@ -283,6 +319,47 @@ func (c *Conn) WriteBorrowed(p []byte) {
 	if n < len(p) {
 		c.blocked = errno != unix.EINTR
 		c.Write(p[n:])
+	}
+}
+
+// lend notes p as output. Nothing else is waiting when the first is lent.
+func (c *Conn) lend(p []byte) {
+	c.lent = append(c.lent, p)
+	c.lentBytes += len(p)
+}
+
+// takeLent offers what was lent to the kernel and copies what it does not take.
+func (c *Conn) takeLent() {
+	lent, total := c.lent, c.lentBytes
+	c.lent, c.lentBytes = c.lent[:0], 0
+	if c.closed || total == 0 {
+		return
+	}
+	iovs := c.loop.iovs[:0]
+	for _, p := range lent {
+		iovs = append(iovs, iovec(p))
+	}
+	n, errno := rawWritev(c.fd, iovs)
+	clear(iovs)
+	if errno != 0 {
+		n = 0
+		if errno != unix.EAGAIN && errno != unix.EINTR {
+			c.writeFailed(errno)
+			return
+		}
+	}
+	if n < total {
+		c.blocked = errno != unix.EINTR
+	}
+	for i, p := range lent {
+		if n < len(p) {
+			c.Write(p[n:])
+		}
+		n = max(n-len(p), 0)
+		lent[i] = nil
+	}
+	if cap(lent) > 8 && len(c.lent) == 0 {
+		c.lent = nil // an idle connection keeps nothing of a burst
 	}
 }
 
@@ -301,6 +378,9 @@ func (c *Conn) markDirty() {
 
 // flush offers all output to the kernel.
 func (c *Conn) flush() {
+	if c.lentBytes > 0 {
+		c.takeLent()
+	}
 	if c.closed || c.connect != nil {
 		return
 	}
@@ -326,13 +406,19 @@ func (c *Conn) flush() {
 			return
 		}
 	}
-	if c.outBytes == 0 && (c.shutting == shutWrite || c.shutting == lingering) {
-		_ = unix.Shutdown(c.fd, unix.SHUT_WR)
-		if c.shutting == shutWrite {
-			c.shutting = shutDone
-		} else if c.eof {
-			c.finish(ErrConnClosed)
+	if c.outBytes > 0 {
+		return
+	}
+	switch c.shutting {
+	case shutWrite:
+		rawShutdown(c.fd, unix.SHUT_WR)
+		c.shutting = shutDone
+	case lingering:
+		if c.eof {
+			c.finish(ErrConnClosed) // sends FIN, as nothing is left to be read
+			return
 		}
+		rawShutdown(c.fd, unix.SHUT_WR)
 	}
 }
 
@@ -351,23 +437,16 @@ func (c *Conn) writeOut() (int, unix.Errno) {
 			break
 		}
 		if ch.pending() > 0 {
-			iovs = append(iovs, ch.buf[ch.r:ch.w])
+			iovs = append(iovs, iovec(ch.buf[ch.r:ch.w]))
 			total += ch.pending()
 		}
 	}
-	n, err := unix.Writev(c.fd, iovs)
+	n, errno := rawWritev(c.fd, iovs)
 	clear(iovs)
-	if err != nil {
-		errno, ok := err.(unix.Errno)
-		if !ok {
-			errno = unix.EIO
-		}
-		return 0, errno
-	}
-	if n < total {
+	if errno == 0 && n < total {
 		c.blocked = true
 	}
-	return n, 0
+	return n, errno
 }
 
 // sent drops n bytes from the front of the output.
@@ -399,7 +478,7 @@ func (c *Conn) sent(n int) {
 func (c *Conn) writeFailed(errno unix.Errno) {
 	// The peer may have reset after its last bytes: they are still to be read, so the reader reports the end.
 	c.dropOutput()
-	c.finish(os.NewSyscallError("write", errno))
+	c.finish(asError("write", errno))
 }
 
 func (c *Conn) dropOutput() {
@@ -407,6 +486,7 @@ func (c *Conn) dropOutput() {
 		c.loop.pool.put(ch)
 	}
 	c.out, c.outBytes = nil, 0
+	c.lent, c.lentBytes = nil, 0
 }
 
 // CloseWrite sends FIN after all output: the peer reads an end, and may go on sending.
@@ -427,8 +507,8 @@ func (c *Conn) Close() {
 		c.Abort()
 		return
 	}
-	if c.shutting == shutDone && c.eof {
-		c.finish(ErrConnClosed)
+	if c.eof && c.Pending() == 0 {
+		c.finish(ErrConnClosed) // sends FIN unless that was done, as nothing is left to be read
 		return
 	}
 	c.shutting, c.paused, c.lowWater = lingering, false, -1
@@ -458,7 +538,7 @@ func (c *Conn) Abort() {
 	if c.closed {
 		return
 	}
-	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	rawResetOnClose(c.fd)
 	c.finish(ErrConnClosed)
 }
 
@@ -472,6 +552,7 @@ func (c *Conn) Detach() (fd int, ok bool) {
 	c.timer.Stop()
 	c.dropOutput()
 	c.loop.unregister(c.fd)
+	c.loop.poller.del(c.fd)
 	return c.fd, true
 }
 
@@ -484,7 +565,7 @@ func (c *Conn) finish(err error) {
 	c.timer.Stop()
 	c.dropOutput()
 	c.loop.unregister(c.fd)
-	_ = unix.Close(c.fd)
+	rawClose(c.fd)
 	if connect := c.connect; connect != nil {
 		c.connect = nil
 		connect(nil, err)

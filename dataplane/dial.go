@@ -26,7 +26,10 @@ type TCPOptions struct {
 // Apply sets the options on a socket.
 func (o TCPOptions) Apply(fd int) error {
 	set := func(name string, level, opt, value int) error {
-		return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, opt, value))
+		if errno := rawSetsockoptInt(fd, level, opt, value); errno != 0 {
+			return os.NewSyscallError("setsockopt "+name, errno)
+		}
+		return nil
 	}
 	if o.NoDelay {
 		if err := set("TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
@@ -65,7 +68,7 @@ func (o TCPOptions) Apply(fd int) error {
 // connect or listen, since pacing cannot be turned off again. Accepted connections inherit it.
 func unpaced(fd int, peer netip.Addr) {
 	if peer.Unmap().IsLoopback() {
-		_ = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+		rawSetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
 	}
 }
 
@@ -111,32 +114,45 @@ func (c *Conn) RemoteAddr() netip.AddrPort {
 }
 
 // Dial starts a TCP connection and calls done once, on the loop: with the connection, whose handler done must set, or
-// with the error. It never calls done before it returns. On the loop only; names are resolved elsewhere.
+// with the error. A connection within the machine is usually there at once; done is then called before Dial returns. On the loop
+// only; names are resolved elsewhere.
 func (l *Loop) Dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done func(*Conn, error)) {
 	fail := func(err error) {
 		err = fmt.Errorf("connect to %s: %w", to, err)
 		l.After(0, func() { done(nil, err) })
 	}
-	sa, family := sockaddr(to)
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		fail(os.NewSyscallError("socket", err))
+	sa, family := newRawSockaddr(to)
+	fd, errno := rawSocket(family)
+	if errno != 0 {
+		fail(asError("socket", errno))
 		return
 	}
+	local := to.Addr().Unmap().IsLoopback()
+	if local {
+		o.KeepAliveIdle = 0 // the kernel always tells of the end of a peer on this machine
+	}
 	if err := o.Apply(fd); err != nil {
-		_ = unix.Close(fd)
+		rawClose(fd)
 		fail(err)
 		return
 	}
 	unpaced(fd, to.Addr())
-	if err = unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
-		_ = unix.Close(fd)
-		fail(os.NewSyscallError("connect", err))
+	errno = rawConnect(fd, sa)
+	if errno == unix.EINPROGRESS && local {
+		errno = rawConnect(fd, sa) // now the kernel has carried the packets to the peer and back
+	}
+	if errno != 0 && errno != unix.EINPROGRESS && errno != unix.EALREADY {
+		rawClose(fd)
+		fail(asError("connect", errno))
 		return
 	}
 	c, err := l.Adopt(fd, nil)
 	if err != nil {
 		fail(err)
+		return
+	}
+	if errno == 0 {
+		done(c, nil) // an event tells of what has come already
 		return
 	}
 	c.connect = func(c *Conn, err error) {
@@ -152,12 +168,8 @@ func (l *Loop) Dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done
 
 // connected ends the connecting state.
 func (c *Conn) connected() {
-	errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && errno != 0 {
-		err = unix.Errno(errno)
-	}
-	if err != nil {
-		c.finish(err)
+	if errno := rawSocketError(c.fd); errno != 0 {
+		c.finish(errno)
 		return
 	}
 	if _, err := unix.Getpeername(c.fd); err != nil {

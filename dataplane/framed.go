@@ -20,8 +20,9 @@ const keepPartial = 16 << 10
 
 // FrameHandler is called by a Framed connection on its loop.
 type FrameHandler interface {
-	// OnFrame gets one frame: buf[start:end] without its length. The frame and the buf bytes before start (at least
-	// four, of earlier frames) may be overwritten; all of it is borrowed until OnFrame returns. An error closes the connection.
+	// OnFrame gets one frame: buf[start:end] without its length. The frame and the four bytes before it, its length, may be
+	// overwritten; they are borrowed until OnFrame returns, but what was given to WriteBorrowed is not to be touched. An error
+	// closes the connection.
 	OnFrame(buf []byte, start, end int) error
 	// OnDrain is Handler.OnDrain.
 	OnDrain()
@@ -56,7 +57,9 @@ func (f *framedConn) OnDrain(*Conn) { f.handler.OnDrain() }
 
 func (f *framedConn) OnClose(_ *Conn, err error) {
 	if f.part != nil {
-		f.loop.pool.put(f.part)
+		if f.loop.input == nil { // else parts of it may be lent
+			f.loop.pool.put(f.part)
+		}
 		f.part = nil
 	}
 	if f.err != nil {
@@ -79,7 +82,9 @@ func (f *framedConn) OnReadable(*Conn) {
 			}
 			return
 		}
+		f.loop.handOut(buf[:have+n])
 		used, err := f.frames(buf[:have+n])
+		f.loop.settle()
 		if f.closed {
 			return
 		}

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -78,7 +77,7 @@ func (ln *Listener) Close() {
 	ln.closed = true
 	ln.paused.Stop()
 	ln.loop.unregister(ln.fd)
-	_ = unix.Close(ln.fd)
+	rawClose(ln.fd)
 }
 
 func (ln *Listener) onEvents(uint32) { ln.acceptReady() }
@@ -88,16 +87,16 @@ func (ln *Listener) acceptReady() {
 		if ln.closed {
 			return
 		}
-		fd, sa, err := unix.Accept4(ln.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		switch {
-		case err == nil:
-			ln.accept(fd, fromSockaddr(sa))
-		case errors.Is(err, unix.EAGAIN):
+		fd, from, errno := rawAccept(ln.fd)
+		switch errno {
+		case 0:
+			ln.accept(fd, from)
+		case unix.EAGAIN:
 			return
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNABORTED):
+		case unix.EINTR, unix.ECONNABORTED:
 		default:
 			// Out of descriptors or memory: the queue stays full, so try again a little later instead of at once.
-			ln.loop.log.Warn("cannot accept", "listener", ln.addr.String(), "err", err)
+			ln.loop.log.Warn("cannot accept", "listener", ln.addr.String(), "err", errno)
 			ln.retry(100 * time.Millisecond)
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,7 +52,7 @@ type Loop struct {
 	woken   atomic.Bool
 
 	busy      atomic.Int64 // nanoseconds spent handling events, ever
-	iovs      [maxIovecs][]byte
+	iovs      [maxIovecs]unix.Iovec
 	dirty     []*Conn // have output to flush at the end of the turn
 	ready     []*Conn // have input that was not read yet
 	dirtyNext []*Conn
@@ -59,6 +60,8 @@ type Loop struct {
 
 	pool    chunkPool
 	readBuf []byte
+	input   []byte  // whose frames are being handed out
+	lenders []*Conn // have output that lies in input
 
 	stopped bool // leave Run; on the loop
 	closing bool // take no more tasks; under inboxMu
@@ -132,7 +135,7 @@ func (l *Loop) Do(ctx context.Context, f func()) error {
 
 var one = [8]byte{0: 1}
 
-func (l *Loop) wake() { _, _ = unix.Write(l.wakeFD, one[:]) }
+func (l *Loop) wake() { rawWrite(l.wakeFD, one[:]) }
 
 // Run runs the loop until Stop. It returns nil then, and the poller's error otherwise.
 func (l *Loop) Run() error {
@@ -175,7 +178,7 @@ func (l *Loop) handle(e *unix.EpollEvent) {
 		l.runInbox()
 	case l.timerFD:
 		var b [8]byte
-		_, _ = unix.Read(l.timerFD, b[:])
+		rawRead(l.timerFD, b[:])
 		l.runTimers()
 	default:
 		if fd < len(l.fds) {
@@ -239,12 +242,12 @@ func (l *Loop) register(fd int, p pollable) error {
 	return nil
 }
 
+// unregister forgets a descriptor that is closed next, which takes it out of the kernel's set too. While a forked child still has the
+// descriptor the kernel may go on telling of it; whoever has got its number by then looks, finds nothing, and is none the worse.
 func (l *Loop) unregister(fd int) {
 	if fd < len(l.fds) {
 		l.fds[fd] = nil
 	}
-	// close(2) would remove it too, but not while a forked child still has the descriptor.
-	l.poller.del(fd)
 }
 
 func (l *Loop) shutdown() {
@@ -279,6 +282,25 @@ func (l *Loop) ReadBuffer() []byte {
 		l.readBuf = make([]byte, readBufferSize)
 	}
 	return l.readBuf
+}
+
+// handOut begins the handing out of b, of which parts may be lent to connections until settle.
+func (l *Loop) handOut(b []byte) { l.input = b }
+
+// inInput reports whether p lies in the input that is being handed out.
+func (l *Loop) inInput(p []byte) bool {
+	from, at := uintptr(unsafe.Pointer(unsafe.SliceData(l.input))), uintptr(unsafe.Pointer(unsafe.SliceData(p)))
+	return at >= from && at < from+uintptr(len(l.input))
+}
+
+// settle ends what handOut began.
+func (l *Loop) settle() {
+	l.input = nil
+	for i, c := range l.lenders {
+		l.lenders[i] = nil
+		c.takeLent()
+	}
+	l.lenders = l.lenders[:0]
 }
 
 // Guard runs f and turns a panic into a logged error, so that a fault in handling one connection does not end the node.

@@ -56,9 +56,9 @@ func (p *poller) now() {
 func (p *poller) wait() error { return p.raw.Read(p.fetch) }
 
 func (p *poller) add(fd int) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Fd: int32(fd), Events: pollEvents}))
+	return rawEpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Fd: int32(fd), Events: pollEvents})
 }
 
-func (p *poller) del(fd int) { _ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) }
+func (p *poller) del(fd int) { _ = rawEpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) }
 
 func (p *poller) close() { _ = p.file.Close() }

@@ -52,7 +52,7 @@ func (l *Loop) armTimer() {
 		d = time.Nanosecond // zero would disarm it
 	}
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
-	_ = unix.TimerfdSettime(l.timerFD, 0, &spec, nil)
+	rawTimerfdSettime(l.timerFD, &spec)
 }
 
 func (l *Loop) runTimers() {

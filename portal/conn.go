@@ -50,6 +50,7 @@ type conn struct {
 	// What the socket sends.
 	credit   int    // bytes the peer will still take (extended)
 	counter  uint16 // of the next payload
+	full     bool   // the last read got all it had room for
 	readDone bool   // the socket's end was read
 	starved  bool   // paused for want of credit
 	held     bool   // paused by the destination
@@ -103,33 +104,50 @@ func (c *conn) start(route routing.Route) {
 	}
 }
 
-// OnReadable sends what the socket has (docs/protocol/03 §1.4): one read, one payload.
+// OnReadable sends what the socket has (docs/protocol/03 §1.4): one payload for each read, or several when the read before was full,
+// as from a client that has much to send.
 func (c *conn) OnReadable(sock *dataplane.Conn) {
-	loop := c.shard.Loop()
-	for range readBudget {
+	buf := c.shard.Loop().ReadBuffer()
+	for sent := 0; sent < readBudget; {
 		if c.state != open || sock.Paused() {
 			return
 		}
-		size := c.env.Limits.PayloadSize
+		size, blocks := c.env.Limits.PayloadSize, 1
 		if c.extended {
 			if c.credit <= 0 {
 				c.starve()
 				return
 			}
+			if c.full {
+				blocks = c.credit / size
+			}
 			size = min(size, c.credit)
+		} else if c.full {
+			blocks = readBudget
 		}
-		buf := loop.ReadBuffer()
-		n, err := sock.Read(buf[routing.HeadRoom : routing.HeadRoom+size])
+		stride := routing.HeadRoom + size + routing.TailRoom
+		var n int
+		var err error
+		if blocks = min(blocks, len(buf)/stride); blocks > 1 {
+			n, err = sock.ReadBlocks(buf[:blocks*stride], routing.HeadRoom, size, stride)
+		} else {
+			n, err = sock.Read(buf[routing.HeadRoom : routing.HeadRoom+size])
+		}
 		if err != nil {
 			c.readEnded(err)
 			return
 		}
 		c.env.Stats.BytesIn.Add(uint64(n))
-		c.sendPayload(buf, n)
+		c.full = n == max(blocks, 1)*size
+		for block := buf; n > 0 && c.state == open; n -= size {
+			c.sendPayload(block[:stride:stride], min(n, size))
+			block = block[stride:]
+			sent++
+		}
 	}
 }
 
-// sendPayload sends buf[HeadRoom:HeadRoom+n].
+// sendPayload sends buf[HeadRoom:HeadRoom+n]; the rest of buf may be overwritten.
 func (c *conn) sendPayload(buf []byte, n int) {
 	if !c.grant.Allowed() {
 		c.end(ReasonPolicy, true)

@@ -63,6 +63,12 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 	if err != nil {
 		return nil, err
 	}
+	if !o.Nagle { // clients' sockets inherit it
+		if err := (dataplane.TCPOptions{NoDelay: true}).Apply(fd); err != nil {
+			_ = unix.Close(fd)
+			return nil, err
+		}
+	}
 	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], bound: bound, conns: map[*conn]struct{}{}}
 	var startErr error
 	if err := in.shard.Do(ctx, func() {
@@ -129,9 +135,6 @@ func (in *Inlet) Active() int {
 
 // accepted takes a client, on the listener's shard.
 func (in *Inlet) accepted(fd int) {
-	if !in.opts.Nagle {
-		_ = dataplane.TCPOptions{NoDelay: true}.Apply(fd)
-	}
 	if in.opts.Accept != nil {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), in.env.Limits.OpenTimeout)
@@ -143,6 +146,10 @@ func (in *Inlet) accepted(fd int) {
 			}
 			in.place(wrapped)
 		}()
+		return
+	}
+	if p := in.path.Load(); p != nil && p.shard == in.shard {
+		in.start(p, fd)
 		return
 	}
 	in.place(fd)
