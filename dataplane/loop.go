@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,7 @@ type Loop struct {
 	timers  timerHeap
 	armed   time.Time // when timerFD will fire; zero if it will not
 	now     time.Time
+	yielded time.Time // when other goroutines last had a chance to run
 
 	inboxMu sync.Mutex
 	inbox   []Task
@@ -142,6 +144,7 @@ func (l *Loop) Run() error {
 	defer close(l.done)
 	defer l.shutdown()
 	for !l.stopped {
+		l.yield()
 		if len(l.dirty) > 0 || len(l.ready) > 0 {
 			l.poller.now() // this turn left something to do: look, but do not wait
 		} else if err := l.poller.wait(); err != nil {
@@ -150,6 +153,21 @@ func (l *Loop) Run() error {
 		l.turn()
 	}
 	return nil
+}
+
+// yieldAfter is how long the loop runs without a pause before it lets other goroutines have its processor.
+const yieldAfter = 50 * time.Millisecond
+
+// yield lets other goroutines run when the loop has not waited for long. The scheduler alone might not see to that for seconds: its
+// monitor sleeps as long as nobody makes a system call that it is told of.
+func (l *Loop) yield() {
+	switch {
+	case l.poller.parked:
+		l.poller.parked, l.yielded = false, l.now
+	case l.now.Sub(l.yielded) >= yieldAfter:
+		l.yielded = l.now
+		runtime.Gosched()
+	}
 }
 
 // turn handles the events at hand and ends with a flush.

@@ -19,6 +19,7 @@ type poller struct {
 	raw    syscall.RawConn
 	events [256]unix.EpollEvent
 	n      int
+	parked bool // wait had to; for the loop to clear
 	fetch  func(uintptr) bool
 }
 
@@ -39,7 +40,11 @@ func openPoller() (*poller, error) {
 		_ = p.file.Close()
 		return nil, fmt.Errorf("watch epoll descriptor: %w", err)
 	}
-	p.fetch = func(uintptr) bool { p.now(); return p.n != 0 }
+	p.fetch = func(uintptr) bool {
+		p.now()
+		p.parked = p.parked || p.n == 0
+		return p.n != 0
+	}
 	return p, nil
 }
 
