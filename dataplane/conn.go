@@ -20,8 +20,10 @@ const (
 	// flushAt is how much output goes out at once instead of at the end of the turn: a few large frames stay in the cache
 	// between their encryption and the kernel's copy.
 	flushAt = 192 << 10
-	// lingerTimeout is how long Close waits for the peer to take what was sent and to close its side.
+	// lingerTimeout is how long Close waits, when the kernel has taken all, for the peer to close its side.
 	lingerTimeout = 5 * time.Second
+	// drainTimeout is how long Close waits for a peer that takes nothing of what is still to be sent.
+	drainTimeout = 5 * time.Minute
 )
 
 var (
@@ -67,6 +69,7 @@ type Conn struct {
 
 	connect func(*Conn, error) // while connecting
 	timer   *Timer             // connect or linger
+	left    int                // output that waited when the linger timer was set
 }
 
 type closeMode uint8
@@ -419,6 +422,7 @@ func (c *Conn) flush() {
 			return
 		}
 		rawShutdown(c.fd, unix.SHUT_WR)
+		c.timer.Reset(c.loop.lingerFor)
 	}
 }
 
@@ -497,8 +501,9 @@ func (c *Conn) CloseWrite() {
 	}
 }
 
-// Close sends all output and FIN, then waits up to five seconds for the peer's FIN, throwing away what it still sends:
-// closing a socket with unread input would reset it and could destroy what was sent. The handler gets OnClose only.
+// Close sends all output and FIN, however slowly the peer takes it, then waits up to five seconds for the peer's FIN, throwing away
+// what it still sends: closing a socket with unread input would reset it and could destroy what was sent. A peer that takes nothing
+// for five minutes is reset. The handler gets OnClose only.
 func (c *Conn) Close() {
 	if c.closed || c.shutting == lingering {
 		return
@@ -512,9 +517,23 @@ func (c *Conn) Close() {
 		return
 	}
 	c.shutting, c.paused, c.lowWater = lingering, false, -1
-	c.timer = c.loop.After(lingerTimeout, func() { c.finish(ErrConnClosed) })
+	c.left = c.Pending()
+	c.timer = c.loop.After(c.loop.drainFor, c.lingered)
 	c.markDirty()
 	c.offer()
+}
+
+// lingered ends a connection that has lingered long enough.
+func (c *Conn) lingered() {
+	switch {
+	case c.outBytes == 0:
+		c.finish(ErrConnClosed)
+	case c.outBytes < c.left: // slow, but not stuck
+		c.left = c.outBytes
+		c.timer.Reset(c.loop.drainFor)
+	default:
+		c.Abort() // an end would look as if all had been sent
+	}
 }
 
 // discard reads and forgets input of a connection that is lingering.

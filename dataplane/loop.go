@@ -65,6 +65,8 @@ type Loop struct {
 	input   []byte  // whose frames are being handed out
 	lenders []*Conn // have output that lies in input
 
+	lingerFor, drainFor time.Duration // lingerTimeout and drainTimeout; shorter in tests
+
 	stopped bool // leave Run; on the loop
 	closing bool // take no more tasks; under inboxMu
 	done    chan struct{}
@@ -76,7 +78,8 @@ func NewLoop(id int, log *slog.Logger) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open poller: %w", err)
 	}
-	l := &Loop{id: id, log: log, poller: poller, wakeFD: -1, timerFD: -1, done: make(chan struct{}), now: time.Now()}
+	l := &Loop{id: id, log: log, poller: poller, wakeFD: -1, timerFD: -1, done: make(chan struct{}), now: time.Now(),
+		lingerFor: lingerTimeout, drainFor: drainTimeout}
 	if l.wakeFD, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		l.closeFDs()
 		return nil, fmt.Errorf("eventfd: %w", err)

@@ -1,0 +1,70 @@
+package dataplane
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// TestCloseWaitsForSlowReader: after Close the output goes on for as long as the peer takes some of it, longer than an idle peer is
+// waited for; what was sent is then whole.
+func TestCloseWaitsForSlowReader(t *testing.T) {
+	networks(t, func(t *testing.T, network string) {
+		l := newLoop(t)
+		on(t, l, func() { l.lingerFor = 20 * time.Millisecond })
+		r := newRecorder()
+		c, peer := adopt(t, l, network, r)
+		if tcp, ok := peer.(*net.TCPConn); ok {
+			tcp.SetReadBuffer(16 << 10)
+		}
+		data := random(8 << 20)
+		closeWrite(t, peer) // nothing more to come: what is left to do is to send
+		on(t, l, func() {
+			c.Write(data)
+			c.Close()
+		})
+		time.Sleep(100 * time.Millisecond) // a pause of the reader, five times as long as the wait for an idle peer
+		on(t, l, func() {
+			if c.Closed() {
+				t.Error("closed before the output was taken")
+			}
+		})
+		got, err := io.ReadAll(peer)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("%d of %d bytes, %v", len(got), len(data), err)
+		}
+		if err := r.wait(t); err != ErrConnClosed {
+			t.Error(err)
+		}
+	})
+}
+
+// TestCloseEndsStuckPeer: a peer that takes nothing for drainTimeout is reset, so that a stream cut short does not look whole; one
+// that has all but does not close its side is let go after lingerTimeout.
+func TestCloseEndsStuckPeer(t *testing.T) {
+	l := newLoop(t)
+	on(t, l, func() { l.lingerFor, l.drainFor = 20*time.Millisecond, 60*time.Millisecond })
+	r := newRecorder()
+	c, peer := adopt(t, l, "tcp", r)
+	peer.(*net.TCPConn).SetReadBuffer(16 << 10)
+	on(t, l, func() {
+		c.Write(random(16 << 20))
+		c.Close()
+	})
+	r.wait(t)
+	if n, err := io.Copy(io.Discard, peer); err == nil {
+		t.Errorf("read %d bytes and an end of a stream that was cut short", n)
+	}
+	r = newRecorder()
+	c, peer = adopt(t, l, "tcp", r)
+	on(t, l, func() {
+		c.Write([]byte("all"))
+		c.Close()
+	})
+	r.wait(t)
+	if got, err := io.ReadAll(peer); err != nil || string(got) != "all" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
