@@ -14,8 +14,8 @@ var (
 	ErrFrameSize = errors.New("dataplane: frame length out of bounds")
 )
 
-// keepPartial is the size up to which the beginning of an unfinished frame is moved to a block of its own size, so that
-// the loop's buffer stays free; above it the connection keeps reading into the block where the frame already is.
+// keepPartial is the size up to which the beginning of an unfinished frame is moved to a block of its own size, and back into the
+// loop's buffer for the next read; above it the connection keeps reading into the block where the frame already is.
 const keepPartial = 16 << 10
 
 // FrameHandler is called by a Framed connection on its loop.
@@ -106,7 +106,7 @@ func (f *framedConn) input() (buf []byte, have int) {
 	}
 	p := f.part
 	have = p.pending()
-	if need := f.need(p.buf[p.r:p.w]); need <= keepPartial && have <= keepPartial {
+	if have <= keepPartial {
 		buf = f.loop.ReadBuffer()
 		copy(buf, p.buf[p.r:p.w])
 		f.loop.pool.put(p)
@@ -117,8 +117,9 @@ func (f *framedConn) input() (buf []byte, have int) {
 		copy(p.buf, p.buf[p.r:p.w])
 		p.r, p.w = 0, have
 	}
-	if need := f.need(p.buf[:have]); need > len(p.buf) {
-		bigger := f.loop.pool.get(need)
+	if need := f.need(p.buf[:have]); need > len(p.buf) && have > len(p.buf)/2 {
+		// The peer says how long the frame is; memory is taken for what it has sent.
+		bigger := f.loop.pool.get(min(need, 2*len(p.buf)))
 		copy(bigger.buf, p.buf[:have])
 		bigger.w = have
 		f.loop.pool.put(p)

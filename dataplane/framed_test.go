@@ -203,7 +203,7 @@ func TestFrameRefused(t *testing.T) {
 
 var errBad = errors.New("bad frame")
 
-// TestFrameLengthCosts: a length above the limit costs no memory, and one below it no more than it says.
+// TestFrameLengthCosts: a length above the limit costs no memory, and one below it no more than what has come of it.
 func TestFrameLengthCosts(t *testing.T) {
 	l := newLoop(t)
 	grown := func(bytes []byte) int64 {
@@ -222,8 +222,28 @@ func TestFrameLengthCosts(t *testing.T) {
 	if n := grown([]byte{testPreamble, 0xff, 0xff, 0xff, 0xff}); n > 64<<10 {
 		t.Errorf("a length of 4 GiB cost %d bytes", n)
 	}
-	if n := grown([]byte{testPreamble, 0, 0x0f, 0, 0}); n > 1<<20+64<<10 {
-		t.Errorf("a length of 960 KiB cost %d bytes", n)
+	// What counts is what has come, not what was said to come.
+	for sent, limit := range map[int]int64{1: 64 << 10, 10_000: 64 << 10, 20_000: 512 << 10, 300_000: 1536 << 10} {
+		if n := grown(append([]byte{testPreamble, 0, 0x0f, 0xff, 0xff}, make([]byte, sent)...)); n > limit {
+			t.Errorf("%d bytes of a frame of 1 MiB cost %d bytes", sent, n)
+		}
+	}
+}
+
+// TestFrameLengthsOfMany: many peers that begin the longest frame there is hold a few blocks, not its length each.
+func TestFrameLengthsOfMany(t *testing.T) {
+	l := newLoop(t)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 300 {
+		_, peer := newFramed(t, l, "unix", newFrames())
+		peer.Write([]byte{testPreamble, 0, 0x0f, 0xff, 0xff, 1, 2, 3})
+	}
+	on(t, l, func() {})
+	on(t, l, func() {})
+	runtime.ReadMemStats(&after)
+	if n := int64(after.TotalAlloc - before.TotalAlloc); n > 16<<20 {
+		t.Errorf("300 beginnings of a frame cost %d bytes", n)
 	}
 }
 
