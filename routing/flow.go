@@ -3,10 +3,14 @@ package routing
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"sync/atomic"
 )
 
 // Flow identifies what a producer may reach (docs/protocol/01 §5.5). Flows are compared by pointer.
-type Flow struct{ id string }
+type Flow struct {
+	id    string
+	ended atomic.Bool // nothing is brought in under it any more
+}
 
 // NewFlow makes a flow with a random id.
 func NewFlow() *Flow { return &Flow{id: randomHex()} }

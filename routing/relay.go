@@ -28,8 +28,16 @@ type Relays struct {
 
 	mu    sync.Mutex
 	named map[string]*relay
+	queue chan registration
 	stop  chan struct{}
 	once  sync.Once
+}
+
+// registration is a request that waits to be carried out.
+type registration struct {
+	reg  *relay
+	from *Shard
+	back Route
 }
 
 // relay forwards to one registration.
@@ -53,15 +61,18 @@ type relayWorker struct {
 // maxRelays bounds the names on one node.
 const maxRelays = 100_000
 
+// maxRegistrations bounds the requests that wait; more are dropped, as if they had been lost on the way.
+const maxRegistrations = 1024
+
 // NewRelays starts the relay service under both of its names.
 func NewRelays(ctx context.Context, r *Router, o RelayOptions) (*Relays, error) {
-	rs := &Relays{router: r, opts: o, named: map[string]*relay{}, stop: make(chan struct{})}
+	rs := &Relays{router: r, opts: o, named: map[string]*relay{}, queue: make(chan registration, maxRegistrations), stop: make(chan struct{})}
 	for _, name := range []string{RelayService, StaticRelayService} {
 		if err := r.StartNamed(ctx, name, func(*Shard) Worker { return WorkerFunc(rs.register) }, o.Flows...); err != nil {
 			return nil, err
 		}
 	}
-	go rs.sweep()
+	go rs.serve()
 	return rs, nil
 }
 
@@ -102,8 +113,28 @@ func (rs *Relays) register(s *Shard, m *Message) {
 	if t := s.FirstTerminal(reg.forward); t != nil {
 		reg.producer = t.TerminalProducer()
 	}
-	back := m.Return.Clone()
-	go rs.install(s, reg, back)
+	select {
+	case rs.queue <- registration{reg: reg, from: s, back: m.Return.Clone()}:
+	default:
+		s.Drops.Overflow.Add(1)
+	}
+}
+
+// serve carries registrations out and removes relays whose node has gone, one after the other: what a name stands for and the workers
+// that answer to it change together.
+func (rs *Relays) serve() {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-rs.stop:
+			return
+		case r := <-rs.queue:
+			rs.install(r.from, r.reg, r.back)
+		case <-tick.C:
+			rs.dropOrphans()
+		}
+	}
 }
 
 // install makes the relay's workers and answers. It waits for all shards, so it is not on one.
@@ -132,6 +163,9 @@ func (rs *Relays) install(s *Shard, reg *relay, back Route) {
 	}, rs.opts.Flows...)
 	if err != nil {
 		rs.opts.Log.Error("relay not started", "relay", reg.name, "err", err)
+		rs.mu.Lock()
+		delete(rs.named, reg.name) // a shard that hangs may have it or not; nobody was told that it exists
+		rs.mu.Unlock()
 		return
 	}
 	rs.opts.Log.Info("relay registered", "relay", reg.name, "peer", ownerText(reg.owner))
@@ -201,20 +235,7 @@ func (r *Router) grant(s *Shard, address string, f *Flow) {
 	to.loop.Post(dataplane.TaskFunc(func() { to.AddConsumer(address, f) }))
 }
 
-// sweep removes relays whose owner's connection has ended: the name is free again.
-func (rs *Relays) sweep() {
-	tick := time.NewTicker(2 * time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-rs.stop:
-			return
-		case <-tick.C:
-			rs.dropOrphans()
-		}
-	}
-}
-
+// dropOrphans removes relays whose owner's connection has ended: the name is free again.
 func (rs *Relays) dropOrphans() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

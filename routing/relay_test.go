@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"sallyport/dataplane"
 	"sallyport/routing/bare"
 )
 
@@ -306,4 +309,58 @@ func TestRelayLoop(t *testing.T) {
 	if n := s.Drops.Loop.Load(); n != 2 {
 		t.Errorf("%d loops ended, want 2", n)
 	}
+}
+
+// TestRelayRegistrationsBounded: requests that cannot be carried out now wait in a bounded queue, not each in a goroutine; the service
+// goes on afterwards.
+func TestRelayRegistrationsBounded(t *testing.T) {
+	const requests = 5 * maxRegistrations
+	r := newRouter(t, 2)
+	l := NewFlow()
+	rs := newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+	c := newCaller(t, r.shards[0], l, nil)
+	c.got = make(chan Reply, requests)
+	held, release := make(chan struct{}), make(chan struct{})
+	r.shards[1].loop.Post(dataplane.TaskFunc(func() { close(held); <-release }))
+	<-held
+	before := runtime.NumGoroutine()
+	for k := range requests {
+		c.register(t, "name"+strconv.Itoa(k))
+	}
+	if n := runtime.NumGoroutine() - before; n > 3 {
+		t.Errorf("%d goroutines for %d requests", n, requests)
+	}
+	if n := r.shards[0].Drops.Overflow.Load(); n < requests-maxRegistrations-1 {
+		t.Errorf("%d requests dropped of %d", n, requests)
+	}
+	close(release)
+	eventually(t, "the queue carried out", func() bool { return len(c.got) >= maxRegistrations })
+	if n := len(rs.Names()); n < maxRegistrations || n > maxRegistrations+1 {
+		t.Errorf("%d names", n)
+	}
+	c.register(t, "later")
+	eventually(t, "a later request", func() bool { return slices.Contains(rs.Names(), "later") })
+}
+
+// TestEndedFlowsAreForgotten: a worker that many channels reached in the course of time does not keep them all.
+func TestEndedFlowsAreForgotten(t *testing.T) {
+	r := newRouter(t, 1)
+	s := r.shards[0]
+	on(t, s, func() {
+		stays := NewFlow()
+		a := s.Start(WorkerFunc(func(*Shard, *Message) {}), stays).Text()
+		for range 1000 {
+			f := NewFlow()
+			r.RegisterFlow(f)
+			s.AddConsumer(a, f)
+			if !slices.Contains(s.Consumes(a), f) {
+				t.Fatal("not reached from a flow added")
+			}
+			r.ForgetFlow(f)
+			s.AddConsumer(a, f)
+		}
+		if list := s.Consumes(a); len(list) > 2 || !slices.Contains(list, stays) {
+			t.Errorf("%d flows kept", len(list))
+		}
+	})
 }

@@ -194,10 +194,17 @@ func (s *Shard) Stop(a WireAddress) { delete(s.workers, string(a.value())) }
 // AddConsumer lets producers of f reach the worker at address.
 func (s *Shard) AddConsumer(address string, f *Flow) {
 	e, ok := s.workers[address]
-	if !ok || f == nil || slices.Contains(e.flows, f) {
+	if !ok || f == nil || f.ended.Load() || slices.Contains(e.flows, f) {
 		return
 	}
-	e.flows = append(slices.Clip(e.flows), f)
+	// A worker that stays, such as a relay's way to its node, outlives the flows of most that reach it.
+	flows := make([]*Flow, 0, len(e.flows)+1)
+	for _, other := range e.flows {
+		if !other.ended.Load() {
+			flows = append(flows, other)
+		}
+	}
+	e.flows = append(flows, f)
 	s.workers[address] = e
 }
 
@@ -485,11 +492,15 @@ func (r *Router) RegisterFlow(f *Flow) {
 	r.flows[f.id] = f
 }
 
-// ForgetFlow undoes RegisterFlow. Any goroutine.
+// ForgetFlow undoes RegisterFlow: f has ended, and workers forget it in time. Any goroutine.
 func (r *Router) ForgetFlow(f *Flow) {
+	if f == nil {
+		return
+	}
+	f.ended.Store(true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.flows, f.ID())
+	delete(r.flows, f.id)
 }
 
 // LookupFlow returns the flow with an id, or nil. Any goroutine.
