@@ -46,6 +46,7 @@ type conn struct {
 	gate     *routing.Gate
 	pace     *pacer
 	timer    *dataplane.Timer
+	asked    bool // inlet: the Ping has no answer yet
 
 	// What the socket sends.
 	credit   int    // bytes the peer will still take (extended)
@@ -89,10 +90,7 @@ func (c *conn) start(route routing.Route) {
 	c.route = route
 	c.timer.Stop()
 	c.timer = nil
-	if t := c.shard.FirstTerminal(route); t != nil {
-		c.terminal = t
-		t.Watch(c)
-	}
+	c.watch(c.shard.FirstTerminal(route))
 	c.grant.watch(c)
 	if c.state == ended {
 		return
@@ -102,6 +100,18 @@ func (c *conn) start(route routing.Route) {
 	if c.extended && c.credit <= 0 {
 		c.starve()
 	}
+}
+
+// watch ends the connection with the terminal that it now goes through; nil leaves it as it is.
+func (c *conn) watch(t routing.Terminal) {
+	if t == nil || t == c.terminal {
+		return
+	}
+	if c.terminal != nil {
+		c.terminal.Unwatch(c)
+	}
+	c.terminal = t
+	t.Watch(c)
 }
 
 // OnReadable sends what the socket has (docs/protocol/03 §1.4): one payload for each read, or several when the read before was full,
@@ -489,7 +499,11 @@ func (c *conn) forget(r Reason) bool {
 	c.state = ended
 	c.timer.Stop()
 	c.timer = nil
-	c.shard.Stop(c.self)
+	if c.asked && r != ReasonPath {
+		c.leaveLate(r)
+	} else {
+		c.shard.Stop(c.self)
+	}
 	c.throttle.Close()
 	c.gate.Open()
 	if c.terminal != nil {

@@ -248,6 +248,7 @@ func (in *Inlet) start(p *path, fd int) {
 	}
 	in.mu.Lock()
 	in.conns[c] = struct{}{}
+	closed := in.closed.Load() // Close did not see c
 	in.mu.Unlock()
 	c.onEnd = func() {
 		in.mu.Lock()
@@ -261,21 +262,22 @@ func (in *Inlet) start(p *path, fd int) {
 		in.place(fd)
 	}
 	c.self = s.Start(c, flows...)
+	if closed {
+		c.end(ReasonShutdown, false)
+		return
+	}
 	if !c.grant.Allowed() {
 		in.env.Stats.Denied.Add(1)
 		c.end(ReasonPolicy, false)
 		return
 	}
 	c.timer = s.Loop().After(in.env.Limits.OpenTimeout, func() { c.end(ReasonTimeout, false) })
-	if t != nil {
-		c.terminal = t
-		t.Watch(c)
-	}
+	c.watch(t)
 	window := c.window
 	if in.opts.Plain {
 		window = 0
 	}
-	c.openedAt = time.Now()
+	c.openedAt, c.asked = time.Now(), true
 	c.send(p.route, appendHandshake(c.small[:0], kindPing, window))
 }
 
@@ -283,12 +285,14 @@ func (in *Inlet) start(p *path, fd int) {
 func (c *conn) opened(m *routing.Message, msg message) {
 	switch {
 	case msg.kind == kindPong && m.Return.Len() > 0:
+		c.asked = false
 		if msg.extension >= extensionVersion {
 			c.extended = true
 			c.credit = int(min(msg.amount, maxCredit))
 		}
 		c.start(m.Return.Clone())
 	case msg.kind == kindDisconnect:
+		c.asked = false
 		c.env.Log.Warn("portal connection refused", "portal", c.name, "reason", msg.reason.String())
 		c.end(max(msg.reason, ReasonRefused), false)
 	}

@@ -94,10 +94,12 @@ func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) {
 	}
 	back := m.Return.Clone()
 	var flows []*routing.Flow
-	if t := s.FirstTerminal(back); t != nil && t.TerminalProducer() != nil {
+	t := s.FirstTerminal(back)
+	if t != nil && t.TerminalProducer() != nil {
 		flows = []*routing.Flow{t.TerminalProducer().Own}
 	}
 	c.self = s.Start(c, flows...)
+	c.watch(t) // the path may break while the target is opened
 	o.connect(c, back)
 }
 
