@@ -1,0 +1,188 @@
+package portal
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// side is what one end of a random connection does, and what came of it.
+type side struct {
+	seed   uint64
+	size   int  // bytes to send
+	resets int  // after so many bytes; -1 never
+	lazy   bool // stalls while it reads
+	sent   int
+	ended  bool // said that it sends no more
+	got    []byte
+	err    error // with which reading ended; nil for a clean end
+	broke  error // with which sending ended, if it did not end well
+}
+
+func (s *side) stream() *rand.ChaCha8 {
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[:], s.seed)
+	return rand.NewChaCha8(seed)
+}
+
+// run sends and reads in pieces of random sizes with random pauses until both directions are over.
+func (s *side) run(c *net.TCPConn) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		r := rand.New(rand.NewPCG(s.seed, 1))
+		from, block := s.stream(), make([]byte, 200_000)
+		for s.sent < s.size {
+			if s.resets >= 0 && s.sent >= s.resets {
+				c.SetLinger(0)
+				c.Close()
+				return
+			}
+			n := min(s.size-s.sent, 1+r.IntN(1<<r.IntN(17)))
+			from.Read(block[:n])
+			k, err := c.Write(block[:n])
+			if s.sent += k; err != nil {
+				s.broke = err
+				return
+			}
+			if r.IntN(8) == 0 {
+				time.Sleep(time.Duration(r.IntN(3000)) * time.Microsecond)
+			}
+		}
+		s.ended = c.CloseWrite() == nil
+	})
+	wg.Go(func() {
+		r := rand.New(rand.NewPCG(s.seed, 2))
+		block := make([]byte, 200_000)
+		for {
+			n, err := c.Read(block[:1+r.IntN(1<<r.IntN(17))])
+			s.got = append(s.got, block[:n]...)
+			if err != nil {
+				if s.err = err; err == io.EOF {
+					s.err = nil
+				}
+				return
+			}
+			if s.lazy && r.IntN(40) == 0 {
+				time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond)
+			}
+		}
+	})
+	wg.Wait()
+	c.Close()
+	if s.err == nil && s.broke != nil {
+		s.err = s.broke // the kernel tells of a reset once: the writer had it, and the reader an end
+	}
+}
+
+// errNotReached is how reading ended for a server that was never connected.
+var errNotReached = errors.New("not reached")
+
+// judge compares what `to` read with what `from` did. Nothing may be wrong or come twice; all of it comes, and an end, unless one of
+// the two was reset; and an end is seen only after all.
+func judge(from, to *side, reset bool) error {
+	want := make([]byte, max(from.sent, len(to.got)))
+	from.stream().Read(want)
+	switch {
+	case !bytes.Equal(to.got, want[:len(to.got)]):
+		return errors.New("wrong bytes")
+	case len(to.got) > from.sent:
+		return fmt.Errorf("%d bytes read of %d sent", len(to.got), from.sent)
+	case to.err == nil && (!from.ended || len(to.got) != from.size):
+		return fmt.Errorf("an end after %d of %d bytes, ended %v: a stream cut short must not look whole", len(to.got), from.size, from.ended)
+	case to.err != nil && !reset:
+		return fmt.Errorf("%d of %d bytes, %w", len(to.got), from.size, to.err)
+	}
+	return nil
+}
+
+// TestRandomStreams lets many connections through two inlets send, pause, half-close and reset at random, over the whole path.
+// SALLYPORT_SEED repeats a run.
+func TestRandomStreams(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("SALLYPORT_SEED"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed = n
+	}
+	t.Logf("SALLYPORT_SEED=%d", seed)
+	const conns = 40
+	r := rand.New(rand.NewPCG(seed, 0))
+	for _, shards := range []int{1, 2} {
+		for _, window := range []int{0, 5000} {
+			var mu sync.Mutex
+			var servers [conns]*side
+			var running, clientsDone sync.WaitGroup
+			target := serve(t, func(c net.Conn) {
+				c.SetDeadline(time.Now().Add(30 * time.Second))
+				var id [1]byte
+				if _, err := io.ReadFull(c, id[:]); err != nil { // reset before its first byte came
+					c.Close()
+					return
+				}
+				mu.Lock()
+				s := servers[id[0]]
+				servers[id[0]] = nil
+				if s != nil {
+					running.Add(1)
+				}
+				mu.Unlock()
+				if s == nil { // given up
+					c.Close()
+					return
+				}
+				s.run(c.(*net.TCPConn))
+				running.Done()
+			})
+			c := newChain(t, 2, shards, false, Limits{Window: window}, OutletOptions{Target: target})
+			var clients, theirs [conns]*side
+			for k := range conns {
+				for _, s := range []**side{&clients[k], &theirs[k]} {
+					*s = &side{seed: r.Uint64(), size: r.IntN(1 << (1 + r.IntN(20))), resets: -1, lazy: r.IntN(4) == 0, err: errNotReached}
+					if r.IntN(6) == 0 {
+						(*s).resets = r.IntN((*s).size + 1)
+					}
+				}
+				servers[k] = theirs[k]
+			}
+			for k := range conns {
+				clientsDone.Go(func() {
+					client, err := net.Dial("tcp", c.in[k%2].Bound().String())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					client.SetDeadline(time.Now().Add(30 * time.Second))
+					client.Write([]byte{byte(k)})
+					clients[k].run(client.(*net.TCPConn))
+				})
+			}
+			clientsDone.Wait()
+			c.idle(t)
+			mu.Lock()
+			clear(servers[:]) // those whose client was reset before its first byte came
+			mu.Unlock()
+			running.Wait()
+			for k := range conns {
+				a, b := clients[k], theirs[k]
+				reset := a.resets >= 0 || b.resets >= 0
+				if err := errors.Join(judge(a, b, reset), judge(b, a, reset)); err != nil {
+					t.Errorf("shards %d, window %d, connection %d (resets after %d, %d): %v", shards, window, k, a.resets, b.resets, err)
+				}
+			}
+			if t.Failed() {
+				return
+			}
+		}
+	}
+}
