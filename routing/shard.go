@@ -98,6 +98,9 @@ type Shard struct {
 	scratchBufs [maxDepth + 1][]byte
 	rand        [512]byte
 	randAt      int
+	inboxGate   *Gate        // shut while another shard has too much waiting from here
+	waiting     atomic.Int64 // bytes of messages in the inbox
+	clogged     atomic.Bool  // a source was paused because of them
 	// Drops counts what this shard did not deliver.
 	Drops Drops
 	// Delivered counts messages handed to workers; read it on the shard only.
@@ -120,7 +123,9 @@ func NewRouter(g *dataplane.Group, log *slog.Logger) (*Router, error) {
 	}
 	r := &Router{log: log, named: map[string]*Shard{}, flows: map[string]*Flow{}}
 	for i := range g.Len() {
-		r.shards = append(r.shards, &Shard{router: r, loop: g.Loop(i), id: i, workers: map[string]entry{}, randAt: 512})
+		s := &Shard{router: r, loop: g.Loop(i), id: i, workers: map[string]entry{}, randAt: 512}
+		s.inboxGate = NewGate(s)
+		r.shards = append(r.shards, s)
 	}
 	return r, nil
 }
@@ -335,9 +340,10 @@ func (r *Router) find(value []byte) *Shard {
 
 // parcel carries a copy of a message to a shard.
 type parcel struct {
-	to  *Shard
-	m   Message
-	buf []byte
+	to   *Shard
+	m    Message
+	buf  []byte
+	size int64 // of the payload
 }
 
 var parcels = sync.Pool{New: func() any { return new(parcel) }}
@@ -361,6 +367,8 @@ func (s *Shard) send(to *Shard, m *Message) {
 	copy(p.buf[start:], m.Payload())
 	p.m.SetPayload(p.buf, end, start, start+size, len(p.buf))
 	p.m.Peer, p.m.From, p.m.producer, p.m.hops = m.Peer, m.From, m.producer, m.hops
+	p.size = int64(size)
+	s.enqueued(to, p.size, m.From)
 	if !to.loop.Post(p) {
 		parcels.Put(p)
 	}
@@ -369,6 +377,7 @@ func (s *Shard) send(to *Shard, m *Message) {
 // Run delivers the parcel on its shard.
 func (p *parcel) Run() {
 	p.to.Deliver(&p.m)
+	p.to.dequeued(p.size)
 	if cap(p.buf) <= 512<<10 {
 		p.m.Reset()
 		parcels.Put(p)
