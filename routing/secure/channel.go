@@ -46,6 +46,9 @@ type Channel struct {
 	lost     int       // sweeps that found the first hop gone
 	closed   bool
 	done     chan struct{}
+
+	refreshing  bool   // a refresh of the peer's is being checked
+	refreshNext []byte // the one to check after it
 }
 
 // newChannel makes the workers of a channel. The decryptor takes over the handshake's address.
@@ -276,25 +279,42 @@ func (c *Channel) roam(ret routing.Route) {
 	c.cs.log.Debug("secure channel moved", "route", c.remote.String(), describe(c.Peer.ID))
 }
 
-// refreshed handles a peer's new credential off the shard.
+// refreshed handles a peer's new credential off the shard, one at a time: of those that come meanwhile only the last one counts.
 func (c *Channel) refreshed(content []byte) {
-	if c.opts.Accept == nil {
+	if c.opts.Accept == nil || c.closed {
 		return
 	}
+	if c.refreshing {
+		c.refreshNext = content
+		return
+	}
+	c.refreshing = true
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), responderTimeout)
-		defer cancel()
-		history, credentials, err := identity.DecodeRefresh(content)
-		if err == nil {
-			id := identity.Identifier(c.Peer.ID)
-			_, err = c.opts.Identities.Import(ctx, history, &id)
-		}
-		if err != nil {
-			c.cs.log.Warn("credential refresh refused", "reason", err.Error(), describe(c.Peer.ID))
-			return
-		}
-		c.opts.Accept(ctx, c.Peer.ID, credentials)
+		c.refresh(content)
+		c.shard.Loop().Post(dataplane.TaskFunc(func() {
+			next := c.refreshNext
+			c.refreshing, c.refreshNext = false, nil
+			if next != nil {
+				c.refreshed(next)
+			}
+		}))
 	}()
+}
+
+// refresh checks a refresh and hands its credentials on. Not on a shard.
+func (c *Channel) refresh(content []byte) {
+	ctx, cancel := context.WithTimeout(context.Background(), responderTimeout)
+	defer cancel()
+	history, credentials, err := identity.DecodeRefresh(content)
+	if err == nil {
+		id := identity.Identifier(c.Peer.ID)
+		_, err = c.opts.Identities.Import(ctx, history, &id)
+	}
+	if err != nil {
+		c.cs.log.Warn("credential refresh refused", "reason", err.Error(), describe(c.Peer.ID))
+		return
+	}
+	c.opts.Accept(ctx, c.Peer.ID, credentials)
 }
 
 // sweep ends channels that nobody can use any more: those whose way out has been gone for a while, and those whose peer

@@ -446,6 +446,42 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+// TestRefreshFlood: a peer that sends refreshes faster than they can be checked has one checked at a time, and in the end the last.
+func TestRefreshFlood(t *testing.T) {
+	const refreshes = 200
+	a := newNode(t, 1, nil)
+	var at, most, count atomic.Int64
+	var last atomic.Pointer[[]byte]
+	let := make(chan struct{})
+	b := newNode(t, 1, func(o *Options) {
+		o.Accept = func(_ context.Context, _ identity.Identifier, credentials [][]byte) {
+			if len(credentials) == 0 { // of the handshake
+				return
+			}
+			most.Store(max(most.Load(), at.Add(1)))
+			<-let
+			last.Store(&credentials[0])
+			count.Add(1)
+			at.Add(-1)
+		}
+	})
+	c := a.dial(t, a.connect(t, b).Sender, "api")
+	history, err := a.ids.History(limited(t), a.self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k := range refreshes {
+		plain := channel.AppendRefresh(nil, identity.EncodeRefresh(history, [][]byte{{byte(k)}}))
+		on(t, c.Shard(), func() { c.control(plain) })
+	}
+	a.through(t, c, []byte("all have come"))
+	close(let)
+	eventually(t, "the last one checked", func() bool { p := last.Load(); return p != nil && (*p)[0] == refreshes-1 })
+	if most.Load() != 1 || count.Load() > 3 {
+		t.Errorf("%d at a time, %d of %d checked", most.Load(), count.Load(), refreshes)
+	}
+}
+
 // TestRoaming: the initiator goes on over another connection, and the answers follow it; the first may then end.
 func TestRoaming(t *testing.T) {
 	a, b := newNode(t, 1, nil), newNode(t, 2, nil)
