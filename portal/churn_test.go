@@ -1,0 +1,90 @@
+package portal
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestManyOpensAndCloses opens and closes connections over the whole path, in every manner there is, and expects that no node keeps a
+// worker or memory of them.
+func TestManyOpensAndCloses(t *testing.T) {
+	rounds := 60
+	if raced {
+		rounds = 15
+	}
+	target := serve(t, func(c net.Conn) {
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		var b [1]byte
+		if _, err := io.ReadFull(c, b[:]); err != nil {
+			return
+		}
+		c.Write(b[:])
+		switch b[0] {
+		case 'r':
+			c.(*net.TCPConn).SetLinger(0)
+		case 'w': // the client ends first
+			io.Copy(io.Discard, c)
+		}
+	})
+	c := newChain(t, 2, 2, false, Limits{}, OutletOptions{Target: target})
+	workers := func() (n int) {
+		for _, m := range c.members() {
+			list, err := m.router.Addresses(limited(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(list)
+		}
+		return n
+	}
+	round := func() {
+		var wg sync.WaitGroup
+		for k := range 24 {
+			wg.Go(func() {
+				conn, err := net.Dial("tcp", c.in[k%2].Bound().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				client := conn.(*net.TCPConn)
+				defer client.Close()
+				client.SetDeadline(time.Now().Add(10 * time.Second))
+				how := "xrwgsc"[k%6]
+				if how == 'g' { // gone at once
+					client.SetLinger(0)
+					return
+				}
+				if how == 's' { // closed at once
+					return
+				}
+				client.Write([]byte{how})
+				if _, err := io.ReadFull(client, make([]byte, 1)); err != nil && how != 'r' {
+					t.Error(fmt.Errorf("%c: %w", how, err))
+				}
+				if how == 'c' {
+					client.CloseWrite()
+					io.Copy(io.Discard, client)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	for range 5 {
+		round()
+	}
+	c.idle(t)
+	before, memory := workers(), heap()
+	for range rounds {
+		round()
+	}
+	c.idle(t)
+	eventually(t, "workers forgotten", func() bool { return workers() <= before })
+	if grown := heap() - memory; grown > 2<<20 {
+		t.Errorf("%d bytes more in use after %d connections", grown, 24*rounds)
+	}
+}
