@@ -1,6 +1,8 @@
 package portal
 
 import (
+	"bytes"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
@@ -87,4 +89,37 @@ func TestManyOpensAndCloses(t *testing.T) {
 	if grown := heap() - memory; grown > 2<<20 {
 		t.Errorf("%d bytes more in use after %d connections", grown, 24*rounds)
 	}
+}
+
+// TestCrowdedWindows: the windows of very many connections do not add up to more than is allowed; those that came late work, and grow.
+func TestCrowdedWindows(t *testing.T) {
+	limits := Limits{Window: 128 << 10, Budget: 1 << 20}
+	l := newEcho(t, limits, limits)
+	var clients []*net.TCPConn
+	for range 40 {
+		c := dial(t, l.in)
+		c.Write([]byte("hello"))
+		expect(t, c, "hello")
+		clients = append(clients, c)
+	}
+	total := 0
+	l.in.mu.Lock()
+	for c := range l.in.conns {
+		total += c.first
+	}
+	l.in.mu.Unlock()
+	if most := 1<<20 + 32*crowdedWindow; total > most {
+		t.Errorf("windows of %d bytes, at most %d", total, most)
+	}
+	data := make([]byte, 4<<20)
+	rand.Read(data)
+	late := clients[len(clients)-1]
+	go func() { late.Write(data); late.CloseWrite() }()
+	if got, err := io.ReadAll(late); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d of %d bytes, %v", len(got), len(data), err)
+	}
+	for _, c := range clients {
+		c.Close()
+	}
+	l.idle(t)
 }

@@ -58,6 +58,7 @@ type conn struct {
 
 	// What the peer sends.
 	window    int // bytes the peer may have under way
+	first     int // what it was at the beginning
 	received  uint64
 	allowed   uint64        // bytes the peer may have sent so far
 	allowedAt time.Time     // when allowed was last raised
@@ -75,7 +76,8 @@ type conn struct {
 }
 
 func (e *Env) newConn(s *routing.Shard, name string) *conn {
-	c := &conn{env: e, shard: s, name: name, window: e.Limits.Window, allowed: uint64(e.Limits.Window)}
+	first := e.firstWindow()
+	c := &conn{env: e, shard: s, name: name, window: first, first: first, allowed: uint64(first)}
 	c.throttle = routing.NewThrottle(s, c)
 	c.gate = routing.NewGate(s)
 	c.pace = e.pacer(s)
@@ -511,7 +513,7 @@ func (c *conn) forget(r Reason) bool {
 		c.terminal = nil
 	}
 	c.grant.unwatch(c)
-	if extra := c.window - c.env.Limits.Window; extra > 0 {
+	if extra := c.window - c.first; extra > 0 {
 		c.env.Stats.WindowGranted.Add(int64(-extra))
 	}
 	c.env.Stats.Active.Add(-1)

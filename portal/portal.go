@@ -13,7 +13,8 @@ type Limits struct {
 	Window int
 	// MaxWindow is what a window grows to while the reader keeps up; default 4 MiB.
 	MaxWindow int
-	// Budget bounds all windows of the node beyond their first size; default 256 MiB.
+	// Budget bounds all windows of the node beyond their first size; default 256 MiB. When the first windows of the open connections
+	// come to as much, further ones begin with 32 KiB.
 	Budget int64
 	// HighWater is how many bytes wait on a socket before the connection that carries them is paused, with a peer that
 	// has no windows; default 1 MiB.
@@ -89,4 +90,15 @@ type Env struct {
 	Stats  *Stats
 	Log    *slog.Logger
 	pacers sync.Map // of *routing.Shard: *pacer
+}
+
+// crowdedWindow is the first window of a connection beside very many others: a thousand that do not read hold 32 MiB.
+const crowdedWindow = 32 << 10
+
+// firstWindow returns the first window of a new connection.
+func (e *Env) firstWindow() int {
+	if (e.Stats.Active.Load()+1)*int64(e.Limits.Window) > e.Limits.Budget {
+		return min(e.Limits.Window, crowdedWindow)
+	}
+	return e.Limits.Window
 }

@@ -304,10 +304,9 @@ func (f *traffic) compared(control *traffic, d time.Duration) (requests, bytes f
 
 // crowd is several transfers at the same time.
 type crowd struct {
-	wg     sync.WaitGroup
-	failed atomic.Int64
-	mu     sync.Mutex
-	errs   []error
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	errs []error
 }
 
 func (c *crowd) add(n int, work func(k int) error) {
