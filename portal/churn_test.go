@@ -14,7 +14,7 @@ import (
 // TestManyOpensAndCloses opens and closes connections over the whole path, in every manner there is, and expects that no node keeps a
 // worker or memory of them.
 func TestManyOpensAndCloses(t *testing.T) {
-	rounds := 60
+	rounds := 40
 	if raced {
 		rounds = 15
 	}
