@@ -23,6 +23,10 @@ func (f *Flow) ID() string {
 	return f.id
 }
 
+// End says that nothing is brought in under f any more: workers forget it in time. It is for the flow of a connection or a channel that
+// has ended. What a listener accepted outlives the listener, so its flow does not end. Any goroutine.
+func (f *Flow) End() { f.ended.Store(true) }
+
 // Producer is a worker that brings messages from outside the node: they reach only consumers of its own flow or of the flow of
 // the listener that made it.
 type Producer struct {

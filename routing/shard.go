@@ -501,15 +501,11 @@ func (r *Router) RegisterFlow(f *Flow) {
 	r.flows[f.id] = f
 }
 
-// ForgetFlow undoes RegisterFlow: f has ended, and workers forget it in time. Any goroutine.
+// ForgetFlow undoes RegisterFlow. Any goroutine.
 func (r *Router) ForgetFlow(f *Flow) {
-	if f == nil {
-		return
-	}
-	f.ended.Store(true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.flows, f.id)
+	delete(r.flows, f.ID())
 }
 
 // LookupFlow returns the flow with an id, or nil. Any goroutine.

@@ -137,6 +137,7 @@ func (c *Channel) end(tell bool) {
 	c.sealer.Wipe()
 	c.opener.Wipe()
 	c.sink = nil
+	c.Flow.End()
 	c.cs.router.ForgetFlow(c.Flow)
 	c.cs.mu.Lock()
 	delete(c.cs.channels, c.Encryptor.Text())

@@ -167,6 +167,7 @@ func (c *Connection) OnClose(err error) {
 	if err != nil && err != dataplane.ErrConnClosed {
 		c.t.router.Log().Info("connection to node lost", "peer", c.Remote.String(), "err", err)
 	}
+	c.Flow.End()
 	c.t.router.ForgetFlow(c.Flow)
 	c.t.mu.Lock()
 	delete(c.t.conns, c)
