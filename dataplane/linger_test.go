@@ -19,7 +19,7 @@ func TestCloseWaitsForSlowReader(t *testing.T) {
 		if tcp, ok := peer.(*net.TCPConn); ok {
 			tcp.SetReadBuffer(16 << 10)
 		}
-		data := random(8 << 20)
+		data := random(6 << 20)
 		closeWrite(t, peer) // nothing more to come: what is left to do is to send
 		on(t, l, func() {
 			c.Write(data)
@@ -31,6 +31,9 @@ func TestCloseWaitsForSlowReader(t *testing.T) {
 				t.Error("closed before the output was taken")
 			}
 		})
+		if tcp, ok := peer.(*net.TCPConn); ok {
+			tcp.SetReadBuffer(1 << 20)
+		}
 		got, err := io.ReadAll(peer)
 		if err != nil || !bytes.Equal(got, data) {
 			t.Fatalf("%d of %d bytes, %v", len(got), len(data), err)
@@ -49,8 +52,9 @@ func TestCloseEndsStuckPeer(t *testing.T) {
 	r := newRecorder()
 	c, peer := adopt(t, l, "tcp", r)
 	peer.(*net.TCPConn).SetReadBuffer(16 << 10)
+	data := make([]byte, 16<<20)
 	on(t, l, func() {
-		c.Write(random(16 << 20))
+		c.Write(data)
 		c.Close()
 	})
 	r.wait(t)
