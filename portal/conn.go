@@ -38,6 +38,7 @@ type conn struct {
 	hasPeer  bool
 	outlet   bool
 	extended bool
+	skip     bool // no handshake (docs/protocol/03 §1.8)
 	state    state
 	name     string // of the portal, for logs
 	grant    *Grant
@@ -55,6 +56,7 @@ type conn struct {
 	readDone bool   // the socket's end was read
 	starved  bool   // paused for want of credit
 	held     bool   // paused by the destination
+	upstream *upstream
 
 	// What the peer sends.
 	window    int // bytes the peer may have under way
@@ -70,6 +72,9 @@ type conn struct {
 	peerDone  bool // the peer's direction has finished
 	progress  uint64
 	small     [16]byte // for messages without data
+
+	downstream Rewriter // of what goes to the outlet's target
+	early      *early   // outlet without handshake, while its target is not connected
 
 	onEnd  func()       // inlet: forget the connection
 	rehold func(fd int) // inlet: let the client wait for another path
@@ -119,28 +124,30 @@ func (c *conn) watch(t routing.Terminal) {
 // OnReadable sends what the socket has (docs/protocol/03 §1.4): one payload for each read, or several when the read before was full,
 // as from a client that has much to send.
 func (c *conn) OnReadable(sock *dataplane.Conn) {
+	if c.upstream != nil {
+		c.pump()
+		return
+	}
 	buf := c.shard.Loop().ReadBuffer()
 	for sent := 0; sent < readBudget; {
 		if c.state != open || sock.Paused() {
 			return
 		}
-		size, blocks := c.env.Limits.PayloadSize, 1
-		if c.extended {
-			if c.credit <= 0 {
-				c.starve()
-				return
-			}
-			if c.full {
-				blocks = c.credit / size
-			}
-			size = min(size, c.credit)
-		} else if c.full {
-			blocks = readBudget
+		size, blocks := c.sendSize(), 1
+		if size == 0 {
+			c.starve()
+			return
 		}
 		stride := routing.HeadRoom + size + routing.TailRoom
+		if c.full {
+			blocks = len(buf) / stride
+			if c.extended {
+				blocks = min(blocks, c.credit/size)
+			}
+		}
 		var n int
 		var err error
-		if blocks = min(blocks, len(buf)/stride); blocks > 1 {
+		if blocks > 1 {
 			n, err = sock.ReadBlocks(buf[:blocks*stride], routing.HeadRoom, size, stride)
 		} else {
 			n, err = sock.Read(buf[routing.HeadRoom : routing.HeadRoom+size])
@@ -157,6 +164,14 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 			sent++
 		}
 	}
+}
+
+// sendSize is how much the next payload may carry, 0 if the peer takes nothing now.
+func (c *conn) sendSize() int {
+	if c.extended {
+		return max(min(c.env.Limits.PayloadSize, c.credit), 0)
+	}
+	return c.env.Limits.PayloadSize
 }
 
 // sendPayload sends buf[HeadRoom:HeadRoom+n]; the rest of buf may be overwritten.
@@ -213,8 +228,9 @@ func (c *conn) ResumeSource() {
 }
 
 func (c *conn) resume() {
-	if c.state == open && !c.held && !c.starved {
+	if c.state == open && !c.held && !c.starved && (c.upstream == nil || !c.upstream.held) {
 		c.sock.Resume()
+		c.pumpLater()
 	}
 }
 
@@ -277,12 +293,20 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		c.rtt = time.Since(c.openedAt)
 	}
 	if c.state == opening {
-		if !c.outlet { // an outlet has not answered yet, so nobody knows its address
+		if !c.outlet {
 			c.opened(m, msg)
+		} else if c.skip { // else an outlet has not answered yet, so nobody knows its address
+			c.keepEarly(m, msg)
 		}
 		return
 	}
 	switch msg.kind {
+	case kindPong:
+		if c.skip && !c.outlet {
+			c.env.Log.Warn("portal connection closed: the outlet makes the handshake that this inlet skips; --skip-handshake belongs on both or on neither", "portal", c.name)
+			c.sendDisconnect(m.Return.Clone(), ReasonProtocol)
+			c.end(ReasonProtocol, false)
+		}
 	case kindPayload:
 		c.payload(m, msg)
 	case kindCredit:
@@ -354,6 +378,18 @@ func (c *conn) payload(m *routing.Message, msg message) {
 		c.end(ReasonOverrun, true)
 		return
 	}
+	c.write(data, m.From)
+}
+
+// write hands what the peer sent to the socket. from is paused when that has too much.
+func (c *conn) write(data []byte, from *routing.Throttle) {
+	if c.downstream != nil {
+		data = c.rewriteDown(data)
+	}
+	c.answered(data)
+	if c.state != open {
+		return
+	}
 	c.env.Stats.BytesOut.Add(uint64(len(data)))
 	c.sock.WriteBorrowed(data)
 	if c.state != open {
@@ -367,7 +403,7 @@ func (c *conn) payload(m *routing.Message, msg message) {
 			c.sock.WantDrain(c.env.Limits.HighWater / 4)
 			c.watchStall()
 		}
-		c.gate.Pause(m.From)
+		c.gate.Pause(from)
 	}
 }
 

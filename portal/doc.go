@@ -15,6 +15,8 @@
 //	                                                 that the next payload would have had, so a gap before the end is seen
 //	Disconnect 02 | reason byte                      both directions end at once
 //
+// A portal without the handshake (docs/protocol/03 §1.8) does without the extension too.
+//
 // Without the extension, payloads are not numbered, a full socket pauses the connection that carries it, and one that takes
 // nothing for StallTimeout while it is full is closed, so that it does not stop its neighbours for good.
 package portal

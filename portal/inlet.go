@@ -25,6 +25,10 @@ type InletOptions struct {
 	Nagle bool
 	// Plain does not offer the extension.
 	Plain bool
+	// SkipHandshake does not wait for the outlet's answer; the outlet must skip it too (docs/protocol/03 §1.8).
+	SkipHandshake bool
+	// Rewrite, if set, makes what changes the bytes of one client.
+	Rewrite func() Rewriter
 	// Accept, if set, wraps an accepted client (TLS): it returns another connected, non-blocking stream socket. It runs
 	// on a goroutine of its own and owns fd.
 	Accept func(ctx context.Context, fd int) (int, error)
@@ -46,6 +50,8 @@ type Inlet struct {
 	bound  netip.AddrPort
 	path   atomic.Pointer[path]
 	closed atomic.Bool
+	// accepting is how many clients are in Accept.
+	accepting atomic.Int64
 
 	mu      sync.Mutex
 	waiting []waiting // clients that wait for a path
@@ -136,7 +142,14 @@ func (in *Inlet) Active() int {
 // accepted takes a client, on the listener's shard.
 func (in *Inlet) accepted(fd int) {
 	if in.opts.Accept != nil {
+		if in.accepting.Add(1) > int64(in.env.Limits.HoldClients) {
+			in.accepting.Add(-1)
+			in.env.Stats.Ended[ReasonTimeout].Add(1)
+			closeFD(fd)
+			return
+		}
 		go func() {
+			defer in.accepting.Add(-1)
 			ctx, cancel := context.WithTimeout(context.Background(), in.env.Limits.OpenTimeout)
 			defer cancel()
 			wrapped, err := in.opts.Accept(ctx, fd)
@@ -156,7 +169,7 @@ func (in *Inlet) accepted(fd int) {
 }
 
 func (in *Inlet) place(fd int) {
-	if p := in.path.Load(); p != nil {
+	if p := in.path.Load(); p != nil && !in.closed.Load() {
 		in.hand(p, fd)
 		return
 	}
@@ -228,6 +241,9 @@ func (in *Inlet) start(p *path, fd int) {
 	}
 	c := in.env.newConn(s, in.opts.Name)
 	c.sock = sock
+	if in.opts.Rewrite != nil {
+		c.upstream = &upstream{rw: in.opts.Rewrite()}
+	}
 	sock.SetHandler(c)
 	sock.Pause()
 	var flows []*routing.Flow
@@ -274,11 +290,15 @@ func (in *Inlet) start(p *path, fd int) {
 	c.timer = s.Loop().After(in.env.Limits.OpenTimeout, func() { c.end(ReasonTimeout, false) })
 	c.watch(t)
 	window := c.window
-	if in.opts.Plain {
+	if in.opts.Plain || in.opts.SkipHandshake {
 		window = 0
 	}
 	c.openedAt, c.asked = time.Now(), true
 	c.send(p.route, appendHandshake(c.small[:0], kindPing, window))
+	if in.opts.SkipHandshake && c.state == opening {
+		c.skip = true
+		c.start(p.route)
+	}
 }
 
 // opened handles the answer to the Ping.

@@ -49,11 +49,12 @@ const (
 	ReasonOverrun                   // more was sent than the window allows
 	ReasonPath                      // the path between the nodes was lost
 	ReasonShutdown                  // the portal was deleted or the node stopped
+	ReasonProtocol                  // what was sent is not what the portal carries
 	reasonCount
 )
 
 var reasonText = [reasonCount]string{"closed", "target refused the connection", "target unreachable", "no answer in time",
-	"reset", "refused by policy", "payload missing", "reader stalled", "window overrun", "path lost", "portal stopped"}
+	"reset", "refused by policy", "payload missing", "reader stalled", "window overrun", "path lost", "portal stopped", "unexpected protocol"}
 
 func (r Reason) String() string {
 	if r < reasonCount {

@@ -28,6 +28,10 @@ type OutletOptions struct {
 	// Dial, if set, opens the target instead of a plain TCP connection: it returns a connected, non-blocking stream
 	// socket. It runs on a goroutine of its own.
 	Dial func(ctx context.Context) (fd int, err error)
+	// SkipHandshake does not answer an inlet's Ping; the inlet must not wait for that (docs/protocol/03 §1.8).
+	SkipHandshake bool
+	// Rewrite, if set, makes what changes the bytes that go to the target. It must take all it is given.
+	Rewrite func() Rewriter
 	// Resolve turns Target into addresses; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) (netip.AddrPort, error)
 }
@@ -54,7 +58,13 @@ var targetOptions = dataplane.TCPOptions{NoDelay: true, KeepAliveIdle: 300 * tim
 func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions) (*Outlet, error) {
 	out := &Outlet{env: env, router: r, opts: o}
 	out.fixed, _ = netip.ParseAddrPort(o.Target)
-	if err := r.StartNamed(ctx, o.Name, func(*routing.Shard) routing.Worker { return out }, o.Flows...); err != nil {
+	worker := func(*routing.Shard) routing.Worker {
+		if o.SkipHandshake {
+			return &skipping{outlet: out, conns: map[source]*conn{}}
+		}
+		return out
+	}
+	if err := r.StartNamed(ctx, o.Name, worker, o.Flows...); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -64,11 +74,14 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 func (o *Outlet) Close(ctx context.Context) error { return o.router.StopNamed(ctx, o.opts.Name) }
 
 // HandleMessage begins a connection: m must be a Ping (docs/protocol/03 §1.3).
-func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) {
+func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) { o.begin(s, m, false) }
+
+// begin begins a connection and returns it, or nil if it may not.
+func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 	msg, err := parse(m.Payload())
 	if err != nil || msg.kind != kindPing || m.Return.Len() == 0 {
 		o.env.Stats.Malformed.Add(1)
-		return
+		return nil
 	}
 	var peer *[32]byte
 	if m.Peer != nil {
@@ -80,19 +93,25 @@ func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) {
 		if !grant.Allowed() {
 			o.env.Stats.Denied.Add(1)
 			o.refuse(s, m, msg)
-			return
+			return nil
 		}
 	}
 	c := o.env.newConn(s, o.opts.Name)
-	c.outlet, c.grant = true, grant
+	c.outlet, c.grant, c.skip = true, grant, skip
+	if o.opts.Rewrite != nil {
+		c.downstream = o.opts.Rewrite()
+	}
 	if peer != nil {
 		c.peer, c.hasPeer = *peer, true
 	}
-	if msg.extension >= extensionVersion {
+	if msg.extension >= extensionVersion && !skip {
 		c.extended = true
 		c.credit = int(min(msg.amount, maxCredit))
 	}
 	back := m.Return.Clone()
+	if skip {
+		c.early = &early{back: back}
+	}
 	var flows []*routing.Flow
 	t := s.FirstTerminal(back)
 	if t != nil && t.TerminalProducer() != nil {
@@ -101,6 +120,7 @@ func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) {
 	c.self = s.Start(c, flows...)
 	c.watch(t) // the path may break while the target is opened
 	o.connect(c, back)
+	return c
 }
 
 // refuse tells an inlet of ours that it may not; one of the reference's would not understand.
@@ -190,7 +210,7 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 			reason = ReasonTimeout
 		}
 		o.env.Log.Warn("portal target not reached", "portal", o.opts.Name, "target", o.opts.Target, "reason", reason.String(), "err", err)
-		if c.extended {
+		if c.extended || c.skip {
 			c.sendDisconnect(back, reason)
 		}
 		c.forget(reason)
@@ -198,6 +218,13 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 	}
 	c.sock = sock
 	sock.SetHandler(c)
+	if c.skip {
+		c.start(back)
+		if c.state == open {
+			c.takeEarly()
+		}
+		return
+	}
 	window := 0
 	if c.extended {
 		window = c.window
