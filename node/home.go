@@ -96,17 +96,21 @@ func (h *home) Load() (Resources, error) {
 	for _, v := range stored.HopServices {
 		r.Hops = append(r.Hops, admin.ServiceRequest{Address: v.Address})
 	}
+	for _, v := range stored.CertificateProviders {
+		r.Certificates = append(r.Certificates, admin.CertificateRequest(v))
+	}
 	for _, v := range stored.Policies {
 		r.Policies = append(r.Policies, admin.PolicyRequest{Resource: v.Resource, ResourceType: v.ResourceType, Expression: v.Expression})
 	}
 	for _, v := range stored.Outlets {
-		r.Outlets = append(r.Outlets, admin.OutletRequest{Name: v.Name, To: v.To, TLS: v.TLS, Allow: v.Allow, SkipHandshake: v.SkipHandshake})
+		r.Outlets = append(r.Outlets, admin.OutletRequest{Name: v.Name, To: v.To, TLS: v.TLS, Allow: v.Allow, SkipHandshake: v.SkipHandshake, InfluxDB: (*admin.InfluxOutlet)(v.InfluxDB)})
 	}
 	for _, v := range stored.Inlets {
 		r.Inlets = append(r.Inlets, admin.InletRequest{
 			Alias: v.Name, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
 			ConnectionWaitMS: time.Duration(v.ConnectionWait).Milliseconds(), NoConnectionWait: v.NoConnectionWait,
-			SkipHandshake: v.SkipHandshake, Nagle: v.EnableNagle,
+			SkipHandshake: v.SkipHandshake, Nagle: v.EnableNagle, HTTPHeaders: v.Headers, TLSProvider: v.TLSCertificateProvider,
+			InfluxDB: (*admin.InfluxInlet)(v.InfluxDB),
 		})
 	}
 	for _, v := range stored.Relays {
@@ -131,17 +135,21 @@ func (h *home) Save(r Resources) error {
 	for _, v := range r.Hops {
 		out.HopServices = append(out.HopServices, state.HopService{Address: v.Address})
 	}
+	for _, v := range r.Certificates {
+		out.CertificateProviders = append(out.CertificateProviders, state.CertificateProvider(v))
+	}
 	for _, v := range r.Policies {
 		out.Policies = append(out.Policies, state.Policy{Resource: v.Resource, ResourceType: v.ResourceType, Action: "handle_message", Expression: v.Expression})
 	}
 	for _, v := range r.Outlets {
-		out.Outlets = append(out.Outlets, state.Outlet{Name: v.Name, To: v.To, TLS: v.TLS, Allow: v.Allow, SkipHandshake: v.SkipHandshake})
+		out.Outlets = append(out.Outlets, state.Outlet{Name: v.Name, To: v.To, TLS: v.TLS, Allow: v.Allow, SkipHandshake: v.SkipHandshake, InfluxDB: (*state.InfluxOutlet)(v.InfluxDB)})
 	}
 	for _, v := range r.Inlets {
 		out.Inlets = append(out.Inlets, state.Inlet{
 			Name: v.Alias, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
 			ConnectionWait: state.Duration(v.ConnectionWaitMS) * state.Duration(time.Millisecond), NoConnectionWait: v.NoConnectionWait,
-			SkipHandshake: v.SkipHandshake, EnableNagle: v.Nagle,
+			SkipHandshake: v.SkipHandshake, EnableNagle: v.Nagle, Headers: v.HTTPHeaders, TLSCertificateProvider: v.TLSProvider,
+			InfluxDB: (*state.InfluxInlet)(v.InfluxDB),
 		})
 	}
 	for _, v := range r.Relays {

@@ -103,6 +103,7 @@ type Node struct {
 	relays    map[string]*relay
 	listeners map[string]admin.ListenerRequest
 	hops      map[string]bool
+	providers map[string]admin.CertificateRequest
 	tcpExtra  []admin.TransportRequest
 	main      *tcp.Listener
 	dialed    map[string]*connection // secure channels opened by request, by encryptor address
@@ -123,7 +124,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n := &Node{
 		opts: o, log: o.Log, started: time.Now(), policies: policy.NewSet(),
 		outlets: map[string]*outlet{}, inlets: map[string]*inlet{}, relays: map[string]*relay{},
-		listeners: map[string]admin.ListenerRequest{}, hops: map[string]bool{}, dialed: map[string]*connection{},
+		listeners: map[string]admin.ListenerRequest{}, hops: map[string]bool{}, providers: map[string]admin.CertificateRequest{}, dialed: map[string]*connection{},
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {

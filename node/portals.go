@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"sallyport/node/admin"
 	"sallyport/policy"
 	"sallyport/portal"
+	"sallyport/portal/httpheader"
 	"sallyport/routing"
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/tcp"
@@ -24,6 +26,7 @@ type outlet struct {
 	request admin.OutletRequest
 	portal  *portal.Outlet
 	guard   *guard
+	stop    func(context.Context) error // ends what runs beside it
 }
 
 // inlet is an inlet with the session that keeps its path.
@@ -33,6 +36,16 @@ type inlet struct {
 	portal  *portal.Inlet
 	session *session
 	guard   *guard
+	cancel  context.CancelFunc // ends what runs for the inlet besides its session
+	influx  *influxInlet       // nil for an ordinary inlet
+}
+
+// outletRoute is where clients' connections go over c.
+func (in *inlet) outletRoute(c *connection) routing.Route {
+	if in.influx == nil || in.influx.suffix.Len() == 0 {
+		return c.route
+	}
+	return c.route.Concat(in.influx.suffix)
 }
 
 // CreateOutlet starts a TCP outlet.
@@ -55,7 +68,7 @@ func (n *Node) CreateOutlet(ctx context.Context, r admin.OutletRequest) (admin.O
 	if err != nil {
 		return admin.Outlet{}, err
 	}
-	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: tcp.Resolve, Flows: []*routing.Flow{n.api.Flow}}
+	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: tcp.Resolve, Flows: []*routing.Flow{n.api.Flow}, SkipHandshake: r.SkipHandshake}
 	if g != nil {
 		o.Guard = g
 	}
@@ -66,12 +79,17 @@ func (n *Node) CreateOutlet(ctx context.Context, r admin.OutletRequest) (admin.O
 	if r.TLS {
 		o.Dial = tlsDialer(r.To)
 	}
-	p, err := portal.NewOutlet(ctx, n.portals, n.router, o)
+	stop, err := n.influxOutlet(ctx, r, &o)
 	if err != nil {
 		g.close()
 		return admin.Outlet{}, err
 	}
-	out := &outlet{request: r, portal: p, guard: g}
+	p, err := portal.NewOutlet(ctx, n.portals, n.router, o)
+	if err != nil {
+		g.close()
+		return admin.Outlet{}, errors.Join(err, stop(ctx))
+	}
+	out := &outlet{request: r, portal: p, guard: g, stop: stop}
 	n.outlets[r.Name] = out
 	n.log.Info("outlet created", "outlet", r.Name, "target", r.To)
 	return out.describe(), n.save()
@@ -94,10 +112,7 @@ func (n *Node) DeleteOutlet(ctx context.Context, name string) error {
 	}
 	delete(n.outlets, name)
 	o.guard.close()
-	if err := o.portal.Close(ctx); err != nil {
-		return err
-	}
-	return n.save()
+	return errors.Join(o.portal.Close(ctx), o.stop(ctx), n.save())
 }
 
 // Outlets lists the outlets by name.
@@ -145,6 +160,9 @@ func (n *Node) CreateInlet(ctx context.Context, r admin.InletRequest) (admin.Inl
 		waiting, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
 		in.session.first(waiting)
+		if in.influx != nil && in.influx.refresher != nil {
+			in.influx.refresher.First(waiting)
+		}
 	}
 	return in.describe(), nil
 }
@@ -171,6 +189,23 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 	if err != nil {
 		return nil, err
 	}
+	rewrite, err := headerRewriter(r.HTTPHeaders)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --http-header: %w", admin.ErrInvalid, err)
+	}
+	influx, err := n.influxInlet(r, to, options)
+	if err != nil {
+		return nil, err
+	}
+	if influx != nil && influx.refresher != nil {
+		rewrite = tokenRewriter(influx.refresher.Fields)
+	}
+	var provider multiaddr.Addr
+	if r.TLSProvider != "" {
+		if provider, err = multiaddr.Parse(r.TLSProvider); err != nil {
+			return nil, fmt.Errorf("%w: --tls-certificate-provider: %w", admin.ErrInvalid, err)
+		}
+	}
 	authority := n.authority()
 	if len(to) > 0 && to[0].Protocol == multiaddr.Project {
 		// The project's authority takes precedence (docs/protocol/02 §7.4).
@@ -182,21 +217,33 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 	if err != nil {
 		return nil, err
 	}
-	o := portal.InletOptions{Name: r.Alias, Listen: bind, Nagle: r.Nagle}
+	o := portal.InletOptions{Name: r.Alias, Listen: bind, Nagle: r.Nagle, SkipHandshake: r.SkipHandshake, Rewrite: rewrite}
 	if g != nil {
 		o.Guard = g
+	}
+	var certs *certificates
+	if provider != nil {
+		certs = newCertificates(n.log.With("inlet", r.Alias), func(ctx context.Context) (*tls.Certificate, error) { return n.fetchCertificate(ctx, provider) })
+		o.Accept = tlsAcceptor(certs.get)
 	}
 	p, err := portal.NewInlet(ctx, n.portals, n.router, o)
 	if err != nil {
 		g.close()
 		return nil, err
 	}
+	running, cancel := context.WithCancel(n.ctx)
+	if certs != nil {
+		go certs.run(running)
+	}
+	if influx != nil && influx.refresher != nil {
+		go influx.refresher.Run(running)
+	}
 	r.From = p.Bound().String() // a port chosen now is kept for the next start
-	in := &inlet{request: *r, to: to, portal: p, guard: g}
+	in := &inlet{request: *r, to: to, portal: p, guard: g, cancel: cancel, influx: influx}
 	in.session = &session{
 		log: n.log.With("inlet", r.Alias), router: n.router, back: n.restoring,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, to, options) },
-		up:      func(_ context.Context, c *connection) error { p.SetPath(c.route); return nil },
+		up:      func(_ context.Context, c *connection) error { p.SetPath(in.outletRoute(c)); return nil },
 		down:    func() { p.SetPath(routing.Route{}) },
 	}
 	n.inlets[r.Alias] = in
@@ -204,11 +251,28 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 	return in, n.save()
 }
 
+// headerRewriter returns what sets header fields, NAME:VALUE, in the requests of an inlet's clients; nil for none.
+func headerRewriter(list []string) (func() portal.Rewriter, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	fields := make([]httpheader.Field, len(list))
+	for i, text := range list {
+		f, err := httpheader.ParseField(text)
+		if err != nil {
+			return nil, err
+		}
+		fields[i] = f
+	}
+	o := httpheader.Options{Fields: func() []httpheader.Field { return fields }}
+	return func() portal.Rewriter { return httpheader.New(o) }, nil
+}
+
 func (in *inlet) describe() admin.Inlet {
 	up, c, _ := in.session.state()
 	d := admin.Inlet{Bind: in.portal.Bound().String(), Alias: in.request.Alias, Status: "Down", OutletAddr: in.to.String()}
 	if up {
-		route, worker := c.route.String(), in.request.Alias
+		route, worker := in.outletRoute(c).String(), in.request.Alias
 		d.Status, d.OutletRoute, d.Worker = "Up", &route, &worker
 	}
 	return d
@@ -228,6 +292,7 @@ func (n *Node) DeleteInlet(ctx context.Context, alias string) error {
 		return fmt.Errorf("%w: no inlet %q", admin.ErrNotFound, alias)
 	}
 	err := in.portal.Close(ctx)
+	in.cancel()
 	in.session.stop()
 	in.guard.close()
 	n.mu.Lock()

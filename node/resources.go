@@ -17,7 +17,9 @@ type Resources struct {
 	Listeners []admin.ListenerRequest  `json:"secure_channel_listeners,omitempty"`
 	TCP       []admin.TransportRequest `json:"tcp_listeners,omitempty"`
 	Hops      []admin.ServiceRequest   `json:"hop_services,omitempty"`
-	Policies  []admin.PolicyRequest    `json:"policies,omitempty"`
+	// Certificates are services that give certificates to TLS inlets.
+	Certificates []admin.CertificateRequest `json:"tls_certificate_providers,omitempty"`
+	Policies     []admin.PolicyRequest      `json:"policies,omitempty"`
 }
 
 // save writes down what the node was asked to create. n.mu is held.
@@ -40,6 +42,9 @@ func (n *Node) save() error {
 	}
 	for _, k := range sortedKeys(n.hops) {
 		r.Hops = append(r.Hops, admin.ServiceRequest{Address: k})
+	}
+	for _, k := range sortedKeys(n.providers) {
+		r.Certificates = append(r.Certificates, n.providers[k])
 	}
 	r.TCP = n.tcpExtra
 	r.Policies = n.policyRequests()
@@ -98,6 +103,10 @@ func (n *Node) restore(ctx context.Context) error {
 	for _, h := range r.Hops {
 		_, err := n.StartHop(ctx, h)
 		try("hop service "+h.Address, err)
+	}
+	for _, c := range r.Certificates {
+		_, err := n.StartCertificateProvider(ctx, c)
+		try("certificate provider "+c.Address, err)
 	}
 	for _, o := range r.Outlets {
 		_, err := n.CreateOutlet(ctx, o)

@@ -187,6 +187,7 @@ func (n *Node) adminHandler(stop func()) http.Handler {
 	mux.HandleFunc("GET "+admin.PathTCPConns, list(func(context.Context) []admin.Transport { return n.TCPConnections() }))
 	mux.HandleFunc("DELETE "+admin.PathTCPConns+"/{name}", remove(n.DeleteTCPConnection))
 	mux.HandleFunc("POST "+admin.PathServices+"/hop", post(n.StartHop))
+	mux.HandleFunc("POST "+admin.PathServices+"/"+CertificateService, post(n.StartCertificateProvider))
 	mux.HandleFunc("GET "+admin.PathServices, list(func(context.Context) []admin.Service { return n.Services() }))
 	mux.HandleFunc("GET "+admin.PathWorkers, func(w http.ResponseWriter, r *http.Request) {
 		workers, err := n.Workers(r.Context())

@@ -15,6 +15,7 @@ type Resources struct {
 	TCPListeners           []TCPListener           `json:"tcp_listeners,omitempty"`
 	SecureChannelListeners []SecureChannelListener `json:"secure_channel_listeners,omitempty"`
 	HopServices            []HopService            `json:"hop_services,omitempty"`
+	CertificateProviders   []CertificateProvider   `json:"tls_certificate_providers,omitempty"`
 	Policies               []Policy                `json:"policies,omitempty"`
 	Outlets                []Outlet                `json:"tcp_outlets,omitempty"`
 	Inlets                 []Inlet                 `json:"tcp_inlets,omitempty"`
@@ -41,6 +42,14 @@ type HopService struct {
 	Address string `json:"address"`
 }
 
+// CertificateProvider gives the certificate of two files to TLS inlets.
+type CertificateProvider struct {
+	Address string `json:"address"`
+	// Certificate and Key are absolute paths.
+	Certificate string `json:"certificate"`
+	Key         string `json:"key"`
+}
+
 // Policy belongs to one resource or to all of a type: exactly one of Resource and ResourceType is set.
 type Policy struct {
 	Resource     string `json:"resource,omitempty"`
@@ -62,6 +71,19 @@ type Outlet struct {
 
 	SkipHandshake bool `json:"skip_handshake,omitempty"`
 	EnableNagle   bool `json:"enable_nagle,omitempty"`
+
+	InfluxDB *InfluxOutlet `json:"influxdb,omitempty"`
+}
+
+// InfluxOutlet is how an outlet's InfluxDB knows its clients: by one token for all, or by leased ones.
+type InfluxOutlet struct {
+	FixedToken string `json:"fixed_token,omitempty"`
+	// The others are for leases.
+	OrgID          string `json:"org_id,omitempty"`
+	AllAccessToken string `json:"all_access_token,omitempty"`
+	// Permissions is JSON, as InfluxDB takes it.
+	Permissions      string `json:"leased_token_permissions,omitempty"`
+	ExpiresInSeconds int64  `json:"leased_token_expires_in_seconds,omitempty"`
 }
 
 // Inlet is the entrance of a portal.
@@ -89,6 +111,16 @@ type Inlet struct {
 	Privileged             bool   `json:"privileged,omitempty"`
 	SkipHandshake          bool   `json:"skip_handshake,omitempty"`
 	EnableNagle            bool   `json:"enable_nagle,omitempty"`
+
+	InfluxDB *InfluxInlet `json:"influxdb,omitempty"`
+}
+
+// InfluxInlet is where the token of an inlet's clients is put into their requests.
+type InfluxInlet struct {
+	// Shared leaves that to the outlet.
+	Shared bool `json:"shared,omitempty"`
+	// LeaseManager is the multi-part address of the service that leases tokens; empty for the outlet's.
+	LeaseManager string `json:"lease_manager_route,omitempty"`
 }
 
 // Relay makes the node reachable under a name at another node.

@@ -73,6 +73,15 @@ func envBool(name string) (bool, error) {
 	return false, usageError("the environment variable %s is %q; it must be true or false", name, v)
 }
 
+// envSwitch reads a switch of the reference from the environment: whatever is not a no is a yes.
+func envSwitch(name string) bool {
+	switch strings.ToLower(os.Getenv(name)) {
+	case "", "0", "false", "f", "no", "n", "off":
+		return false
+	}
+	return true
+}
+
 // prepare does what comes before parsing: --env sets the environment, and a dash beside a slash is replaced by a route read
 // from standard input, so that one command pipes into the next (docs/protocol/03 §7).
 func (a *app) prepare(args []string) ([]string, error) {

@@ -5,16 +5,21 @@ import (
 	"context"
 	"flag"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"sallyport/portal/influxdb/influxtest"
 )
 
 // What a screen holds.
@@ -26,7 +31,7 @@ const (
 
 // oneExample are the commands of which a second example would say nothing new.
 var oneExample = []string{
-	"sallyport environment", "sallyport project delete", "sallyport project import", "sallyport reset", "sallyport secure-channel delete",
+	"sallyport environment", "sallyport project delete", "sallyport lease revoke", "sallyport project import", "sallyport reset", "sallyport secure-channel delete",
 	"sallyport tcp-connection delete", "sallyport tcp-listener delete", "sallyport vault move",
 }
 
@@ -43,9 +48,10 @@ var scenes = map[string]string{
 	"authority":                           `sallyport identity create somebody; echo IDENTIFIER=$(sallyport identity show somebody) > variables`,
 	"credential":                          credentialScene,
 	"sallyport project enroll ticket.txt": `sallyport reset --yes`,
-	"project-member":                      projectScene + `; sallyport identity create member; echo IDENTIFIER=$(sallyport identity show member) > variables`,
-	"policy":                              `sallyport node create n1; sallyport tcp-outlet create db --to 5432`,
-	"tcp-outlet":                          `sallyport node create n1`,
+	"sallyport project enroll http://127.0.0.1:8000/ticket.txt": `env -u SALLYPORT_HOME sallyport project ticket > ticket.txt; sallyport reset --yes`,
+	"project-member": projectScene + `; sallyport identity create member; echo IDENTIFIER=$(sallyport identity show member) > variables`,
+	"policy":         `sallyport node create n1; sallyport tcp-outlet create db --to 5432`,
+	"tcp-outlet":     `sallyport node create n1`,
 	"sallyport tcp-outlet delete --all --at n1 --yes": `sallyport tcp-outlet create --to 5432`,
 	"tcp-inlet": portalScene,
 	"sallyport tcp-inlet delete --all --at n2 --yes": `sallyport tcp-inlet create --no-connection-wait`,
@@ -57,10 +63,17 @@ var scenes = map[string]string{
 	"secure-channel-listener": `sallyport node create n1; echo IDENTIFIER=$(sallyport identity show) > variables`,
 	"service":                 `sallyport node create n1`,
 	"worker":                  `sallyport node create n1`,
-	"tcp-connection":          `sallyport node create n1; sallyport node create n0 --tcp-listener-address 127.0.0.1:4000`,
-	"tcp-listener":            `sallyport node create n1`,
-	"run":                     "printf 'nodes: [r1]\ntcp-outlets: {db: {to: $PORT, at: r1}}\n' > portal.yaml",
-	"reset":                   `sallyport node create n1`,
+	"influxdb-outlet":         `sallyport node create n1; echo TOKEN=all-access > variables`,
+	"influxdb-inlet":          influxScene,
+	"lease":                   influxScene + `; echo LEASES=/project/partners/service/forward_to_blue/secure/api/service/metrics_lease_manager >> variables`,
+	"sallyport lease revoke":  leaseScene,
+	"sallyport lease show":    leaseScene,
+	"sallyport tcp-inlet create --from tls://127.0.0.1:8443 --to db --via blue \\\n    --tls-certificate-provider /service/tls_certificate_provider": `
+		sallyport service start tls_certificate_provider --certificate fullchain.pem --key privkey.pem`,
+	"tcp-connection": `sallyport node create n1; sallyport node create n0 --tcp-listener-address 127.0.0.1:4000`,
+	"tcp-listener":   `sallyport node create n1`,
+	"run":            "printf 'nodes: [r1]\ntcp-outlets: {db: {to: $PORT, at: r1}}\n' > portal.yaml",
+	"reset":          `sallyport node create n1`,
 	"flow-control": `sallyport node create n1; sallyport tcp-outlet create db --to 5432; sallyport tcp-listener create 4500
 		echo FLOW=$(sallyport tcp-listener show 127.0.0.1:4500 --jq .flow_control_id | tr -d '"') > variables`,
 	"sallyport tcp-connection delete": `echo CONNECTION=$(sallyport tcp-connection create --from n1 --to 127.0.0.1:4000) > variables`,
@@ -85,6 +98,9 @@ const (
 		echo SALLYPORT_HOME=$SALLYPORT_HOME > variables; sallyport project enroll ticket
 		sallyport node create n2; sallyport node create n1; sallyport tcp-outlet create db --to 5432 --at n1
 		sallyport tcp-outlet create outlet --to 5432 --at n1; sallyport relay create blue --to n1`
+	influxScene = portalScene + `; sallyport influxdb-outlet create metrics --to 8086 --at n1 --org-id o --all-access-token all-access \
+		--leased-token-permissions '[]' --leased-token-expires-in 1h`
+	leaseScene = `echo ID=$(sallyport lease list --at "$LEASES" --jq '.[0].id' | tr -d '"') >> variables`
 )
 
 // endless are examples that run until they are interrupted, with a word of their output after which that is done.
@@ -176,9 +192,11 @@ func TestCLIExamples(t *testing.T) {
 		t.Skip("runs all examples of the help")
 	}
 	t.Parallel()
-	if !alone(t, "4000", "4001", "4500", "8080", "15432") {
+	if !alone(t, "4000", "4001", "4500", "8000", "8080", "8086", "8443", "15432", "18086", "28086") {
 		return
 	}
+	influxtest.New(t, "127.0.0.1:8086")
+	files := serveFiles(t, "127.0.0.1:8000")
 	root := testRoot()
 	nouns := [][]*cobra.Command{{root}}
 	for _, cmd := range root.Commands() {
@@ -191,6 +209,7 @@ func TestCLIExamples(t *testing.T) {
 		t.Run(commands[0].Name(), func(t *testing.T) {
 			began := time.Now()
 			s := newShell(t)
+			files.Store(&s.dir)
 			scene := func(key string) {
 				if script := scenes[key]; script != "" && !used[key] {
 					s.must(script)
@@ -224,6 +243,21 @@ func TestCLIExamples(t *testing.T) {
 	}
 }
 
+// serveFiles serves the files of the directory that the result names.
+func serveFiles(t *testing.T, at string) *atomic.Pointer[string] {
+	t.Helper()
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	var dir atomic.Pointer[string]
+	go func() {
+		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.FileServer(http.Dir(*dir.Load())).ServeHTTP(w, r) }))
+	}()
+	return &dir
+}
+
 // shell runs lines as a person types them: `sallyport` is the program under test, in a directory of its own.
 type shell struct {
 	*program
@@ -240,6 +274,7 @@ func newShell(t *testing.T) *shell {
 	if err := os.Symlink(p.path, filepath.Join(bin, "sallyport")); err != nil {
 		t.Fatal(err)
 	}
+	writeCertificate(t, filepath.Join(p.dir, "fullchain.pem"), filepath.Join(p.dir, "privkey.pem"))
 	p.path = "/bin/sh"
 	// A program with the race detector waits for a second at its end unless it is told not to.
 	p.env = append(p.env, "PATH="+bin+":"+os.Getenv("PATH"), "TMPDIR="+p.dir, "GORACE=atexit_sleep_ms=0")

@@ -26,7 +26,6 @@ var hosted = []absent{
 	{"subscription", "show space", "nothing is billed here"},
 	{"admin", "subscription", "`project-member` manages members"},
 	{"share", "accept create list revoke service show", "`project ticket` invites"},
-	{"lease", "create list revoke show", "short-lived database tokens are not managed here"},
 	{"sidecar", "secure-relay-inlet secure-relay-outlet", "`tcp-inlet`, `tcp-outlet` and `relay` do the same"},
 }
 
@@ -35,8 +34,6 @@ var missing = []absent{
 	{"kafka-outlet", "create delete list show", "`tcp-inlet` and `tcp-outlet` carry Kafka to one broker"},
 	{"kafka-producer", "create delete list", "`tcp-inlet` and `tcp-outlet` carry Kafka to one broker"},
 	{"kafka-consumer", "create delete list", "`tcp-inlet` and `tcp-outlet` carry Kafka to one broker"},
-	{"influxdb-inlet", "create", "`tcp-inlet` carries InfluxDB's HTTP"},
-	{"influxdb-outlet", "create", "`tcp-outlet` carries InfluxDB's HTTP"},
 	{"rendezvous", "create get-my-address", "portals run through a relay; there is no UDP transport yet"},
 	{"migrate-database", "", "there is no database: nodes of the reference and of Sallyport join the same project, each with its own state"},
 }

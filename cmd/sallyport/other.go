@@ -134,6 +134,10 @@ func environmentCommand(a *app) *cobra.Command {
 				"SALLYPORT_LOG_LEVEL", "debug, info, warn or error (also OCKAM_LOG_LEVEL)",
 				"OCKAM_LOG_FORMAT", "json for logs as JSON",
 				"SALLYPORT_AEAD", "force an AES-256-GCM kernel, for tests",
+				"OCKAM_TCP_PORTAL_SKIP_HANDSHAKE", "as --skip-handshake of tcp-inlet and tcp-outlet",
+				"OCKAM_TCP_PORTAL_ENABLE_NAGLE", "as --enable-nagle of tcp-inlet",
+				"OCKAM_TCP_PORTAL_PAYLOAD_LENGTH", "for nodes: the most bytes read from a socket at once, up to 131072",
+				"INFLUXDB_ORG_ID, INFLUXDB_TOKEN", "as --org-id and --all-access-token of influxdb-outlet",
 				"CREDENTIAL_TTL_SECS", "lifetime of an authority's credentials: 30s, 10m, 1h, 30d",
 				"PAGER", "usage errors go to standard output if it can be started, as in the reference",
 			))

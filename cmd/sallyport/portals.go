@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/node"
 	"sallyport/node/admin"
+	"sallyport/portal/httpheader"
 	"sallyport/routing/multiaddr"
 )
 
@@ -78,64 +81,84 @@ func outletCommand(a *app) *cobra.Command {
 	)
 }
 
+// outletFlags are the flags that all kinds of outlets have.
+type outletFlags struct {
+	at, to, from string
+	privileged   bool
+	address      bool // a script gets 0#NAME, as from the reference's influxdb-outlet
+	request      admin.OutletRequest
+}
+
+func (o *outletFlags) add(cmd *cobra.Command) {
+	f, r := cmd.Flags(), &o.request
+	f.StringVar(&o.to, "to", "", "the server, `HOST:PORT` or a port of this machine")
+	f.StringVar(&o.from, "from", "", "the outlet's name (as NAME)")
+	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
+	f.BoolVar(&r.TLS, "tls", false, "connect to the server with TLS")
+	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
+	f.StringVar(&r.Allow, "policy-expression", "", "as --allow")
+	f.BoolVar(&o.privileged, "privileged", false, "")
+	hide(cmd, "policy-expression", "privileged")
+}
+
+// create asks the node for the outlet that the flags and arguments describe.
+func (o *outletFlags) create(cmd *cobra.Command, a *app, args []string) error {
+	ctx, r := cmd.Context(), &o.request
+	if o.to == "" {
+		return usageError("the following required arguments were not provided: --to <HOST:PORT>")
+	}
+	target, err := hostPort("--to", o.to)
+	if err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		if o.from != "" {
+			return usageError("give the outlet's name once: NAME, or --from")
+		}
+		o.from = args[0]
+	}
+	if o.privileged {
+		return errPrivileged
+	}
+	r.Name, r.To = plainName(o.from), target
+	if err := checkAllow(cmd, r.Allow); err != nil {
+		return err
+	}
+	c, node, err := a.nodeClient(ctx, o.at)
+	if err != nil {
+		return err
+	}
+	out, err := admin.Post[admin.Outlet](ctx, c, admin.PathOutlets, *r)
+	if err != nil {
+		return err
+	}
+	name := "/service/" + string(out.Worker)
+	a.done("Created an outlet at %s of node %s, to %s", name, node, out.To)
+	a.hint("next: sallyport relay create NAME --to %s", node)
+	machine := name
+	if o.address {
+		machine = "0#" + string(out.Worker)
+	}
+	return a.print(result{human: name, machine: machine, json: out})
+}
+
 func outletCreate(a *app) *cobra.Command {
-	var at, to, from string
-	var r admin.OutletRequest
-	var nagle, privileged bool
+	var o outletFlags
 	cmd := &cobra.Command{
 		Use: "create [NAME] --to HOST:PORT [flags]", Short: "Create an outlet: it connects portal connections to a server",
 		Example: `  sallyport tcp-outlet create --to 5432
   sallyport tcp-outlet create db --to 127.0.0.1:5432 --allow 'company=acme'`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			if to == "" {
-				return usageError("the following required arguments were not provided: --to <HOST:PORT>")
-			}
-			target, err := hostPort("--to", to)
-			if err != nil {
-				return err
-			}
-			if len(args) == 1 {
-				if from != "" {
-					return usageError("give the outlet's name once: NAME, or --from")
-				}
-				from = args[0]
-			}
-			if privileged {
-				return errPrivileged
-			}
-			r.Name, r.To = plainName(from), target
-			if err := checkAllow(cmd, r.Allow); err != nil {
-				return err
-			}
-			c, node, err := a.nodeClient(ctx, at)
-			if err != nil {
-				return err
-			}
-			o, err := admin.Post[admin.Outlet](ctx, c, admin.PathOutlets, r)
-			if err != nil {
-				return err
-			}
-			name := "/service/" + string(o.Worker)
-			a.done("Created an outlet at %s of node %s, to %s", name, node, o.To)
-			a.hint("next: sallyport relay create NAME --to %s", node)
-			return a.print(result{human: name, machine: name, json: o})
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return o.create(cmd, a, args) },
 	}
-	f := cmd.Flags()
-	f.StringVar(&to, "to", "", "the server, `HOST:PORT` or a port of this machine")
-	f.StringVar(&from, "from", "", "the outlet's name (as NAME)")
-	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
-	f.BoolVar(&r.TLS, "tls", false, "connect to the server with TLS")
-	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
-	f.StringVar(&r.Allow, "policy-expression", "", "as --allow")
-	f.BoolVar(&r.SkipHandshake, "skip-handshake", false, "do not wait for the portal's handshake")
-	f.BoolVar(&nagle, "enable-nagle", false, "no effect, as in the reference")
-	f.BoolVar(&privileged, "privileged", false, "")
-	hide(cmd, "policy-expression", "enable-nagle", "privileged", "skip-handshake")
+	o.add(cmd)
+	cmd.Flags().BoolVar(&o.request.SkipHandshake, "skip-handshake", envSwitch("OCKAM_TCP_PORTAL_SKIP_HANDSHAKE"), skipHelp)
+	cmd.Flags().Bool("enable-nagle", false, "no effect, as in the reference")
+	hide(cmd, "enable-nagle")
 	return cmd
 }
+
+const skipHelp = "go without the portal's handshake, at both ends"
 
 var errPrivileged = withHint(fmt.Errorf("privileged portals are not supported"), "an ordinary portal does the same without the privilege: leave --privileged out")
 
@@ -178,95 +201,134 @@ func orDash(s *string) string {
 	return *s
 }
 
-func inletCreate(a *app) *cobra.Command {
-	var at, to, via, from string
-	var r admin.InletRequest
-	var wait, retryWait, timeout time.Duration
-	var headers []string
-	var udp, noFallback, privileged, useTLS bool
-	var provider string
-	cmd := &cobra.Command{
-		Use: "create [NAME] [flags]", Short: "Create an inlet: clients connect to it as if it were the server",
-		Example: `  sallyport tcp-inlet create --from 15432 --to db --via blue
-  sallyport tcp-inlet create web --from 127.0.0.1:8080 --to /node/n1/secure/api/service/outlet`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			listen, err := hostPort("--from", from)
-			if err != nil {
-				return err
-			}
-			for flag, given := range map[string]bool{"--udp": udp, "--privileged": privileged, "--http-header": len(headers) > 0, "--tls": useTLS, "--tls-certificate-provider": provider != ""} {
-				if given {
-					return withHint(fmt.Errorf("%s is not supported", flag), "an ordinary inlet carries the same stream: leave %s out", flag)
-				}
-			}
-			if len(args) == 1 {
-				r.Alias = plainName(args[0])
-			}
-			if err := checkAllow(cmd, r.Allow); err != nil {
-				return err
-			}
-			if err := checkIdentifier("--authorized", r.Authorized); err != nil {
-				return err
-			}
-			addr, err := a.inletTo(ctx, to, via)
-			if err != nil {
-				return err
-			}
-			if r.Authorized != "" && len(addr) > 0 && addr[0].Protocol == multiaddr.Project {
-				return usageError("--authorized cannot be used with a project route: the project's policy decides")
-			}
-			r.From, r.To, r.ConnectionWaitMS = listen, addr.String(), wait.Milliseconds()
-			c, node, err := a.nodeClient(ctx, at)
-			if err != nil {
-				return err
-			}
-			if !cmd.Flags().Changed("timeout") {
-				timeout = max(timeout, wait+5*time.Second)
-			}
-			waiting, cancel := context.WithTimeout(ctx, timeout)
-			defer cancel()
-			in, err := admin.Post[admin.Inlet](waiting, c, admin.PathInlets, r)
-			if err != nil && waiting.Err() != nil && ctx.Err() == nil {
-				err = fmt.Errorf("no answer from node %s within %s (--timeout)", node, timeout)
-				return withHint(err, "the inlet may exist and keep trying: sallyport tcp-inlet list --at %s", node)
-			}
-			if err != nil {
-				return err
-			}
-			if in.Status == "Up" {
-				a.done("Created an inlet at %s of node %s, to %s", in.Bind, node, in.OutletAddr)
-			} else {
-				a.warn("%s Created an inlet at %s of node %s; the outlet cannot be reached yet, the node keeps trying", a.color("33", "!"), in.Bind, node)
-			}
-			a.hint("next: connect your client to %s", in.Bind)
-			return a.print(result{human: in.Bind, machine: in.Bind, json: in})
-		},
-	}
-	f := cmd.Flags()
-	f.StringVar(&from, "from", "127.0.0.1:0", "where clients connect, `HOST:PORT` or port")
-	f.StringVar(&to, "to", "", "the outlet: its `NAME` behind the relay, or a whole route")
-	f.StringVar(&via, "via", "", "the `RELAY`'s name (default: default)")
-	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
+// inletFlags are the flags that all kinds of inlets have.
+type inletFlags struct {
+	at, to, via, from, provider         string
+	wait, retryWait, timeout            time.Duration
+	udp, noFallback, privileged, useTLS bool
+	request                             admin.InletRequest
+}
+
+func (o *inletFlags) add(cmd *cobra.Command) {
+	f, r := cmd.Flags(), &o.request
+	f.StringVar(&o.from, "from", "127.0.0.1:0", "where clients connect, `HOST:PORT`")
+	f.StringVar(&o.to, "to", "", "the outlet: its `NAME` behind the relay, or a whole route")
+	f.StringVar(&o.via, "via", "", "the `RELAY`'s name (default: default)")
+	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.StringVar(&r.Allow, "allow", "", "which outlets' nodes may be used, a policy `EXPRESSION`")
 	f.StringVar(&r.Allow, "policy-expression", "", "as --allow")
 	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the outlet's node must have")
 	f.StringVar(&r.Identity, "identity", "", "the `NAME` of the identity to use")
-	durationVar(f, &wait, "connection-wait", 5*time.Second, "how long to wait for the first connection")
-	durationVar(f, &retryWait, "retry-wait", 20*time.Second, "no effect, as in the reference")
-	durationVar(f, &timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
+	durationVar(f, &o.wait, "connection-wait", 5*time.Second, "how long to wait for the first connection")
+	durationVar(f, &o.retryWait, "retry-wait", 20*time.Second, "no effect, as in the reference")
+	durationVar(f, &o.timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
-	f.BoolVar(&r.SkipHandshake, "skip-handshake", false, "do not wait for the portal's handshake")
-	f.BoolVar(&r.Nagle, "enable-nagle", false, "leave Nagle's algorithm on for clients")
-	f.StringArrayVar(&headers, "http-header", nil, "")
-	f.BoolVar(&udp, "udp", false, "")
-	f.BoolVar(&noFallback, "no-tcp-fallback", false, "")
-	f.BoolVar(&privileged, "privileged", false, "")
-	f.BoolVar(&useTLS, "tls", false, "")
-	f.StringVar(&provider, "tls-certificate-provider", "", "")
-	hide(cmd, "policy-expression", "retry-wait", "skip-handshake", "http-header", "udp", "no-tcp-fallback", "privileged", "tls", "tls-certificate-provider")
+	f.BoolVar(&o.udp, "udp", false, "")
+	f.BoolVar(&o.noFallback, "no-tcp-fallback", false, "")
+	f.BoolVar(&o.privileged, "privileged", false, "")
+	f.BoolVar(&o.useTLS, "tls", false, "clients speak TLS (also --from tls://HOST:PORT)")
+	f.StringVar(&o.provider, "tls-certificate-provider", "", "`ROUTE` to who has the certificate (default: the project)")
+	hide(cmd, "policy-expression", "retry-wait", "udp", "no-tcp-fallback", "privileged")
+}
+
+// create asks the node for the inlet that the flags and arguments describe.
+func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
+	ctx, r := cmd.Context(), &o.request
+	listen, err := hostPort("--from", o.from)
+	if err != nil {
+		return err
+	}
+	for flag, given := range map[string]bool{"--udp": o.udp || strings.HasPrefix(o.from, "udp://"), "--privileged": o.privileged} {
+		if given {
+			return withHint(fmt.Errorf("%s is not supported", flag), "an ordinary inlet carries the same stream: leave %s out", flag)
+		}
+	}
+	if len(args) == 1 {
+		r.Alias = plainName(args[0])
+	}
+	for _, h := range r.HTTPHeaders {
+		if _, err := httpheader.ParseField(h); err != nil {
+			return usageError("invalid value '%s' for '--http-header': %v", h, err)
+		}
+	}
+	if err := checkAllow(cmd, r.Allow); err != nil {
+		return err
+	}
+	if err := checkIdentifier("--authorized", r.Authorized); err != nil {
+		return err
+	}
+	if r.TLSProvider, err = a.certificateProvider(o.provider, o.useTLS || strings.HasPrefix(o.from, "tls://")); err != nil {
+		return err
+	}
+	addr, err := a.inletTo(ctx, o.to, o.via)
+	if err != nil {
+		return err
+	}
+	if r.Authorized != "" && len(addr) > 0 && addr[0].Protocol == multiaddr.Project {
+		return usageError("--authorized cannot be used with a project route: the project's policy decides")
+	}
+	r.From, r.To, r.ConnectionWaitMS = listen, addr.String(), o.wait.Milliseconds()
+	c, node, err := a.nodeClient(ctx, o.at)
+	if err != nil {
+		return err
+	}
+	timeout := o.timeout
+	if !cmd.Flags().Changed("timeout") {
+		timeout = max(timeout, o.wait+5*time.Second)
+	}
+	waiting, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	in, err := admin.Post[admin.Inlet](waiting, c, admin.PathInlets, *r)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("no answer from node %s within %s (--timeout)", node, timeout)
+		return withHint(err, "the inlet may exist and keep trying: sallyport tcp-inlet list --at %s", node)
+	}
+	if err != nil {
+		return err
+	}
+	if in.Status == "Up" {
+		a.done("Created an inlet at %s of node %s, to %s", in.Bind, node, in.OutletAddr)
+	} else {
+		a.warn("%s Created an inlet at %s of node %s; the outlet cannot be reached yet, the node keeps trying", a.color("33", "!"), in.Bind, node)
+	}
+	a.hint("next: connect your client to %s", in.Bind)
+	return a.print(result{human: in.Bind, machine: in.Bind, json: in})
+}
+
+func inletCreate(a *app) *cobra.Command {
+	var o inletFlags
+	cmd := &cobra.Command{
+		Use: "create [NAME] [flags]", Short: "Create an inlet: clients connect to it as if it were the server",
+		Example: `  sallyport tcp-inlet create --from 15432 --to db --via blue
+  sallyport tcp-inlet create web --from 127.0.0.1:8080 --to /node/n1/secure/api/service/outlet
+  sallyport tcp-inlet create --to db --via blue --http-header 'Host: db.example'
+  sallyport tcp-inlet create --from tls://127.0.0.1:8443 --to db --via blue \
+    --tls-certificate-provider /service/tls_certificate_provider`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.create(cmd, a, args) },
+	}
+	o.add(cmd)
+	f, r := cmd.Flags(), &o.request
+	f.BoolVar(&r.SkipHandshake, "skip-handshake", envSwitch("OCKAM_TCP_PORTAL_SKIP_HANDSHAKE"), skipHelp)
+	f.BoolVar(&r.Nagle, "enable-nagle", envSwitch("OCKAM_TCP_PORTAL_ENABLE_NAGLE"), "leave Nagle's algorithm on for clients")
+	f.StringArrayVar(&r.HTTPHeaders, "http-header", nil, "set `NAME:VALUE` in HTTP/1 requests; may be repeated")
 	return cmd
+}
+
+// certificateProvider returns the route to the service that has an inlet's certificate, "" for no TLS.
+func (a *app) certificateProvider(route string, useTLS bool) (string, error) {
+	if route == "" {
+		if !useTLS {
+			return "", nil
+		}
+		p := a.defaultProject()
+		if p == "" {
+			return "", withHint(errors.New("there is no default project to get a certificate from"), "name the service that has it: --tls-certificate-provider ROUTE")
+		}
+		route = "/project/" + p + "/service/" + node.CertificateService
+	}
+	addr, err := a.route("--tls-certificate-provider", route)
+	return addr.String(), err
 }
 
 func relayCommand(a *app) *cobra.Command {

@@ -58,7 +58,8 @@ func projectEnroll(a *app) *cobra.Command {
 	var t trustFlags
 	var timeout time.Duration
 	cmd := &cobra.Command{Use: "enroll [TICKET] [flags]", Short: "Become a member of a project with a ticket", Example: `  sallyport project enroll "$TICKET"
-  sallyport project enroll ticket.txt`, Args: cobra.MaximumNArgs(1),
+  sallyport project enroll ticket.txt
+  sallyport project enroll http://127.0.0.1:8000/ticket.txt`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
@@ -97,7 +98,7 @@ func (a *app) enroll(ctx context.Context, arg string, t trustFlags) ([]byte, *se
 	}
 	var ticket *project.Ticket
 	if arg != "" {
-		text, err := readArgument(arg)
+		text, err := a.readTicket(ctx, arg)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -221,10 +222,14 @@ func credentialText(c *identity.Credential) string {
 	return fields(pairs...)
 }
 
-// readArgument returns the text of a file, if the argument names one, else the argument itself.
-func readArgument(arg string) (string, error) {
-	if strings.HasPrefix(arg, "https://") || strings.HasPrefix(arg, "http://") {
-		return "", withHint(errors.New("tickets are not fetched from the web"), "download it and give the file, or the text itself")
+// readTicket returns what a URL leads to or the text of a file, if the argument is one, else the argument itself.
+func (a *app) readTicket(ctx context.Context, arg string) (string, error) {
+	if isURL(arg) {
+		if strings.HasPrefix(arg, "http://") {
+			a.warn("%s Whoever is on the way to the server can read this ticket, and use it before you: https would keep it secret", a.color("33", "!"))
+		}
+		text, err := fetch(ctx, arg, project.MaxSize)
+		return strings.TrimSpace(text), err
 	}
 	if info, err := os.Stat(arg); err == nil && info.Mode().IsRegular() {
 		f, err := os.Open(arg)
@@ -294,12 +299,12 @@ func projectTicket(a *app) *cobra.Command {
 	f.Uint64Var(&uses, "usage-count", 1, "by how many members")
 	f.StringVar(&relay, "relay", "", "the relay `NAME` that the member may register, or *")
 	f.BoolVar(&enroller, "enroller", false, "the member may make tickets")
-	f.BoolVar(&useTLS, "tls", false, "")
+	f.BoolVar(&useTLS, "tls", false, "the member's nodes may have certificates for TLS inlets")
 	f.BoolVar(&asHex, "hex", false, "")
 	f.BoolVar(&legacy, "legacy", false, "")
 	f.Bool("skip-controller-call", false, "")
 	f.String("to", "", "")
-	hide(cmd, "tls", "hex", "legacy", "skip-controller-call", "to")
+	hide(cmd, "hex", "legacy", "skip-controller-call", "to")
 	return cmd
 }
 

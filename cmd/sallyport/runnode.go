@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -170,6 +171,10 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	}
 	if options.Listen == "" {
 		options.Listen = "127.0.0.1:0"
+	}
+	// As in the reference, what is no number is no bound (docs/protocol/03 §1.2).
+	if size, err := strconv.Atoi(os.Getenv("OCKAM_TCP_PORTAL_PAYLOAD_LENGTH")); err == nil && size > 0 {
+		options.Limits.PayloadSize = size
 	}
 	if o.Authority != nil {
 		options.Authority, err = a.authorityServices(ctx, self, o.Authority, log)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"sallyport/node"
 	"sallyport/node/admin"
 )
 
@@ -165,7 +167,7 @@ func serviceNoun(a *app) *cobra.Command {
 		}}
 	hop.Flags().StringVar(&addr, "addr", "hop", "the service's `NAME`")
 	hop.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
-	start := noun("", "start", "Start a service", nil, hop)
+	start := noun("", "start", "Start a service", nil, hop, certificateStart(a))
 	return noun(groupObjects, "service", "Services of a node", nil, start,
 		listCommand(a, "List a node's services", `  sallyport service list
   sallyport service list --at n1 --jq '.[].addr'`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
@@ -176,6 +178,49 @@ func serviceNoun(a *app) *cobra.Command {
 			}
 			return result{human: tableOr("no services at "+node, []string{"SERVICE", "TYPE"}, rows), json: list}, err
 		}))
+}
+
+func certificateStart(a *app) *cobra.Command {
+	var at string
+	var r admin.CertificateRequest
+	cmd := &cobra.Command{Use: node.CertificateService + " --certificate FILE --key FILE [flags]", Aliases: []string{"tls-certificate-provider"},
+		Short: "Start a service that gives a certificate to TLS inlets",
+		Long: `Start a service that gives the certificate and the private key of two files to TLS inlets:
+to those of the same node, and to those of members whose ticket was made with --tls.
+The files are read anew for each request.`,
+		Example: `  sallyport service start tls_certificate_provider --certificate fullchain.pem --key privkey.pem
+  sallyport service start tls_certificate_provider --certificate fullchain.pem \
+    --key privkey.pem --addr web_certificate --at n1`, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for flag, path := range map[string]*string{"--certificate": &r.Certificate, "--key": &r.Key} {
+				if *path == "" {
+					return usageError("the following required arguments were not provided: %s <FILE>", flag)
+				}
+				whole, err := filepath.Abs(*path)
+				if err != nil {
+					return err
+				}
+				*path = whole
+			}
+			c, _, err := a.nodeClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			r.Address = plainName(r.Address)
+			s, err := admin.Post[admin.Service](cmd.Context(), c, admin.PathServices+"/"+node.CertificateService, r)
+			if err != nil {
+				return err
+			}
+			a.done("Started a certificate provider at /service/%s", s.Address)
+			a.hint("next: sallyport tcp-inlet create --from tls://HOST:PORT --tls-certificate-provider /service/%s", s.Address)
+			return nil
+		}}
+	f := cmd.Flags()
+	f.StringVar(&r.Certificate, "certificate", "", "the certificate and those that lead to its root, a PEM `FILE`")
+	f.StringVar(&r.Key, "key", "", "the private key, a PEM `FILE`")
+	f.StringVar(&r.Address, "addr", node.CertificateService, "the service's `NAME`")
+	f.StringVar(&at, "at", "", "`NODE` (default: the default node)")
+	return cmd
 }
 
 func workerNoun(a *app) *cobra.Command {

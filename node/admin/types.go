@@ -90,6 +90,24 @@ type OutletRequest struct {
 	TLS           bool   `json:"tls,omitempty"`
 	Allow         string `json:"allow,omitempty"` // policy expression
 	SkipHandshake bool   `json:"skip_handshake,omitempty"`
+	// InfluxDB is set for an outlet to an InfluxDB.
+	InfluxDB *InfluxOutlet `json:"influxdb,omitempty"`
+}
+
+// InfluxOutlet is how an outlet's InfluxDB knows its clients: by FixedToken for all, or else by leased tokens.
+type InfluxOutlet struct {
+	FixedToken       string `json:"fixed_token,omitempty"`
+	OrgID            string `json:"org_id,omitempty"`
+	AllAccessToken   string `json:"all_access_token,omitempty"`
+	Permissions      string `json:"leased_token_permissions,omitempty"` // JSON, as InfluxDB takes it
+	ExpiresInSeconds int64  `json:"leased_token_expires_in_seconds,omitempty"`
+}
+
+// InfluxInlet is where the token of an inlet's clients is put into their requests: with Shared at the outlet, else at the inlet, which leases
+// one from LeaseManager.
+type InfluxInlet struct {
+	Shared       bool   `json:"shared,omitempty"`
+	LeaseManager string `json:"lease_manager_route,omitempty"` // multiaddr; empty: beside the outlet
 }
 
 // Inlet is a TCP inlet. Status is "Up" or "Down".
@@ -116,6 +134,12 @@ type InletRequest struct {
 	NoConnectionWait bool   `json:"no_connection_wait,omitempty"`
 	SkipHandshake    bool   `json:"skip_handshake,omitempty"`
 	Nagle            bool   `json:"enable_nagle,omitempty"`
+	// HTTPHeaders are NAME:VALUE, set in each request of a client.
+	HTTPHeaders []string `json:"http_headers,omitempty"`
+	// TLSProvider is the multiaddr of the service that has the certificate; empty: no TLS.
+	TLSProvider string `json:"tls_certificate_provider,omitempty"`
+	// InfluxDB is set for an inlet to an InfluxDB.
+	InfluxDB *InfluxInlet `json:"influxdb,omitempty"`
 }
 
 // Relay is a relay registered by a node. ConnectionStatus is "Up" or "Down".
@@ -201,6 +225,13 @@ type TransportRequest struct {
 // ServiceRequest starts a service: hop, echo or uppercase.
 type ServiceRequest struct {
 	Address string `json:"address"`
+}
+
+// CertificateRequest starts a service that gives a certificate to TLS inlets.
+type CertificateRequest struct {
+	Address     string `json:"address"`     // empty: tls_certificate_provider
+	Certificate string `json:"certificate"` // absolute path of the chain, PEM
+	Key         string `json:"key"`         // absolute path of the private key, PEM
 }
 
 // ConsumerRequest makes a worker a consumer of a flow.
