@@ -143,7 +143,7 @@ func (l *Loop) Dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done
 	}
 	if errno != 0 && errno != unix.EINPROGRESS && errno != unix.EALREADY {
 		rawClose(fd)
-		fail(asError("connect", errno))
+		fail(errno)
 		return
 	}
 	c, err := l.Adopt(fd, nil)
