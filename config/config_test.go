@@ -138,6 +138,10 @@ identity: i
 	if p = mustLoad(t, NodeCreate, "", Options{NodeName: "d"}); !reflect.DeepEqual(p.Node, []string{"d"}) || p.NodeName != "d" {
 		t.Errorf("empty text: %+v", p)
 	}
+	p = mustLoad(t, NodeCreate, "{name: x, relay: r}", Options{NodeName: "d", NameGiven: true})
+	if want := []string{"1: relay create r --to d"}; p.NodeName != "d" || !reflect.DeepEqual(lines(p), want) {
+		t.Errorf("name given: %q, %q, want %q", p.NodeName, lines(p), want)
+	}
 	if p = mustLoad(t, Run, "name: x", Options{NodeName: "d"}); p.Node != nil || p.NodeName != "" {
 		t.Errorf("run: %+v", p)
 	}
