@@ -84,16 +84,32 @@ func (p *program) runWith(t *testing.T, stdin string, env []string, args ...stri
 	}
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.WaitDelay = 5 * time.Second // a node in the background must not hold the pipes
+	cmd.WaitDelay = 5 * time.Second                                          // a node in the background must not hold the pipes
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // it then says where it is
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		t.Fatalf("%s %q does not end", filepath.Base(p.path), args)
+		t.Fatalf("%s %q does not end\n%s\n%s%s", filepath.Base(p.path), args, out.String(), errs.String(), p.stacks())
 	case err != nil && !errors.As(err, &exit):
 		t.Fatalf("%s %q: %v", filepath.Base(p.path), args, err)
 	}
 	return outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// stacks makes the nodes that run say where they are, which ends them, and returns their logs.
+func (p *program) stacks() string {
+	for _, pid := range p.processes() {
+		_ = syscall.Kill(pid, syscall.SIGQUIT)
+	}
+	time.Sleep(time.Second)
+	text := ""
+	logs, _ := filepath.Glob(filepath.Join(p.dir, "*/nodes/*/node.log"))
+	for _, log := range logs {
+		b, _ := os.ReadFile(log)
+		text += "--- " + log + "\n" + string(b)
+	}
+	return text
 }
 
 // processes finds the processes that run with p's state directory, by their environment.

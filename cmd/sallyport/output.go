@@ -24,7 +24,7 @@ type result struct {
 // print writes r to standard output. A terminal gets the human form, a pipe the machine form, else JSON, else the human form,
 // without a line end (docs/protocol/03 §7.3).
 func (a *app) print(r result) error {
-	if a.output == "json" || a.jq != "" || a.compact {
+	if a.output == "json" || (a.jq != "" || a.compact) && !a.outputGiven {
 		if r.json == nil {
 			return nil
 		}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,26 +19,60 @@ import (
 
 func init() { nouns = append(nouns, outletCommand, inletCommand, relayCommand, policyCommand) }
 
-// hostPort completes `[scheme://]host:port` or a bare port, which means this machine.
+// hostPort completes `host:port` or a bare port, which means this machine.
 func hostPort(flag, text string) (string, error) {
-	value := text
-	if _, rest, found := strings.Cut(value, "://"); found {
-		value = rest
+	refused := func(why string) (string, error) {
+		return "", usageError("invalid value '%s' for '%s': %s", text, flag, why)
 	}
-	if _, err := strconv.ParseUint(value, 10, 16); err == nil {
-		return net.JoinHostPort("127.0.0.1", value), nil
+	if _, err := strconv.ParseUint(text, 10, 16); err == nil {
+		return net.JoinHostPort("127.0.0.1", text), nil
 	}
-	host, port, err := net.SplitHostPort(value)
+	host, port, err := net.SplitHostPort(text)
 	if err != nil {
-		return "", usageError("invalid value '%s' for '%s': it must be host:port, or a port of this machine", text, flag)
+		return refused("it must be host:port, or a port of this machine")
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", usageError("invalid value '%s' for '%s': the port must be a number from 0 to 65535", text, flag)
+		return refused("the port must be a number from 0 to 65535")
 	}
 	if host == "" {
 		host = "127.0.0.1"
 	}
+	if !isHost(host) {
+		return refused("'" + host + "' is neither an address nor a host's name")
+	}
 	return net.JoinHostPort(host, port), nil
+}
+
+// isHost reports whether text is an IP address or could be a name in the DNS (docs/protocol/03 §7.2).
+func isHost(text string) bool {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return true
+	}
+	if len(text) > 253 || strings.Trim(text, "-") != text {
+		return false
+	}
+	for _, label := range strings.Split(text, ".") {
+		ok := func(r rune) bool {
+			return r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+		}
+		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool { return !ok(r) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// schemePort is hostPort for `[scheme://]host:port`; the scheme is tcp, tls or udp.
+func schemePort(flag, text string) (scheme, address string, err error) {
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found {
+		scheme, rest = "tcp", text
+	}
+	if !slices.Contains([]string{"tcp", "tls", "udp"}, scheme) {
+		return "", "", usageError("invalid value '%s' for '%s': the scheme must be tcp, tls or udp", text, flag)
+	}
+	address, err = hostPort(flag, rest)
+	return scheme, address, err
 }
 
 func outletCommand(a *app) *cobra.Command {
@@ -81,7 +118,7 @@ func outletCommand(a *app) *cobra.Command {
 func outletCreate(a *app) *cobra.Command {
 	var at, to, from string
 	var r admin.OutletRequest
-	var nagle, privileged bool
+	var privileged bool
 	cmd := &cobra.Command{
 		Use: "create [NAME] --to HOST:PORT [flags]", Short: "Create an outlet: it connects portal connections to a server",
 		Example: `  sallyport tcp-outlet create --to 5432
@@ -92,9 +129,12 @@ func outletCreate(a *app) *cobra.Command {
 			if to == "" {
 				return usageError("the following required arguments were not provided: --to <HOST:PORT>")
 			}
-			target, err := hostPort("--to", to)
+			scheme, target, err := schemePort("--to", to)
 			if err != nil {
 				return err
+			}
+			if scheme == "tls" && !r.TLS { // as in the reference, where a person has no way to notice
+				a.note("%s tls:// does not turn on TLS with the server: add --tls", a.color("33", "!"))
 			}
 			if len(args) == 1 {
 				if from != "" {
@@ -129,11 +169,11 @@ func outletCreate(a *app) *cobra.Command {
 	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.BoolVar(&r.TLS, "tls", false, "connect to the server with TLS")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
-	f.StringVar(&r.Allow, "policy-expression", "", "as --allow")
-	f.BoolVar(&r.SkipHandshake, "skip-handshake", false, "do not wait for the portal's handshake")
-	f.BoolVar(&nagle, "enable-nagle", false, "no effect, as in the reference")
-	f.BoolVar(&privileged, "privileged", false, "")
-	hide(cmd, "policy-expression", "enable-nagle", "privileged", "skip-handshake")
+	f.BoolVar(&r.SkipHandshake, "skip-handshake", switchFrom("OCKAM_TCP_PORTAL_SKIP_HANDSHAKE"), "do not wait for the portal's handshake")
+	f.BoolVar(&privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
+	hide(cmd, "privileged", "skip-handshake")
+	noEffect(cmd, "enable-nagle") // in the reference neither
+	flagAliases(cmd, "expression", "allow")
 	return cmd
 }
 
@@ -184,7 +224,7 @@ func inletCreate(a *app) *cobra.Command {
 	var wait, retryWait, timeout time.Duration
 	var headers []string
 	var udp, noFallback, privileged, useTLS bool
-	var provider string
+	var provider, alias string
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Create an inlet: clients connect to it as if it were the server",
 		Example: `  sallyport tcp-inlet create --from 15432 --to db --via blue
@@ -192,18 +232,23 @@ func inletCreate(a *app) *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			listen, err := hostPort("--from", from)
+			scheme, listen, err := schemePort("--from", from)
 			if err != nil {
 				return err
 			}
-			for flag, given := range map[string]bool{"--udp": udp, "--privileged": privileged, "--http-header": len(headers) > 0, "--tls": useTLS, "--tls-certificate-provider": provider != ""} {
+			for flag, given := range map[string]bool{"--udp": udp, "--privileged": privileged, "--http-header": len(headers) > 0, "--tls": useTLS,
+				"--tls-certificate-provider": provider != "", "--from " + scheme + "://": scheme != "tcp", "--no-tcp-fallback": noFallback} {
 				if given {
 					return withHint(fmt.Errorf("%s is not supported", flag), "an ordinary inlet carries the same stream: leave %s out", flag)
 				}
 			}
-			if len(args) == 1 {
-				r.Alias = plainName(args[0])
+			if r.Alias = alias; len(args) == 1 && alias == "" {
+				r.Alias = args[0]
 			}
+			if strings.Contains(r.Alias, ":") {
+				return usageError("invalid value '%s' for '[NAME]': a name has no colon", r.Alias)
+			}
+			r.Alias = plainName(r.Alias)
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
@@ -250,22 +295,23 @@ func inletCreate(a *app) *cobra.Command {
 	f.StringVar(&via, "via", "", "the `RELAY`'s name (default: default)")
 	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.StringVar(&r.Allow, "allow", "", "which outlets' nodes may be used, a policy `EXPRESSION`")
-	f.StringVar(&r.Allow, "policy-expression", "", "as --allow")
 	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the outlet's node must have")
 	f.StringVar(&r.Identity, "identity", "", "the `NAME` of the identity to use")
 	durationVar(f, &wait, "connection-wait", 5*time.Second, "how long to wait for the first connection")
-	durationVar(f, &retryWait, "retry-wait", 20*time.Second, "no effect, as in the reference")
+	durationVar(f, &retryWait, "retry-wait", 20*time.Second, "") // in the reference it has no effect either
 	durationVar(f, &timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
-	f.BoolVar(&r.SkipHandshake, "skip-handshake", false, "do not wait for the portal's handshake")
-	f.BoolVar(&r.Nagle, "enable-nagle", false, "leave Nagle's algorithm on for clients")
+	f.BoolVar(&r.SkipHandshake, "skip-handshake", switchFrom("OCKAM_TCP_PORTAL_SKIP_HANDSHAKE"), "do not wait for the portal's handshake")
+	f.BoolVar(&r.Nagle, "enable-nagle", switchFrom("OCKAM_TCP_PORTAL_ENABLE_NAGLE"), "leave Nagle's algorithm on for clients")
 	f.StringArrayVar(&headers, "http-header", nil, "")
 	f.BoolVar(&udp, "udp", false, "")
 	f.BoolVar(&noFallback, "no-tcp-fallback", false, "")
-	f.BoolVar(&privileged, "privileged", false, "")
+	f.BoolVar(&privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
 	f.BoolVar(&useTLS, "tls", false, "")
 	f.StringVar(&provider, "tls-certificate-provider", "", "")
-	hide(cmd, "policy-expression", "retry-wait", "skip-handshake", "http-header", "udp", "no-tcp-fallback", "privileged", "tls", "tls-certificate-provider")
+	f.StringVar(&alias, "alias", "", "") // the older form of NAME
+	hide(cmd, "retry-wait", "skip-handshake", "http-header", "udp", "no-tcp-fallback", "privileged", "tls", "tls-certificate-provider", "alias")
+	flagAliases(cmd, "expression", "allow", "enable-udp-puncture", "udp", "disable-tcp-fallback", "no-tcp-fallback")
 	return cmd
 }
 
@@ -314,8 +360,9 @@ func relayCommand(a *app) *cobra.Command {
 }
 
 func relayCreate(a *app) *cobra.Command {
-	var to, at, toAlias string
+	var to, at string
 	var r admin.RelayRequest
+	var again retry
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Register a node at a relay, so that others reach it without a listening port",
 		Example: `  sallyport relay create blue
@@ -334,16 +381,19 @@ func relayCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r.At = addr.String()
-			if toAlias != "" {
-				to = toAlias
+			if r.Authorized != "" && len(addr) > 0 && addr[0].Protocol == multiaddr.Project {
+				return errors.New("--authorized cannot be used with a project's route: the project says who its relay is")
 			}
+			r.At = addr.String()
 			c, node, err := a.nodeClient(ctx, to)
 			if err != nil {
 				return err
 			}
-			rel, err := admin.Post[admin.Relay](ctx, c, admin.PathRelays, r)
-			if err != nil {
+			var rel admin.Relay
+			if err := a.retrying(ctx, again, func() (err error) {
+				rel, err = admin.Post[admin.Relay](ctx, c, admin.PathRelays, r)
+				return err
+			}); err != nil {
 				return err
 			}
 			if rel.ConnectionStatus != "Up" {
@@ -362,9 +412,7 @@ func relayCreate(a *app) *cobra.Command {
 	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the relay's node must have")
 	f.StringVar(&r.RelayAddress, "relay-address", "", "the `NAME` to register, if not the relay's")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
-	f.Int("retry-count", 0, "")
-	f.String("retry-delay", "", "")
-	f.Bool("no-retry", false, "")
-	hide(cmd, "retry-count", "retry-delay", "no-retry")
+	again.add(cmd)
+	noEffect(cmd, "project-relay")
 	return cmd
 }
