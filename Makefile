@@ -67,11 +67,17 @@ bench-short: build ## ours against plain proxies, less than a minute
 interop: build ## ours and the reference in every seat, and beyond; installs the reference first (20 minutes, once)
 	@reference=$$(interop/install-reference); $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" $(or $(INTEROP),--all)
 
-install: build ## the program and its systemd units, below DESTDIR
+install: SHARE = $(DESTDIR)$(PREFIX)/share
+install: build ## the program, its manual pages, completions and systemd units, below DESTDIR
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/sallyport
 	install -d $(DESTDIR)$(UNITS)
 	install -m 644 systemd/*.service $(DESTDIR)$(UNITS)
 	install -D -m 644 systemd/sallyport.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sallyport.conf
+	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	$(PROGRAM) manpages --dir $(SHARE)/man/man1
+	$(PROGRAM) completion --shell bash > $(SHARE)/bash-completion/completions/sallyport
+	$(PROGRAM) completion --shell zsh > $(SHARE)/zsh/site-functions/_sallyport
+	$(PROGRAM) completion --shell fish > $(SHARE)/fish/vendor_completions.d/sallyport.fish
 
 clean: ## remove what was built
 	rm -rf bin
