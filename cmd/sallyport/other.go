@@ -141,6 +141,8 @@ func environmentCommand(a *app) *cobra.Command {
 				"OCKAM_TCP_PORTAL_ENABLE_NAGLE", "as --enable-nagle of tcp-inlet create",
 				"SALLYPORT_LOG_LEVEL", "debug, info, warn or error (also OCKAM_LOG_LEVEL)",
 				"OCKAM_LOG_FORMAT", "json for logs as JSON",
+				"OCKAM_LOG_MAX_SIZE_MB", "size of a node's log after which a new one is begun (default: 100)",
+				"OCKAM_LOG_MAX_FILES", "how many logs of a node are kept (default: 60)",
 				"SALLYPORT_AEAD", "force an AES-256-GCM kernel, for tests",
 				"CREDENTIAL_TTL_SECS", "lifetime of an authority's credentials: 30s, 10m, 1h, 30d",
 				"PAGER", "usage errors go to standard output if it can be started, as in the reference",

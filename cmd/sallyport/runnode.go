@@ -67,6 +67,15 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	if old, err := dir.Node(name); err == nil && old.Status() == state.Running && !r.skipRunning {
 		return withHint(fmt.Errorf("a node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
 	}
+	if r.child {
+		path, err := a.logPath(name)
+		if err != nil {
+			return err
+		}
+		if a.stderr, err = newLogFile(path); err != nil {
+			return err
+		}
+	}
 	options, self, err := a.nodeOptions(ctx, name, &o)
 	if err != nil {
 		return err
