@@ -216,42 +216,53 @@ func (a *app) createFromConfiguration(ctx context.Context, d description) error 
 			return err
 		}
 	}
-	run := func(ended <-chan error) error {
-		for _, inv := range plan.Invocations {
-			if err := a.again(ctx, inv.Args, inv.What, fmt.Sprintf("%s:%d", source, inv.Line)); err != nil {
-				_ = a.again(ctx, []string{"node", "delete", name, "--yes"}, "node", source)
-				return fmt.Errorf("%w; the node %s was deleted again", err, name)
-			}
-		}
-		_, err := out.Write(printed.Bytes())
-		if ended != nil {
-			err = errors.Join(err, <-ended)
-		}
+	start := a.inBackground
+	if foreground {
+		start = a.inForeground
+	}
+	end, err := start(ctx, args, source)
+	if err != nil {
 		return err
 	}
-	if !foreground {
-		if err := a.again(ctx, args, "node", source); err != nil {
-			return err
+	for _, inv := range plan.Invocations {
+		if err := a.again(ctx, inv.Args, inv.What, fmt.Sprintf("%s:%d", source, inv.Line)); err != nil {
+			after := context.WithoutCancel(ctx)
+			_ = end(true)
+			_ = a.again(after, []string{"node", "delete", name, "--yes"}, "node", source)
+			return fmt.Errorf("%w; the node %s was deleted again", err, name)
 		}
-		return run(nil)
 	}
-	return a.inForeground(ctx, args, source, run)
+	if _, err := out.Write(printed.Bytes()); err != nil {
+		return err
+	}
+	return end(false)
 }
 
-// inForeground runs a node in this process, and run as soon as the node is up.
-func (a *app) inForeground(ctx context.Context, args []string, source string, run func(ended <-chan error) error) error {
-	nodeCtx, stop := context.WithCancel(ctx)
-	defer stop()
+// inBackground starts a node in a process of its own. There is nothing to wait for or to stop.
+func (a *app) inBackground(ctx context.Context, args []string, source string) (end func(now bool) error, err error) {
+	return func(bool) error { return nil }, a.again(ctx, args, "node", source)
+}
+
+// inForeground starts a node in this process and returns when it is up. end waits until it has ended; with now it makes it end.
+func (a *app) inForeground(ctx context.Context, args []string, source string) (end func(now bool) error, err error) {
+	ctx, stop := context.WithCancel(ctx)
 	up, ended := make(chan struct{}), make(chan error, 1)
 	node := *a
 	node.onUp = func() { close(up) }
-	go func() { ended <- node.again(nodeCtx, args, "node", source) }()
+	go func() { ended <- node.again(ctx, args, "node", source) }()
 	select {
 	case err := <-ended:
-		return err
+		stop()
+		return nil, err
 	case <-up:
 	}
-	return run(ended)
+	return func(now bool) error {
+		if now {
+			stop()
+		}
+		defer stop()
+		return <-ended
+	}, nil
 }
 
 // again runs another command line in this process. Its result is printed, as in the reference.

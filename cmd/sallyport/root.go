@@ -61,14 +61,9 @@ middle can read, change or forge a byte.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "Explain a command", GroupID: groupOther,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			found, _, err := root.Find(args)
-			if err != nil || found == nil {
-				return unknownCommand(root, strings.Join(args, " "))
-			}
-			return found.Help()
-		}})
+	help := helpCommand(root)
+	help.GroupID = groupOther
+	root.SetHelpCommand(help)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		a.usage = cmd.UseLine()
 		if a.output != "plain" && a.output != "json" {
@@ -91,6 +86,11 @@ middle can read, change or forge a byte.`,
 	walk(root, func(cmd *cobra.Command) {
 		cmd.Flags().SortFlags = false
 		cmd.DisableFlagsInUseLine = true
+		if cmd.HasSubCommands() && cmd != root {
+			help := helpCommand(cmd)
+			help.Hidden = true
+			cmd.AddCommand(help)
+		}
 		if cmd.HasSubCommands() && cmd.RunE == nil {
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.incomplete(cmd) }
 			cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -115,6 +115,18 @@ middle can read, change or forge a byte.`,
 		}
 	})
 	return root
+}
+
+// helpCommand makes the command that explains another one below parent.
+func helpCommand(parent *cobra.Command) *cobra.Command {
+	return &cobra.Command{Use: "help [COMMAND]", Short: "Explain a command", Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			found, left, err := parent.Find(args)
+			if err != nil || found == nil || len(left) > 0 {
+				return unknownCommand(parent, strings.Join(args, " "))
+			}
+			return found.Help()
+		}}
 }
 
 // nouns are the commands, in the order of the help text.
