@@ -162,7 +162,8 @@ func (b *builder) resources(s section, v *value, p position, list bool) error {
 		if !isNamed(v) {
 			return b.unnamed(s, v)
 		}
-		for _, e := range v.entries {
+		// As in the reference they are made in the order of their names: the first node, for one, becomes the default.
+		for _, e := range slices.SortedStableFunc(slices.Values(v.entries), func(a, b entry) int { return strings.Compare(a.key, b.key) }) {
 			if s.noName {
 				return b.src.errorf(e.pos, "%s have no names: give the options of one, or a list of them", s.keys[0])
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type program struct {
 	path string
 	dir  string // holds everything the program writes; also its working directory
 	env  []string
+	// patience is how long a command may take; 40 s if it is zero.
+	patience time.Duration
 }
 
 // outcome is what one command did.
@@ -75,7 +78,7 @@ func newProgram(t *testing.T, path string, env ...string) *program {
 // runWith runs one command line to its end.
 func (p *program) runWith(t *testing.T, stdin string, env []string, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(p.patience, 40*time.Second))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.path, args...)
 	cmd.Dir, cmd.Env = p.dir, append(append([]string{}, p.env...), env...)
