@@ -122,8 +122,12 @@ func nameArgs(what string) cobra.PositionalArgs {
 	return cobra.ExactArgs(1)
 }
 
-// noName answers a show or a delete that names nothing: an empty list if there is nothing to choose from, else otherwise.
+// noName answers a show or a delete that names nothing that exists: as in the reference with an empty list if there is nothing to
+// choose from, else with otherwise.
 func (a *app) noName(ctx context.Context, at, what string, otherwise error) error {
+	if choosable[what] == "" {
+		return otherwise
+	}
 	if _, err := a.nodeRecord(at); err != nil {
 		return err
 	}
@@ -161,7 +165,7 @@ func showCommand(a *app, short, example, what string, f func(ctx context.Context
 			name := plainName(args[0])
 			r, err := f(cmd.Context(), c, node, name)
 			if notFound(err) {
-				return fmt.Errorf("the %s %s was not found", what, name)
+				return a.noName(cmd.Context(), at, what, fmt.Errorf("the %s %s was not found", what, name))
 			}
 			if err != nil {
 				return err
@@ -204,7 +208,7 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 					if what == "policy" { // as in the reference: not an error
 						return a.print(result{human: "no policy of " + name, machine: "[]", json: []any{}})
 					}
-					return fmt.Errorf("the %s %s was not found", what, name)
+					return a.noName(ctx, at, what, fmt.Errorf("the %s %s was not found", what, name))
 				}
 				// The reference deletes listeners without asking.
 				if err := a.confirm(yes || what == "secure channel listener", fmt.Sprintf("Delete the %s %s", what, name)); err != nil {

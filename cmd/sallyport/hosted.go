@@ -59,7 +59,7 @@ var hosted = []absent{
 		{"subscription attach", "JSON", identityFlag + " --space=!"}, {"subscription list", "", identityFlag},
 		{"subscription unsubscribe", "[SUBSCRIPTION_ID]", identityFlag + " --space="},
 		{"subscription update contact-info", "JSON", identityFlag + " --subscription= --space="},
-		{"subscription update space", "NEW_SPACE_ID", identityFlag + " --subscription= --current-space="}}},
+		{"subscription update space", "NEW_SPACE_ID", identityFlag + " --subscription= --current_space="}}},
 	{"share", "`project ticket` invites", []verb{
 		{"accept", "ID", identityFlag}, {"create", "SCOPE TARGET_ID RECIPIENT_EMAIL", identityFlag + " -R,--grant-role= -x,--expires-at="},
 		{"list", "", identityFlag}, {"revoke", "", ""}, {"show", "INVITATION_ID", identityFlag},
@@ -114,10 +114,16 @@ var missing = []absent{
 		{"", "", "-d,--dry-run"}}},
 }
 
+// identityOfNoun are those that take --identity before the verb too.
+var identityOfNoun = []string{"admin", "subscription", addons.name}
+
 // command makes the command with all below it.
 func (c absent) command(a *app, why string) *cobra.Command {
 	explain := fmt.Sprintf("%s %s: %s.", c.name, why, c.does)
 	top := &cobra.Command{Use: c.name, Short: fmt.Sprintf("(%s %s)", c.name, why), Long: explain, Hidden: true}
+	if slices.Contains(identityOfNoun, c.name) {
+		top.PersistentFlags().String("identity", "", "")
+	}
 	for _, v := range c.verbs {
 		at, words := top, strings.Fields(v.name)
 		for _, word := range words {
