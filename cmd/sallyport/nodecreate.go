@@ -54,6 +54,9 @@ func nodeCreate(a *app) *cobra.Command {
 			if len(args) == 1 {
 				arg = args[0]
 			}
+			if _, err := configVariables(variables); err != nil {
+				return err
+			}
 			switch given := cmd.Flags().Changed; {
 			case o.AuthorityIdentity != "" && o.Project != "":
 				return usageError("the argument '--authority-identity' cannot be used with '--project'")

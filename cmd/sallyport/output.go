@@ -45,7 +45,11 @@ func (a *app) print(r result) error {
 		_, err := io.WriteString(a.stdout, r.machine)
 		return err
 	case r.json != nil:
-		return a.printJSON(r.json)
+		text, err := encodeJSON(r.json, false)
+		if err == nil {
+			_, err = io.WriteString(a.stdout, text)
+		}
+		return err
 	default:
 		_, err := io.WriteString(a.stdout, r.human)
 		return err

@@ -80,7 +80,7 @@ func policyList(a *app) *cobra.Command {
 				rows = append(rows, []string{p.Resource, p.Expression})
 			}
 			if len(out) == 0 {
-				return a.print(result{human: "no policies at " + node}) // as in the reference: no JSON either
+				return a.print(result{human: "  > No policies on Node " + node}) // as in the reference: no JSON either
 			}
 			return a.print(result{human: table([]string{"RESOURCE", "EXPRESSION"}, rows), json: out})
 		}}

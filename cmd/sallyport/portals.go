@@ -245,6 +245,9 @@ func inletCreate(a *app) *cobra.Command {
 			if r.Alias = alias; len(args) == 1 && alias == "" {
 				r.Alias = args[0]
 			}
+			if alias != "" {
+				a.note("--alias is the older form of NAME")
+			}
 			if strings.Contains(r.Alias, ":") {
 				return usageError("invalid value '%s' for '[NAME]': a name has no colon", r.Alias)
 			}
@@ -260,7 +263,7 @@ func inletCreate(a *app) *cobra.Command {
 				return err
 			}
 			if r.Authorized != "" && len(addr) > 0 && addr[0].Protocol == multiaddr.Project {
-				return usageError("--authorized cannot be used with a project route: the project's policy decides")
+				return errors.New("--authorized cannot be used with a project's route: the project's policy decides")
 			}
 			r.From, r.To, r.ConnectionWaitMS = listen, addr.String(), wait.Milliseconds()
 			c, node, err := a.nodeClient(ctx, at)
@@ -363,6 +366,7 @@ func relayCreate(a *app) *cobra.Command {
 	var to, at string
 	var r admin.RelayRequest
 	var again retry
+	var projectRelay bool
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Register a node at a relay, so that others reach it without a listening port",
 		Example: `  sallyport relay create blue
@@ -376,6 +380,9 @@ func relayCreate(a *app) *cobra.Command {
 			}
 			if err := checkIdentifier("--authorized", r.Authorized); err != nil {
 				return err
+			}
+			if projectRelay {
+				a.note("--project-relay has no effect: the route says where the relay is")
 			}
 			addr, err := a.relayAt(ctx, at)
 			if err != nil {
@@ -413,6 +420,7 @@ func relayCreate(a *app) *cobra.Command {
 	f.StringVar(&r.RelayAddress, "relay-address", "", "the `NAME` to register, if not the relay's")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
 	again.add(cmd)
-	noEffect(cmd, "project-relay")
+	f.BoolVar(&projectRelay, "project-relay", false, "")
+	hide(cmd, "project-relay")
 	return cmd
 }

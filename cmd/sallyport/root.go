@@ -51,7 +51,7 @@ middle can read, change or forge a byte.`,
 	f.BoolVar(&a.compact, "compact-output", a.compact, "JSON on one line")
 	f.StringArray("env", nil, "set an environment variable, `KEY=VALUE`")
 	parseOnly := f.Bool("test-argument-parser", false, "")
-	f.Bool("pretty", false, "")
+	pretty := f.Bool("pretty", false, "")
 	for _, name := range []string{"test-argument-parser", "pretty"} {
 		_ = f.MarkHidden(name)
 	}
@@ -68,6 +68,9 @@ middle can read, change or forge a byte.`,
 		a.usage = cmd.UseLine()
 		if a.output != "plain" && a.output != "json" {
 			return usageError("invalid value '%s' for '--output': it must be plain or json", a.output)
+		}
+		if *pretty {
+			a.note("--pretty has no effect: JSON is pretty unless --compact-output is given")
 		}
 		a.outputGiven = a.outputGiven || cmd.Flags().Changed("output")
 		if *parseOnly {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -196,8 +197,11 @@ func flowNoun(a *app) *cobra.Command {
 	add := &cobra.Command{Use: "add-consumer FLOW_CONTROL_ID ADDRESS [flags]", Short: "Let what comes in on a flow reach a worker", Example: `  sallyport flow-control add-consumer "$FLOW" /service/echo
   sallyport flow-control add-consumer "$FLOW" /service/db --at n1`, Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if strings.Count(args[1], "/") != 2 || args[1] == plainName(args[1]) {
+			if !strings.HasPrefix(args[1], "/") {
 				return usageError("invalid value '%s' for '<ADDRESS>': it must be a route such as /service/%s", args[1], args[1])
+			}
+			if strings.Count(args[1], "/") != 2 || args[1] == plainName(args[1]) {
+				return fmt.Errorf("invalid value '%s' for '<ADDRESS>': it must be the route of one worker of the node", args[1])
 			}
 			c, _, err := a.nodeClient(cmd.Context(), at)
 			if err != nil {
