@@ -70,11 +70,17 @@ interop: build ## ours and the reference in every seat, and beyond; installs the
 stall: build ## whole nodes with stalled readers, servers, peers: nothing lost, memory bounded (3 minutes; STALL=short: one)
 	STALL=$(STALL) STALL_PROGRAM=$(abspath $(PROGRAM)) $(GO) test -count=1 -timeout 20m -v -run '^TestStalls$$' ./bench/paths
 
-install: build ## the program and its systemd units, below DESTDIR
+install: SHARE = $(DESTDIR)$(PREFIX)/share
+install: build ## the program, its manual pages, completions and systemd units, below DESTDIR
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/sallyport
 	install -d $(DESTDIR)$(UNITS)
 	install -m 644 systemd/*.service $(DESTDIR)$(UNITS)
 	install -D -m 644 systemd/sallyport.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sallyport.conf
+	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	$(PROGRAM) manpages --dir $(SHARE)/man/man1
+	$(PROGRAM) completion --shell bash > $(SHARE)/bash-completion/completions/sallyport
+	$(PROGRAM) completion --shell zsh > $(SHARE)/zsh/site-functions/_sallyport
+	$(PROGRAM) completion --shell fish > $(SHARE)/fish/vendor_completions.d/sallyport.fish
 
 clean: ## remove what was built
 	rm -rf bin

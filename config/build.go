@@ -14,7 +14,7 @@ type builder struct {
 	root map[string]entry // top-level entries by hyphenated key
 }
 
-func (b *builder) build(root *value, nodeName string) error {
+func (b *builder) build(root *value, opt Options) error {
 	known := b.mode.knownKeys()
 	b.root = make(map[string]entry, len(root.entries))
 	for _, e := range root.entries {
@@ -35,7 +35,7 @@ func (b *builder) build(root *value, nodeName string) error {
 		return err
 	}
 	if b.mode == NodeCreate {
-		if err := b.node(nodeName); err != nil {
+		if err := b.node(opt); err != nil {
 			return err
 		}
 	}
@@ -87,9 +87,9 @@ func (b *builder) enrol() {
 }
 
 // node sets the arguments of the node itself.
-func (b *builder) node(defaultName string) error {
+func (b *builder) node(opt Options) error {
 	p := b.plan
-	p.NodeName = defaultName
+	p.NodeName = opt.NodeName
 	for _, key := range nodeKeys {
 		e, ok := b.root[key]
 		if !ok || e.value.kind == null {
@@ -101,7 +101,9 @@ func (b *builder) node(defaultName string) error {
 			if err != nil {
 				return err
 			}
-			p.NodeName = name
+			if !opt.NameGiven {
+				p.NodeName = name
+			}
 			continue
 		}
 		if e.value.kind == sequence || e.value.kind == mapping && key != "services" {
@@ -160,7 +162,8 @@ func (b *builder) resources(s section, v *value, p position, list bool) error {
 		if !isNamed(v) {
 			return b.unnamed(s, v)
 		}
-		for _, e := range v.entries {
+		// As in the reference they are made in the order of their names: the first node, for one, becomes the default.
+		for _, e := range slices.SortedStableFunc(slices.Values(v.entries), func(a, b entry) int { return strings.Compare(a.key, b.key) }) {
 			if s.noName {
 				return b.src.errorf(e.pos, "%s have no names: give the options of one, or a list of them", s.keys[0])
 			}

@@ -45,8 +45,10 @@ type Options struct {
 	Variables map[string]string
 	// Lookup reads the environment; nil means an empty one. It wins over the file's variables section.
 	Lookup func(string) (string, bool)
-	// NodeName is the node to create when the file has no `name`. Used with NodeCreate only.
+	// NodeName is the node to create when the file has no `name`, or in any case if NameGiven is set. Used with NodeCreate only.
 	NodeName string
+	// NameGiven says that NodeName was given on the command line.
+	NameGiven bool
 }
 
 // Invocation is one command to execute.
@@ -95,7 +97,7 @@ func Load(mode Mode, text []byte, opt Options) (*Plan, error) {
 		return nil, err
 	}
 	b := builder{mode: mode, src: src, plan: &Plan{Variables: vars.effective(), flagLines: map[string]int{}}}
-	if err := b.build(root, opt.NodeName); err != nil {
+	if err := b.build(root, opt); err != nil {
 		return nil, err
 	}
 	return b.plan, nil

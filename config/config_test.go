@@ -82,6 +82,7 @@ func TestShapes(t *testing.T) {
 		{"list of names and maps", "nodes:\n- n1\n- n2:\n    tcp_listener_address: 127.0.0.1:0\n  n3:\n- identity: i\n", Run, []string{
 			"2: node create n1", "3: node create n2 --tcp-listener-address 127.0.0.1:0", "5: node create n3", "6: node create --identity i"}},
 		{"named maps", "vault:\n  v1:\n    path: /tmp/v\n  v2:\n", Run, []string{"2: vault create v1 --path /tmp/v", "4: vault create v2"}},
+		{"named maps by name", "nodes:\n  b:\n  a:\n", Run, []string{"3: node create a", "2: node create b"}},
 		{"empty options", "vault:\n  v1: {}\n", Run, []string{"2: vault create v1"}},
 		{"unnamed map", "identity:\n  vault: v\n  k: x\n", Run, []string{"2: identity create --vault v -k x"}},
 		{"unnamed map with name", "relay: {name: r, at: /a}", Run, []string{"1: relay create r --at /a"}},
@@ -137,6 +138,10 @@ identity: i
 	}
 	if p = mustLoad(t, NodeCreate, "", Options{NodeName: "d"}); !reflect.DeepEqual(p.Node, []string{"d"}) || p.NodeName != "d" {
 		t.Errorf("empty text: %+v", p)
+	}
+	p = mustLoad(t, NodeCreate, "{name: x, relay: r}", Options{NodeName: "d", NameGiven: true})
+	if want := []string{"1: relay create r --to d"}; p.NodeName != "d" || !reflect.DeepEqual(lines(p), want) {
+		t.Errorf("name given: %q, %q, want %q", p.NodeName, lines(p), want)
 	}
 	if p = mustLoad(t, Run, "name: x", Options{NodeName: "d"}); p.Node != nil || p.NodeName != "" {
 		t.Errorf("run: %+v", p)

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -156,6 +157,11 @@ func (n *Node) CreateListener(ctx context.Context, r admin.ListenerRequest) (adm
 	if err != nil {
 		return admin.ChannelListener{}, existsError(err)
 	}
+	for _, name := range []string{routing.EchoService, routing.UppercaseService} {
+		if err := n.router.AddConsumer(ctx, name, l.Flow); err != nil {
+			return admin.ChannelListener{}, errors.Join(err, l.Close(ctx))
+		}
+	}
 	n.listeners[r.Address] = r
 	return admin.ChannelListener{Address: admin.Address(l.Name), Flow: l.Flow.ID()}, n.save()
 }
@@ -288,14 +294,17 @@ func (n *Node) CreateTCPConnection(ctx context.Context, r admin.TransportRequest
 	if err != nil {
 		return admin.Transport{}, err
 	}
-	for _, name := range reachableOutgoing {
+	n.mu.Lock()
+	reachable := append(sortedKeys(n.hops), reachableOutgoing...) // what a hop sent on comes back to it
+	n.mu.Unlock()
+	for _, name := range reachable {
 		if err := n.router.AddConsumer(ctx, name, c.Flow); err != nil {
 			return admin.Transport{}, err
 		}
 	}
 	go func() {
 		<-c.Done()
-		for _, name := range reachableOutgoing {
+		for _, name := range reachable {
 			n.router.RemoveConsumer(name, c.Flow)
 		}
 	}()

@@ -23,11 +23,14 @@ type app struct {
 	quiet, noColor, noInput, compact bool
 	verbose                          int
 	output, jq                       string
+	outputGiven                      bool // --output was given: plain then means plain, whatever else is asked for
 
 	stdoutTTY, stderrTTY bool
 	usage                string // usage line of the command that ran, for errors
 
-	dirOnce *state.Dir
+	dirOnce    *state.Dir
+	isInMemory bool   // the state directory is gone when the command ends
+	onUp       func() // called when the node that this command runs is up
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
@@ -73,15 +76,6 @@ func envBool(name string) (bool, error) {
 	return false, usageError("the environment variable %s is %q; it must be true or false", name, v)
 }
 
-// envSwitch reads a switch of the reference from the environment: whatever is not a no is a yes.
-func envSwitch(name string) bool {
-	switch strings.ToLower(os.Getenv(name)) {
-	case "", "0", "false", "f", "no", "n", "off":
-		return false
-	}
-	return true
-}
-
 // prepare does what comes before parsing: --env sets the environment, and a dash beside a slash is replaced by a route read
 // from standard input, so that one command pipes into the next (docs/protocol/03 §7).
 func (a *app) prepare(args []string) ([]string, error) {
@@ -94,6 +88,8 @@ func (a *app) prepare(args []string) ([]string, error) {
 			out = append(out, args[i:]...)
 			i = len(args)
 			continue
+		case arg == "-V" || arg == "--version": // wherever it stands, as in the reference
+			return []string{"--version"}, nil
 		case arg == "--env" && i+1 < len(args):
 			i++
 			pair, found = args[i], true
@@ -146,13 +142,20 @@ func (a *app) prepare(args []string) ([]string, error) {
 	return out, nil
 }
 
-// routeDash finds the dash that stands for standard input in `-/service/x` or `/a/-`. A path such as /tmp/-x or a flag is left
-// alone: the dash must be a whole piece.
+// routeDash finds the dash that stands for standard input in `-/service/x`, `/a/-` or `--to=-/service/x`. A path such as /tmp/-x is
+// left alone: the dash must be a whole piece.
 func routeDash(arg string) int {
-	if arg == "" || strings.HasPrefix(arg, "--") || !strings.Contains(arg, "-") || !strings.Contains(arg, "/") {
+	at := 0
+	if strings.HasPrefix(arg, "--") {
+		flag, value, found := strings.Cut(arg, "=")
+		if !found {
+			return -1
+		}
+		at, arg = len(flag)+1, value
+	}
+	if !strings.Contains(arg, "/") {
 		return -1
 	}
-	at := 0
 	for _, piece := range strings.Split(arg, "/") {
 		if piece == "-" {
 			return at

@@ -61,7 +61,8 @@ func authorityCreate(a *app) *cobra.Command {
 	var o state.NodeOptions
 	var auth state.AuthorityOptions
 	var trusted string
-	var foreground, skip, child bool
+	var foreground bool
+	var r runOptions
 	cmd := &cobra.Command{Use: "create [flags]", Short: "Create an authority and start it", Example: `  sallyport authority create --project-identifier p1 --trusted-identities '{}'
   sallyport authority create -t 0.0.0.0:4000 --project-identifier p2 \
     --trusted-identities "{\"$IDENTIFIER\": {\"ockam-role\": \"enroller\"}}"`, Args: cobra.NoArgs,
@@ -89,8 +90,8 @@ func authorityCreate(a *app) *cobra.Command {
 			}
 			o.NoStatusEndpoint = false
 			o.Authority = &auth
-			if foreground || child {
-				return a.runNode(ctx, name, o, runOptions{child: child, skipRunning: skip})
+			if foreground || r.child {
+				return a.runNode(ctx, name, o, r)
 			}
 			if err := a.createBackground(ctx, name, o); err != nil {
 				return err
@@ -101,9 +102,10 @@ func authorityCreate(a *app) *cobra.Command {
 	authorityFlags(cmd, &o, &auth, &trusted)
 	f := cmd.Flags()
 	f.BoolVarP(&foreground, "foreground", "f", false, "run here until interrupted")
-	f.BoolVarP(&skip, "skip-is-running-check", "s", false, "start even if a node of this name runs")
-	f.BoolVar(&child, "child-process", false, "")
-	hide(cmd, "child-process")
+	f.BoolVarP(&r.skipRunning, "skip-is-running-check", "s", false, "start even if a node of this name runs")
+	f.BoolVar(&r.child, "child-process", false, "")
+	f.Uint16Var(&r.callback, "tcp-callback-port", 0, "")
+	hide(cmd, "child-process", "tcp-callback-port")
 	return cmd
 }
 

@@ -38,6 +38,11 @@ func channelCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, id := range r.Authorized {
+				if err := checkIdentifier("--authorized", id); err != nil {
+					return err
+				}
+			}
 			r.To = addr.String()
 			c, _, err := a.nodeClient(cmd.Context(), from)
 			if err != nil {
@@ -86,6 +91,7 @@ func channelShow(a *app) *cobra.Command {
 			return a.print(result{human: fields("Channel", ch.Address, "Peer", ch.Their, "Route", ch.Route, "Flow control", ch.Flow), json: ch})
 		}}
 	cmd.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
+	noEffect(cmd, "identity=", "timeout=")
 	return cmd
 }
 
@@ -118,6 +124,11 @@ func listenerNoun(a *app) *cobra.Command {
 	create := &cobra.Command{Use: "create ADDRESS [flags]", Short: "Accept channels at a further address", Example: `  sallyport secure-channel-listener create lst
   sallyport secure-channel-listener create partner --at n1 --authorized "$IDENTIFIER"`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, id := range r.Authorized {
+				if err := checkIdentifier("--authorized", id); err != nil {
+					return err
+				}
+			}
 			c, _, err := a.nodeClient(cmd.Context(), at)
 			if err != nil {
 				return err

@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
@@ -19,47 +16,6 @@ import (
 	"sallyport/routing/multiaddr"
 	"sallyport/state"
 )
-
-// hide hides flags from help.
-func hide(cmd *cobra.Command, names ...string) {
-	for _, name := range names {
-		_ = cmd.Flags().MarkHidden(name)
-	}
-}
-
-// duration is a flag value: a number with d, h, m, s or ms; seconds without (docs/protocol/03 §7.2).
-type duration struct{ d *time.Duration }
-
-func (v duration) String() string {
-	if v.d == nil {
-		return ""
-	}
-	return v.d.String()
-}
-func (duration) Type() string { return "DURATION" }
-func (v duration) Set(text string) error {
-	d, err := parseDuration(text)
-	if err == nil {
-		*v.d = d
-	}
-	return err
-}
-
-func parseDuration(text string) (time.Duration, error) {
-	digits := strings.TrimRight(text, "dhms")
-	unit := text[len(digits):]
-	n, err := strconv.ParseUint(digits, 10, 32)
-	scale, known := map[string]time.Duration{"": time.Second, "s": time.Second, "ms": time.Millisecond, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}[unit]
-	if err != nil || !known {
-		return 0, fmt.Errorf("%q is not a duration such as 10s, 250ms, 5m, 1h or 2d", text)
-	}
-	return time.Duration(n) * scale, nil
-}
-
-func durationVar(f *pflag.FlagSet, d *time.Duration, name string, value time.Duration, usage string) {
-	*d = value
-	f.Var(duration{d}, name, usage)
-}
 
 // checkPolicy refuses a policy that cannot be read before anything is asked of a node.
 func checkPolicy(text string) error {
@@ -75,7 +31,7 @@ func checkPolicy(text string) error {
 // checkAllow is checkPolicy for a portal's --allow. One that was given empty, perhaps from a variable that is not set, must not
 // mean that no policy was wanted.
 func checkAllow(cmd *cobra.Command, text string) error {
-	if text == "" && (cmd.Flags().Changed("allow") || cmd.Flags().Changed("policy-expression")) {
+	if text == "" && cmd.Flags().Changed("allow") {
 		return usageError("invalid value '' for '--allow': a policy expression is empty")
 	}
 	return checkPolicy(text)
@@ -166,8 +122,12 @@ func nameArgs(what string) cobra.PositionalArgs {
 	return cobra.ExactArgs(1)
 }
 
-// noName answers a show or a delete that names nothing: an empty list if there is nothing to choose from, else otherwise.
+// noName answers a show or a delete that names nothing that exists: as in the reference with an empty list if there is nothing to
+// choose from, else with otherwise.
 func (a *app) noName(ctx context.Context, at, what string, otherwise error) error {
+	if choosable[what] == "" {
+		return otherwise
+	}
 	if _, err := a.nodeRecord(at); err != nil {
 		return err
 	}
@@ -205,7 +165,7 @@ func showCommand(a *app, short, example, what string, f func(ctx context.Context
 			name := plainName(args[0])
 			r, err := f(cmd.Context(), c, node, name)
 			if notFound(err) {
-				return fmt.Errorf("the %s %s was not found", what, name)
+				return a.noName(cmd.Context(), at, what, fmt.Errorf("the %s %s was not found", what, name))
 			}
 			if err != nil {
 				return err
@@ -248,7 +208,7 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 					if what == "policy" { // as in the reference: not an error
 						return a.print(result{human: "no policy of " + name, machine: "[]", json: []any{}})
 					}
-					return fmt.Errorf("the %s %s was not found", what, name)
+					return a.noName(ctx, at, what, fmt.Errorf("the %s %s was not found", what, name))
 				}
 				// The reference deletes listeners without asking.
 				if err := a.confirm(yes || what == "secure channel listener", fmt.Sprintf("Delete the %s %s", what, name)); err != nil {
@@ -312,8 +272,8 @@ func (a *app) inletTo(_ context.Context, to, via string) (multiaddr.Addr, error)
 	if errors.Is(err, multiaddr.ErrNoProject) {
 		return nil, withHint(errors.New("there is no default project"), "enroll first: sallyport project enroll TICKET, or give --to a whole route")
 	}
-	if err != nil {
-		return nil, usageError("invalid value '%s' for '--to': %v", to, err)
+	if err != nil { // the reference too finds it only now
+		return nil, fmt.Errorf("invalid value '%s' for '--to': %w", to, err)
 	}
 	return addr.ReplaceNode(a.nodeAddr)
 }
@@ -347,6 +307,19 @@ func (a *app) manager(ctx context.Context, vaultName string) (*identity.Manager,
 		return nil, v, err
 	}
 	return identity.New(identity.Options{Vault: keys, Store: d.Store()}), v, nil
+}
+
+// managerOf opens the identities of a vault that exists.
+func (a *app) managerOf(ctx context.Context, vaultName string) (*identity.Manager, error) {
+	d, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.Vault(vaultName); err != nil {
+		return nil, fmt.Errorf("the vault %s was not found", vaultName)
+	}
+	m, _, err := a.manager(ctx, vaultName)
+	return m, err
 }
 
 // maxStrangers is how many peers' histories a node remembers, about 200 bytes each.

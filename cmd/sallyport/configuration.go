@@ -8,12 +8,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"sallyport/config"
+	"sallyport/state"
 )
 
 func init() { nouns = append(nouns, runCommand) }
@@ -46,9 +49,12 @@ func isConfiguration(arg string) bool {
 // flagsGiven returns the flags of the node itself that were given on the command line, as arguments: they override the file.
 func flagsGiven(cmd *cobra.Command) []string {
 	var args []string
-	cmd.LocalNonPersistentFlags().Visit(func(f *pflag.Flag) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch f.Name {
-		case "configuration", "node-config", "enrollment-ticket", "variable":
+		case "configuration", "enrollment-ticket", "variable":
+			return
+		}
+		if cmd.InheritedFlags().Lookup(f.Name) != nil {
 			return
 		}
 		args = append(args, "--"+f.Name+"="+f.Value.String())
@@ -56,10 +62,10 @@ func flagsGiven(cmd *cobra.Command) []string {
 	return args
 }
 
-// readConfiguration returns the text of a file, or the argument itself when it is no file.
-func readConfiguration(arg string) (string, error) {
-	if strings.HasPrefix(arg, "http://") || strings.HasPrefix(arg, "https://") {
-		return "", withHint(errors.New("configurations are not fetched from the web"), "download it and give the file")
+// readConfiguration returns the text of a file or of a page on the web, or the argument itself when it is neither.
+func readConfiguration(ctx context.Context, arg string) (string, error) {
+	if url := webAddress(arg); url != "" {
+		return fetch(ctx, url, maxConfiguration)
 	}
 	f, err := os.Open(arg)
 	if err != nil {
@@ -84,6 +90,9 @@ func configVariables(list []string) (map[string]string, error) {
 		if !found || key == "" {
 			return nil, usageError("invalid value '%s' for '--variable': it must be NAME=VALUE", pair)
 		}
+		if _, twice := out[key]; twice {
+			return nil, fmt.Errorf("--variable %s is given twice", key)
+		}
 		out[key] = value
 	}
 	return out, nil
@@ -95,7 +104,7 @@ func (a *app) load(mode config.Mode, source, text string, variables []string, no
 	if err != nil {
 		return nil, err
 	}
-	plan, err := config.Load(mode, []byte(text), config.Options{Variables: vars, Lookup: os.LookupEnv, NodeName: nodeName})
+	plan, err := config.Load(mode, []byte(text), config.Options{Variables: vars, Lookup: os.LookupEnv, NodeName: nodeName, NameGiven: nodeName != ""})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
@@ -105,26 +114,36 @@ func (a *app) load(mode config.Mode, source, text string, variables []string, no
 	return plan, nil
 }
 
-// createFromConfiguration makes a node and what it is to have. When anything fails the node is deleted again.
-func (a *app) createFromConfiguration(ctx context.Context, arg, inline, ticket string, variables, flags []string) error {
-	text, source, name := inline, "--configuration", ""
-	if inline == "" && arg != "" && isConfiguration(arg) {
-		var err error
-		if text, err = readConfiguration(arg); err != nil {
-			return err
+// description is what `node create` is given to make a node from, other than a mere name.
+type description struct {
+	arg       string // NAME_OR_CONFIGURATION
+	inline    string // --configuration
+	ticket    string
+	variables []string
+	flags     []string // those of the node itself: they override the configuration
+}
+
+// read reads the configuration. It returns where it was found, for messages, and the name of the node.
+func (a *app) read(ctx context.Context, d description) (plan *config.Plan, source, name string, err error) {
+	text, source := d.inline, "--configuration"
+	switch {
+	case d.arg != "" && !isConfiguration(d.arg):
+		name = plainName(d.arg)
+	case d.arg != "" && d.inline != "":
+		return nil, "", "", errors.New("a configuration is given twice: as NAME_OR_CONFIGURATION and with --configuration")
+	case d.arg != "":
+		if text, err = readConfiguration(ctx, d.arg); err != nil {
+			return nil, "", "", err
 		}
-		source = arg
-		if strings.ContainsAny(arg, "\n{") {
+		source = d.arg
+		if strings.ContainsAny(d.arg, "\n{") {
 			source = "configuration"
 		}
-	} else if arg != "" {
-		name = plainName(arg)
 	}
-	plan := &config.Plan{}
+	plan = &config.Plan{}
 	if text != "" {
-		var err error
-		if plan, err = a.load(config.NodeCreate, source, text, variables, name); err != nil {
-			return err
+		if plan, err = a.load(config.NodeCreate, source, text, d.variables, name); err != nil {
+			return nil, "", "", err
 		}
 	}
 	if name == "" {
@@ -133,50 +152,125 @@ func (a *app) createFromConfiguration(ctx context.Context, arg, inline, ticket s
 	if name == "" {
 		name = a.freeNodeName()
 		if text != "" { // entries name the node they belong to
-			var err error
-			if plan, err = a.load(config.NodeCreate, source, text, variables, name); err != nil {
-				return err
+			plan, err = a.load(config.NodeCreate, source, text, d.variables, name)
+		}
+	}
+	return plan, source, name, err
+}
+
+// flagIn returns the value of a flag among arguments, the last one counts; "true" for a switch.
+func flagIn(args []string, name string) string {
+	value := ""
+	for i, arg := range args {
+		if given, ok := strings.CutPrefix(arg, "--"+name+"="); ok {
+			value = given
+		} else if arg == "--"+name {
+			value = "true"
+			if i+1 < len(args) && !strings.HasPrefix(args[i+1], "--") {
+				value = args[i+1]
 			}
 		}
 	}
-	if plan.Ticket != "" {
+	return value
+}
+
+// createFromConfiguration makes a node and what it is to have. When anything fails the node is deleted again.
+func (a *app) createFromConfiguration(ctx context.Context, d description) error {
+	plan, source, name, err := a.read(ctx, d)
+	if err != nil {
+		return err
+	}
+	ticket := d.ticket // that of the command line wins
+	if ticket == "" {
 		ticket = plan.Ticket
 	}
 	// What runs below must not find the ticket again.
 	_ = os.Unsetenv("ENROLLMENT_TICKET")
+	rest := plan.Node
+	if plan.NodeName != "" {
+		rest = rest[1:] // the name is the first
+	}
+	args := append(append([]string{"node", "create", name}, rest...), d.flags...)
+	foreground := flagIn(args, "foreground") == "true"
+	if foreground && (flagIn(args, "in-memory") == "true" || switchFrom("OCKAM_SQLITE_IN_MEMORY")) {
+		forget, err := a.inMemory() // the ticket is redeemed for what is kept there
+		if err != nil {
+			return err
+		}
+		defer forget()
+	}
 	// What the parts print is printed when all is there.
 	var printed bytes.Buffer
 	out := a.stdout
 	a.stdout = &printed
 	defer func() { a.stdout = out }()
 	if ticket != "" {
-		if err := a.again(ctx, []string{"project", "enroll", ticket}, "ticket", source); err != nil {
+		enroll := []string{"project", "enroll", ticket}
+		if identity := flagIn(args, "identity"); identity != "" {
+			if err := a.ensureIdentity(ctx, identity); err != nil {
+				return err
+			}
+			enroll = append(enroll, "--identity", identity)
+		}
+		if err := a.again(ctx, enroll, "ticket", source); err != nil {
 			return err
 		}
 	}
-	rest := plan.Node
-	if plan.NodeName != "" {
-		rest = rest[1:] // the name is the first
+	start := a.inBackground
+	if foreground {
+		start = a.inForeground
 	}
-	args := append([]string{"node", "create", name}, rest...)
-	if err := a.again(ctx, append(args, flags...), "node", source); err != nil {
+	end, err := start(ctx, args, source)
+	if err != nil {
 		return err
 	}
 	for _, inv := range plan.Invocations {
 		if err := a.again(ctx, inv.Args, inv.What, fmt.Sprintf("%s:%d", source, inv.Line)); err != nil {
-			_ = a.again(ctx, []string{"node", "delete", name, "--yes"}, "node", source)
+			after := context.WithoutCancel(ctx)
+			_ = end(true)
+			_ = a.again(after, []string{"node", "delete", name, "--yes"}, "node", source)
 			return fmt.Errorf("%w; the node %s was deleted again", err, name)
 		}
 	}
-	_, err := out.Write(printed.Bytes())
-	return err
+	if _, err := out.Write(printed.Bytes()); err != nil {
+		return err
+	}
+	return end(false)
+}
+
+// inBackground starts a node in a process of its own. There is nothing to wait for or to stop.
+func (a *app) inBackground(ctx context.Context, args []string, source string) (end func(now bool) error, err error) {
+	return func(bool) error { return nil }, a.again(ctx, args, "node", source)
+}
+
+// inForeground starts a node in this process and returns when it is up. end waits until it has ended; with now it makes it end.
+func (a *app) inForeground(ctx context.Context, args []string, source string) (end func(now bool) error, err error) {
+	ctx, stop := context.WithCancel(ctx)
+	up, ended := make(chan struct{}), make(chan error, 1)
+	node := *a
+	node.onUp = func() { close(up) }
+	go func() { ended <- node.again(ctx, args, "node", source) }()
+	select {
+	case err := <-ended:
+		stop()
+		return nil, err
+	case <-up:
+	}
+	return func(now bool) error {
+		if now {
+			stop()
+		}
+		defer stop()
+		return <-ended
+	}, nil
 }
 
 // again runs another command line in this process. Its result is printed, as in the reference.
 func (a *app) again(ctx context.Context, args []string, what, where string) error {
 	inner := newApp(strings.NewReader(""), a.stdout, a.stderr)
 	inner.quiet, inner.noColor, inner.noInput, inner.verbose = a.quiet, a.noColor, true, a.verbose
-	inner.dirOnce = a.dirOnce
+	inner.dirOnce, inner.isInMemory, inner.onUp = a.dirOnce, a.isInMemory, a.onUp
+	inner.output, inner.outputGiven, inner.jq, inner.compact = a.output, a.outputGiven, a.jq, a.compact
 	root := newRoot(inner)
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
@@ -190,6 +284,34 @@ func (a *app) again(ctx context.Context, args []string, what, where string) erro
 	return nil
 }
 
+// stayWith waits until the nodes of a description have ended. It stops them when ctx ends.
+func (a *app) stayWith(ctx context.Context, plan *config.Plan) error {
+	var running []string
+	for _, inv := range plan.Invocations {
+		if len(inv.Args) > 2 && inv.Args[0] == "node" && inv.Args[1] == "create" {
+			running = append(running, inv.Args[2])
+		}
+	}
+	stopped := func(name string) bool {
+		r, err := a.nodeRecord(name)
+		return err != nil || r.Status() == state.Stopped
+	}
+	for tick := time.NewTicker(200 * time.Millisecond); ; {
+		if running = slices.DeleteFunc(running, stopped); len(running) == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			var err error
+			for _, name := range running {
+				err = errors.Join(err, a.stopNode(context.WithoutCancel(ctx), name, false))
+			}
+			return err
+		}
+	}
+}
+
 func runCommand(a *app) *cobra.Command {
 	var inline string
 	var variables []string
@@ -200,6 +322,9 @@ func runCommand(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			text, source := inline, "--inline"
+			if inline != "" && len(args) == 1 {
+				return usageError("the argument '--inline' cannot be used with '[FILE]'")
+			}
 			if inline == "" {
 				path := ""
 				if len(args) == 1 {
@@ -212,7 +337,7 @@ func runCommand(a *app) *cobra.Command {
 					path = found
 				}
 				var err error
-				if text, err = readConfiguration(path); err != nil {
+				if text, err = readConfiguration(ctx, path); err != nil {
 					return err
 				}
 				source = path
@@ -228,15 +353,13 @@ func runCommand(a *app) *cobra.Command {
 			}
 			a.done("Created all that %s describes", source)
 			if blocking {
-				<-ctx.Done()
+				return a.stayWith(ctx, plan)
 			}
 			return nil
 		}}
 	f := cmd.Flags()
 	f.StringVar(&inline, "inline", "", "the description as `TEXT`")
-	f.StringVar(&inline, "recipe", "", "")
 	f.StringArrayVar(&variables, "variable", nil, "`NAME=VALUE` for the description")
-	f.BoolVarP(&blocking, "blocking", "b", false, "stay until interrupted")
-	hide(cmd, "recipe", "blocking")
+	f.BoolVar(&blocking, "blocking", false, "stay as long as the nodes run; stop them when interrupted")
 	return cmd
 }

@@ -25,9 +25,9 @@ func credentialIssue(a *app) *cobra.Command {
 	var as, subject, encoding string
 	var attributes []string
 	var ttl time.Duration
-	cmd := &cobra.Command{Use: "issue --for IDENTIFIER [flags]", Short: "Issue a credential", Example: `  sallyport credential issue --for "$IDENTIFIER" --attribute company=acme
+	cmd := &cobra.Command{Use: "issue [VAULT] --for IDENTIFIER [flags]", Short: "Issue a credential", Example: `  sallyport credential issue --for "$IDENTIFIER" --attribute company=acme
   sallyport credential issue --as admin --for "$IDENTIFIER" --ttl 1h --encoding hex > m.credential`, Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if subject == "" {
 				return usageError("the following required arguments were not provided: --for <IDENTIFIER>")
@@ -51,6 +51,11 @@ func credentialIssue(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(args) == 1 {
+				if s.manager, err = a.managerOf(ctx, args[0]); err != nil {
+					return err
+				}
+			}
 			raw, err := s.manager.IssueCredential(ctx, s.id, id, wanted, ttl)
 			if err != nil {
 				return err
@@ -71,8 +76,6 @@ func credentialIssue(a *app) *cobra.Command {
 	f.StringArrayVarP(&attributes, "attribute", "a", nil, "an attribute, `KEY=VALUE`")
 	durationVar(f, &ttl, "ttl", 30*time.Minute, "how long it is valid")
 	f.StringVar(&encoding, "encoding", "plain", "plain or hex")
-	f.String("vault", "", "")
-	hide(cmd, "vault")
 	return cmd
 }
 
@@ -178,11 +181,14 @@ func credentialStore(a *app) *cobra.Command {
 }
 
 func credentialList(a *app) *cobra.Command {
-	var at string
+	var at, subject, issuer string
 	cmd := &cobra.Command{Use: "list [flags]", Short: "List the credentials that a node can present", Example: `  sallyport credential list
   sallyport credential list --at n1 --output json`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			if err := errors.Join(checkIdentifier("--subject", subject), checkIdentifier("--issuer", issuer)); err != nil {
+				return err
+			}
 			m, _, err := a.manager(ctx, "")
 			if err != nil {
 				return err
@@ -211,6 +217,9 @@ func credentialList(a *app) *cobra.Command {
 					a.note("a stored credential does not verify: %v", err)
 					continue
 				}
+				if subject != "" && c.Subject.String() != subject || issuer != "" && c.Issuer.String() != issuer {
+					continue
+				}
 				entry := credentialJSON(c, s.Raw, s.Scope)
 				entry["is_verified"] = true // what does not verify is left out
 				out = append(out, entry)
@@ -218,6 +227,9 @@ func credentialList(a *app) *cobra.Command {
 			}
 			return a.print(result{human: tableOr("no credentials at "+node.Name, []string{"SUBJECT", "SCOPE", "EXPIRES", "ATTRIBUTES"}, rows), json: out})
 		}}
-	cmd.Flags().StringVar(&at, "at", "", "the `NODE` that has them (default: the default node)")
+	f := cmd.Flags()
+	f.StringVar(&at, "at", "", "the `NODE` that has them (default: the default node)")
+	f.StringVar(&subject, "subject", "", "only those of an `IDENTIFIER`")
+	f.StringVar(&issuer, "issuer", "", "only those issued by an `IDENTIFIER`")
 	return cmd
 }

@@ -76,15 +76,53 @@ func (a *app) report(err error) int {
 		}
 		return exit
 	}
+	var absent *absence
+	if errors.As(err, &absent) {
+		_, exit := usageStream(a)
+		fmt.Fprintf(a.stderr, "%s %s\n", a.color(red, "x"), absent.text)
+		return exit
+	}
 	text := err.Error()
 	if errors.Is(err, context.Canceled) {
 		text = "interrupted"
 	}
 	fmt.Fprintf(a.stderr, "%s %s\n", a.color(red, "x"), sentence(strings.ReplaceAll(text, "\n", "\n  ")))
-	if h := hintOf(err); h != "" && !a.quiet {
+	h := hintOf(err)
+	if h == "" {
+		h = adviceFor(text)
+	}
+	if h != "" && !a.quiet {
 		fmt.Fprintf(a.stderr, "  %s\n", h)
 	}
 	return exitSoftware
+}
+
+// advice is what to try when an error says a text. Errors of nodes and of the system come as text and have no hint of their own.
+var advice = []struct{ text, try string }{
+	{"bind: address already in use", "another program has this port: choose another one, or 0 for any that is free"},
+	{"bind: cannot assign requested address", "this machine does not have that address: try 127.0.0.1, or 0.0.0.0 for all of its addresses"},
+	{"bind: permission denied", "ports below 1024 need the privilege to bind them: choose another one"},
+	{"connection refused", "nobody listens there: sallyport node list shows this user's nodes and their addresses"},
+	{"no such host", "is the name spelt right? /ip4/ADDRESS/tcp/PORT does without names"},
+	{"no space left on device", "the disk is full: SALLYPORT_HOME may name a directory on another one"},
+	{"unsafe directory", "SALLYPORT_HOME may name a directory of your own"},
+	{"read-only file system", "SALLYPORT_HOME may name a directory that can be written to"},
+	{"permission denied", "are the file and its directory yours? SALLYPORT_HOME may name another directory for the state"},
+	{"secure channel: no answer", "is there a listener for secure channels at the end of the route? It is /service/api unless another one was made"},
+	{"no answer from", "is there such a service, and is it reached this way? sallyport service list --at NODE shows a node's"},
+	{"authorized identifiers", "the identifier is the one that sallyport identity show prints there"},
+	{"an outlet or service at the address", "choose another name: sallyport service list shows those that are taken"},
+}
+
+// adviceFor returns the first advice that an error's text calls for, or "".
+func adviceFor(text string) string {
+	text = strings.ToLower(text)
+	for _, a := range advice {
+		if strings.Contains(text, a.text) {
+			return a.try
+		}
+	}
+	return ""
 }
 
 // usageStream is where usage errors go, and their exit code.

@@ -7,15 +7,30 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 )
 
-// fetchTimeout bounds the download of a ticket.
+// fetchTimeout bounds the download of a configuration or a ticket.
 const fetchTimeout = 30 * time.Second
 
-func isURL(arg string) bool {
-	return strings.HasPrefix(arg, "https://") || strings.HasPrefix(arg, "http://")
+// webAddress returns the URL that an argument is, or "". As in the reference, host:port/path without a scheme is one too.
+func webAddress(arg string) string {
+	if strings.HasPrefix(arg, "http://") || strings.HasPrefix(arg, "https://") {
+		return arg
+	}
+	host, _, found := strings.Cut(arg, "/")
+	if !found || !strings.Contains(host, ":") || strings.ContainsAny(arg, " \n{") {
+		return ""
+	}
+	if _, err := hostPort("", host); err != nil {
+		return ""
+	}
+	if _, err := os.Stat(arg); err == nil {
+		return ""
+	}
+	return "http://" + arg
 }
 
 // fetch downloads at most limit bytes of text. What is asked for by https never goes over plain http, redirected or not.

@@ -32,6 +32,9 @@ func identityCreate(a *app) *cobra.Command {
 			if len(args) == 1 {
 				name = args[0]
 			}
+			if imported != "" && key != "" {
+				return usageError("the argument '--identity' cannot be used with '--key-id'")
+			}
 			d, err := a.dir()
 			if err != nil {
 				return err

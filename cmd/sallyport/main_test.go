@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type program struct {
 	path string
 	dir  string // holds everything the program writes; also its working directory
 	env  []string
+	// patience is how long a command may take; 40 s if it is zero.
+	patience time.Duration
 }
 
 // outcome is what one command did.
@@ -75,7 +78,7 @@ func newProgram(t *testing.T, path string, env ...string) *program {
 // runWith runs one command line to its end.
 func (p *program) runWith(t *testing.T, stdin string, env []string, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(p.patience, 40*time.Second))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.path, args...)
 	cmd.Dir, cmd.Env = p.dir, append(append([]string{}, p.env...), env...)
@@ -84,16 +87,32 @@ func (p *program) runWith(t *testing.T, stdin string, env []string, args ...stri
 	}
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.WaitDelay = 5 * time.Second // a node in the background must not hold the pipes
+	cmd.WaitDelay = 5 * time.Second                                          // a node in the background must not hold the pipes
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // it then says where it is
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		t.Fatalf("%s %q does not end", filepath.Base(p.path), args)
+		t.Fatalf("%s %q does not end\n%s\n%s%s", filepath.Base(p.path), args, out.String(), errs.String(), p.stacks())
 	case err != nil && !errors.As(err, &exit):
 		t.Fatalf("%s %q: %v", filepath.Base(p.path), args, err)
 	}
 	return outcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// stacks makes the nodes that run say where they are, which ends them, and returns their logs.
+func (p *program) stacks() string {
+	for _, pid := range p.processes() {
+		_ = syscall.Kill(pid, syscall.SIGQUIT)
+	}
+	time.Sleep(time.Second)
+	text := ""
+	logs, _ := filepath.Glob(filepath.Join(p.dir, "*/nodes/*/node.log"))
+	for _, log := range logs {
+		b, _ := os.ReadFile(log)
+		text += "--- " + log + "\n" + string(b)
+	}
+	return text
 }
 
 // processes finds the processes that run with p's state directory, by their environment.

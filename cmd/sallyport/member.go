@@ -51,6 +51,9 @@ func attributesText(attributes authority.Attributes) string {
 	return text
 }
 
+// projectAlias is what the reference calls --project in the commands for members.
+var projectAlias = []string{"project-name", "project"}
+
 func memberIdentifier(text string) (identity.Identifier, error) {
 	id, err := identity.ParseIdentifier(text)
 	if err != nil {
@@ -71,6 +74,7 @@ func memberAdd(a *app) *cobra.Command {
 	var attributes []string
 	var relay string
 	var enroller bool
+	var again retry
 	cmd := &cobra.Command{Use: "add IDENTIFIER [flags]", Short: "Make an identity a member, without a ticket", Example: `  sallyport project-member add "$IDENTIFIER" --attribute company=acme
   sallyport project-member add "$IDENTIFIER" --identity admin --relay blue`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -88,15 +92,18 @@ func memberAdd(a *app) *cobra.Command {
 			if enroller {
 				wanted[authority.RoleAttribute] = authority.RoleEnroller
 			}
-			return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) error {
-				if err := c.AddMember(ctx, id, wanted); err != nil {
-					return err
-				}
-				return a.print(result{human: fields("Member", id.String(), "Attributes", attributesText(wanted)),
-					json: map[string]any{"attributes": wanted, "identifier": id.String(), "project": a.projectName(t)}})
-			})
+			if err := a.retrying(cmd.Context(), again, func() error {
+				return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) error {
+					return c.AddMember(ctx, id, wanted)
+				})
+			}); err != nil {
+				return err
+			}
+			return a.print(result{human: fields("Member", id.String(), "Attributes", attributesText(wanted)),
+				json: map[string]any{"attributes": wanted, "identifier": id.String(), "project": a.projectName(t)}})
 		}}
-	t.add(cmd)
+	t.addForMembers(cmd)
+	again.add(cmd, projectAlias...)
 	f := cmd.Flags()
 	f.StringArrayVarP(&attributes, "attribute", "a", nil, "an attribute of the member, `KEY=VALUE`")
 	f.StringVar(&relay, "relay", "", "the relay `NAME` that the member may register, or *")
@@ -106,6 +113,7 @@ func memberAdd(a *app) *cobra.Command {
 
 func memberList(a *app) *cobra.Command {
 	var t trustFlags
+	var enrollers bool
 	cmd := &cobra.Command{Use: "list [flags]", Short: "List the members", Example: `  sallyport project-member list
   sallyport project-member list --identity admin --jq '.[].identifier'`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -116,13 +124,18 @@ func memberList(a *app) *cobra.Command {
 				}
 				out, rows := []any{}, [][]string{}
 				for _, e := range list {
+					if enrollers && e.Attributes[authority.RoleAttribute] != authority.RoleEnroller {
+						continue
+					}
 					out = append(out, entryJSON(e))
 					rows = append(rows, []string{e.ID.String(), attributesText(e.Attributes)})
 				}
 				return a.print(result{human: tableOr("no members", []string{"MEMBER", "ATTRIBUTES"}, rows), json: out})
 			})
 		}}
-	t.add(cmd)
+	t.addForMembers(cmd)
+	cmd.Flags().BoolVar(&enrollers, "enrollers", false, "only those who may make tickets")
+	flagAliases(cmd, append([]string{"enroller", "enrollers"}, projectAlias...)...)
 	return cmd
 }
 
@@ -144,7 +157,8 @@ func memberListIDs(a *app) *cobra.Command {
 				return a.print(result{human: text, json: out})
 			})
 		}}
-	t.add(cmd)
+	t.addForMembers(cmd)
+	flagAliases(cmd, projectAlias...)
 	return cmd
 }
 
@@ -172,7 +186,8 @@ func memberShow(a *app) *cobra.Command {
 				return a.print(result{human: fields("Member", id.String(), "Attributes", attributesText(e.Attributes), "Added by", e.AddedBy.String()), json: entryJSON(e)})
 			})
 		}}
-	t.add(cmd)
+	t.addForMembers(cmd)
+	flagAliases(cmd, projectAlias...)
 	return cmd
 }
 
@@ -184,6 +199,9 @@ func memberDelete(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && !all {
 				return errNoName("member")
+			}
+			if len(args) == 1 && all {
+				return usageError("the argument '--all' cannot be used with '[IDENTIFIER]'")
 			}
 			var id identity.Identifier
 			if len(args) == 1 {
@@ -209,7 +227,8 @@ func memberDelete(a *app) *cobra.Command {
 				return a.print(result{human: "deleted", json: map[string]any{"identifiers": deleted, "project": a.projectName(t)}})
 			})
 		}}
-	t.add(cmd)
+	t.addForMembers(cmd)
+	flagAliases(cmd, projectAlias...)
 	cmd.Flags().BoolVar(&all, "all", false, "all members but yourself")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd

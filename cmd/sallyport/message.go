@@ -25,6 +25,7 @@ func messageSend(a *app) *cobra.Command {
 	var from, to string
 	var asHex bool
 	var timeout time.Duration
+	var again retry
 	cmd := &cobra.Command{Use: "send MESSAGE --to ROUTE [flags]", Short: "Send a message and print the answer", Example: `  sallyport message send hello --to /node/n1/service/uppercase
   sallyport message send hello --to /node/n1/secure/api/service/echo`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,8 +42,11 @@ func messageSend(a *app) *cobra.Command {
 					return fmt.Errorf("the message %q must be hex with --hex", args[0])
 				}
 			}
-			reply, err := a.sendMessage(cmd.Context(), from, t, admin.MessageRequest{To: addr.String(), Payload: payload, Identity: t.identity, TimeoutMS: timeout.Milliseconds()})
-			if err != nil {
+			var reply []byte
+			if err := a.retrying(cmd.Context(), again, func() (err error) {
+				reply, err = a.sendMessage(cmd.Context(), from, t, admin.MessageRequest{To: addr.String(), Payload: payload, Identity: t.identity, TimeoutMS: timeout.Milliseconds()})
+				return err
+			}); err != nil {
 				return err
 			}
 			text := hex.EncodeToString(reply)
@@ -61,10 +65,7 @@ func messageSend(a *app) *cobra.Command {
 	f.StringVarP(&from, "from", "f", "", "the `NODE` to send from (default: one that lives for this command)")
 	f.BoolVar(&asHex, "hex", false, "the message and the answer are bytes in hex")
 	durationVar(f, &timeout, "timeout", 10*time.Second, "how long to wait for the answer")
-	f.Int("retry-count", 0, "")
-	f.String("retry-delay", "", "")
-	f.Bool("no-retry", false, "")
-	hide(cmd, "retry-count", "retry-delay", "no-retry")
+	again.add(cmd)
 	return cmd
 }
 
@@ -74,6 +75,9 @@ func (a *app) sendMessage(ctx context.Context, from string, t trustFlags, r admi
 		if err != nil {
 			return nil, err
 		}
+		const reserve = 5 * time.Second // the node itself keeps to the time
+		ctx, cancel := context.WithTimeout(ctx, time.Duration(r.TimeoutMS)*time.Millisecond+reserve)
+		defer cancel()
 		reply, err := admin.Post[admin.MessageReply](ctx, c, admin.PathMessages, r)
 		return reply.Payload, err
 	}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,136 +21,6 @@ func init() { nouns = append(nouns, nodeNoun) }
 func nodeNoun(a *app) *cobra.Command {
 	return noun(groupStory, "node", "Nodes: they run portals, relays and services", nil,
 		nodeCreate(a), nodeList(a), nodeShow(a), nodeLogs(a), nodeStart(a), nodeStop(a), nodeDelete(a), nodeDefault(a))
-}
-
-// nodeFlags adds the options of a node that outlive the command (docs/protocol/03 §7.2).
-func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
-	f := cmd.Flags()
-	f.StringVarP(&o.TCPListenerAddress, "tcp-listener-address", "t", "127.0.0.1:0", "where nodes connect, `HOST:PORT`")
-	f.StringVar(&o.Identity, "identity", "", "the `NAME` of its identity (default: the default identity)")
-	f.StringVar(&o.Project, "project", "", "`PROJECT` whose authority it trusts (default: the default)")
-	f.StringVar(&o.AuthorityIdentity, "authority-identity", "", "the authority to trust, a change history in `HEX`")
-	f.StringVar(&o.AuthorityRoute, "authority-route", "", "`ROUTE` to that authority, to fetch a credential from")
-	f.StringVar(&o.CredentialScope, "credential-scope", "", "the `SCOPE` of the stored credential to present")
-	f.StringVar(&o.StatusEndpoint, "status-endpoint", "", "`HOST:PORT` of status and metrics (default: 23345 or free)")
-	f.BoolVar(&o.NoStatusEndpoint, "no-status-endpoint", false, "serve no status and metrics")
-	f.BoolVarP(&o.ExitOnEOF, "exit-on-eof", "e", false, "end when standard input ends")
-	f.StringVar(&o.Services, "services", "", "start these services too, `JSON` or a file with it")
-	f.StringVar(&o.Services, "launch-config", "", "")
-	f.StringVar(&o.Services, "launch-configuration", "", "")
-	f.BoolVar(&o.UDP, "udp", false, "")
-	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "", "")
-	f.String("status-endpoint-port", "", "")
-	f.String("opentelemetry-context", "", "")
-	hide(cmd, "launch-config", "launch-configuration", "udp", "udp-listener-address", "status-endpoint-port", "opentelemetry-context")
-}
-
-func nodeCreate(a *app) *cobra.Command {
-	var o state.NodeOptions
-	var foreground, child, skip, inMemory, fromConfig bool
-	var configuration, ticket string
-	var variables []string
-	cmd := &cobra.Command{
-		Use: "create [NAME_OR_CONFIGURATION] [flags]", Short: "Create a node and start it",
-		Example: `  sallyport node create n1
-  sallyport node create n2 --tcp-listener-address 127.0.0.1:0`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			arg := ""
-			if len(args) == 1 {
-				arg = args[0]
-			}
-			if ticket == "" {
-				ticket = os.Getenv("ENROLLMENT_TICKET")
-			}
-			if configuration != "" || ticket != "" && !child || isConfiguration(arg) {
-				return a.createFromConfiguration(ctx, arg, configuration, ticket, variables, flagsGiven(cmd))
-			}
-			if o.AuthorityIdentity != "" && o.Project != "" {
-				return usageError("the argument '--authority-identity' cannot be used with '--project'")
-			}
-			var err error
-			if o.Services, err = servicesText(o.Services); err != nil {
-				return err
-			}
-			services, err := readServices(o.Services)
-			if err != nil {
-				return err
-			}
-			if services.address() != "" && !child {
-				a.note("Starting the secure channel listener %s...", services.address())
-			}
-			name := plainName(arg)
-			if name == "" {
-				name = a.freeNodeName()
-			}
-			if err := state.CheckName("node", name); err != nil {
-				return err
-			}
-			if err := a.ensureIdentity(ctx, o.Identity); err != nil {
-				return err
-			}
-			if foreground || child {
-				return a.runNode(ctx, name, o, runOptions{child: child, skipRunning: skip, inMemory: inMemory})
-			}
-			if inMemory {
-				return usageError("--in-memory needs --foreground")
-			}
-			if err := a.createBackground(ctx, name, o); err != nil {
-				return err
-			}
-			return a.printNodeCreated(ctx, name)
-		},
-	}
-	nodeFlags(cmd, &o)
-	f := cmd.Flags()
-	f.BoolVarP(&foreground, "foreground", "f", false, "run here until interrupted")
-	f.BoolVarP(&skip, "skip-is-running-check", "s", false, "start even if a node of this name runs")
-	f.StringVar(&configuration, "configuration", "", "a configuration as `TEXT`")
-	f.StringVar(&configuration, "node-config", "", "")
-	f.StringVar(&ticket, "enrollment-ticket", "", "enroll with this `TICKET` first (or $ENROLLMENT_TICKET)")
-	f.StringArrayVar(&variables, "variable", nil, "`NAME=VALUE` for the configuration")
-	f.BoolVar(&inMemory, "in-memory", os.Getenv("OCKAM_SQLITE_IN_MEMORY") == "true", "keep nothing on disk")
-	f.BoolVar(&child, "child-process", false, "")
-	f.BoolVar(&fromConfig, "started-from-configuration", false, "")
-	f.String("tcp-callback-port", "", "")
-	hide(cmd, "node-config", "child-process", "tcp-callback-port", "started-from-configuration")
-	return cmd
-}
-
-// freeNodeName is the default node's name if that node is stopped, else a new one (docs/protocol/03 §7.2).
-func (a *app) freeNodeName() string {
-	if d, err := a.dir(); err == nil {
-		if n, err := d.Node(""); err == nil && n.Status() == state.Stopped {
-			return n.Name
-		}
-		for {
-			name := state.RandomName()
-			if _, err := d.Node(name); errors.Is(err, state.ErrNotFound) {
-				return name
-			}
-		}
-	}
-	return state.RandomName()
-}
-
-// printNodeCreated prints what `node create` prints: nothing when quiet, as in the reference.
-func (a *app) printNodeCreated(ctx context.Context, name string) error {
-	if a.quiet {
-		return nil
-	}
-	c, _, err := a.nodeClient(ctx, name)
-	if err != nil {
-		return err
-	}
-	n, err := a.describeNode(ctx, c)
-	if err != nil {
-		return err
-	}
-	a.done("Created node %s, listening at %s", name, n.Transports[0].Socket)
-	a.hint("next: sallyport tcp-outlet create --at %s --to HOST:PORT", name)
-	return a.print(result{human: name, machine: name, json: n})
 }
 
 // describeNode asks a node what it has; whether it is the default is known here.
@@ -462,6 +329,9 @@ func nodeDelete(a *app) *cobra.Command {
   sallyport node delete --all --yes`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if all && len(args) == 1 {
+				return usageError("the argument '[NODE]' cannot be used with '--all'")
+			}
 			none, err := a.noNodes()
 			if err != nil {
 				return err
@@ -523,103 +393,4 @@ func nodeDefault(a *app) *cobra.Command {
 			}
 			return a.print(result{human: r.Name, machine: r.Name})
 		}}
-}
-
-// readyPipe is the descriptor on which a child tells its parent that the node is up: a line "ok", or the error.
-const readyPipe = 3
-
-// createBackground runs a node in a process of its own and waits until it is up.
-func (a *app) createBackground(ctx context.Context, name string, o state.NodeOptions) error {
-	d, err := a.dir()
-	if err != nil {
-		return err
-	}
-	if r, err := d.Node(name); err == nil && r.Status() == state.Running {
-		return withHint(fmt.Errorf("a node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
-	}
-	if o.Identity == "" { // made here, where it can be said
-		if _, err := a.identityOf(ctx, ""); err != nil {
-			return err
-		}
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	logPath, err := a.logPath(name)
-	if err != nil {
-		return err
-	}
-	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer logFile.Close()
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	ready, told, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer ready.Close()
-	args := append([]string{self}, childArgs(name, o)...)
-	if a.verbose > 0 {
-		args = append(args, "-"+strings.Repeat("v", a.verbose))
-	}
-	stdin := null
-	if o.ExitOnEOF {
-		stdin = os.Stdin
-	}
-	p, err := os.StartProcess(self, args, &os.ProcAttr{
-		Files: []*os.File{stdin, logFile, logFile, told}, Env: os.Environ(), Sys: &syscall.SysProcAttr{Setsid: true},
-	})
-	_ = told.Close()
-	if err != nil {
-		return fmt.Errorf("start node %s: %w", name, err)
-	}
-	line, err := bufio.NewReader(ready).ReadString('\n')
-	if strings.TrimSpace(line) == "ok" {
-		return p.Release()
-	}
-	_, _ = p.Wait()
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case strings.TrimSpace(line) != "":
-		return fmt.Errorf("node %s did not start: %s", name, strings.TrimSpace(line))
-	case errors.Is(err, io.EOF):
-		return withHint(fmt.Errorf("node %s did not start: it ended at once", name), "its log: %s", logPath)
-	}
-	return err
-}
-
-// childArgs is the command line of the process that runs a node.
-func childArgs(name string, o state.NodeOptions) []string {
-	if o.Authority != nil {
-		return authorityArgs(o)
-	}
-	args := []string{"node", "create", name, "--child-process"}
-	add := func(flag, value string) {
-		if value != "" {
-			args = append(args, flag, value)
-		}
-	}
-	add("--tcp-listener-address", o.TCPListenerAddress)
-	add("--identity", o.Identity)
-	add("--project", o.Project)
-	add("--authority-identity", o.AuthorityIdentity)
-	add("--authority-route", o.AuthorityRoute)
-	add("--credential-scope", o.CredentialScope)
-	add("--status-endpoint", o.StatusEndpoint)
-	add("--services", o.Services)
-	if o.NoStatusEndpoint {
-		args = append(args, "--no-status-endpoint")
-	}
-	if o.ExitOnEOF {
-		args = append(args, "--exit-on-eof")
-	}
-	return args
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -108,7 +109,8 @@ func statusCommand(a *app) *cobra.Command {
 				"ockam_version": map[string]string{"hash": "", "version": version()}, "orchestrator_version": map[string]any{"project_version": nil, "version": nil},
 			}})
 		}}
-	cmd.Flags().String("timeout", "10s", "")
+	var timeout time.Duration
+	durationVar(cmd.Flags(), &timeout, "timeout", 10*time.Second, "") // of asking the hosted service
 	hide(cmd, "timeout")
 	return cmd
 }
@@ -131,8 +133,16 @@ func environmentCommand(a *app) *cobra.Command {
 				"NO_COLOR", "no colour",
 				"NO_INPUT", "never ask",
 				"ENROLLMENT_TICKET", "the ticket for node create",
+				"OCKAM_SQLITE_IN_MEMORY", "node create --foreground keeps nothing on disk",
+				"OCKAM_DEFAULT_TIMEOUT", "how long opening a secure channel may take (default: 10s)",
+				"OCKAM_COMMAND_RETRY_COUNT", "how often commands that ask other nodes are tried",
+				"OCKAM_COMMAND_RETRY_DELAY", "how long they wait in between",
+				"OCKAM_TCP_PORTAL_SKIP_HANDSHAKE", "as --skip-handshake of tcp-inlet and tcp-outlet create",
+				"OCKAM_TCP_PORTAL_ENABLE_NAGLE", "as --enable-nagle of tcp-inlet create",
 				"SALLYPORT_LOG_LEVEL", "debug, info, warn or error (also OCKAM_LOG_LEVEL)",
 				"OCKAM_LOG_FORMAT", "json for logs as JSON",
+				"OCKAM_LOG_MAX_SIZE_MB", "size of a node's log after which a new one is begun (default: 100)",
+				"OCKAM_LOG_MAX_FILES", "how many logs of a node are kept (default: 60)",
 				"SALLYPORT_AEAD", "force an AES-256-GCM kernel, for tests",
 				"OCKAM_TCP_PORTAL_SKIP_HANDSHAKE", "as --skip-handshake of tcp-inlet and tcp-outlet",
 				"OCKAM_TCP_PORTAL_ENABLE_NAGLE", "as --enable-nagle of tcp-inlet",
@@ -166,7 +176,7 @@ func completionCommand(a *app) *cobra.Command {
 			}
 			return usageError("invalid value '%s' for '--shell': it must be bash, zsh, fish or powershell", shell)
 		}}
-	cmd.Flags().StringVar(&shell, "shell", "", "bash, zsh, fish or powershell")
+	cmd.Flags().StringVarP(&shell, "shell", "s", "", "bash, zsh, fish or powershell")
 	return cmd
 }
 
@@ -201,7 +211,6 @@ func resetCommand(a *app) *cobra.Command {
 			return a.print(result{human: "  ✔ Local state was deleted"})
 		}}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	cmd.Flags().Bool("all", false, "")
-	hide(cmd, "all")
+	noEffect(cmd, "all")
 	return cmd
 }

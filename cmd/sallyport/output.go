@@ -24,7 +24,7 @@ type result struct {
 // print writes r to standard output. A terminal gets the human form, a pipe the machine form, else JSON, else the human form,
 // without a line end (docs/protocol/03 §7.3).
 func (a *app) print(r result) error {
-	if a.output == "json" || a.jq != "" || a.compact {
+	if a.output == "json" || (a.jq != "" || a.compact) && !a.outputGiven {
 		if r.json == nil {
 			return nil
 		}
@@ -45,7 +45,11 @@ func (a *app) print(r result) error {
 		_, err := io.WriteString(a.stdout, r.machine)
 		return err
 	case r.json != nil:
-		return a.printJSON(r.json)
+		text, err := encodeJSON(r.json, false)
+		if err == nil {
+			_, err = io.WriteString(a.stdout, text)
+		}
+		return err
 	default:
 		_, err := io.WriteString(a.stdout, r.human)
 		return err

@@ -26,6 +26,9 @@ func policyCreate(a *app) *cobra.Command {
 			if err := checkPolicy(r.Expression); err != nil {
 				return err
 			}
+			if r.Resource != "" && r.ResourceType != "" {
+				return usageError("the argument '--resource-type' cannot be used with '--resource'")
+			}
 			if r.Resource == "" && r.ResourceType == "" {
 				return errors.New("resource or resource type must be provided")
 			}
@@ -47,28 +50,41 @@ func policyCreate(a *app) *cobra.Command {
 	f.StringVar(&r.Resource, "resource", "", "the `NAME` of an outlet, an inlet or a service")
 	f.StringVar(&r.ResourceType, "resource-type", "", "all resources of a `TYPE`, such as tcp-outlet or tcp-inlet")
 	f.StringVar(&r.Expression, "allow", "", "the `EXPRESSION`")
-	f.StringVar(&r.Expression, "expression", "", "")
 	f.StringVar(&at, "at", "", "`NODE` (default: the default node)")
-	hide(cmd, "expression")
+	flagAliases(cmd, "expression", "allow")
 	return cmd
 }
 
 func policyList(a *app) *cobra.Command {
-	var resource string
-	cmd := listCommand(a, "List a node's policies", `  sallyport policy list
-  sallyport policy list --jq '.[].resource'`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
-		list, err := admin.Get[[]admin.Policy](ctx, c, admin.PathPolicies)
-		out, rows := []admin.Policy{}, [][]string{}
-		for _, p := range list {
-			if resource != "" && p.Resource != resource {
-				continue
+	var resource, at string
+	cmd := &cobra.Command{Use: "list [RESOURCE] [flags]", Short: "List a node's policies", Example: `  sallyport policy list
+  sallyport policy list tcp-outlet --jq '.[].expression'`, Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				resource = args[0]
 			}
-			out = append(out, p)
-			rows = append(rows, []string{p.Resource, p.Expression})
-		}
-		return result{human: tableOr("no policies at "+node, []string{"RESOURCE", "EXPRESSION"}, rows), json: out}, err
-	})
-	cmd.Use = "list [flags]"
+			c, node, err := a.nodeClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			list, err := admin.Get[[]admin.Policy](cmd.Context(), c, admin.PathPolicies)
+			if err != nil {
+				return err
+			}
+			out, rows := []admin.Policy{}, [][]string{}
+			for _, p := range list {
+				if resource != "" && p.Resource != resource {
+					continue
+				}
+				out = append(out, p)
+				rows = append(rows, []string{p.Resource, p.Expression})
+			}
+			if len(out) == 0 {
+				return a.print(result{human: "  > No policies on Node " + node}) // as in the reference: no JSON either
+			}
+			return a.print(result{human: table([]string{"RESOURCE", "EXPRESSION"}, rows), json: out})
+		}}
+	cmd.Flags().StringVar(&at, "at", "", "`NODE` to ask (default: the default node)")
 	cmd.Flags().StringVar(&resource, "resource", "", "only that `RESOURCE`")
 	cmd.Flags().StringVar(&resource, "resource-type", "", "only that `TYPE`")
 	return cmd

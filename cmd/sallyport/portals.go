@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,26 +21,60 @@ import (
 
 func init() { nouns = append(nouns, outletCommand, inletCommand, relayCommand, policyCommand) }
 
-// hostPort completes `[scheme://]host:port` or a bare port, which means this machine.
+// hostPort completes `host:port` or a bare port, which means this machine.
 func hostPort(flag, text string) (string, error) {
-	value := text
-	if _, rest, found := strings.Cut(value, "://"); found {
-		value = rest
+	refused := func(why string) (string, error) {
+		return "", usageError("invalid value '%s' for '%s': %s", text, flag, why)
 	}
-	if _, err := strconv.ParseUint(value, 10, 16); err == nil {
-		return net.JoinHostPort("127.0.0.1", value), nil
+	if _, err := strconv.ParseUint(text, 10, 16); err == nil {
+		return net.JoinHostPort("127.0.0.1", text), nil
 	}
-	host, port, err := net.SplitHostPort(value)
+	host, port, err := net.SplitHostPort(text)
 	if err != nil {
-		return "", usageError("invalid value '%s' for '%s': it must be host:port, or a port of this machine", text, flag)
+		return refused("it must be host:port, or a port of this machine")
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", usageError("invalid value '%s' for '%s': the port must be a number from 0 to 65535", text, flag)
+		return refused("the port must be a number from 0 to 65535")
 	}
 	if host == "" {
 		host = "127.0.0.1"
 	}
+	if !isHost(host) {
+		return refused("'" + host + "' is neither an address nor a host's name")
+	}
 	return net.JoinHostPort(host, port), nil
+}
+
+// isHost reports whether text is an IP address or could be a name in the DNS (docs/protocol/03 §7.2).
+func isHost(text string) bool {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return true
+	}
+	if len(text) > 253 || strings.Trim(text, "-") != text {
+		return false
+	}
+	for _, label := range strings.Split(text, ".") {
+		ok := func(r rune) bool {
+			return r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+		}
+		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool { return !ok(r) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// schemePort is hostPort for `[scheme://]host:port`; the scheme is tcp, tls or udp.
+func schemePort(flag, text string) (scheme, address string, err error) {
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found {
+		scheme, rest = "tcp", text
+	}
+	if !slices.Contains([]string{"tcp", "tls", "udp"}, scheme) {
+		return "", "", usageError("invalid value '%s' for '%s': the scheme must be tcp, tls or udp", text, flag)
+	}
+	address, err = hostPort(flag, rest)
+	return scheme, address, err
 }
 
 func outletCommand(a *app) *cobra.Command {
@@ -96,9 +132,9 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.BoolVar(&r.TLS, "tls", false, "connect to the server with TLS")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
-	f.StringVar(&r.Allow, "policy-expression", "", "as --allow")
-	f.BoolVar(&o.privileged, "privileged", false, "")
-	hide(cmd, "policy-expression", "privileged")
+	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
+	hide(cmd, "privileged")
+	flagAliases(cmd, "expression", "allow")
 }
 
 // create asks the node for the outlet that the flags and arguments describe.
@@ -107,9 +143,12 @@ func (o *outletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if o.to == "" {
 		return usageError("the following required arguments were not provided: --to <HOST:PORT>")
 	}
-	target, err := hostPort("--to", o.to)
+	scheme, target, err := schemePort("--to", o.to)
 	if err != nil {
 		return err
+	}
+	if scheme == "tls" && !r.TLS { // as in the reference, where a person has no way to notice
+		a.note("%s tls:// does not turn on TLS with the server: add --tls", a.color("33", "!"))
 	}
 	if len(args) == 1 {
 		if o.from != "" {
@@ -152,9 +191,8 @@ func outletCreate(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return o.create(cmd, a, args) },
 	}
 	o.add(cmd)
-	cmd.Flags().BoolVar(&o.request.SkipHandshake, "skip-handshake", envSwitch("OCKAM_TCP_PORTAL_SKIP_HANDSHAKE"), skipHelp)
-	cmd.Flags().Bool("enable-nagle", false, "no effect, as in the reference")
-	hide(cmd, "enable-nagle")
+	cmd.Flags().BoolVar(&o.request.SkipHandshake, "skip-handshake", switchFrom("OCKAM_TCP_PORTAL_SKIP_HANDSHAKE"), skipHelp)
+	noEffect(cmd, "enable-nagle") // in the reference neither
 	return cmd
 }
 
@@ -203,7 +241,7 @@ func orDash(s *string) string {
 
 // inletFlags are the flags that all kinds of inlets have.
 type inletFlags struct {
-	at, to, via, from, provider         string
+	at, to, via, from, provider, alias  string
 	wait, retryWait, timeout            time.Duration
 	udp, noFallback, privileged, useTLS bool
 	request                             admin.InletRequest
@@ -216,36 +254,44 @@ func (o *inletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.via, "via", "", "the `RELAY`'s name (default: default)")
 	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.StringVar(&r.Allow, "allow", "", "which outlets' nodes may be used, a policy `EXPRESSION`")
-	f.StringVar(&r.Allow, "policy-expression", "", "as --allow")
 	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the outlet's node must have")
 	f.StringVar(&r.Identity, "identity", "", "the `NAME` of the identity to use")
 	durationVar(f, &o.wait, "connection-wait", 5*time.Second, "how long to wait for the first connection")
-	durationVar(f, &o.retryWait, "retry-wait", 20*time.Second, "no effect, as in the reference")
+	durationVar(f, &o.retryWait, "retry-wait", 20*time.Second, "") // in the reference it has no effect either
 	durationVar(f, &o.timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
 	f.BoolVar(&o.udp, "udp", false, "")
 	f.BoolVar(&o.noFallback, "no-tcp-fallback", false, "")
-	f.BoolVar(&o.privileged, "privileged", false, "")
+	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
+	f.StringVar(&o.alias, "alias", "", "") // the older form of NAME
 	f.BoolVar(&o.useTLS, "tls", false, "clients speak TLS (also --from tls://HOST:PORT)")
 	f.StringVar(&o.provider, "tls-certificate-provider", "", "`ROUTE` to who has the certificate (default: the project)")
-	hide(cmd, "policy-expression", "retry-wait", "udp", "no-tcp-fallback", "privileged")
+	hide(cmd, "retry-wait", "udp", "no-tcp-fallback", "privileged", "alias")
+	flagAliases(cmd, "expression", "allow", "enable-udp-puncture", "udp", "disable-tcp-fallback", "no-tcp-fallback")
 }
 
 // create asks the node for the inlet that the flags and arguments describe.
 func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	ctx, r := cmd.Context(), &o.request
-	listen, err := hostPort("--from", o.from)
+	scheme, listen, err := schemePort("--from", o.from)
 	if err != nil {
 		return err
 	}
-	for flag, given := range map[string]bool{"--udp": o.udp || strings.HasPrefix(o.from, "udp://"), "--privileged": o.privileged} {
+	for flag, given := range map[string]bool{"--udp": o.udp, "--from udp://": scheme == "udp", "--no-tcp-fallback": o.noFallback, "--privileged": o.privileged} {
 		if given {
 			return withHint(fmt.Errorf("%s is not supported", flag), "an ordinary inlet carries the same stream: leave %s out", flag)
 		}
 	}
-	if len(args) == 1 {
-		r.Alias = plainName(args[0])
+	if r.Alias = o.alias; len(args) == 1 && o.alias == "" {
+		r.Alias = args[0]
 	}
+	if o.alias != "" {
+		a.note("--alias is the older form of NAME")
+	}
+	if strings.Contains(r.Alias, ":") {
+		return usageError("invalid value '%s' for '[NAME]': a name has no colon", r.Alias)
+	}
+	r.Alias = plainName(r.Alias)
 	for _, h := range r.HTTPHeaders {
 		if _, err := httpheader.ParseField(h); err != nil {
 			return usageError("invalid value '%s' for '--http-header': %v", h, err)
@@ -257,7 +303,7 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if err := checkIdentifier("--authorized", r.Authorized); err != nil {
 		return err
 	}
-	if r.TLSProvider, err = a.certificateProvider(o.provider, o.useTLS || strings.HasPrefix(o.from, "tls://")); err != nil {
+	if r.TLSProvider, err = a.certificateProvider(o.provider, o.useTLS || scheme == "tls"); err != nil {
 		return err
 	}
 	addr, err := a.inletTo(ctx, o.to, o.via)
@@ -265,7 +311,7 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 		return err
 	}
 	if r.Authorized != "" && len(addr) > 0 && addr[0].Protocol == multiaddr.Project {
-		return usageError("--authorized cannot be used with a project route: the project's policy decides")
+		return errors.New("--authorized cannot be used with a project's route: the project's policy decides")
 	}
 	r.From, r.To, r.ConnectionWaitMS = listen, addr.String(), o.wait.Milliseconds()
 	c, node, err := a.nodeClient(ctx, o.at)
@@ -309,8 +355,8 @@ func inletCreate(a *app) *cobra.Command {
 	}
 	o.add(cmd)
 	f, r := cmd.Flags(), &o.request
-	f.BoolVar(&r.SkipHandshake, "skip-handshake", envSwitch("OCKAM_TCP_PORTAL_SKIP_HANDSHAKE"), skipHelp)
-	f.BoolVar(&r.Nagle, "enable-nagle", envSwitch("OCKAM_TCP_PORTAL_ENABLE_NAGLE"), "leave Nagle's algorithm on for clients")
+	f.BoolVar(&r.SkipHandshake, "skip-handshake", switchFrom("OCKAM_TCP_PORTAL_SKIP_HANDSHAKE"), skipHelp)
+	f.BoolVar(&r.Nagle, "enable-nagle", switchFrom("OCKAM_TCP_PORTAL_ENABLE_NAGLE"), "leave Nagle's algorithm on for clients")
 	f.StringArrayVar(&r.HTTPHeaders, "http-header", nil, "set `NAME:VALUE` in HTTP/1 requests; may be repeated")
 	return cmd
 }
@@ -376,8 +422,10 @@ func relayCommand(a *app) *cobra.Command {
 }
 
 func relayCreate(a *app) *cobra.Command {
-	var to, at, toAlias string
+	var to, at string
 	var r admin.RelayRequest
+	var again retry
+	var projectRelay bool
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Register a node at a relay, so that others reach it without a listening port",
 		Example: `  sallyport relay create blue
@@ -392,20 +440,26 @@ func relayCreate(a *app) *cobra.Command {
 			if err := checkIdentifier("--authorized", r.Authorized); err != nil {
 				return err
 			}
+			if projectRelay {
+				a.note("--project-relay has no effect: the route says where the relay is")
+			}
 			addr, err := a.relayAt(ctx, at)
 			if err != nil {
 				return err
 			}
-			r.At = addr.String()
-			if toAlias != "" {
-				to = toAlias
+			if r.Authorized != "" && len(addr) > 0 && addr[0].Protocol == multiaddr.Project {
+				return errors.New("--authorized cannot be used with a project's route: the project says who its relay is")
 			}
+			r.At = addr.String()
 			c, node, err := a.nodeClient(ctx, to)
 			if err != nil {
 				return err
 			}
-			rel, err := admin.Post[admin.Relay](ctx, c, admin.PathRelays, r)
-			if err != nil {
+			var rel admin.Relay
+			if err := a.retrying(ctx, again, func() (err error) {
+				rel, err = admin.Post[admin.Relay](ctx, c, admin.PathRelays, r)
+				return err
+			}); err != nil {
 				return err
 			}
 			if rel.ConnectionStatus != "Up" {
@@ -424,9 +478,8 @@ func relayCreate(a *app) *cobra.Command {
 	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the relay's node must have")
 	f.StringVar(&r.RelayAddress, "relay-address", "", "the `NAME` to register, if not the relay's")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
-	f.Int("retry-count", 0, "")
-	f.String("retry-delay", "", "")
-	f.Bool("no-retry", false, "")
-	hide(cmd, "retry-count", "retry-delay", "no-retry")
+	again.add(cmd)
+	f.BoolVar(&projectRelay, "project-relay", false, "")
+	hide(cmd, "project-relay")
 	return cmd
 }

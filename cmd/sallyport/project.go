@@ -2,23 +2,18 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/authority"
-	"sallyport/crypto/identity"
 	"sallyport/project"
 	"sallyport/routing/rpc"
-	"sallyport/state"
 )
 
 func init() { nouns = append(nouns, projectNoun, memberNoun) }
@@ -36,9 +31,16 @@ func (t *trustFlags) add(cmd *cobra.Command) {
 	hide(cmd, "authority-identity", "authority-route", "credential-scope")
 }
 
+// addForMembers adds those of the commands for members.
+func (t *trustFlags) addForMembers(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&t.identity, "identity", "", "the `NAME` of the identity to use (default: the default identity)")
+	f.StringVarP(&t.project, "project", "p", "", "the `PROJECT` (default: the default project)")
+}
+
 func projectNoun(a *app) *cobra.Command {
 	return noun(groupStory, "project", "Projects: an authority, a relay, and their members", nil,
-		projectCreate(a), projectEnroll(a), projectTicket(a), projectImport(a), projectList(a), projectShow(a), projectInformation(a), projectVersion(a), projectDelete(a), addonCommand(a))
+		projectCreate(a), projectEnroll(a), projectTicket(a), projectImport(a), projectList(a), projectShow(a), projectInformation(a), projectVersion(a), projectDelete(a), addons.command(a, needsService))
 }
 
 // askAuthority runs f with a client of a project's authority, as one of our identities.
@@ -54,195 +56,6 @@ func (a *app) askAuthority(ctx context.Context, t trustFlags, f func(context.Con
 	return f(ctx, client, s)
 }
 
-func projectEnroll(a *app) *cobra.Command {
-	var t trustFlags
-	var timeout time.Duration
-	cmd := &cobra.Command{Use: "enroll [TICKET] [flags]", Short: "Become a member of a project with a ticket", Example: `  sallyport project enroll "$TICKET"
-  sallyport project enroll ticket.txt
-  sallyport project enroll http://127.0.0.1:8000/ticket.txt`, Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			arg := ""
-			if len(args) == 1 {
-				arg = args[0]
-			}
-			raw, s, err := a.enroll(ctx, arg, t)
-			if err != nil {
-				return err
-			}
-			p, err := a.dirOnce.Project(t.project)
-			if err != nil {
-				return err
-			}
-			a.done("Enrolled %s in the project %s", s.named.Name, p.Project.Name)
-			a.hint("next: sallyport node create NAME")
-			return a.printEnrolled(ctx, s, raw, p.Project.Name)
-		}}
-	t.add(cmd)
-	durationVar(cmd.Flags(), &timeout, "timeout", 240*time.Second, "how long it may take")
-	cmd.Flags().Bool("okta", false, "")
-	cmd.Flags().Int("retry-count", 0, "")
-	cmd.Flags().String("retry-delay", "", "")
-	cmd.Flags().Bool("no-retry", false, "")
-	hide(cmd, "okta", "retry-count", "retry-delay", "no-retry")
-	return cmd
-}
-
-// enroll redeems a ticket and fetches the member's credential, which it stores (docs/protocol/02 §5.7). Without a ticket it
-// only fetches the credential.
-func (a *app) enroll(ctx context.Context, arg string, t trustFlags) ([]byte, *self, error) {
-	d, err := a.dir()
-	if err != nil {
-		return nil, nil, err
-	}
-	var ticket *project.Ticket
-	if arg != "" {
-		text, err := a.readTicket(ctx, arg)
-		if err != nil {
-			return nil, nil, err
-		}
-		if ticket, err = project.ParseTicket(text); err != nil {
-			return nil, nil, withHint(fmt.Errorf("this is not a ticket: %w", err), "a ticket is what `sallyport project ticket` printed, or a file with it")
-		}
-		p := project.ProjectFromTicket(ticket)
-		if known, err := knownProject(d, p); err != nil {
-			return nil, nil, err
-		} else if known != nil {
-			p = known
-		} else if err := d.ImportProject(ctx, p); err != nil {
-			return nil, nil, err
-		}
-		t.project = p.ID
-	}
-	var raw []byte
-	var who *self
-	err = a.askAuthority(ctx, t, func(ctx context.Context, c *authority.Client, s *self) error {
-		who = s
-		p, err := d.Project(t.project)
-		if err != nil {
-			return err
-		}
-		if ticket != nil {
-			if stored, err := d.Credentials(); err == nil && slices.ContainsFunc(stored, func(c state.Credential) bool {
-				return c.Subject == s.id.String() && c.Scope == p.Project.CredentialScope()
-			}) {
-				a.note("%s is a member of the project %s already", s.named.Name, p.Project.Name)
-			}
-			a.warn("Enrolling with the authority...")
-			if _, err := c.Redeem(ctx, authority.Code(ticket.Code)); err != nil {
-				return enrollError(err)
-			}
-		}
-		if raw, err = c.Credential(ctx); err != nil {
-			return enrollError(err)
-		}
-		return a.storeCredential(ctx, s.manager, raw, s.id, p.Project.CredentialScope(), "")
-	})
-	return raw, who, err
-}
-
-// knownProject returns the project of a ticket if it was imported before: a ticket in its short form has neither the id nor the space.
-func knownProject(d *state.Dir, p *project.Project) (*project.Project, error) {
-	list, err := d.Projects()
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range list {
-		k := s.Project
-		if k.Identity == p.Identity && k.AuthorityChangeHistory == p.AuthorityChangeHistory && k.AccessRoute == p.AccessRoute && k.AuthorityAccessRoute == p.AuthorityAccessRoute {
-			return k, nil
-		}
-	}
-	return nil, nil
-}
-
-// enrollError explains an authority's refusal.
-func enrollError(err error) error {
-	var refused *rpc.StatusError
-	if !errors.As(err, &refused) {
-		return err
-	}
-	switch {
-	case strings.Contains(refused.Error(), "Unknown enrollment token"):
-		return withHint(errors.New("the authority refuses this ticket: it was used up, it has expired, or it is not of this authority"), "ask the project's administrator for a new one")
-	case strings.Contains(refused.Error(), "unauthorized member"):
-		return withHint(errors.New("this identity is not a member of the project"), "enroll with a ticket: sallyport project enroll TICKET")
-	}
-	return err
-}
-
-// storeCredential verifies a credential and keeps it, for one node if that is given.
-func (a *app) storeCredential(ctx context.Context, m *identity.Manager, raw []byte, subject identity.Identifier, scope, node string) error {
-	c, err := a.verifyAny(ctx, m, raw, &subject)
-	if err != nil {
-		return err
-	}
-	return a.dirOnce.PutCredential(ctx, state.Credential{
-		Subject: c.Subject.String(), Issuer: c.Issuer.String(), Scope: scope, Node: node, Raw: raw, ExpiresAt: time.Unix(int64(c.ExpiresAt), 0),
-	})
-}
-
-// verifyAny verifies a credential of whichever issuer it names.
-func (a *app) verifyAny(ctx context.Context, m *identity.Manager, raw []byte, subject *identity.Identifier) (*identity.Credential, error) {
-	issuer, err := identity.CredentialIssuer(raw)
-	if err != nil {
-		return nil, err
-	}
-	return m.VerifyCredential(ctx, raw, subject, []identity.Identifier{issuer})
-}
-
-// credentialJSON has the reference's shape.
-func credentialJSON(c *identity.Credential, raw []byte, scope string) map[string]any {
-	return map[string]any{
-		"credential": map[string]any{
-			"attributes": c.Attributes, "created_at": c.CreatedAt, "credential": hex.EncodeToString(raw), "expires_at": c.ExpiresAt,
-			"issuer": c.Issuer.String(), "subject": c.Subject.String(),
-		},
-		"scope": scope,
-	}
-}
-
-// printEnrolled has the reference's shape.
-func (a *app) printEnrolled(ctx context.Context, s *self, raw []byte, projectName string) error {
-	c, err := a.verifyAny(ctx, s.manager, raw, nil)
-	if err != nil {
-		return err
-	}
-	return a.print(result{human: credentialText(c), json: map[string]any{
-		"credential": credentialJSON(c, raw, "")["credential"], "identity": identityJSON(s.named), "project_name": projectName,
-	}})
-}
-
-func credentialText(c *identity.Credential) string {
-	pairs := []string{"Subject", c.Subject.String(), "Issuer", c.Issuer.String(), "Expires", time.Unix(int64(c.ExpiresAt), 0).UTC().Format(time.RFC3339)}
-	for _, k := range sortedNames(c.Attributes) {
-		pairs = append(pairs, k, c.Attributes[k])
-	}
-	return fields(pairs...)
-}
-
-// readTicket returns what a URL leads to or the text of a file, if the argument is one, else the argument itself.
-func (a *app) readTicket(ctx context.Context, arg string) (string, error) {
-	if isURL(arg) {
-		if strings.HasPrefix(arg, "http://") {
-			a.warn("%s Whoever is on the way to the server can read this ticket, and use it before you: https would keep it secret", a.color("33", "!"))
-		}
-		text, err := fetch(ctx, arg, project.MaxSize)
-		return strings.TrimSpace(text), err
-	}
-	if info, err := os.Stat(arg); err == nil && info.Mode().IsRegular() {
-		f, err := os.Open(arg)
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		b, err := io.ReadAll(io.LimitReader(f, project.MaxSize+1))
-		return string(b), err
-	}
-	return arg, nil
-}
-
 func projectTicket(a *app) *cobra.Command {
 	var t trustFlags
 	var attributes []string
@@ -250,6 +63,7 @@ func projectTicket(a *app) *cobra.Command {
 	var uses uint64
 	var relay string
 	var enroller, useTLS, asHex, legacy bool
+	var again retry
 	cmd := &cobra.Command{Use: "ticket [flags]", Short: "Make a ticket for a new member", Example: `  sallyport project ticket --relay blue --attribute company=acme
   sallyport project ticket --usage-count 3 --expires-in 1h`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -280,17 +94,20 @@ func projectTicket(a *app) *cobra.Command {
 			if err != nil {
 				return withHint(errors.New("there is no default project"), "import one: sallyport project import --project-file FILE")
 			}
-			return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) error {
-				code, err := c.CreateToken(ctx, wanted, expires, uses)
-				if err != nil {
+			var code authority.Code
+			if err := a.retrying(cmd.Context(), again, func() error {
+				return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) (err error) {
+					code, err = c.CreateToken(ctx, wanted, expires, uses)
 					return err
-				}
-				ticket, err := project.NewTicket(p.Project, project.Code(code))
-				if err != nil {
-					return err
-				}
-				return a.printTicket(ticket, asHex, legacy, expires, uses)
-			})
+				})
+			}); err != nil {
+				return err
+			}
+			ticket, err := project.NewTicket(p.Project, project.Code(code))
+			if err != nil {
+				return err
+			}
+			return a.printTicket(ticket, asHex, legacy, expires, uses)
 		}}
 	t.add(cmd)
 	f := cmd.Flags()
@@ -302,9 +119,9 @@ func projectTicket(a *app) *cobra.Command {
 	f.BoolVar(&useTLS, "tls", false, "the member's nodes may have certificates for TLS inlets")
 	f.BoolVar(&asHex, "hex", false, "")
 	f.BoolVar(&legacy, "legacy", false, "")
-	f.Bool("skip-controller-call", false, "")
-	f.String("to", "", "")
-	hide(cmd, "hex", "legacy", "skip-controller-call", "to")
+	hide(cmd, "hex", "legacy")
+	noEffect(cmd, "skip-controller-call")
+	again.add(cmd)
 	return cmd
 }
 
@@ -372,7 +189,7 @@ func projectImport(a *app) *cobra.Command {
 
 // projectList shows every project this user knows; the reference knows only those of the hosted service.
 func projectList(a *app) *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the projects this user knows", Example: `  sallyport project list
+	cmd := &cobra.Command{Use: "list", Short: "List the projects this user knows", Example: `  sallyport project list
   sallyport project list --jq '.[].name'`, Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			d, err := a.dir()
@@ -394,6 +211,8 @@ func projectList(a *app) *cobra.Command {
 			}
 			return a.print(result{human: tableOr("no projects; sallyport project enroll TICKET joins one", []string{"PROJECT", "ID", "ROUTE", ""}, rows), json: out})
 		}}
+	noEffect(cmd, "identity=")
+	return cmd
 }
 
 func (a *app) findProject(args []string) (*project.Project, error) {
@@ -420,7 +239,7 @@ func projectText(p *project.Project) string {
 }
 
 func projectShow(a *app) *cobra.Command {
-	return &cobra.Command{Use: "show [NAME]", Short: "Show a project", Example: `  sallyport project show
+	cmd := &cobra.Command{Use: "show [NAME]", Short: "Show a project", Example: `  sallyport project show
   sallyport project show partners`, Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if d, err := a.dir(); err != nil {
@@ -434,10 +253,13 @@ func projectShow(a *app) *cobra.Command {
 			}
 			return a.print(result{human: projectText(p), json: p})
 		}}
+	noEffect(cmd, "identity=")
+	new(retry).add(cmd) // nothing here can fail for a moment
+	return cmd
 }
 
 func projectInformation(a *app) *cobra.Command {
-	return &cobra.Command{Use: "information [NAME]", Short: "Print all that others need to use a project", Example: `  sallyport project information --output json > project.json
+	cmd := &cobra.Command{Use: "information [NAME]", Short: "Print all that others need to use a project", Example: `  sallyport project information --output json > project.json
   sallyport project information partners --jq .egress_allow_list`, Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p, err := a.findProject(args)
@@ -450,6 +272,8 @@ func projectInformation(a *app) *cobra.Command {
 			}
 			return a.print(result{human: projectText(p), json: out})
 		}}
+	noEffect(cmd, "identity=")
+	return cmd
 }
 
 // projectJSON is a project with the addresses that a firewall must let through, in the reference's shape.
@@ -480,15 +304,19 @@ func projectJSON(p *project.Project) (map[string]any, error) {
 }
 
 func projectVersion(a *app) *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version of a project's node", Hidden: true, Args: cobra.ArbitraryArgs,
-		RunE: func(*cobra.Command, []string) error { return errHosted("project version") }}
+	cmd := &cobra.Command{Use: "version", Short: "Print the version of a project's node", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return unavailable("project version", needsService, "`project create` makes a project here")
+		}}
+	noEffect(cmd, "identity=")
+	return cmd
 }
 
 func projectDelete(a *app) *cobra.Command {
 	var yes bool
-	cmd := &cobra.Command{Use: "delete NAME", Short: "Forget a project", Example: `  sallyport project delete partners --yes`, Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "delete NAME", Short: "Forget a project", Example: `  sallyport project delete partners --yes`, Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := a.findProject(args)
+			p, err := a.findProject(args[len(args)-1:]) // the reference has the name of a space first
 			if err != nil {
 				return err
 			}
@@ -501,5 +329,6 @@ func projectDelete(a *app) *cobra.Command {
 			return a.print(result{human: "forgot the project " + p.Name, machine: p.Name, json: map[string]string{"name": p.Name}})
 		}}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	noEffect(cmd, "identity=")
 	return cmd
 }

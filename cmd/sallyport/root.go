@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -45,28 +46,35 @@ middle can read, change or forge a byte.`,
 	f.CountVarP(&a.verbose, "verbose", "v", "log more: -v, -vv, -vvv")
 	f.BoolVar(&a.noColor, "no-color", a.noColor, "no colour (environment: NO_COLOR)")
 	f.BoolVar(&a.noInput, "no-input", a.noInput, "never ask (environment: NO_INPUT)")
-	f.StringVar(&a.output, "output", "plain", "form of the result: plain or json")
-	f.StringVar(&a.jq, "jq", "", "filter the JSON result with a jq `query`")
-	f.BoolVar(&a.compact, "compact-output", false, "JSON on one line")
+	f.StringVar(&a.output, "output", cmp.Or(a.output, "plain"), "form of the result: plain or json")
+	f.StringVar(&a.jq, "jq", a.jq, "filter the JSON result with a jq `query`")
+	f.BoolVar(&a.compact, "compact-output", a.compact, "JSON on one line")
 	f.StringArray("env", nil, "set an environment variable, `KEY=VALUE`")
+	parseOnly := f.Bool("test-argument-parser", false, "")
+	pretty := f.Bool("pretty", false, "")
+	for _, name := range []string{"test-argument-parser", "pretty"} {
+		_ = f.MarkHidden(name)
+	}
 	root.Version = version()
 	root.SetVersionTemplate(versionText())
 	root.Flags().BoolP("version", "V", false, "print the version")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "Explain a command", GroupID: groupOther,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			found, _, err := root.Find(args)
-			if err != nil || found == nil {
-				return unknownCommand(root, strings.Join(args, " "))
-			}
-			return found.Help()
-		}})
+	help := helpCommand(root)
+	help.GroupID = groupOther
+	root.SetHelpCommand(help)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		a.usage = cmd.UseLine()
 		if a.output != "plain" && a.output != "json" {
 			return usageError("invalid value '%s' for '--output': it must be plain or json", a.output)
+		}
+		if *pretty {
+			a.note("--pretty has no effect: JSON is pretty unless --compact-output is given")
+		}
+		a.outputGiven = a.outputGiven || cmd.Flags().Changed("output")
+		if *parseOnly {
+			return exitCode(exitOK)
 		}
 		return nil
 	}
@@ -81,6 +89,11 @@ middle can read, change or forge a byte.`,
 	walk(root, func(cmd *cobra.Command) {
 		cmd.Flags().SortFlags = false
 		cmd.DisableFlagsInUseLine = true
+		if cmd.HasSubCommands() && cmd != root {
+			help := helpCommand(cmd)
+			help.Hidden = true
+			cmd.AddCommand(help)
+		}
 		if cmd.HasSubCommands() && cmd.RunE == nil {
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.incomplete(cmd) }
 			cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -100,11 +113,23 @@ middle can read, change or forge a byte.`,
 				if m := (*misuse)(nil); errors.As(err, &m) {
 					return err
 				}
-				return usageError("%v", err)
+				return argumentsError(cmd, check, args)
 			}
 		}
 	})
 	return root
+}
+
+// helpCommand makes the command that explains another one below parent.
+func helpCommand(parent *cobra.Command) *cobra.Command {
+	return &cobra.Command{Use: "help [COMMAND]", Short: "Explain a command", Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			found, left, err := parent.Find(args)
+			if err != nil || found == nil || len(left) > 0 {
+				return unknownCommand(parent, strings.Join(args, " "))
+			}
+			return found.Help()
+		}}
 }
 
 // nouns are the commands, in the order of the help text.
@@ -146,7 +171,11 @@ func flagError(cmd *cobra.Command, err error) error {
 	best, distance := "", 3
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		// A flag cut short is as likely as one misspelt.
-		if d := min(editDistance(name, f.Name), editDistance(name, f.Name[:min(len(name), len(f.Name))])); !f.Hidden && d < distance {
+		d := editDistance(name, f.Name)
+		if short := editDistance(name, f.Name[:min(len(name), len(f.Name))]); short <= len(name)/4 {
+			d = min(d, short)
+		}
+		if !f.Hidden && d < distance {
 			best, distance = f.Name, d
 		}
 	})
@@ -155,6 +184,26 @@ func flagError(cmd *cobra.Command, err error) error {
 		return withHint(out, "tip: a similar argument exists: '--%s'", best)
 	}
 	return out
+}
+
+// argumentsError says which argument is too many, or which are missing.
+func argumentsError(cmd *cobra.Command, check cobra.PositionalArgs, args []string) error {
+	for n := len(args) - 1; n >= 0; n-- {
+		if check(cmd, args[:n]) == nil {
+			return usageError("unexpected argument '%s' found", args[n])
+		}
+	}
+	var missing []string
+	given := len(args)
+	for _, word := range strings.Fields(cmd.Use)[1:] {
+		if word[0] == '-' || word[0] == '[' {
+			break // flags, or what need not be given
+		}
+		if given--; given < 0 {
+			missing = append(missing, "<"+word+">")
+		}
+	}
+	return usageError("the following required arguments were not provided: %s", strings.Join(missing, " "))
 }
 
 // editDistance is Levenshtein's.
@@ -184,10 +233,12 @@ func noun(group, use, short string, aliases []string, subs ...*cobra.Command) *c
 	return cmd
 }
 
-// names strips the /node/ or /service/ that a plain name may be given with (docs/protocol/03 §7.2).
+// plainName returns the name in the first piece of a route: /node/n1 and /service/db may stand wherever a plain name does
+// (docs/protocol/03 §7.2).
 func plainName(name string) string {
-	for _, prefix := range []string{"/node/", "/service/", "/worker/"} {
+	for _, prefix := range []string{"/node/", "/service/", "/worker/", "/project/"} {
 		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			rest, _, _ = strings.Cut(rest, "/")
 			return rest
 		}
 	}

@@ -17,12 +17,14 @@ import (
 	"sallyport/crypto/aead"
 	"sallyport/crypto/identity"
 	"sallyport/node"
+	"sallyport/node/admin"
 	"sallyport/state"
 )
 
 // runOptions say how a node runs in this process.
 type runOptions struct {
 	child, skipRunning, inMemory bool
+	callback                     uint16 // a port of this machine to connect to when the node is up, or 0
 }
 
 // defaultStatusEndpoint is where a node serves its status, if the port is free (docs/protocol/03 §6.3).
@@ -53,14 +55,11 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		}
 	}()
 	if r.inMemory {
-		dir, err := os.MkdirTemp("", "sallyport-")
+		forget, err := a.inMemory()
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
-		if a.dirOnce, err = state.Open(dir); err != nil {
-			return err
-		}
+		defer forget()
 	}
 	dir, err := a.dir()
 	if err != nil {
@@ -68,6 +67,15 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	}
 	if old, err := dir.Node(name); err == nil && old.Status() == state.Running && !r.skipRunning {
 		return withHint(fmt.Errorf("a node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
+	}
+	if r.child {
+		path, err := a.logPath(name)
+		if err != nil {
+			return err
+		}
+		if a.stderr, err = newLogFile(path); err != nil {
+			return err
+		}
 	}
 	options, self, err := a.nodeOptions(ctx, name, &o)
 	if err != nil {
@@ -133,8 +141,8 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	report(nil)
 	isNew = false
 	notifySystemd("READY=1\nSTATUS=node " + name + " at " + n.Listening())
-	if !r.child {
-		a.done("Node %s runs, listening at %s; Ctrl-C ends it", name, n.Listening())
+	if err := a.nodeIsUp(ctx, admin.NewClient(socket), n, r); err != nil {
+		return err
 	}
 	if o.ExitOnEOF {
 		go func() {
@@ -149,6 +157,53 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	stopped, done := context.WithTimeout(context.Background(), 2*time.Second)
 	defer done()
 	return dir.NodeStopped(stopped, name, process)
+}
+
+// nodeIsUp tells whoever waits for it that a node is up.
+func (a *app) nodeIsUp(ctx context.Context, c *admin.Client, n *node.Node, r runOptions) error {
+	if !r.child {
+		described, err := a.describeNode(ctx, c)
+		if err != nil {
+			return err
+		}
+		a.done("Node %s runs, listening at %s; Ctrl-C ends it", described.Name, n.Listening())
+		if err := a.print(result{human: described.Name, machine: described.Name, json: described}); err != nil {
+			return err
+		}
+	}
+	if r.callback != 0 {
+		c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", r.callback), time.Second)
+		if err != nil {
+			return fmt.Errorf("--tcp-callback-port: %w", err)
+		}
+		_ = c.Close()
+	}
+	if a.onUp != nil {
+		a.onUp()
+	}
+	return nil
+}
+
+// inMemory moves the state directory of this command into memory, unless it is there already. forget removes it.
+func (a *app) inMemory() (forget func(), err error) {
+	if a.isInMemory {
+		return func() {}, nil
+	}
+	const memory = "/dev/shm" // where it is missing, the directory for temporary files has to do
+	dir, err := os.MkdirTemp(memory, "sallyport-")
+	if err != nil {
+		dir, err = os.MkdirTemp("", "sallyport-")
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.dirOnce, err = state.Open(dir)
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, err
+	}
+	a.isInMemory = true
+	return func() { _ = os.RemoveAll(dir) }, nil
 }
 
 // nodeOptions turns the options of the command line into a node's.
@@ -175,6 +230,9 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	// As in the reference, what is no number is no bound (docs/protocol/03 §1.2).
 	if size, err := strconv.Atoi(os.Getenv("OCKAM_TCP_PORTAL_PAYLOAD_LENGTH")); err == nil && size > 0 {
 		options.Limits.PayloadSize = size
+	}
+	if options.ChannelTimeout, err = durationFrom("OCKAM_DEFAULT_TIMEOUT"); err != nil {
+		return none, nil, err
 	}
 	if o.Authority != nil {
 		options.Authority, err = a.authorityServices(ctx, self, o.Authority, log)

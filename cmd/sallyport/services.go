@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -27,12 +29,15 @@ type launchConfig struct {
 }
 
 // servicesText returns the text of --services, which may be a file with it: a node that starts again does not need the file.
-func servicesText(text string) (string, error) {
+func servicesText(ctx context.Context, text string) (string, error) {
 	if info, err := os.Stat(text); err == nil && info.Mode().IsRegular() {
-		return readConfiguration(text)
+		return readConfiguration(ctx, text)
 	}
 	return text, nil
 }
+
+// hyphenatedKey is a key of JSON with hyphens, as they may be written.
+var hyphenatedKey = regexp.MustCompile(`"[a-z]+(-[a-z]+)+"\s*:`)
 
 // readServices reads the value of --services, JSON or YAML. The empty text is nothing to start.
 func readServices(text string) (launchConfig, error) {
@@ -42,23 +47,31 @@ func readServices(text string) (launchConfig, error) {
 	refused := func(problem string) error {
 		return usageError("invalid value '%s' for '--services': it must be JSON, YAML or a file with it: %s", text, problem)
 	}
-	raw := []byte(strings.ReplaceAll(text, "secure-channel-listener", "secure_channel_listener"))
+	raw := []byte(text)
 	if !json.Valid(raw) {
 		var err error
-		if raw, err = yamlServices(string(raw)); err != nil {
+		if raw, err = yamlServices(text); err != nil {
 			return launchConfig{}, refused(err.Error())
 		}
 	}
+	raw = hyphenatedKey.ReplaceAllFunc(raw, func(key []byte) []byte { return bytes.ReplaceAll(key, []byte("-"), []byte("_")) })
 	var file struct {
-		Startup *launchConfig `json:"startup_services"` // the reference's older form
+		Services *launchConfig `json:"services"`
+		Startup  *launchConfig `json:"startup_services"` // the reference's older form
 		launchConfig
 	}
 	if err := json.Unmarshal(raw, &file); err != nil {
 		return launchConfig{}, refused(err.Error())
 	}
 	c := file.launchConfig
-	if file.Startup != nil {
-		c = *file.Startup
+	for _, inner := range []*launchConfig{file.Services, file.Startup} {
+		if inner != nil {
+			c = *inner
+		}
+	}
+	if l := c.Listener; l != nil && !l.Disabled && c.address() == "" && (l.Authorized != nil || l.Identity != "") {
+		return c, withHint(errors.New("--services: secure_channel_listener: every node has the listener api, and it is open to every identifier"),
+			"give this one an address of its own")
 	}
 	if c.ControlAPI != nil {
 		return c, withHint(errors.New("the control API is not part of Sallyport: leave control_api out of --services"), "`sallyport node show --output json` and the status endpoint show what a node has")
@@ -68,7 +81,7 @@ func readServices(text string) (launchConfig, error) {
 
 // address is that of the further listener, or "": every node has the listener api.
 func (c launchConfig) address() string {
-	if l := c.Listener; l != nil && !l.Disabled && l.Address != "api" {
+	if l := c.Listener; l != nil && !l.Disabled && plainName(l.Address) != "api" {
 		return plainName(l.Address)
 	}
 	return ""

@@ -14,7 +14,8 @@ func TestReadServices(t *testing.T) {
 		`{"startup_services": {"secure_channel_listener": {"address": "a"}, "other": {}}}`: "a",
 		"secure_channel_listener: {address: a, disabled: true}":                            "",
 		"secure_channel_listener: {address: api}":                                          "", // every node has it
-		"secure_channel_listener: {identity: x}":                                           "",
+		`{"services": {"secure-channel-listener": {"address": "a"}}}`:                      "a",
+		"startup-services: {secure-channel-listener: {address: a}}":                        "a",
 	} {
 		c, err := readServices(text)
 		if err != nil || c.address() != want {
@@ -25,10 +26,13 @@ func TestReadServices(t *testing.T) {
 		"garbage":                    "invalid value 'garbage' for '--services'",
 		"[1]":                        "invalid value",
 		"secure_channel_listener: x": "invalid value",
-		"secure_channel_listener: {disabled: maybe}":  "invalid value",
-		`{"control_api": {"frontend": true}}`:         "control API",
-		"startup_services: {control_api: {a: b}}":     "control API",
-		"secure_channel_listener: {address: [a, b]}}": "invalid value",
+		"secure_channel_listener: {disabled: maybe}":                                   "invalid value",
+		`{"control_api": {"frontend": true}}`:                                          "control API",
+		`{"services": {"control-api": {}}}`:                                            "control API",
+		"secure_channel_listener: {identity: x}":                                       "every node has",
+		"secure_channel_listener: {address: /service/api, authorized-identifiers: []}": "every node has",
+		"startup_services: {control_api: {a: b}}":                                      "control API",
+		"secure_channel_listener: {address: [a, b]}}":                                  "invalid value",
 	} {
 		if _, err := readServices(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v; want %q", text, err, want)
@@ -38,10 +42,10 @@ func TestReadServices(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := servicesText(path); err != nil || text != "{}" {
+	if text, err := servicesText(t.Context(), path); err != nil || text != "{}" {
 		t.Errorf("from a file: %q, %v", text, err)
 	}
-	if text, err := servicesText("{}"); err != nil || text != "{}" {
+	if text, err := servicesText(t.Context(), "{}"); err != nil || text != "{}" {
 		t.Errorf("%q, %v", text, err)
 	}
 }

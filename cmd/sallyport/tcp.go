@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -166,8 +167,8 @@ func serviceNoun(a *app) *cobra.Command {
 			return nil
 		}}
 	hop.Flags().StringVar(&addr, "addr", "hop", "the service's `NAME`")
-	hop.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
 	start := noun("", "start", "Start a service", nil, hop, certificateStart(a))
+	start.PersistentFlags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
 	return noun(groupObjects, "service", "Services of a node", nil, start,
 		listCommand(a, "List a node's services", `  sallyport service list
   sallyport service list --at n1 --jq '.[].addr'`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
@@ -243,6 +244,9 @@ func flowNoun(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !strings.HasPrefix(args[1], "/") {
 				return usageError("invalid value '%s' for '<ADDRESS>': it must be a route such as /service/%s", args[1], args[1])
+			}
+			if strings.Count(args[1], "/") != 2 || args[1] == plainName(args[1]) {
+				return fmt.Errorf("invalid value '%s' for '<ADDRESS>': it must be the route of one worker of the node", args[1])
 			}
 			c, _, err := a.nodeClient(cmd.Context(), at)
 			if err != nil {

@@ -68,6 +68,9 @@ func (e *StatusError) Unwrap() error {
 	return nil
 }
 
+// answerTimeout is how long a node may take to answer a request without a deadline of its own (docs/protocol/03 §7.4).
+const answerTimeout = 120 * time.Second
+
 // Client talks to one node.
 type Client struct {
 	http   http.Client
@@ -96,6 +99,11 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		}
 		body = bytes.NewReader(b)
 	}
+	if _, set := ctx.Deadline(); !set {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, answerTimeout)
+		defer cancel()
+	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://node"+path, body)
 	if err != nil {
 		return err
@@ -107,6 +115,9 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		}
 		if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
 			err = urlErr.Err
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("it does not answer in time: %w", err)
 		}
 		return fmt.Errorf("ask the node: %w", err)
 	}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/authority"
+	"sallyport/crypto/identity"
+	"sallyport/project"
+	"sallyport/routing/rpc"
+	"sallyport/state"
+)
+
+func projectEnroll(a *app) *cobra.Command {
+	var t trustFlags
+	var timeout time.Duration
+	var okta, skipCredential bool
+	var again retry
+	cmd := &cobra.Command{Use: "enroll [TICKET] [flags]", Short: "Become a member of a project with a ticket", Example: `  sallyport project enroll "$TICKET"
+  sallyport project enroll ticket.txt
+  sallyport project enroll http://127.0.0.1:8000/ticket.txt`, Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			arg := ""
+			if len(args) == 1 {
+				arg = args[0]
+			}
+			if okta && arg != "" {
+				return usageError("the argument '--okta' cannot be used with '[TICKET]'")
+			}
+			if okta {
+				return withHint(errors.New("enrolling with Okta is not supported"), "enroll with a ticket: sallyport project enroll TICKET")
+			}
+			var raw []byte
+			var s *self
+			if err := a.retrying(ctx, again, func() (err error) {
+				raw, s, err = a.enroll(ctx, arg, t, skipCredential)
+				return err
+			}); err != nil {
+				return err
+			}
+			p, err := a.dirOnce.Project(t.project)
+			if err != nil {
+				return err
+			}
+			a.done("Enrolled %s in the project %s", s.named.Name, p.Project.Name)
+			a.hint("next: sallyport node create NAME")
+			return a.printEnrolled(ctx, s, raw, p.Project.Name)
+		}}
+	t.add(cmd)
+	durationVar(cmd.Flags(), &timeout, "timeout", 240*time.Second, "how long it may take")
+	cmd.Flags().BoolVar(&okta, "okta", false, "")
+	cmd.Flags().BoolVar(&skipCredential, "skip-credential-issue", false, "")
+	hide(cmd, "okta", "skip-credential-issue")
+	again.add(cmd)
+	return cmd
+}
+
+// enroll redeems a ticket and fetches the member's credential, which it stores (docs/protocol/02 §5.7), unless that is not wanted.
+// Without a ticket it only fetches the credential.
+func (a *app) enroll(ctx context.Context, arg string, t trustFlags, skipCredential bool) ([]byte, *self, error) {
+	d, err := a.dir()
+	if err != nil {
+		return nil, nil, err
+	}
+	var ticket *project.Ticket
+	if arg != "" {
+		if strings.HasPrefix(webAddress(arg), "http://") {
+			a.warn("%s Whoever is on the way to the server can read this ticket, and use it before you: https would keep it secret", a.color("33", "!"))
+		}
+		text, err := readArgument(ctx, arg)
+		if err != nil {
+			return nil, nil, err
+		}
+		if ticket, err = project.ParseTicket(text); err != nil {
+			return nil, nil, withHint(notTicket(arg, text, err), "a ticket is what `sallyport project ticket` printed, or a file with it")
+		}
+		p := project.ProjectFromTicket(ticket)
+		if known, err := knownProject(d, p); err != nil {
+			return nil, nil, err
+		} else if known != nil {
+			p = known
+		} else if err := d.ImportProject(ctx, p); err != nil {
+			return nil, nil, err
+		}
+		t.project = p.ID
+	}
+	var raw []byte
+	var who *self
+	err = a.askAuthority(ctx, t, func(ctx context.Context, c *authority.Client, s *self) error {
+		who = s
+		p, err := d.Project(t.project)
+		if err != nil {
+			return err
+		}
+		if ticket != nil {
+			if stored, err := d.Credentials(); err == nil && slices.ContainsFunc(stored, func(c state.Credential) bool {
+				return c.Subject == s.id.String() && c.Scope == p.Project.CredentialScope()
+			}) {
+				a.note("%s is a member of the project %s already", s.named.Name, p.Project.Name)
+			}
+			a.warn("Enrolling with the authority...")
+			if _, err := c.Redeem(ctx, authority.Code(ticket.Code)); err != nil {
+				return enrollError(err)
+			}
+		}
+		if skipCredential {
+			return nil
+		}
+		if raw, err = c.Credential(ctx); err != nil {
+			return enrollError(err)
+		}
+		return a.storeCredential(ctx, s.manager, raw, s.id, p.Project.CredentialScope(), "")
+	})
+	return raw, who, err
+}
+
+// notTicket explains what an argument is if it is no ticket.
+func notTicket(arg, text string, err error) error {
+	switch info, statErr := os.Stat(arg); {
+	case statErr == nil && info.IsDir():
+		return fmt.Errorf("this is not a ticket: %s is a directory", arg)
+	case statErr == nil:
+		return fmt.Errorf("%s is not a ticket: %w", arg, err)
+	case arg == text && !strings.Contains(arg, ",") && strings.ContainsAny(arg, "./"):
+		return fmt.Errorf("this is not a ticket, and there is no file %s", arg)
+	}
+	return fmt.Errorf("this is not a ticket: %w", err)
+}
+
+// knownProject returns the project of a ticket if it was imported before: a ticket in its short form has neither the id nor the space.
+func knownProject(d *state.Dir, p *project.Project) (*project.Project, error) {
+	list, err := d.Projects()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		k := s.Project
+		if k.Identity == p.Identity && k.AuthorityChangeHistory == p.AuthorityChangeHistory && k.AccessRoute == p.AccessRoute && k.AuthorityAccessRoute == p.AuthorityAccessRoute {
+			return k, nil
+		}
+	}
+	return nil, nil
+}
+
+// enrollError explains an authority's refusal.
+func enrollError(err error) error {
+	var refused *rpc.StatusError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	switch {
+	case strings.Contains(refused.Error(), "Unknown enrollment token"):
+		return withHint(errors.New("the authority refuses this ticket: it was used up, it has expired, or it is not of this authority"), "ask the project's administrator for a new one")
+	case strings.Contains(refused.Error(), "unauthorized member"):
+		return withHint(errors.New("this identity is not a member of the project"), "enroll with a ticket: sallyport project enroll TICKET")
+	}
+	return err
+}
+
+// storeCredential verifies a credential and keeps it, for one node if that is given.
+func (a *app) storeCredential(ctx context.Context, m *identity.Manager, raw []byte, subject identity.Identifier, scope, node string) error {
+	c, err := a.verifyAny(ctx, m, raw, &subject)
+	if err != nil {
+		return err
+	}
+	return a.dirOnce.PutCredential(ctx, state.Credential{
+		Subject: c.Subject.String(), Issuer: c.Issuer.String(), Scope: scope, Node: node, Raw: raw, ExpiresAt: time.Unix(int64(c.ExpiresAt), 0),
+	})
+}
+
+// verifyAny verifies a credential of whichever issuer it names.
+func (a *app) verifyAny(ctx context.Context, m *identity.Manager, raw []byte, subject *identity.Identifier) (*identity.Credential, error) {
+	issuer, err := identity.CredentialIssuer(raw)
+	if err != nil {
+		return nil, err
+	}
+	return m.VerifyCredential(ctx, raw, subject, []identity.Identifier{issuer})
+}
+
+// credentialJSON has the reference's shape.
+func credentialJSON(c *identity.Credential, raw []byte, scope string) map[string]any {
+	return map[string]any{
+		"credential": map[string]any{
+			"attributes": c.Attributes, "created_at": c.CreatedAt, "credential": hex.EncodeToString(raw), "expires_at": c.ExpiresAt,
+			"issuer": c.Issuer.String(), "subject": c.Subject.String(),
+		},
+		"scope": scope,
+	}
+}
+
+// printEnrolled has the reference's shape.
+func (a *app) printEnrolled(ctx context.Context, s *self, raw []byte, projectName string) error {
+	if raw == nil {
+		return a.print(result{human: "enrolled", json: map[string]any{"credential": nil, "identity": identityJSON(s.named), "project_name": projectName}})
+	}
+	c, err := a.verifyAny(ctx, s.manager, raw, nil)
+	if err != nil {
+		return err
+	}
+	return a.print(result{human: credentialText(c), json: map[string]any{
+		"credential": credentialJSON(c, raw, "")["credential"], "identity": identityJSON(s.named), "project_name": projectName,
+	}})
+}
+
+func credentialText(c *identity.Credential) string {
+	pairs := []string{"Subject", c.Subject.String(), "Issuer", c.Issuer.String(), "Expires", time.Unix(int64(c.ExpiresAt), 0).UTC().Format(time.RFC3339)}
+	for _, k := range sortedNames(c.Attributes) {
+		pairs = append(pairs, k, c.Attributes[k])
+	}
+	return fields(pairs...)
+}
+
+// readArgument returns the text of a file or of a page on the web, if the argument names one, else the argument itself.
+func readArgument(ctx context.Context, arg string) (string, error) {
+	if url := webAddress(arg); url != "" {
+		text, err := fetch(ctx, url, project.MaxSize)
+		return strings.TrimSpace(text), err
+	}
+	if info, err := os.Stat(arg); err == nil && info.Mode().IsRegular() {
+		f, err := os.Open(arg)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		b, err := io.ReadAll(io.LimitReader(f, project.MaxSize+1))
+		return string(b), err
+	}
+	return arg, nil
+}
