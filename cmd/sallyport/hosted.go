@@ -37,7 +37,6 @@ var missing = []absent{
 	{"kafka-consumer", "create delete list", "`tcp-inlet` and `tcp-outlet` carry Kafka to one broker"},
 	{"influxdb-inlet", "create", "`tcp-inlet` carries InfluxDB's HTTP"},
 	{"influxdb-outlet", "create", "`tcp-outlet` carries InfluxDB's HTTP"},
-	{"rendezvous", "create get-my-address", "portals run through a relay; there is no UDP transport yet"},
 	{"migrate-database", "", "there is no database: nodes of the reference and of Sallyport join the same project, each with its own state"},
 }
 

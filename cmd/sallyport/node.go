@@ -30,6 +30,8 @@ func nodeNoun(a *app) *cobra.Command {
 func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f := cmd.Flags()
 	f.StringVarP(&o.TCPListenerAddress, "tcp-listener-address", "t", "127.0.0.1:0", "where nodes connect, `HOST:PORT`")
+	f.BoolVar(&o.UDP, "udp", false, "be reached over UDP too, and make punctures")
+	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "127.0.0.1:0", "where over UDP, `HOST:PORT` (IPv4)")
 	f.StringVar(&o.Identity, "identity", "", "the `NAME` of its identity (default: the default identity)")
 	f.StringVar(&o.Project, "project", "", "`PROJECT` whose authority it trusts (default: the default)")
 	f.StringVar(&o.AuthorityIdentity, "authority-identity", "", "the authority to trust, a change history in `HEX`")
@@ -41,11 +43,9 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.StringVar(&o.Services, "services", "", "start these services too, `JSON` or a file with it")
 	f.StringVar(&o.Services, "launch-config", "", "")
 	f.StringVar(&o.Services, "launch-configuration", "", "")
-	f.BoolVar(&o.UDP, "udp", false, "")
-	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "", "")
 	f.String("status-endpoint-port", "", "")
 	f.String("opentelemetry-context", "", "")
-	hide(cmd, "launch-config", "launch-configuration", "udp", "udp-listener-address", "status-endpoint-port", "opentelemetry-context")
+	hide(cmd, "launch-config", "launch-configuration", "status-endpoint-port", "opentelemetry-context")
 }
 
 func nodeCreate(a *app) *cobra.Command {
@@ -273,9 +273,9 @@ func nodeText(n admin.Node) string {
 	section("Outlets", []string{"OUTLET", "TARGET"}, rows)
 	rows = nil
 	for _, t := range n.Transports {
-		rows = append(rows, []string{t.Mode, t.Socket})
+		rows = append(rows, []string{strings.ToUpper(t.Type), t.Mode, t.Socket})
 	}
-	section("TCP", []string{"MODE", "ADDRESS"}, rows)
+	section("Transports", []string{"TYPE", "MODE", "ADDRESS"}, rows)
 	return b.String()
 }
 
@@ -323,6 +323,9 @@ func nodeStart(a *app) *cobra.Command {
 				o := r.Options
 				if r.TCPListener != "" {
 					o.TCPListenerAddress = r.TCPListener // others know it by this address
+				}
+				if o.UDP && r.UDPListener != "" {
+					o.UDPListenerAddress = r.UDPListener
 				}
 				if err := a.createBackground(ctx, r.Name, o); err != nil {
 					return err
@@ -608,6 +611,10 @@ func childArgs(name string, o state.NodeOptions) []string {
 		}
 	}
 	add("--tcp-listener-address", o.TCPListenerAddress)
+	if o.UDP {
+		args = append(args, "--udp")
+		add("--udp-listener-address", o.UDPListenerAddress)
+	}
 	add("--identity", o.Identity)
 	add("--project", o.Project)
 	add("--authority-identity", o.AuthorityIdentity)

@@ -183,7 +183,7 @@ func inletCreate(a *app) *cobra.Command {
 	var r admin.InletRequest
 	var wait, retryWait, timeout time.Duration
 	var headers []string
-	var udp, noFallback, privileged, useTLS bool
+	var privileged, useTLS bool
 	var provider string
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Create an inlet: clients connect to it as if it were the server",
@@ -196,7 +196,7 @@ func inletCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for flag, given := range map[string]bool{"--udp": udp, "--privileged": privileged, "--http-header": len(headers) > 0, "--tls": useTLS, "--tls-certificate-provider": provider != ""} {
+			for flag, given := range map[string]bool{"--privileged": privileged, "--http-header": len(headers) > 0, "--tls": useTLS, "--tls-certificate-provider": provider != ""} {
 				if given {
 					return withHint(fmt.Errorf("%s is not supported", flag), "an ordinary inlet carries the same stream: leave %s out", flag)
 				}
@@ -259,13 +259,13 @@ func inletCreate(a *app) *cobra.Command {
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
 	f.BoolVar(&r.SkipHandshake, "skip-handshake", false, "do not wait for the portal's handshake")
 	f.BoolVar(&r.Nagle, "enable-nagle", false, "leave Nagle's algorithm on for clients")
+	f.BoolVar(&r.UDP, "udp", false, "go directly to the outlet's node, through a UDP puncture, if that works")
+	f.BoolVar(&r.NoTCPFallback, "no-tcp-fallback", false, "with --udp: clients wait when it does not work")
 	f.StringArrayVar(&headers, "http-header", nil, "")
-	f.BoolVar(&udp, "udp", false, "")
-	f.BoolVar(&noFallback, "no-tcp-fallback", false, "")
 	f.BoolVar(&privileged, "privileged", false, "")
 	f.BoolVar(&useTLS, "tls", false, "")
 	f.StringVar(&provider, "tls-certificate-provider", "", "")
-	hide(cmd, "policy-expression", "retry-wait", "skip-handshake", "http-header", "udp", "no-tcp-fallback", "privileged", "tls", "tls-certificate-provider")
+	hide(cmd, "policy-expression", "retry-wait", "skip-handshake", "http-header", "privileged", "tls", "tls-certificate-provider")
 	return cmd
 }
 

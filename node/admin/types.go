@@ -52,9 +52,9 @@ type NodeRoute struct {
 	Verbose *string `json:"verbose,omitempty"`
 }
 
-// Transport is a TCP listener or connection. Mode is "Listen", "Incoming" or "Outgoing".
+// Transport is a TCP listener or connection, or a UDP socket. Mode is "Listen", "Incoming" or "Outgoing".
 type Transport struct {
-	Type      string `json:"type"` // Tcp
+	Type      string `json:"type"` // Tcp, Udp
 	Mode      string `json:"mode"`
 	Socket    string `json:"socket_addr"`
 	Worker    string `json:"worker_addr"`       // 0#address, or <none>
@@ -116,6 +116,8 @@ type InletRequest struct {
 	NoConnectionWait bool   `json:"no_connection_wait,omitempty"`
 	SkipHandshake    bool   `json:"skip_handshake,omitempty"`
 	Nagle            bool   `json:"enable_nagle,omitempty"`
+	UDP              bool   `json:"udp,omitempty"`             // prefer a direct path through a UDP puncture
+	NoTCPFallback    bool   `json:"no_tcp_fallback,omitempty"` // with UDP: never use the main path for clients
 }
 
 // Relay is a relay registered by a node. ConnectionStatus is "Up" or "Down".
