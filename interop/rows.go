@@ -25,6 +25,7 @@ var rowGroups = []rowGroup{
 	{"admin", "the whole story with an admin of the other program", 90 * time.Second, false, adminRows},
 	{"identities", "identities exported by one program and imported by the other", 30 * time.Second, false, identityRows},
 	{"extensions", "debug logs of the reference while the other end is ours: nothing unknown arrives", 90 * time.Second, false, extensionRows},
+	{"udp", "messages over UDP, rendezvous, and portals through punctures", 120 * time.Second, false, udpRows},
 	{"policies", "every row of the policy table decided by a real node", 240 * time.Second, false, policyRows},
 	{"expiry", "credentials renewed and expired across the boundary", 330 * time.Second, true, expiryRows},
 	{"restarts", "relay registrations after a restart of either end", 300 * time.Second, true, restartRows},
