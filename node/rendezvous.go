@@ -54,6 +54,7 @@ func StartRendezvous(ctx context.Context, at, health string, o udp.Options, log 
 		return nil, err
 	}
 	if health == "" {
+		log.Info("rendezvous server started", "listen", r.Address)
 		return r, nil
 	}
 	if r.server = bind.Local; r.server.Addr().IsUnspecified() {
@@ -68,6 +69,7 @@ func StartRendezvous(ctx context.Context, at, health string, o udp.Options, log 
 	}
 	r.Health = ln.Addr().String()
 	serve(serving, ln, http.HandlerFunc(r.serveHealth))
+	log.Info("rendezvous server started", "listen", r.Address, "healthcheck", r.Health)
 	return r, nil
 }
 

@@ -59,8 +59,10 @@ var scenes = map[string]string{
 	"worker":                  `sallyport node create n1`,
 	"tcp-connection":          `sallyport node create n1; sallyport node create n0 --tcp-listener-address 127.0.0.1:4000`,
 	"tcp-listener":            `sallyport node create n1`,
-	"run":                     "printf 'nodes: [r1]\ntcp-outlets: {db: {to: $PORT, at: r1}}\n' > portal.yaml",
-	"reset":                   `sallyport node create n1`,
+	"sallyport rendezvous get-my-address": `sallyport rendezvous create --udp 127.0.0.1:4002 --healthcheck 127.0.0.1:4003 > /dev/null 2>&1 &
+		until sallyport rendezvous get-my-address 127.0.0.1:4002 > /dev/null 2>&1; do sleep 0.05; done`,
+	"run":   "printf 'nodes: [r1]\ntcp-outlets: {db: {to: $PORT, at: r1}}\n' > portal.yaml",
+	"reset": `sallyport node create n1`,
 	"flow-control": `sallyport node create n1; sallyport tcp-outlet create db --to 5432; sallyport tcp-listener create 4500
 		echo FLOW=$(sallyport tcp-listener show 127.0.0.1:4500 --jq .flow_control_id | tr -d '"') > variables`,
 	"sallyport tcp-connection delete": `echo CONNECTION=$(sallyport tcp-connection create --from n1 --to 127.0.0.1:4000) > variables`,
@@ -88,7 +90,11 @@ const (
 )
 
 // endless are examples that run until they are interrupted, with a word of their output after which that is done.
-var endless = map[string]string{`tail -f "$(sallyport node logs n1)"`: "node started"}
+var endless = map[string]string{
+	`tail -f "$(sallyport node logs n1)"`:                                           "node started",
+	"sallyport rendezvous create":                                                   "listen=0.0.0.0:4000",
+	"sallyport rendezvous create --udp 127.0.0.1:4002 --healthcheck 127.0.0.1:4003": "listen=127.0.0.1:4002",
+}
 
 // example is an example of a command's help.
 type example struct{ command, line string }
@@ -176,7 +182,7 @@ func TestCLIExamples(t *testing.T) {
 		t.Skip("runs all examples of the help")
 	}
 	t.Parallel()
-	if !alone(t, "4000", "4001", "4500", "8080", "15432") {
+	if !alone(t, "4000", "4001", "4002", "4003", "4500", "8080", "15432") {
 		return
 	}
 	root := testRoot()
@@ -277,6 +283,7 @@ func (s *shell) until(line, word string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	cmd.Stderr = cmd.Stdout
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
