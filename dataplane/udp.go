@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,7 +56,13 @@ type UDPSocket struct {
 	stats   *UDPStats
 	retry   *Timer
 
+	pace   int       // datagrams a millisecond; 0 is no limit
+	tokens int       // that may be sent now
+	paced  time.Time // when tokens were last added
+	later  *Timer    // sends the rest
+
 	out     []datagram
+	sent    int    // datagrams of out that the kernel has
 	bytes   []byte // of all datagrams in out, one after the other
 	blocked bool   // the kernel took less than offered; EPOLLOUT will come
 	drain   bool   // OnDrain is wanted
@@ -116,10 +123,15 @@ func (l *Loop) AdoptUDP(fd int, h UDPHandler, stats *UDPStats) (*UDPSocket, erro
 func (u *UDPSocket) Local() netip.AddrPort { return u.local }
 
 // Pending returns how many bytes wait for the kernel.
-func (u *UDPSocket) Pending() int { return len(u.bytes) }
+func (u *UDPSocket) Pending() int {
+	if u.sent == len(u.out) {
+		return 0
+	}
+	return len(u.bytes) - u.out[u.sent].start
+}
 
 // Room returns how many bytes can be sent now without a drop.
-func (u *UDPSocket) Room() int { return udpQueueLimit - len(u.bytes) }
+func (u *UDPSocket) Room() int { return udpQueueLimit - u.Pending() }
 
 // Reserve returns n bytes for the next datagram, to be filled and taken over with Commit before anything else is done with u.
 func (u *UDPSocket) Reserve(n int) []byte {
@@ -138,7 +150,7 @@ func (u *UDPSocket) Commit(n int, to netip.AddrPort) {
 	if u.closed {
 		return
 	}
-	if at+n > udpQueueLimit {
+	if n > u.Room() {
 		u.stats.Overflow.Add(1)
 		return
 	}
@@ -151,6 +163,29 @@ func (u *UDPSocket) Commit(n int, to netip.AddrPort) {
 func (u *UDPSocket) Send(p []byte, to netip.AddrPort) {
 	copy(u.Reserve(len(p)), p)
 	u.Commit(len(p), to)
+}
+
+// Pace limits what is sent to n datagrams a millisecond, and twice as many at once: who receives them without telling how many it can take
+// has room for few. Zero removes the limit.
+func (u *UDPSocket) Pace(n int) { u.pace, u.tokens = n, 2*n }
+
+// allowance returns how many datagrams may be sent now, and sees to it that the others are sent later.
+func (u *UDPSocket) allowance(waiting int) int {
+	if u.pace == 0 {
+		return waiting
+	}
+	now := time.Now()
+	if passed := now.Sub(u.paced); passed >= time.Millisecond {
+		u.tokens = min(u.tokens+int(min(passed/time.Millisecond, 2))*u.pace, 2*u.pace)
+		u.paced = now
+	}
+	if waiting > u.tokens && u.later == nil {
+		u.later = u.loop.After(time.Millisecond, func() {
+			u.later = nil
+			u.flush()
+		})
+	}
+	return min(waiting, u.tokens)
 }
 
 // WantDrain asks for one OnDrain, at the end of a turn.
@@ -174,10 +209,11 @@ func (u *UDPSocket) Close() {
 	if u.closed {
 		return
 	}
-	u.drain = false
+	u.drain, u.pace = false, 0
 	u.flush()
 	u.closed = true
 	u.retry.Stop()
+	u.later.Stop()
 	u.loop.unregister(u.fd)
 	_ = unix.Close(u.fd)
 	u.out, u.bytes = nil, nil
@@ -235,38 +271,47 @@ func (u *UDPSocket) flush() {
 	if u.closed || u.blocked {
 		return
 	}
-	b, sent := u.loop.datagrams(), 0
-	for sent < len(u.out) && !u.blocked {
-		n, errno := b.send(u.fd, u.out[sent:], u.bytes)
+	b := u.loop.datagrams()
+	until := u.sent + u.allowance(len(u.out)-u.sent)
+	for u.sent < until && !u.blocked {
+		n, errno := b.send(u.fd, u.out[u.sent:until], u.bytes)
 		switch errno {
 		case 0:
 			u.stats.Out.Add(uint64(n))
-			sent += n
+			u.sent += n
+			u.tokens -= n
 		case unix.EINTR:
 		case unix.EAGAIN, unix.ENOBUFS:
 			u.blocked = true
 		default:
 			// The first one cannot be sent (no route, a firewall): it is lost, as it could be anywhere on its way.
 			u.stats.Failed.Add(1)
-			sent++
+			u.sent++
 		}
 	}
-	if sent == len(u.out) {
-		u.out, u.bytes = u.out[:0], u.bytes[:0]
-		if cap(u.bytes) > 1<<20 {
-			u.out, u.bytes = nil, nil // an idle socket keeps nothing of a burst
-		}
-		if u.drain {
-			u.drain = false
-			u.handler.OnDrain()
-		}
+	if u.sent < len(u.out) {
+		u.compact()
 		return
 	}
-	base := u.out[sent].start
-	rest := copy(u.bytes, u.bytes[base:])
-	u.bytes = u.bytes[:rest]
-	k := copy(u.out, u.out[sent:])
-	u.out = u.out[:k]
+	u.out, u.bytes, u.sent = u.out[:0], u.bytes[:0], 0
+	if cap(u.bytes) > 1<<20 {
+		u.out, u.bytes = nil, nil // an idle socket keeps nothing of a burst
+	}
+	if u.drain {
+		u.drain = false
+		u.handler.OnDrain()
+	}
+}
+
+// compact gives up what was sent, once it is half of what is kept.
+func (u *UDPSocket) compact() {
+	base := u.out[u.sent].start
+	if base < len(u.bytes)-base {
+		return
+	}
+	u.bytes = u.bytes[:copy(u.bytes, u.bytes[base:])]
+	u.out = u.out[:copy(u.out, u.out[u.sent:])]
+	u.sent = 0
 	for i := range u.out {
 		u.out[i].start -= base
 		u.out[i].end -= base

@@ -127,6 +127,51 @@ func TestUDPQueue(t *testing.T) {
 	}
 }
 
+// TestUDPPace: what is sent too fast waits, and comes in order.
+func TestUDPPace(t *testing.T) {
+	e, stats, l := newUDP(t)
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	to := c.LocalAddr().(*net.UDPAddr).AddrPort()
+	const pace, count = 10, 200
+	began := time.Now()
+	on(t, l, func() {
+		e.sock.Pace(pace)
+		for i := range count {
+			e.sock.Send([]byte{byte(i)}, to)
+		}
+		e.sock.WantDrain()
+	})
+	if n := stats.Out.Load(); n > 4*pace && time.Since(began) < 2*time.Millisecond {
+		t.Errorf("%d datagrams at once", n)
+	}
+	buf := make([]byte, 10)
+	for i := range count {
+		if n, err := c.Read(buf); err != nil || n != 1 || buf[0] != byte(i) {
+			t.Fatalf("datagram %d: %x, %v", i, buf[:n], err)
+		}
+	}
+	if took := time.Since(began); took < (count/pace-4)*time.Millisecond {
+		t.Errorf("%d datagrams took %v", count, took)
+	}
+	<-e.drained
+	on(t, l, func() {
+		for range count {
+			e.sock.Send([]byte("x"), to)
+		}
+		e.sock.Close() // sends what waits, at once
+	})
+	for range count {
+		if _, err := c.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestListenUDP(t *testing.T) {
 	if _, _, err := ListenUDP(netip.MustParseAddrPort("[::1]:0")); !errors.Is(err, ErrNotIPv4) {
 		t.Errorf("IPv6: %v", err)

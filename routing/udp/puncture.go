@@ -64,6 +64,7 @@ func startPuncture(b *Bind, ours routing.WireAddress, peer netip.AddrPort, o off
 	s.StartAs(ours, routing.WorkerFunc(p.fromPeer), b.Flow)
 	if o.link == linkVersion {
 		b.link = newLink(p)
+		b.sock.Pace(0)
 		p.Sender = s.Start(&linkSender{punctureSender{p}})
 	} else {
 		p.Sender = s.Start(&punctureSender{p})

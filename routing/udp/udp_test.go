@@ -420,6 +420,7 @@ func TestPuncture(t *testing.T) {
 		"linked": {false, false, true}, "a plain initiator": {true, false, false}, "a plain responder": {false, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			a, b, p, err := meet(t, nil, func(l *Listener, n *Negotiation) { l.Plain, n.Plain = c.responderPlain, c.initiatorPlain })
 			if err != nil {
 				t.Fatal(err)
@@ -453,6 +454,7 @@ func TestPuncture(t *testing.T) {
 
 // TestPunctureLost: an open puncture through which nothing comes any more ends at both sides, and one that never opens too.
 func TestPunctureLost(t *testing.T) {
+	t.Parallel()
 	var dark atomic.Bool
 	a, b, p, err := meet(t, func([]byte) bool { return dark.Load() }, nil)
 	if err != nil {
