@@ -37,11 +37,11 @@ func rendezvousCreate(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			listen, err := hostPort("--udp", at)
 			if err != nil {
-				return err
+				return atRunTime(err) // as in the reference
 			}
 			check, err := hostPort("--healthcheck", health)
 			if err != nil {
-				return err
+				return atRunTime(err)
 			}
 			if exitOnEOF && !foreground {
 				return usageError("the following required arguments were not provided: --foreground")
