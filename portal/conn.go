@@ -11,6 +11,10 @@ import (
 // readBudget is how many payloads one connection sends before others get their turn.
 const readBudget = 4
 
+// maxUnpaced is how many high water marks wait on the socket of a connection whose peer knows no windows, over a path that cannot be
+// paused (UDP).
+const maxUnpaced = 4
+
 // maxCredit bounds what a peer can allow. It is the peer's memory, so only the arithmetic is protected: taking less than the
 // peer said would leave both sides waiting.
 const maxCredit = 1 << 40
@@ -333,6 +337,9 @@ func (c *conn) payload(m *routing.Message, msg message) {
 	if c.extended {
 		c.pace.data(c, c.shard.Loop().Now())
 		c.giveCredit()
+	} else if c.lossy && c.sock.Pending() > maxUnpaced*c.env.Limits.HighWater {
+		c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonStalled.String(), "bytes", c.sock.Pending())
+		c.end(ReasonStalled, true) // nothing on such a path can be asked to wait
 	} else if c.sock.Pending() > c.env.Limits.HighWater {
 		if !c.gate.Shut() {
 			c.sock.WantDrain(c.env.Limits.HighWater / 4)

@@ -16,6 +16,7 @@ const (
 	arqReorder     = 3       // later packets acknowledged that show one to be lost
 	arqRanges      = 24      // ranges of packet numbers in an acknowledgement
 	arqSeen        = 64      // ranges remembered
+	arqSegments    = 8192    // parts of the stream that came early, more than a window of the smallest packets
 	arqFirstRTT    = 200 * time.Millisecond
 	arqMinTimeout  = 15 * time.Millisecond
 	arqMaxTimeout  = 2 * time.Second
@@ -281,7 +282,7 @@ func (a *arq) receive(b []byte, now time.Time) error {
 		if n.bad || from >= 1<<62 {
 			return errPacket
 		}
-		if from+uint64(len(n.b)) > a.allow {
+		if from+uint64(len(n.b)) > a.allow || from > a.expect && len(a.ahead) >= arqSegments {
 			return errPacket // more than it may; not acknowledged, so nothing is lost
 		}
 	}

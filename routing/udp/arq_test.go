@@ -2,6 +2,7 @@ package udp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -259,6 +260,20 @@ func TestARQWindow(t *testing.T) {
 	exchange(true)
 	if !bytes.Equal(b.in, stream) || a.pending() != 0 {
 		t.Fatalf("%d of %d bytes", len(b.in), len(stream))
+	}
+}
+
+// TestARQSegments: a peer that sends its stream in crumbs costs no more than one that does not.
+func TestARQSegments(t *testing.T) {
+	a, refused := newARQ(1191), 0
+	for i := range uint64(3 * arqSegments) {
+		packet := binary.AppendUvarint(append(binary.AppendUvarint(nil, i), arqData), 2*i+1)
+		if a.receive(append(packet, 'x'), time.Unix(1000, 0)) != nil {
+			refused++
+		}
+	}
+	if len(a.ahead) != arqSegments || refused != 2*arqSegments {
+		t.Errorf("%d parts kept, %d refused", len(a.ahead), refused)
 	}
 }
 

@@ -16,9 +16,9 @@ import (
 // sweepInterval is how often a socket looks for incomplete messages and silent peers that it can forget.
 const sweepInterval = 5 * time.Second
 
-// pace is how many datagrams a millisecond a socket sends, about 130 Mbit/s: the receiver has room for some hundred (the kernel's usual
+// pace is how many datagrams a millisecond a socket sends, about 65 Mbit/s: the receiver has room for some hundred (the kernel's usual
 // buffer), does not say how many it could take, and what is lost ends streams. A Link knows better, and is not paced.
-const pace = 32
+const pace = 16
 
 // Bind is one UDP socket with the workers that make it a transport. Its exported fields do not change; Close and Done are for any
 // goroutine, other methods for the Bind's shard.

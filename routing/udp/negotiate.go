@@ -73,7 +73,7 @@ func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
 		l.t.router.Log().Warn("puncture refused", "peer", peer.String(), "reason", "too many")
 		return
 	}
-	if l.Plain {
+	if o.link = min(o.link, linkVersion); l.Plain {
 		o.link = 0
 	}
 	back := m.Return.Clone()
@@ -99,7 +99,7 @@ func (l *Listener) respond(s *routing.Shard, o offer, peer netip.AddrPort, back 
 		p.onEnd = func() { l.open.Add(-1) }
 		m := s.NewMessage()
 		m.Onward, m.Return = back, routing.LocalRoute(NegotiationService)
-		m.SetPayloadBytes(appendOffer(nil, offer{address: public.String(), remote: []byte(ours.Text()), link: min(o.link, linkVersion)}))
+		m.SetPayloadBytes(appendOffer(nil, offer{address: public.String(), remote: []byte(ours.Text()), link: o.link}))
 		s.Deliver(m)
 		s.Free(m)
 	})) {
