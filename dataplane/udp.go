@@ -234,7 +234,7 @@ func (u *UDPSocket) readReady() {
 	if u.closed {
 		return
 	}
-	b := u.loop.datagrams()
+	b, again := u.loop.datagrams(), time.Duration(0)
 	for range udpReadBudget {
 		n, errno := b.receive(u.fd)
 		if errno == unix.EINTR {
@@ -244,8 +244,11 @@ func (u *UDPSocket) readReady() {
 			return
 		}
 		if errno != 0 {
-			continue // an earlier datagram was refused somewhere; the error is taken with this
+			// An earlier datagram was refused somewhere; the error is taken with this. One that stays must not keep the loop busy.
+			again = 50 * time.Millisecond
+			continue
 		}
+		again = 0
 		for i := range n {
 			if b.in[i].Hdr.Flags&unix.MSG_TRUNC != 0 {
 				u.stats.Truncated.Add(1)
@@ -263,7 +266,7 @@ func (u *UDPSocket) readReady() {
 		}
 	}
 	u.retry.Stop()
-	u.retry = u.loop.After(0, u.readReady) // edge-triggered: nobody tells of those still waiting
+	u.retry = u.loop.After(again, u.readReady) // edge-triggered: nobody tells of those still waiting
 }
 
 // flush offers what waits to the kernel.
