@@ -59,6 +59,8 @@ type Loop struct {
 	ready     []*Conn // have input that was not read yet
 	dirtyNext []*Conn
 	readyNext []*Conn
+	dirtyUDP  []*UDPSocket // have datagrams to send at the end of the turn
+	udp       *datagrams   // scratch for their system calls
 
 	pool    chunkPool
 	readBuf []byte
@@ -249,6 +251,16 @@ func (l *Loop) flush() {
 		}
 		l.dirtyNext = dirty[:0]
 	}
+	for i := 0; i < len(l.dirtyUDP); i++ {
+		u := l.dirtyUDP[i]
+		l.dirtyUDP[i] = nil
+		if !u.closed {
+			u.handler.OnFlush()
+		}
+		u.inDirty = false
+		u.flush()
+	}
+	l.dirtyUDP = l.dirtyUDP[:0]
 }
 
 func (l *Loop) register(fd int, p pollable) error {
@@ -277,6 +289,8 @@ func (l *Loop) shutdown() {
 		case *Conn:
 			c.finish(ErrLoopClosed)
 		case *Listener:
+			c.Close()
+		case *UDPSocket:
 			c.Close()
 		}
 	}

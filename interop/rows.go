@@ -26,6 +26,7 @@ var rowGroups = []rowGroup{
 	{"identities", "identities exported by one program and imported by the other", 30 * time.Second, false, identityRows},
 	{"extensions", "debug logs of the reference while the other end is ours: nothing unknown arrives", 90 * time.Second, false, extensionRows},
 	{"options", "inlets of one program with outlets of the other: no handshake, HTTP headers, TLS, InfluxDB", 120 * time.Second, false, optionRows},
+	{"udp", "messages over UDP, rendezvous, and portals through punctures", 120 * time.Second, false, udpRows},
 	{"policies", "every row of the policy table decided by a real node", 240 * time.Second, false, policyRows},
 	{"expiry", "credentials renewed and expired across the boundary", 330 * time.Second, true, expiryRows},
 	{"restarts", "relay registrations after a restart of either end", 300 * time.Second, true, restartRows},

@@ -153,7 +153,7 @@ func (n *Node) CreateListener(ctx context.Context, r admin.ListenerRequest) (adm
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	l, err := n.channels.Listen(ctx, r.Address, n.channelOptions(o.self, authorized), true, n.main.Flow)
+	l, err := n.channels.Listen(ctx, r.Address, n.channelOptions(o.self, authorized), true, n.channelFlows()...)
 	if err != nil {
 		return admin.ChannelListener{}, existsError(err)
 	}
@@ -350,7 +350,7 @@ func (n *Node) StartHop(ctx context.Context, r admin.ServiceRequest) (admin.Serv
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	flows := []*routing.Flow{n.main.Flow, n.api.Flow}
+	flows := append(n.listenerFlows(), n.api.Flow)
 	if err := n.router.StartNamed(ctx, r.Address, func(*routing.Shard) routing.Worker { return routing.Hop(r.Address) }, flows...); err != nil {
 		return admin.Service{}, existsError(err)
 	}

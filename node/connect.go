@@ -11,6 +11,7 @@ import (
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/secure"
 	"sallyport/routing/tcp"
+	"sallyport/routing/udp"
 )
 
 var (
@@ -30,13 +31,15 @@ type connectOptions struct {
 	noCredential bool
 }
 
-// connection is what was opened to follow a multiaddr: at most one TCP connection, and channels over it.
+// connection is what was opened to follow a multiaddr: at most one TCP connection or UDP socket, and channels over it.
 type connection struct {
 	// route leads from this node to the last worker named.
 	route routing.Route
 	// flows are the flows of what was opened, outermost last: what may reach this node through the connection.
 	flow     *routing.Flow
 	tcp      *tcp.Connection
+	udp      *udp.Bind
+	puncture *udp.Puncture // that the channel was moved onto
 	channels []*secure.Channel
 	// authority is the authority of the project that the route begins with, if it does.
 	authority *identity.Identifier
@@ -55,6 +58,9 @@ func (c *connection) done() <-chan struct{} {
 	}
 	if c.tcp != nil {
 		return c.tcp.Done()
+	}
+	if c.udp != nil {
+		return c.udp.Done()
 	}
 	return c.closed
 }
@@ -75,6 +81,12 @@ func (c *connection) close() {
 	if c.tcp != nil {
 		c.tcp.Close()
 	}
+	if c.udp != nil {
+		c.udp.Close()
+	}
+	if c.puncture != nil {
+		c.puncture.Close()
+	}
 }
 
 // pingRoute is the route to the node behind the connection: all hops before the final service, and that one only if it is
@@ -86,7 +98,7 @@ func (c *connection) pingRoute() routing.Route {
 			return c.route
 		}
 	}
-	if c.tcp != nil && c.tcp.Sender.Text() == last {
+	if c.tcp != nil && c.tcp.Sender.Text() == last || c.udp != nil && c.udp.Sender.Text() == last {
 		return c.route
 	}
 	return c.route.WithoutLast()
@@ -107,12 +119,20 @@ func (n *Node) connect(ctx context.Context, to multiaddr.Addr, o connectOptions)
 	if c.route.Len() == 0 {
 		return nil, fmt.Errorf("%s: the route is empty", to)
 	}
-	for _, name := range reachableOutgoing {
-		if err := n.router.AddConsumer(ctx, name, c.flow); err != nil {
-			return nil, err
-		}
+	if err := n.reachable(ctx, c); err != nil {
+		return nil, err
 	}
 	return c, nil
+}
+
+// reachable lets the peer reach what it may through a connection that this node opened.
+func (n *Node) reachable(ctx context.Context, c *connection) error {
+	for _, name := range reachableOutgoing {
+		if err := n.router.AddConsumer(ctx, name, c.flow); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // follow opens the pieces of a multiaddr one after the other.
@@ -125,10 +145,15 @@ func (n *Node) follow(ctx context.Context, c *connection, to multiaddr.Addr, o c
 				return fmt.Errorf("project %s: %w", piece.Text, err)
 			}
 		case multiaddr.IP4, multiaddr.IP6, multiaddr.DNSAddr:
-			if i+1 >= len(to) || to[i+1].Protocol != multiaddr.TCP {
-				return fmt.Errorf("%s: %w: only /tcp may follow a host", to, errUnsupported)
+			open := n.openTCP
+			switch {
+			case i+1 < len(to) && to[i+1].Protocol == multiaddr.TCP:
+			case i+1 < len(to) && to[i+1].Protocol == multiaddr.UDP:
+				open = n.openUDP
+			default:
+				return fmt.Errorf("%s: %w: only /tcp and /udp may follow a host", to, errUnsupported)
 			}
-			if err := n.openTCP(ctx, c, to[i:i+2]); err != nil {
+			if err := open(ctx, c, to[i:i+2]); err != nil {
 				return err
 			}
 			i++
@@ -149,7 +174,7 @@ func (n *Node) follow(ctx context.Context, c *connection, to multiaddr.Addr, o c
 var reachableOutgoing = []string{routing.ChannelService, routing.UppercaseService, routing.EchoService}
 
 func (n *Node) openTCP(ctx context.Context, c *connection, host multiaddr.Addr) error {
-	if c.tcp != nil {
+	if c.tcp != nil || c.udp != nil {
 		return fmt.Errorf("%s: %w", host, errTwoTransports)
 	}
 	_, hostport, _, ok := host.HostPort()

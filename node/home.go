@@ -109,8 +109,8 @@ func (h *home) Load() (Resources, error) {
 		r.Inlets = append(r.Inlets, admin.InletRequest{
 			Alias: v.Name, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
 			ConnectionWaitMS: time.Duration(v.ConnectionWait).Milliseconds(), NoConnectionWait: v.NoConnectionWait,
-			SkipHandshake: v.SkipHandshake, Nagle: v.EnableNagle, HTTPHeaders: v.Headers, TLSProvider: v.TLSCertificateProvider,
-			InfluxDB: (*admin.InfluxInlet)(v.InfluxDB),
+			SkipHandshake: v.SkipHandshake, Nagle: v.EnableNagle, UDP: v.UDP, NoTCPFallback: v.NoTCPFallback,
+			HTTPHeaders: v.Headers, TLSProvider: v.TLSCertificateProvider, InfluxDB: (*admin.InfluxInlet)(v.InfluxDB),
 		})
 	}
 	for _, v := range stored.Relays {
@@ -148,8 +148,8 @@ func (h *home) Save(r Resources) error {
 		out.Inlets = append(out.Inlets, state.Inlet{
 			Name: v.Alias, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
 			ConnectionWait: state.Duration(v.ConnectionWaitMS) * state.Duration(time.Millisecond), NoConnectionWait: v.NoConnectionWait,
-			SkipHandshake: v.SkipHandshake, EnableNagle: v.Nagle, Headers: v.HTTPHeaders, TLSCertificateProvider: v.TLSProvider,
-			InfluxDB: (*state.InfluxInlet)(v.InfluxDB),
+			SkipHandshake: v.SkipHandshake, EnableNagle: v.Nagle, UDP: v.UDP, NoTCPFallback: v.NoTCPFallback,
+			Headers: v.HTTPHeaders, TLSCertificateProvider: v.TLSProvider, InfluxDB: (*state.InfluxInlet)(v.InfluxDB),
 		})
 	}
 	for _, v := range r.Relays {

@@ -28,11 +28,17 @@ var (
 	descBytes       = desc("transport_bytes_total", "Bytes of routing messages on the TCP transport.", "direction")
 	descMalformed   = desc("transport_malformed_total", "Connections closed because of a malformed or oversized message.")
 	descStalled     = desc("transport_stalls_total", "Times that a connection could take no more and its sources were paused.")
+	descUDPMessages = desc("udp_messages_total", "Routing messages on the UDP transport.", "direction")
+	descUDPDatagram = desc("udp_datagrams_total", "Datagrams of the UDP transport.", "direction")
+	descUDPDropped  = desc("udp_dropped_total", "Datagrams and messages that were dropped.", "reason")
+	descUDPResent   = desc("udp_link_resent_total", "Packets that a link of a puncture sent again.")
+	descPunctures   = desc("udp_punctures_total", "UDP punctures opened, and ended because the peer fell silent.", "event")
 	descDropped     = desc("messages_dropped_total", "Messages not delivered.", "reason")
 	descChannels    = desc("secure_channels", "Open secure channels.")
 	descOpened      = desc("secure_channels_opened_total", "Secure channels opened.")
 	descHandshakes  = desc("secure_channel_handshakes_failed_total", "Handshakes that failed or were refused.", "reason")
 	descUndecrypted = desc("secure_channel_messages_refused_total", "Messages that failed decryption, were replayed or came too late.")
+	descGaps        = desc("secure_channel_gaps_total", "Messages out of order, which show that others were lost.")
 	descCredentials = desc("credentials_total", "Credentials of peers refused, and own ones fetched or not.", "event")
 	descPortals     = desc("portals", "Inlets and outlets, and relays registered.", "kind", "state")
 	descPortalConns = desc("portal_connections", "Open portal connections.")
@@ -68,6 +74,24 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descBytes, t.BytesOut.Load(), "out")
 	count(descMalformed, t.Malformed.Load()+t.TooLarge.Load())
 	count(descStalled, t.Stalled.Load())
+	u := &n.udp.Stats
+	count(descUDPMessages, u.MessagesIn.Load(), "in")
+	count(descUDPMessages, u.MessagesOut.Load(), "out")
+	count(descUDPDatagram, u.In.Load(), "in")
+	count(descUDPDatagram, u.Out.Load(), "out")
+	for _, d := range []struct {
+		reason string
+		n      uint64
+	}{
+		{"malformed", u.Malformed.Load()}, {"foreign", u.Foreign.Load()}, {"duplicate", u.Duplicates.Load()}, {"late", u.Late.Load()},
+		{"incomplete", u.Incomplete.Load()}, {"no_room", u.NoRoom.Load()}, {"truncated", u.Truncated.Load()}, {"overflow", u.Overflow.Load()},
+		{"refused", u.Failed.Load()}, {"unroutable", u.Unroutable.Load()},
+	} {
+		count(descUDPDropped, d.n, d.reason)
+	}
+	count(descUDPResent, u.Resent.Load())
+	count(descPunctures, u.Opened.Load(), "opened")
+	count(descPunctures, u.Lost.Load(), "lost")
 	drops := map[string]uint64{}
 	for _, s := range n.router.Shards() {
 		d := &s.Drops
@@ -87,6 +111,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descHandshakes, ch.HandshakeFailed.Load(), "failed")
 	count(descHandshakes, ch.Refused.Load(), "busy")
 	count(descUndecrypted, ch.OpenFailed.Load())
+	count(descGaps, ch.Gaps.Load())
 	count(descCredentials, n.counters.credentialsRefused.Load(), "peer_refused")
 	count(descCredentials, n.counters.credentialsFetched.Load(), "fetched")
 	count(descCredentials, n.counters.credentialsFailed.Load(), "fetch_failed")

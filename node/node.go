@@ -17,6 +17,7 @@ import (
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/secure"
 	"sallyport/routing/tcp"
+	"sallyport/routing/udp"
 )
 
 // Project is what a node needs to know of a project.
@@ -65,6 +66,8 @@ type Options struct {
 	Trust        Trust
 	// Listen is the TCP listener's address, host:port.
 	Listen string
+	// UDP are the options of the UDP transport.
+	UDP UDPOptions
 	// Authority runs the authority's services in place of those of an ordinary node; nil runs an ordinary node.
 	Authority *AuthorityOptions
 	// Shards is how many event loops run; default one per core.
@@ -83,6 +86,7 @@ type Node struct {
 	group     *dataplane.Group
 	router    *routing.Router
 	tcp       *tcp.Transport
+	udp       *udp.Transport
 	channels  *secure.Channels
 	api       *secure.Listener
 	relaySvc  *routing.Relays
@@ -97,20 +101,22 @@ type Node struct {
 	ctx    context.Context // ends with the node
 	cancel context.CancelFunc
 
-	mu        sync.Mutex
-	outlets   map[string]*outlet
-	inlets    map[string]*inlet
-	relays    map[string]*relay
-	listeners map[string]admin.ListenerRequest
-	hops      map[string]bool
-	providers map[string]admin.CertificateRequest
-	tcpExtra  []admin.TransportRequest
-	main      *tcp.Listener
-	dialed    map[string]*connection // secure channels opened by request, by encryptor address
-	restoring bool
-	lost      Resources // what could not be created again; a later start may
-	services  []admin.Service
-	statusAt  string
+	mu          sync.Mutex
+	outlets     map[string]*outlet
+	inlets      map[string]*inlet
+	relays      map[string]*relay
+	listeners   map[string]admin.ListenerRequest
+	hops        map[string]bool
+	providers   map[string]admin.CertificateRequest
+	tcpExtra    []admin.TransportRequest
+	main        *tcp.Listener
+	mainUDP     *udp.Bind // nil without --udp, as is what follows
+	negotiation *udp.Listener
+	dialed      map[string]*connection // secure channels opened by request, by encryptor address
+	restoring   bool
+	lost        Resources // what could not be created again; a later start may
+	services    []admin.Service
+	statusAt    string
 }
 
 // Start starts a node and creates again what it was asked to create before.
@@ -139,6 +145,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.tcp = tcp.New(n.router, tcp.Options{})
+	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.channels = secure.New(n.router, o.Shards, o.Log)
 	n.portals = &portal.Env{Limits: o.Limits.WithDefaults(), Stats: &portal.Stats{}, Log: o.Log}
 	n.access = newAccess(n.policies)
@@ -156,6 +163,8 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		if err := n.startAuthority(ctx); err != nil {
 			return nil, err
 		}
+	} else if err := n.startUDP(ctx); err != nil {
+		return nil, err
 	} else if err := n.startServices(ctx); err != nil {
 		return nil, err
 	}
@@ -171,10 +180,10 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 
 // startServices starts what every ordinary node has (docs/protocol/01 §5.4).
 func (n *Node) startServices(ctx context.Context) (err error) {
-	if n.api, err = n.channels.Listen(ctx, routing.ChannelService, n.channelOptions(n.opts.Self, nil), true, n.main.Flow); err != nil {
+	if n.api, err = n.channels.Listen(ctx, routing.ChannelService, n.channelOptions(n.opts.Self, nil), true, n.channelFlows()...); err != nil {
 		return err
 	}
-	both := []*routing.Flow{n.main.Flow, n.api.Flow}
+	both := append(n.listenerFlows(), n.api.Flow)
 	echo := n.access.guard(routing.EchoService, policy.Echoer, n.authority(), false)
 	if err := n.router.StartNamed(ctx, routing.EchoService, func(*routing.Shard) routing.Worker { return routing.Echo(echo.admits()) }, both...); err != nil {
 		return err
@@ -183,6 +192,12 @@ func (n *Node) startServices(ctx context.Context) (err error) {
 		return err
 	}
 	n.services = []admin.Service{{Address: routing.UppercaseService, Type: "uppercase"}, {Address: routing.EchoService, Type: "echo"}}
+	if n.negotiation != nil {
+		if err := n.router.StartNamed(ctx, udp.NegotiationService, func(*routing.Shard) routing.Worker { return n.negotiation }, n.api.Flow); err != nil {
+			return err
+		}
+		n.router.RegisterFlow(n.negotiation.Flow)
+	}
 	n.relaySvc, err = routing.NewRelays(ctx, n.router, routing.RelayOptions{Allow: n.relayAllowed(), Flows: both, Log: n.log})
 	return err
 }
@@ -278,8 +293,22 @@ func (n *Node) connectOptions(ctx context.Context, identityName, authorized stri
 	return o, nil
 }
 
-// listenerFlows returns the flows of the TCP listeners that services are reachable from.
-func (n *Node) listenerFlows() []*routing.Flow { return []*routing.Flow{n.main.Flow} }
+// listenerFlows returns the flows of the TCP listener and the UDP socket, from which services are reachable.
+func (n *Node) listenerFlows() []*routing.Flow {
+	if n.mainUDP != nil {
+		return []*routing.Flow{n.main.Flow, n.mainUDP.Flow}
+	}
+	return []*routing.Flow{n.main.Flow}
+}
+
+// channelFlows returns the flows from which secure channel listeners are reachable, and with them the channels that they accept: a
+// channel may be moved onto a puncture.
+func (n *Node) channelFlows() []*routing.Flow {
+	if n.negotiation != nil {
+		return append(n.listenerFlows(), n.negotiation.Flow)
+	}
+	return n.listenerFlows()
+}
 
 // Listening returns the address of the TCP listener.
 func (n *Node) Listening() string { return n.main.Bound.String() }
@@ -295,7 +324,7 @@ func (n *Node) Stop() {
 	defer cancel()
 	for _, in := range inlets {
 		_ = in.portal.Close(ctx)
-		in.session.stop()
+		in.stop()
 	}
 	for _, rel := range relays {
 		rel.session.stop()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sort"
+	"sync"
 	"time"
 
 	"sallyport/crypto/identity"
@@ -35,9 +36,13 @@ type inlet struct {
 	to      multiaddr.Addr
 	portal  *portal.Inlet
 	session *session
+	direct  *session // of the path through a puncture; nil without --udp
 	guard   *guard
-	cancel  context.CancelFunc // ends what runs for the inlet besides its session
+	cancel  context.CancelFunc // ends what runs for the inlet besides its sessions
 	influx  *influxInlet       // nil for an ordinary inlet
+
+	mu        sync.Mutex
+	main, udp routing.Route // the paths there are
 }
 
 // outletRoute is where clients' connections go over c.
@@ -46,6 +51,29 @@ func (in *inlet) outletRoute(c *connection) routing.Route {
 		return c.route
 	}
 	return c.route.Concat(in.influx.suffix)
+}
+
+// stop ends the sessions.
+func (in *inlet) stop() {
+	if in.direct != nil {
+		in.direct.stop()
+	}
+	in.session.stop()
+}
+
+// choose gives new clients the best path there is: the direct one, else the main one unless it must not be used.
+func (in *inlet) choose(change func()) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	change()
+	switch {
+	case in.udp.Len() > 0:
+		in.portal.SetPath(in.udp)
+	case in.request.NoTCPFallback:
+		in.portal.SetPath(routing.Route{})
+	default:
+		in.portal.SetPath(in.main)
+	}
 }
 
 // CreateOutlet starts a TCP outlet.
@@ -163,6 +191,9 @@ func (n *Node) CreateInlet(ctx context.Context, r admin.InletRequest) (admin.Inl
 		if in.influx != nil && in.influx.refresher != nil {
 			in.influx.refresher.First(waiting)
 		}
+		if in.direct != nil && r.NoTCPFallback {
+			in.direct.first(waiting)
+		}
 	}
 	return in.describe(), nil
 }
@@ -184,6 +215,12 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 	bind, err := tcp.Resolve(ctx, r.From)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --from: %w", admin.ErrInvalid, err)
+	}
+	if r.UDP && n.mainUDP == nil && !n.restoring {
+		return nil, fmt.Errorf("%w: --udp: the node has no UDP; create it with `node create --udp`", admin.ErrInvalid)
+	}
+	if r.UDP && n.opts.UDP.Rendezvous == "" && !n.restoring {
+		return nil, fmt.Errorf("%w: --udp: %w, and start the node with it", admin.ErrInvalid, ErrNoRendezvous)
 	}
 	options, err := n.connectOptions(ctx, r.Identity, r.Authorized)
 	if err != nil {
@@ -243,11 +280,17 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 	in.session = &session{
 		log: n.log.With("inlet", r.Alias), router: n.router, back: n.restoring,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, to, options) },
-		up:      func(_ context.Context, c *connection) error { p.SetPath(in.outletRoute(c)); return nil },
-		down:    func() { p.SetPath(routing.Route{}) },
+		up: func(_ context.Context, c *connection) error {
+			in.choose(func() { in.main = in.outletRoute(c) })
+			return nil
+		},
+		down: func() { in.choose(func() { in.main = routing.Route{} }) },
 	}
 	n.inlets[r.Alias] = in
 	in.session.start(n.ctx)
+	if r.UDP {
+		in.startDirect(n, options)
+	}
 	return in, n.save()
 }
 
@@ -268,8 +311,39 @@ func headerRewriter(list []string) (func() portal.Rewriter, error) {
 	return func() portal.Rewriter { return httpheader.New(o) }, nil
 }
 
+// startDirect begins to keep a path through a puncture. It is made over the main path, and outlives it.
+func (in *inlet) startDirect(n *Node, o connectOptions) {
+	in.direct = &session{
+		log: n.log.With("inlet", in.request.Alias, "path", "udp"), router: n.router, slow: true,
+		connect: func(ctx context.Context) (*connection, error) {
+			for {
+				up, main, _ := in.session.state()
+				if up {
+					return n.puncture(ctx, main, o)
+				}
+				select {
+				case <-ctx.Done():
+					return nil, errNoMainPath
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+		},
+		up: func(_ context.Context, c *connection) error {
+			in.choose(func() { in.udp = in.outletRoute(c) })
+			return nil
+		},
+		down: func() { in.choose(func() { in.udp = routing.Route{} }) },
+	}
+	in.direct.start(n.ctx)
+}
+
 func (in *inlet) describe() admin.Inlet {
 	up, c, _ := in.session.state()
+	if in.direct != nil {
+		if directUp, direct, _ := in.direct.state(); directUp || in.request.NoTCPFallback {
+			up, c = directUp, direct
+		}
+	}
 	d := admin.Inlet{Bind: in.portal.Bound().String(), Alias: in.request.Alias, Status: "Down", OutletAddr: in.to.String()}
 	if up {
 		route, worker := in.outletRoute(c).String(), in.request.Alias
@@ -293,7 +367,7 @@ func (n *Node) DeleteInlet(ctx context.Context, alias string) error {
 	}
 	err := in.portal.Close(ctx)
 	in.cancel()
-	in.session.stop()
+	in.stop()
 	in.guard.close()
 	n.mu.Lock()
 	defer n.mu.Unlock()

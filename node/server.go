@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -205,7 +206,7 @@ func (n *Node) Describe() admin.Node {
 	d := admin.Node{
 		Name: n.opts.Name, IdentityName: n.opts.IdentityName, Status: "running", PID: os.Getpid(),
 		Route:      admin.NodeRoute{Short: "/node/" + n.opts.Name, Verbose: &host},
-		Transports: append(n.TCPListeners(), n.TCPConnections()...), Listeners: n.Listeners(),
+		Transports: slices.Concat(n.TCPListeners(), n.udpTransports(), n.TCPConnections()), Listeners: n.Listeners(),
 		Inlets: n.Inlets(), Outlets: n.Outlets(), Services: n.Services(),
 	}
 	n.mu.Lock()

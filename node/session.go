@@ -21,6 +21,7 @@ const (
 	pingsLost      = 3
 	retryFirst     = 250 * time.Millisecond
 	retryMax       = 5 * time.Second
+	retryMaxSlow   = 30 * time.Second
 	attemptTimeout = 30 * time.Second
 	// The first attempt to come back is given up early, each further one twice as late up to attemptTimeout, then again from the start:
 	// while the peer itself is coming back, what is sent to it through a relay is lost without an answer.
@@ -40,6 +41,7 @@ type session struct {
 	up      func(context.Context, *connection) error // uses a new path; an error counts as a failed attempt
 	down    func()                                   // the path is gone
 	back    bool                                     // the session existed before this start of the node
+	slow    bool                                     // the path is not the only one: try again with longer pauses
 
 	mu      sync.Mutex
 	isUp    bool
@@ -99,14 +101,20 @@ func (s *session) run(ctx context.Context) {
 		}
 	}
 	defer tried()
-	wait, patience := retryFirst, attemptTimeout
-	if s.back {
+	wait, patience, longest := retryFirst, attemptTimeout, retryMax
+	if s.slow {
+		longest = retryMaxSlow
+	}
+	if s.back && !s.slow {
 		patience = comebackTimeout
 	}
 	for ctx.Err() == nil {
 		c, err := s.attempt(ctx, patience)
 		if patience *= 2; patience > attemptTimeout || err == nil {
 			patience = comebackTimeout
+		}
+		if s.slow {
+			patience = attemptTimeout // a negotiation takes its time
 		}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -120,7 +128,7 @@ func (s *session) run(ctx context.Context) {
 				return
 			case <-time.After(jitter(wait)):
 			}
-			wait = min(2*wait, retryMax)
+			wait = min(2*wait, longest)
 			continue
 		}
 		s.set(true, c, nil)
@@ -146,7 +154,7 @@ func (s *session) run(ctx context.Context) {
 			return
 		case <-time.After(jitter(wait)):
 		}
-		wait = min(2*wait, retryMax)
+		wait = min(2*wait, longest)
 	}
 }
 

@@ -1,11 +1,8 @@
 package portal
 
 import (
-	"errors"
 	"io"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane"
 	"sallyport/routing"
@@ -13,6 +10,10 @@ import (
 
 // readBudget is how many payloads one connection sends before others get their turn.
 const readBudget = 4
+
+// maxUnpaced is how many high water marks wait on the socket of a connection whose peer knows no windows, over a path that cannot be
+// paused (UDP).
+const maxUnpaced = 4
 
 // maxCredit bounds what a peer can allow. It is the peer's memory, so only the arithmetic is protected: taking less than the
 // peer said would leave both sides waiting.
@@ -37,6 +38,7 @@ type conn struct {
 	peer     [32]byte
 	hasPeer  bool
 	outlet   bool
+	lossy    bool // the path may lose messages
 	extended bool
 	skip     bool // no handshake (docs/protocol/03 §1.8)
 	state    state
@@ -97,7 +99,10 @@ func (c *conn) start(route routing.Route) {
 	c.route = route
 	c.timer.Stop()
 	c.timer = nil
-	c.watch(c.shard.FirstTerminal(route))
+	if t := c.shard.FirstTerminal(route); t != nil {
+		c.watch(t)
+		c.lossy = routing.IsLossy(c.shard, t)
+	}
 	c.grant.watch(c)
 	if c.state == ended {
 		return
@@ -183,13 +188,15 @@ func (c *conn) sendPayload(buf []byte, n int) {
 	start, end := routing.HeadRoom, routing.HeadRoom+n
 	start = payloadHeader(buf, start, n)
 	m := c.shard.NewMessage()
-	if c.extended {
-		// The counter shows a gap; the return route is left out, nobody reads it after the handshake.
-		c.credit -= n
+	if c.extended || c.lossy {
+		// The counter shows a gap. The reference does not count, but checks the counters that it gets (docs/protocol/03 §1.2).
 		buf[end], buf[end+1], buf[end+2] = 1, byte(c.counter), byte(c.counter>>8)
 		c.counter++
 		end += counterSize
-		m.SetRoutes(c.route, routing.Route{})
+	}
+	if c.extended {
+		c.credit -= n
+		m.SetRoutes(c.route, routing.Route{}) // nobody reads the return route after the handshake
 	} else {
 		m.SetRoutes(c.route, routing.RouteOf(c.self))
 	}
@@ -398,6 +405,9 @@ func (c *conn) write(data []byte, from *routing.Throttle) {
 	if c.extended {
 		c.pace.data(c, c.shard.Loop().Now())
 		c.giveCredit()
+	} else if c.lossy && c.sock.Pending() > maxUnpaced*c.env.Limits.HighWater {
+		c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonStalled.String(), "bytes", c.sock.Pending())
+		c.end(ReasonStalled, true) // nothing on such a path can be asked to wait
 	} else if c.sock.Pending() > c.env.Limits.HighWater {
 		if !c.gate.Shut() {
 			c.sock.WantDrain(c.env.Limits.HighWater / 4)
@@ -462,109 +472,4 @@ func (c *conn) watchStall() {
 		c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonStalled.String(), "bytes", c.sock.Pending())
 		c.end(ReasonStalled, true)
 	})
-}
-
-// OnClose is called when the socket has closed.
-func (c *conn) OnClose(_ *dataplane.Conn, err error) {
-	if c.state == ended {
-		return
-	}
-	reason := ReasonReset
-	if errors.Is(err, dataplane.ErrLoopClosed) {
-		reason = ReasonShutdown
-	}
-	c.end(reason, true)
-}
-
-// TerminalClosed implements routing.Watcher: the path is gone, and with it perhaps some data. A client that was not read yet
-// can wait for the next path.
-func (c *conn) TerminalClosed() {
-	c.terminal = nil
-	if c.state == opening && c.rehold != nil {
-		if fd, ok := c.sock.Detach(); ok {
-			c.sock = nil
-			c.forget(ReasonPath)
-			c.rehold(fd)
-			return
-		}
-	}
-	c.end(ReasonPath, false)
-}
-
-// revoked implements revoker.
-func (c *conn) revoked() {
-	c.shard.Loop().Post(dataplane.TaskFunc(func() { c.end(ReasonPolicy, true) }))
-}
-
-// finish ends a connection whose data has all been handed over: the socket gets what is queued, then FIN.
-func (c *conn) finish(r Reason) {
-	if c.forget(r) && c.sock != nil {
-		c.sock.Close()
-	}
-}
-
-// end ends a connection whose stream is not whole, or that one side gave up: the socket is reset unless all is well.
-func (c *conn) end(r Reason, tell bool) {
-	if c.state == ended {
-		return
-	}
-	if tell && c.state == open {
-		c.sendDisconnect(c.route, r)
-	}
-	if !c.forget(r) || c.sock == nil {
-		return
-	}
-	if r == ReasonNone {
-		c.sock.Close()
-	} else {
-		c.sock.Abort()
-	}
-}
-
-func (c *conn) sendDisconnect(route routing.Route, r Reason) {
-	if c.extended {
-		c.send(route, []byte{kindDisconnect, byte(r)})
-	} else {
-		c.send(route, []byte{kindDisconnect})
-	}
-}
-
-// forget leaves the tables; it reports false if that was done before.
-func (c *conn) forget(r Reason) bool {
-	if c.state == ended {
-		return false
-	}
-	c.state = ended
-	c.timer.Stop()
-	c.timer = nil
-	if c.asked && r != ReasonPath {
-		c.leaveLate(r)
-	} else {
-		c.shard.Stop(c.self)
-	}
-	c.throttle.Close()
-	c.gate.Open()
-	if c.terminal != nil {
-		c.terminal.Unwatch(c)
-		c.terminal = nil
-	}
-	c.grant.unwatch(c)
-	if extra := c.window - c.first; extra > 0 {
-		c.env.Stats.WindowGranted.Add(int64(-extra))
-	}
-	c.env.Stats.Active.Add(-1)
-	c.env.Stats.Ended[min(r, reasonCount-1)].Add(1)
-	if r != ReasonNone && r != ReasonReset {
-		c.env.Log.Info("portal connection ended", "portal", c.name, "reason", r.String())
-	}
-	if c.onEnd != nil {
-		c.onEnd()
-	}
-	return true
-}
-
-// closeFD closes a socket that never became a connection; the client sees a reset rather than an empty answer.
-func closeFD(fd int) {
-	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	_ = unix.Close(fd)
 }

@@ -50,8 +50,8 @@ func (a Address) String() string { return strconv.Itoa(int(a.Type)) + "#" + a.Va
 // append appends the wire form: the CBOR array [type, bytes].
 func (a Address) append(b []byte) []byte {
 	b = append(b, 0x82)
-	b = appendHead(b, majorUint, uint64(a.Type))
-	b = appendHead(b, majorBytes, uint64(len(a.Value)))
+	b = AppendHead(b, MajorUint, uint64(a.Type))
+	b = AppendHead(b, MajorBytes, uint64(len(a.Value)))
 	return append(b, a.Value...)
 }
 

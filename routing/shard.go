@@ -38,45 +38,6 @@ type WorkerFunc func(s *Shard, m *Message)
 // HandleMessage calls f.
 func (f WorkerFunc) HandleMessage(s *Shard, m *Message) { f(s, m) }
 
-// Terminal is a Worker whose next hop is on another node: the sender of a transport, or an encryptor.
-type Terminal interface {
-	Worker
-	// TerminalPeer returns who is at the other end, or nil if that is not authenticated.
-	TerminalPeer() *Peer
-	// TerminalProducer returns whose messages come back from there.
-	TerminalProducer() *Producer
-	// Watch tells w once when there is no way to the other end any more.
-	Watch(w Watcher)
-	// Unwatch undoes Watch.
-	Unwatch(w Watcher)
-}
-
-// Watcher is told that a Terminal has ended, on the Terminal's shard.
-type Watcher interface{ TerminalClosed() }
-
-// Watchers is a set of Watchers for a Terminal to embed.
-type Watchers struct{ set map[Watcher]struct{} }
-
-// Watch adds w.
-func (ws *Watchers) Watch(w Watcher) {
-	if ws.set == nil {
-		ws.set = map[Watcher]struct{}{}
-	}
-	ws.set[w] = struct{}{}
-}
-
-// Unwatch removes w.
-func (ws *Watchers) Unwatch(w Watcher) { delete(ws.set, w) }
-
-// Tell tells all watchers that the Terminal has ended and forgets them.
-func (ws *Watchers) Tell() {
-	set := ws.set
-	ws.set = nil
-	for w := range set {
-		w.TerminalClosed()
-	}
-}
-
 type entry struct {
 	worker Worker
 	flows  []*Flow // flows the worker consumes; never changed in place

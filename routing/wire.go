@@ -18,16 +18,16 @@ const MaxFrame = 16 << 20
 // ErrMalformed reports bytes that are no routing message.
 var ErrMalformed = errors.New("routing: malformed message")
 
-// CBOR major types (RFC 8949 §3.1).
+// CBOR major types, as the bits they have in a head (RFC 8949 §3.1).
 const (
-	majorUint  = 0 << 5
-	majorBytes = 2 << 5
-	majorText  = 3 << 5
-	majorArray = 4 << 5
+	MajorUint  = 0 << 5
+	MajorBytes = 2 << 5
+	MajorText  = 3 << 5
+	MajorArray = 4 << 5
 )
 
-// appendHead appends a CBOR head in its shortest form.
-func appendHead(b []byte, major byte, n uint64) []byte {
+// AppendHead appends a CBOR head in its shortest form.
+func AppendHead(b []byte, major byte, n uint64) []byte {
 	switch {
 	case n < 24:
 		return append(b, major|byte(n))
@@ -54,8 +54,9 @@ func headLen(n int) int {
 	return 5
 }
 
-func appendRoute(b []byte, r Route) []byte {
-	b = appendHead(b, majorArray, uint64(r.n))
+// AppendRoute appends a route in wire form.
+func AppendRoute(b []byte, r Route) []byte {
+	b = AppendHead(b, MajorArray, uint64(r.n))
 	return append(b, r.b...)
 }
 
@@ -64,9 +65,9 @@ func appendRoute(b []byte, r Route) []byte {
 // context a message has 3 fields (docs/protocol/01 §2.3).
 func AppendHeader(b []byte, onward, ret Route, size int) []byte {
 	b = append(b, 0x83)
-	b = appendRoute(b, onward)
-	b = appendRoute(b, ret)
-	return appendHead(b, majorBytes, uint64(size))
+	b = AppendRoute(b, onward)
+	b = AppendRoute(b, ret)
+	return AppendHead(b, MajorBytes, uint64(size))
 }
 
 // HeaderLen is the length of what AppendHeader appends.
@@ -101,10 +102,10 @@ func ParseMessage(b []byte) (Parsed, error) {
 		}
 	}
 	var err error
-	if p.Onward, i, err = parseRoute(b, i); err != nil {
+	if p.Onward, i, err = ReadRoute(b, i); err != nil {
 		return p, fmt.Errorf("onward route: %w", err)
 	}
-	if p.Return, i, err = parseRoute(b, i); err != nil {
+	if p.Return, i, err = ReadRoute(b, i); err != nil {
 		return p, fmt.Errorf("return route: %w", err)
 	}
 	n, i, err := bytesHead(b, i)
@@ -117,11 +118,11 @@ func ParseMessage(b []byte) (Parsed, error) {
 
 // openArray reads the head of a message's array when it is not the usual one.
 func openArray(b []byte) (int, error) {
-	h, i, err := readHead(b, 0)
+	h, i, err := ReadHead(b, 0)
 	if err != nil {
 		return 0, err
 	}
-	if h.major != majorArray || (!h.indefinite && h.n < 3) {
+	if h.Major != MajorArray || (!h.Indefinite && h.N < 3) {
 		return 0, fmt.Errorf("%w: not an array of at least 3 items", ErrMalformed)
 	}
 	return i, nil
@@ -129,21 +130,22 @@ func openArray(b []byte) (int, error) {
 
 // bytesHead reads the head of a definite byte string at b[i:] and checks that its content is there.
 func bytesHead(b []byte, i int) (n, at int, err error) {
-	h, at, err := readHead(b, i)
+	h, at, err := ReadHead(b, i)
 	if err != nil {
 		return 0, 0, err
 	}
-	if h.major != majorBytes || h.indefinite {
+	if h.Major != MajorBytes || h.Indefinite {
 		return 0, 0, fmt.Errorf("%w: not a byte string at offset %d", ErrMalformed, i)
 	}
-	if h.n > uint64(len(b)-at) {
-		return 0, 0, fmt.Errorf("%w: %d bytes announced, %d there", ErrMalformed, h.n, len(b)-at)
+	if h.N > uint64(len(b)-at) {
+		return 0, 0, fmt.Errorf("%w: %d bytes announced, %d there", ErrMalformed, h.N, len(b)-at)
 	}
-	return int(h.n), at, nil
+	return int(h.N), at, nil
 }
 
-// parseRoute reads a route at b[i:] and returns where it ends.
-func parseRoute(b []byte, i int) (Route, int, error) {
+// ReadRoute reads a route at b[i:] and returns where it ends. It is borrowed from b unless its encoding is unusual. Errors match
+// ErrMalformed.
+func ReadRoute(b []byte, i int) (Route, int, error) {
 	if i >= len(b) {
 		return Route{}, 0, fmt.Errorf("%w: missing", ErrMalformed)
 	}
@@ -198,16 +200,16 @@ func canonicalAddress(b []byte, i int) int {
 
 // parseRouteSlow reads a route in any encoding and makes a canonical copy.
 func parseRouteSlow(b []byte, i int) (Route, int, error) {
-	h, i, err := readHead(b, i)
+	h, i, err := ReadHead(b, i)
 	if err != nil {
 		return Route{}, 0, err
 	}
-	if h.major != majorArray {
+	if h.Major != MajorArray {
 		return Route{}, 0, fmt.Errorf("%w: not an array", ErrMalformed)
 	}
 	var r Route
-	for k := uint64(0); h.indefinite || k < h.n; k++ {
-		if h.indefinite && i < len(b) && b[i] == 0xff {
+	for k := uint64(0); h.Indefinite || k < h.N; k++ {
+		if h.Indefinite && i < len(b) && b[i] == 0xff {
 			i++
 			break
 		}
@@ -225,18 +227,18 @@ func parseRouteSlow(b []byte, i int) (Route, int, error) {
 }
 
 func parseAddress(b []byte, i int) (Address, int, error) {
-	arr, i, err := readHead(b, i)
+	arr, i, err := ReadHead(b, i)
 	if err != nil {
 		return Address{}, 0, err
 	}
-	if arr.major != majorArray || (!arr.indefinite && arr.n < 2) {
+	if arr.Major != MajorArray || (!arr.Indefinite && arr.N < 2) {
 		return Address{}, 0, fmt.Errorf("%w: not an array of type and value", ErrMalformed)
 	}
-	kind, i, err := readHead(b, i)
+	kind, i, err := ReadHead(b, i)
 	if err != nil {
 		return Address{}, 0, err
 	}
-	if kind.major != majorUint || kind.n > 255 {
+	if kind.Major != MajorUint || kind.N > 255 {
 		return Address{}, 0, fmt.Errorf("%w: transport type is not a number up to 255", ErrMalformed)
 	}
 	n, i, err := bytesHead(b, i)
@@ -246,9 +248,9 @@ func parseAddress(b []byte, i int) (Address, int, error) {
 	if n > maxAddressLen {
 		return Address{}, 0, fmt.Errorf("%w: value of %d bytes, at most %d", ErrMalformed, n, maxAddressLen)
 	}
-	a := Address{Type: uint8(kind.n), Value: string(b[i : i+n])}
+	a := Address{Type: uint8(kind.N), Value: string(b[i : i+n])}
 	i += n
-	if arr.indefinite {
+	if arr.Indefinite {
 		for i < len(b) && b[i] != 0xff {
 			if i, err = skipItem(b, i, 0); err != nil {
 				return Address{}, 0, err
@@ -256,7 +258,7 @@ func parseAddress(b []byte, i int) (Address, int, error) {
 		}
 		return a, i + 1, need(b, i)
 	}
-	for k := uint64(2); k < arr.n; k++ {
+	for k := uint64(2); k < arr.N; k++ {
 		if i, err = skipItem(b, i, 0); err != nil {
 			return Address{}, 0, err
 		}
@@ -271,23 +273,24 @@ func need(b []byte, i int) error {
 	return nil
 }
 
-type head struct {
-	major      byte
-	n          uint64
-	indefinite bool
+// Head is the head of a CBOR item: what it is, and its argument.
+type Head struct {
+	Major      byte // one of the Major constants
+	N          uint64
+	Indefinite bool
 }
 
-// readHead reads a CBOR head at b[i:].
-func readHead(b []byte, i int) (h head, next int, err error) {
+// ReadHead reads a CBOR head at b[i:] and returns where what follows it begins. Errors match ErrMalformed.
+func ReadHead(b []byte, i int) (h Head, next int, err error) {
 	if err := need(b, i); err != nil {
 		return h, 0, err
 	}
-	h.major = b[i] & 0xe0
+	h.Major = b[i] & 0xe0
 	low := b[i] & 0x1f
 	i++
 	switch {
 	case low < 24:
-		h.n = uint64(low)
+		h.N = uint64(low)
 		return h, i, nil
 	case low <= 27:
 		k := 1 << (low - 24)
@@ -295,35 +298,37 @@ func readHead(b []byte, i int) (h head, next int, err error) {
 			return h, 0, fmt.Errorf("%w: cut short", ErrMalformed)
 		}
 		for _, c := range b[i : i+k] {
-			h.n = h.n<<8 | uint64(c)
+			h.N = h.N<<8 | uint64(c)
 		}
 		return h, i + k, nil
-	case low == 31 && h.major >= majorBytes && h.major <= 5<<5:
-		h.indefinite = true
+	case low == 31 && h.Major >= MajorBytes && h.Major <= 5<<5:
+		h.Indefinite = true
 		return h, i, nil
 	}
 	return h, 0, fmt.Errorf("%w: byte %#02x begins no item", ErrMalformed, b[i-1])
 }
 
-// skipItem returns the end of the item at b[i:].
+// SkipItem returns the end of the CBOR item at b[i:]. Errors match ErrMalformed.
+func SkipItem(b []byte, i int) (int, error) { return skipItem(b, i, 0) }
+
 func skipItem(b []byte, i, depth int) (int, error) {
 	if depth > maxSkipDepth {
 		return 0, fmt.Errorf("%w: nested too deeply", ErrMalformed)
 	}
-	h, i, err := readHead(b, i)
+	h, i, err := ReadHead(b, i)
 	if err != nil {
 		return 0, err
 	}
-	items := h.n
-	switch h.major {
-	case majorUint, 1 << 5, 7 << 5:
+	items := h.N
+	switch h.Major {
+	case MajorUint, 1 << 5, 7 << 5:
 		return i, nil
-	case majorBytes, majorText:
-		if !h.indefinite {
-			if h.n > uint64(len(b)-i) {
+	case MajorBytes, MajorText:
+		if !h.Indefinite {
+			if h.N > uint64(len(b)-i) {
 				return 0, fmt.Errorf("%w: cut short", ErrMalformed)
 			}
-			return i + int(h.n), nil
+			return i + int(h.N), nil
 		}
 	case 5 << 5:
 		if items > uint64(len(b)) {
@@ -333,8 +338,8 @@ func skipItem(b []byte, i, depth int) (int, error) {
 	case 6 << 5:
 		items = 1
 	}
-	for k := uint64(0); h.indefinite || k < items; k++ {
-		if h.indefinite && i < len(b) && b[i] == 0xff {
+	for k := uint64(0); h.Indefinite || k < items; k++ {
+		if h.Indefinite && i < len(b) && b[i] == 0xff {
 			return i + 1, nil
 		}
 		if i, err = skipItem(b, i, depth+1); err != nil {

@@ -174,7 +174,7 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := appendRoute(nil, r); !bytes.Equal(got, want) || r.String() != c.Text {
+			if got := AppendRoute(nil, r); !bytes.Equal(got, want) || r.String() != c.Text {
 				t.Errorf("%s: %x %q, want %x", c.Text, got, r, want)
 			}
 			continue

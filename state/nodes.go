@@ -22,6 +22,8 @@ type Node struct {
 	IsAuthority bool `json:"is_authority"`
 	// TCPListener is the address that the TCP listener got, host:port.
 	TCPListener string `json:"tcp_listener_address,omitempty"`
+	// UDPListener is the address of the UDP socket, host:port, if there is one.
+	UDPListener string `json:"udp_listener,omitempty"`
 	// AdminSocket is the path of the Unix socket for commands; see SocketPath.
 	AdminSocket string `json:"admin_socket,omitempty"`
 	// StatusEndpoint is the address of the HTTP status endpoint, host:port, if there is one.

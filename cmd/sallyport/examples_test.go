@@ -70,6 +70,8 @@ var scenes = map[string]string{
 	"sallyport lease show":    leaseScene,
 	"sallyport tcp-inlet create --from tls://127.0.0.1:8443 --to db --via blue \\\n    --tls-certificate-provider /service/tls_certificate_provider": `
 		sallyport service start tls_certificate_provider --certificate fullchain.pem --key privkey.pem`,
+	"sallyport rendezvous get-my-address": `sallyport rendezvous create --udp 127.0.0.1:4002 --healthcheck 127.0.0.1:4003 > /dev/null 2>&1 &
+ 		until sallyport rendezvous get-my-address 127.0.0.1:4002 > /dev/null 2>&1; do sleep 0.05; done`,
 	"tcp-connection": `sallyport node create n1; sallyport node create n0 --tcp-listener-address 127.0.0.1:4000`,
 	"tcp-listener":   `sallyport node create n1`,
 	"run":            "printf 'nodes: [r1]\ntcp-outlets: {db: {to: $PORT, at: r1}}\n' > portal.yaml",
@@ -104,7 +106,11 @@ const (
 )
 
 // endless are examples that run until they are interrupted, with a word of their output after which that is done.
-var endless = map[string]string{`tail -f "$(sallyport node logs n1)"`: "node started"}
+var endless = map[string]string{
+	`tail -f "$(sallyport node logs n1)"`:                                           "node started",
+	"sallyport rendezvous create":                                                   "listen=0.0.0.0:4000",
+	"sallyport rendezvous create --udp 127.0.0.1:4002 --healthcheck 127.0.0.1:4003": "listen=127.0.0.1:4002",
+}
 
 // example is an example of a command's help.
 type example struct{ command, line string }
@@ -192,7 +198,7 @@ func TestCLIExamples(t *testing.T) {
 		t.Skip("runs all examples of the help")
 	}
 	t.Parallel()
-	if !alone(t, "4000", "4001", "4500", "8000", "8080", "8086", "8443", "15432", "18086", "28086") {
+	if !alone(t, "4000", "4001", "4002", "4003", "4500", "8000", "8080", "8086", "8443", "15432", "18086", "28086") {
 		return
 	}
 	influxtest.New(t, "127.0.0.1:8086")
@@ -312,6 +318,7 @@ func (s *shell) until(line, word string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	cmd.Stderr = cmd.Stdout
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}

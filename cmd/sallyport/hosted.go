@@ -99,8 +99,6 @@ var missing = []absent{
 	{"kafka-outlet", kafkaInstead, append([]verb{{"create", "[NAME]", "--at= --from=|--addr --bootstrap-server=|--to --tls --allow="}}, kafkaVerbs...)},
 	{"kafka-producer", kafkaInstead, clientVerbs},
 	{"kafka-consumer", kafkaInstead, clientVerbs},
-	{"rendezvous", "portals run through a relay; there is no UDP transport yet", []verb{
-		{"create", "", "-f,--foreground -e,--exit-on-eof --child-process --udp= --healthcheck="}, {"get-my-address", "[RENDEZVOUS_ADDRESS]", ""}}},
 	{"migrate-database", "there is no database: nodes of the reference and of Sallyport join the same project, each with its own state", []verb{
 		{"", "", "-d,--dry-run"}}},
 }

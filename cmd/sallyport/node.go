@@ -140,9 +140,9 @@ func nodeText(n admin.Node) string {
 	section("Outlets", []string{"OUTLET", "TARGET"}, rows)
 	rows = nil
 	for _, t := range n.Transports {
-		rows = append(rows, []string{t.Mode, t.Socket})
+		rows = append(rows, []string{strings.ToUpper(t.Type), t.Mode, t.Socket})
 	}
-	section("TCP", []string{"MODE", "ADDRESS"}, rows)
+	section("Transports", []string{"TYPE", "MODE", "ADDRESS"}, rows)
 	return b.String()
 }
 
@@ -190,6 +190,9 @@ func nodeStart(a *app) *cobra.Command {
 				o := r.Options
 				if r.TCPListener != "" {
 					o.TCPListenerAddress = r.TCPListener // others know it by this address
+				}
+				if o.UDP && r.UDPListener != "" {
+					o.UDPListenerAddress = r.UDPListener
 				}
 				if err := a.createBackground(ctx, r.Name, o); err != nil {
 					return err

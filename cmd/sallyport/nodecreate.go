@@ -28,9 +28,8 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.BoolVar(&o.NoStatusEndpoint, "no-status-endpoint", false, "serve no status and metrics")
 	f.BoolVarP(&o.ExitOnEOF, "exit-on-eof", "e", false, "with --foreground: end when standard input ends")
 	f.StringVar(&o.Services, "services", "", "start these services too, `JSON` or a file with it")
-	f.BoolVar(&o.UDP, "udp", false, "")
-	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "", "")
-	hide(cmd, "udp", "udp-listener-address")
+	f.BoolVar(&o.UDP, "udp", false, "be reached over UDP too, and make punctures")
+	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "127.0.0.1:0", "where over UDP, `HOST:PORT` (IPv4)")
 	noEffect(cmd, "http-server", "opentelemetry-context=")
 	flagAliases(cmd, "launch-config", "services", "launch-configuration", "services", "enable-udp", "udp", "enable-http-server", "http-server",
 		"node-config", "configuration")
@@ -241,6 +240,10 @@ func childArgs(name string, o state.NodeOptions) []string {
 		}
 	}
 	add("--tcp-listener-address", o.TCPListenerAddress)
+	if o.UDP {
+		args = append(args, "--udp")
+		add("--udp-listener-address", o.UDPListenerAddress)
+	}
 	add("--identity", o.Identity)
 	add("--project", o.Project)
 	add("--authority-identity", o.AuthorityIdentity)

@@ -241,10 +241,10 @@ func orDash(s *string) string {
 
 // inletFlags are the flags that all kinds of inlets have.
 type inletFlags struct {
-	at, to, via, from, provider, alias  string
-	wait, retryWait, timeout            time.Duration
-	udp, noFallback, privileged, useTLS bool
-	request                             admin.InletRequest
+	at, to, via, from, provider, alias string
+	wait, retryWait, timeout           time.Duration
+	privileged, useTLS                 bool
+	request                            admin.InletRequest
 }
 
 func (o *inletFlags) add(cmd *cobra.Command) {
@@ -260,13 +260,13 @@ func (o *inletFlags) add(cmd *cobra.Command) {
 	durationVar(f, &o.retryWait, "retry-wait", 20*time.Second, "") // in the reference it has no effect either
 	durationVar(f, &o.timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
-	f.BoolVar(&o.udp, "udp", false, "")
-	f.BoolVar(&o.noFallback, "no-tcp-fallback", false, "")
+	f.BoolVar(&r.UDP, "udp", false, "go directly to the outlet's node, over UDP, if that works")
+	f.BoolVar(&r.NoTCPFallback, "no-tcp-fallback", false, "with --udp: clients wait while that does not work")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
 	f.StringVar(&o.alias, "alias", "", "") // the older form of NAME
 	f.BoolVar(&o.useTLS, "tls", false, "clients speak TLS (also --from tls://HOST:PORT)")
 	f.StringVar(&o.provider, "tls-certificate-provider", "", "`ROUTE` to who has the certificate (default: the project)")
-	hide(cmd, "retry-wait", "udp", "no-tcp-fallback", "privileged", "alias")
+	hide(cmd, "retry-wait", "privileged", "alias")
 	flagAliases(cmd, "expression", "allow", "enable-udp-puncture", "udp", "disable-tcp-fallback", "no-tcp-fallback")
 }
 
@@ -277,7 +277,7 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	for flag, given := range map[string]bool{"--udp": o.udp, "--from udp://": scheme == "udp", "--no-tcp-fallback": o.noFallback, "--privileged": o.privileged} {
+	for flag, given := range map[string]bool{"--from udp://": scheme == "udp", "--privileged": o.privileged} {
 		if given {
 			return withHint(fmt.Errorf("%s is not supported", flag), "an ordinary inlet carries the same stream: leave %s out", flag)
 		}

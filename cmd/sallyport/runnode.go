@@ -133,7 +133,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		}
 	}
 	if err := dir.UpdateNode(ctx, name, func(rec *state.Node) error {
-		rec.TCPListener, rec.StatusEndpoint = n.Listening(), status
+		rec.TCPListener, rec.UDPListener, rec.StatusEndpoint = n.Listening(), n.ListeningUDP(), status
 		return nil
 	}); err != nil {
 		return err
@@ -237,6 +237,14 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	if o.Authority != nil {
 		options.Authority, err = a.authorityServices(ctx, self, o.Authority, log)
 		return options, self, err
+	}
+	if options.UDP, err = udpOptions(); err != nil {
+		return none, nil, err
+	}
+	if o.UDP {
+		if options.UDP.Listen = o.UDPListenerAddress; options.UDP.Listen == "" {
+			options.UDP.Listen = "127.0.0.1:0"
+		}
 	}
 	options.Trust, err = a.trust(ctx, self.manager, o.Project, o.AuthorityIdentity, o.AuthorityRoute, o.CredentialScope)
 	return options, self, err
@@ -367,9 +375,13 @@ func (a *app) embedded(ctx context.Context, identityName string, t trustFlags) (
 	if a.verbose > 0 {
 		log = a.logger()
 	}
+	over, err := udpOptions()
+	if err != nil {
+		return nil, nil, err
+	}
 	n, err := node.Start(ctx, node.Options{
 		Name: "command", IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Shards: 1,
-		Store: node.NewHome(a.dirOnce, "command", false), Trust: trust, Listen: "127.0.0.1:0", Log: log,
+		Store: node.NewHome(a.dirOnce, "command", false), Trust: trust, Listen: "127.0.0.1:0", UDP: over, Log: log,
 	})
 	return n, self, err
 }

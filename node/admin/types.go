@@ -52,9 +52,9 @@ type NodeRoute struct {
 	Verbose *string `json:"verbose,omitempty"`
 }
 
-// Transport is a TCP listener or connection. Mode is "Listen", "Incoming" or "Outgoing".
+// Transport is a TCP listener or connection, or a UDP socket. Mode is "Listen", "Incoming" or "Outgoing".
 type Transport struct {
-	Type      string `json:"type"` // Tcp
+	Type      string `json:"type"` // Tcp, Udp
 	Mode      string `json:"mode"`
 	Socket    string `json:"socket_addr"`
 	Worker    string `json:"worker_addr"`       // 0#address, or <none>
@@ -139,7 +139,9 @@ type InletRequest struct {
 	// TLSProvider is the multiaddr of the service that has the certificate; empty: no TLS.
 	TLSProvider string `json:"tls_certificate_provider,omitempty"`
 	// InfluxDB is set for an inlet to an InfluxDB.
-	InfluxDB *InfluxInlet `json:"influxdb,omitempty"`
+	InfluxDB      *InfluxInlet `json:"influxdb,omitempty"`
+	UDP           bool         `json:"udp,omitempty"`             // prefer a direct path through a UDP puncture
+	NoTCPFallback bool         `json:"no_tcp_fallback,omitempty"` // with UDP: never use the main path for clients
 }
 
 // Relay is a relay registered by a node. ConnectionStatus is "Up" or "Down".

@@ -2,6 +2,7 @@ package secure
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -39,6 +40,7 @@ type Channel struct {
 	opener   channel.Opener
 	remote   routing.Route // ends in the peer's decryptor
 	moved    uint64        // highest counter that moved the route (responder)
+	counter  uint64        // the peer's next, if nothing is lost
 	sink     routing.FrameWriter
 	header   []byte // scratch for the plaintext's header
 	watchers routing.Watchers
@@ -162,6 +164,11 @@ func (e *encryptor) Watch(w routing.Watcher) { e.watchers.Watch(w) }
 // Unwatch implements routing.Terminal.
 func (e *encryptor) Unwatch(w routing.Watcher) { e.watchers.Unwatch(w) }
 
+// Lossy implements routing.Lossy: a channel is what it runs on.
+func (e *encryptor) Lossy(s *routing.Shard) bool {
+	return routing.IsLossy(s, s.FirstTerminal(e.remote))
+}
+
 // Channel returns the channel that an encryptor belongs to.
 func (e *encryptor) Channel() *Channel { return (*Channel)(e) }
 
@@ -228,6 +235,7 @@ func (d *decryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 		return
 	}
 	d.heard = s.Loop().Now()
+	c.count(binary.BigEndian.Uint64(payload))
 	kind, body, err := channel.ParsePlaintext(plain)
 	if err != nil {
 		c.cs.log.Warn("secure channel message malformed", "reason", err.Error(), describe(c.Peer.ID))
@@ -255,6 +263,43 @@ func (d *decryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 	case channel.KindClose:
 		c.end(false)
 	}
+}
+
+// count looks for a gap in the peer's counters. What a channel runs on may lose or reorder messages without a word (UDP does), and
+// nothing but the counters shows it to those over the channel whose messages are parts of a whole.
+func (c *Channel) count(n uint64) {
+	if n == c.counter {
+		c.counter++
+		return
+	}
+	c.counter = max(c.counter, n+1)
+	c.cs.Stats.Gaps.Add(1)
+	c.watchers.TellLost()
+}
+
+// Move lets an initiator go on over another way: prefix leads to the peer's node and takes the place of all but the last address of the
+// route there (docs/protocol/01 §7.6). The responder follows with the next message. Not on a shard.
+func (c *Channel) Move(ctx context.Context, prefix routing.Route) error {
+	err := ErrClosed
+	if doErr := c.shard.Do(ctx, func() {
+		t := c.shard.FirstTerminal(prefix)
+		if c.closed || t == nil {
+			return
+		}
+		if old := c.shard.FirstTerminal(c.remote); old != nil {
+			old.Unwatch((*decryptor)(c))
+		}
+		c.remote = prefix.Concat(routing.NewRoute(c.remote.Last()))
+		c.sink = nil
+		if t.TerminalProducer() != nil {
+			c.shard.AddConsumer(c.Decryptor.Text(), t.TerminalProducer().Own)
+		}
+		t.Watch((*decryptor)(c))
+		err = nil
+	}); doErr != nil {
+		return doErr
+	}
+	return err
 }
 
 // offset returns where part, a subslice of whole, begins.

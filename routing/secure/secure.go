@@ -48,6 +48,8 @@ type Options struct {
 // Stats counts what happened to channels, for metrics.
 type Stats struct {
 	Opened, Closed, HandshakeFailed, Refused, OpenFailed atomic.Uint64
+	// Gaps are messages that came out of order, which shows that others were lost.
+	Gaps atomic.Uint64
 }
 
 // maxHandshakes bounds handshakes under way on a node, most of which a stranger may begin.

@@ -1,0 +1,322 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sizes of datagram sockets.
+const (
+	udpBatch = 32 // datagrams taken from or given to the kernel with one system call
+	// udpSlot is the largest datagram received; what is longer is dropped. It is above every size that passes the internet whole.
+	udpSlot = 2048
+	// udpReadBudget is how many batches one socket receives before others get their turn.
+	udpReadBudget = 8
+	// udpQueueLimit is how many bytes wait for the kernel on one socket; more is dropped, as a network would.
+	udpQueueLimit = 4 << 20
+	// udpKernelBuffer is asked of the kernel for each direction; it gives less to a user without privileges.
+	udpKernelBuffer = 4 << 20
+)
+
+// ErrNotIPv4 reports an address that a UDP socket cannot have: the transport is for IPv4 alone (docs/protocol/01 §3.1).
+var ErrNotIPv4 = errors.New("dataplane: UDP needs an IPv4 address")
+
+// UDPHandler is called by a UDPSocket, always on its loop.
+type UDPHandler interface {
+	// OnDatagram gets one datagram. buf[:n] is the datagram, the rest of buf may be overwritten; all of it is borrowed until
+	// OnDatagram returns.
+	OnDatagram(buf []byte, n int, from netip.AddrPort)
+	// OnBatchEnd is called after the datagrams that came together.
+	OnBatchEnd()
+	// OnFlush is called at the end of a turn in which something was sent, or WantFlush was called: the last moment to send.
+	OnFlush()
+	// OnDrain is called once after WantDrain, when nothing waits for the kernel.
+	OnDrain()
+}
+
+// UDPStats counts datagrams. Any goroutine may read it.
+type UDPStats struct {
+	In, Out atomic.Uint64
+	// Truncated were longer than any datagram expected; Overflow found the queue full; Failed were refused by the kernel.
+	Truncated, Overflow, Failed atomic.Uint64
+}
+
+// UDPSocket is a datagram socket on one loop. Its methods are for the loop's goroutine.
+type UDPSocket struct {
+	loop    *Loop
+	fd      int
+	local   netip.AddrPort
+	handler UDPHandler
+	stats   *UDPStats
+	retry   *Timer
+
+	pace   int       // datagrams a millisecond; 0 is no limit
+	tokens int       // that may be sent now
+	paced  time.Time // when tokens were last added
+	later  *Timer    // sends the rest
+
+	out     []datagram
+	sent    int    // datagrams of out that the kernel has
+	bytes   []byte // of all datagrams in out, one after the other
+	blocked bool   // the kernel took less than offered; EPOLLOUT will come
+	drain   bool   // OnDrain is wanted
+	inDirty bool
+	closed  bool
+}
+
+type datagram struct {
+	to         netip.AddrPort
+	start, end int // in UDPSocket.bytes
+}
+
+// ListenUDP opens a socket; the returned descriptor is non-blocking and is given to Loop.AdoptUDP.
+func ListenUDP(at netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
+	if !at.Addr().Unmap().Is4() {
+		return -1, bound, fmt.Errorf("bind UDP to %s: %w", at, ErrNotIPv4)
+	}
+	fail := func(what string, err error) (int, netip.AddrPort, error) {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+		return -1, netip.AddrPort{}, fmt.Errorf("bind UDP to %s: %w", at, os.NewSyscallError(what, err))
+	}
+	sa, family := sockaddr(at)
+	if fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+		fd = -1
+		return fail("socket", err)
+	}
+	for _, opt := range [...][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt[0], udpKernelBuffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt[1], udpKernelBuffer) // what the system allows
+		}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return fail("bind", err)
+	}
+	local, err := unix.Getsockname(fd)
+	if err != nil {
+		return fail("getsockname", err)
+	}
+	return fd, fromSockaddr(local), nil
+}
+
+// AdoptUDP takes over a socket of ListenUDP. stats may be shared by many sockets. The loop closes fd even on error. On the loop only.
+func (l *Loop) AdoptUDP(fd int, h UDPHandler, stats *UDPStats) (*UDPSocket, error) {
+	sa, err := unix.Getsockname(fd)
+	if err == nil {
+		u := &UDPSocket{loop: l, fd: fd, local: fromSockaddr(sa), handler: h, stats: stats}
+		if err = l.register(fd, u); err == nil {
+			return u, nil
+		}
+	}
+	_ = unix.Close(fd)
+	return nil, fmt.Errorf("add UDP socket to poller: %w", err)
+}
+
+// Local returns the address bound to.
+func (u *UDPSocket) Local() netip.AddrPort { return u.local }
+
+// Pending returns how many bytes wait for the kernel.
+func (u *UDPSocket) Pending() int {
+	if u.sent == len(u.out) {
+		return 0
+	}
+	return len(u.bytes) - u.out[u.sent].start
+}
+
+// Room returns how many bytes can be sent now without a drop.
+func (u *UDPSocket) Room() int { return udpQueueLimit - u.Pending() }
+
+// Reserve returns n bytes for the next datagram, to be filled and taken over with Commit before anything else is done with u.
+func (u *UDPSocket) Reserve(n int) []byte {
+	at := len(u.bytes)
+	if cap(u.bytes)-at < n {
+		grown := make([]byte, at, max(2*cap(u.bytes), at+n, 16<<10))
+		copy(grown, u.bytes)
+		u.bytes = grown
+	}
+	return u.bytes[at : at+n : at+n]
+}
+
+// Commit sends the first n bytes of the last Reserve to an IPv4 address, at the end of the turn.
+func (u *UDPSocket) Commit(n int, to netip.AddrPort) {
+	at := len(u.bytes)
+	if u.closed {
+		return
+	}
+	if n > u.Room() {
+		u.stats.Overflow.Add(1)
+		return
+	}
+	u.bytes = u.bytes[:at+n]
+	u.out = append(u.out, datagram{to: to, start: at, end: at + n})
+	u.markDirty()
+}
+
+// Send is Reserve and Commit for a datagram that is there already; it is copied.
+func (u *UDPSocket) Send(p []byte, to netip.AddrPort) {
+	copy(u.Reserve(len(p)), p)
+	u.Commit(len(p), to)
+}
+
+// Pace limits what is sent to n datagrams a millisecond, and twice as many at once: who receives them without telling how many it can take
+// has room for few. Zero removes the limit.
+func (u *UDPSocket) Pace(n int) { u.pace, u.tokens = n, 2*n }
+
+// allowance returns how many datagrams may be sent now, and sees to it that the others are sent later.
+func (u *UDPSocket) allowance(waiting int) int {
+	if u.pace == 0 {
+		return waiting
+	}
+	now := time.Now()
+	if passed := now.Sub(u.paced); passed >= time.Millisecond {
+		u.tokens = min(u.tokens+int(min(passed/time.Millisecond, 2))*u.pace, 2*u.pace)
+		u.paced = now
+	}
+	if waiting > u.tokens && u.later == nil {
+		u.later = u.loop.After(time.Millisecond, func() {
+			u.later = nil
+			u.flush()
+		})
+	}
+	return min(waiting, u.tokens)
+}
+
+// WantDrain asks for one OnDrain, at the end of a turn.
+func (u *UDPSocket) WantDrain() {
+	u.drain = true
+	u.markDirty()
+}
+
+// WantFlush asks for one OnFlush at the end of this turn.
+func (u *UDPSocket) WantFlush() { u.markDirty() }
+
+func (u *UDPSocket) markDirty() {
+	if !u.inDirty && !u.closed {
+		u.inDirty = true
+		u.loop.dirtyUDP = append(u.loop.dirtyUDP, u)
+	}
+}
+
+// Close closes the socket after a last try to send what waits.
+func (u *UDPSocket) Close() {
+	if u.closed {
+		return
+	}
+	u.drain, u.pace = false, 0
+	u.flush()
+	u.closed = true
+	u.retry.Stop()
+	u.later.Stop()
+	u.loop.unregister(u.fd)
+	_ = unix.Close(u.fd)
+	u.out, u.bytes = nil, nil
+}
+
+func (u *UDPSocket) onEvents(events uint32) {
+	if u.closed {
+		return
+	}
+	if events&unix.EPOLLOUT != 0 && u.blocked {
+		u.blocked = false
+		u.flush()
+	}
+	u.readReady()
+}
+
+func (u *UDPSocket) readReady() {
+	if u.closed {
+		return
+	}
+	b, again := u.loop.datagrams(), time.Duration(0)
+	for range udpReadBudget {
+		n, errno := b.receive(u.fd)
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno == unix.EAGAIN {
+			return
+		}
+		if errno != 0 {
+			// An earlier datagram was refused somewhere; the error is taken with this. One that stays must not keep the loop busy.
+			again = 50 * time.Millisecond
+			continue
+		}
+		again = 0
+		for i := range n {
+			if b.in[i].Hdr.Flags&unix.MSG_TRUNC != 0 {
+				u.stats.Truncated.Add(1)
+				continue
+			}
+			u.stats.In.Add(1)
+			u.handler.OnDatagram(b.slot(i), int(b.in[i].Len), b.from(i))
+			if u.closed {
+				return
+			}
+		}
+		u.handler.OnBatchEnd()
+		if u.closed || n < udpBatch {
+			return // drained: the next datagram raises a new edge
+		}
+	}
+	u.retry.Stop()
+	u.retry = u.loop.After(again, u.readReady) // edge-triggered: nobody tells of those still waiting
+}
+
+// flush offers what waits to the kernel.
+func (u *UDPSocket) flush() {
+	if u.closed || u.blocked {
+		return
+	}
+	b := u.loop.datagrams()
+	until := u.sent + u.allowance(len(u.out)-u.sent)
+	for u.sent < until && !u.blocked {
+		n, errno := b.send(u.fd, u.out[u.sent:until], u.bytes)
+		switch errno {
+		case 0:
+			u.stats.Out.Add(uint64(n))
+			u.sent += n
+			u.tokens -= n
+		case unix.EINTR:
+		case unix.EAGAIN, unix.ENOBUFS:
+			u.blocked = true
+		default:
+			// The first one cannot be sent (no route, a firewall): it is lost, as it could be anywhere on its way.
+			u.stats.Failed.Add(1)
+			u.sent++
+		}
+	}
+	if u.sent < len(u.out) {
+		u.compact()
+		return
+	}
+	u.out, u.bytes, u.sent = u.out[:0], u.bytes[:0], 0
+	if cap(u.bytes) > 1<<20 {
+		u.out, u.bytes = nil, nil // an idle socket keeps nothing of a burst
+	}
+	if u.drain {
+		u.drain = false
+		u.handler.OnDrain()
+	}
+}
+
+// compact gives up what was sent, once it is half of what is kept.
+func (u *UDPSocket) compact() {
+	base := u.out[u.sent].start
+	if base < len(u.bytes)-base {
+		return
+	}
+	u.bytes = u.bytes[:copy(u.bytes, u.bytes[base:])]
+	u.out = u.out[:copy(u.out, u.out[u.sent:])]
+	u.sent = 0
+	for i := range u.out {
+		u.out[i].start -= base
+		u.out[i].end -= base
+	}
+}

@@ -1,0 +1,153 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
+	"sallyport/node/admin"
+	"sallyport/routing/udp"
+)
+
+// forgetful is a Store that keeps nothing.
+type forgetful struct{}
+
+func (forgetful) Project(context.Context, string) (*Project, error) { return nil, admin.ErrNotFound }
+func (forgetful) Identity(context.Context, string) (identity.Identifier, error) {
+	return identity.Identifier{}, admin.ErrNotFound
+}
+func (forgetful) Credential(context.Context, identity.Identifier, identity.Identifier, string) ([]byte, error) {
+	return nil, nil
+}
+func (forgetful) PutCredential(context.Context, identity.Identifier, identity.Identifier, string, []byte, time.Time) error {
+	return nil
+}
+func (forgetful) Save(Resources) error     { return nil }
+func (forgetful) Load() (Resources, error) { return Resources{}, nil }
+
+// udpNode starts a node with UDP in this process.
+func udpNode(t *testing.T, name, rendezvous string) *Node {
+	t.Helper()
+	ids := identity.New(identity.Options{Vault: vault.NewMemory(), Store: identity.NewMemoryStore()})
+	self, err := ids.Create(t.Context(), identity.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := Start(t.Context(), Options{
+		Name: name, Self: self.Identifier(), Identities: ids, Store: forgetful{}, Listen: "127.0.0.1:0", Shards: 2,
+		UDP: UDPOptions{Listen: "127.0.0.1:0", Rendezvous: rendezvous}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Stop)
+	return n
+}
+
+// passes sends bytes through an inlet and back.
+func passes(t *testing.T, when, inlet string) {
+	t.Helper()
+	c, err := net.Dial("tcp", inlet)
+	if err != nil {
+		t.Fatalf("%s: %v", when, err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	sent := bytes.Repeat([]byte(when), 5000)
+	go func() {
+		c.Write(sent)
+		c.(*net.TCPConn).CloseWrite()
+	}()
+	if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, sent) {
+		t.Fatalf("%s: %d of %d bytes, %v", when, len(got), len(sent), err)
+	}
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// TestDirectPath: clients go over the puncture while there is one, over the main path when it is lost, over the next puncture when that is
+// there; and a puncture outlives the main path.
+func TestDirectPath(t *testing.T) {
+	r, err := StartRendezvous(t.Context(), "127.0.0.1:0", "", udp.Options{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Stop)
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	go func() {
+		for {
+			c, err := server.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer c.Close(); io.Copy(c, c) }()
+		}
+	}()
+	a, b := udpNode(t, "a", r.Address), udpNode(t, "b", r.Address)
+	if _, err := b.CreateOutlet(t.Context(), admin.OutletRequest{To: server.Addr().String()}); err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(b.Listening())
+	made, err := a.CreateInlet(t.Context(), admin.InletRequest{
+		Alias: "in", From: "127.0.0.1:0", To: "/ip4/127.0.0.1/tcp/" + port + "/secure/api/service/outlet", UDP: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := a.inlets["in"]
+	direct := func() *connection {
+		up, c, _ := in.direct.state()
+		if !up {
+			return nil
+		}
+		return c
+	}
+	until(t, "a puncture", func() bool { return direct() != nil })
+	first := direct()
+	if !first.puncture.Linked() {
+		t.Error("two of ours do not know each other's link")
+	}
+	before := a.udp.Stats.MessagesOut.Load()
+	passes(t, "over the puncture", made.Bind)
+	if a.udp.Stats.MessagesOut.Load() < before+3 {
+		t.Error("the client did not go over UDP")
+	}
+	first.puncture.Close()
+	passes(t, "when the puncture is lost", made.Bind)
+	until(t, "another puncture", func() bool { c := direct(); return c != nil && c != first })
+	passes(t, "over the next puncture", made.Bind)
+
+	second := direct()
+	_, main, _ := in.session.state()
+	main.tcp.Close()
+	passes(t, "without the main path", made.Bind)
+	until(t, "another main path", func() bool { up, c, _ := in.session.state(); return up && c != main })
+	if direct() != second {
+		t.Error("the puncture did not outlive the main path")
+	}
+	passes(t, "with both", made.Bind)
+	if err := a.DeleteInlet(t.Context(), "in"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "all sockets of punctures closed", func() bool { return len(a.udp.Binds()) == 1 })
+	if _, err := a.CreateInlet(t.Context(), admin.InletRequest{From: "127.0.0.1:0", To: "/service/x", UDP: true}); err != nil {
+		t.Errorf("an inlet to a worker of the same node: %v", err)
+	}
+}

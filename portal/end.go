@@ -1,0 +1,119 @@
+package portal
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// OnClose is called when the socket has closed.
+func (c *conn) OnClose(_ *dataplane.Conn, err error) {
+	if c.state == ended {
+		return
+	}
+	reason := ReasonReset
+	if errors.Is(err, dataplane.ErrLoopClosed) {
+		reason = ReasonShutdown
+	}
+	c.end(reason, true)
+}
+
+// TerminalClosed implements routing.Watcher: the path is gone, and with it perhaps some data. A client that was not read yet
+// can wait for the next path.
+func (c *conn) TerminalClosed() {
+	c.terminal = nil
+	if c.state == opening && c.rehold != nil {
+		if fd, ok := c.sock.Detach(); ok {
+			c.sock = nil
+			c.forget(ReasonPath)
+			c.rehold(fd)
+			return
+		}
+	}
+	c.end(ReasonPath, false)
+}
+
+// MessageLost implements routing.LossWatcher: a message of the peer's node was lost or overtaken, perhaps one of this connection. Only
+// between two of ours would the numbers of its payloads tell, and even there a lost credit stops it for good.
+func (c *conn) MessageLost() { c.end(ReasonGap, true) }
+
+// revoked implements revoker.
+func (c *conn) revoked() {
+	c.shard.Loop().Post(dataplane.TaskFunc(func() { c.end(ReasonPolicy, true) }))
+}
+
+// finish ends a connection whose data has all been handed over: the socket gets what is queued, then FIN.
+func (c *conn) finish(r Reason) {
+	if c.forget(r) && c.sock != nil {
+		c.sock.Close()
+	}
+}
+
+// end ends a connection whose stream is not whole, or that one side gave up: the socket is reset unless all is well.
+func (c *conn) end(r Reason, tell bool) {
+	if c.state == ended {
+		return
+	}
+	if tell && c.state == open {
+		c.sendDisconnect(c.route, r)
+	}
+	if !c.forget(r) || c.sock == nil {
+		return
+	}
+	if r == ReasonNone {
+		c.sock.Close()
+	} else {
+		c.sock.Abort()
+	}
+}
+
+func (c *conn) sendDisconnect(route routing.Route, r Reason) {
+	if c.extended {
+		c.send(route, []byte{kindDisconnect, byte(r)})
+	} else {
+		c.send(route, []byte{kindDisconnect})
+	}
+}
+
+// forget leaves the tables; it reports false if that was done before.
+func (c *conn) forget(r Reason) bool {
+	if c.state == ended {
+		return false
+	}
+	c.state = ended
+	c.timer.Stop()
+	c.timer = nil
+	if c.asked && r != ReasonPath {
+		c.leaveLate(r)
+	} else {
+		c.shard.Stop(c.self)
+	}
+	c.throttle.Close()
+	c.gate.Open()
+	if c.terminal != nil {
+		c.terminal.Unwatch(c)
+		c.terminal = nil
+	}
+	c.grant.unwatch(c)
+	if extra := c.window - c.first; extra > 0 {
+		c.env.Stats.WindowGranted.Add(int64(-extra))
+	}
+	c.env.Stats.Active.Add(-1)
+	c.env.Stats.Ended[min(r, reasonCount-1)].Add(1)
+	if r != ReasonNone && r != ReasonReset {
+		c.env.Log.Info("portal connection ended", "portal", c.name, "reason", r.String())
+	}
+	if c.onEnd != nil {
+		c.onEnd()
+	}
+	return true
+}
+
+// closeFD closes a socket that never became a connection; the client sees a reset rather than an empty answer.
+func closeFD(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(fd)
+}

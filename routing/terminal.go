@@ -1,0 +1,65 @@
+package routing
+
+// Terminal is a Worker whose next hop is on another node: the sender of a transport, or an encryptor.
+type Terminal interface {
+	Worker
+	// TerminalPeer returns who is at the other end, or nil if that is not authenticated.
+	TerminalPeer() *Peer
+	// TerminalProducer returns whose messages come back from there.
+	TerminalProducer() *Producer
+	// Watch tells w once when there is no way to the other end any more.
+	Watch(w Watcher)
+	// Unwatch undoes Watch.
+	Unwatch(w Watcher)
+}
+
+// Watcher is told that a Terminal has ended, on the Terminal's shard.
+type Watcher interface{ TerminalClosed() }
+
+// LossWatcher is a Watcher that has to know when a message from the other end of the Terminal was lost or came out of order.
+type LossWatcher interface{ MessageLost() }
+
+// Watchers is a set of Watchers for a Terminal to embed.
+type Watchers struct{ set map[Watcher]struct{} }
+
+// Watch adds w.
+func (ws *Watchers) Watch(w Watcher) {
+	if ws.set == nil {
+		ws.set = map[Watcher]struct{}{}
+	}
+	ws.set[w] = struct{}{}
+}
+
+// Unwatch removes w.
+func (ws *Watchers) Unwatch(w Watcher) { delete(ws.set, w) }
+
+// Tell tells all watchers that the Terminal has ended and forgets them.
+func (ws *Watchers) Tell() {
+	set := ws.set
+	ws.set = nil
+	for w := range set {
+		w.TerminalClosed()
+	}
+}
+
+// TellLost tells those watchers that are LossWatchers that a message was lost.
+func (ws *Watchers) TellLost() {
+	var list []LossWatcher // they may unwatch
+	for w := range ws.set {
+		if l, ok := w.(LossWatcher); ok {
+			list = append(list, l)
+		}
+	}
+	for _, l := range list {
+		l.MessageLost()
+	}
+}
+
+// Lossy is a Terminal that may lose or reorder messages.
+type Lossy interface{ Lossy(s *Shard) bool }
+
+// IsLossy reports whether messages that t sends may be lost on their way to the next node.
+func IsLossy(s *Shard, t Terminal) bool {
+	l, ok := t.(Lossy)
+	return ok && l.Lossy(s)
+}

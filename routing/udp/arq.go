@@ -1,0 +1,364 @@
+package udp
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"time"
+)
+
+// Numbers of the Link. They follow what QUIC does (RFC 9002), with one stream of bytes in each direction and no handshake.
+const (
+	arqWindow      = 2 << 20 // bytes that a side takes before it has handed them on
+	arqInitial     = 32      // packets under way at first
+	arqMinimum     = 4       // and at least
+	arqMaximum     = 4 << 20 // bytes under way at most
+	arqReorder     = 3       // later packets acknowledged that show one to be lost
+	arqRanges      = 24      // ranges of packet numbers in an acknowledgement
+	arqSeen        = 64      // ranges remembered
+	arqSegments    = 8192    // parts of the stream that came early, more than a window of the smallest packets
+	arqFirstRTT    = 200 * time.Millisecond
+	arqMinTimeout  = 15 * time.Millisecond
+	arqMaxTimeout  = 2 * time.Second
+	arqGranularity = 2 * time.Millisecond
+)
+
+// Flags of a packet.
+const (
+	arqAck  = 1
+	arqData = 2
+)
+
+// errPacket reports a packet that no honest peer sends.
+var errPacket = errors.New("udp: malformed link packet")
+
+// span is a range of numbers, to is not in it.
+type span struct{ from, to uint64 }
+
+// addSpan adds s to an ascending list of ranges that do not touch.
+func addSpan(list []span, s span) []span {
+	i, _ := slices.BinarySearchFunc(list, s.from, func(e span, at uint64) int {
+		if e.to < at {
+			return -1
+		}
+		return 1
+	})
+	j := i
+	for ; j < len(list) && list[j].from <= s.to; j++ {
+		s.from, s.to = min(s.from, list[j].from), max(s.to, list[j].to)
+	}
+	return slices.Replace(list, i, j, s)
+}
+
+// sentPacket is a packet under way.
+type sentPacket struct {
+	number uint64
+	data   span // of the stream
+	at     time.Time
+	acked  bool
+}
+
+// segment is a part of the peer's stream that came early.
+type segment struct {
+	from uint64
+	data []byte
+}
+
+// arq carries a stream of bytes each way over packets that may be lost, repeated and reordered. It knows no socket and no clock: who
+// uses it hands packets in and out, and calls timeout when deadline has come.
+//
+// A packet is: number uvarint | flags | acknowledgement, if flagged: limit, largest number, count, length of the first range, then for
+// each further one gap and length, all uvarint | data, if flagged: offset uvarint, bytes to the end.
+type arq struct {
+	size int // of the largest packet
+
+	out   []byte // out[head:] is what was not acknowledged yet
+	head  int
+	base  uint64 // offset of out[head] in the stream
+	next  uint64 // offset of the first byte never sent
+	limit uint64 // the peer takes bytes before it
+
+	number   uint64 // of the next packet
+	flight   []sentPacket
+	inFlight int // bytes
+	lost     []span
+	acked    []span // of the stream, after base
+	largest  uint64 // acknowledged
+	anyAcked bool
+	cwnd     int
+	ssthresh int
+	recovery uint64 // losses of packets before it belong to a reduction that was made
+	growth   int    // bytes acknowledged since cwnd last grew, beyond slow start
+	rtt, dev time.Duration
+	lossAt   time.Time // when the next packet counts as lost by time
+	sentAt   time.Time
+	tries    int  // timeouts in a row
+	probes   int  // packets that may be sent in spite of cwnd
+	blocked  bool // by limit
+	resent   uint64
+
+	seen   []span // packet numbers of the peer
+	due    bool   // an acknowledgement is
+	expect uint64 // offset of the first byte of the peer's stream that has not come
+	ahead  []segment
+	in     []byte // bytes before expect that were not taken yet
+	allow  uint64 // the peer may send bytes before it
+	told   uint64 // allow as the peer knows it
+}
+
+func newARQ(size int) *arq {
+	return &arq{size: size, limit: arqWindow, allow: arqWindow, told: arqWindow, cwnd: arqInitial * size, ssthresh: arqMaximum, rtt: arqFirstRTT, dev: arqFirstRTT / 2}
+}
+
+// pending returns how many bytes were not acknowledged.
+func (a *arq) pending() int { return len(a.out) - a.head }
+
+// reserve returns n bytes at the end of the stream, to be filled and taken over with commit.
+func (a *arq) reserve(n int) []byte {
+	if cap(a.out)-len(a.out) < n {
+		if a.head >= len(a.out)-a.head && cap(a.out)-a.pending() >= n {
+			a.out, a.head = a.out[:copy(a.out, a.out[a.head:])], 0
+		} else {
+			grown := make([]byte, a.pending(), max(2*a.pending(), a.pending()+n, 16<<10))
+			copy(grown, a.out[a.head:])
+			a.out, a.head = grown, 0
+		}
+	}
+	return a.out[len(a.out) : len(a.out)+n : len(a.out)+n]
+}
+
+func (a *arq) commit(n int) { a.out = a.out[:len(a.out)+n] }
+
+// end is the offset after the last byte written.
+func (a *arq) end() uint64 { return a.base + uint64(a.pending()) }
+
+// packet appends the next packet to buf, which has room for size bytes. It returns nil if there is none to send now.
+func (a *arq) packet(buf []byte, now time.Time) []byte {
+	data, again := a.pick()
+	if data.to == data.from && a.probes == 0 && !a.due {
+		return nil
+	}
+	flags := byte(0)
+	if a.due && len(a.seen) > 0 {
+		flags |= arqAck
+	}
+	if data.to > data.from || a.probes > 0 {
+		flags |= arqData
+	}
+	if flags == 0 {
+		return nil
+	}
+	limit := len(buf) + a.size
+	number := a.number
+	a.number++
+	buf = binary.AppendUvarint(buf, number)
+	buf = append(buf, flags)
+	if flags&arqAck != 0 {
+		buf = a.appendAck(buf)
+		a.due = false
+	}
+	if flags&arqData == 0 {
+		return buf
+	}
+	buf = binary.AppendUvarint(buf, data.from)
+	data.to = min(data.to, data.from+uint64(limit-len(buf)))
+	at := a.head + int(data.from-a.base)
+	buf = append(buf, a.out[at:at+int(data.to-data.from)]...)
+	if again {
+		a.resent++
+		if a.lost[0].from = data.to; a.lost[0].from >= a.lost[0].to {
+			a.lost = a.lost[1:]
+		}
+	} else {
+		a.next = max(a.next, data.to)
+	}
+	a.probes = max(a.probes-1, 0)
+	a.flight = append(a.flight, sentPacket{number: number, data: data, at: now})
+	a.inFlight += int(data.to - data.from)
+	a.sentAt = now
+	return buf
+}
+
+// pick chooses what to send next: what was lost first. An empty span is nothing.
+func (a *arq) pick() (data span, again bool) {
+	nothing := span{a.base, a.base}
+	if a.inFlight >= a.cwnd && a.probes == 0 {
+		return nothing, false
+	}
+	for len(a.lost) > 0 {
+		s := &a.lost[0]
+		s.from = max(s.from, a.base)
+		for _, k := range a.acked { // skip what has come after all
+			if k.from <= s.from && s.from < k.to {
+				s.from = k.to
+			}
+		}
+		if s.from < s.to {
+			return *s, true
+		}
+		a.lost = a.lost[1:]
+	}
+	to := min(a.end(), a.limit)
+	a.blocked = a.next >= a.limit && a.end() > a.limit
+	if a.next < to {
+		return span{a.next, to}, false
+	}
+	return nothing, false
+}
+
+// appendAck appends an acknowledgement of what came, the newest ranges.
+func (a *arq) appendAck(b []byte) []byte {
+	k := len(a.seen) - 1
+	b = binary.AppendUvarint(b, a.allow)
+	a.told = a.allow
+	b = binary.AppendUvarint(b, a.seen[k].to-1)
+	count := min(len(a.seen), arqRanges)
+	b = binary.AppendUvarint(b, uint64(count))
+	b = binary.AppendUvarint(b, a.seen[k].to-a.seen[k].from)
+	for range count - 1 {
+		b = binary.AppendUvarint(b, a.seen[k].from-a.seen[k-1].to)
+		k--
+		b = binary.AppendUvarint(b, a.seen[k].to-a.seen[k].from)
+	}
+	return b
+}
+
+// numbers reads uvarints.
+type numbers struct {
+	b   []byte
+	bad bool
+}
+
+func (n *numbers) next() uint64 {
+	v, k := binary.Uvarint(n.b)
+	if k <= 0 {
+		n.bad, n.b = true, nil
+		return 0
+	}
+	n.b = n.b[k:]
+	return v
+}
+
+// receive takes a packet of the peer, which is borrowed. A malformed one changes nothing.
+func (a *arq) receive(b []byte, now time.Time) error {
+	n := numbers{b: b}
+	number := n.next()
+	if n.bad || len(n.b) == 0 || number >= 1<<62 {
+		return errPacket
+	}
+	flags := n.b[0]
+	n.b = n.b[1:]
+	var limit uint64
+	var ranges [arqRanges]span // newest first
+	count := 0
+	if flags&arqAck != 0 {
+		limit = n.next()
+		top := n.next()
+		k := n.next()
+		if n.bad || k == 0 || k > arqRanges || top >= a.number {
+			return errPacket
+		}
+		count = int(k)
+		to := top + 1
+		for i := range count {
+			if i > 0 {
+				gap := n.next()
+				if gap == 0 || gap > to {
+					return errPacket
+				}
+				to -= gap
+			}
+			length := n.next()
+			if n.bad || length == 0 || length > to {
+				return errPacket
+			}
+			ranges[i] = span{to - length, to}
+			to -= length
+		}
+	}
+	var from uint64
+	if flags&arqData != 0 {
+		from = n.next()
+		if n.bad || from >= 1<<62 {
+			return errPacket
+		}
+		if from+uint64(len(n.b)) > a.allow || from > a.expect && len(a.ahead) >= arqSegments {
+			return errPacket // more than it may; not acknowledged, so nothing is lost
+		}
+	}
+	if a.saw(number) {
+		return nil
+	}
+	if flags&arqAck != 0 {
+		a.acknowledged(ranges[:count], now)
+		a.limit = max(a.limit, limit)
+	}
+	if flags&arqData != 0 {
+		a.due = true
+		a.take(from, n.b)
+	}
+	return nil
+}
+
+// saw remembers a packet's number, and reports whether it came before, or is too old to tell.
+func (a *arq) saw(number uint64) bool {
+	for _, s := range a.seen {
+		if s.from <= number && number < s.to {
+			return true
+		}
+	}
+	if len(a.seen) >= arqSeen && number < a.seen[0].from {
+		return true
+	}
+	a.seen = addSpan(a.seen, span{number, number + 1})
+	if len(a.seen) > arqSeen {
+		a.seen = a.seen[1:]
+	}
+	return false
+}
+
+// take adds a part of the peer's stream.
+func (a *arq) take(from uint64, data []byte) {
+	to := from + uint64(len(data))
+	if to <= a.expect {
+		return
+	}
+	if from > a.expect {
+		i, there := slices.BinarySearchFunc(a.ahead, from, func(s segment, at uint64) int {
+			switch {
+			case s.from < at:
+				return -1
+			case s.from > at:
+				return 1
+			}
+			return 0
+		})
+		switch {
+		case !there:
+			a.ahead = slices.Insert(a.ahead, i, segment{from, slices.Clone(data)})
+		case len(a.ahead[i].data) < len(data):
+			a.ahead[i].data = slices.Clone(data)
+		}
+		return
+	}
+	a.in = append(a.in, data[a.expect-from:]...)
+	a.expect = to
+	k := 0
+	for ; k < len(a.ahead) && a.ahead[k].from <= a.expect; k++ {
+		s := a.ahead[k]
+		if end := s.from + uint64(len(s.data)); end > a.expect {
+			a.in = append(a.in, s.data[a.expect-s.from:]...)
+			a.expect = end
+		}
+		a.ahead[k].data = nil
+	}
+	a.ahead = slices.Delete(a.ahead, 0, k)
+}
+
+// open lets the peer send a window beyond what has come, and tells it if that is much more than it knows.
+func (a *arq) open() {
+	if allow := a.expect + arqWindow; allow > a.allow {
+		a.allow = allow
+		a.due = a.due || a.allow-a.told > arqWindow/8
+	}
+}

@@ -1,0 +1,306 @@
+package udp
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// flying is a packet on its way.
+type flying struct {
+	at   time.Time
+	to   int
+	data []byte
+}
+
+// network carries packets between two sides, in simulated time, and damages what it carries.
+type network struct {
+	rnd             *rand.Rand
+	now             time.Time
+	sides           [2]*arq
+	air             []flying
+	lose, twice     float64
+	delay, jitter   time.Duration
+	queue           int // packets under way in one direction at most
+	lost, delivered int
+}
+
+// pump lets a side send what it may.
+func (n *network) pump(from int) {
+	a := n.sides[from]
+	for {
+		out := a.packet(make([]byte, 0, a.size), n.now)
+		if out == nil {
+			return
+		}
+		if len(out) > a.size {
+			panic("packet too large")
+		}
+		copies := 1
+		if n.rnd.Float64() < n.twice {
+			copies = 2
+		}
+		under := 0
+		for _, f := range n.air {
+			if f.to != from {
+				under++
+			}
+		}
+		if n.rnd.Float64() < n.lose || under > n.queue {
+			n.lost++
+			continue
+		}
+		for range copies {
+			at := n.now.Add(n.delay + time.Duration(n.rnd.Float64()*float64(n.jitter)))
+			n.air = append(n.air, flying{at, 1 - from, out})
+		}
+	}
+}
+
+// step goes on to the next event. It reports false when nothing will happen any more.
+func (n *network) step() bool {
+	n.pump(0)
+	n.pump(1)
+	next := time.Time{}
+	sooner := func(at time.Time) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	for _, f := range n.air {
+		sooner(f.at)
+	}
+	for _, a := range n.sides {
+		sooner(a.deadline())
+	}
+	if next.IsZero() {
+		return false
+	}
+	if next.After(n.now) {
+		n.now = next
+	}
+	for i := 0; i < len(n.air); i++ {
+		if f := n.air[i]; !f.at.After(n.now) {
+			n.air = slices.Delete(n.air, i, i+1)
+			i--
+			n.delivered++
+			if err := n.sides[f.to].receive(f.data, n.now); err != nil {
+				panic(err)
+			}
+			n.sides[f.to].open()
+		}
+	}
+	for _, a := range n.sides {
+		if at := a.deadline(); !at.IsZero() && !at.After(n.now) {
+			a.timeout(n.now)
+		}
+	}
+	return true
+}
+
+func newNetwork(seed uint64) *network {
+	return &network{
+		rnd: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1000, 0), sides: [2]*arq{newARQ(1191), newARQ(1191)},
+		delay: 10 * time.Millisecond, queue: 1 << 20,
+	}
+}
+
+// run writes streams on both sides, a bit at a time, and returns what has come when both are through or nothing moves.
+func (n *network) run(streams [2][]byte, chunk int) (got [2][]byte) {
+	left := streams
+	for range 2_000_000 {
+		for i, a := range n.sides {
+			if k := min(len(left[i]), 1+n.rnd.IntN(chunk), linkHighWater-a.pending()); k > 0 {
+				copy(a.reserve(k), left[i][:k])
+				a.commit(k)
+				left[i] = left[i][k:]
+			}
+		}
+		moved := n.step()
+		for i, a := range n.sides {
+			got[1-i] = append(got[1-i], a.in...)
+			a.in = a.in[:0]
+			a.open()
+		}
+		if !moved || len(got[0])+len(got[1]) == len(streams[0])+len(streams[1]) && n.sides[0].pending()+n.sides[1].pending() == 0 {
+			break
+		}
+	}
+	return got
+}
+
+func random(rnd *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rnd.Uint32())
+	}
+	return b
+}
+
+// TestARQProperty: over any network that lets something through, both streams arrive whole and in order.
+func TestARQProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := newNetwork(rapid.Uint64().Draw(t, "seed"))
+		n.lose = rapid.Float64Range(0, 0.4).Draw(t, "loss")
+		n.twice = rapid.Float64Range(0, 0.3).Draw(t, "duplication")
+		n.delay = time.Duration(rapid.IntRange(0, 200).Draw(t, "delay")) * time.Millisecond
+		n.jitter = time.Duration(rapid.IntRange(0, 100).Draw(t, "jitter")) * time.Millisecond
+		n.queue = rapid.IntRange(8, 200).Draw(t, "queue")
+		size := rapid.IntRange(500, 1191).Draw(t, "packet size")
+		n.sides = [2]*arq{newARQ(size), newARQ(size)}
+		streams := [2][]byte{random(n.rnd, rapid.IntRange(0, 200_000).Draw(t, "up")), random(n.rnd, rapid.IntRange(0, 50_000).Draw(t, "down"))}
+		got := n.run(streams, 20_000)
+		for i := range streams {
+			if !bytes.Equal(got[i], streams[i]) {
+				t.Fatalf("stream %d: %d of %d bytes", i, len(got[i]), len(streams[i]))
+			}
+		}
+		for i, a := range n.sides {
+			if a.pending() != 0 || a.inFlight != 0 && len(a.flight) == 0 {
+				t.Fatalf("side %d: %d bytes pending, %d in flight", i, a.pending(), a.inFlight)
+			}
+		}
+	})
+}
+
+// TestARQUsesThePath: with little loss a transfer takes not much longer than the path needs, and a path that cannot keep up is not
+// flooded for ever.
+func TestARQUsesThePath(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lose  float64
+		queue int
+		limit time.Duration
+		waste float64 // packets lost or sent again, of all
+	}{
+		{"clean", 0, 1 << 20, 2 * time.Second, 0},
+		{"1 % loss", 0.01, 1 << 20, 15 * time.Second, 0.03},
+		{"a short queue", 0, 100, 5 * time.Second, 0.1},
+	} {
+		n := newNetwork(7)
+		n.lose, n.queue, n.delay = c.lose, c.queue, 25*time.Millisecond
+		began := n.now
+		stream := random(n.rnd, 5<<20)
+		if got := n.run([2][]byte{stream, nil}, 2<<20); !bytes.Equal(got[0], stream) {
+			t.Fatalf("%s: %d bytes", c.name, len(got[0]))
+		}
+		took, waste := n.now.Sub(began), float64(n.lost)/float64(n.delivered+n.lost)
+		t.Logf("%s: 5 MiB in %v, %.2f %% lost, %d sent again, round trip %v, window %d KiB", c.name, took, 100*waste, n.sides[0].resent, n.sides[0].rtt, n.sides[0].cwnd>>10)
+		if took > c.limit || waste > c.waste {
+			t.Errorf("%s: took %v, %.3f lost", c.name, took, waste)
+		}
+	}
+}
+
+// TestARQOutage: nothing passes for a while; then it goes on, and not much was sent into the void.
+func TestARQOutage(t *testing.T) {
+	n := newNetwork(3)
+	stream := random(n.rnd, 300_000)
+	copy(n.sides[0].reserve(len(stream)), stream)
+	n.sides[0].commit(len(stream))
+	for range 3 {
+		n.step()
+	}
+	n.lose = 1
+	began, sent := n.now, n.sides[0].number
+	for n.now.Sub(began) < 30*time.Second {
+		if !n.step() {
+			t.Fatal("nothing is tried any more")
+		}
+	}
+	if tried := n.sides[0].number - sent; tried > 2000 {
+		t.Errorf("%d packets in an outage of 30 s", tried)
+	}
+	n.lose = 0
+	back := n.now
+	for n.sides[0].pending() > 0 && n.step() {
+	}
+	if took := n.now.Sub(back); !bytes.Equal(n.sides[1].in, stream) || took > 10*time.Second {
+		t.Errorf("%d bytes, %v after the outage", len(n.sides[1].in), took)
+	}
+}
+
+// TestARQWindow: a peer that hands nothing on is not sent more than its window, and the sender goes on when it does.
+func TestARQWindow(t *testing.T) {
+	a, b := newARQ(1191), newARQ(1191)
+	now := time.Unix(1000, 0)
+	stream := random(rand.New(rand.NewPCG(1, 1)), 2*arqWindow)
+	copy(a.reserve(len(stream)), stream)
+	a.commit(len(stream))
+	exchange := func(open bool) {
+		for range 20_000 {
+			now = now.Add(time.Millisecond)
+			if at := a.deadline(); !at.IsZero() && !now.Before(at) {
+				a.timeout(now)
+			}
+			for p := a.packet(nil, now); p != nil; p = a.packet(nil, now) {
+				if err := b.receive(p, now); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if open {
+				b.open()
+			}
+			for p := b.packet(nil, now); p != nil; p = b.packet(nil, now) {
+				if err := a.receive(p, now); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	exchange(false)
+	if len(b.in) != arqWindow {
+		t.Fatalf("%d bytes sent into a window of %d", len(b.in), arqWindow)
+	}
+	exchange(true)
+	if !bytes.Equal(b.in, stream) || a.pending() != 0 {
+		t.Fatalf("%d of %d bytes", len(b.in), len(stream))
+	}
+}
+
+// TestARQSegments: a peer that sends its stream in crumbs costs no more than one that does not.
+func TestARQSegments(t *testing.T) {
+	a, refused := newARQ(1191), 0
+	for i := range uint64(3 * arqSegments) {
+		packet := binary.AppendUvarint(append(binary.AppendUvarint(nil, i), arqData), 2*i+1)
+		if a.receive(append(packet, 'x'), time.Unix(1000, 0)) != nil {
+			refused++
+		}
+	}
+	if len(a.ahead) != arqSegments || refused != 2*arqSegments {
+		t.Errorf("%d parts kept, %d refused", len(a.ahead), refused)
+	}
+}
+
+// FuzzLinkPacket: no packet of a stranger destroys what honest packets carry, unless it brings bytes of the stream itself.
+func FuzzLinkPacket(f *testing.F) {
+	f.Add([]byte{0, arqAck, 0x80, 0x80, 0x80, 1, 0, 1, 1})
+	f.Add([]byte{5, arqData, 0, 'x'})
+	f.Add([]byte{9, arqAck | arqData, 1, 1, 2, 1, 1, 1, 0, 'y'})
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		a, b := newARQ(1191), newARQ(1191)
+		now := time.Unix(1000, 0)
+		copy(a.reserve(5000), bytes.Repeat([]byte("stream"), 1000))
+		a.commit(5000)
+		first := a.packet(nil, now)
+		if a.receive(packet, now) != nil {
+			if a.pending() != 5000 || a.limit != arqWindow || len(a.seen) != 0 || len(a.in) != 0 {
+				t.Fatal("a malformed packet changed something")
+			}
+		}
+		if len(a.in)+len(a.ahead)*1 > len(packet) || a.base > a.next || a.head > len(a.out) {
+			t.Fatal("more came than was sent")
+		}
+		for a.packet(nil, now) != nil {
+		}
+		a.timeout(now.Add(time.Minute))
+		if err := b.receive(first, now); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,251 @@
+package udp
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"time"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+const (
+	// linkMark begins every datagram of a Link. A fragment begins with a CBOR array, so the two cannot be taken for each other.
+	linkMark  = 'S'
+	tokenSize = 8
+	// linkPacketSize is the largest datagram of a Link: QUIC relies on it everywhere (RFC 9000 §14).
+	linkPacketSize = 1200
+	// linkMinPacketSize has room for the longest acknowledgement.
+	linkMinPacketSize = 512
+	// linkHighWater is how many bytes wait before the sources that fill a link are paused, linkLimit how many end it.
+	linkHighWater = 1 << 20
+	linkLimit     = 64 << 20
+)
+
+// link makes a puncture between two of ours reliable: messages are framed as on TCP, a length and then CBOR, in a stream of bytes
+// that an arq carries. Its datagrams carry a token made of the addresses of both workers, so whoever does not see the path cannot
+// forge them. What it carries is a secure channel's; to damage that takes more than a datagram.
+type link struct {
+	p        *Puncture
+	arq      *arq
+	send     [1 + tokenSize]byte // what datagrams to the peer begin with
+	recv     [1 + tokenSize]byte
+	throttle *routing.Throttle
+	gate     *routing.Gate
+	paused   bool
+	reserved int
+	timer    *dataplane.Timer
+	armed    time.Time // when timer fires; zero if it does not
+	resent   uint64    // that were counted
+	closed   bool
+}
+
+func isLinkPacket(b []byte) bool { return len(b) > 1+tokenSize && b[0] == linkMark }
+
+func newLink(p *Puncture) *link {
+	size := max(linkPacketSize, p.bind.t.opts.PacketSize)
+	if p.bind.t.opts.PacketSize < defaultPacketSize {
+		size = max(p.bind.t.opts.PacketSize, linkMinPacketSize) // somebody knows of a network that carries less
+	}
+	l := &link{p: p, arq: newARQ(size - 1 - tokenSize), gate: routing.NewGate(p.shard)}
+	l.throttle = routing.NewThrottle(p.shard, l)
+	initiator, responder := p.ours.Text(), p.onward.Last().Value
+	if p.responder {
+		initiator, responder = responder, initiator
+	}
+	token := func(role byte) (mark [1 + tokenSize]byte) {
+		h := sha256.New()
+		h.Write([]byte{role, byte(len(initiator))})
+		h.Write([]byte("sallyport link" + initiator + responder))
+		mark[0] = linkMark
+		copy(mark[1:], h.Sum(nil))
+		return mark
+	}
+	l.send, l.recv = token(0), token(1)
+	if p.responder {
+		l.send, l.recv = l.recv, l.send
+	}
+	return l
+}
+
+// close ends the link; what waits has its last chance.
+func (l *link) close() {
+	l.flush()
+	l.closed = true
+	l.timer.Stop()
+	l.throttle.Close()
+	l.gate.Open()
+}
+
+// PauseSource implements routing.Source: the peer may send no more than a window.
+func (l *link) PauseSource() { l.paused = true }
+
+// ResumeSource implements routing.Source.
+func (l *link) ResumeSource() {
+	l.paused = false
+	l.p.shard.Loop().Post(dataplane.TaskFunc(l.handOn)) // not within whatever has drained
+}
+
+// receive takes a datagram of the peer.
+func (l *link) receive(b []byte) {
+	if l.closed || subtle.ConstantTimeCompare(b[:1+tokenSize], l.recv[:]) != 1 {
+		l.p.bind.t.Stats.Foreign.Add(1)
+		return
+	}
+	if err := l.arq.receive(b[1+tokenSize:], time.Now()); err != nil {
+		l.p.bind.t.Stats.Malformed.Add(1)
+	}
+}
+
+// batchEnd hands on what came, and answers it.
+func (l *link) batchEnd() {
+	l.handOn()
+	if !l.closed {
+		l.p.bind.sock.WantFlush()
+	}
+}
+
+// handOn delivers the whole messages that have come.
+func (l *link) handOn() {
+	if l.closed {
+		return
+	}
+	buf, at := l.arq.in, 0
+	for !l.paused && len(buf)-at >= 4 {
+		size := int(binary.BigEndian.Uint32(buf[at:]))
+		if size > routing.MaxFrame {
+			l.fail("frame too large")
+			return
+		}
+		if len(buf)-at-4 < size {
+			break
+		}
+		start, end := at+4, at+4+size
+		m, err := routing.ParseMessage(buf[start:end])
+		if err != nil {
+			l.fail(err.Error())
+			return
+		}
+		l.p.bind.t.Stats.MessagesIn.Add(1)
+		l.deliver(m, buf, start, end)
+		if l.closed {
+			return
+		}
+		at = end
+	}
+	l.arq.in = buf[:copy(buf, buf[at:])]
+	if len(l.arq.in) == 0 && cap(l.arq.in) > 512<<10 {
+		l.arq.in = nil
+	}
+	if !l.paused {
+		l.arq.open()
+		l.p.bind.sock.WantFlush()
+	}
+	if l.arq.pending() <= linkHighWater/4 {
+		l.gate.Open()
+	}
+}
+
+func (l *link) deliver(p routing.Parsed, buf []byte, start, end int) {
+	m := l.p.shard.NewMessage()
+	m.Onward, m.Return, m.From = p.Onward, p.Return, l.throttle
+	m.PushReturn(l.p.Sender)
+	m.SetPayload(buf, start-4, start+p.Start, start+p.End, end)
+	m.SetProducer(&l.p.producer)
+	l.p.shard.Deliver(m)
+	l.p.shard.Free(m)
+}
+
+// fail ends the puncture: the stream of messages cannot go on.
+func (l *link) fail(reason string) {
+	l.p.bind.t.router.Log().Warn("puncture closed", "peer", l.p.Peer.String(), "reason", reason)
+	l.p.end()
+}
+
+// flush sends what may be sent now, at the end of a turn.
+func (l *link) flush() {
+	if l.closed {
+		return
+	}
+	sock, now := l.p.bind.sock, time.Now()
+	for sock.Room() > maxPacketSize {
+		buf := append(sock.Reserve(1 + tokenSize + l.arq.size)[:0], l.send[:]...)
+		out := l.arq.packet(buf, now)
+		if out == nil {
+			break
+		}
+		sock.Commit(len(out), l.p.Peer)
+	}
+	l.p.bind.t.Stats.Resent.Add(l.arq.resent - l.resent)
+	l.resent = l.arq.resent
+	l.arm(now)
+}
+
+// arm sets the timer, unless it fires early enough.
+func (l *link) arm(now time.Time) {
+	at := l.arq.deadline()
+	if at.IsZero() || !l.armed.IsZero() && !at.Before(l.armed) {
+		return
+	}
+	l.armed = at
+	if l.timer == nil {
+		l.timer = l.p.shard.Loop().After(at.Sub(now), l.fired)
+		return
+	}
+	l.timer.Reset(at.Sub(now))
+}
+
+func (l *link) fired() {
+	l.armed = time.Time{}
+	if l.closed {
+		return
+	}
+	now := time.Now()
+	if at := l.arq.deadline(); !at.IsZero() && !now.Before(at) {
+		l.arq.timeout(now)
+	}
+	l.p.bind.sock.WantFlush()
+}
+
+// linkSender is the worker that local senders address.
+type linkSender struct{ punctureSender }
+
+// HandleMessage sends m.
+func (s *linkSender) HandleMessage(_ *routing.Shard, m *routing.Message) {
+	m.PopOnward()
+	payload := m.Payload()
+	if dst := s.ReserveFrame(m.Onward, m.Return, len(payload)); dst != nil {
+		copy(dst, payload)
+		s.CommitFrame(m.From)
+	}
+}
+
+// ReserveFrame implements routing.FrameWriter.
+func (s *linkSender) ReserveFrame(onward, ret routing.Route, size int) []byte {
+	l := s.bind.link
+	body := routing.HeaderLen(onward, ret, size) + size
+	if l.closed || body > routing.MaxFrame {
+		return nil
+	}
+	if l.arq.pending()+body > linkLimit {
+		l.fail("nothing is taken")
+		return nil
+	}
+	l.reserved = 4 + body
+	frame := l.arq.reserve(l.reserved)
+	binary.BigEndian.PutUint32(frame, uint32(body))
+	head := routing.AppendHeader(frame[:4], onward, ret, size)
+	return frame[len(head):l.reserved:l.reserved]
+}
+
+// CommitFrame implements routing.FrameWriter.
+func (s *linkSender) CommitFrame(from *routing.Throttle) {
+	l := s.bind.link
+	l.arq.commit(l.reserved)
+	s.bind.t.Stats.MessagesOut.Add(1)
+	s.bind.sock.WantFlush()
+	if l.arq.pending() > linkHighWater {
+		l.gate.Pause(from)
+	}
+}

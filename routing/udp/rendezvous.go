@@ -1,0 +1,102 @@
+package udp
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"sallyport/routing"
+)
+
+// RendezvousService is the address of the service that tells nodes their public address, NegotiationService that of the listener
+// for punctures (docs/protocol/01 §5.4).
+const (
+	RendezvousService  = "rendezvous"
+	NegotiationService = "udp"
+)
+
+// Rendezvous answers with the address that a message came from: the first of type 2 in its return route (docs/protocol/01 §3.4).
+func Rendezvous() routing.Worker {
+	self := routing.LocalAddress(RendezvousService).Wire()
+	return routing.WorkerFunc(func(s *routing.Shard, m *routing.Message) {
+		kind, _, err := openKind(m.Payload())
+		var answer []byte
+		switch {
+		case err == nil && kind == kindPing:
+			answer = appendKind(nil, kindPing)
+		case err == nil && kind == kindAddress:
+			for rest := m.Return; rest.Len() > 0; rest = rest.WithoutFirst() {
+				if a := rest.First(); a.Type == routing.UDP {
+					answer = appendAddress(nil, a.Value)
+					break
+				}
+			}
+		default:
+			s.Drops.Malformed.Add(1)
+		}
+		if answer != nil {
+			m.SetPayloadBytes(answer)
+			m.Reply(s, self)
+		}
+	})
+}
+
+// Times of a request to the rendezvous service. The reference asks once and waits for 3 s.
+const (
+	rendezvousTimeout = 3 * time.Second
+	rendezvousAgain   = 500 * time.Millisecond
+)
+
+// PublicAddress asks the rendezvous service at server from which address the socket is seen there. Not on a shard.
+func (b *Bind) PublicAddress(ctx context.Context, server netip.AddrPort) (netip.AddrPort, error) {
+	answer, err := b.ask(ctx, server, kindAddress)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	text, err := parseAddress(answer)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("rendezvous server %s: %w", server, err)
+	}
+	public, err := netip.ParseAddrPort(text)
+	if err != nil || public.Port() == 0 || !public.Addr().Unmap().Is4() {
+		return netip.AddrPort{}, fmt.Errorf("rendezvous server %s: %w: %q is no IPv4 address and port", server, errMessage, text)
+	}
+	return netip.AddrPortFrom(public.Addr().Unmap(), public.Port()), nil
+}
+
+// PingRendezvous reports whether the rendezvous service at server answers. Not on a shard.
+func (b *Bind) PingRendezvous(ctx context.Context, server netip.AddrPort) error {
+	_, err := b.ask(ctx, server, kindPing)
+	return err
+}
+
+// ask sends a request until it is answered by the server itself.
+func (b *Bind) ask(ctx context.Context, server netip.AddrPort, kind byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, rendezvousTimeout)
+	defer cancel()
+	route := routing.RouteOf(b.Sender)
+	source := routing.Address{Type: routing.UDP, Value: server.String()}
+	if !b.Peer.IsValid() {
+		route = route.Concat(routing.NewRoute(source))
+	}
+	route = route.Concat(routing.LocalRoute(RendezvousService))
+	box, err := b.t.router.OpenMailbox(ctx, route)
+	if err != nil {
+		return nil, err
+	}
+	defer box.Close()
+	for {
+		box.Send(route, appendKind(nil, kind))
+		again, stop := context.WithTimeout(ctx, rendezvousAgain)
+		reply, err := box.Receive(again)
+		stop()
+		switch {
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("rendezvous server %s does not answer: %w", server, ctx.Err())
+		case err != nil: // lost on its way: ask again
+		case b.Peer.IsValid() || reply.Return.Len() > 1 && reply.Return.WithoutFirst().First() == source:
+			return reply.Payload, nil
+		}
+	}
+}
