@@ -112,6 +112,8 @@ func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
 	}
 	if l.opts.Outlet && !l.admits(m) {
 		l.env.Stats.Denied.Add(1)
+		m.SetPayloadBytes([]byte{portal.KindDisconnect}) // an inlet of the reference's ignores it, and waits
+		m.Reply(s, routing.LocalAddress(l.opts.Name).Wire())
 		return
 	}
 	newPair(l, s, m)

@@ -327,7 +327,11 @@ func TestStalledReader(t *testing.T) {
 func TestTargetRefuses(t *testing.T) {
 	const target = "127.0.0.1:1" // nobody listens there
 	p := newPath(t, target, true, true, portal.Limits{})
-	c := p.dial(t)
+	c, err := net.Dial("tcp", p.in.Bound().String())
+	if err != nil {
+		return // closed as soon as that
+	}
+	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
 	var timeout net.Error
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.As(err, &timeout) && timeout.Timeout() {
