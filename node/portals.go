@@ -21,6 +21,7 @@ import (
 
 // outlet is an outlet with what it was made from.
 type outlet struct {
+	owner   string // the Kafka outlet it belongs to, which creates it again
 	request admin.OutletRequest
 	portal  *portal.Outlet
 	guard   *guard
@@ -28,6 +29,7 @@ type outlet struct {
 
 // inlet is an inlet with the session that keeps its path.
 type inlet struct {
+	owner   string // the Kafka inlet it belongs to, which creates it again
 	request admin.InletRequest
 	to      multiaddr.Addr
 	portal  *portal.Inlet
@@ -55,26 +57,37 @@ func (n *Node) CreateOutlet(ctx context.Context, r admin.OutletRequest) (admin.O
 	if err != nil {
 		return admin.Outlet{}, err
 	}
-	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: tcp.Resolve, Flows: []*routing.Flow{n.api.Flow}}
-	if g != nil {
-		o.Guard = g
-	}
+	flows := []*routing.Flow{n.api.Flow}
 	if n.authority() == nil {
 		// Without an authority an outlet can also be reached without a channel, as in the reference (docs/protocol/03 §2.1).
-		o.Flows = append(o.Flows, n.listenerFlows()...)
+		flows = append(flows, n.listenerFlows()...)
+	}
+	out, err := n.openOutlet(ctx, r, "", g, flows...)
+	if err != nil {
+		g.close()
+		return admin.Outlet{}, err
+	}
+	out.guard = g
+	n.log.Info("outlet created", "outlet", r.Name, "target", r.To)
+	return out.describe(), n.save()
+}
+
+// openOutlet starts an outlet that flows can reach. owner is the Kafka outlet that it belongs to, if it does; g stays the caller's. n.mu is held.
+func (n *Node) openOutlet(ctx context.Context, r admin.OutletRequest, owner string, g *guard, flows ...*routing.Flow) (*outlet, error) {
+	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: tcp.Resolve, Flows: flows}
+	if g != nil {
+		o.Guard = g
 	}
 	if r.TLS {
 		o.Dial = tlsDialer(r.To)
 	}
 	p, err := portal.NewOutlet(ctx, n.portals, n.router, o)
 	if err != nil {
-		g.close()
-		return admin.Outlet{}, err
+		return nil, err
 	}
-	out := &outlet{request: r, portal: p, guard: g}
+	out := &outlet{owner: owner, request: r, portal: p}
 	n.outlets[r.Name] = out
-	n.log.Info("outlet created", "outlet", r.Name, "target", r.To)
-	return out.describe(), n.save()
+	return out, nil
 }
 
 func (o *outlet) describe() admin.Outlet {
@@ -114,20 +127,29 @@ func (n *Node) Outlets() []admin.Outlet {
 // guardFor saves a policy given with a portal and returns the portal's guard; nil means that everybody may use it. A portal that comes
 // back keeps its guard, but what its policy says is restored with the policies: it may have been changed since.
 func (n *Node) guardFor(name string, kind policy.ResourceType, authority *identity.Identifier, allow string) (*guard, error) {
-	if allow != "" && !n.restoring {
-		expr, err := policy.Parse(allow)
-		if err != nil {
-			return nil, fmt.Errorf("%w: --allow: %w", admin.ErrInvalid, err)
-		}
-		if err := n.policies.Set(policy.ByName(name), expr); err != nil {
-			return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
-		}
+	if err := n.setPolicyOf(name, allow); err != nil {
+		return nil, err
 	}
 	g := n.access.guard(name, kind, authority, allow != "")
 	if g == nil {
 		n.log.Warn("portal is open to every peer that can reach it: the node has no authority and no policy was given", "portal", name)
 	}
 	return g, nil
+}
+
+// setPolicyOf saves a policy given with a portal.
+func (n *Node) setPolicyOf(name, allow string) error {
+	if allow == "" || n.restoring {
+		return nil
+	}
+	expr, err := policy.Parse(allow)
+	if err != nil {
+		return fmt.Errorf("%w: --allow: %w", admin.ErrInvalid, err)
+	}
+	if err := n.policies.Set(policy.ByName(name), expr); err != nil {
+		return fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+	}
+	return nil
 }
 
 // CreateInlet opens a TCP inlet and starts to connect it. It waits for the first attempt as the request says; an outlet that
@@ -152,6 +174,20 @@ func (n *Node) CreateInlet(ctx context.Context, r admin.InletRequest) (admin.Inl
 func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.openInlet(ctx, r, inletParts{})
+}
+
+// inletParts are what an inlet has beyond its request when it is part of something larger.
+type inletParts struct {
+	owner  string
+	env    *portal.Env   // nil: that of the node
+	guard  *guard        // given: the owner's, which may be nil
+	prefix routing.Route // interceptors of this node
+	suffix routing.Route // what is behind the route of the request
+}
+
+// openInlet starts an inlet. n.mu is held.
+func (n *Node) openInlet(ctx context.Context, r *admin.InletRequest, parts inletParts) (*inlet, error) {
 	given := r.Alias
 	for r.Alias == "" || (r.Alias != given && n.inlets[r.Alias] != nil) {
 		r.Alias = state.RandomName()
@@ -171,37 +207,45 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 	if err != nil {
 		return nil, err
 	}
-	authority := n.authority()
-	if len(to) > 0 && to[0].Protocol == multiaddr.Project {
-		// The project's authority takes precedence (docs/protocol/02 §7.4).
-		if p, err := n.project(ctx, to[0].Text); err == nil && p.Authority != nil {
-			authority = p.Authority
+	env, g, own := n.portals, parts.guard, (*guard)(nil)
+	if parts.owner != "" {
+		env = parts.env
+	} else {
+		if g, err = n.guardFor(r.Alias, policy.TCPInlet, n.authorityOf(ctx, to), r.Allow); err != nil {
+			return nil, err
 		}
+		own = g
 	}
-	g, err := n.guardFor(r.Alias, policy.TCPInlet, authority, r.Allow)
-	if err != nil {
-		return nil, err
-	}
-	o := portal.InletOptions{Name: r.Alias, Listen: bind, Nagle: r.Nagle}
+	o := portal.InletOptions{Name: r.Alias, Listen: bind, Nagle: r.Nagle, Prefix: parts.prefix, Plain: parts.prefix.Len() > 0}
 	if g != nil {
 		o.Guard = g
 	}
-	p, err := portal.NewInlet(ctx, n.portals, n.router, o)
+	p, err := portal.NewInlet(ctx, env, n.router, o)
 	if err != nil {
-		g.close()
+		own.close()
 		return nil, err
 	}
 	r.From = p.Bound().String() // a port chosen now is kept for the next start
-	in := &inlet{request: *r, to: to, portal: p, guard: g}
+	in := &inlet{owner: parts.owner, request: *r, to: to, portal: p, guard: own}
 	in.session = &session{
 		log: n.log.With("inlet", r.Alias), router: n.router, back: n.restoring,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, to, options) },
-		up:      func(_ context.Context, c *connection) error { p.SetPath(c.route); return nil },
+		up:      func(_ context.Context, c *connection) error { p.SetPath(c.route.Concat(parts.suffix)); return nil },
 		down:    func() { p.SetPath(routing.Route{}) },
 	}
 	n.inlets[r.Alias] = in
 	in.session.start(n.ctx)
 	return in, n.save()
+}
+
+// authorityOf returns whose credentials count behind a route: a project's authority takes precedence (docs/protocol/02 §7.4).
+func (n *Node) authorityOf(ctx context.Context, to multiaddr.Addr) *identity.Identifier {
+	if len(to) > 0 && to[0].Protocol == multiaddr.Project {
+		if p, err := n.project(ctx, to[0].Text); err == nil && p.Authority != nil {
+			return p.Authority
+		}
+	}
+	return n.authority()
 }
 
 func (in *inlet) describe() admin.Inlet {

@@ -31,10 +31,6 @@ var hosted = []absent{
 }
 
 var missing = []absent{
-	{"kafka-inlet", "create delete list show", "`tcp-inlet` and `tcp-outlet` carry Kafka to one broker"},
-	{"kafka-outlet", "create delete list show", "`tcp-inlet` and `tcp-outlet` carry Kafka to one broker"},
-	{"kafka-producer", "create delete list", "`tcp-inlet` and `tcp-outlet` carry Kafka to one broker"},
-	{"kafka-consumer", "create delete list", "`tcp-inlet` and `tcp-outlet` carry Kafka to one broker"},
 	{"influxdb-inlet", "create", "`tcp-inlet` carries InfluxDB's HTTP"},
 	{"influxdb-outlet", "create", "`tcp-outlet` carries InfluxDB's HTTP"},
 	{"rendezvous", "create get-my-address", "portals run through a relay; there is no UDP transport yet"},
