@@ -49,6 +49,9 @@ var scenes = map[string]string{
 	"sallyport tcp-outlet delete --all --at n1 --yes": `sallyport tcp-outlet create --to 5432`,
 	"tcp-inlet": portalScene,
 	"sallyport tcp-inlet delete --all --at n2 --yes": `sallyport tcp-inlet create --no-connection-wait`,
+	"kafka-inlet":  portalScene,
+	"kafka-outlet": `sallyport node create n1; sallyport node create n2`,
+	"sallyport kafka-outlet delete --all --at n1 --yes": `sallyport kafka-outlet create --at n1`,
 	"relay": portalScene + `; sallyport relay delete --all --at n1 --yes; sallyport node default n1`,
 	"sallyport relay create blue --at /node/n2/secure/api --to n1": `sallyport relay delete blue --yes`,
 	"sallyport relay delete --all --at n1 --yes":                   `sallyport relay create blue`,
@@ -176,7 +179,7 @@ func TestCLIExamples(t *testing.T) {
 		t.Skip("runs all examples of the help")
 	}
 	t.Parallel()
-	if !alone(t, "4000", "4001", "4500", "8080", "15432") {
+	if !alone(t, "4000", "4001", "4500", "8080", "9092", "15432", "19092") {
 		return
 	}
 	root := testRoot()

@@ -90,25 +90,44 @@ func internetAddress(hostport string) any {
 func kafkaInletCommand(a *app) *cobra.Command {
 	return noun(groupStory, "kafka-inlet", "Kafka portals' ends beside clients", nil, kafkaInletCreate(a),
 		kafkaList(a, "Kafka inlet", admin.PathKafkaIn, "kafka-inlet"), kafkaShow(a, "Kafka inlet", admin.PathKafkaIn, kafkaInletName, "kafka-inlet"),
-		kafkaDelete(a, "Kafka inlet", "Delete a Kafka inlet with the inlets of its brokers", admin.PathKafkaIn, "kafka-inlet", kafkaInletName))
+		kafkaDelete(a, "Kafka inlet", "Delete a Kafka inlet with the inlets of its brokers", admin.PathKafkaIn, "kafka-inlet", kafkaInletName, "n2"))
 }
 
 func kafkaOutletCommand(a *app) *cobra.Command {
 	return noun(groupStory, "kafka-outlet", "Kafka portals' ends beside brokers", nil, kafkaOutletCreate(a),
 		kafkaList(a, "Kafka outlet", admin.PathKafkaOut, "kafka-outlet"), kafkaShow(a, "Kafka outlet", admin.PathKafkaOut, kafkaOutletName, "kafka-outlet"),
-		kafkaDelete(a, "Kafka outlet", "Delete a Kafka outlet; its open connections stay", admin.PathKafkaOut, "kafka-outlet", kafkaOutletName))
+		kafkaDelete(a, "Kafka outlet", "Delete a Kafka outlet; its open connections stay", admin.PathKafkaOut, "kafka-outlet", kafkaOutletName, "n1"))
+}
+
+// kafkaClient is nodeClient for commands that only look: they do not make a node.
+func (a *app) kafkaClient(ctx context.Context, at string) (*admin.Client, string, error) {
+	if _, err := a.nodeRecord(at); err != nil {
+		return nil, "", err
+	}
+	return a.nodeClient(ctx, at)
 }
 
 func kafkaList(a *app, what, path, command string) *cobra.Command {
-	return listCommand(a, "List a node's "+what+"s", "  sallyport "+command+" list\n  sallyport "+command+" list --at n1 --jq '.[].addr'",
-		func(ctx context.Context, c *admin.Client, node string) (result, error) {
-			list, err := admin.Get[[]admin.Service](ctx, c, path)
+	var at string
+	cmd := &cobra.Command{Use: "list [flags]", Short: "List a node's " + what + "s", Args: cobra.NoArgs,
+		Example: "  sallyport " + command + " list\n  sallyport " + command + " list --at n1 --jq '.[].addr'",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, node, err := a.kafkaClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			list, err := admin.Get[[]admin.Service](cmd.Context(), c, path)
+			if err != nil {
+				return err
+			}
 			rows := [][]string{}
 			for _, s := range list {
 				rows = append(rows, []string{s.Address, s.Type})
 			}
-			return result{human: tableOr("no "+what+"s at "+node, []string{"ADDRESS", "TYPE"}, rows), json: list}, err
-		})
+			return a.print(result{human: tableOr("no "+what+"s at "+node, []string{"ADDRESS", "TYPE"}, rows), json: list})
+		}}
+	cmd.Flags().StringVar(&at, "at", "", "`NODE` to ask (default: the default node)")
+	return cmd
 }
 
 func kafkaShow(a *app, what, path, standard, command string) *cobra.Command {
@@ -120,7 +139,7 @@ func kafkaShow(a *app, what, path, standard, command string) *cobra.Command {
 			if len(args) == 1 {
 				name = plainName(args[0])
 			}
-			c, node, err := a.nodeClient(cmd.Context(), at)
+			c, node, err := a.kafkaClient(cmd.Context(), at)
 			if err != nil {
 				return err
 			}
@@ -137,8 +156,8 @@ func kafkaShow(a *app, what, path, standard, command string) *cobra.Command {
 	return cmd
 }
 
-func kafkaDelete(a *app, what, short, path, command, standard string) *cobra.Command {
-	return deleteCommand(a, short, "  sallyport "+command+" delete "+standard+" --yes\n  sallyport "+command+" delete --all --at n1 --yes", what, path,
+func kafkaDelete(a *app, what, short, path, command, standard, at string) *cobra.Command {
+	return deleteCommand(a, short, "  sallyport "+command+" delete "+standard+" --yes\n  sallyport "+command+" delete --all --at "+at+" --yes", what, path,
 		func(ctx context.Context, c *admin.Client) ([]string, error) {
 			list, err := admin.Get[[]admin.Service](ctx, c, path)
 			var names []string
@@ -167,13 +186,14 @@ func kafkaInletCreate(a *app) *cobra.Command {
 	var v kafkaInletFlags
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Create a Kafka inlet: clients connect to it as if it were the cluster",
-		Example: `  sallyport kafka-inlet create --from 9092 --to /project/partners/service/forward_to_kafka/secure/api
-  sallyport kafka-inlet create --from 9092 --to /node/n1/secure/api --no-content-encryption`,
+		Example: `  sallyport kafka-inlet create --from 9092 --consumer-relay /project/partners \
+    --to /project/partners/service/forward_to_kafka/secure/api
+  sallyport kafka-inlet create plain --from 19092 --to /node/n1/secure/api --no-content-encryption`,
 		Long: `Create a Kafka inlet: clients connect to it as if it were the cluster.
 
-Each broker gets an inlet of its own, on a port of the range, when clients hear of it. The values of records are
-encrypted for the consumers of their partition, which are found at a relay or with --consumer: brokers store what they
-cannot read.`,
+Each broker gets an inlet of its own, on a port of the range, when clients hear of it. The values of
+records are encrypted for the consumer of their partition, found at a relay or with --consumer:
+brokers store what they cannot read.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := kafkaInletName
@@ -194,17 +214,17 @@ cannot read.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&v.from, "from", kafkaInletFrom, "where clients find the bootstrap server, `HOST:PORT` or port")
-	f.Var(&v.ports, "brokers-port-range", "ports for the brokers (default: the "+strconv.Itoa(kafkaBrokerPorts)+" behind the bootstrap server's)")
-	f.StringVar(&v.to, "to", "/project/default", "the `ROUTE` to the node of the Kafka outlet, or self")
-	f.StringVar(&v.consumer, "consumer", "", "the `ROUTE` to the only consumer, which gets one key for everything")
-	f.StringVar(&v.consumerRelay, "consumer-relay", "", "the `ROUTE` to the relay where consumers are found (default: --to)")
-	f.StringVar(&v.publishing, "publishing-relay", "", "the `ROUTE` to the relay where consumers behind this inlet are to be found (default: --consumer-relay)")
-	f.BoolVar(&v.noPublishing, "no-publishing", false, "consumers behind this inlet are not to be found at a relay")
+	f.StringVar(&v.from, "from", kafkaInletFrom, "where clients go, `ADDRESS` or port")
+	f.Var(&v.ports, "brokers-port-range", "ports for the brokers (default: "+strconv.Itoa(kafkaBrokerPorts)+" behind the one of --from)")
+	f.StringVar(&v.to, "to", "/project/default", "the outlet's node, a `ROUTE` or self")
+	f.StringVar(&v.consumer, "consumer", "", "the `ROUTE` to the only consumer")
+	f.StringVar(&v.consumerRelay, "consumer-relay", "", "the `ROUTE` to where consumers are found (default: --to)")
+	f.StringVar(&v.publishing, "publishing-relay", "", "the `ROUTE` to where they are known (default: --consumer-relay)")
+	f.BoolVar(&v.noPublishing, "no-publishing", false, "do not make consumers known")
 	f.BoolVar(&v.noPublishing, "avoid-publishing", false, "")
-	f.BoolVar(&v.noEncryption, "no-content-encryption", false, "do not encrypt values for consumers: brokers can read them")
+	f.BoolVar(&v.noEncryption, "no-content-encryption", false, "leave values as they are: brokers can read them")
 	f.BoolVar(&v.noEncryption, "disable-content-encryption", false, "")
-	f.StringArrayVar(&v.fields, "encrypted-field", nil, "encrypt this `FIELD` of JSON objects instead of whole values (repeatable)")
+	f.StringArrayVar(&v.fields, "encrypted-field", nil, "encrypt only this `FIELD` of JSON objects (repeatable)")
 	f.StringArrayVar(&v.fields, "encrypted-fields", nil, "")
 	f.StringVar(&v.allow, "allow", "", "which outlets' nodes may be used, a policy `EXPRESSION`")
 	f.StringVar(&v.allowConsumer, "allow-consumer", "", "who may get keys as a consumer, a policy `EXPRESSION`")
@@ -293,7 +313,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Create a Kafka outlet: it connects portal connections to the brokers of a cluster",
 		Example: `  sallyport kafka-outlet create --bootstrap-server 9092
-  sallyport kafka-outlet create --bootstrap-server tls://kafka.example.com:9093 --allow 'company=acme'`,
+  sallyport kafka-outlet create --at n2 --bootstrap-server tls://kafka.example.com:9093`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -325,7 +345,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&server, "bootstrap-server", kafkaServer, "a broker, `HOST:PORT` or port, with tls:// for TLS")
+	f.StringVar(&server, "bootstrap-server", kafkaServer, "a broker, [tls://]`HOST:PORT` or port")
 	f.StringVar(&server, "to", kafkaServer, "")
 	f.StringVar(&from, "from", kafkaOutletName, "the outlet's `NAME` (as NAME)")
 	f.StringVar(&from, "addr", kafkaOutletName, "")
@@ -358,7 +378,7 @@ func kafkaOldCommand(a *app, use, from string) *cobra.Command {
 	kafkaCommonFlags(f, &v)
 	cmd := noun(groupOther, use, "Kafka inlets under an old name (deprecated)", nil, create,
 		kafkaList(a, "Kafka inlet", admin.PathKafkaIn, use),
-		kafkaDelete(a, "Kafka inlet", "Delete a Kafka inlet", admin.PathKafkaIn, use, kafkaInletName))
+		kafkaDelete(a, "Kafka inlet", "Delete a Kafka inlet", admin.PathKafkaIn, use, kafkaInletName, "n1"))
 	cmd.Hidden = true
 	return cmd
 }
