@@ -285,11 +285,9 @@ func TestAPIVersions(t *testing.T) {
 	eachVersion(t, keyAPIVersions, func(v int16) {
 		m := kmsg.NewPtrApiVersionsResponse()
 		m.SetVersion(v)
-		for _, k := range []kmsg.ApiVersionsResponseApiKey{
+		m.ApiKeys = []kmsg.ApiVersionsResponseApiKey{
 			{ApiKey: 0, MinVersion: 0, MaxVersion: 13}, {ApiKey: 1, MinVersion: 6, MaxVersion: 9}, {ApiKey: 3, MinVersion: 13, MaxVersion: 15},
 			{ApiKey: 4, MaxVersion: 1}, {ApiKey: 11, MaxVersion: 9}, {ApiKey: 18, MaxVersion: 4}, {ApiKey: 78, MaxVersion: 1},
-		} {
-			m.ApiKeys = append(m.ApiKeys, k)
 		}
 		m = reread(t, m, m.AppendTo(nil), v)
 		in := asResponse(m)

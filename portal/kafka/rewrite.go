@@ -36,13 +36,6 @@ func (r *rewriter) take(n int) []byte {
 
 func (r *rewriter) skip(n int) { r.take(n) }
 
-func (r *rewriter) int8() int8 {
-	if b := r.take(1); b != nil {
-		return int8(b[0])
-	}
-	return 0
-}
-
 func (r *rewriter) int16() int16 {
 	if b := r.take(2); b != nil {
 		return int16(binary.BigEndian.Uint16(b))
