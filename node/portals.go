@@ -30,6 +30,7 @@ type outlet struct {
 // inlet is an inlet with the session that keeps its path.
 type inlet struct {
 	owner   string // the Kafka inlet it belongs to, which creates it again
+	parts   inletParts
 	request admin.InletRequest
 	to      multiaddr.Addr
 	portal  *portal.Inlet
@@ -226,7 +227,7 @@ func (n *Node) openInlet(ctx context.Context, r *admin.InletRequest, parts inlet
 		return nil, err
 	}
 	r.From = p.Bound().String() // a port chosen now is kept for the next start
-	in := &inlet{owner: parts.owner, request: *r, to: to, portal: p, guard: own}
+	in := &inlet{owner: parts.owner, parts: parts, request: *r, to: to, portal: p, guard: own}
 	in.session = &session{
 		log: n.log.With("inlet", r.Alias), router: n.router, back: n.restoring,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, to, options) },
@@ -252,7 +253,7 @@ func (in *inlet) describe() admin.Inlet {
 	up, c, _ := in.session.state()
 	d := admin.Inlet{Bind: in.portal.Bound().String(), Alias: in.request.Alias, Status: "Down", OutletAddr: in.to.String()}
 	if up {
-		route, worker := c.route.String(), in.request.Alias
+		route, worker := in.parts.prefix.Concat(c.route, in.parts.suffix).String(), in.request.Alias
 		d.Status, d.OutletRoute, d.Worker = "Up", &route, &worker
 	}
 	return d

@@ -249,6 +249,9 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 					if what == "policy" { // as in the reference: not an error
 						return a.print(result{human: "no policy of " + name, machine: "[]", json: []any{}})
 					}
+					if strings.HasPrefix(what, "Kafka") {
+						return a.noName(ctx, at, what, fmt.Errorf("the %s %s was not found", what, name))
+					}
 					return fmt.Errorf("the %s %s was not found", what, name)
 				}
 				// The reference deletes listeners without asking.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -74,19 +73,6 @@ func (a *app) kafkaRoute(flag, text string) (string, error) {
 	return addr.String(), nil
 }
 
-// internetAddress has the reference's form in JSON.
-func internetAddress(hostport string) any {
-	if at, err := netip.ParseAddrPort(hostport); err == nil {
-		if at.Addr().Is4() {
-			return map[string]string{"V4": hostport}
-		}
-		return map[string]string{"V6": hostport}
-	}
-	host, text, _ := net.SplitHostPort(hostport)
-	port, _ := strconv.Atoi(text)
-	return map[string]any{"Dns": []any{host, port}}
-}
-
 func kafkaInletCommand(a *app) *cobra.Command {
 	return noun(groupStory, "kafka-inlet", "Kafka portals' ends beside clients", nil, kafkaInletCreate(a),
 		kafkaList(a, "Kafka inlet", admin.PathKafkaIn, "kafka-inlet"), kafkaShow(a, "Kafka inlet", admin.PathKafkaIn, kafkaInletName, "kafka-inlet"),
@@ -145,7 +131,7 @@ func kafkaShow(a *app, what, path, standard, command string) *cobra.Command {
 			}
 			s, err := admin.Get[admin.Service](cmd.Context(), c, admin.Item(path, name))
 			if notFound(err) {
-				return fmt.Errorf("the %s %s was not found", what, name)
+				return a.noName(cmd.Context(), at, what, fmt.Errorf("the %s %s was not found", what, name))
 			}
 			if err != nil {
 				return err
@@ -303,7 +289,7 @@ func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFla
 	a.hint("next: point your Kafka client to %s", in.Bind)
 	return a.print(result{
 		human: fields("Kafka inlet", name, "Node", node, "Listens at", in.Bind, "Brokers at", v.ports.String(), "To", r.To),
-		json:  map[string]any{"node_name": node, "from": internetAddress(in.Bind), "brokers_port_range": v.ports.String(), "to": r.To},
+		json:  map[string]any{"node_name": node, "from": in.Bind, "brokers_port_range": v.ports.String(), "to": r.To},
 	})
 }
 
@@ -328,7 +314,10 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 			if r.Bootstrap, err = hostPort("--bootstrap-server", server); err != nil {
 				return err
 			}
-			r.TLS = r.TLS || strings.HasPrefix(server, "tls://")
+			scheme := "tcp"
+			if strings.HasPrefix(server, "tls://") {
+				r.TLS, scheme = true, "tls"
+			}
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
@@ -341,7 +330,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 			}
 			a.done("Created a Kafka outlet at node %s, to the bootstrap server %s", node, r.Bootstrap)
 			a.hint("next: sallyport relay create NAME --to %s", node)
-			return a.print(result{human: fields("Kafka outlet", r.Name, "Node", node, "Bootstrap server", r.Bootstrap), json: map[string]string{"node_name": node, "bootstrap_server": r.Bootstrap}})
+			return a.print(result{human: fields("Kafka outlet", r.Name, "Node", node, "Bootstrap server", r.Bootstrap), json: map[string]string{"node_name": node, "bootstrap_server": scheme + "://" + r.Bootstrap}})
 		},
 	}
 	f := cmd.Flags()
@@ -363,22 +352,43 @@ var kafkaOldCommands = [2]func(*app) *cobra.Command{
 }
 
 func kafkaOldCommand(a *app, use, from string) *cobra.Command {
+	deprecated := func(cmd *cobra.Command) {
+		a.note("%s %s is deprecated: use kafka-inlet %s", a.color("33", "!"), cmd.CommandPath(), cmd.Name())
+	}
 	var v kafkaInletFlags
 	create := &cobra.Command{Use: "create [flags]", Short: "Create a Kafka inlet (deprecated, use kafka-inlet create)", Args: cobra.NoArgs,
-		Example: "  sallyport " + use + " create --project-route /project/partners\n  sallyport " + use + " create --bootstrap-server 5000 --project-route /node/n1/secure/api",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a.warn("%s %s is deprecated: use kafka-inlet create", a.color("33", "!"), cmd.CommandPath())
+			deprecated(cmd)
 			v.toGiven = cmd.Flags().Changed("project-route")
 			return a.createKafkaInlet(cmd.Context(), plainName(v.addr), v)
 		}}
 	f := create.Flags()
-	f.StringVar(&v.from, "bootstrap-server", from, "where clients find the bootstrap server, `HOST:PORT` or port")
+	f.StringVar(&v.from, "bootstrap-server", from, "where clients connect, `ADDRESS` or port")
 	f.Var(&v.ports, "brokers-port-range", "ports for the brokers")
-	f.StringVar(&v.to, "project-route", "/project/default", "the `ROUTE` to the node of the Kafka outlet")
+	f.StringVar(&v.to, "project-route", "/project/default", "the `ROUTE` to the outlet's node")
 	kafkaCommonFlags(f, &v)
-	cmd := noun(groupOther, use, "Kafka inlets under an old name (deprecated)", nil, create,
-		kafkaList(a, "Kafka inlet", admin.PathKafkaIn, use),
-		kafkaDelete(a, "Kafka inlet", "Delete a Kafka inlet", admin.PathKafkaIn, use, kafkaInletName, "n1"))
+	list := kafkaList(a, "Kafka inlet", admin.PathKafkaIn, use)
+	remove := &cobra.Command{Use: "delete NAME [flags]", Short: "Delete a Kafka inlet (deprecated, use kafka-inlet delete)", Args: cobra.ExactArgs(1)}
+	var at string
+	remove.Flags().StringVar(&at, "at", "", "`NODE` to ask (default: the default node)")
+	remove.RunE = func(cmd *cobra.Command, args []string) error {
+		deprecated(cmd)
+		c, node, err := a.kafkaClient(cmd.Context(), at)
+		if err != nil {
+			return err
+		}
+		name := plainName(args[0])
+		if err := c.Delete(cmd.Context(), admin.PathKafkaIn, name); err != nil {
+			return err
+		}
+		return a.print(result{human: "  ✔ Kafka inlet with address " + name + " on Node " + node + " has been deleted", json: map[string]string{"address": name, "node": node}})
+	}
+	old := list.RunE
+	list.RunE = func(cmd *cobra.Command, args []string) error {
+		deprecated(cmd)
+		return old(cmd, args)
+	}
+	cmd := noun(groupOther, use, "Kafka inlets under an old name (deprecated)", nil, create, list, remove)
 	cmd.Hidden = true
 	return cmd
 }
