@@ -131,7 +131,8 @@ func (n *Node) CreateKafkaInlet(ctx context.Context, r admin.KafkaInletRequest) 
 		return admin.Inlet{}, err
 	}
 	options := kafka.InletOptions{
-		Place:  func(ctx context.Context, broker int32) (kafka.Place, error) { return n.kafkaPlace(ctx, in, broker) },
+		// What is begun for one client is for all: it goes on when the client leaves.
+		Place:  func(_ context.Context, broker int32) (kafka.Place, error) { return n.kafkaPlace(n.ctx, in, broker) },
 		Fields: r.Fields, Log: n.log.With("kafka_inlet", r.Name),
 	}
 	if !r.NoContentEncryption {
@@ -326,8 +327,9 @@ func (n *Node) CreateKafkaOutlet(ctx context.Context, r admin.KafkaOutletRequest
 	if out.guard, err = n.guardFor(r.Name, policy.TCPOutlet, n.authority(), r.Allow); err != nil {
 		return admin.Outlet{}, err
 	}
+	found := func(_ context.Context, broker int32, at kafka.Place) error { return n.kafkaFound(n.ctx, broker, at) }
 	o := interceptor.Options{
-		Name: kafkaInterceptor, Filters: (&kafka.Outlet{Found: n.kafkaFound}).Filters, Budget: &n.kafka.budget, Outlet: true,
+		Name: kafkaInterceptor, Filters: (&kafka.Outlet{Found: found}).Filters, Budget: &n.kafka.budget, Outlet: true,
 		Next: isKafkaOutlet, Flows: []*routing.Flow{n.api.Flow},
 	}
 	if out.guard != nil {
