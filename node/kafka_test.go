@@ -377,6 +377,19 @@ func TestKafkaBrokers(t *testing.T) {
 	}
 }
 
+// TestKafkaSelf: inlet and outlet on one node, through a channel to itself.
+func TestKafkaSelf(t *testing.T) {
+	m := newMember(t)
+	if _, err := m.CreateKafkaOutlet(within(t), admin.KafkaOutletRequest{Bootstrap: metadataServer(t), Allow: only(m)}); err != nil {
+		t.Fatal(err)
+	}
+	in := m.kafkaInlet(admin.KafkaInletRequest{To: "/secure/api", NoContentEncryption: true, Allow: only(m)})
+	eventually(t, func() error {
+		_, _, err := metadata(in.request.From)
+		return err
+	})
+}
+
 // TestKafkaInletRefused: what cannot work is refused at once. Above all, content encryption is never left out silently.
 func TestKafkaInletRefused(t *testing.T) {
 	m := newMember(t)
