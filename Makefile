@@ -14,7 +14,7 @@ STATICCHECK_VERSION := v0.8.2
 # The tools that checks need are kept here, outside the tree.
 TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
 
-.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short interop stall install clean help
+.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short interop stall kafka install clean help
 
 build: ## build bin/sallyport, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
@@ -66,6 +66,9 @@ bench-short: build ## ours against plain proxies, less than a minute
 
 interop: build ## ours and the reference in every seat, and beyond; installs the reference first (20 minutes, once)
 	@reference=$$(interop/install-reference); $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" $(or $(INTEROP),--all)
+
+kafka: build ## Kafka portals with a real broker (needs Java; Maven fetches the broker), with the reference where it is installed
+	interop/kafka --ours $(PROGRAM) $(if $(wildcard $(HOME)/.cache/reference/bin/ockam),--reference $(HOME)/.cache/reference/bin/ockam)
 
 stall: build ## whole nodes with stalled readers, servers, peers: nothing lost, memory bounded (3 minutes; STALL=short: one)
 	STALL=$(STALL) STALL_PROGRAM=$(abspath $(PROGRAM)) $(GO) test -count=1 -timeout 20m -v -run '^TestStalls$$' ./bench/paths

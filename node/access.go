@@ -61,6 +61,26 @@ func (a *access) expire(id identity.Identifier, r *record) {
 	}
 }
 
+// record returns what is known of a peer, nil if nothing is.
+func (a *access) record(id identity.Identifier) *record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.records[id]
+}
+
+// recall takes back what was known of a peer before a restart, unless more is known by now, or it has expired.
+func (a *access) recall(id identity.Identifier, r *record) {
+	a.mu.Lock()
+	if a.records[id] != nil || !time.Now().Before(r.expires) {
+		a.mu.Unlock()
+		return
+	}
+	a.records[id] = r
+	a.mu.Unlock()
+	time.AfterFunc(time.Until(r.expires)+10*time.Millisecond, func() { a.expire(id, r) })
+	a.decide(id)
+}
+
 // attributes returns what authority attested of a peer, if it has not expired.
 func (a *access) attributes(id, authority identity.Identifier) (map[string]string, bool) {
 	a.mu.Lock()

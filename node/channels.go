@@ -170,7 +170,7 @@ func (n *Node) CreateListener(ctx context.Context, r admin.ListenerRequest) (adm
 func (n *Node) Listeners() []admin.ChannelListener {
 	byName := map[string]admin.ChannelListener{}
 	for _, l := range n.channels.Listeners() {
-		byName[l.Name] = admin.ChannelListener{Address: admin.Address(l.Name), Flow: l.Flow.ID()}
+		byName[l.Name] = admin.ChannelListener{Address: admin.Address(l.Name), Flow: l.Flow.ID(), KeyExchangeOnly: l.Options().Exchanged != nil}
 	}
 	list := make([]admin.ChannelListener, 0, len(byName))
 	for _, name := range sortedKeys(byName) {
@@ -363,8 +363,9 @@ func (n *Node) StartHop(ctx context.Context, r admin.ServiceRequest) (admin.Serv
 // Services lists the services started.
 func (n *Node) Services() []admin.Service {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	return append([]admin.Service{}, n.services...)
+	list := append([]admin.Service{}, n.services...)
+	n.mu.Unlock()
+	return append(append(list, n.KafkaInlets()...), n.KafkaOutlets()...)
 }
 
 // Workers lists the addresses of all workers.

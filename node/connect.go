@@ -171,7 +171,7 @@ func (n *Node) follow(ctx context.Context, c *connection, to multiaddr.Addr, o c
 }
 
 // reachableOutgoing are the services that can be reached through a connection this node opened (docs/protocol/01 §5.4).
-var reachableOutgoing = []string{routing.ChannelService, routing.UppercaseService, routing.EchoService}
+var reachableOutgoing = []string{routing.ChannelService, routing.KeyService, routing.UppercaseService, routing.EchoService}
 
 func (n *Node) openTCP(ctx context.Context, c *connection, host multiaddr.Addr) error {
 	if c.tcp != nil || c.udp != nil {

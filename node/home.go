@@ -118,7 +118,26 @@ func (h *home) Load() (Resources, error) {
 			Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress, NoConnectionWait: v.NoConnectionWait,
 		})
 	}
+	for _, v := range stored.KafkaOutlets {
+		r.KafkaOutlets = append(r.KafkaOutlets, admin.KafkaOutletRequest{Name: v.Name, Bootstrap: v.Bootstrap, TLS: v.TLS, Allow: v.Allow, Brokers: convert[admin.KafkaBroker](v.Brokers)})
+	}
+	for _, v := range stored.KafkaInlets {
+		r.KafkaInlets = append(r.KafkaInlets, admin.KafkaInletRequest{
+			Name: v.Name, From: v.From, FirstPort: v.FirstPort, LastPort: v.LastPort, To: v.To, Consumer: v.Consumer, ConsumerRelay: v.ConsumerRelay,
+			PublishingRelay: v.PublishingRelay, NoContentEncryption: v.PlainContent, Fields: v.Fields, Allow: v.Allow, AllowConsumer: v.AllowConsumer,
+			AllowProducer: v.AllowProducer, Brokers: convert[admin.KafkaBroker](v.Brokers),
+		})
+	}
 	return r, nil
+}
+
+// convert changes the type of a list's elements to one with the same fields.
+func convert[To, From admin.KafkaBroker | state.KafkaBroker](list []From) []To {
+	var out []To
+	for _, v := range list {
+		out = append(out, To(v))
+	}
+	return out
 }
 
 func (h *home) Save(r Resources) error {
@@ -157,6 +176,16 @@ func (h *home) Save(r Resources) error {
 			Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress, NoConnectionWait: v.NoConnectionWait,
 		})
 	}
+	for _, v := range r.KafkaOutlets {
+		out.KafkaOutlets = append(out.KafkaOutlets, state.KafkaOutlet{Name: v.Name, Bootstrap: v.Bootstrap, TLS: v.TLS, Allow: v.Allow, Brokers: convert[state.KafkaBroker](v.Brokers)})
+	}
+	for _, v := range r.KafkaInlets {
+		out.KafkaInlets = append(out.KafkaInlets, state.KafkaInlet{
+			Name: v.Name, From: v.From, FirstPort: v.FirstPort, LastPort: v.LastPort, To: v.To, Consumer: v.Consumer, ConsumerRelay: v.ConsumerRelay,
+			PublishingRelay: v.PublishingRelay, PlainContent: v.NoContentEncryption, Fields: v.Fields, Allow: v.Allow, AllowConsumer: v.AllowConsumer,
+			AllowProducer: v.AllowProducer, Brokers: convert[state.KafkaBroker](v.Brokers),
+		})
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return h.dir.SaveResources(ctx, h.node, out)
@@ -190,4 +219,48 @@ func AuthorityHistory(ctx context.Context, m *identity.Manager, text string) (id
 		return identity.Identifier{}, err
 	}
 	return i.Identifier(), nil
+}
+
+func (h *home) PutExchangedKey(ctx context.Context, k ExchangedKey) error {
+	if !h.keep {
+		return nil
+	}
+	stored := state.KafkaKey{
+		Address: k.Address, Self: k.Self.String(), Peer: k.Peer.String(), Key: k.Key[:], Attributes: k.Attributes, ExpiresAt: k.Expires.UTC(), CreatedAt: time.Now().UTC(),
+	}
+	if k.AttestedBy != nil {
+		stored.AttestedBy = k.AttestedBy.String()
+	}
+	return h.dir.PutKafkaKey(ctx, h.node, stored)
+}
+
+func (h *home) ExchangedKey(_ context.Context, address string) (*ExchangedKey, error) {
+	if !h.keep {
+		return nil, nil
+	}
+	stored, err := h.dir.KafkaKey(h.node, address)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	k := &ExchangedKey{Address: stored.Address, Attributes: stored.Attributes, Expires: stored.ExpiresAt}
+	if copy(k.Key[:], stored.Key) != len(k.Key) || len(stored.Key) != len(k.Key) {
+		return nil, fmt.Errorf("key %s: %d bytes, not %d", address, len(stored.Key), len(k.Key))
+	}
+	if k.Self, err = identity.ParseIdentifier(stored.Self); err != nil {
+		return nil, fmt.Errorf("key %s: %w", address, err)
+	}
+	if k.Peer, err = identity.ParseIdentifier(stored.Peer); err != nil {
+		return nil, fmt.Errorf("key %s: %w", address, err)
+	}
+	if stored.AttestedBy != "" {
+		by, err := identity.ParseIdentifier(stored.AttestedBy)
+		if err != nil {
+			return nil, fmt.Errorf("key %s: %w", address, err)
+		}
+		k.AttestedBy = &by
+	}
+	return k, nil
 }

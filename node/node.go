@@ -54,6 +54,22 @@ type Store interface {
 	Save(Resources) error
 	// Load returns it.
 	Load() (Resources, error)
+	// PutExchangedKey keeps a key that decrypts what a Kafka producer wrote. Nobody but the node's owner may read it.
+	PutExchangedKey(ctx context.Context, k ExchangedKey) error
+	// ExchangedKey returns the key with an address, nil if there is none.
+	ExchangedKey(ctx context.Context, address string) (*ExchangedKey, error)
+}
+
+// ExchangedKey decrypts what one Kafka producer wrote for this node (docs/protocol/03 §5.3).
+type ExchangedKey struct {
+	// Address names the key in what was written.
+	Address    string
+	Self, Peer identity.Identifier
+	Key        [32]byte
+	// What an authority attested of the producer, and until when; nil if nothing.
+	Attributes map[string]string
+	AttestedBy *identity.Identifier
+	Expires    time.Time
 }
 
 // Options configure a node. Fields without a default are required unless they say otherwise.
@@ -91,6 +107,7 @@ type Node struct {
 	api       *secure.Listener
 	relaySvc  *routing.Relays
 	portals   *portal.Env
+	kafka     kafkaPortals
 	policies  *policy.Set
 	access    *access
 	creds     *credentials // nil: the node presents none
@@ -148,6 +165,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.channels = secure.New(n.router, o.Shards, o.Log)
 	n.portals = &portal.Env{Limits: o.Limits.WithDefaults(), Stats: &portal.Stats{}, Log: o.Log}
+	n.kafka.start(n)
 	n.access = newAccess(n.policies)
 	if o.Trust.Authority != nil && o.Trust.Scope != "" {
 		n.creds = newCredentials(n)

@@ -24,6 +24,7 @@ import (
 
 // outlet is an outlet with what it was made from.
 type outlet struct {
+	owner   string // the Kafka outlet it belongs to, which creates it again
 	request admin.OutletRequest
 	portal  *portal.Outlet
 	guard   *guard
@@ -32,6 +33,8 @@ type outlet struct {
 
 // inlet is an inlet with the session that keeps its path.
 type inlet struct {
+	owner   string // the Kafka inlet it belongs to, which creates it again
+	parts   inletParts
 	request admin.InletRequest
 	to      multiaddr.Addr
 	portal  *portal.Inlet
@@ -47,10 +50,10 @@ type inlet struct {
 
 // outletRoute is where clients' connections go over c.
 func (in *inlet) outletRoute(c *connection) routing.Route {
-	if in.influx == nil || in.influx.suffix.Len() == 0 {
-		return c.route
+	if in.influx == nil {
+		return c.route.Concat(in.parts.suffix)
 	}
-	return c.route.Concat(in.influx.suffix)
+	return c.route.Concat(in.influx.suffix, in.parts.suffix)
 }
 
 // stop ends the sessions.
@@ -96,31 +99,41 @@ func (n *Node) CreateOutlet(ctx context.Context, r admin.OutletRequest) (admin.O
 	if err != nil {
 		return admin.Outlet{}, err
 	}
-	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: tcp.Resolve, Flows: []*routing.Flow{n.api.Flow}, SkipHandshake: r.SkipHandshake}
-	if g != nil {
-		o.Guard = g
-	}
+	flows := []*routing.Flow{n.api.Flow}
 	if n.authority() == nil {
 		// Without an authority an outlet can also be reached without a channel, as in the reference (docs/protocol/03 §2.1).
-		o.Flows = append(o.Flows, n.listenerFlows()...)
+		flows = append(flows, n.listenerFlows()...)
+	}
+	out, err := n.openOutlet(ctx, r, "", g, flows...)
+	if err != nil {
+		g.close()
+		return admin.Outlet{}, err
+	}
+	out.guard = g
+	n.log.Info("outlet created", "outlet", r.Name, "target", r.To)
+	return out.describe(), n.save()
+}
+
+// openOutlet starts an outlet that flows can reach. owner is the Kafka outlet that it belongs to, if it does; g stays the caller's. n.mu is held.
+func (n *Node) openOutlet(ctx context.Context, r admin.OutletRequest, owner string, g *guard, flows ...*routing.Flow) (*outlet, error) {
+	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: tcp.Resolve, Flows: flows, SkipHandshake: r.SkipHandshake}
+	if g != nil {
+		o.Guard = g
 	}
 	if r.TLS {
 		o.Dial = tlsDialer(r.To)
 	}
 	stop, err := n.influxOutlet(ctx, r, &o)
 	if err != nil {
-		g.close()
-		return admin.Outlet{}, err
+		return nil, err
 	}
 	p, err := portal.NewOutlet(ctx, n.portals, n.router, o)
 	if err != nil {
-		g.close()
-		return admin.Outlet{}, errors.Join(err, stop(ctx))
+		return nil, errors.Join(err, stop(ctx))
 	}
-	out := &outlet{request: r, portal: p, guard: g, stop: stop}
+	out := &outlet{owner: owner, request: r, portal: p, stop: stop}
 	n.outlets[r.Name] = out
-	n.log.Info("outlet created", "outlet", r.Name, "target", r.To)
-	return out.describe(), n.save()
+	return out, nil
 }
 
 func (o *outlet) describe() admin.Outlet {
@@ -157,20 +170,29 @@ func (n *Node) Outlets() []admin.Outlet {
 // guardFor saves a policy given with a portal and returns the portal's guard; nil means that everybody may use it. A portal that comes
 // back keeps its guard, but what its policy says is restored with the policies: it may have been changed since.
 func (n *Node) guardFor(name string, kind policy.ResourceType, authority *identity.Identifier, allow string) (*guard, error) {
-	if allow != "" && !n.restoring {
-		expr, err := policy.Parse(allow)
-		if err != nil {
-			return nil, fmt.Errorf("%w: --allow: %w", admin.ErrInvalid, err)
-		}
-		if err := n.policies.Set(policy.ByName(name), expr); err != nil {
-			return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
-		}
+	if err := n.setPolicyOf(name, allow); err != nil {
+		return nil, err
 	}
 	g := n.access.guard(name, kind, authority, allow != "")
 	if g == nil {
 		n.log.Warn("portal is open to every peer that can reach it: the node has no authority and no policy was given", "portal", name)
 	}
 	return g, nil
+}
+
+// setPolicyOf saves a policy given with a portal.
+func (n *Node) setPolicyOf(name, allow string) error {
+	if allow == "" || n.restoring {
+		return nil
+	}
+	expr, err := policy.Parse(allow)
+	if err != nil {
+		return fmt.Errorf("%w: --allow: %w", admin.ErrInvalid, err)
+	}
+	if err := n.policies.Set(policy.ByName(name), expr); err != nil {
+		return fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+	}
+	return nil
 }
 
 // CreateInlet opens a TCP inlet and starts to connect it. It waits for the first attempt as the request says; an outlet that
@@ -201,6 +223,20 @@ func (n *Node) CreateInlet(ctx context.Context, r admin.InletRequest) (admin.Inl
 func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.openInlet(ctx, r, inletParts{})
+}
+
+// inletParts are what an inlet has beyond its request when it is part of something larger.
+type inletParts struct {
+	owner  string
+	env    *portal.Env   // nil: that of the node
+	guard  *guard        // given: the owner's, which may be nil
+	prefix routing.Route // interceptors of this node
+	suffix routing.Route // what is behind the route of the request
+}
+
+// openInlet starts an inlet. n.mu is held.
+func (n *Node) openInlet(ctx context.Context, r *admin.InletRequest, parts inletParts) (*inlet, error) {
 	given := r.Alias
 	for r.Alias == "" || (r.Alias != given && n.inlets[r.Alias] != nil) {
 		r.Alias = state.RandomName()
@@ -243,18 +279,19 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 			return nil, fmt.Errorf("%w: --tls-certificate-provider: %w", admin.ErrInvalid, err)
 		}
 	}
-	authority := n.authority()
-	if len(to) > 0 && to[0].Protocol == multiaddr.Project {
-		// The project's authority takes precedence (docs/protocol/02 §7.4).
-		if p, err := n.project(ctx, to[0].Text); err == nil && p.Authority != nil {
-			authority = p.Authority
+	env, g, own := n.portals, parts.guard, (*guard)(nil)
+	if parts.owner != "" {
+		env = parts.env
+	} else {
+		if g, err = n.guardFor(r.Alias, policy.TCPInlet, n.authorityOf(ctx, to), r.Allow); err != nil {
+			return nil, err
 		}
+		own = g
 	}
-	g, err := n.guardFor(r.Alias, policy.TCPInlet, authority, r.Allow)
-	if err != nil {
-		return nil, err
+	o := portal.InletOptions{
+		Name: r.Alias, Listen: bind, Nagle: r.Nagle, SkipHandshake: r.SkipHandshake, Rewrite: rewrite,
+		Prefix: parts.prefix, Plain: parts.prefix.Len() > 0,
 	}
-	o := portal.InletOptions{Name: r.Alias, Listen: bind, Nagle: r.Nagle, SkipHandshake: r.SkipHandshake, Rewrite: rewrite}
 	if g != nil {
 		o.Guard = g
 	}
@@ -263,9 +300,9 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 		certs = newCertificates(n.log.With("inlet", r.Alias), func(ctx context.Context) (*tls.Certificate, error) { return n.fetchCertificate(ctx, provider) })
 		o.Accept = tlsAcceptor(certs.get)
 	}
-	p, err := portal.NewInlet(ctx, n.portals, n.router, o)
+	p, err := portal.NewInlet(ctx, env, n.router, o)
 	if err != nil {
-		g.close()
+		own.close()
 		return nil, err
 	}
 	running, cancel := context.WithCancel(n.ctx)
@@ -276,7 +313,7 @@ func (n *Node) startInlet(ctx context.Context, r *admin.InletRequest) (*inlet, e
 		go influx.refresher.Run(running)
 	}
 	r.From = p.Bound().String() // a port chosen now is kept for the next start
-	in := &inlet{request: *r, to: to, portal: p, guard: g, cancel: cancel, influx: influx}
+	in := &inlet{owner: parts.owner, parts: parts, request: *r, to: to, portal: p, guard: own, cancel: cancel, influx: influx}
 	in.session = &session{
 		log: n.log.With("inlet", r.Alias), router: n.router, back: n.restoring,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, to, options) },
@@ -337,6 +374,16 @@ func (in *inlet) startDirect(n *Node, o connectOptions) {
 	in.direct.start(n.ctx)
 }
 
+// authorityOf returns whose credentials count behind a route: a project's authority takes precedence (docs/protocol/02 §7.4).
+func (n *Node) authorityOf(ctx context.Context, to multiaddr.Addr) *identity.Identifier {
+	if len(to) > 0 && to[0].Protocol == multiaddr.Project {
+		if p, err := n.project(ctx, to[0].Text); err == nil && p.Authority != nil {
+			return p.Authority
+		}
+	}
+	return n.authority()
+}
+
 func (in *inlet) describe() admin.Inlet {
 	up, c, _ := in.session.state()
 	if in.direct != nil {
@@ -346,7 +393,7 @@ func (in *inlet) describe() admin.Inlet {
 	}
 	d := admin.Inlet{Bind: in.portal.Bound().String(), Alias: in.request.Alias, Status: "Down", OutletAddr: in.to.String()}
 	if up {
-		route, worker := in.outletRoute(c).String(), in.request.Alias
+		route, worker := in.parts.prefix.Concat(in.outletRoute(c)).String(), in.request.Alias
 		d.Status, d.OutletRoute, d.Worker = "Up", &route, &worker
 	}
 	return d

@@ -18,6 +18,7 @@ var errRelayRefused = errors.New("the relay did not answer: it refuses the name,
 
 // relay is a name registered at another node, and the session that keeps it.
 type relay struct {
+	owner   string // the Kafka inlet that publishes its consumers with it, and creates it again when it is needed
 	request admin.RelayRequest
 	at      multiaddr.Addr
 	session *session
@@ -46,6 +47,11 @@ func (n *Node) CreateRelay(ctx context.Context, r admin.RelayRequest) (admin.Rel
 func (n *Node) startRelay(ctx context.Context, r admin.RelayRequest) (*relay, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.openRelay(ctx, r, "")
+}
+
+// openRelay starts a relay that may belong to a Kafka inlet. n.mu is held.
+func (n *Node) openRelay(ctx context.Context, r admin.RelayRequest, owner string) (*relay, error) {
 	if r.Name == "" {
 		r.Name = "default"
 	}
@@ -60,7 +66,7 @@ func (n *Node) startRelay(ctx context.Context, r admin.RelayRequest) (*relay, er
 	if err != nil {
 		return nil, err
 	}
-	rel := &relay{request: r, at: at}
+	rel := &relay{owner: owner, request: r, at: at}
 	wanted := r.Name
 	if r.RelayAddress != "" {
 		wanted = r.RelayAddress

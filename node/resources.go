@@ -20,6 +20,9 @@ type Resources struct {
 	// Certificates are services that give certificates to TLS inlets.
 	Certificates []admin.CertificateRequest `json:"tls_certificate_providers,omitempty"`
 	Policies     []admin.PolicyRequest      `json:"policies,omitempty"`
+
+	KafkaOutlets []admin.KafkaOutletRequest `json:"kafka_outlets,omitempty"`
+	KafkaInlets  []admin.KafkaInletRequest  `json:"kafka_inlets,omitempty"`
 }
 
 // save writes down what the node was asked to create. n.mu is held.
@@ -29,13 +32,19 @@ func (n *Node) save() error {
 	}
 	var r Resources
 	for _, k := range sortedKeys(n.outlets) {
-		r.Outlets = append(r.Outlets, n.outlets[k].request)
+		if n.outlets[k].owner == "" {
+			r.Outlets = append(r.Outlets, n.outlets[k].request)
+		}
 	}
 	for _, k := range sortedKeys(n.inlets) {
-		r.Inlets = append(r.Inlets, n.inlets[k].request)
+		if n.inlets[k].owner == "" {
+			r.Inlets = append(r.Inlets, n.inlets[k].request)
+		}
 	}
 	for _, k := range sortedKeys(n.relays) {
-		r.Relays = append(r.Relays, n.relays[k].request)
+		if n.relays[k].owner == "" {
+			r.Relays = append(r.Relays, n.relays[k].request)
+		}
 	}
 	for _, k := range sortedKeys(n.listeners) {
 		r.Listeners = append(r.Listeners, n.listeners[k])
@@ -46,6 +55,7 @@ func (n *Node) save() error {
 	for _, k := range sortedKeys(n.providers) {
 		r.Certificates = append(r.Certificates, n.providers[k])
 	}
+	r.KafkaOutlets, r.KafkaInlets = n.kafka.requests()
 	r.TCP = n.tcpExtra
 	r.Policies = n.policyRequests()
 	n.addLost(&r)
@@ -68,6 +78,9 @@ func (n *Node) addLost(r *Resources) {
 	r.Outlets, r.Inlets = append(r.Outlets, n.lost.Outlets...), append(r.Inlets, n.lost.Inlets...)
 	r.Relays, r.Listeners = append(r.Relays, n.lost.Relays...), append(r.Listeners, n.lost.Listeners...)
 	r.TCP = append(slices.Clip(r.TCP), n.lost.TCP...)
+	n.lost.KafkaOutlets = slices.DeleteFunc(n.lost.KafkaOutlets, func(o admin.KafkaOutletRequest) bool { return n.kafka.outlet != nil })
+	n.lost.KafkaInlets = slices.DeleteFunc(n.lost.KafkaInlets, func(in admin.KafkaInletRequest) bool { return n.kafka.inlets[in.Name] != nil })
+	r.KafkaOutlets, r.KafkaInlets = append(r.KafkaOutlets, n.lost.KafkaOutlets...), append(r.KafkaInlets, n.lost.KafkaInlets...)
 }
 
 // restore creates again what the node had. What cannot be created is logged and stays written down.
@@ -126,6 +139,18 @@ func (n *Node) restore(ctx context.Context) error {
 			n.lost.Inlets = append(n.lost.Inlets, in)
 		}
 	}
+	for _, o := range r.KafkaOutlets {
+		_, err := n.CreateKafkaOutlet(ctx, o)
+		if try("Kafka outlet "+o.Name, err) {
+			n.lost.KafkaOutlets = append(n.lost.KafkaOutlets, o)
+		}
+	}
+	for _, in := range r.KafkaInlets {
+		_, err := n.CreateKafkaInlet(ctx, in)
+		if try("Kafka inlet "+in.Name, err) {
+			n.lost.KafkaInlets = append(n.lost.KafkaInlets, in)
+		}
+	}
 	if err := errors.Join(failed...); err != nil {
 		n.log.Error("not everything the node had could be created again", "err", err.Error())
 	}
@@ -155,6 +180,14 @@ func (r *Resources) forgetRelay(name string) bool {
 
 func (r *Resources) forgetListener(address string) bool {
 	return forget(&r.Listeners, func(l admin.ListenerRequest) bool { return l.Address == address })
+}
+
+func (r *Resources) forgetKafkaOutlet(name string) bool {
+	return forget(&r.KafkaOutlets, func(o admin.KafkaOutletRequest) bool { return o.Name == name })
+}
+
+func (r *Resources) forgetKafkaInlet(name string) bool {
+	return forget(&r.KafkaInlets, func(in admin.KafkaInletRequest) bool { return in.Name == name })
 }
 
 func (r *Resources) forgetTCP(address string) bool {

@@ -28,6 +28,10 @@ func (forgetful) Credential(context.Context, identity.Identifier, identity.Ident
 func (forgetful) PutCredential(context.Context, identity.Identifier, identity.Identifier, string, []byte, time.Time) error {
 	return nil
 }
+func (forgetful) PutExchangedKey(context.Context, ExchangedKey) error { return nil }
+func (forgetful) ExchangedKey(context.Context, string) (*ExchangedKey, error) {
+	return nil, nil
+}
 func (forgetful) Save(Resources) error     { return nil }
 func (forgetful) Load() (Resources, error) { return Resources{}, nil }
 

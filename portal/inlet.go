@@ -29,6 +29,9 @@ type InletOptions struct {
 	SkipHandshake bool
 	// Rewrite, if set, makes what changes the bytes of one client.
 	Rewrite func() Rewriter
+	// Prefix leads every connection through interceptors of this node before it goes out (docs/protocol/03 §1.12). Its workers are
+	// routing.Through and exist on every shard.
+	Prefix routing.Route
 	// Accept, if set, wraps an accepted client (TLS): it returns another connected, non-blocking stream socket. It runs
 	// on a goroutine of its own and owns fd.
 	Accept func(ctx context.Context, fd int) (int, error)
@@ -99,7 +102,7 @@ func (in *Inlet) SetPath(route routing.Route) {
 		in.path.Store(nil)
 		return
 	}
-	p := &path{route: route.Clone(), shard: in.router.ShardFor(route)}
+	p := &path{route: in.opts.Prefix.Concat(route), shard: in.router.ShardFor(route)}
 	in.path.Store(p)
 	in.mu.Lock()
 	list := in.waiting
@@ -230,7 +233,7 @@ func (in *Inlet) hand(p *path, fd int) {
 func (in *Inlet) start(p *path, fd int) {
 	s := p.shard
 	t := s.FirstTerminal(p.route)
-	if t == nil && in.path.Load() == p && p.route.Len() > 1 {
+	if t == nil && in.path.Load() == p && p.route.Len() > 1+in.opts.Prefix.Len() {
 		in.hold(p, fd) // the path broke a moment ago
 		return
 	}

@@ -210,8 +210,8 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 			reason = ReasonTimeout
 		}
 		o.env.Log.Warn("portal target not reached", "portal", o.opts.Name, "target", o.opts.Target, "reason", reason.String(), "err", err)
-		if c.extended || c.skip {
-			c.sendDisconnect(back, reason)
+		if _, near := c.shard.Worker(back.First().Value).(routing.Through); c.extended || c.skip || near {
+			c.sendDisconnect(back, reason) // an interceptor passes it on; the reference's inlet behind it ignores it
 		}
 		c.forget(reason)
 		return

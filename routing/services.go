@@ -16,6 +16,7 @@ const (
 	StaticRelayService = "static_forwarding_service"
 	RelayPrefix        = "forward_to_"
 	ChannelService     = "api"
+	KeyService         = "key_exchanger"
 	DefaultOutlet      = "outlet"
 )
 

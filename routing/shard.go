@@ -196,14 +196,28 @@ func (s *Shard) Consumes(address string) []*Flow { return s.workers[address].flo
 // Worker returns the worker at address on this shard, or nil.
 func (s *Shard) Worker(address string) Worker { return s.workers[address].worker }
 
-// FirstTerminal returns the first hop of r if it is a Terminal on this shard, else nil.
+// Through is a Worker that passes messages on to the next hop of their route, such as an interceptor of a portal. What a route leads
+// to is decided by what comes behind it.
+type Through interface {
+	Worker
+	// PassesOn marks the worker.
+	PassesOn()
+}
+
+// FirstTerminal returns the first hop of r, leaving out Through workers, if it is a Terminal on this shard, else nil.
 func (s *Shard) FirstTerminal(r Route) Terminal {
-	if r.n == 0 {
-		return nil
+	for r.n > 0 {
+		_, v := r.first()
+		w := s.workers[string(v)].worker
+		if t, ok := w.(Terminal); ok {
+			return t
+		}
+		if _, ok := w.(Through); !ok {
+			return nil
+		}
+		r = r.rest()
 	}
-	_, v := r.first()
-	t, _ := s.workers[string(v)].worker.(Terminal)
-	return t
+	return nil
 }
 
 // NewMessage returns an empty message for use until Free.

@@ -20,6 +20,8 @@ type Resources struct {
 	Outlets                []Outlet                `json:"tcp_outlets,omitempty"`
 	Inlets                 []Inlet                 `json:"tcp_inlets,omitempty"`
 	Relays                 []Relay                 `json:"relays,omitempty"`
+	KafkaOutlets           []KafkaOutlet           `json:"kafka_outlets,omitempty"`
+	KafkaInlets            []KafkaInlet            `json:"kafka_inlets,omitempty"`
 }
 
 // TCPListener is a further listener of the node.

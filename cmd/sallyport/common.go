@@ -113,7 +113,8 @@ func listCommand(a *app, short, example string, f func(context.Context, *admin.C
 
 // choosable are the things of which the reference lets a person at a terminal choose one when none is named, with the path that lists
 // them. Without a terminal that is an error at run time there; for other things a missing name is a usage error.
-var choosable = map[string]string{"tcp inlet": admin.PathInlets, "tcp outlet": admin.PathOutlets, "relay": admin.PathRelays, "policy": admin.PathPolicies}
+var choosable = map[string]string{"tcp inlet": admin.PathInlets, "tcp outlet": admin.PathOutlets, "relay": admin.PathRelays, "policy": admin.PathPolicies,
+	"Kafka inlet": admin.PathKafkaIn, "Kafka outlet": admin.PathKafkaOut}
 
 func nameArgs(what string) cobra.PositionalArgs {
 	if choosable[what] != "" {

@@ -55,6 +55,9 @@ var scenes = map[string]string{
 	"sallyport tcp-outlet delete --all --at n1 --yes": `sallyport tcp-outlet create --to 5432`,
 	"tcp-inlet": portalScene,
 	"sallyport tcp-inlet delete --all --at n2 --yes": `sallyport tcp-inlet create --no-connection-wait`,
+	"kafka-inlet":  portalScene,
+	"kafka-outlet": `sallyport node create n1; sallyport node create n2`,
+	"sallyport kafka-outlet delete --all --at n1 --yes": `sallyport kafka-outlet create --at n1`,
 	"relay": portalScene + `; sallyport relay delete --all --at n1 --yes; sallyport node default n1`,
 	"sallyport relay create blue --at /node/n2/secure/api --to n1": `sallyport relay delete blue --yes`,
 	"sallyport relay delete --all --at n1 --yes":                   `sallyport relay create blue`,
@@ -198,7 +201,7 @@ func TestCLIExamples(t *testing.T) {
 		t.Skip("runs all examples of the help")
 	}
 	t.Parallel()
-	if !alone(t, "4000", "4001", "4002", "4003", "4500", "8000", "8080", "8086", "8443", "15432", "18086", "28086") {
+	if !alone(t, "4000", "4001", "4002", "4003", "4500", "8000", "8080", "8086", "8443", "9092", "15432", "18086", "19092", "28086") {
 		return
 	}
 	influxtest.New(t, "127.0.0.1:8086")

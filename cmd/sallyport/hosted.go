@@ -82,23 +82,7 @@ var addons = absent{"addon", "what an add-on does runs beside a node, behind a `
 	{"configure redpanda", "", kafkaAddon}, {"configure warpstream", "", kafkaAddon}, {"configure kafka", "", kafkaAddon},
 }}
 
-const (
-	kafkaInstead = "`tcp-inlet` and `tcp-outlet` carry Kafka to one broker"
-	kafkaClient  = "--at= --addr= --bootstrap-server= --brokers-port-range= --project-route="
-)
-
-var (
-	kafkaVerbs  = []verb{{"delete", "[ADDRESS]", "--at= -y,--yes --all"}, {"list", "", "--at="}, {"show", "[ADDRESS]", "--at="}}
-	clientVerbs = []verb{{"create", "", kafkaClient}, {"delete", "ADDRESS", "--at="}, {"list", "", "--at="}}
-)
-
 var missing = []absent{
-	{"kafka-inlet", kafkaInstead, append([]verb{{"create", "[NAME]", "--at= --addr= --from= --brokers-port-range= --to= --consumer= --consumer-relay= " +
-		"--publishing-relay= --no-publishing|--avoid-publishing --no-content-encryption|--disable-content-encryption " +
-		"--encrypted-field=|--encrypted-fields --allow= --allow-consumer= --allow-producer="}}, kafkaVerbs...)},
-	{"kafka-outlet", kafkaInstead, append([]verb{{"create", "[NAME]", "--at= --from=|--addr --bootstrap-server=|--to --tls --allow="}}, kafkaVerbs...)},
-	{"kafka-producer", kafkaInstead, clientVerbs},
-	{"kafka-consumer", kafkaInstead, clientVerbs},
 	{"migrate-database", "there is no database: nodes of the reference and of Sallyport join the same project, each with its own state", []verb{
 		{"", "", "-d,--dry-run"}}},
 }

@@ -22,6 +22,8 @@ const (
 	PathOutlets     = "/outlets"
 	PathInlets      = "/inlets"
 	PathRelays      = "/relays"
+	PathKafkaIn     = "/kafka-inlets"
+	PathKafkaOut    = "/kafka-outlets"
 	PathChannels    = "/secure-channels"
 	PathListeners   = "/secure-channel-listeners"
 	PathMessages    = "/messages"

@@ -165,6 +165,43 @@ type RelayRequest struct {
 	NoConnectionWait bool   `json:"no_connection_wait,omitempty"`
 }
 
+// KafkaInletRequest creates a Kafka inlet. Routes are multiaddrs, /node/NAME already replaced.
+type KafkaInletRequest struct {
+	Name string `json:"name"`
+	From string `json:"from"` // host:port, of the bootstrap server that clients see
+	// FirstPort to LastPort are for the brokers.
+	FirstPort int64  `json:"first_port"`
+	LastPort  int64  `json:"last_port"`
+	To        string `json:"to"` // leads to the outlet's node
+	// Consumer leads to the one consumer; else ConsumerRelay to the relay where consumers are found.
+	Consumer            string   `json:"consumer,omitempty"`
+	ConsumerRelay       string   `json:"consumer_relay,omitempty"`
+	PublishingRelay     string   `json:"publishing_relay,omitempty"` // empty: consumers behind the inlet are not published
+	NoContentEncryption bool     `json:"no_content_encryption,omitempty"`
+	Fields              []string `json:"encrypted_fields,omitempty"` // of JSON objects; empty: whole values
+	Allow               string   `json:"allow,omitempty"`
+	AllowConsumer       string   `json:"allow_consumer,omitempty"`
+	AllowProducer       string   `json:"allow_producer,omitempty"`
+	// Brokers are those known from before, with the addresses that clients have for them.
+	Brokers []KafkaBroker `json:"brokers,omitempty"`
+}
+
+// KafkaOutletRequest creates a Kafka outlet.
+type KafkaOutletRequest struct {
+	Name      string `json:"name"`
+	Bootstrap string `json:"bootstrap_server"` // host:port
+	TLS       bool   `json:"tls,omitempty"`
+	Allow     string `json:"allow,omitempty"`
+	// Brokers are those known from before, where they say they are.
+	Brokers []KafkaBroker `json:"brokers,omitempty"`
+}
+
+// KafkaBroker is a broker's number and an address, host:port.
+type KafkaBroker struct {
+	ID      int64  `json:"id"`
+	Address string `json:"address"`
+}
+
 // Channel is a secure channel opened by this node. Address and Route are multiaddrs.
 type Channel struct {
 	Address      string   `json:"address"`

@@ -1,0 +1,421 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
+	"sallyport/node/admin"
+	"sallyport/state"
+)
+
+// member is a node with a state directory; it can be stopped and started again.
+type member struct {
+	t    *testing.T
+	dir  *state.Dir
+	ids  *identity.Manager
+	self identity.Identifier
+	*Node
+}
+
+func newMember(t *testing.T) *member {
+	t.Helper()
+	ctx := context.Background()
+	dir, err := state.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dir.CreateNode(ctx, state.Node{Name: "n"}); err != nil {
+		t.Fatal(err)
+	}
+	m := &member{t: t, dir: dir, ids: identity.New(identity.Options{Vault: vault.NewMemory(), Store: identity.NewMemoryStore()})}
+	i, err := m.ids.Create(ctx, identity.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.self = i.Identifier()
+	m.start("127.0.0.1:0")
+	t.Cleanup(func() { m.Stop() })
+	return m
+}
+
+func (m *member) start(listen string) {
+	m.t.Helper()
+	n, err := Start(context.Background(), Options{Name: "n", Self: m.self, Identities: m.ids, Store: NewHome(m.dir, "n", true), Listen: listen, Shards: 2, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.Node = n
+}
+
+func (m *member) restart() {
+	m.t.Helper()
+	at := m.Listening()
+	m.Stop()
+	m.start(at)
+}
+
+// route leads to a member's node.
+func (m *member) route() string {
+	return "/ip4/127.0.0.1/tcp/" + portOf(m.Listening())
+}
+
+func only(m *member) string { return fmt.Sprintf(`(= subject.identifier "%s")`, m.self) }
+
+func (m *member) kafkaInlet(r admin.KafkaInletRequest) *kafkaInlet {
+	m.t.Helper()
+	port := freePort(m.t)
+	if r.From == "" {
+		r.From = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	r.FirstPort, r.LastPort = 30000, 32000
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := m.CreateKafkaInlet(ctx, r); err != nil {
+		m.t.Fatal(err)
+	}
+	return m.kafka.inlets["kafka_inlet"]
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually waits until f succeeds: what a producer agreed on is with the consumer a moment later.
+func eventually(t *testing.T, f func() error) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestKafkaKeys: a producer agrees on keys with its consumer through a relay; the consumer reads what was written, after a restart
+// too; policies decide on both sides.
+func TestKafkaKeys(t *testing.T) {
+	ctx := within(t)
+	relay, producer, consumer := newMember(t), newMember(t), newMember(t)
+	at := relay.route() + "/secure/api"
+	writer := producer.kafkaInlet(admin.KafkaInletRequest{To: at, ConsumerRelay: at, AllowConsumer: only(consumer)})
+	reader := consumer.kafkaInlet(admin.KafkaInletRequest{To: at, ConsumerRelay: at, PublishingRelay: at, AllowProducer: only(producer)})
+
+	if _, err := writer.sealers.Sealer(shortly(t), "orders", 3); err == nil {
+		t.Error("a key for a partition that nobody reads")
+	}
+	consumer.publishConsumer(ctx, reader, "orders", 3)
+	consumer.publishConsumer(ctx, reader, "orders", 3) // again changes nothing
+	var address string
+	var sealed []byte
+	eventually(t, func() error {
+		seal, err := writer.sealers.Sealer(ctx, "orders", 3)
+		if err == nil {
+			address, sealed, err = seal([]byte("value"))
+		}
+		return err
+	})
+	open := func(in *kafkaInlet) error {
+		plain, err := in.sealers.Open(ctx, address, append([]byte(nil), sealed...))
+		if err == nil && string(plain) != "value" {
+			err = fmt.Errorf("opened %q", plain)
+		}
+		return err
+	}
+	eventually(t, func() error { return open(reader) })
+	if got := consumer.Relays(); len(got) != 1 || got[0].Name != "consumer_orders_3" {
+		t.Errorf("relays %+v", got)
+	}
+	if err := open(writer); err == nil {
+		t.Error("the producer can read")
+	}
+	again, err := writer.sealers.Sealer(ctx, "orders", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other, next, err := again([]byte("value")); err != nil || other != address || binary.BigEndian.Uint64(next) != 1 {
+		t.Errorf("another key, or its counter repeated: %s and %s, %x, %v", address, other, next, err)
+	}
+	sealed[len(sealed)-1]++
+	if err := open(reader); err == nil {
+		t.Error("an altered record was read")
+	}
+	sealed[len(sealed)-1]--
+
+	consumer.restart()
+	if reader = consumer.kafka.inlets["kafka_inlet"]; reader == nil {
+		t.Fatal("the Kafka inlet did not come back")
+	}
+	if err := open(reader); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	if err := consumer.SetPolicy(ctx, admin.PolicyRequest{Resource: "kafka-producer-kafka_inlet", Expression: only(relay)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(reader); err == nil || !strings.Contains(err.Error(), "policy") {
+		t.Errorf("a producer that is no longer allowed: %v", err)
+	}
+	if err := producer.SetPolicy(ctx, admin.PolicyRequest{Resource: "kafka-consumer-kafka_inlet", Expression: only(relay)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writer.sealers.Sealer(shortly(t), "orders", 3); err == nil {
+		t.Error("a key for a consumer that is no longer allowed")
+	}
+	if err := producer.DeleteKafkaInlet(ctx, "kafka_inlet"); err != nil {
+		t.Fatal(err)
+	}
+	if len(producer.Inlets()) != 0 {
+		t.Errorf("inlets left: %+v", producer.Inlets())
+	}
+	if _, _, err := again([]byte("value")); err == nil {
+		t.Error("a deleted inlet encrypts")
+	}
+}
+
+func shortly(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// TestKafkaDirect: with --consumer there is one key for all partitions. A producer that the consumer does not allow leaves nothing there.
+func TestKafkaDirect(t *testing.T) {
+	ctx := within(t)
+	producer, stranger, consumer := newMember(t), newMember(t), newMember(t)
+	reader := consumer.kafkaInlet(admin.KafkaInletRequest{To: consumer.route(), ConsumerRelay: consumer.route(), AllowProducer: only(producer)})
+	to := consumer.route() + "/secure/api"
+	writer := producer.kafkaInlet(admin.KafkaInletRequest{To: to, Consumer: to, AllowConsumer: only(consumer)})
+	other := stranger.kafkaInlet(admin.KafkaInletRequest{To: to, Consumer: to, AllowConsumer: only(consumer)})
+	var first string
+	for _, topic := range []string{"a", "b"} {
+		seal, err := writer.sealers.Sealer(ctx, topic, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address, sealed, err := seal([]byte("value"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error {
+			_, err := reader.sealers.Open(ctx, address, append([]byte(nil), sealed...))
+			return err
+		})
+		if first == "" {
+			first = address
+		} else if first != address {
+			t.Errorf("two keys, %s and %s", first, address)
+		}
+	}
+	seal, err := other.sealers.Sealer(ctx, "a", 1) // it cannot know
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, sealed, err := seal([]byte("value"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reader.sealers.Open(ctx, address, sealed); err == nil {
+		t.Error("a stranger's record was read")
+	}
+	if _, err := consumer.dir.KafkaKey("n", address); !errors.Is(err, state.ErrNotFound) {
+		t.Errorf("a stranger's key is kept: %v", err)
+	}
+}
+
+// metadataServer is the part of a broker that answers requests for metadata, in version 9, with one broker at its own address.
+func metadataServer(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for {
+					head := make([]byte, 4)
+					if _, err := io.ReadFull(c, head); err != nil {
+						return
+					}
+					b := make([]byte, binary.BigEndian.Uint32(head))
+					if _, err := io.ReadFull(c, b); err != nil {
+						return
+					}
+					m := kmsg.NewPtrMetadataResponse()
+					m.SetVersion(9)
+					at := l.Addr().(*net.TCPAddr)
+					m.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 7, Host: at.IP.String(), Port: int32(at.Port)}}
+					out := m.AppendTo(append(append(make([]byte, 4), b[4:8]...), 0))
+					binary.BigEndian.PutUint32(out, uint32(len(out)-4))
+					if _, err := c.Write(out); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// metadata asks for metadata and returns where the broker is said to be.
+func metadata(at string) (host string, port int32, err error) {
+	c, err := net.DialTimeout("tcp", at, time.Second)
+	if err != nil {
+		return "", 0, err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	m := kmsg.NewPtrMetadataRequest()
+	m.SetVersion(9)
+	out := m.AppendTo([]byte{0, 0, 0, 0, 0, 3, 0, 9, 0, 0, 0, 5, 0, 1, 'c', 0})
+	binary.BigEndian.PutUint32(out, uint32(len(out)-4))
+	if _, err := c.Write(out); err != nil {
+		return "", 0, err
+	}
+	head := make([]byte, 4)
+	if _, err := io.ReadFull(c, head); err != nil {
+		return "", 0, err
+	}
+	b := make([]byte, binary.BigEndian.Uint32(head))
+	if _, err := io.ReadFull(c, b); err != nil {
+		return "", 0, err
+	}
+	r := kmsg.NewPtrMetadataResponse()
+	r.SetVersion(9)
+	if err := r.ReadFrom(b[5:]); err != nil {
+		return "", 0, err
+	}
+	if len(r.Brokers) != 1 || r.Brokers[0].NodeID != 7 {
+		return "", 0, fmt.Errorf("brokers %+v", r.Brokers)
+	}
+	return r.Brokers[0].Host, r.Brokers[0].Port, nil
+}
+
+// TestKafkaBrokers: clients are led to an inlet for each broker, which leads to that broker, and both come back where they were
+// after a restart.
+func TestKafkaBrokers(t *testing.T) {
+	ctx := within(t)
+	outlet, inlet := newMember(t), newMember(t)
+	server := metadataServer(t)
+	if _, err := outlet.CreateKafkaOutlet(ctx, admin.KafkaOutletRequest{Bootstrap: server, Allow: only(inlet)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := outlet.CreateKafkaOutlet(ctx, admin.KafkaOutletRequest{Name: "second", Bootstrap: server}); !errors.Is(err, admin.ErrExists) {
+		t.Errorf("a second Kafka outlet: %v", err)
+	}
+	in := inlet.kafkaInlet(admin.KafkaInletRequest{To: outlet.route() + "/secure/api", NoContentEncryption: true})
+	bootstrap := in.request.From
+	var port int32
+	look := func(at string) {
+		t.Helper()
+		eventually(t, func() error {
+			host, p, err := metadata(at)
+			if err == nil && (host != "127.0.0.1" || p < 30000 || p > 32000 || port != 0 && p != port) {
+				t.Fatalf("the broker is at %s:%d, was at %d", host, p, port)
+			}
+			port = p
+			return err
+		})
+	}
+	look(bootstrap)
+	look(fmt.Sprintf("127.0.0.1:%d", port)) // through the broker's own
+	if got := outlet.Outlets(); len(got) != 2 || got[1].Worker != "kafka_outlet_7" || got[1].To != server {
+		t.Errorf("outlets %+v", got)
+	}
+	outlet.restart()
+	look(fmt.Sprintf("127.0.0.1:%d", port))
+	inlet.restart()
+	look(fmt.Sprintf("127.0.0.1:%d", port))
+	look(bootstrap)
+	if got := inlet.Inlets(); len(got) != 2 {
+		t.Errorf("inlets %+v", got)
+	}
+	if err := outlet.SetPolicy(ctx, admin.PolicyRequest{Resource: "kafka_outlet", Expression: only(outlet)}); err != nil {
+		t.Fatal(err)
+	}
+	_ = inlet // whose connections are closed now, and new ones refused
+	if _, _, err := metadata(bootstrap); err == nil {
+		t.Error("a policy was not obeyed")
+	}
+	if err := outlet.DeleteKafkaOutlet(ctx, "kafka_outlet"); err != nil {
+		t.Fatal(err)
+	}
+	if len(outlet.Outlets()) != 0 || len(outlet.KafkaOutlets()) != 0 {
+		t.Errorf("outlets left: %+v", outlet.Outlets())
+	}
+}
+
+// TestKafkaSelf: inlet and outlet on one node, through a channel to itself.
+func TestKafkaSelf(t *testing.T) {
+	m := newMember(t)
+	if _, err := m.CreateKafkaOutlet(within(t), admin.KafkaOutletRequest{Bootstrap: metadataServer(t), Allow: only(m)}); err != nil {
+		t.Fatal(err)
+	}
+	in := m.kafkaInlet(admin.KafkaInletRequest{To: "/secure/api", NoContentEncryption: true, Allow: only(m)})
+	eventually(t, func() error {
+		_, _, err := metadata(in.request.From)
+		return err
+	})
+}
+
+// TestKafkaInletRefused: what cannot work is refused at once. Above all, content encryption is never left out silently.
+func TestKafkaInletRefused(t *testing.T) {
+	m := newMember(t)
+	good := admin.KafkaInletRequest{From: "127.0.0.1:29999", FirstPort: 30000, LastPort: 30100, To: m.route(), ConsumerRelay: m.route()}
+	for name, change := range map[string]func(*admin.KafkaInletRequest){
+		"no consumers":     func(r *admin.KafkaInletRequest) { r.ConsumerRelay = "" },
+		"no outlet":        func(r *admin.KafkaInletRequest) { r.To = "" },
+		"route":            func(r *admin.KafkaInletRequest) { r.Consumer = "nowhere" },
+		"ports":            func(r *admin.KafkaInletRequest) { r.FirstPort = 0 },
+		"ports the other":  func(r *admin.KafkaInletRequest) { r.LastPort = 29999 },
+		"bootstrap within": func(r *admin.KafkaInletRequest) { r.From = "127.0.0.1:30050" },
+		"policy":           func(r *admin.KafkaInletRequest) { r.AllowProducer = "(" },
+		"address":          func(r *admin.KafkaInletRequest) { r.From = "30050" },
+	} {
+		r := good
+		change(&r)
+		if _, err := m.CreateKafkaInlet(within(t), r); !errors.Is(err, admin.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	r := good
+	r.Name = "echo"
+	if _, err := m.CreateKafkaInlet(within(t), r); !errors.Is(err, admin.ErrExists) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	if len(m.KafkaInlets()) != 0 || len(m.Inlets()) != 0 {
+		t.Error("something is left")
+	}
+}

@@ -1,0 +1,369 @@
+package interceptor
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sallyport/dataplane"
+	"sallyport/portal"
+	"sallyport/routing"
+	"sallyport/routing/tcp"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// lines works on whole lines that begin with an exclamation mark, in upper case, and passes others on; a line of "fail" is refused.
+type lines struct{ worked *atomic.Int64 }
+
+var errRefused = errors.New("line refused")
+
+func (l lines) Next(b []byte) (Step, int, error) {
+	n := bytes.IndexByte(b, '\n') + 1
+	switch {
+	case n == 0 && b[0] == '!':
+		return Wait, 0, nil
+	case n == 0:
+		return Pass, len(b), nil
+	case b[0] == '!':
+		return Work, n, nil
+	case string(b[:n]) == "fail\n":
+		return Wait, 0, errRefused
+	}
+	return Pass, n, nil
+}
+
+func (l lines) Work(_ context.Context, unit []byte) ([]byte, error) {
+	l.worked.Add(1)
+	if bytes.HasPrefix(unit, []byte("!fail")) {
+		return nil, errRefused
+	}
+	return append([]byte("worked:"), bytes.ToUpper(unit)...), nil
+}
+
+type box struct {
+	group  *dataplane.Group
+	router *routing.Router
+	tcp    *tcp.Transport
+	ln     *tcp.Listener
+	env    *portal.Env
+}
+
+func newBox(t *testing.T, limits portal.Limits) *box {
+	limits.FinishTimeout = 50 * time.Millisecond
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	g, err := dataplane.NewGroup(2, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Stop)
+	r, err := routing.NewRouter(g, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &box{group: g, router: r, tcp: tcp.New(r, tcp.Options{}), env: &portal.Env{Limits: limits.WithDefaults(), Stats: &portal.Stats{}, Log: log}}
+	if b.ln, err = b.tcp.Listen(context.Background(), netip.MustParseAddrPort("127.0.0.1:0")); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// path is an inlet and an outlet on two nodes, with interceptors on either or both.
+type path struct {
+	a, b   *box
+	in     *portal.Inlet
+	worked atomic.Int64
+	budget Budget
+}
+
+func newPath(t *testing.T, target string, near, far bool, limits portal.Limits) *path {
+	t.Helper()
+	ctx := context.Background()
+	p := &path{a: newBox(t, limits), b: newBox(t, limits)}
+	filters := func() (Filter, Filter) { return lines{&p.worked}, lines{&p.worked} }
+	if _, err := portal.NewOutlet(ctx, p.b.env, p.b.router, portal.OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{p.b.ln.Flow}}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := p.a.tcp.Connect(ctx, p.b.ln.Bound.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := routing.NewRoute(c.Sender.Address())
+	if far {
+		if _, err := New(ctx, p.b.env, p.b.router, Options{Name: "far", Filters: filters, Budget: &p.budget, Outlet: true,
+			Next: func(name string) bool { return name == "outlet" }, Flows: []*routing.Flow{p.b.ln.Flow}}); err != nil {
+			t.Fatal(err)
+		}
+		route = route.Concat(routing.LocalRoute("far"))
+	}
+	o := portal.InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Plain: true}
+	if near {
+		if _, err := New(ctx, p.a.env, p.a.router, Options{Name: "near", Filters: filters, Budget: &p.budget}); err != nil {
+			t.Fatal(err)
+		}
+		o.Prefix = routing.LocalRoute("near")
+	}
+	if p.in, err = portal.NewInlet(ctx, p.a.env, p.a.router, o); err != nil {
+		t.Fatal(err)
+	}
+	p.in.SetPath(route.Concat(routing.LocalRoute("outlet")))
+	return p
+}
+
+func (p *path) dial(t *testing.T) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", p.in.Bound().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c.(*net.TCPConn)
+}
+
+// idle expects that nothing is left of the connections.
+func (p *path) idle(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		left := 0
+		for _, b := range []*box{p.a, p.b} {
+			list, err := b.router.Addresses(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range list {
+				if w := b.router.ShardOf(a); w != nil {
+					left++
+				}
+			}
+			left -= len(b.tcp.Connections())
+		}
+		if left <= 0 && p.a.env.Stats.Active.Load() == 0 && p.b.env.Stats.Active.Load() == 0 && p.budget.Used() == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("left: %d workers, %d and %d connections, %d bytes", left, p.a.env.Stats.Active.Load(), p.b.env.Stats.Active.Load(), p.budget.Used())
+		}
+	}
+}
+
+func serve(t *testing.T, f func(*net.TCPConn)) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				f(c.(*net.TCPConn))
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func places(t *testing.T, f func(t *testing.T, near, far bool)) {
+	for _, c := range []struct {
+		name      string
+		near, far bool
+	}{{"inlet's node", true, false}, {"outlet's node", false, true}, {"both", true, true}} {
+		t.Run(c.name, func(t *testing.T) { f(t, c.near, c.far) })
+	}
+}
+
+// TestWorkAndPass: units are worked on and others pass, in order, both ways, whatever pieces they come in.
+func TestWorkAndPass(t *testing.T) {
+	places(t, func(t *testing.T, near, far bool) {
+		got := make(chan string, 1)
+		target := serve(t, func(c *net.TCPConn) {
+			b := make([]byte, 1<<20)
+			n, err := io.ReadAtLeast(c, b, 1)
+			for err == nil && !strings.HasSuffix(string(b[:n]), "end\n") {
+				var more int
+				more, err = c.Read(b[n:])
+				n += more
+			}
+			got <- string(b[:n])
+			_, _ = io.WriteString(c, "back\n!again\nlast")
+		})
+		p := newPath(t, target, near, far, portal.Limits{})
+		c := p.dial(t)
+		for _, piece := range []string{"!o", "n", "e\npl", "ain\n!two\n", "!", "three\nend\n"} {
+			if _, err := io.WriteString(c, piece); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		want, back := "worked:!ONE\nplain\nworked:!TWO\nworked:!THREE\nend\n", "back\nworked:!AGAIN\nlast"
+		if up := <-got; up != want {
+			t.Errorf("the target got %q, want %q", up, want)
+		}
+		if down, err := io.ReadAll(c); err != nil || string(down) != back {
+			t.Errorf("the client got %q, %v, want %q", down, err, back)
+		}
+		p.idle(t)
+	})
+}
+
+// TestRefusal: a stream that is refused ends for both sides.
+func TestRefusal(t *testing.T) {
+	for _, line := range []string{"fail\n", "!fail\n"} {
+		places(t, func(t *testing.T, near, far bool) {
+			ended := make(chan error, 1)
+			target := serve(t, func(c *net.TCPConn) {
+				_, err := io.Copy(io.Discard, c)
+				ended <- err
+			})
+			p := newPath(t, target, near, far, portal.Limits{})
+			c := p.dial(t)
+			if _, err := io.WriteString(c, line); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("read %d, %v", n, err)
+			}
+			<-ended
+			p.idle(t)
+		})
+	}
+}
+
+// TestTransfer: much data both ways arrives whole.
+func TestTransfer(t *testing.T) {
+	const size = 8 << 20
+	data := make([]byte, size)
+	_, _ = rand.Read(data)
+	for i := range data { // lines of all lengths, none of which is worked on
+		if data[i] == '!' || data[i] == 'f' {
+			data[i] = '.'
+		}
+	}
+	places(t, func(t *testing.T, near, far bool) {
+		p := newPath(t, serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, io.LimitReader(c, size)) }), near, far, portal.Limits{})
+		c := p.dial(t)
+		go func() { _, _ = c.Write(data) }()
+		got := make([]byte, size)
+		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("what came back differs (%v)", err)
+		}
+		c.Close()
+		p.idle(t)
+	})
+}
+
+// TestBackpressure: a reader that does not read stops its sender, and what waits is bounded.
+func TestBackpressure(t *testing.T) {
+	places(t, func(t *testing.T, near, far bool) {
+		hold := make(chan struct{})
+		p := newPath(t, serve(t, func(c *net.TCPConn) {
+			<-hold
+			_, _ = io.Copy(io.Discard, c)
+		}), near, far, portal.Limits{StallTimeout: time.Minute})
+		c := p.dial(t)
+		block := bytes.Repeat([]byte("0123456789abcde\n"), 4096)
+		var sent int
+		for {
+			_ = c.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+			n, err := c.Write(block)
+			if sent += n; err != nil {
+				break
+			}
+			if sent > 512<<20 {
+				t.Fatal("nothing holds the sender back")
+			}
+		}
+		if used := p.budget.Used(); used > 6*HighWater {
+			t.Errorf("%d bytes wait in interceptors", used)
+		}
+		close(hold)
+		_ = c.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		if _, err := c.Write(block); err != nil {
+			t.Errorf("not let go again: %v", err)
+		}
+		c.Close()
+		p.idle(t)
+	})
+}
+
+// TestStalledReader: a reader that takes nothing while it stops others is cut off.
+func TestStalledReader(t *testing.T) {
+	hold := make(chan struct{})
+	defer close(hold)
+	p := newPath(t, serve(t, func(c *net.TCPConn) { <-hold }), false, true, portal.Limits{StallTimeout: 300 * time.Millisecond})
+	c := p.dial(t)
+	block := bytes.Repeat([]byte("0123456789abcde\n"), 4096)
+	active := &p.b.env.Stats.Active
+	for begun := false; !begun || active.Load() > 0; time.Sleep(time.Millisecond) {
+		begun = begun || active.Load() > 0
+		if _, err := c.Write(block); err != nil && begun && active.Load() > 0 {
+			t.Fatalf("the sender was closed first: %v", err)
+		}
+	}
+	c.Close()
+	p.idle(t)
+}
+
+// TestTargetRefuses: the client is told through interceptors too.
+func TestTargetRefuses(t *testing.T) {
+	const target = "127.0.0.1:1" // nobody listens there
+	p := newPath(t, target, true, true, portal.Limits{})
+	c, err := net.Dial("tcp", p.in.Bound().String())
+	if err != nil {
+		return // closed as soon as that
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	var timeout net.Error
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.As(err, &timeout) && timeout.Timeout() {
+		t.Errorf("the client was not closed: %v", err)
+	}
+	p.idle(t)
+}
+
+// TestOnlyOutlets: nothing but outlets can be reached through a listener before them.
+func TestOnlyOutlets(t *testing.T) {
+	p := newPath(t, serve(t, func(*net.TCPConn) {}), false, true, portal.Limits{})
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	reached := make(chan struct{}, 1)
+	if err := p.b.router.StartNamed(ctx, "private", func(*routing.Shard) routing.Worker {
+		return routing.WorkerFunc(func(*routing.Shard, *routing.Message) { reached <- struct{}{} })
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := p.a.tcp.Connect(ctx, p.b.ln.Bound.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.a.router.Inject(routing.NewRoute(c.Sender.Address(), routing.LocalAddress("far"), routing.LocalAddress("private")), routing.LocalRoute("x"), []byte{portal.KindPing})
+	for p.b.env.Stats.Denied.Load() == 0 {
+		select {
+		case <-reached:
+			t.Fatal("a private worker was reached")
+		case <-ctx.Done():
+			t.Fatal("the message was lost")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	p.idle(t)
+}

@@ -1,0 +1,98 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// FuzzInlet: whatever clients and brokers send, an inlet neither fails nor passes on a message whose length is wrong.
+func FuzzInlet(f *testing.F) {
+	f.Add(produce(f, 9, 1, "v"), []byte{}, int16(0), int16(9))
+	for _, m := range []versioned{kmsg.NewPtrMetadataResponse(), kmsg.NewPtrFetchResponse(), kmsg.NewPtrFindCoordinatorResponse(), kmsg.NewPtrApiVersionsResponse(),
+		kmsg.NewPtrDescribeClusterResponse(), kmsg.NewPtrProduceResponse()} {
+		for _, v := range []int16{spans[m.Key()].min, spans[m.Key()].max} {
+			m.SetVersion(v)
+			f.Add([]byte{}, asResponse(m), m.Key(), v)
+		}
+	}
+	for _, m := range []versioned{kmsg.NewPtrMetadataRequest(), kmsg.NewPtrFetchRequest(), kmsg.NewPtrApiVersionsRequest()} {
+		m.SetVersion(spans[m.Key()].max)
+		f.Add(asRequest(m, spans[m.Key()].max), []byte{}, m.Key(), spans[m.Key()].max)
+	}
+	f.Fuzz(func(t *testing.T, requests, responses []byte, key, version int16) {
+		in := NewInlet(InletOptions{
+			Place:   func(_ context.Context, broker int32) (Place, error) { return elsewhere(broker, Place{}) },
+			Publish: func(context.Context, string, int32) {}, Cipher: &mask{}, Log: slog.New(slog.DiscardHandler),
+		})
+		up, down := in.Filters()
+		out, err := run(up, requests, 1<<20)
+		for ; err == nil && len(out) > 4; out = out[min(len(out), 4+int(binary.BigEndian.Uint32(out))):] {
+		}
+		h := header{key: key, version: version, correlation: testCorrelation}
+		if check(h) != nil {
+			return
+		}
+		_ = (*inletConn)(up.(*inletRequests)).remember(h)
+		_, _ = run(down, responses, 1<<20)
+		o := &Outlet{Found: func(context.Context, int32, Place) error { return nil }}
+		up, down = o.Filters()
+		up.(*outletRequests).asked[testCorrelation] = header{key: keyMetadata, version: version & 7, correlation: testCorrelation}
+		if out, err := run(down, responses, 1<<20); err == nil && !bytes.HasPrefix(responses, out) {
+			t.Errorf("an outlet changed %x to %x", responses, out)
+		}
+	})
+}
+
+// FuzzRecords: what is rewritten can be read again, and the same values are in it.
+func FuzzRecords(f *testing.F) {
+	for kind := range 5 {
+		f.Add(batch(f, samples(), kind, true, 0), true)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, right bool) {
+		if right && len(b) >= batchHeadSize { // checksums are not found by chance
+			resum(b)
+		}
+		var first, again [][]byte
+		out, err := rewriteRecords(b, false, func(v []byte) ([]byte, error) {
+			first = append(first, bytes.Clone(v))
+			return invert(v), nil
+		})
+		if err != nil {
+			return
+		}
+		if _, err := rewriteRecords(out, true, func(v []byte) ([]byte, error) {
+			again = append(again, invert(v))
+			return v, nil
+		}); err != nil {
+			t.Fatalf("not read again: %v", err)
+		}
+		if len(first) != len(again) {
+			t.Fatalf("%d values, then %d", len(first), len(again))
+		}
+		for i := range first {
+			if !bytes.Equal(first[i], again[i]) {
+				t.Errorf("value %d: %x, then %x", i, first[i], again[i])
+			}
+		}
+	})
+}
+
+func FuzzEnvelope(f *testing.F) {
+	f.Add(appendEnvelope(nil, "mock", []byte("content")))
+	f.Add([]byte("\x82\x82\x00\x41a\x9f\x01\x18\x20\xff"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		address, ciphertext, err := parseEnvelope(b)
+		if err != nil {
+			return
+		}
+		a, c, err := parseEnvelope(appendEnvelope(nil, address, ciphertext))
+		if err != nil || a != address || !bytes.Equal(c, ciphertext) {
+			t.Errorf("%q %x, then %q %x, %v", address, ciphertext, a, c, err)
+		}
+	})
+}

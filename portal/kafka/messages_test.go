@@ -1,0 +1,328 @@
+package kafka
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// kmsg is another's codec of the same messages: everything here is held against it, in every version.
+
+// fill gives every field a value that is not its default, lists two elements.
+func fill(v reflect.Value, seed *int) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			switch v.Type().Field(i).Name {
+			case "Version", "UnknownTags":
+			default:
+				fill(v.Field(i), seed)
+			}
+		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), seed)
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			v.SetBytes(fmt.Appendf(nil, "bytes %d", *seed))
+			break
+		}
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		fill(v.Index(0), seed)
+		fill(v.Index(1), seed)
+	case reflect.Array:
+		for i := range v.Len() {
+			v.Index(i).SetUint(uint64(*seed + i))
+		}
+	case reflect.String:
+		v.SetString(fmt.Sprintf("text %d", *seed))
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		v.SetInt(int64(*seed%100 + 1))
+	default:
+		panic(v.Kind().String())
+	}
+	*seed++
+}
+
+// versioned is a request or a response.
+type versioned interface {
+	Key() int16
+	SetVersion(int16)
+	IsFlexible() bool
+	AppendTo([]byte) []byte
+	ReadFrom([]byte) error
+}
+
+// filled makes a message of a version with all that the version can hold.
+func filled[M versioned](t *testing.T, m M, version int16) M {
+	t.Helper()
+	seed := 1
+	fill(reflect.ValueOf(m).Elem(), &seed)
+	m.SetVersion(version)
+	return reread(t, m, m.AppendTo(nil), version)
+}
+
+// reread decodes a body.
+func reread[M versioned](t *testing.T, like M, body []byte, version int16) M {
+	t.Helper()
+	m := reflect.New(reflect.TypeOf(like).Elem()).Interface().(M)
+	m.SetVersion(version)
+	if err := m.ReadFrom(body); err != nil {
+		t.Fatalf("version %d: %v", version, err)
+	}
+	return m
+}
+
+const testCorrelation = 77
+
+// asRequest and asResponse put length and header in front of a body, cut takes them off again.
+func asRequest(m versioned, version int16) []byte {
+	b := binary.BigEndian.AppendUint16(make([]byte, 4), uint16(m.Key()))
+	b = binary.BigEndian.AppendUint16(b, uint16(version))
+	b = binary.BigEndian.AppendUint32(b, testCorrelation)
+	b = append(b, 0, 3, 'c', 'l', 'i')
+	if m.IsFlexible() {
+		b = append(b, 1, 9, 2, 'x', 'y') // an unknown tag
+	}
+	return finish(m.AppendTo(b))
+}
+
+func asResponse(m versioned) []byte {
+	b := binary.BigEndian.AppendUint32(make([]byte, 4), testCorrelation)
+	if m.IsFlexible() && m.Key() != keyAPIVersions {
+		b = append(b, 0)
+	}
+	return finish(m.AppendTo(b))
+}
+
+func finish(b []byte) []byte {
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+	return b
+}
+
+func headOf(m versioned, version int16) header {
+	return header{key: m.Key(), version: version, correlation: testCorrelation}
+}
+
+// body takes length and header off, which must be what they were in before.
+func body(t *testing.T, out, before []byte, m versioned) []byte {
+	t.Helper()
+	n := len(before) - len(m.AppendTo(nil))
+	if len(out) < n || !bytes.Equal(out[4:n], before[4:n]) || int(binary.BigEndian.Uint32(out)) != len(out)-4 {
+		t.Fatalf("header %x, was %x", out[:min(n, len(out))], before[:n])
+	}
+	return out[n:]
+}
+
+// elsewhere is where brokers of the tests are put.
+func elsewhere(broker int32, at Place) (Place, error) {
+	return Place{Host: "127.0.0.1", Port: uint16(20000 + broker)}, nil
+}
+
+func compare(t *testing.T, version int16, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("version %d:\ngot  %+v\nwant %+v", version, got, want)
+	}
+}
+
+func eachVersion(t *testing.T, key int16, f func(v int16)) {
+	t.Helper()
+	for v := spans[key].min; v <= spans[key].max; v++ {
+		f(v)
+	}
+}
+
+func TestMetadataResponse(t *testing.T) {
+	eachVersion(t, keyMetadata, func(v int16) {
+		m := filled(t, kmsg.NewPtrMetadataResponse(), v)
+		in := asResponse(m)
+		topics := map[topicID]string{}
+		out, err := metadataResponse(in, headOf(m, v), elsewhere, func(id topicID, name string) { topics[id] = name })
+		if err != nil {
+			t.Fatalf("version %d: %v", v, err)
+		}
+		want := reread(t, m, m.AppendTo(nil), v)
+		names := map[topicID]string{}
+		for i := range want.Brokers {
+			b := &want.Brokers[i]
+			b.Host, b.Port = "127.0.0.1", 20000+b.NodeID
+		}
+		for _, topic := range want.Topics {
+			if v >= 10 {
+				names[topic.TopicID] = *topic.Topic
+			}
+		}
+		compare(t, v, reread(t, m, body(t, out, in, m), v), want)
+		compare(t, v, topics, names)
+	})
+}
+
+func TestCoordinatorResponse(t *testing.T) {
+	eachVersion(t, keyFindCoordinator, func(v int16) {
+		m := filled(t, kmsg.NewPtrFindCoordinatorResponse(), v)
+		if v >= 4 {
+			m.Coordinators[1].NodeID, m.Coordinators[1].Host, m.Coordinators[1].Port = -1, "", -1 // none was found
+		}
+		in := asResponse(m)
+		out, err := coordinatorResponse(in, headOf(m, v), elsewhere)
+		if err != nil {
+			t.Fatalf("version %d: %v", v, err)
+		}
+		want := reread(t, m, m.AppendTo(nil), v)
+		if v >= 4 {
+			want.Coordinators[0].Host, want.Coordinators[0].Port = "127.0.0.1", 20000+want.Coordinators[0].NodeID
+		} else {
+			want.Host, want.Port = "127.0.0.1", 20000+want.NodeID
+		}
+		compare(t, v, reread(t, m, body(t, out, in, m), v), want)
+	})
+}
+
+func TestClusterResponse(t *testing.T) {
+	eachVersion(t, keyDescribeCluster, func(v int16) {
+		m := filled(t, kmsg.NewPtrDescribeClusterResponse(), v)
+		in := asResponse(m)
+		out, err := clusterResponse(in, headOf(m, v), elsewhere)
+		if err != nil {
+			t.Fatalf("version %d: %v", v, err)
+		}
+		want := reread(t, m, m.AppendTo(nil), v)
+		for i := range want.Brokers {
+			want.Brokers[i].Host, want.Brokers[i].Port = "127.0.0.1", 20000+want.Brokers[i].NodeID
+		}
+		compare(t, v, reread(t, m, body(t, out, in, m), v), want)
+	})
+}
+
+func TestProduce(t *testing.T) {
+	eachVersion(t, keyProduce, func(v int16) {
+		m := filled(t, kmsg.NewPtrProduceRequest(), v)
+		m.Topics[1].Partitions[1].Records = nil
+		in := asRequest(m, v)
+		out, answered, err := produceRequest(in, headOf(m, v), func(topic string, partition int32, records []byte) ([]byte, error) {
+			return fmt.Appendf(nil, "%s/%d/%s", topic, partition, records), nil
+		})
+		if err != nil || !answered {
+			t.Fatalf("version %d: answered %v, %v", v, answered, err)
+		}
+		want := reread(t, m, m.AppendTo(nil), v)
+		for i := range want.Topics {
+			for k := range want.Topics[i].Partitions {
+				if p := &want.Topics[i].Partitions[k]; p.Records != nil {
+					p.Records = fmt.Appendf(nil, "%s/%d/%s", want.Topics[i].Topic, p.Partition, p.Records)
+				}
+			}
+		}
+		compare(t, v, reread(t, m, body(t, out, in, m), v), want)
+
+		r := filled(t, kmsg.NewPtrProduceResponse(), v)
+		in = asResponse(r)
+		if out, err = produceResponse(in, headOf(r, v), elsewhere); err != nil {
+			t.Fatalf("version %d: %v", v, err)
+		}
+		answer := reread(t, r, r.AppendTo(nil), v)
+		for i := range answer.Brokers {
+			answer.Brokers[i].Host, answer.Brokers[i].Port = "127.0.0.1", 20000+answer.Brokers[i].NodeID
+		}
+		compare(t, v, reread(t, r, body(t, out, in, r), v), answer)
+	})
+}
+
+func TestFetch(t *testing.T) {
+	eachVersion(t, keyFetch, func(v int16) {
+		m := filled(t, kmsg.NewPtrFetchRequest(), v)
+		type read struct {
+			name   string
+			id     topicID
+			number int32
+		}
+		var got, want []read
+		if err := fetchRequest(asRequest(m, v), headOf(m, v), func(name string, id topicID, number int32) { got = append(got, read{name, id, number}) }); err != nil {
+			t.Fatalf("version %d: %v", v, err)
+		}
+		for _, topic := range m.Topics {
+			for _, p := range topic.Partitions {
+				want = append(want, read{topic.Topic, topic.TopicID, p.Partition})
+			}
+		}
+		compare(t, v, got, want)
+
+		r := filled(t, kmsg.NewPtrFetchResponse(), v)
+		r.Topics[0].Partitions[1].RecordBatches = nil
+		in := asResponse(r)
+		out, err := fetchResponse(in, headOf(r, v), elsewhere, func(records []byte) ([]byte, error) { return append([]byte("new "), records...), nil })
+		if err != nil {
+			t.Fatalf("version %d: %v", v, err)
+		}
+		answer := reread(t, r, r.AppendTo(nil), v)
+		for i := range answer.Topics {
+			for k := range answer.Topics[i].Partitions {
+				if p := &answer.Topics[i].Partitions[k]; len(p.RecordBatches) > 0 {
+					p.RecordBatches = append([]byte("new "), p.RecordBatches...)
+				}
+			}
+		}
+		for i := range answer.Brokers {
+			answer.Brokers[i].Host, answer.Brokers[i].Port = "127.0.0.1", 20000+answer.Brokers[i].NodeID
+		}
+		compare(t, v, reread(t, r, body(t, out, in, r), v), answer)
+		if out, err = fetchResponse(in, headOf(r, v), func(_ int32, at Place) (Place, error) { return at, nil }, nil); err != nil || !bytes.Equal(out, in) {
+			t.Errorf("version %d: what needs no change was changed (%v)", v, err)
+		}
+	})
+}
+
+// TestAPIVersions: an offer is reduced, a request for a later version becomes one for the last that is known.
+func TestAPIVersions(t *testing.T) {
+	eachVersion(t, keyAPIVersions, func(v int16) {
+		m := kmsg.NewPtrApiVersionsResponse()
+		m.SetVersion(v)
+		m.ApiKeys = []kmsg.ApiVersionsResponseApiKey{
+			{ApiKey: 0, MinVersion: 0, MaxVersion: 13}, {ApiKey: 1, MinVersion: 6, MaxVersion: 9}, {ApiKey: 3, MinVersion: 13, MaxVersion: 15},
+			{ApiKey: 4, MaxVersion: 1}, {ApiKey: 11, MaxVersion: 9}, {ApiKey: 18, MaxVersion: 4}, {ApiKey: 78, MaxVersion: 1},
+		}
+		m = reread(t, m, m.AppendTo(nil), v)
+		in := asResponse(m)
+		out, err := apiVersionsResponse(in, headOf(m, v))
+		if err != nil {
+			t.Fatalf("version %d: %v", v, err)
+		}
+		want := reread(t, m, m.AppendTo(nil), v)
+		want.ApiKeys = append(want.ApiKeys[:2:2], want.ApiKeys[4], want.ApiKeys[5])
+		want.ApiKeys[0].MinVersion, want.ApiKeys[0].MaxVersion, want.ApiKeys[3].MaxVersion = 3, 11, 3
+		compare(t, v, reread(t, m, body(t, out, in, m), v), want)
+	})
+	m := kmsg.NewPtrApiVersionsRequest()
+	m.SetVersion(4)
+	m.ClientSoftwareName, m.ClientSoftwareVersion = "client", "9"
+	out, h, err := apiVersionsRequest(asRequest(m, 4), headOf(m, 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SetVersion(3)
+	if want := asRequest(m, 3); h.version != 3 || !bytes.Equal(out, want) {
+		t.Errorf("version %d\n%x\nwant\n%x", h.version, out, want)
+	}
+	// A broker that does not know the version answers in the form of version 0.
+	refusal := finish(append(binary.BigEndian.AppendUint32(make([]byte, 4), testCorrelation), 0, 35, 0, 0, 0, 0))
+	if out, err := apiVersionsResponse(refusal, header{key: keyAPIVersions, version: 3}); err != nil || !bytes.Equal(out, refusal) {
+		t.Errorf("%x, %v", out, err)
+	}
+}
+
+// TestPlaceFails: without a place for a broker the message does not pass.
+func TestPlaceFails(t *testing.T) {
+	none := errors.New("no port is left")
+	m := filled(t, kmsg.NewPtrMetadataResponse(), 12)
+	if _, err := metadataResponse(asResponse(m), headOf(m, 12), func(int32, Place) (Place, error) { return Place{}, none }, func(topicID, string) {}); !errors.Is(err, none) {
+		t.Error(err)
+	}
+}
