@@ -227,9 +227,12 @@ func kafkaCommonFlags(f *pflag.FlagSet, v *kafkaInletFlags) {
 
 // createKafkaInlet checks what was given, completes it and asks the node.
 func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFlags) error {
-	listen, err := hostPort("--from", v.from)
+	scheme, listen, err := schemePort("--from", v.from)
 	if err != nil {
 		return err
+	}
+	if scheme != "tcp" {
+		return fmt.Errorf("--from %s:// is not supported for Kafka: clients connect without TLS", scheme)
 	}
 	if v.ports.first == 0 {
 		if v.ports, err = kafkaPorts(listen); err != nil {
@@ -310,14 +313,11 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 			if cmd.Flags().Changed("from") || cmd.Flags().Changed("addr") {
 				r.Name = plainName(from)
 			}
-			var err error
-			if r.Bootstrap, err = hostPort("--bootstrap-server", server); err != nil {
+			scheme, target, err := schemePort("--bootstrap-server", server)
+			if err != nil {
 				return err
 			}
-			scheme := "tcp"
-			if strings.HasPrefix(server, "tls://") {
-				r.TLS, scheme = true, "tls"
-			}
+			r.Bootstrap, r.TLS = target, r.TLS || scheme == "tls"
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
