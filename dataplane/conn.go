@@ -12,19 +12,20 @@ import (
 const (
 	// maxIovecs bounds one writev. 64 large chunks are 16 MiB, more than any socket buffer takes.
 	maxIovecs = 64
-	// maxReadBlocks bounds one readv.
-	maxReadBlocks = 4
 	// borrowedDirect is the size from which WriteBorrowed writes at once instead of copying: below it a system call
 	// costs more than the copy (about 1 us against 0.1 us per KiB), and copies coalesce.
 	borrowedDirect = 16 << 10
 	// flushAt is how much output goes out at once instead of at the end of the turn: a few large frames stay in the cache
 	// between their encryption and the kernel's copy.
-	flushAt = 192 << 10
+	flushAt = 384 << 10
 	// lingerTimeout is how long Close waits, when the kernel has taken all, for the peer to close its side.
 	lingerTimeout = 5 * time.Second
 	// drainTimeout is how long Close waits for a peer that takes nothing of what is still to be sent.
 	drainTimeout = 5 * time.Minute
 )
+
+// MaxReadBlocks bounds one ReadBlocks.
+const MaxReadBlocks = 8
 
 var (
 	// ErrAgain is returned by Conn.Read when nothing is there to read now.
@@ -183,7 +184,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.taken(n, errno, len(p))
 }
 
-// ReadBlocks is one Read into p[i*stride+head:][:size] for every i for which p has room, at most maxReadBlocks: into the blocks of
+// ReadBlocks is one Read into p[i*stride+head:][:size] for every i for which p has room, at most MaxReadBlocks: into the blocks of
 // a row, each with room around. It returns the bytes read, which fill one block after the other. One call for several blocks costs the
 // kernel less than several calls, and it tells the peer once what was taken.
 func (c *Conn) ReadBlocks(p []byte, head, size, stride int) (int, error) {
@@ -193,9 +194,9 @@ func (c *Conn) ReadBlocks(p []byte, head, size, stride int) (int, error) {
 	if !c.readable {
 		return 0, ErrAgain
 	}
-	var v [maxReadBlocks]unix.Iovec
+	var v [MaxReadBlocks]unix.Iovec
 	k := 0
-	for ; k < maxReadBlocks && len(p) >= stride; k++ {
+	for ; k < MaxReadBlocks && len(p) >= stride; k++ {
 		v[k] = iovec(p[head : head+size])
 		p = p[stride:]
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // readBudget is how many payloads one connection sends before others get their turn.
-const readBudget = 4
+const readBudget = 8
 
 // maxUnpaced is how many high water marks wait on the socket of a connection whose peer knows no windows, over a path that cannot be
 // paused (UDP).
@@ -145,7 +145,7 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 		}
 		stride := routing.HeadRoom + size + routing.TailRoom
 		if c.full {
-			blocks = len(buf) / stride
+			blocks = min(len(buf)/stride, dataplane.MaxReadBlocks)
 			if c.extended {
 				blocks = min(blocks, c.credit/size)
 			}
