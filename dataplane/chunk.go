@@ -3,10 +3,10 @@ package dataplane
 // Chunk sizes, small to large. A connection that has to hold a few bytes takes a small one; a busy connection fills
 // large ones, which make long writes. 256 KiB holds a frame of the largest usual payload (128 KiB) with room to spare; 512 KiB is
 // for what has that much waiting already, and the size of the loop's buffer.
-var chunkSizes = [...]int{4 << 10, 32 << 10, 256 << 10, readBufferSize}
+var chunkSizes = [...]int{4 << 10, 32 << 10, 64 << 10, 256 << 10, readBufferSize}
 
-// chunkKeep is how many free chunks of each size a loop keeps: at most 64*4 KiB + 32*32 KiB + 4*256 KiB + 4*512 KiB = 4.25 MiB.
-var chunkKeep = [...]int{64, 32, 4, 4}
+// chunkKeep is how many free chunks of each size a loop keeps: at most 64*4 KiB + 16*32 KiB + 8*64 KiB + 4*256 KiB + 4*512 KiB = 4.25 MiB.
+var chunkKeep = [...]int{64, 16, 8, 4, 4}
 
 // chunk is a pooled block: w bytes are filled, r of them are already with the kernel.
 type chunk struct {

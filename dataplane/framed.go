@@ -16,7 +16,7 @@ var (
 
 // keepPartial is the size up to which the beginning of an unfinished frame is moved to a block of its own size, and back into the
 // loop's buffer for the next read; above it the connection keeps reading into the block where the frame already is.
-const keepPartial = 16 << 10
+const keepPartial = 64 << 10
 
 // FrameHandler is called by a Framed connection on its loop.
 type FrameHandler interface {
