@@ -124,7 +124,9 @@ func TestFlags(t *testing.T) {
 		theirs = readFlags(t)
 	}
 	if path := reference(); path != "" {
-		out, err := exec.Command(path, "completion", "--shell", "bash").Output()
+		completion := exec.Command(path, "completion", "--shell", "bash")
+		completion.Env = []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")} // NO_COLOR=1 would be an error
+		out, err := completion.Output()
 		if err != nil {
 			t.Fatal(err)
 		}
