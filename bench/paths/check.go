@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 )
 
 // record is what --record writes and --check reads: the ratio ours/plain of every
 // checked metric. Ratios are compared, not figures, since they change less from
-// machine to machine.
+// machine to machine; and each path's best run, since a slow spell of the machine makes
+// one path worse and none better.
 type record struct {
 	Machine string             `json:"machine"`
 	Ratios  map[string]float64 `json:"ours_to_plain"`
@@ -20,12 +22,23 @@ type record struct {
 func (r *result) ratios() record {
 	rec := record{Machine: r.Machine, Ratios: map[string]float64{}}
 	for _, m := range metrics {
-		v := ratio(r.Medians.get(m.key, pathOurs), r.Medians.get(m.key, pathPlain))
+		v := ratio(m.best(r.Samples[m.key][pathOurs]), m.best(r.Samples[m.key][pathPlain]))
 		if m.check && !math.IsNaN(v) && v > 0 {
 			rec.Ratios[m.key] = v
 		}
 	}
 	return rec
+}
+
+// best is the best of the values; NaN without any.
+func (m metric) best(values []float64) float64 {
+	switch {
+	case len(values) == 0:
+		return math.NaN()
+	case m.higher:
+		return slices.Max(values)
+	}
+	return slices.Min(values)
 }
 
 // writeRecord refuses to record less than a run that can be checked.

@@ -183,7 +183,7 @@ func compareAll(ctx context.Context, o *options) error {
 	}
 	runErr := b.runAll(ctx, 0, o.runs)
 	b.result.finish()
-	// A slow spell of the machine may fall on one path alone. Before a ratio counts as worse, it is the median of more runs.
+	// A slow spell of the machine may fall on one path alone. Before a ratio counts as worse, there are more runs.
 	for runs := o.runs; runErr == nil && runs < o.runs+moreRuns && o.check != "" && b.result.checkFile(o.check) != nil; runs += 2 {
 		logf("a ratio is worse than the recorded one: two more runs")
 		runErr = b.runAll(ctx, runs, runs+2)
