@@ -89,18 +89,18 @@ func TestStallLoss(t *testing.T) {
 }
 
 func TestCompareWithRecord(t *testing.T) {
-	want := map[string]float64{"up": 0.9, "ping": 1.2, "conns": 0.3}
+	want := map[string]float64{"up": 0.9, "cpu_up": 1.2, "conns": 0.3}
 	for _, tt := range []struct {
 		name string
 		got  map[string]float64
 		bad  string // in the error; empty = no error
 	}{
-		{"same", map[string]float64{"up": 0.9, "ping": 1.2, "conns": 0.3}, ""},
-		{"a little worse", map[string]float64{"up": 0.61, "ping": 1.79, "conns": 0.21}, ""},
-		{"better", map[string]float64{"up": 9, "ping": 0.1, "conns": 3}, ""},
-		{"rate fell", map[string]float64{"up": 0.59, "ping": 1.2, "conns": 0.3}, "up: "},
-		{"latency rose", map[string]float64{"up": 0.9, "ping": 1.81, "conns": 0.3}, "ping: "},
-		{"missing", map[string]float64{"up": 0.9, "ping": 1.2}, "conns: not measured"},
+		{"same", map[string]float64{"up": 0.9, "cpu_up": 1.2, "conns": 0.3}, ""},
+		{"a little worse", map[string]float64{"up": 0.61, "cpu_up": 1.79, "conns": 0.21}, ""},
+		{"better", map[string]float64{"up": 9, "cpu_up": 0.1, "conns": 3}, ""},
+		{"rate fell", map[string]float64{"up": 0.59, "cpu_up": 1.2, "conns": 0.3}, "up: "},
+		{"cost rose", map[string]float64{"up": 0.9, "cpu_up": 1.81, "conns": 0.3}, "cpu_up: "},
+		{"missing", map[string]float64{"up": 0.9, "cpu_up": 1.2}, "conns: not measured"},
 	} {
 		t.Run(tt.name, func(t *testing.T) { checkErr(t, compare(want, tt.got), tt.bad) })
 	}
