@@ -1,6 +1,8 @@
 package node
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -9,14 +11,24 @@ import (
 	"sallyport/portal"
 )
 
-// maxGrants bounds the decisions that one guard remembers.
-const maxGrants = 100_000
+// What one guard remembers of peers that are allowed, beside what connections hold, and how many it looks at to find one that none
+// holds.
+const (
+	maxGrants  = 100_000
+	maxLooking = 64
+)
 
 // record is what an authority attested of a peer (docs/protocol/02 §7.3).
 type record struct {
 	attributes map[string]string
 	expires    time.Time
 	attestedBy identity.Identifier
+	timer      *time.Timer // decides again at expiry
+}
+
+// same reports whether two records say the same.
+func (r *record) same(o *record) bool {
+	return r != nil && r.attestedBy == o.attestedBy && r.expires.Equal(o.expires) && maps.Equal(r.attributes, o.attributes)
 }
 
 // access holds what decisions depend on: policies and peers' attributes. A decision is made when one of them changes, and at
@@ -37,16 +49,28 @@ func newAccess(policies *policy.Set) *access {
 
 // learn stores what a verified credential says, replacing what was known of the peer.
 func (a *access) learn(c *identity.Credential) {
-	attributes := make(map[string]string, len(c.Attributes))
-	for k, v := range c.Attributes {
-		attributes[k] = v
-	}
-	r := &record{attributes: attributes, expires: time.Unix(int64(c.ExpiresAt), 0), attestedBy: c.Issuer}
+	a.put(c.Subject, &record{attributes: maps.Clone(c.Attributes), expires: time.Unix(int64(c.ExpiresAt), 0), attestedBy: c.Issuer}, true)
+}
+
+// recall takes back what was known of a peer before a restart, unless more is known by now, or it has expired.
+func (a *access) recall(id identity.Identifier, r *record) { a.put(id, r, false) }
+
+// put stores a record with the one timer that ends it, and decides again if it says anything new.
+func (a *access) put(id identity.Identifier, r *record, replace bool) {
+	left := time.Until(r.expires)
 	a.mu.Lock()
-	a.records[c.Subject] = r
+	old := a.records[id]
+	if old != nil && !replace || old.same(r) || left <= 0 {
+		a.mu.Unlock()
+		return
+	}
+	if old != nil {
+		old.timer.Stop()
+	}
+	r.timer = time.AfterFunc(left+10*time.Millisecond, func() { a.expire(id, r) })
+	a.records[id] = r
 	a.mu.Unlock()
-	time.AfterFunc(time.Until(r.expires)+10*time.Millisecond, func() { a.expire(c.Subject, r) })
-	a.decide(c.Subject)
+	a.decide(id)
 }
 
 func (a *access) expire(id identity.Identifier, r *record) {
@@ -68,19 +92,6 @@ func (a *access) record(id identity.Identifier) *record {
 	return a.records[id]
 }
 
-// recall takes back what was known of a peer before a restart, unless more is known by now, or it has expired.
-func (a *access) recall(id identity.Identifier, r *record) {
-	a.mu.Lock()
-	if a.records[id] != nil || !time.Now().Before(r.expires) {
-		a.mu.Unlock()
-		return
-	}
-	a.records[id] = r
-	a.mu.Unlock()
-	time.AfterFunc(time.Until(r.expires)+10*time.Millisecond, func() { a.expire(id, r) })
-	a.decide(id)
-}
-
 // attributes returns what authority attested of a peer, if it has not expired.
 func (a *access) attributes(id, authority identity.Identifier) (map[string]string, bool) {
 	a.mu.Lock()
@@ -99,9 +110,11 @@ type guard struct {
 	kind      policy.ResourceType
 	authority *identity.Identifier // nil: the node knows none
 
+	anyone *portal.Grant // for peers without an identity
+	room   int           // how many grants are remembered that no connection holds
+
 	mu     sync.Mutex
 	grants map[identity.Identifier]*portal.Grant
-	anyone *portal.Grant // for peers without an identity
 }
 
 // guard returns the guard of a resource. With neither an authority nor a policy of its own a resource is open to everybody, as in the
@@ -110,7 +123,10 @@ func (a *access) guard(name string, kind policy.ResourceType, authority *identit
 	if authority == nil && !hasPolicy {
 		return nil
 	}
-	g := &guard{access: a, name: name, kind: kind, authority: authority, grants: map[identity.Identifier]*portal.Grant{}, anyone: portal.NewGrant(false)}
+	g := &guard{
+		access: a, name: name, kind: kind, authority: authority, anyone: portal.NewGrant(false), room: maxGrants,
+		grants: map[identity.Identifier]*portal.Grant{},
+	}
 	a.mu.Lock()
 	a.guards[g] = struct{}{}
 	a.mu.Unlock()
@@ -126,29 +142,43 @@ func (g *guard) close() {
 	}
 }
 
-// Grant implements portal.Guard.
+// Grant implements portal.Guard. Only peers that are allowed are remembered: who is not has nothing that could be taken back, and there
+// may be any number of those. What connections hold is never forgotten.
 func (g *guard) Grant(peer *[32]byte) *portal.Grant {
 	if peer == nil {
 		return g.anyone // no secure channel: nobody knows who that is
 	}
 	id := identity.Identifier(*peer)
 	g.mu.Lock()
-	grant, known := g.grants[id]
-	if !known {
-		if len(g.grants) >= maxGrants {
-			for other := range g.grants { // any one: it is decided again when it comes back
-				delete(g.grants, other)
-				break
-			}
-		}
-		grant = portal.NewGrant(false)
+	defer g.mu.Unlock()
+	if grant := g.grants[id]; grant != nil {
+		return grant
+	}
+	grant := portal.NewGrant(g.allows(id))
+	if grant.Allowed() {
+		g.makeRoom()
 		g.grants[id] = grant
 	}
-	g.mu.Unlock()
-	if !known {
-		grant.Set(g.allows(id))
-	}
 	return grant
+}
+
+// makeRoom forgets a grant that no connection holds: it is decided again when its peer comes back. Where it finds none the guard grows,
+// which the limits of connections bound.
+func (g *guard) makeRoom() {
+	if len(g.grants) < g.room {
+		return
+	}
+	looked := 0
+	for id, grant := range g.grants {
+		if !grant.Held() {
+			delete(g.grants, id)
+			grant.Set(false) // whoever was about to hold it is refused, rather than never told of a change
+			return
+		}
+		if looked++; looked == maxLooking {
+			return
+		}
+	}
 }
 
 // allows evaluates the policy for a peer now.
@@ -181,12 +211,7 @@ func (a *access) guardsNow() []*guard {
 // decide decides again for one peer.
 func (a *access) decide(id identity.Identifier) {
 	for _, g := range a.guardsNow() {
-		g.mu.Lock()
-		grant := g.grants[id]
-		g.mu.Unlock()
-		if grant != nil {
-			grant.Set(g.allows(id))
-		}
+		g.decide(id)
 	}
 }
 
@@ -194,13 +219,25 @@ func (a *access) decide(id identity.Identifier) {
 func (a *access) decideAll() {
 	for _, g := range a.guardsNow() {
 		g.mu.Lock()
-		grants := make(map[identity.Identifier]*portal.Grant, len(g.grants))
-		for id, grant := range g.grants {
-			grants[id] = grant
-		}
+		ids := slices.Collect(maps.Keys(g.grants))
 		g.mu.Unlock()
-		for id, grant := range grants {
-			grant.Set(g.allows(id))
+		for _, id := range ids {
+			g.decide(id)
 		}
 	}
+}
+
+// decide decides again for a peer whose grant is remembered. Evaluating and storing are one step: whatever changed last is decided last.
+func (g *guard) decide(id identity.Identifier) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	grant := g.grants[id]
+	if grant == nil {
+		return
+	}
+	allowed := g.allows(id)
+	if !allowed {
+		delete(g.grants, id)
+	}
+	grant.Set(allowed)
 }

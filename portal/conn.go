@@ -103,7 +103,7 @@ func (c *conn) start(route routing.Route) {
 		c.watch(t)
 		c.lossy = routing.IsLossy(c.shard, t)
 	}
-	c.grant.watch(c)
+	c.grant.Watch(c)
 	if c.state == ended {
 		return
 	}

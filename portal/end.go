@@ -40,8 +40,8 @@ func (c *conn) TerminalClosed() {
 // between two of ours would the numbers of its payloads tell, and even there a lost credit stops it for good.
 func (c *conn) MessageLost() { c.end(ReasonGap, true) }
 
-// revoked implements revoker.
-func (c *conn) revoked() {
+// Revoked implements Revoker.
+func (c *conn) Revoked() {
 	c.shard.Loop().Post(dataplane.TaskFunc(func() { c.end(ReasonPolicy, true) }))
 }
 
@@ -97,7 +97,7 @@ func (c *conn) forget(r Reason) bool {
 		c.terminal.Unwatch(c)
 		c.terminal = nil
 	}
-	c.grant.unwatch(c)
+	c.grant.Unwatch(c)
 	if extra := c.window - c.first; extra > 0 {
 		c.env.Stats.WindowGranted.Add(int64(-extra))
 	}

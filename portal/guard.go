@@ -10,11 +10,11 @@ import (
 type Grant struct {
 	allowed  atomic.Bool
 	mu       sync.Mutex
-	watchers map[revoker]struct{}
+	watchers map[Revoker]struct{}
 }
 
-// revoker is told, on any goroutine, that a grant was taken back.
-type revoker interface{ revoked() }
+// Revoker is told, on any goroutine, that a grant was taken back.
+type Revoker interface{ Revoked() }
 
 // NewGrant makes a grant.
 func NewGrant(allowed bool) *Grant {
@@ -36,26 +36,38 @@ func (g *Grant) Set(allowed bool) {
 	g.watchers = nil
 	g.mu.Unlock()
 	for w := range watchers {
-		w.revoked()
+		w.Revoked()
 	}
 }
 
-func (g *Grant) watch(w revoker) {
+// Held reports whether a connection depends on the grant, and is to be told when it is taken back.
+func (g *Grant) Held() bool {
+	if g == nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.watchers) > 0
+}
+
+// Watch has w told when the grant is taken back, also if that was before.
+func (g *Grant) Watch(w Revoker) {
 	if g == nil {
 		return
 	}
 	g.mu.Lock()
 	if g.watchers == nil {
-		g.watchers = map[revoker]struct{}{}
+		g.watchers = map[Revoker]struct{}{}
 	}
 	g.watchers[w] = struct{}{}
 	g.mu.Unlock()
 	if !g.Allowed() { // taken back meanwhile
-		w.revoked()
+		w.Revoked()
 	}
 }
 
-func (g *Grant) unwatch(w revoker) {
+// Unwatch ends what Watch began.
+func (g *Grant) Unwatch(w Revoker) {
 	if g == nil {
 		return
 	}

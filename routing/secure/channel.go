@@ -325,7 +325,11 @@ func (c *Channel) roam(ret routing.Route) {
 	c.cs.log.Debug("secure channel moved", "route", c.remote.String(), describe(c.Peer.ID))
 }
 
-// refreshed handles a peer's new credential off the shard, one at a time: of those that come meanwhile only the last one counts.
+// refreshPause is how long after one refresh the next is checked, whatever the peer does: checking costs three signatures.
+const refreshPause = time.Second
+
+// refreshed handles a peer's new credential off the shard, one at a time with a pause between them: of those that come meanwhile only
+// the last one counts.
 func (c *Channel) refreshed(content []byte) {
 	if c.opts.Accept == nil || c.closed {
 		return
@@ -338,11 +342,13 @@ func (c *Channel) refreshed(content []byte) {
 	go func() {
 		c.refresh(content)
 		c.shard.Loop().Post(dataplane.TaskFunc(func() {
-			next := c.refreshNext
-			c.refreshing, c.refreshNext = false, nil
-			if next != nil {
-				c.refreshed(next)
-			}
+			c.shard.Loop().After(refreshPause, func() {
+				next := c.refreshNext
+				c.refreshing, c.refreshNext = false, nil
+				if next != nil {
+					c.refreshed(next)
+				}
+			})
 		}))
 	}()
 }

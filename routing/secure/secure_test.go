@@ -482,6 +482,28 @@ func TestRefreshFlood(t *testing.T) {
 	}
 }
 
+// TestRefreshRate: a peer that sends a refresh whenever the last one was checked has one checked in a second.
+func TestRefreshRate(t *testing.T) {
+	a := newNode(t, 1, nil)
+	var count atomic.Int64
+	b := newNode(t, 1, func(o *Options) {
+		o.Accept = func(_ context.Context, _ identity.Identifier, credentials [][]byte) {
+			count.Add(int64(len(credentials)))
+		}
+	})
+	c := a.dial(t, a.connect(t, b).Sender, "api")
+	start := time.Now()
+	for k := range 200 {
+		if err := c.Refresh(limited(t), []byte{byte(k % 20)}); err != nil {
+			t.Fatal(err)
+		}
+		a.through(t, c, []byte("it has come")) // and is likely to have been checked
+	}
+	if got, most := count.Load(), int64(1+time.Since(start)/refreshPause); got < 1 || got > most {
+		t.Errorf("%d refreshes checked, want 1 to %d", got, most)
+	}
+}
+
 // TestRoaming: the initiator goes on over another connection, and the answers follow it; the first may then end.
 func TestRoaming(t *testing.T) {
 	a, b := newNode(t, 1, nil), newNode(t, 2, nil)

@@ -1,0 +1,322 @@
+package node
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/policy"
+)
+
+// numbered makes an identifier for a test.
+func numbered(n int) (id identity.Identifier) {
+	copy(id[:], fmt.Sprintf("%032d", n))
+	return id
+}
+
+func peerOf(id identity.Identifier) *[32]byte { return (*[32]byte)(&id) }
+
+// credential is what an authority says of a member for a while.
+func credential(subject, issuer identity.Identifier, ttl time.Duration, attributes identity.Attributes) *identity.Credential {
+	return &identity.Credential{Subject: subject, Issuer: issuer, Attributes: attributes, ExpiresAt: identity.Timestamp(time.Now().Add(ttl).Unix())}
+}
+
+// holder is a connection that holds a grant.
+type holder struct{ told atomic.Int32 }
+
+func (h *holder) Revoked() { h.told.Add(1) }
+
+func setPolicy(t testing.TB, s *policy.Set, r policy.Resource, text string) {
+	t.Helper()
+	expr, err := policy.Parse(text)
+	if err == nil {
+		err = s.Set(r, expr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// settles waits for something that another goroutine does.
+func settles(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+var (
+	ours    = numbered(1)
+	theirs  = numbered(2)
+	aMember = numbered(3)
+	another = numbered(4)
+)
+
+// TestWhoIsAllowed goes through what a decision depends on, each with both answers.
+func TestWhoIsAllowed(t *testing.T) {
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	allowed := func(what string, id identity.Identifier, want bool) {
+		t.Helper()
+		if got := g.Grant(peerOf(id)).Allowed(); got != want {
+			t.Errorf("%s: allowed %v, want %v", what, got, want)
+		}
+	}
+	allowed("a stranger", aMember, false)
+	a.learn(credential(aMember, theirs, time.Hour, nil))
+	allowed("a member of another authority", aMember, false)
+	a.learn(credential(aMember, ours, time.Hour, nil))
+	allowed("a member", aMember, true)
+	allowed("another stranger", another, false)
+	if g.Grant(nil).Allowed() {
+		t.Error("nobody is allowed")
+	}
+	a.learn(credential(another, ours, -time.Second, nil))
+	allowed("with a credential that has expired", another, false)
+
+	setPolicy(t, policies, policy.ByName("db"), `(= subject.role "admin")`)
+	allowed("without the attribute", aMember, false)
+	a.learn(credential(aMember, ours, time.Hour, identity.Attributes{"role": "admin"}))
+	allowed("with the attribute", aMember, true)
+	a.learn(credential(aMember, ours, time.Hour, identity.Attributes{"role": "guest"}))
+	allowed("with another value", aMember, false)
+	policies.Delete(policy.ByName("db"))
+	allowed("by the type's policy", aMember, true)
+	policies.Delete(policy.ByType(policy.TCPOutlet))
+	allowed("without any policy", aMember, false)
+
+	if a.guard("x", policy.TCPOutlet, nil, false) != nil {
+		t.Error("without authority and policy there is a guard")
+	}
+	setPolicy(t, policies, policy.ByName("open"), `(= subject.identifier "`+aMember.String()+`")`)
+	open := a.guard("open", policy.TCPOutlet, nil, true)
+	if !open.Grant(peerOf(aMember)).Allowed() || open.Grant(peerOf(another)).Allowed() {
+		t.Error("without an authority the policy by identifier does not decide")
+	}
+}
+
+// TestAttributesOf asks for what an authority attested, as a relay does.
+func TestAttributesOf(t *testing.T) {
+	a := newAccess(policy.NewSet())
+	if _, ok := a.attributes(aMember, ours); ok {
+		t.Error("attributes of a stranger")
+	}
+	a.learn(credential(aMember, ours, time.Hour, identity.Attributes{"k": "v"}))
+	if got, ok := a.attributes(aMember, ours); !ok || got["k"] != "v" {
+		t.Errorf("%v, %v", got, ok)
+	}
+	if _, ok := a.attributes(aMember, theirs); ok {
+		t.Error("one authority's attributes taken for another's")
+	}
+	// The timer has not run, but the time is over.
+	a.mu.Lock()
+	a.records[aMember].expires = time.Now().Add(-time.Millisecond)
+	a.mu.Unlock()
+	if _, ok := a.attributes(aMember, ours); ok {
+		t.Error("attributes after their end")
+	}
+}
+
+// TestOpenConnectionsAreToldOfEveryChange holds a grant as a connection does.
+func TestOpenConnectionsAreToldOfEveryChange(t *testing.T) {
+	for name, change := range map[string]func(a *access, policies *policy.Set){
+		"policy":     func(_ *access, p *policy.Set) { setPolicy(t, p, policy.ByName("db"), `(= subject.role "x")`) },
+		"credential": func(a *access, _ *policy.Set) { a.learn(credential(aMember, theirs, time.Hour, nil)) },
+		"expiry": func(a *access, _ *policy.Set) {
+			a.learn(&identity.Credential{Subject: aMember, Issuer: ours, ExpiresAt: identity.Timestamp(time.Now().Unix() + 1)})
+		},
+	} {
+		policies := policy.NewSet()
+		a := newAccess(policies)
+		g := a.guard("db", policy.TCPOutlet, &ours, false)
+		a.learn(credential(aMember, ours, time.Hour, nil))
+		grant, h := g.Grant(peerOf(aMember)), &holder{}
+		grant.Watch(h)
+		if !grant.Allowed() || h.told.Load() != 0 {
+			t.Fatal(name, "not allowed before")
+		}
+		change(a, policies)
+		settles(t, name, func() bool { return h.told.Load() == 1 && !grant.Allowed() && !g.Grant(peerOf(aMember)).Allowed() })
+	}
+}
+
+// TestClosedGuardIsNotTold: a portal that was deleted costs nothing any more.
+func TestClosedGuardIsNotTold(t *testing.T) {
+	a := newAccess(policy.NewSet())
+	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	if len(a.guardsNow()) != 1 {
+		t.Fatal("guard not known")
+	}
+	g.close()
+	(*guard)(nil).close()
+	if len(a.guardsNow()) != 0 {
+		t.Error("guard still known")
+	}
+}
+
+// TestOneTimerForEachMember presents credentials again and again.
+func TestOneTimerForEachMember(t *testing.T) {
+	a := newAccess(policy.NewSet())
+	first := credential(aMember, ours, time.Hour, identity.Attributes{"a": "b"})
+	a.learn(first)
+	r := a.record(aMember)
+	for range 1000 {
+		a.learn(first)
+	}
+	if a.record(aMember) != r {
+		t.Error("the same credential makes a new record and a new timer each time")
+	}
+	a.learn(credential(aMember, ours, 2*time.Hour, identity.Attributes{"a": "b"}))
+	if a.record(aMember) == r || r.timer.Stop() {
+		t.Error("the timer of the record before runs on")
+	}
+	for _, c := range []*identity.Credential{
+		credential(aMember, ours, 2*time.Hour, identity.Attributes{"a": "c"}),
+		credential(aMember, theirs, 2*time.Hour, identity.Attributes{"a": "c"}),
+	} {
+		before := a.record(aMember)
+		a.learn(c)
+		if a.record(aMember) == before {
+			t.Errorf("%v is not new", c)
+		}
+	}
+}
+
+// TestOldExpiryLeavesRenewedRecord: what was renewed does not end when what it replaced would have.
+func TestOldExpiryLeavesRenewedRecord(t *testing.T) {
+	a := newAccess(policy.NewSet())
+	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	a.learn(credential(aMember, ours, time.Hour, nil))
+	old := a.record(aMember)
+	a.learn(credential(aMember, ours, 2*time.Hour, nil))
+	h := &holder{}
+	g.Grant(peerOf(aMember)).Watch(h)
+	a.expire(aMember, old)
+	if a.record(aMember) == nil || h.told.Load() != 0 {
+		t.Error("the record's predecessor took it along")
+	}
+	a.expire(aMember, a.record(aMember))
+	if a.record(aMember) != nil || h.told.Load() != 1 {
+		t.Error("a record outlives its end")
+	}
+}
+
+// TestRecallIsForWhomNothingIsKnown brings back what was known before a restart.
+func TestRecallIsForWhomNothingIsKnown(t *testing.T) {
+	a := newAccess(policy.NewSet())
+	before := &record{attributes: map[string]string{"from": "before"}, expires: time.Now().Add(time.Hour), attestedBy: ours}
+	a.recall(aMember, before)
+	if got, _ := a.attributes(aMember, ours); got["from"] != "before" {
+		t.Error("not recalled")
+	}
+	a.learn(credential(another, ours, time.Minute, identity.Attributes{"from": "now"}))
+	a.recall(another, &record{attributes: map[string]string{"from": "before"}, expires: time.Now().Add(time.Hour), attestedBy: ours})
+	if got, _ := a.attributes(another, ours); got["from"] != "now" {
+		t.Error("what is known now was replaced by what was known before")
+	}
+	a.recall(numbered(9), &record{expires: time.Now().Add(-time.Second), attestedBy: ours})
+	if a.record(numbered(9)) != nil {
+		t.Error("what has expired was recalled")
+	}
+}
+
+// TestStrangersPushNobodyOut sends many strangers past a guard on which a member has a connection.
+func TestStrangersPushNobodyOut(t *testing.T) {
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g.room = 100
+	a.learn(credential(aMember, ours, time.Hour, nil))
+	h := &holder{}
+	g.Grant(peerOf(aMember)).Watch(h)
+	for i := range 10_000 {
+		g.Grant(peerOf(numbered(100 + i)))
+	}
+	if len(g.grants) != 1 {
+		t.Errorf("%d grants are kept for strangers", len(g.grants)-1)
+	}
+	// The same with an open policy, where strangers are allowed.
+	setPolicy(t, policies, policy.ByName("db"), `(!= subject.identifier "nobody")`)
+	holders := make([]*holder, 150) // more than there is room for
+	for i := range holders {
+		holders[i] = &holder{}
+		g.Grant(peerOf(numbered(100 + i))).Watch(holders[i])
+	}
+	for i := range 10_000 {
+		g.Grant(peerOf(numbered(1000 + i)))
+	}
+	if n := len(g.grants); n > 151+maxLooking {
+		t.Errorf("%d grants are kept", n)
+	}
+	if g.grants[aMember] == nil || h.told.Load() != 0 {
+		t.Fatal("the grant of an open connection was dropped")
+	}
+	setPolicy(t, policies, policy.ByName("db"), `(= subject.identifier "nobody")`)
+	for i, h := range append(holders, h) {
+		if h.told.Load() != 1 {
+			t.Fatalf("holder %d was told %d times that the policy denies it", i, h.told.Load())
+		}
+	}
+}
+
+// TestForgottenGrantDenies: who got a grant in the moment in which it was forgotten does not keep it for ever.
+func TestForgottenGrantDenies(t *testing.T) {
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	setPolicy(t, policies, policy.ByName("db"), `(!= subject.identifier "nobody")`)
+	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g.room = 1
+	late := g.Grant(peerOf(numbered(10)))
+	g.Grant(peerOf(numbered(11)))
+	h := &holder{}
+	late.Watch(h)
+	if late.Allowed() || h.told.Load() != 1 {
+		t.Error("a forgotten grant is still good")
+	}
+	if !g.Grant(peerOf(numbered(10))).Allowed() {
+		t.Error("it is not decided again")
+	}
+}
+
+// TestPolicyChangedWhileDeciding: whatever was said last must be what counts, however many decide at the same time.
+func TestPolicyChangedWhileDeciding(t *testing.T) {
+	rounds := 3000
+	if testing.Short() {
+		rounds = 300
+	}
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	yes, _ := policy.Parse(`(= subject.has_credential true)`)
+	no, _ := policy.Parse(`(= subject.has_credential false)`)
+	a.learn(credential(aMember, ours, time.Hour, nil))
+	for round := range rounds {
+		if err := policies.Set(policy.ByName("db"), yes); err != nil {
+			t.Fatal(err)
+		}
+		g := a.guard("db", policy.TCPOutlet, &ours, false)
+		last, answer := no, false
+		if round%2 == 1 {
+			last, answer = yes, true
+			_ = policies.Set(policy.ByName("db"), no)
+		}
+		var all sync.WaitGroup
+		start := make(chan struct{})
+		for range 3 {
+			all.Go(func() { <-start; g.Grant(peerOf(aMember)) })
+		}
+		all.Go(func() { <-start; a.decide(aMember) })
+		all.Go(func() { <-start; _ = policies.Set(policy.ByName("db"), last) })
+		close(start)
+		all.Wait()
+		if g.Grant(peerOf(aMember)).Allowed() != answer {
+			t.Fatalf("round %d: allowed is %v under the policy %s", round, !answer, last)
+		}
+		g.close()
+	}
+}
