@@ -8,7 +8,7 @@ import (
 	"sallyport/routing/bare"
 )
 
-// Kinds of portal messages: the first byte (docs/protocol/03 §1.2). Credit and Finish are of the extension.
+// Kinds of portal messages: the first byte (docs/protocol/03 §1.2). From Credit on they are of the extension (docs/protocol/04).
 const (
 	kindPing       = 0x00
 	kindPong       = 0x01
@@ -16,6 +16,8 @@ const (
 	kindPayload    = 0x03
 	kindCredit     = 0x10
 	kindFinish     = 0x11
+	kindResume     = 0x12
+	kindResumed    = 0x13
 )
 
 // MaxPayload is the most bytes one Payload carries (docs/protocol/03 §1.2); a receiver takes more.
@@ -24,14 +26,20 @@ const MaxPayload = 128 << 10
 // maxPayloadHeader is the kind byte and the length of a payload up to MaxPayload.
 const maxPayloadHeader = 4
 
-// counterSize is the flag byte and the counter after a numbered payload.
-const counterSize = 3
+// counterSize is the flag byte and the counter after a numbered payload, confirmedSize what version 2 adds: how much has come.
+const (
+	counterSize   = 3
+	confirmedSize = 4
+)
 
-// finishSize is the length of a Finish.
+// finishSize is the length of a Finish of version 1.
 const finishSize = 3
 
-// extensionVersion is the version of the extension offered.
-const extensionVersion = 1
+// Versions of the extension: the first, and the one that is offered. The smaller of both ends' is spoken.
+const (
+	extensionVersion = 1
+	resumeVersion    = 2
+)
 
 // Reason says why a connection was ended; it travels in the extension's Disconnect.
 type Reason uint8
@@ -50,11 +58,14 @@ const (
 	ReasonPath                      // the path between the nodes was lost
 	ReasonShutdown                  // the portal was deleted or the node stopped
 	ReasonProtocol                  // what was sent is not what the portal carries
+	ReasonUnknown                   // the other end does not know the connection, or has forgotten it
+	ReasonHold                      // the path was away for too long
 	reasonCount
 )
 
 var reasonText = [reasonCount]string{"closed", "target refused the connection", "target unreachable", "no answer in time",
-	"reset", "refused by policy", "payload missing", "reader stalled", "window overrun", "path lost", "portal stopped", "unexpected protocol"}
+	"reset", "refused by policy", "payload missing", "reader stalled", "window overrun", "path lost", "portal stopped", "unexpected protocol",
+	"not known at the other end", "held for too long"}
 
 func (r Reason) String() string {
 	if r < reasonCount {
@@ -76,6 +87,9 @@ type message struct {
 	extension uint8  // version, 0 for none (Ping, Pong)
 	amount    uint64 // window or credit
 	reason    Reason
+	confirms  bool   // confirmed is there (version 2)
+	confirmed uint64 // how much has come at the sender; all of it in a Credit, else the low 32 bits
+	fields    int    // where the fields begin, 0 for none
 }
 
 // parse reads one message (docs/protocol/03 §1.2). Data is not copied.
@@ -88,8 +102,14 @@ func parse(b []byte) (m message, err error) {
 	case kindPing, kindPong:
 		if len(b) >= 4 && b[1] == 'S' && b[2] == 'P' {
 			m.extension = b[3]
-			if m.amount, _, err = bare.Uvarint(b[4:]); err != nil {
+			n := 0
+			if m.amount, n, err = bare.Uvarint(b[4:]); err != nil {
 				return m, fmt.Errorf("%w: window: %w", ErrMessage, err)
+			}
+			if m.extension >= resumeVersion {
+				m.fields = 4 + n
+				_, err = parseFields(b[m.fields:])
+				return m, err
 			}
 		}
 	case kindDisconnect:
@@ -101,10 +121,23 @@ func parse(b []byte) (m message, err error) {
 			return m, fmt.Errorf("%w: finish without its counter", ErrMessage)
 		}
 		m.counted, m.counter = true, binary.LittleEndian.Uint16(b[1:])
+		m.confirm(b[finishSize:])
 	case kindCredit:
-		if m.amount, _, err = bare.Uvarint(b[1:]); err != nil {
+		n := 0
+		if m.amount, n, err = bare.Uvarint(b[1:]); err != nil {
 			return m, fmt.Errorf("%w: credit: %w", ErrMessage, err)
 		}
+		if at := 1 + n; at < len(b) {
+			if m.confirmed, n, err = bare.Uvarint(b[at:]); err != nil {
+				return m, fmt.Errorf("%w: confirmed: %w", ErrMessage, err)
+			}
+			m.confirms, m.fields = true, at+n
+			_, err = parseFields(b[m.fields:])
+			return m, err
+		}
+	case kindResume, kindResumed:
+		_, err = parseResume(b)
+		return m, err
 	case kindPayload:
 		size, n, err := bare.Uvarint(b[1:])
 		if err != nil {
@@ -117,6 +150,7 @@ func parse(b []byte) (m message, err error) {
 		m.to = m.from + int(size)
 		if rest := b[m.to:]; len(rest) >= counterSize && rest[0] == 1 {
 			m.counted, m.counter = true, binary.LittleEndian.Uint16(rest[1:])
+			m.confirm(rest[counterSize:])
 		}
 	default:
 		return m, fmt.Errorf("%w: unknown kind %#02x", ErrMessage, m.kind)
@@ -124,7 +158,14 @@ func parse(b []byte) (m message, err error) {
 	return m, nil
 }
 
-// appendHandshake appends a Ping or Pong; window 0 leaves the extension out.
+// confirm takes what version 2 adds to a message, the low 32 bits of what has come at its sender, if it is there.
+func (m *message) confirm(b []byte) {
+	if len(b) >= confirmedSize {
+		m.confirms, m.confirmed = true, uint64(binary.LittleEndian.Uint32(b))
+	}
+}
+
+// appendHandshake appends a Ping or Pong of version 1; window 0 leaves the extension out.
 func appendHandshake(b []byte, kind byte, window int) []byte {
 	b = append(b, kind)
 	if window > 0 {

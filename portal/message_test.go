@@ -119,7 +119,7 @@ func TestExtensionMessages(t *testing.T) {
 	if m, err := parse([]byte{kindFinish, 0x34, 0x12}); err != nil || m.counter != 0x1234 || !m.counted {
 		t.Errorf("%+v, %v", m, err)
 	}
-	for _, bad := range []string{"10", "10ffffffffffffffffffff", "00535001", "0053500180", "11", "1100", "12", "ff", "03ffffffffffffffffff0161"} {
+	for _, bad := range []string{"10", "10ffffffffffffffffffff", "00535001", "0053500180", "11", "1100", "12", "14", "ff", "03ffffffffffffffffff0161"} {
 		if m, err := parse(unhex(t, bad)); !errors.Is(err, ErrMessage) {
 			t.Errorf("%s: %+v, %v", bad, m, err)
 		}
@@ -164,6 +164,9 @@ func FuzzParse(f *testing.F) {
 			if m.counted {
 				again = binary.LittleEndian.AppendUint16(append(again, 1), m.counter)
 			}
+			if m.confirms {
+				again = binary.LittleEndian.AppendUint32(again, uint32(m.confirmed))
+			}
 		case kindPing, kindPong:
 			again = []byte{m.kind}
 			if m.extension == 0 {
@@ -174,9 +177,16 @@ func FuzzParse(f *testing.F) {
 		case kindDisconnect:
 			again = []byte{m.kind, byte(m.reason)}
 		case kindCredit:
-			again = appendCredit(nil, m.amount)
+			if again = appendCredit(nil, m.amount); m.confirms {
+				again = bare.AppendUvarint(again, m.confirmed)
+			}
 		case kindFinish:
 			again = binary.LittleEndian.AppendUint16([]byte{m.kind}, m.counter)
+			if m.confirms {
+				again = binary.LittleEndian.AppendUint32(again, uint32(m.confirmed))
+			}
+		case kindResume, kindResumed:
+			return // FuzzFields
 		default:
 			t.Fatalf("kind %d was accepted", m.kind)
 		}
@@ -185,7 +195,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%x read, but not %x: %v", b, again, err)
 		}
 		same := bytes.Equal(b[m.from:m.to], again[n.from:n.to])
-		m.from, m.to, n.from, n.to = 0, 0, 0, 0
+		m.from, m.to, n.from, n.to, m.fields, n.fields = 0, 0, 0, 0, 0, 0 // fields: FuzzFields
 		if !same || m != n {
 			t.Fatalf("%x is %+v, %x is %+v", b, m, again, n)
 		}
