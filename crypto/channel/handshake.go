@@ -1,12 +1,13 @@
 package channel
 
 import (
+	"crypto/rand"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
 
-	"github.com/flynn/noise"
+	"github.com/cloudflare/circl/dh/x25519"
 )
 
 // MaxMessage is the longest handshake message in bytes (docs/protocol/01 §7.3).
@@ -75,7 +76,7 @@ type Handshake struct {
 	cfg       Config
 	s         symmetric
 	step      step
-	ephemeral noise.DHKey
+	ephemeral keyPair
 	keys      Keys
 	failed    bool
 }
@@ -108,10 +109,10 @@ func (h *Handshake) start(payload []byte) ([]byte, error) {
 		h.end()
 		return nil, err
 	}
-	h.s.mixHash(h.ephemeral.Public)
+	h.s.mixHash(h.ephemeral.public[:])
 	h.s.mixHash(payload)
 	h.step = wait2
-	return append(append([]byte(nil), h.ephemeral.Public...), payload...), nil
+	return append(append([]byte(nil), h.ephemeral.public[:]...), payload...), nil
 }
 
 // Handle takes the peer's next message. reply, if not nil, is to be sent and belongs to the caller; done tells that Keys are
@@ -164,11 +165,11 @@ func (h *Handshake) handle1(s *symmetric, msg []byte) ([]byte, error) {
 	if err := h.newEphemeral(); err != nil {
 		return nil, &ownError{err}
 	}
-	s.mixHash(h.ephemeral.Public)
+	s.mixHash(h.ephemeral.public[:])
 	if err := h.mixEphemeral(s, peer[:]); err != nil {
 		return nil, err
 	}
-	return h.present(s, append([]byte(nil), h.ephemeral.Public...), peer)
+	return h.present(s, append([]byte(nil), h.ephemeral.public[:]...), peer)
 }
 
 // handle2 reads message 2 and builds message 3.
@@ -239,20 +240,31 @@ func (h *Handshake) verify(s *symmetric, msg []byte) error {
 	return nil
 }
 
-func (h *Handshake) newEphemeral() (err error) {
-	clear(h.ephemeral.Private) // of a message 1 that was dropped
-	h.ephemeral, err = noise.DH25519.GenerateKeypair(h.cfg.Rand)
-	return err
+// keyPair is an X25519 key. It is not one of the standard library, which computes the public key again for every secret and keeps it
+// where nobody can erase it.
+type keyPair struct{ secret, public x25519.Key }
+
+func (h *Handshake) newEphemeral() error {
+	random := h.cfg.Rand
+	if random == nil {
+		random = rand.Reader
+	}
+	if _, err := io.ReadFull(random, h.ephemeral.secret[:]); err != nil {
+		clear(h.ephemeral.secret[:])
+		return err
+	}
+	x25519.KeyGen(&h.ephemeral.public, &h.ephemeral.secret)
+	return nil
 }
 
-// mixEphemeral mixes in the shared secret of this side's ephemeral key and a key of the peer. DH25519 refuses to return zeros.
+// mixEphemeral mixes in the shared secret of this side's ephemeral key and a key of the peer. One of small order is refused.
 func (h *Handshake) mixEphemeral(s *symmetric, peer []byte) error {
-	secret, err := noise.DH25519.DH(h.ephemeral.Private, peer)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrHandshake, err)
+	var secret x25519.Key
+	defer clear(secret[:])
+	if !x25519.Shared(&secret, &h.ephemeral.secret, (*x25519.Key)(peer)) {
+		return fmt.Errorf("%w: a public key of small order", ErrHandshake)
 	}
-	s.mixKey(secret)
-	clear(secret)
+	s.mixKey(secret[:])
 	return nil
 }
 
@@ -270,7 +282,7 @@ func (h *Handshake) finish(initiator bool) {
 
 // wipeSecrets erases what only the handshake itself needs.
 func (h *Handshake) wipeSecrets() {
-	clear(h.ephemeral.Private)
+	clear(h.ephemeral.secret[:])
 	h.s = symmetric{}
 }
 

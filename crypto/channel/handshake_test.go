@@ -234,7 +234,7 @@ func TestOwnErrors(t *testing.T) {
 				} else {
 					wantErr(t, what, err, boom)
 				}
-				if !bad.Failed() || bad.s != (symmetric{}) || !bytes.Equal(bad.ephemeral.Private, make([]byte, len(bad.ephemeral.Private))) {
+				if !bad.Failed() || bad.s != (symmetric{}) || bad.ephemeral.secret != ([32]byte{}) {
 					t.Error("not failed, or secrets are left")
 				}
 				_, _, err = bad.Handle(make([]byte, 96))
@@ -268,7 +268,7 @@ func TestHandshakeSecretsErased(t *testing.T) {
 	wantPanic(t, "Keys before the end", func() { i.Keys() })
 	run(t, i, p)
 	for _, h := range []*Handshake{i, p} {
-		if h.s != (symmetric{}) || !bytes.Equal(h.ephemeral.Private, make([]byte, 32)) {
+		if h.s != (symmetric{}) || h.ephemeral.secret != ([32]byte{}) {
 			t.Error("secrets are left after the split")
 		}
 		k := h.Keys()

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"sallyport/crypto/vault"
@@ -47,6 +48,9 @@ type Manager struct {
 	now   func() time.Time
 	// making holds one value while a purpose key is made.
 	making chan struct{}
+
+	ownMu sync.Mutex
+	own   map[Identifier]*Own
 }
 
 // New makes a Manager. Options must have a Vault and a Store.
@@ -54,7 +58,7 @@ func New(o Options) *Manager {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Manager{vault: o.Vault, store: o.Store, now: o.Now, making: make(chan struct{}, 1)}
+	return &Manager{vault: o.Vault, store: o.Store, now: o.Now, making: make(chan struct{}, 1), own: map[Identifier]*Own{}}
 }
 
 func (m *Manager) seconds() Timestamp { return Timestamp(max(m.now().Unix(), 0)) }
@@ -81,6 +85,7 @@ func (m *Manager) Rotate(ctx context.Context, id Identifier) (*Identity, error) 
 	if err != nil {
 		return nil, err
 	}
+	defer m.forgetOwn(id)
 	rotated, err := m.change(ctx, known, CreateOptions{Algorithm: known.Latest().Key.Algorithm})
 	if err != nil {
 		return nil, err
@@ -99,6 +104,7 @@ func (m *Manager) Delete(ctx context.Context, id Identifier) error {
 	if err != nil {
 		return err
 	}
+	defer m.forgetOwn(id)
 	var failures []error
 	for _, p := range []Purpose{SecureChannel, CredentialSigning} {
 		raw, err := m.store.PurposeKey(ctx, id, p)

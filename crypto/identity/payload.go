@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"fmt"
+	"time"
 )
 
 // Payload is what one side of a handshake says of itself (docs/protocol/01 §7.4). Its parts are raw.
@@ -70,17 +71,65 @@ func DecodeRefresh(raw []byte) (history []byte, credentials [][]byte, err error)
 	return history, credentials, r.err
 }
 
-// Payload builds this side's identity payload for a handshake, with the key that it attests.
-func (m *Manager) Payload(ctx context.Context, id Identifier, credentials [][]byte) ([]byte, *PurposeKey, error) {
-	history, err := m.History(ctx, id)
-	if err != nil {
-		return nil, nil, err
+// ownTTL is for how long what this side shows in handshakes is shown without looking again whether it is still right: a stranger may
+// begin as many handshakes as a line carries. Another process that rotates the identity is noticed after it.
+const ownTTL = time.Second
+
+// Own is what an identity of this side shows in handshakes: its history, and its key for secure channels, which the history's last change
+// attests.
+type Own struct {
+	// History is encoded; not to be changed.
+	History []byte
+	Key     *PurposeKey
+	read    time.Time
+}
+
+// Payload encodes the identity payload of a handshake.
+func (o *Own) Payload(credentials [][]byte) []byte {
+	return EncodePayload(Payload{History: o.History, Attestation: o.Key.Attestation, Credentials: credentials})
+}
+
+// Own returns what an identity shows in handshakes, and makes its key for secure channels if there is none that is valid for a while, as
+// SecureChannelKey does. What was read and verified less than a second ago is not read and verified again.
+func (m *Manager) Own(ctx context.Context, id Identifier) (*Own, error) {
+	now := m.now()
+	m.ownMu.Lock()
+	own := m.own[id]
+	m.ownMu.Unlock()
+	if own != nil && !now.Before(own.read) && now.Sub(own.read) < ownTTL {
+		return own, nil
 	}
 	key, err := m.SecureChannelKey(ctx, id)
 	if err != nil {
+		m.forgetOwn(id)
+		return nil, err
+	}
+	history, err := m.History(ctx, id)
+	if err != nil {
+		m.forgetOwn(id)
+		return nil, err
+	}
+	own = &Own{History: history, Key: key, read: now}
+	m.ownMu.Lock()
+	defer m.ownMu.Unlock()
+	m.own[id] = own // as many as there are identities with keys here
+	return own, nil
+}
+
+// forgetOwn has what an identity shows read again.
+func (m *Manager) forgetOwn(id Identifier) {
+	m.ownMu.Lock()
+	defer m.ownMu.Unlock()
+	delete(m.own, id)
+}
+
+// Payload builds this side's identity payload for a handshake, with the key that it attests.
+func (m *Manager) Payload(ctx context.Context, id Identifier, credentials [][]byte) ([]byte, *PurposeKey, error) {
+	own, err := m.Own(ctx, id)
+	if err != nil {
 		return nil, nil, err
 	}
-	return EncodePayload(Payload{History: history, Attestation: key.Attestation, Credentials: credentials}), key, nil
+	return own.Payload(credentials), own.Key, nil
 }
 
 // Peer is the verified other side of a handshake. Its credentials are raw and not verified.

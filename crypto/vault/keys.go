@@ -1,13 +1,14 @@
 package vault
 
 import (
-	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+
+	"github.com/cloudflare/circl/dh/x25519"
 )
 
 // newSecret makes the secret bytes of a signing key.
@@ -75,30 +76,16 @@ func sign(a KeyAlgorithm, secret, data []byte) (Signature, error) {
 }
 
 // publicX25519 returns the public key of a scalar.
-func publicX25519(secret *[32]byte) (pub [32]byte, err error) {
-	k, err := ecdh.X25519().NewPrivateKey(secret[:])
-	if err != nil {
-		return pub, fmt.Errorf("%w: %w", ErrKey, err)
-	}
-	copy(pub[:], k.PublicKey().Bytes())
-	return pub, nil
+func publicX25519(secret *[32]byte) (pub [32]byte) {
+	x25519.KeyGen((*x25519.Key)(&pub), (*x25519.Key)(secret))
+	return pub
 }
 
 // dh computes a shared secret; all zeros, from a peer's key of small order, are refused.
 func dh(secret *[32]byte, peer [32]byte) (out [32]byte, err error) {
-	k, err := ecdh.X25519().NewPrivateKey(secret[:])
-	if err != nil {
-		return out, fmt.Errorf("%w: %w", ErrKey, err)
+	if !x25519.Shared((*x25519.Key)(&out), (*x25519.Key)(secret), (*x25519.Key)(&peer)) {
+		clear(out[:])
+		return out, fmt.Errorf("%w: peer's key is of small order", ErrKey)
 	}
-	p, err := ecdh.X25519().NewPublicKey(peer[:])
-	if err != nil {
-		return out, fmt.Errorf("%w: %w", ErrKey, err)
-	}
-	b, err := k.ECDH(p)
-	if err != nil {
-		return out, fmt.Errorf("%w: peer's key: %w", ErrKey, err)
-	}
-	copy(out[:], b)
-	clear(b)
 	return out, nil
 }

@@ -137,10 +137,7 @@ func (v *Software) GenerateX25519(ctx context.Context) (Handle, [32]byte, error)
 
 // ImportX25519 implements Vault.
 func (v *Software) ImportX25519(_ context.Context, secret [32]byte) (Handle, [32]byte, error) {
-	pub, err := publicX25519(&secret)
-	if err != nil {
-		return "", pub, err
-	}
+	pub := publicX25519(&secret)
 	h := HandleOf(pub[:])
 	return h, pub, v.s.put(kindX25519, h, secret[:])
 }
@@ -153,8 +150,8 @@ func (v *Software) x25519(h Handle) (secret, pub [32]byte, err error) {
 	}
 	defer clear(b)
 	secret = [secretSize]byte(b)
-	pub, err = publicX25519(&secret)
-	if err == nil && HandleOf(pub[:]) != h {
+	pub = publicX25519(&secret)
+	if HandleOf(pub[:]) != h {
 		err = fmt.Errorf("%w: the secret stored for %s is of another key", ErrKey, h)
 	}
 	if err != nil {

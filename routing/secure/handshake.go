@@ -41,13 +41,13 @@ type handshake struct {
 
 // config makes the state machine's view of this side.
 func (h *handshake) config(ctx context.Context) (channel.Config, error) {
-	key, err := h.opts.Identities.SecureChannelKey(ctx, h.opts.Self)
+	own, err := h.opts.Identities.Own(ctx, h.opts.Self)
 	if err != nil {
 		return channel.Config{}, fmt.Errorf("own secure channel key: %w", err)
 	}
 	return channel.Config{
-		Static: key.Public,
-		DH:     func(peer [32]byte) ([32]byte, error) { return h.opts.Identities.DH(h.ctx, key, peer) },
+		Static: own.Key.Public,
+		DH:     func(peer [32]byte) ([32]byte, error) { return h.opts.Identities.DH(h.ctx, own.Key, peer) },
 		Rand:   rand.Reader,
 		Payload: func() ([]byte, error) {
 			var credentials [][]byte
@@ -57,8 +57,7 @@ func (h *handshake) config(ctx context.Context) (channel.Config, error) {
 			if h.credential != nil {
 				credentials = [][]byte{h.credential}
 			}
-			payload, _, err := h.opts.Identities.Payload(h.ctx, h.opts.Self, credentials)
-			return payload, err
+			return own.Payload(credentials), nil
 		},
 		VerifyPeer: func(static [32]byte, payload []byte) error {
 			peer, err := h.opts.Identities.VerifyPeer(h.ctx, payload, static)
