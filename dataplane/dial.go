@@ -117,15 +117,20 @@ func (c *Conn) RemoteAddr() netip.AddrPort {
 // with the error. A connection within the machine is usually there at once; done is then called before Dial returns. On the loop
 // only; names are resolved elsewhere.
 func (l *Loop) Dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done func(*Conn, error)) {
-	fail := func(err error) {
+	l.dial(to, o, timeout, done)
+}
+
+// dial is Dial. It returns the connection while it is being made, nil when done was called or will be without it.
+func (l *Loop) dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done func(*Conn, error)) *Conn {
+	fail := func(err error) *Conn {
 		err = fmt.Errorf("connect to %s: %w", to, err)
 		l.After(0, func() { done(nil, err) })
+		return nil
 	}
 	sa, family := newRawSockaddr(to)
 	fd, errno := rawSocket(family)
 	if errno != 0 {
-		fail(asError("socket", errno))
-		return
+		return fail(asError("socket", errno))
 	}
 	local := to.Addr().Unmap().IsLoopback()
 	if local {
@@ -133,8 +138,7 @@ func (l *Loop) Dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done
 	}
 	if err := o.Apply(fd); err != nil {
 		rawClose(fd)
-		fail(err)
-		return
+		return fail(err)
 	}
 	unpaced(fd, to.Addr())
 	errno = rawConnect(fd, sa)
@@ -143,17 +147,15 @@ func (l *Loop) Dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done
 	}
 	if errno != 0 && errno != unix.EINPROGRESS && errno != unix.EALREADY {
 		rawClose(fd)
-		fail(errno)
-		return
+		return fail(errno)
 	}
 	c, err := l.Adopt(fd, nil)
 	if err != nil {
-		fail(err)
-		return
+		return fail(err)
 	}
 	if errno == 0 {
 		done(c, nil) // an event tells of what has come already
-		return
+		return nil
 	}
 	c.connect = func(c *Conn, err error) {
 		if err != nil {
@@ -164,6 +166,7 @@ func (l *Loop) Dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done
 	if timeout > 0 {
 		c.timer = l.After(timeout, func() { c.finish(os.ErrDeadlineExceeded) })
 	}
+	return c
 }
 
 // connected ends the connecting state.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/crypto/identity"
+	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/routing"
 	"sallyport/routing/multiaddr"
@@ -26,16 +27,18 @@ func (n *Node) connectListener(ctx context.Context, to multiaddr.Addr, o connect
 	if last.Protocol != multiaddr.Service && last.Protocol != multiaddr.Secure {
 		return nil, fmt.Errorf("%w: the route %s must end in /service/NAME or /secure/NAME of a secure channel listener", admin.ErrInvalid, to)
 	}
-	c := &connection{router: n.router, closed: make(chan struct{})}
-	err := n.follow(ctx, c, to[:len(to)-1], o)
-	if err == nil {
-		err = n.openChannel(ctx, c, last.Text, o, o.authorized)
-	}
-	if err != nil {
-		c.close()
-		return nil, err
-	}
-	return c, nil
+	return eachAddress(ctx, to, func(ctx context.Context, to multiaddr.Addr) (*connection, error) {
+		c := &connection{router: n.router, closed: make(chan struct{})}
+		err := n.follow(ctx, c, to[:len(to)-1], o)
+		if err == nil {
+			err = n.openChannel(ctx, c, last.Text, o, o.authorized)
+		}
+		if err != nil {
+			c.close()
+			return nil, err
+		}
+		return c, nil
+	})
 }
 
 // CreateChannel opens a secure channel to a listener; it stays until DeleteChannel or until it breaks.
@@ -226,7 +229,7 @@ func (n *Node) SendMessage(ctx context.Context, r admin.MessageRequest) (admin.M
 
 // CreateTCPListener opens another TCP listener. Nothing is reachable through it before AddConsumer names something.
 func (n *Node) CreateTCPListener(ctx context.Context, r admin.TransportRequest) (admin.Transport, error) {
-	at, err := tcp.Resolve(ctx, r.Address)
+	at, err := names.Listen(ctx, r.Address)
 	if err != nil {
 		return admin.Transport{}, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
 	}

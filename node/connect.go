@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sync"
 
 	"sallyport/crypto/identity"
+	"sallyport/names"
 	"sallyport/routing"
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/secure"
@@ -106,7 +109,34 @@ func (c *connection) pingRoute() routing.Route {
 
 // connect follows a multiaddr: it opens what it names, from left to right, and returns the route that is left
 // (docs/protocol/01 §4.5, 03 §4.2).
-func (n *Node) connect(ctx context.Context, to multiaddr.Addr, o connectOptions) (_ *connection, err error) {
+func (n *Node) connect(ctx context.Context, to multiaddr.Addr, o connectOptions) (*connection, error) {
+	open := func(ctx context.Context, to multiaddr.Addr) (*connection, error) { return n.connectOnce(ctx, to, o) }
+	if !slices.ContainsFunc(to, func(v multiaddr.Value) bool { return v.Protocol == multiaddr.Secure }) {
+		return open(ctx, to)
+	}
+	return eachAddress(ctx, to, open)
+}
+
+// eachAddress opens a route with a channel. Over UDP nobody says that nobody is there, so the channel's handshake tells which address of a
+// name is the right one: each gets an attempt of its own.
+func eachAddress(ctx context.Context, to multiaddr.Addr, open func(context.Context, multiaddr.Addr) (*connection, error)) (*connection, error) {
+	network, hostport, at, ok := to.HostPort()
+	if !ok || network != multiaddr.UDP.String() {
+		return open(ctx, to) // a TCP connection is either there or not
+	}
+	list, err := names.LookupIPv4(ctx, hostport)
+	if err != nil || len(list) == 1 {
+		return open(ctx, to)
+	}
+	return names.Race(ctx, list, func(ctx context.Context, a netip.AddrPort) (*connection, error) {
+		one := slices.Clone(to)
+		one[at] = multiaddr.Value{Protocol: multiaddr.IP4, Text: a.Addr().String()}
+		return open(ctx, one)
+	}, (*connection).close)
+}
+
+// connectOnce is connect over one address of a name that is reached over UDP.
+func (n *Node) connectOnce(ctx context.Context, to multiaddr.Addr, o connectOptions) (_ *connection, err error) {
 	c := &connection{router: n.router, closed: make(chan struct{})}
 	defer func() {
 		if err != nil {

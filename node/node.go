@@ -10,6 +10,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/dataplane"
+	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/policy"
 	"sallyport/portal"
@@ -170,7 +171,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.Trust.Authority != nil && o.Trust.Scope != "" {
 		n.creds = newCredentials(n)
 	}
-	listen, err := tcp.Resolve(ctx, o.Listen)
+	listen, err := names.Listen(ctx, o.Listen)
 	if err != nil {
 		return nil, err
 	}

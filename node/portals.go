@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"sallyport/crypto/identity"
+	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/policy"
 	"sallyport/portal"
 	"sallyport/portal/httpheader"
 	"sallyport/routing"
 	"sallyport/routing/multiaddr"
-	"sallyport/routing/tcp"
 	"sallyport/state"
 )
 
@@ -116,7 +116,7 @@ func (n *Node) CreateOutlet(ctx context.Context, r admin.OutletRequest) (admin.O
 
 // openOutlet starts an outlet that flows can reach. owner is the Kafka outlet that it belongs to, if it does; g stays the caller's. n.mu is held.
 func (n *Node) openOutlet(ctx context.Context, r admin.OutletRequest, owner string, g *guard, flows ...*routing.Flow) (*outlet, error) {
-	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: tcp.Resolve, Flows: flows, SkipHandshake: r.SkipHandshake}
+	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: names.Lookup, Flows: flows, SkipHandshake: r.SkipHandshake}
 	if g != nil {
 		o.Guard = g
 	}
@@ -248,7 +248,7 @@ func (n *Node) openInlet(ctx context.Context, r *admin.InletRequest, parts inlet
 	if err != nil {
 		return nil, fmt.Errorf("%w: --to: %w", admin.ErrInvalid, err)
 	}
-	bind, err := tcp.Resolve(ctx, r.From)
+	bind, err := names.Listen(ctx, r.From)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --from: %w", admin.ErrInvalid, err)
 	}

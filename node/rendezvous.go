@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/dataplane"
+	"sallyport/names"
 	"sallyport/routing"
 	"sallyport/routing/udp"
 )
@@ -41,11 +42,11 @@ func StartRendezvous(ctx context.Context, at, health string, o udp.Options, log 
 		return nil, err
 	}
 	shard, router := transport.Router().Shards()[0], transport.Router()
-	address, err := udp.Resolve(ctx, at)
+	addresses, err := names.LookupIPv4(ctx, at)
 	if err != nil {
 		return nil, err
 	}
-	bind, err := transport.Bind(ctx, shard, address, netip.AddrPort{})
+	bind, err := transport.Bind(ctx, shard, addresses[0], netip.AddrPort{})
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func (r *Rendezvous) Stop() {
 
 // PublicAddress asks a rendezvous server, host:port, from which address datagrams of this machine come there.
 func PublicAddress(ctx context.Context, server string, o udp.Options, log *slog.Logger) (string, error) {
-	at, err := udp.Resolve(ctx, server)
+	at, err := names.LookupIPv4(ctx, server)
 	if err != nil {
 		return "", err
 	}
@@ -120,6 +121,6 @@ func PublicAddress(ctx context.Context, server string, o udp.Options, log *slog.
 	if err != nil {
 		return "", err
 	}
-	public, err := bind.PublicAddress(asking, at)
+	public, err := bind.PublicAddress(asking, at...)
 	return public.String(), err
 }

@@ -8,9 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/names"
 )
 
 // TLS runs on goroutines, and a socket pair joins it to the event loop.
@@ -23,12 +26,16 @@ func tlsDialer(target string) func(context.Context) (int, error) {
 		if err != nil {
 			return -1, err
 		}
-		d := tls.Dialer{Config: &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}}
-		c, err := d.DialContext(ctx, "tcp", target)
+		tcp, err := names.Dial(ctx, "tcp", target)
 		if err != nil {
 			return -1, fmt.Errorf("TLS to %s: %w", target, err)
 		}
-		return joined(c.(*tls.Conn))
+		c := tls.Client(tcp, &tls.Config{ServerName: strings.TrimSuffix(host, "."), MinVersion: tls.VersionTLS12})
+		if err := c.HandshakeContext(ctx); err != nil {
+			_ = tcp.Close()
+			return -1, fmt.Errorf("TLS to %s: %w", target, err)
+		}
+		return joined(c)
 	}
 }
 

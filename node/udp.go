@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"sallyport/crypto/identity"
+	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/routing"
 	"sallyport/routing/multiaddr"
@@ -34,11 +35,11 @@ func (n *Node) startUDP(ctx context.Context) error {
 	if n.opts.UDP.Listen == "" {
 		return nil
 	}
-	at, err := udp.Resolve(ctx, n.opts.UDP.Listen)
+	at, err := names.LookupIPv4(ctx, n.opts.UDP.Listen)
 	if err != nil {
 		return err
 	}
-	if n.mainUDP, err = n.udp.Bind(ctx, n.router.Shards()[0], at, netip.AddrPort{}); err != nil {
+	if n.mainUDP, err = n.udp.Bind(ctx, n.router.Shards()[0], at[0], netip.AddrPort{}); err != nil {
 		return err
 	}
 	n.negotiation = n.udp.NewListener(n.ctx, n.rendezvous)
@@ -59,11 +60,11 @@ func (n *Node) startUDP(ctx context.Context) error {
 }
 
 // rendezvous finds the rendezvous server.
-func (n *Node) rendezvous(ctx context.Context) (netip.AddrPort, error) {
+func (n *Node) rendezvous(ctx context.Context) ([]netip.AddrPort, error) {
 	if n.opts.UDP.Rendezvous == "" {
-		return netip.AddrPort{}, ErrNoRendezvous
+		return nil, ErrNoRendezvous
 	}
-	at, err := udp.Resolve(ctx, n.opts.UDP.Rendezvous)
+	at, err := names.LookupIPv4(ctx, n.opts.UDP.Rendezvous)
 	if err != nil {
 		return at, fmt.Errorf("rendezvous server of %s: %w", EnvRendezvous, err)
 	}
@@ -96,10 +97,11 @@ func (n *Node) openUDP(ctx context.Context, c *connection, host multiaddr.Addr) 
 	if !ok {
 		return fmt.Errorf("%s: %w", host, errUnsupported)
 	}
-	peer, err := udp.Resolve(ctx, hostport)
+	peers, err := names.LookupIPv4(ctx, hostport)
 	if err != nil {
 		return err
 	}
+	peer := peers[0] // of several, connect tries all
 	if peer.Port() == 0 {
 		return fmt.Errorf("%s: %w: the port must not be 0", host, errUnsupported)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/names"
 	"sallyport/routing"
 	"sallyport/routing/bare"
 	"sallyport/routing/secure"
@@ -101,7 +102,7 @@ func newChain(t testing.TB, inlets, shards int, plain bool, limits Limits, o Out
 	c.outlet.connect(t, c.relay)
 	c.outlet.listen(t, c.outlet.upward.Flow)
 	c.outlet.register(t)
-	o.Name, o.Resolve, o.Flows = "outlet", tcp.Resolve, []*routing.Flow{c.outlet.api.Flow}
+	o.Name, o.Resolve, o.Flows = "outlet", names.Lookup, []*routing.Flow{c.outlet.api.Flow}
 	if c.out, err = NewOutlet(ctx, c.outlet.env, c.outlet.router, o); err != nil {
 		t.Fatal(err)
 	}

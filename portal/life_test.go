@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"sallyport/names"
 	"sallyport/routing"
 	"sallyport/routing/tcp"
 )
@@ -83,7 +84,7 @@ func newLink(t testing.TB, target string, plain bool, la, lb Limits) *link {
 		t.Fatal(err)
 	}
 	if target != "" {
-		if _, err := NewOutlet(ctx, l.b.env, l.b.router, OutletOptions{Name: "outlet", Target: target, Resolve: tcp.Resolve, Flows: []*routing.Flow{l.b.ln.Flow}}); err != nil {
+		if _, err := NewOutlet(ctx, l.b.env, l.b.router, OutletOptions{Name: "outlet", Target: target, Resolve: names.Lookup, Flows: []*routing.Flow{l.b.ln.Flow}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -286,8 +287,8 @@ func TestTargetFails(t *testing.T) {
 	t.Run("name not found", func(t *testing.T) {
 		l := newLink(t, "", false, Limits{}, Limits{})
 		if _, err := NewOutlet(limited(t), l.b.env, l.b.router, OutletOptions{Name: "outlet", Target: "nowhere.invalid:1", Flows: []*routing.Flow{l.b.ln.Flow},
-			Resolve: func(context.Context, string) (netip.AddrPort, error) {
-				return netip.AddrPort{}, errors.New("no such host")
+			Resolve: func(context.Context, string) ([]netip.AddrPort, error) {
+				return nil, errors.New("no such host")
 			}}); err != nil {
 			t.Fatal(err)
 		}

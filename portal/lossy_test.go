@@ -14,6 +14,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/names"
 	"sallyport/routing"
 	"sallyport/routing/secure"
 	"sallyport/routing/udp"
@@ -153,7 +154,7 @@ func newLossyPortal(t *testing.T, plain bool, handle func(net.Conn)) *lossyPorta
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: serve(t, handle), Resolve: resolve, Flows: []*routing.Flow{api.Flow}}); err != nil {
+	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: serve(t, handle), Resolve: names.Lookup, Flows: []*routing.Flow{api.Flow}}); err != nil {
 		t.Fatal(err)
 	}
 	if l.in, err = NewInlet(ctx, a.env, a.router, InletOptions{Name: "in", Listen: loopback, Plain: plain}); err != nil {
@@ -201,8 +202,4 @@ func TestUnpacedBacklog(t *testing.T) {
 		}
 	}
 	t.Errorf("%d ended by gaps, none for what waited", ended[ReasonGap].Load())
-}
-
-func resolve(_ context.Context, hostport string) (netip.AddrPort, error) {
-	return netip.ParseAddrPort(hostport)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,8 +33,8 @@ type OutletOptions struct {
 	SkipHandshake bool
 	// Rewrite, if set, makes what changes the bytes that go to the target. It must take all it is given.
 	Rewrite func() Rewriter
-	// Resolve turns Target into addresses; nil asks the system.
-	Resolve func(ctx context.Context, hostport string) (netip.AddrPort, error)
+	// Resolve turns Target into the addresses to try, in this order. It is asked only for a Target that is a name.
+	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
 }
 
 // Outlet connects portal connections to a target.
@@ -41,10 +42,10 @@ type Outlet struct {
 	env    *Env
 	router *routing.Router
 	opts   OutletOptions
-	fixed  netip.AddrPort // valid if Target is an address
+	fixed  []netip.AddrPort // not empty if Target is an address
 
 	mu         sync.Mutex
-	resolved   netip.AddrPort
+	resolved   []netip.AddrPort // that which answered last comes first; never changed in place
 	resolvedAt time.Time
 }
 
@@ -57,7 +58,9 @@ var targetOptions = dataplane.TCPOptions{NoDelay: true, KeepAliveIdle: 300 * tim
 // NewOutlet starts an outlet. routing.ErrExists when its address is taken. Not on a shard.
 func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions) (*Outlet, error) {
 	out := &Outlet{env: env, router: r, opts: o}
-	out.fixed, _ = netip.ParseAddrPort(o.Target)
+	if fixed, err := netip.ParseAddrPort(o.Target); err == nil {
+		out.fixed = []netip.AddrPort{fixed}
+	}
 	worker := func(*routing.Shard) routing.Worker {
 		if o.SkipHandshake {
 			return &skipping{outlet: out, conns: map[source]*conn{}}
@@ -142,8 +145,13 @@ func peerName(p *routing.Peer) string {
 // connect opens the target.
 func (o *Outlet) connect(c *conn, back routing.Route) {
 	loop := c.shard.Loop()
-	dial := func(to netip.AddrPort) {
-		loop.Dial(to, targetOptions, o.env.Limits.OpenTimeout, func(sock *dataplane.Conn, err error) { o.connected(c, back, sock, err) })
+	dial := func(to []netip.AddrPort) {
+		loop.DialAny(to, targetOptions, o.env.Limits.OpenTimeout, func(sock *dataplane.Conn, err error) {
+			if len(to) > 1 || err != nil {
+				o.answered(to, sock)
+			}
+			o.connected(c, back, sock, err)
+		})
 	}
 	if o.opts.Dial != nil {
 		go func() {
@@ -162,14 +170,14 @@ func (o *Outlet) connect(c *conn, back routing.Route) {
 		}()
 		return
 	}
-	if o.fixed.IsValid() {
+	if len(o.fixed) > 0 {
 		dial(o.fixed)
 		return
 	}
 	o.mu.Lock()
 	to, fresh := o.resolved, time.Since(o.resolvedAt) < resolveFor
 	o.mu.Unlock()
-	if fresh && to.IsValid() {
+	if fresh && len(to) > 0 {
 		dial(to)
 		return
 	}
@@ -190,6 +198,36 @@ func (o *Outlet) connect(c *conn, back routing.Route) {
 			}
 		}))
 	}()
+}
+
+// answered remembers which address of the target took a connection, so that the next one goes there first; none, with a nil sock, asks for
+// the name again: the target may have moved.
+func (o *Outlet) answered(to []netip.AddrPort, sock *dataplane.Conn) {
+	if len(o.fixed) > 0 {
+		return
+	}
+	var first netip.AddrPort
+	if sock != nil {
+		if first = sock.RemoteAddr(); first == to[0] {
+			return
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !slices.Equal(o.resolved, to) {
+		return // somebody was here before
+	}
+	if sock == nil {
+		o.resolved = nil
+		return
+	}
+	list := []netip.AddrPort{first}
+	for _, a := range to {
+		if a != first {
+			list = append(list, a)
+		}
+	}
+	o.resolved = list
 }
 
 // connected goes on when the target has answered.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/dataplane"
+	"sallyport/names"
 	"sallyport/routing"
 	"sallyport/routing/tcp"
 )
@@ -51,7 +52,7 @@ func portalBetween(t testing.TB, target string, shards int, plain bool, limits L
 	t.Helper()
 	ctx := context.Background()
 	a, b = newNode(t, shards, limits), newNode(t, shards, limits)
-	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: target, Resolve: tcp.Resolve, Flows: []*routing.Flow{b.ln.Flow}}); err != nil {
+	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: target, Resolve: names.Lookup, Flows: []*routing.Flow{b.ln.Flow}}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := a.tcp.Connect(ctx, b.ln.Bound.String())

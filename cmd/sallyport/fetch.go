@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"sallyport/names"
 )
 
 // fetchTimeout bounds the download of a configuration or a ticket.
@@ -42,7 +44,9 @@ func fetch(ctx context.Context, from string, limit int64) (string, error) {
 		return "", usageError("invalid URL '%s': %v", from, errors.Unwrap(err))
 	}
 	where := req.URL.Redacted()
-	client := http.Client{CheckRedirect: func(to *http.Request, via []*http.Request) error {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: names.Dial}
+	defer transport.CloseIdleConnections()
+	client := http.Client{Transport: transport, CheckRedirect: func(to *http.Request, via []*http.Request) error {
 		switch {
 		case len(via) >= 5:
 			return errors.New("more than 5 redirections")

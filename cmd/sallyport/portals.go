@@ -50,6 +50,7 @@ func isHost(text string) bool {
 	if _, err := netip.ParseAddr(text); err == nil {
 		return true
 	}
+	text = strings.TrimSuffix(text, ".") // says that the name is complete
 	if len(text) > 253 || strings.Trim(text, "-") != text {
 		return false
 	}

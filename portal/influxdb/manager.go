@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
 	"sallyport/crypto/identity"
+	"sallyport/names"
 	"sallyport/routing/rpc"
 )
 
@@ -51,7 +53,7 @@ func New(o Options) (*Manager, error) {
 		return nil, errors.New("leases must last for a second at least")
 	}
 	m := &Manager{opts: o, now: time.Now, leased: map[string]time.Time{}, wake: make(chan struct{}, 1)}
-	m.api = api{base: o.URL, token: o.Token}
+	m.api = api{base: o.URL, token: o.Token, http: http.Client{Transport: &http.Transport{DialContext: names.Dial, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute}}}
 	return m, nil
 }
 

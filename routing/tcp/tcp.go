@@ -4,11 +4,8 @@ package tcp
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane"
+	"sallyport/names"
 	"sallyport/routing"
 )
 
@@ -91,39 +89,6 @@ type Listener struct {
 	t     *Transport
 	shard *routing.Shard
 	ln    *dataplane.Listener
-}
-
-// ErrNoAddress reports a name that has no address.
-var ErrNoAddress = errors.New("tcp: host has no address")
-
-// Resolve turns `host:port` into an address; it may ask the system's resolver, so it is not for a shard.
-func Resolve(ctx context.Context, hostport string) (netip.AddrPort, error) {
-	if ap, err := netip.ParseAddrPort(hostport); err == nil {
-		return ap, nil
-	}
-	host, portText, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("tcp: %q is not host:port: %w", hostport, err)
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("tcp: %q: the port must be a number from 0 to 65535", hostport)
-	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("tcp: resolve %s: %w", host, err)
-	}
-	if len(ips) == 0 {
-		return netip.AddrPort{}, fmt.Errorf("%w: %s", ErrNoAddress, host)
-	}
-	best := ips[0].Unmap()
-	for _, ip := range ips { // IPv4 first: what listens on "localhost" by default does so there
-		if ip.Unmap().Is4() {
-			best = ip.Unmap()
-			break
-		}
-	}
-	return netip.AddrPortFrom(best, uint16(port)), nil
 }
 
 // Listen opens a listener.
@@ -238,13 +203,15 @@ func (t *Transport) place() *routing.Shard {
 	return shards[best]
 }
 
-// Connect opens a connection to host:port and waits for it.
+// Connect opens a connection to host:port and waits for it. All addresses of a name are tried.
 func (t *Transport) Connect(ctx context.Context, hostport string) (*Connection, error) {
-	to, err := Resolve(ctx, hostport)
-	if err != nil {
-		return nil, err
-	}
 	timeout := t.opts.ConnectTimeout
+	resolving, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	to, err := names.Lookup(resolving, hostport)
+	if err != nil {
+		return nil, fmt.Errorf("tcp: %w", err)
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(deadline))
 	}
@@ -255,7 +222,7 @@ func (t *Transport) Connect(ctx context.Context, hostport string) (*Connection, 
 	done := make(chan result, 1)
 	s := t.place()
 	if !s.Loop().Post(dataplane.TaskFunc(func() {
-		s.Loop().Dial(to, t.opts.socket(), timeout, func(c *dataplane.Conn, err error) {
+		s.Loop().DialAny(to, t.opts.socket(), timeout, func(c *dataplane.Conn, err error) {
 			if err != nil {
 				done <- result{err: err}
 				return

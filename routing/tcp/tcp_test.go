@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -519,19 +518,6 @@ func alloc() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
-}
-
-func TestResolve(t *testing.T) {
-	for in, want := range map[string]string{"127.0.0.1:80": "127.0.0.1:80", "[::1]:80": "[::1]:80", "localhost:80": "127.0.0.1:80"} {
-		if got, err := Resolve(limited(t), in); err != nil || got.String() != want {
-			t.Errorf("%s: %s, %v", in, got, err)
-		}
-	}
-	for _, bad := range []string{"", "a", "a:b", "127.0.0.1:70000", "127.0.0.1:-1"} {
-		if got, err := Resolve(limited(t), bad); err == nil || strings.Contains(err.Error(), "resolve") {
-			t.Errorf("%q: %v, %v", bad, got, err)
-		}
-	}
 }
 
 // TestStorm opens, uses and closes many connections at once and expects nothing to be left.

@@ -20,8 +20,8 @@ var ErrNotOpen = errors.New("udp: nothing gets through between the two public ad
 // anyAddress is what a puncture's socket is bound to.
 var anyAddress = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 
-// Server finds the rendezvous server; it may ask the system's resolver.
-type Server func(context.Context) (netip.AddrPort, error)
+// Server finds the rendezvous server's addresses; it may ask the system's resolver.
+type Server func(context.Context) ([]netip.AddrPort, error)
 
 // peerAddress reads a public address that a peer says it has. Nothing is sent to several at once.
 func peerAddress(text string) (netip.AddrPort, error) {
@@ -118,7 +118,7 @@ func (t *Transport) publicSocket(ctx context.Context, s *routing.Shard, server S
 	if err != nil {
 		return nil, netip.AddrPort{}, err
 	}
-	public, err := b.PublicAddress(ctx, at)
+	public, err := b.PublicAddress(ctx, at...)
 	if err != nil {
 		b.Close()
 		return nil, netip.AddrPort{}, err

@@ -48,9 +48,10 @@ const (
 	rendezvousAgain   = 500 * time.Millisecond
 )
 
-// PublicAddress asks the rendezvous service at server from which address the socket is seen there. Not on a shard.
-func (b *Bind) PublicAddress(ctx context.Context, server netip.AddrPort) (netip.AddrPort, error) {
-	answer, err := b.ask(ctx, server, kindAddress)
+// PublicAddress asks a rendezvous service from which address the socket is seen there. Of several addresses of the service the first that
+// answers is believed. Not on a shard.
+func (b *Bind) PublicAddress(ctx context.Context, servers ...netip.AddrPort) (netip.AddrPort, error) {
+	server, answer, err := b.ask(ctx, servers, kindAddress)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -67,36 +68,45 @@ func (b *Bind) PublicAddress(ctx context.Context, server netip.AddrPort) (netip.
 
 // PingRendezvous reports whether the rendezvous service at server answers. Not on a shard.
 func (b *Bind) PingRendezvous(ctx context.Context, server netip.AddrPort) error {
-	_, err := b.ask(ctx, server, kindPing)
+	_, _, err := b.ask(ctx, []netip.AddrPort{server}, kindPing)
 	return err
 }
 
-// ask sends a request until it is answered by the server itself.
-func (b *Bind) ask(ctx context.Context, server netip.AddrPort, kind byte) ([]byte, error) {
+// ask sends a request until it is answered by one of the servers, which take turns. It returns which one that was.
+func (b *Bind) ask(ctx context.Context, servers []netip.AddrPort, kind byte) (netip.AddrPort, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, rendezvousTimeout)
 	defer cancel()
-	route := routing.RouteOf(b.Sender)
-	source := routing.Address{Type: routing.UDP, Value: server.String()}
-	if !b.Peer.IsValid() {
-		route = route.Concat(routing.NewRoute(source))
-	}
-	route = route.Concat(routing.LocalRoute(RendezvousService))
-	box, err := b.t.router.OpenMailbox(ctx, route)
+	box, err := b.t.router.OpenMailbox(ctx, routing.RouteOf(b.Sender))
 	if err != nil {
-		return nil, err
+		return netip.AddrPort{}, nil, err
 	}
 	defer box.Close()
-	for {
-		box.Send(route, appendKind(nil, kind))
+	for i := 0; ; i++ {
+		route := routing.RouteOf(b.Sender)
+		if !b.Peer.IsValid() {
+			route = route.Concat(routing.NewRoute(udpAddress(servers[i%len(servers)])))
+		}
+		box.Send(route.Concat(routing.LocalRoute(RendezvousService)), appendKind(nil, kind))
 		again, stop := context.WithTimeout(ctx, rendezvousAgain)
 		reply, err := box.Receive(again)
 		stop()
-		switch {
-		case ctx.Err() != nil:
-			return nil, fmt.Errorf("rendezvous server %s does not answer: %w", server, ctx.Err())
-		case err != nil: // lost on its way: ask again
-		case b.Peer.IsValid() || reply.Return.Len() > 1 && reply.Return.WithoutFirst().First() == source:
-			return reply.Payload, nil
+		if ctx.Err() != nil {
+			return netip.AddrPort{}, nil, fmt.Errorf("rendezvous server %v does not answer: %w", servers, ctx.Err())
+		}
+		if err != nil {
+			continue // lost on its way, or nobody is there: ask again
+		}
+		if b.Peer.IsValid() {
+			return b.Peer, reply.Payload, nil
+		}
+		for _, server := range servers {
+			if reply.Return.Len() > 1 && reply.Return.WithoutFirst().First() == udpAddress(server) {
+				return server, reply.Payload, nil
+			}
 		}
 	}
+}
+
+func udpAddress(a netip.AddrPort) routing.Address {
+	return routing.Address{Type: routing.UDP, Value: a.String()}
 }

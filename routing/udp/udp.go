@@ -11,11 +11,7 @@
 package udp
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -144,32 +140,4 @@ func (t *Transport) Binds() []*Bind {
 		list = append(list, b)
 	}
 	return list
-}
-
-var errAddress = errors.New("udp: not an address")
-
-// Resolve turns `host:port` into an IPv4 address; it may ask the system's resolver, so it is not for a shard.
-func Resolve(ctx context.Context, hostport string) (netip.AddrPort, error) {
-	host, portText, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%w: %q must be host:port: %w", errAddress, hostport, err)
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%w: %q: the port must be a number from 0 to 65535", errAddress, hostport)
-	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		if !ip.Unmap().Is4() {
-			return netip.AddrPort{}, fmt.Errorf("%w: %s is not IPv4, which the UDP transport is for", errAddress, hostport)
-		}
-		return netip.AddrPortFrom(ip.Unmap(), uint16(port)), nil
-	}
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("udp: resolve %s: %w", host, err)
-	}
-	if len(ips) == 0 {
-		return netip.AddrPort{}, fmt.Errorf("%w: %s has no IPv4 address", errAddress, host)
-	}
-	return netip.AddrPortFrom(ips[0].Unmap(), uint16(port)), nil
 }
