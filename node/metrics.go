@@ -48,6 +48,7 @@ var (
 	descPortalDeny  = desc("portal_denied_total", "Connections and messages refused by a policy or because the peer had changed.")
 	descPortalBad   = desc("portal_malformed_total", "Malformed portal messages.")
 	descPortalHeld  = desc("portal_clients_waiting", "Clients that wait for a path to their outlet.")
+	descPortalCred  = desc("portal_credits_total", "Messages that let a peer send more.", "direction")
 	descPortalWin   = desc("portal_window_bytes", "Bytes of windows granted beyond their first size.")
 	descAuthority   = desc("authority_events_total", "Tickets and credentials of the authority.", "event", "reason")
 	descWorkers     = desc("relay_names", "Names registered at this node's relay service.")
@@ -137,6 +138,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descPortalDeny, p.Denied.Load())
 	count(descPortalBad, p.Malformed.Load())
 	gauge(descPortalHeld, float64(p.Held.Load()))
+	count(descPortalCred, p.CreditsOut.Load(), "out")
+	count(descPortalCred, p.CreditsIn.Load(), "in")
 	gauge(descPortalWin, float64(p.WindowGranted.Load()))
 	if n.opts.Authority != nil && n.opts.Authority.Events != nil {
 		n.opts.Authority.Events.each(func(event, reason string, k uint64) { count(descAuthority, k, event, reason) })

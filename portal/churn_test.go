@@ -105,7 +105,7 @@ func TestCrowdedWindows(t *testing.T) {
 	total := 0
 	l.in.mu.Lock()
 	for c := range l.in.conns {
-		total += c.first
+		total += c.window.first
 	}
 	l.in.mu.Unlock()
 	if most := 1<<20 + 32*crowdedWindow; total > most {

@@ -61,19 +61,12 @@ type conn struct {
 	upstream *upstream
 
 	// What the peer sends.
-	window    int // bytes the peer may have under way
-	first     int // what it was at the beginning
-	received  uint64
-	allowed   uint64        // bytes the peer may have sent so far
-	allowedAt time.Time     // when allowed was last raised
-	takenAt   uint64        // received then
-	rate      float64       // bytes a nanosecond between the last two times
-	openedAt  time.Time     // when the Ping or Pong was sent
-	rtt       time.Duration // from then to the first answer; 0 before it
-	expect    uint16
-	peerDone  bool // the peer's direction has finished
-	progress  uint64
-	small     [16]byte // for messages without data
+	window   window
+	openedAt time.Time // when the Ping or Pong was sent; zero once it has been answered
+	expect   uint16
+	peerDone bool // the peer's direction has finished
+	progress uint64
+	small    [16]byte // for messages without data
 
 	downstream Rewriter // of what goes to the outlet's target
 	early      *early   // outlet without handshake, while its target is not connected
@@ -83,8 +76,7 @@ type conn struct {
 }
 
 func (e *Env) newConn(s *routing.Shard, name string) *conn {
-	first := e.firstWindow()
-	c := &conn{env: e, shard: s, name: name, window: first, first: first, allowed: uint64(first)}
+	c := &conn{env: e, shard: s, name: name, window: newWindow(windowMemory{&e.Limits, e.Stats})}
 	c.throttle = routing.NewThrottle(s, c)
 	c.gate = routing.NewGate(s)
 	c.pace = e.pacer(s)
@@ -119,11 +111,21 @@ func (c *conn) watch(t routing.Terminal) {
 	if t == nil || t == c.terminal {
 		return
 	}
-	if c.terminal != nil {
-		c.terminal.Unwatch(c)
-	}
+	c.unwatch()
 	c.terminal = t
+	c.window.usePath(c.pace.usePath(t))
 	t.Watch(c)
+}
+
+// unwatch undoes watch.
+func (c *conn) unwatch() {
+	if c.terminal == nil {
+		return
+	}
+	c.terminal.Unwatch(c)
+	c.pace.leavePath(c.terminal)
+	c.window.usePath(nil)
+	c.terminal = nil
 }
 
 // OnReadable sends what the socket has (docs/protocol/03 §1.4): one payload for each read, or several when the read before was full,
@@ -268,13 +270,13 @@ func (c *conn) readEnded(err error) {
 
 // waitQuiet ends the connection once nothing has come from the peer for a while.
 func (c *conn) waitQuiet() {
-	c.progress = c.received
+	c.progress = c.window.received
 	c.timer.Stop()
 	c.timer = c.shard.Loop().After(c.env.Limits.FinishTimeout, func() {
 		if c.state != open {
 			return
 		}
-		if c.received != c.progress {
+		if c.window.received != c.progress {
 			c.waitQuiet()
 			return
 		}
@@ -296,8 +298,12 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		}
 		return
 	}
-	if c.rtt == 0 {
-		c.rtt = time.Since(c.openedAt)
+	if !c.openedAt.IsZero() {
+		if p := c.window.path; p != nil {
+			now := time.Now()
+			p.sample(now.Sub(c.openedAt), now) // the target's connecting, or the client's thinking, is in it
+		}
+		c.openedAt = time.Time{}
 	}
 	if c.state == opening {
 		if !c.outlet {
@@ -318,6 +324,7 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		c.payload(m, msg)
 	case kindCredit:
 		if c.extended {
+			c.env.Stats.CreditsIn.Add(1)
 			c.credit += int(min(msg.amount, uint64(max(maxCredit-c.credit, 0))))
 			if c.starved && c.credit > 0 {
 				c.starved = false
@@ -380,8 +387,7 @@ func (c *conn) payload(m *routing.Message, msg message) {
 	if c.peerDone || len(data) == 0 {
 		return
 	}
-	c.received += uint64(len(data))
-	if c.extended && c.received > c.allowed {
+	if !c.window.add(len(data), c.shard.Loop().Now()) && c.extended {
 		c.end(ReasonOverrun, true)
 		return
 	}
@@ -417,30 +423,20 @@ func (c *conn) write(data []byte, from *routing.Throttle) {
 	}
 }
 
-// giveCredit lets the peer send what the socket has taken, in steps of half a window.
+// giveCredit lets the peer send what the socket has taken.
 func (c *conn) giveCredit() {
-	now, pending := c.shard.Loop().Now(), c.sock.Pending()
-	window := c.pace.window(c, now)
-	// The peer should be able to have a whole window under way beyond what the socket has taken.
-	amount := int64(c.received) - int64(pending) + int64(window) - int64(c.allowed)
-	if half := max(int64(window/2), 1); amount < half {
-		// Look again when enough has drained for half a window; if the peer can still send that much, its data will.
-		if low := amount + int64(pending) - half; low >= 0 {
-			c.sock.WantDrain(int(low))
+	now := c.shard.Loop().Now()
+	before := c.window.creditAt
+	credit, low := c.window.update(c.sock.Pending(), c.pace.limit(c, now), now)
+	if credit == 0 {
+		if low >= 0 {
+			c.sock.WantDrain(low)
 		}
 		return
 	}
-	// Half a window went through in less than a round trip and the reader keeps up: the window is what holds the peer back, so
-	// allow more. In a slower path the bytes would only wait, and others behind them.
-	if grow := c.window; window == grow && now.Sub(c.allowedAt) < c.rtt && pending <= c.window/4 && 2*c.window <= c.env.Limits.MaxWindow &&
-		c.env.Stats.WindowGranted.Load()+int64(grow) <= c.env.Limits.Budget {
-		c.env.Stats.WindowGranted.Add(int64(grow))
-		c.window += grow
-		amount += int64(grow)
-	}
-	c.pace.credit(c, now)
-	c.allowed += uint64(amount)
-	c.send(c.route, appendCredit(c.small[:0], uint64(amount)))
+	c.pace.credit(before, now)
+	c.env.Stats.CreditsOut.Add(1)
+	c.send(c.route, appendCredit(c.small[:0], credit))
 }
 
 // OnDrain goes on after the socket has taken what waited.
@@ -453,7 +449,7 @@ func (c *conn) OnDrain(*dataplane.Conn) {
 
 // watchStall closes a connection whose socket takes nothing while it keeps a shared connection paused.
 func (c *conn) watchStall() {
-	before := c.received - uint64(c.sock.Pending())
+	before := c.window.received - uint64(c.sock.Pending())
 	c.timer.Stop()
 	c.timer = c.shard.Loop().After(c.env.Limits.StallTimeout, func() {
 		if c.state != open {
@@ -465,7 +461,7 @@ func (c *conn) watchStall() {
 			}
 			return
 		}
-		if c.received-uint64(c.sock.Pending()) != before {
+		if c.window.received-uint64(c.sock.Pending()) != before {
 			c.watchStall()
 			return
 		}

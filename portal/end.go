@@ -24,7 +24,7 @@ func (c *conn) OnClose(_ *dataplane.Conn, err error) {
 // TerminalClosed implements routing.Watcher: the path is gone, and with it perhaps some data. A client that was not read yet
 // can wait for the next path.
 func (c *conn) TerminalClosed() {
-	c.terminal = nil
+	c.unwatch()
 	if c.state == opening && c.rehold != nil {
 		if fd, ok := c.sock.Detach(); ok {
 			c.sock = nil
@@ -93,14 +93,9 @@ func (c *conn) forget(r Reason) bool {
 	}
 	c.throttle.Close()
 	c.gate.Open()
-	if c.terminal != nil {
-		c.terminal.Unwatch(c)
-		c.terminal = nil
-	}
+	c.unwatch()
 	c.grant.Unwatch(c)
-	if extra := c.window - c.first; extra > 0 {
-		c.env.Stats.WindowGranted.Add(int64(-extra))
-	}
+	c.window.end()
 	c.env.Stats.Active.Add(-1)
 	c.env.Stats.Ended[min(r, reasonCount-1)].Add(1)
 	if r != ReasonNone && r != ReasonReset {

@@ -292,7 +292,7 @@ func (in *Inlet) start(p *path, fd int) {
 	}
 	c.timer = s.Loop().After(in.env.Limits.OpenTimeout, func() { c.end(ReasonTimeout, false) })
 	c.watch(t)
-	window := c.window
+	window := c.window.size
 	if in.opts.Plain || in.opts.SkipHandshake {
 		window = 0
 	}

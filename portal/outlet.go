@@ -265,7 +265,7 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 	}
 	window := 0
 	if c.extended {
-		window = c.window
+		window = c.window.size
 	}
 	c.openedAt = time.Now()
 	c.send(back, appendHandshake(c.small[:0], kindPong, window))

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"math"
 	"time"
 
 	"sallyport/routing"
@@ -27,39 +28,36 @@ type pacer struct {
 	counted   time.Time // when the count of transfers began
 	transfers int       // that moved half a window since then
 	before    int       // and in the time before
+	paths     map[routing.Terminal]*roundTrip
 }
 
 func (e *Env) pacer(s *routing.Shard) *pacer {
-	p, _ := e.pacers.LoadOrStore(s, &pacer{})
+	p, _ := e.pacers.LoadOrStore(s, &pacer{paths: map[routing.Terminal]*roundTrip{}})
 	return p.(*pacer)
 }
 
 // data notes that c got data. A connection that moved half a window lately is a transfer, any other is interactive.
 func (p *pacer) data(c *conn, now time.Time) {
-	if now.Sub(c.allowedAt) > paceFor {
+	if now.Sub(c.window.creditAt) > paceFor {
 		p.asked, p.asker = now, c
 	}
 }
 
-// credit notes that c is about to let its peer send more, and how fast it got what it has.
-func (p *pacer) credit(c *conn, now time.Time) {
+// credit notes that a connection lets its peer send more, and did so before at the time given.
+func (p *pacer) credit(before, now time.Time) {
 	if now.Sub(p.counted) > paceFor {
 		p.before, p.transfers, p.counted = p.transfers, 0, now
 	}
-	if c.allowedAt.Before(p.counted) || p.counted.Equal(now) {
+	if before.Before(p.counted) || p.counted.Equal(now) {
 		p.transfers++
 	}
-	if elapsed := now.Sub(c.allowedAt); elapsed > 0 {
-		c.rate = float64(c.received-c.takenAt) / float64(elapsed)
-	}
-	c.allowedAt, c.takenAt = now, c.received
 }
 
-// window returns how many bytes c may have under way now: its window, or less beside an interactive connection.
-func (p *pacer) window(c *conn, now time.Time) int {
-	if p.asker == c || now.Sub(p.asked) > paceFor || c.rtt > paceBelow {
-		return c.window
+// limit returns how many bytes c may have under way now at most: less beside an interactive connection.
+func (p *pacer) limit(c *conn, now time.Time) int {
+	rtt := c.window.rtt()
+	if p.asker == c || now.Sub(p.asked) > paceFor || rtt > paceBelow {
+		return math.MaxInt
 	}
-	share := max(pacedWindow/max(p.before, p.transfers, 1), pacedLeast, int(c.rate*float64(c.rtt)))
-	return min(share, c.window)
+	return max(pacedWindow/max(p.before, p.transfers, 1), pacedLeast, int(c.window.rate*float64(rtt)))
 }

@@ -92,7 +92,7 @@ func (c *conn) keepEarly(m *routing.Message, msg message) {
 func (c *conn) takeEarly() {
 	kept := c.early
 	c.early = nil
-	c.received += uint64(len(kept.data))
+	c.window.received += uint64(len(kept.data))
 	c.gate.Open()
 	c.write(kept.data, nil)
 	if kept.ended && c.state == open {

@@ -1,0 +1,177 @@
+package portal
+
+import (
+	"time"
+)
+
+const (
+	// windowGain is how many times what the path holds a window covers. A credit goes out when a quarter of the window was taken, and
+	// needs a round trip to bring data: 4/3 would just do, the rest is for what comes unevenly. BBR's cwnd_gain is the same.
+	windowGain = 2
+	// startGain is the same while the rate still rises: a round that began before the window grew shows only part of what it is good for.
+	startGain = 3
+	// fullRounds is how many rounds without a quarter more in one of them show that the path, not the window, is the limit (BBR:
+	// BBRStartupFullBwCnt).
+	fullRounds = 3
+	// windowSlack is what a window has beyond that. It is the same for fast and slow streams of one channel, so their shares of it come
+	// nearer to each other with each measurement, as additive increase does it in TCP.
+	windowSlack = 64 << 10
+	// minRound is the least time over which the rate of delivery is measured. On shorter paths single bursts would be taken for it.
+	minRound = 10 * time.Millisecond
+	// peakRounds is for how many rounds at least the highest rate counts, as BBR's filter (BBRMaxBwFilterLen is in rounds too).
+	peakRounds = 10
+	// probeWindow is the least that a window is reduced to while the round trip is measured again.
+	probeWindow = 32 << 10
+	// halfStep is the size up to which a credit is worth half a window instead of a quarter: fewer messages where round trips cost nothing.
+	halfStep = 512 << 10
+)
+
+// window is the receiving half of a portal connection's flow control: how many bytes the peer may have under way, and when it is told
+// that it may send more. It measures how fast the reader takes what comes and how long the path is, and is as large as what
+// fits into the path at that rate, twice. Too small a window slows a transfer down, too large a one lets bytes wait within the
+// channel, where everybody waits behind them. It has no socket and no clock: times are given, and what to send is returned.
+//
+// The rate is the highest of the last rounds, as in BBR (draft-ietf-ccwg-bbr); that the window follows what was taken in a round
+// trip is dynamic right-sizing, as TCP receivers do it.
+type window struct {
+	memory windowMemory
+	path   *roundTrip // what the connections over one channel know of it
+
+	size, first int    // now, and at the beginning
+	fits        int    // what size would be without bounds; 0 before it is known
+	received    uint64 // bytes that came
+	allowed     uint64 // bytes that the peer may have sent so far
+
+	creditAt time.Time // when allowed was last raised
+	askedAt  time.Time // when the raise was sent that data beyond asked depends on
+	asked    uint64
+	waiting  bool // for that data
+
+	roundAt    time.Time // when the round began in which the rate is measured
+	roundTaken uint64    // bytes taken until then
+	rate       float64   // bytes a nanosecond in the last round
+	peak       peak
+	full       float64 // the rate that has to be exceeded by a quarter, else the path is the limit
+	flat       int     // rounds in which it was not
+}
+
+// newWindow makes a window with its first size. It belongs to a path from usePath on.
+func newWindow(m windowMemory) window {
+	first := m.first()
+	return window{memory: m, size: first, first: first, allowed: uint64(first)}
+}
+
+// usePath tells the window which path its bytes come over; nil when it is not known.
+func (w *window) usePath(p *roundTrip) { w.path, w.waiting = p, false }
+
+// rtt is the shortest round trip of the path, 0 if it is not known yet.
+func (w *window) rtt() time.Duration {
+	if w.path == nil {
+		return 0
+	}
+	return w.path.rtt
+}
+
+// add notes that n bytes came, and reports false if the peer was not allowed to send them.
+func (w *window) add(n int, now time.Time) bool {
+	w.received += uint64(n)
+	if w.received > w.allowed {
+		return false
+	}
+	if w.waiting && w.received > w.asked {
+		// These bytes could only be sent after the credit had come: it went there and they came back.
+		w.waiting = false
+		if w.path != nil {
+			w.path.sample(now.Sub(w.askedAt), now)
+		}
+	}
+	return true
+}
+
+// update looks whether the peer is to be told that it may send more. pending is how much of what came the reader has not taken, and
+// limit bounds the window this time. It returns the credit to send, which then counts as given; or 0 and how many bytes may be
+// pending when it is time to look again, -1 for never before the peer sends more.
+func (w *window) update(pending, limit int, now time.Time) (credit uint64, low int) {
+	taken := w.received - uint64(pending)
+	w.measure(taken, now)
+	size := w.size
+	if w.path != nil && w.path.probing(now) {
+		size = max(min(size, w.fits)/2, min(size, probeWindow))
+	}
+	size = min(size, limit)
+	// The peer should be able to have a whole window under way beyond what the reader has taken.
+	amount := int64(taken) + int64(size) - int64(w.allowed)
+	if step := int64(max(min(size/2, max(size/4, halfStep/2)), 1)); amount < step {
+		// Look again when enough was taken; if the peer can still send that much, its data will make us.
+		return 0, int(max(amount+int64(pending)-step, -1))
+	}
+	if !w.waiting {
+		w.waiting, w.asked, w.askedAt = true, w.allowed, now
+	}
+	w.allowed += uint64(amount)
+	w.creditAt = now
+	return uint64(amount), -1
+}
+
+// measure ends a round if it has lasted long enough, and makes the window fit what was measured.
+func (w *window) measure(taken uint64, now time.Time) {
+	if w.roundAt.IsZero() {
+		w.roundAt, w.roundTaken = now, taken
+		return
+	}
+	rtt, elapsed := w.rtt(), now.Sub(w.roundAt)
+	if elapsed < max(rtt, minRound) {
+		return
+	}
+	w.rate = float64(taken-w.roundTaken) / float64(elapsed)
+	w.roundAt, w.roundTaken = now, taken
+	most := w.peak.add(w.rate)
+	if rtt == 0 {
+		return
+	}
+	gain := float64(windowGain)
+	if w.flat++; most >= w.full*5/4 {
+		w.full, w.flat = most, 0
+	} else if most < w.full/2 {
+		w.full = most
+	}
+	if w.flat < fullRounds {
+		gain = startGain
+	}
+	w.fits = int(gain*most*float64(rtt)) + windowSlack
+	w.resize(w.fits)
+}
+
+// resize makes the window want bytes large, within its bounds, and in steps when it shrinks. Small differences are left.
+func (w *window) resize(want int) {
+	want = min(want, w.memory.limits.MaxWindow)
+	if extra := w.memory.most(); want-w.first > extra {
+		want = w.first + extra
+	}
+	want = max(want, w.first, w.size-w.size/4)
+	if w.size < want && want < w.size+w.size/8 || want < w.size && w.size-w.size/8 < want {
+		return
+	}
+	w.size = w.first + w.memory.resize(w.size-w.first, want-w.first)
+}
+
+// end gives back what the window took beyond its first size.
+func (w *window) end() {
+	w.memory.resize(w.size-w.first, 0)
+	w.size = w.first
+}
+
+// peak is the highest of at least the last peakRounds values.
+type peak struct {
+	now, before float64
+	rounds      int
+}
+
+// add adds a value and returns the highest.
+func (p *peak) add(v float64) float64 {
+	if p.rounds++; p.rounds > peakRounds {
+		p.before, p.now, p.rounds = p.now, 0, 1
+	}
+	p.now = max(p.now, v)
+	return max(p.now, p.before)
+}

@@ -1,0 +1,315 @@
+package portal
+
+import (
+	pq "container/heap"
+	"math/rand/v2"
+	"time"
+)
+
+// This is a model of a path with virtual time: two nodes and a relay between them, joined by two lines in each direction. What decides how
+// much may be under way is the real window.
+
+// clock runs functions at virtual times.
+type clock struct {
+	now   time.Time
+	queue eventHeap
+	count int
+}
+
+type event struct {
+	at    time.Time
+	order int
+	run   func()
+}
+
+type eventHeap []event
+
+func (h eventHeap) Len() int { return len(h) }
+func (h eventHeap) Less(i, j int) bool {
+	if !h[i].at.Equal(h[j].at) {
+		return h[i].at.Before(h[j].at)
+	}
+	return h[i].order < h[j].order
+}
+func (h eventHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *eventHeap) Push(x any)   { *h = append(*h, x.(event)) }
+func (h *eventHeap) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return e
+}
+
+func (c *clock) after(d time.Duration, run func()) {
+	c.count++
+	pq.Push(&c.queue, event{c.now.Add(d), c.count, run})
+}
+
+// runFor handles what happens in the next d.
+func (c *clock) runFor(d time.Duration) {
+	until := c.now.Add(d)
+	for len(c.queue) > 0 && !c.queue[0].at.After(until) {
+		e := pq.Pop(&c.queue).(event)
+		c.now = e.at
+		e.run()
+	}
+	c.now = until
+}
+
+// packet is a message on its way: data of a stream, or a credit for it.
+type packet struct {
+	stream *stream
+	size   int // bytes on the line
+	data   int
+	credit uint64
+}
+
+// line is one direction of a TCP connection: what waits to be sent, at most hold bytes on the way, and in order also after a loss.
+type line struct {
+	clock   *clock
+	rng     *rand.Rand
+	rate    float64 // bytes a second
+	delay   time.Duration
+	hold    int
+	loss    float64 // share of the packets that have to be sent twice
+	mark    int     // bytes that may wait before the sources are paused
+	deliver func(packet)
+	resume  func() // the sources may go on
+
+	held    []*stream
+	waiting []packet
+	bytes   int // of waiting
+	most    int // highest of bytes
+	flying  int
+	busy    bool
+	last    time.Time // when the last packet arrives, so that none overtakes it
+}
+
+func (l *line) full() bool { return l.bytes > l.mark }
+
+func (l *line) send(p packet) {
+	l.waiting = append(l.waiting, p)
+	l.bytes += p.size
+	l.most = max(l.most, l.bytes)
+	l.pump()
+}
+
+func (l *line) pump() {
+	if l.busy || len(l.waiting) == 0 || l.flying >= l.hold {
+		return
+	}
+	p := l.waiting[0]
+	l.waiting = l.waiting[1:]
+	l.bytes -= p.size
+	l.flying += p.size
+	l.busy = true
+	l.clock.after(time.Duration(float64(p.size)/l.rate*1e9), func() {
+		l.busy = false
+		arrives := l.clock.now.Add(l.delay)
+		if l.rng.Float64() < l.loss {
+			arrives = arrives.Add(2 * l.delay)
+		}
+		if arrives.Before(l.last) {
+			arrives = l.last
+		}
+		l.last = arrives
+		l.clock.after(arrives.Sub(l.clock.now), func() { l.deliver(p) })
+		l.clock.after(arrives.Sub(l.clock.now)+l.delay, func() {
+			l.flying -= p.size
+			l.pump()
+		})
+		l.pump()
+		if l.bytes <= l.mark/4 {
+			l.resume()
+		}
+	})
+}
+
+// stream is one direction of a portal connection.
+type stream struct {
+	m          *model
+	out, back  *line // where data goes, and its credits
+	credit     int
+	held       bool // the line has enough
+	window     window
+	pending    int     // what the reader has not taken
+	reads      float64 // bytes a second; 0 for as fast as it comes
+	reading    bool
+	low        int // look again when so many bytes are pending; -1 for never
+	mostHeld   int
+	taken      int64
+	overrun    bool
+	from       time.Time
+	halfAt     time.Duration // when it first moved half of the line's rate within a round trip
+	lastSecond int64
+}
+
+const (
+	modelPayload = 64 << 10
+	modelBlocks  = 7 // of one read
+)
+
+// push sends what the stream may, as conn does it: what one read brings, then more unless the line has enough.
+func (s *stream) push() {
+	for s.credit > 0 && !s.held {
+		for k := 0; k < modelBlocks && s.credit > 0; k++ {
+			n := min(s.credit, modelPayload)
+			s.credit -= n
+			s.out.send(packet{stream: s, size: n + 100, data: n})
+		}
+		if s.out.full() {
+			s.held = true
+			s.out.held = append(s.out.held, s)
+		}
+	}
+}
+
+// arrive takes a packet at its last stop.
+func (m *model) arrive(p packet) {
+	s := p.stream
+	if p.credit > 0 {
+		s.credit += int(p.credit)
+		s.push()
+		return
+	}
+	if !s.window.add(p.data, m.clock.now) {
+		s.overrun = true
+	}
+	s.pending += p.data
+	s.mostHeld = max(s.mostHeld, s.pending)
+	if s.reads == 0 {
+		s.take(s.pending)
+	} else {
+		s.read()
+	}
+	s.update()
+}
+
+func (s *stream) read() {
+	if s.reading || s.pending == 0 || s.reads < 0 {
+		return
+	}
+	s.reading = true
+	n := min(s.pending, modelPayload)
+	s.m.clock.after(time.Duration(float64(n)/s.reads*1e9), func() {
+		s.reading = false
+		s.take(n)
+		if s.low >= 0 && s.pending <= s.low {
+			s.update()
+		}
+		s.read()
+	})
+}
+
+func (s *stream) take(n int) {
+	s.pending -= n
+	s.taken += int64(n)
+}
+
+func (s *stream) update() {
+	credit, low := s.window.update(s.pending, 1<<62, s.m.clock.now)
+	s.low = low
+	if credit > 0 {
+		s.back.send(packet{stream: s, size: 150, credit: credit})
+	}
+}
+
+// model is the whole path.
+type model struct {
+	clock   *clock
+	stats   *Stats
+	limits  *Limits
+	trips   [2]*roundTrip // of the node at each end
+	lines   [2][2]*line   // from each end: to the relay, and on from it
+	streams []*stream
+}
+
+type modelOptions struct {
+	trip   time.Duration // whole round trip; half of it on each side of the relay
+	rate   float64       // bytes a second
+	hold   int           // bytes on the way in one TCP connection; 0 for what fits, twice
+	loss   float64
+	limits Limits
+}
+
+func newModel(o modelOptions) *model {
+	limits := o.limits.WithDefaults()
+	m := &model{clock: &clock{now: time.Unix(1000, 0)}, stats: &Stats{}, limits: &limits, trips: [2]*roundTrip{{}, {}}}
+	rng := rand.New(rand.NewPCG(1, uint64(o.trip)))
+	hold := o.hold
+	if hold == 0 {
+		hold = int(o.rate*o.trip.Seconds()) + 256<<10
+	}
+	for end := range m.lines {
+		for k := range m.lines[end] {
+			m.lines[end][k] = &line{clock: m.clock, rng: rng, rate: o.rate, delay: o.trip / 4, hold: hold, loss: o.loss, mark: 1 << 20}
+		}
+		first, second := m.lines[end][0], m.lines[end][1]
+		held := []packet{} // the relay stops reading while its way out is full
+		first.deliver = func(p packet) {
+			if second.full() {
+				held = append(held, p)
+				return
+			}
+			second.send(p)
+		}
+		second.resume = func() {
+			for len(held) > 0 && !second.full() {
+				p := held[0]
+				held = held[1:]
+				second.send(p)
+			}
+		}
+		second.deliver = m.arrive
+		first.resume = func() {
+			list := first.held
+			first.held = nil
+			for _, s := range list {
+				s.held = false
+			}
+			for _, s := range list {
+				s.push()
+			}
+		}
+	}
+	return m
+}
+
+// open begins a stream from one end to the other.
+func (m *model) open(from int, reads float64) *stream {
+	m.stats.Active.Add(1)
+	s := &stream{m: m, out: m.lines[from][0], back: m.lines[1-from][0], reads: reads, low: -1, from: m.clock.now}
+	s.window = newWindow(windowMemory{m.limits, m.stats})
+	s.window.usePath(m.trips[1-from])
+	s.credit = s.window.size
+	m.streams = append(m.streams, s)
+	// The handshake's round trip, with the connecting of the target in it.
+	trip := 2 * (m.lines[from][0].delay + m.lines[from][1].delay)
+	m.trips[1-from].sample(trip+2*time.Millisecond, m.clock.now)
+	s.push()
+	return s
+}
+
+// moved runs the model for d and returns what each stream's reader took meanwhile, in bytes a second.
+func (m *model) moved(d time.Duration) []float64 {
+	before := make([]int64, len(m.streams))
+	for i, s := range m.streams {
+		before[i] = s.taken
+	}
+	m.clock.runFor(d)
+	list := make([]float64, len(m.streams))
+	for i, s := range m.streams {
+		list[i] = float64(s.taken-before[i]) / d.Seconds()
+	}
+	return list
+}
+
+// jain is Jain's index of fairness: 1 when all are equal.
+func jain(list []float64) float64 {
+	var sum, squares float64
+	for _, v := range list {
+		sum += v
+		squares += v * v
+	}
+	return sum * sum / (float64(len(list)) * squares)
+}

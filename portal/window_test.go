@@ -1,0 +1,191 @@
+package portal
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+)
+
+const mbit = 1e6 / 8 // bytes a second
+
+// TestWindowFills: over every distance, at every rate, with any number of streams, with and without loss, and in both directions at
+// once, the windows let the line be full, share it evenly, and come to little more than what it holds.
+func TestWindowFills(t *testing.T) {
+	if raced {
+		t.Skip("one goroutine: nothing to race with")
+	}
+	for _, trip := range []time.Duration{100 * time.Microsecond, time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond} {
+		for _, rate := range []float64{2 * mbit, 20 * mbit, 200 * mbit, 1000 * mbit} {
+			for _, streams := range []int{1, 2, 8, 64} {
+				for _, loss := range []float64{0, 0.001} {
+					for _, both := range []bool{false, true} {
+						if rate == 1000*mbit && (streams == 2 || streams == 64 || loss > 0 && both) || (loss > 0 || both) && streams == 64 {
+							continue // would take longer than they tell
+						}
+						name := fmt.Sprintf("%v/%.0fMbit/%d/loss=%v/both=%v", trip, rate/mbit, streams, loss, both)
+						t.Run(name, func(t *testing.T) { fills(t, trip, rate, streams, loss, both) })
+					}
+				}
+			}
+		}
+	}
+}
+
+func fills(t *testing.T, trip time.Duration, rate float64, streams int, loss float64, both bool) {
+	m := newModel(modelOptions{trip: trip, rate: rate, loss: loss})
+	ends := 1
+	if both {
+		ends = 2
+	}
+	for end := range ends {
+		for range streams {
+			m.open(end, 0)
+		}
+	}
+	m.clock.runFor(30*trip + 2*time.Second)
+	list := m.moved(max(8*time.Second, 20*trip))
+	granted, first := 0, 0
+	for _, s := range m.streams {
+		if s.overrun {
+			t.Error("a stream sent more than it might")
+		}
+		granted += s.window.size
+		first += s.window.first
+	}
+	if extra := m.stats.WindowGranted.Load(); extra != int64(granted-first) {
+		t.Errorf("windows have %d bytes more than at first, counted %d", granted-first, extra)
+	}
+	for end := range ends {
+		list := list[end*streams:][:streams]
+		sum := 0.0
+		for _, v := range list {
+			sum += v
+		}
+		t.Logf("%.2f of the line, Jain %.3f, windows of %d KiB, queues of %d and %d KiB", sum/rate, jain(list), granted>>10,
+			m.lines[end][0].most>>10, m.lines[end][1].most>>10)
+		least, fairest := 0.85, 0.75
+		if both && loss > 0 {
+			continue // credits wait for what is lost before them
+		} else if both {
+			least, fairest = 0.35, 0.5 // credits wait behind data
+		}
+		if sum < least*rate {
+			t.Errorf("%.2f of the line", sum/rate)
+		}
+		if fair := jain(list); fair < fairest && sum*8 > float64(streams)*(8<<20) {
+			t.Errorf("shares %.0f: Jain %.2f", list, fair)
+		}
+	}
+	if most := first + int(4*rate*trip.Seconds())*ends + len(m.streams)*1536<<10; granted > most {
+		t.Errorf("windows of %d KiB, more than %d", granted>>10, most>>10)
+	}
+}
+
+// TestWindowStalledReader: a reader that takes nothing keeps no more than its window, whatever it was before, and its neighbours go on.
+func TestWindowStalledReader(t *testing.T) {
+	m := newModel(modelOptions{trip: 300 * time.Millisecond, rate: 200 * mbit})
+	stalled, other := m.open(0, 0), m.open(0, 0)
+	m.clock.runFor(10 * time.Second)
+	most := stalled.window.size
+	if most < 4<<20 {
+		t.Fatalf("a window of %d KiB: this test shows nothing", most>>10)
+	}
+	stalled.reads = -1
+	m.clock.runFor(20 * time.Second)
+	if stalled.mostHeld > most {
+		t.Errorf("%d KiB held for a reader that takes none, window %d KiB", stalled.mostHeld>>10, most>>10)
+	}
+	if v := m.moved(10 * time.Second)[1]; v < 0.9*200*mbit {
+		t.Errorf("the neighbour has %.2f of the line", v/(200*mbit))
+	}
+	held := stalled.mostHeld
+	stalled.reads = 1 * mbit
+	stalled.read()
+	m.clock.runFor(5 * time.Minute)
+	if stalled.window.size > 2<<20 || stalled.pending > held {
+		t.Errorf("a slow reader has a window of %d KiB, %d KiB wait", stalled.window.size>>10, stalled.pending>>10)
+	}
+	if other.overrun || stalled.overrun {
+		t.Error("overrun")
+	}
+}
+
+// TestWindowBudget: a thousand streams over a long path whose readers all stall hold no more than first windows and the budget.
+func TestWindowBudget(t *testing.T) {
+	limits := Limits{Budget: 32 << 20}
+	m := newModel(modelOptions{trip: 300 * time.Millisecond, rate: 1000 * mbit, limits: limits})
+	big := []*stream{m.open(0, 0), m.open(0, 0)}
+	m.clock.runFor(10 * time.Second)
+	if got := m.stats.WindowGranted.Load(); got < 24<<20 || got > 32<<20 {
+		t.Errorf("%d MiB granted of a budget of 32", got>>20)
+	}
+	late := m.open(0, 0)
+	m.clock.runFor(20 * time.Second)
+	if late.window.size < 4<<20 {
+		t.Errorf("a late stream has %d KiB, the first two %d and %d", late.window.size>>10, big[0].window.size>>10, big[1].window.size>>10)
+	}
+	for range 1000 {
+		m.open(0, -1)
+	}
+	m.clock.runFor(10 * time.Second)
+	for _, s := range m.streams {
+		s.reads = -1
+	}
+	m.clock.runFor(time.Minute)
+	held := 0
+	for _, s := range m.streams {
+		held += s.pending
+	}
+	if most := 64*512<<10 + 1000*crowdedWindow + 32<<20; held > most {
+		t.Errorf("%d MiB held", held>>20)
+	}
+	for _, s := range m.streams {
+		s.window.end()
+	}
+	if a, b := m.stats.WindowGranted.Load(), m.stats.WindowsGrown.Load(); a != 0 || b != 0 {
+		t.Errorf("%d bytes and %d windows counted after all have ended", a, b)
+	}
+}
+
+// TestWindowOpens: a stream alone on a path reaches half of the line as soon as its window can double so often.
+func TestWindowOpens(t *testing.T) {
+	for _, trip := range []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond} {
+		m := newModel(modelOptions{trip: trip, rate: 1000 * mbit})
+		m.open(0, 0)
+		rounds := 0
+		for m.moved(trip)[0] < 500*mbit {
+			if rounds++; rounds > 40 {
+				t.Fatalf("%v: never", trip)
+			}
+		}
+		// TCP begins with 10 segments and doubles them in each round trip.
+		tcp := int(math.Ceil(math.Log2(500 * mbit * trip.Seconds() / (10 * 1448))))
+		t.Logf("%v: half of the line after %d round trips, TCP would take %d", trip, rounds, tcp)
+		if rounds > tcp*13/10 {
+			t.Errorf("%v: half of the line after %d round trips, TCP would take %d", trip, rounds, tcp)
+		}
+	}
+}
+
+// TestWindowFollowsPath: when the way becomes longer, or the reader slower, the window follows.
+func TestWindowFollowsPath(t *testing.T) {
+	m := newModel(modelOptions{trip: 20 * time.Millisecond, rate: 200 * mbit})
+	s := m.open(0, 0)
+	m.clock.runFor(5 * time.Second)
+	short := s.window.size
+	for end := range m.lines {
+		for _, l := range m.lines[end] {
+			l.delay, l.hold = 50*time.Millisecond, 64<<20
+		}
+	}
+	m.clock.runFor(60 * time.Second)
+	if v := m.moved(10 * time.Second)[0]; v < 0.85*200*mbit {
+		t.Errorf("%.2f of a line that has become longer; the window went from %d to %d KiB", v/(200*mbit), short>>10, s.window.size>>10)
+	}
+	s.reads = 10 * mbit
+	m.clock.runFor(2 * time.Minute)
+	if s.window.size > 1<<20 || s.pending > 1<<20 {
+		t.Errorf("a slow reader has a window of %d KiB, %d KiB wait", s.window.size>>10, s.pending>>10)
+	}
+}
