@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -110,7 +109,7 @@ func (l *Loop) Log() *slog.Logger { return l.log }
 func (l *Loop) Now() time.Time { return l.now }
 
 // Post hands t to the loop, which runs it in one of its next turns, in the order posted. Any goroutine may call it.
-// It reports false if the loop has ended; t is then never run.
+// It reports false if the loop has ended; t is then never run. If it reports true, t is run, at the latest when the loop ends.
 func (l *Loop) Post(t Task) bool {
 	l.inboxMu.Lock()
 	if l.closing {
@@ -123,22 +122,6 @@ func (l *Loop) Post(t Task) bool {
 		l.wake()
 	}
 	return true
-}
-
-// Do runs f on the loop and waits until it has run, or for ctx. It must not be called on the loop itself.
-func (l *Loop) Do(ctx context.Context, f func()) error {
-	ran := make(chan struct{})
-	if !l.Post(TaskFunc(func() { f(); close(ran) })) {
-		return ErrLoopClosed
-	}
-	select {
-	case <-ran:
-		return nil
-	case <-l.done:
-		return ErrLoopClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 var one = [8]byte{0: 1}
@@ -284,7 +267,25 @@ func (l *Loop) unregister(fd int) {
 	}
 }
 
+// lastRounds is how often a loop that ends runs what was posted meanwhile before it takes no more.
+const lastRounds = 100
+
+// shutdown runs what was posted and closes what is open, again and again, since the one may bring the other. Every task that was
+// accepted has run when the loop has ended: somebody may wait for it, or it carries a descriptor.
 func (l *Loop) shutdown() {
+	for round := 0; !l.closing; round++ {
+		l.runInbox()
+		l.closeAll()
+		l.inboxMu.Lock()
+		l.closing = len(l.inbox) == 0 || round == lastRounds
+		l.inboxMu.Unlock()
+	}
+	l.runInbox()
+	l.closeAll()
+	l.closeFDs()
+}
+
+func (l *Loop) closeAll() {
 	for _, p := range l.fds {
 		switch c := p.(type) {
 		case *Conn:
@@ -295,12 +296,6 @@ func (l *Loop) shutdown() {
 			c.Close()
 		}
 	}
-	l.runInbox()
-	l.inboxMu.Lock()
-	l.closing = true
-	l.inbox = nil
-	l.inboxMu.Unlock()
-	l.closeFDs()
 }
 
 func (l *Loop) closeFDs() {

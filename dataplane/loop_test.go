@@ -140,7 +140,7 @@ func TestDoContext(t *testing.T) {
 	l.Post(TaskFunc(func() { <-release }))
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
-	if err := l.Do(ctx, func() {}); !errors.Is(err, context.DeadlineExceeded) {
+	if err := l.Do(ctx, func() { t.Error("ran though it was given up") }); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 	close(release)

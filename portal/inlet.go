@@ -117,7 +117,7 @@ func (in *Inlet) SetPath(route routing.Route) {
 // Close stops listening and ends all connections. Not on a shard.
 func (in *Inlet) Close(ctx context.Context) error {
 	in.closed.Store(true)
-	err := in.shard.Do(ctx, in.ln.Close)
+	err := in.shard.Finish(ctx, in.ln.Close)
 	in.mu.Lock()
 	for _, w := range in.waiting {
 		closeFD(w.fd)

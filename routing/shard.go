@@ -106,8 +106,11 @@ func (s *Shard) Router() *Router { return s.router }
 // Loop returns the shard's event loop. Any goroutine.
 func (s *Shard) Loop() *dataplane.Loop { return s.loop }
 
-// Do runs f on the shard and waits for it. Not on a shard.
+// Do runs f on the shard and waits for it; with an error f has not run and never will. Not on a shard.
 func (s *Shard) Do(ctx context.Context, f func()) error { return s.loop.Do(ctx, f) }
+
+// Finish runs f on the shard whatever ctx says, which bounds the waiting. Not on a shard.
+func (s *Shard) Finish(ctx context.Context, f func()) error { return s.loop.Finish(ctx, f) }
 
 // ShardOf returns the shard that a random address belongs to, or nil if it has another form. Any goroutine.
 func (r *Router) ShardOf(address string) *Shard {
@@ -387,7 +390,7 @@ func (r *Router) shardFor(route Route) *Shard {
 func (r *Router) ShardFor(route Route) *Shard { return r.shardFor(route) }
 
 // StartNamed starts a worker with a name on every shard: w is called for each shard and usually returns the same worker
-// when it has no state. ErrExists when the name is taken. Not on a shard.
+// when it has no state. ErrExists when the name is taken. With any error the name is as it was before. Not on a shard.
 func (r *Router) StartNamed(ctx context.Context, name string, w func(*Shard) Worker, flows ...*Flow) error {
 	r.mu.Lock()
 	if _, taken := r.named[name]; taken {
@@ -396,12 +399,25 @@ func (r *Router) StartNamed(ctx context.Context, name string, w func(*Shard) Wor
 	}
 	r.named[name] = r.shards[0]
 	r.mu.Unlock()
-	return r.each(ctx, func(s *Shard) {
-		s.workers[name] = entry{worker: w(s), flows: flows}
-	})
+	return r.startOn(ctx, name, w, flows)
 }
 
-// StopNamed removes a worker started with StartNamed. ErrNotFound when there is none. Not on a shard.
+// startOn starts the worker on each shard, or takes the name away from all.
+func (r *Router) startOn(ctx context.Context, name string, w func(*Shard) Worker, flows []*Flow) error {
+	if err := r.each(ctx, func(s *Shard) { s.workers[name] = entry{worker: w(s), flows: flows} }); err != nil {
+		r.mu.Lock()
+		delete(r.named, name)
+		for _, s := range r.shards { // whoever takes the name next reaches each shard behind this
+			s.loop.Post(dataplane.TaskFunc(func() { delete(s.workers, name) }))
+		}
+		r.mu.Unlock()
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	return nil
+}
+
+// StopNamed removes a worker started with StartNamed, and waits for that as long as ctx lets it. ErrNotFound when there is none. Not
+// on a shard.
 func (r *Router) StopNamed(ctx context.Context, name string) error {
 	r.mu.Lock()
 	_, there := r.named[name]
@@ -410,15 +426,15 @@ func (r *Router) StopNamed(ctx context.Context, name string) error {
 	if !there {
 		return fmt.Errorf("%w: %s", ErrNotFound, name)
 	}
-	return r.each(ctx, func(s *Shard) { delete(s.workers, name) })
+	return r.finish(ctx, func(s *Shard) { delete(s.workers, name) })
 }
 
-// PutNamed starts or replaces the worker with a name on every shard. Not on a shard.
+// PutNamed starts or replaces the worker with a name on every shard. With an error nothing has the name any more. Not on a shard.
 func (r *Router) PutNamed(ctx context.Context, name string, w func(*Shard) Worker, flows ...*Flow) error {
 	r.mu.Lock()
 	r.named[name] = r.shards[0]
 	r.mu.Unlock()
-	return r.each(ctx, func(s *Shard) { s.workers[name] = entry{worker: w(s), flows: flows} })
+	return r.startOn(ctx, name, w, flows)
 }
 
 // HasNamed reports whether a worker with the name was started with StartNamed. Any goroutine.
@@ -429,12 +445,16 @@ func (r *Router) HasNamed(name string) bool {
 	return ok
 }
 
-// AddConsumer lets producers of f reach the worker at address, wherever it lives. Not on a shard.
+// AddConsumer lets producers of f reach the worker at address, wherever it lives. With an error they do not. Not on a shard.
 func (r *Router) AddConsumer(ctx context.Context, address string, f *Flow) error {
 	if s := r.ShardOf(address); s != nil {
 		return s.Do(ctx, func() { s.AddConsumer(address, f) })
 	}
-	return r.each(ctx, func(s *Shard) { s.AddConsumer(address, f) })
+	err := r.each(ctx, func(s *Shard) { s.AddConsumer(address, f) })
+	if err != nil {
+		r.RemoveConsumer(address, f)
+	}
+	return err
 }
 
 // RemoveConsumer undoes AddConsumer for a worker with a name. Any goroutine; it does not wait.
@@ -444,6 +464,7 @@ func (r *Router) RemoveConsumer(name string, f *Flow) {
 	}
 }
 
+// each runs f on one shard after the other, waiting for each, until one does not run it.
 func (r *Router) each(ctx context.Context, f func(*Shard)) error {
 	for _, s := range r.shards {
 		if err := s.loop.Do(ctx, func() { f(s) }); err != nil {
@@ -451,6 +472,17 @@ func (r *Router) each(ctx context.Context, f func(*Shard)) error {
 		}
 	}
 	return nil
+}
+
+// finish runs f on every shard whatever happens. ctx bounds the waiting.
+func (r *Router) finish(ctx context.Context, f func(*Shard)) error {
+	var first error
+	for _, s := range r.shards {
+		if err := s.loop.Finish(ctx, func() { f(s) }); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 // Addresses returns the addresses of all workers, sorted. Not on a shard.

@@ -120,8 +120,12 @@ func (cs *Channels) Dial(ctx context.Context, route routing.Route, o Options) (*
 	select {
 	case r := <-done:
 		return r.c, r.err
+	case <-s.Loop().Done():
+		return nil, dataplane.ErrLoopClosed
 	case <-ctx.Done():
-		s.Loop().Post(dataplane.TaskFunc(func() { h.fail(ErrTimeout) }))
+		if s.Finish(context.WithoutCancel(ctx), func() { h.fail(ErrTimeout) }) != nil {
+			return nil, dataplane.ErrLoopClosed
+		}
 		if r := <-done; r.err == nil { // it finished in the very moment
 			return r.c, nil
 		}

@@ -124,7 +124,7 @@ func (l *Listener) Close(ctx context.Context) error {
 	delete(l.t.listeners, l)
 	l.t.mu.Unlock()
 	l.t.router.ForgetFlow(l.Flow)
-	return l.shard.Do(ctx, l.ln.Close)
+	return l.shard.Finish(ctx, l.ln.Close)
 }
 
 // accepted places a new connection on a shard. It runs on the listener's shard.
@@ -236,10 +236,16 @@ func (t *Transport) Connect(ctx context.Context, hostport string) (*Connection, 
 	select {
 	case r := <-done:
 		return r.c, r.err
+	case <-s.Loop().Done():
+		return nil, dataplane.ErrLoopClosed
 	case <-ctx.Done():
 		go func() { // the attempt ends by its own timeout; do not leak its connection
-			if r := <-done; r.c != nil {
-				r.c.Close()
+			select {
+			case r := <-done:
+				if r.c != nil {
+					r.c.Close()
+				}
+			case <-s.Loop().Done():
 			}
 		}()
 		return nil, fmt.Errorf("tcp: connect to %s: %w", hostport, ctx.Err())
