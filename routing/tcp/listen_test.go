@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"sallyport/dataplane"
 	"sallyport/routing"
@@ -28,6 +29,7 @@ func TestListenGivenUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_ = other.(*net.TCPListener).SetDeadline(time.Now().Add(5 * time.Second))
 		close(free)
 		client, err := net.Dial("tcp", other.Addr().String())
 		if err != nil {
