@@ -63,3 +63,6 @@ func IsLossy(s *Shard, t Terminal) bool {
 	l, ok := t.(Lossy)
 	return ok && l.Lossy(s)
 }
+
+// Sourced is a Terminal that knows which machine or identity is at the other end, to share what is scarce among those who ask for it.
+type Sourced interface{ SourceName() string }

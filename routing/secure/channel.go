@@ -155,6 +155,9 @@ type encryptor Channel
 // TerminalPeer implements routing.Terminal.
 func (e *encryptor) TerminalPeer() *routing.Peer { return &e.Peer }
 
+// SourceName implements routing.Sourced.
+func (e *encryptor) SourceName() string { return string(e.Peer.ID[:]) }
+
 // TerminalProducer implements routing.Terminal.
 func (e *encryptor) TerminalProducer() *routing.Producer { return &e.producer }
 

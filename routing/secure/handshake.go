@@ -3,7 +3,10 @@ package secure
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"net/netip"
+	"sync/atomic"
 
 	"sallyport/crypto/channel"
 	"sallyport/crypto/identity"
@@ -28,6 +31,10 @@ type handshake struct {
 	kept      []routing.Reply // messages that came while busy, in order
 	keptBytes int
 	timer     *dataplane.Timer
+	from      source
+	place     *place[*handshake] // the responder's
+	terminal  routing.Terminal   // what the responder came from, and ends with
+	gone      atomic.Bool        // there is no use in computing for it
 	ended     bool
 	done      func(*Channel, error) // initiator: told once, on the shard
 
@@ -80,17 +87,62 @@ func (h *handshake) config(ctx context.Context) (channel.Config, error) {
 
 // newResponder starts a responder for message 1, on the shard where it arrived.
 func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
-	h := &handshake{cs: l.cs, shard: s, opts: l.opts, spawner: l, remote: m.Return.Clone()}
+	cs := l.cs
+	h := &handshake{cs: cs, shard: s, opts: l.opts, spawner: l, remote: m.Return.Clone()}
+	h.terminal = s.FirstTerminal(h.remote)
+	h.from = sourceOf(h.terminal, h.remote)
+	cs.open.Add(1)
+	place, oldest, evicted := cs.asked.take(h.from, h)
+	h.place = place
+	if evicted {
+		cs.Stats.Refused.Add(1)
+		cs.note("secure channel handshake refused to make room for others", maxHandshakes, oldest.from)
+		oldest.gone.Store(true)
+		oldest.shard.Loop().Post(dataplane.TaskFunc(func() { oldest.fail(ErrBusy) }))
+	}
 	// The responder can be reached from wherever the listener can be reached now.
 	h.address = s.Start(h, s.Consumes(l.Name)...)
 	h.timer = s.Loop().After(responderTimeout, func() { h.fail(ErrTimeout) })
+	if h.terminal != nil {
+		h.terminal.Watch(h)
+	}
 	h.compute(routing.Reply{Payload: append([]byte(nil), m.Payload()...), Return: h.remote})
+}
+
+// sourceOf tells where a message with a return route came from.
+func sourceOf(t routing.Terminal, ret routing.Route) (from source) {
+	if named, ok := t.(routing.Sourced); ok {
+		from[0] = named.SourceName()
+	}
+	for k := 1; k < depth && ret.Len() > 0; k++ {
+		a := ret.First()
+		from[k] = a.Value
+		if a.Type != routing.Local { // a port costs whoever chooses it nothing
+			if ap, err := netip.ParseAddrPort(a.Value); err == nil {
+				from[k] = routing.HostSource(ap.Addr())
+			}
+		}
+		if len(from[k]) > maxSourcePart {
+			from[k] = from[k][:maxSourcePart]
+		}
+		ret = ret.WithoutFirst()
+	}
+	return from
+}
+
+// maxSourcePart bounds what is kept of an address that others chose.
+const maxSourcePart = 64
+
+// TerminalClosed implements routing.Watcher: what message 1 came from has ended, and no message 3 will come from there.
+func (h *handshake) TerminalClosed() {
+	h.gone.Store(true)
+	h.fail(errGone)
 }
 
 // Dial opens a channel to the listener at route and waits for it. Not on a shard.
 func (cs *Channels) Dial(ctx context.Context, route routing.Route, o Options) (*Channel, error) {
 	s := cs.router.ShardFor(route)
-	h := &handshake{cs: cs, shard: s, opts: o, initiator: true, listener: route.Last().Value}
+	h := &handshake{cs: cs, shard: s, opts: o, initiator: true, listener: route.Last().Value, from: source{"this node"}}
 	config, err := h.config(ctx)
 	if err != nil {
 		return nil, err
@@ -192,14 +244,19 @@ func (h *handshake) compute(in routing.Reply) {
 	h.busy = true
 	go func() {
 		h.fetchCredential()
-		h.cs.slots <- struct{}{}
-		out, done, err := h.step(in.Payload)
-		<-h.cs.slots
-		var keys channel.Keys
-		if err == nil && done {
-			keys = h.machine.Keys()
-		}
-		h.shard.Loop().Post(dataplane.TaskFunc(func() { h.stepped(in, out, done, keys, err) }))
+		h.cs.work.do(h.from, func() {
+			var out []byte
+			var done bool
+			var keys channel.Keys
+			err := errGone
+			if !h.gone.Load() {
+				out, done, err = h.step(in.Payload)
+			}
+			if err == nil && done {
+				keys = h.machine.Keys()
+			}
+			h.shard.Loop().Post(dataplane.TaskFunc(func() { h.stepped(in, out, done, &keys, err) }))
+		})
 	}()
 }
 
@@ -229,14 +286,20 @@ func (h *handshake) step(msg []byte) (out []byte, done bool, err error) {
 }
 
 // stepped goes on after compute, on the shard.
-func (h *handshake) stepped(in routing.Reply, out []byte, done bool, keys channel.Keys, err error) {
+func (h *handshake) stepped(in routing.Reply, out []byte, done bool, keys *channel.Keys, err error) {
 	h.busy = false
-	if h.ended {
+	if h.ended { // while it was computed
+		h.wipe()
+		keys.Wipe()
+		return
+	}
+	if errors.Is(err, errGone) {
+		h.fail(err)
 		return
 	}
 	if err != nil {
 		h.cs.Stats.HandshakeFailed.Add(1)
-		h.cs.log.Warn("secure channel handshake failed", "initiator", h.initiator, "reason", err.Error(), "route", in.Return.String())
+		h.cs.log.Warn("secure channel handshake failed", "initiator", h.initiator, "reason", err.Error(), "source", h.from.String())
 		if h.machine == nil || h.machine.Failed() {
 			h.fail(err)
 		} else {
@@ -251,7 +314,8 @@ func (h *handshake) stepped(in routing.Reply, out []byte, done bool, keys channe
 		h.send(in.Return, out)
 	}
 	if done {
-		h.finish(keys)
+		h.finish(*keys)
+		keys.Wipe()
 		return
 	}
 	h.next()
@@ -274,6 +338,7 @@ func (h *handshake) finish(keys channel.Keys) {
 	}
 	c := newChannel(h, keys)
 	keys.Wipe()
+	h.wipe()
 	for _, in := range h.kept { // data that came with message 3
 		if c.closed {
 			break
@@ -297,16 +362,28 @@ func (h *handshake) fail(err error) {
 	}
 	h.end()
 	h.shard.Stop(h.address)
-	if h.machine != nil && !h.busy {
-		h.machine.Wipe()
+	h.gone.Store(true)
+	if !h.busy { // else when the step has ended
+		h.wipe()
 	}
 	if h.done != nil {
 		h.done(nil, err)
 	}
 }
 
+// wipe erases the handshake's secrets.
+func (h *handshake) wipe() {
+	if h.machine != nil {
+		h.machine.Wipe()
+	}
+}
+
 func (h *handshake) end() {
 	h.ended = true
+	if h.terminal != nil {
+		h.terminal.Unwatch(h)
+	}
+	h.cs.asked.leave(h.place)
 	h.timer.Stop()
 	h.cs.open.Add(-1)
 	h.cs.kept.Add(int64(-h.keptBytes))

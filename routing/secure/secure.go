@@ -25,8 +25,9 @@ var (
 	ErrRefused = errors.New("secure channel: peer refused")
 	// ErrClosed reports a channel that has ended.
 	ErrClosed = errors.New("secure channel: closed")
-	// ErrBusy reports that too many handshakes are under way.
+	// ErrBusy reports that too many handshakes are under way, most of them from the same source.
 	ErrBusy = errors.New("secure channel: too many handshakes under way")
+	errGone = errors.New("secure channel: the connection that the handshake came from has ended")
 )
 
 // Options say who this side is and whom it accepts.
@@ -50,12 +51,14 @@ type Options struct {
 
 // Stats counts what happened to channels, for metrics.
 type Stats struct {
-	Opened, Closed, HandshakeFailed, Refused, OpenFailed atomic.Uint64
+	Opened, Closed, HandshakeFailed, OpenFailed atomic.Uint64
+	// Refused are handshakes that had to make room for others, of sources that had fewer under way.
+	Refused atomic.Uint64
 	// Gaps are messages that came out of order, which shows that others were lost.
 	Gaps atomic.Uint64
 }
 
-// maxHandshakes bounds handshakes under way on a node, most of which a stranger may begin.
+// maxHandshakes bounds handshakes under way that others began, which strangers may.
 const maxHandshakes = 1024
 
 // responderTimeout is how long a responder waits for message 3; the reference waits for ever.
@@ -65,9 +68,11 @@ const responderTimeout = 30 * time.Second
 type Channels struct {
 	router *routing.Router
 	log    *slog.Logger
-	slots  chan struct{} // limits public-key work at one time
-	open   atomic.Int64  // handshakes under way
-	kept   atomic.Int64  // bytes that they keep
+	work   *turns              // public-key work
+	asked  *shares[*handshake] // handshakes under way that others began
+	open   atomic.Int64        // handshakes under way
+	kept   atomic.Int64        // bytes that they keep
+	noted  atomic.Int64        // when the log last said that places are short, in Unix seconds
 	// Stats counts events.
 	Stats Stats
 
@@ -81,7 +86,7 @@ type Channels struct {
 // New makes the channels of a node; work is how many handshakes compute at one time.
 func New(r *routing.Router, work int, log *slog.Logger) *Channels {
 	cs := &Channels{
-		router: r, log: log, slots: make(chan struct{}, max(work, 1)),
+		router: r, log: log, work: newTurns(max(work, 1)), asked: newShares[*handshake](maxHandshakes),
 		channels: map[string]*Channel{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
 	}
 	go cs.sweep()
@@ -169,17 +174,19 @@ func (cs *Channels) FindListener(name string) *Listener {
 
 // HandleMessage begins a handshake with whoever sent m.
 func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
-	cs := l.cs
 	if len(m.Payload()) < 32 {
 		s.Drops.Malformed.Add(1)
-		return
-	}
-	if cs.open.Add(1) > maxHandshakes {
-		cs.open.Add(-1)
-		cs.Stats.Refused.Add(1)
 		return
 	}
 	newResponder(s, l, m)
 }
 
 func describe(id identity.Identifier) slog.Attr { return slog.String("peer", id.String()) }
+
+// note writes to the log that places are short, at most once in ten seconds.
+func (cs *Channels) note(msg string, limit int, from source) {
+	now := time.Now().Unix()
+	if last := cs.noted.Load(); now-last >= 10 && cs.noted.CompareAndSwap(last, now) {
+		cs.log.Warn(msg, "limit", limit, "source", from.String())
+	}
+}

@@ -79,6 +79,9 @@ func (c *Connection) stopWorkers() {
 // TerminalPeer returns nil: a TCP connection authenticates nobody.
 func (c *Connection) TerminalPeer() *routing.Peer { return nil }
 
+// SourceName implements routing.Sourced.
+func (c *Connection) SourceName() string { return routing.HostSource(c.Remote.Addr()) }
+
 // TerminalProducer returns the producer of what arrives on the connection.
 func (c *Connection) TerminalProducer() *routing.Producer { return &c.producer }
 

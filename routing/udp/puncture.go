@@ -193,6 +193,9 @@ type punctureSender struct{ *Puncture }
 // TerminalPeer implements routing.Terminal: nobody is authenticated.
 func (s *punctureSender) TerminalPeer() *routing.Peer { return nil }
 
+// SourceName implements routing.Sourced.
+func (s *punctureSender) SourceName() string { return routing.HostSource(s.Peer.Addr()) }
+
 // TerminalProducer implements routing.Terminal.
 func (s *punctureSender) TerminalProducer() *routing.Producer { return &s.producer }
 
