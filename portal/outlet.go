@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane"
+	"sallyport/names"
 	"sallyport/routing"
 )
 
@@ -33,7 +34,7 @@ type OutletOptions struct {
 	SkipHandshake bool
 	// Rewrite, if set, makes what changes the bytes that go to the target. It must take all it is given.
 	Rewrite func() Rewriter
-	// Resolve turns Target into the addresses to try, in this order. It is asked only for a Target that is a name.
+	// Resolve turns Target into the addresses to try, in this order. It is asked only for a Target that is a name; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
 }
 
@@ -57,6 +58,9 @@ var targetOptions = dataplane.TCPOptions{NoDelay: true, KeepAliveIdle: 300 * tim
 
 // NewOutlet starts an outlet. routing.ErrExists when its address is taken. Not on a shard.
 func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions) (*Outlet, error) {
+	if o.Resolve == nil {
+		o.Resolve = names.Lookup
+	}
 	out := &Outlet{env: env, router: r, opts: o}
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil {
 		out.fixed = []netip.AddrPort{fixed}

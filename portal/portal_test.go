@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"sallyport/dataplane"
-	"sallyport/names"
 	"sallyport/routing"
 	"sallyport/routing/tcp"
 )
@@ -52,7 +51,7 @@ func portalBetween(t testing.TB, target string, shards int, plain bool, limits L
 	t.Helper()
 	ctx := context.Background()
 	a, b = newNode(t, shards, limits), newNode(t, shards, limits)
-	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: target, Resolve: names.Lookup, Flows: []*routing.Flow{b.ln.Flow}}); err != nil {
+	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{b.ln.Flow}}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := a.tcp.Connect(ctx, b.ln.Bound.String())
@@ -169,5 +168,23 @@ func TestRefused(t *testing.T) {
 	}
 	if d := time.Since(began); d > 5*time.Second {
 		t.Fatalf("closed after %v", d)
+	}
+}
+
+// TestTargetName: an outlet whose target is a name asks the system when it was given nothing to ask.
+func TestTargetName(t *testing.T) {
+	addr := serve(t, func(c net.Conn) { _, _ = io.Copy(c, c); c.Close() })
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, _, _ := portalBetween(t, net.JoinHostPort("localhost", port), 1, false, Limits{})
+	c := dial(t, in)
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
+		t.Errorf("%q, %v", b, err)
 	}
 }

@@ -363,12 +363,12 @@ func TestSocketPath(t *testing.T) {
 
 func TestParseStat(t *testing.T) {
 	line := "42 (a) b (c)) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20"
-	start, state, err := parseStat([]byte(line))
-	if start != 777 || state != 'Z' || err != nil {
-		t.Errorf("%d %c %v", start, state, err)
+	got, err := parseStat([]byte(line))
+	if got != (stat{start: 777, state: 'Z', threads: 17}) || err != nil {
+		t.Errorf("%+v %v", got, err)
 	}
 	for _, bad := range []string{"", ")", "1 (x) S 1 2", strings.Replace(line, "777", "x", 1)} {
-		if _, _, err := parseStat([]byte(bad)); err == nil {
+		if _, err := parseStat([]byte(bad)); err == nil {
 			t.Errorf("%q: no error", bad)
 		}
 	}

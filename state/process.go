@@ -35,11 +35,11 @@ func CurrentProcess() (Process, error) { return FindProcess(os.Getpid()) }
 
 // FindProcess describes the process that has this number now.
 func FindProcess(pid int) (Process, error) {
-	start, _, err := procStat(pid)
+	now, err := procStat(pid)
 	if err != nil {
 		return Process{}, fmt.Errorf("process %d: %w", pid, err)
 	}
-	return Process{PID: pid, StartTime: start, Boot: bootID()}, nil
+	return Process{PID: pid, StartTime: now.start, Boot: bootID()}, nil
 }
 
 // Status says whether this very process still runs.
@@ -47,36 +47,53 @@ func (p Process) Status() Status {
 	if p.PID <= 0 {
 		return Stopped
 	}
-	start, state, err := procStat(p.PID)
-	if err != nil || start != p.StartTime || p.Boot != "" && p.Boot != bootID() {
+	now, err := procStat(p.PID)
+	if err != nil || now.start != p.StartTime || p.Boot != "" && p.Boot != bootID() {
 		return Stopped
 	}
-	if state == 'Z' || state == 'X' || state == 'x' {
+	if now.ended() {
 		return Zombie
 	}
 	return Running
 }
 
-// procStat reads start time and state of a process. The command name, in parentheses, may itself contain anything.
-func procStat(pid int) (start uint64, state byte, err error) {
+// stat is what /proc/PID/stat says of a process.
+type stat struct {
+	start   uint64
+	state   byte // of the first thread
+	threads int
+}
+
+// ended reports whether nothing of the process is left but its number. A process that was killed is a zombie as soon as its first thread
+// has ended; as long as others have not, its descriptors are open: its ports are taken.
+func (s stat) ended() bool {
+	return (s.state == 'Z' || s.state == 'X' || s.state == 'x') && s.threads <= 1
+}
+
+// procStat reads the state of a process. The command name, in parentheses, may itself contain anything.
+func procStat(pid int) (stat, error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			return 0, 0, err
+			return stat{}, err
 		}
-		return 0, 0, fs.ErrNotExist
+		return stat{}, fs.ErrNotExist
 	}
 	return parseStat(data)
 }
 
-func parseStat(data []byte) (start uint64, state byte, err error) {
+func parseStat(data []byte) (s stat, err error) {
 	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	const stateField, startField = 0, 22 - 3 // numbers in proc(5) count from 1, and the first two are before the parenthesis
+	const stateField, threadsField, startField = 0, 20 - 3, 22 - 3 // numbers in proc(5) count from 1, and the first two are before the parenthesis
 	if len(f) <= startField || len(f[stateField]) != 1 {
-		return 0, 0, errors.New("unexpected /proc/PID/stat")
+		return s, errors.New("unexpected /proc/PID/stat")
 	}
-	start, err = strconv.ParseUint(f[startField], 10, 64)
-	return start, f[stateField][0], err
+	s.state = f[stateField][0]
+	if s.threads, err = strconv.Atoi(f[threadsField]); err != nil {
+		return s, fmt.Errorf("/proc/PID/stat: number of threads: %w", err)
+	}
+	s.start, err = strconv.ParseUint(f[startField], 10, 64)
+	return s, err
 }
 
 func bootID() string {
