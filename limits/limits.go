@@ -1,0 +1,149 @@
+// Package limits says how much of everything a node gives to others, in one place. A node is given Limits; what they bound is
+// admitted, or refused and counted, where a connection, a channel or a name begins, never for each message.
+package limits
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Limits bound what one node holds for others. A field that is zero has the default of Default. The names in a configuration are those of
+// the field tags, and the same as in docs/limits.md and in the metrics' label.
+type Limits struct {
+	// Connections is how many connections of other nodes are open at a time; default half of the descriptors, at most 65,536.
+	Connections int `json:"connections,omitempty"`
+	// ConnectionsPerAddress is how many of them come from one IPv4 address or one IPv6 /64; default 4,096.
+	ConnectionsPerAddress int `json:"connections-per-address,omitempty"`
+	// PreambleTimeout is how long a connection may take to say that it speaks the protocol; default 10 s.
+	PreambleTimeout Duration `json:"preamble-timeout,omitempty"`
+	// FrameTimeout is how long the rest of a message may make no progress, that is bring less than 1 KiB; default 10 s.
+	FrameTimeout Duration `json:"frame-timeout,omitempty"`
+	// Handshakes is how many handshakes others have under way; default 1,024.
+	Handshakes int `json:"handshakes,omitempty"`
+	// Channels is how many secure channels others have open; default 65,536.
+	Channels int `json:"channels,omitempty"`
+	// ChannelsPerPeer is how many of them one identity has; default 4,096.
+	ChannelsPerPeer int `json:"channels-per-peer,omitempty"`
+	// PortalConnections is how many portal connections are open; default half of the descriptors, at most 65,536.
+	PortalConnections int `json:"portal-connections,omitempty"`
+	// PortalConnectionsPerPeer is how many of them one identity has at the node's outlets; default 16,384.
+	PortalConnectionsPerPeer int `json:"portal-connections-per-peer,omitempty"`
+	// Names is how many relay names are registered; default 100,000.
+	Names int `json:"names,omitempty"`
+	// NamesPerOwner is how many of them one identity has, or without an authority one connection; default 10,000.
+	NamesPerOwner int `json:"names-per-owner,omitempty"`
+	// Message is the largest message that is read from the network; default and most 16 MiB.
+	Message Bytes `json:"message,omitempty"`
+	// Memory is what the node may use. It bounds the heap, and what is unfinished, windows and buffers follow it. Default: 90 % of the
+	// control group's limit or GOMEMLIMIT, whichever is less; without either there is no limit and the others have their largest values.
+	Memory Bytes `json:"memory,omitempty"`
+	// Unfinished bounds what others have sent of messages that are not whole yet; default an eighth of Memory, at most 64 MiB.
+	Unfinished Bytes `json:"unfinished,omitempty"`
+	// Windows bounds the windows of portal connections beyond their first size; default an eighth of Memory, at most 256 MiB.
+	Windows Bytes `json:"windows,omitempty"`
+	// Descriptors is how many descriptors are kept for the administration interface, status, log and state; default 32, at most a quarter
+	// of all.
+	Descriptors int `json:"descriptors,omitempty"`
+	// LogRate is how many records of one kind are logged a second, after the first 200; default 10.
+	LogRate int `json:"log-rate,omitempty"`
+}
+
+// MaxMessage is the largest message of the protocol.
+const MaxMessage Bytes = 16 << 20
+
+// machine is what defaults depend on.
+type machine struct {
+	descriptors int
+	memory      Bytes // 0: no limit
+}
+
+// WithDefaults completes l with the defaults for this process.
+func (l Limits) WithDefaults() Limits {
+	return l.complete(machine{descriptors: Descriptors(), memory: systemMemory()})
+}
+
+func (l Limits) complete(m machine) Limits {
+	set := func(p *int, v int) {
+		if *p == 0 {
+			*p = max(v, 1)
+		}
+	}
+	setBytes := func(p *Bytes, v Bytes) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	setTime := func(p *Duration, v time.Duration) {
+		if *p == 0 {
+			*p = Duration(v)
+		}
+	}
+	set(&l.Descriptors, min(32, m.descriptors/4))
+	half := min(max(m.descriptors-l.Descriptors, 2)/2, 1<<16)
+	set(&l.Connections, half)
+	set(&l.ConnectionsPerAddress, 4096)
+	set(&l.Handshakes, 1024)
+	set(&l.Channels, 1<<16)
+	set(&l.ChannelsPerPeer, 4096)
+	set(&l.PortalConnections, half)
+	set(&l.PortalConnectionsPerPeer, 16384)
+	set(&l.Names, 100_000)
+	set(&l.NamesPerOwner, 10_000)
+	set(&l.LogRate, 10)
+	setTime(&l.PreambleTimeout, 10*time.Second)
+	setTime(&l.FrameTimeout, 10*time.Second)
+	setBytes(&l.Message, MaxMessage)
+	setBytes(&l.Memory, m.memory)
+	share := Bytes(1 << 62)
+	if l.Memory > 0 {
+		share = l.Memory / 8
+	}
+	setBytes(&l.Unfinished, min(share, 64<<20))
+	setBytes(&l.Windows, min(share, 256<<20))
+	return l
+}
+
+// MinMemory is the least that a node can work in.
+const MinMemory Bytes = 32 << 20
+
+// Validate returns every fault of l, each with the name of its field, or nil. Zero is no fault.
+func (l Limits) Validate() error {
+	var faults []error
+	for _, f := range l.list() {
+		if f.Value < 0 {
+			faults = append(faults, fmt.Errorf("limits: %s is %d; it must be 1 or more, or left out", f.Name, f.Value))
+		}
+	}
+	if l.Message > MaxMessage {
+		faults = append(faults, fmt.Errorf("limits: message is %s; the protocol's largest is %s", l.Message, MaxMessage))
+	}
+	if l.Message > 0 && l.Message < 256<<10 {
+		faults = append(faults, fmt.Errorf("limits: message is %s; it must be at least 256KiB, which portals send", l.Message))
+	}
+	if l.Memory > 0 && l.Memory < MinMemory {
+		faults = append(faults, fmt.Errorf("limits: memory is %s; it must be at least %s", l.Memory, MinMemory))
+	}
+	return errors.Join(faults...)
+}
+
+// Named is one limit by its name.
+type Named struct {
+	Name  string
+	Value int64 // a number, bytes or nanoseconds; 0 where there is no limit
+}
+
+// List returns all limits, for lists and metrics.
+func (l Limits) List() []Named { return l.list() }
+
+func (l Limits) list() []Named {
+	return []Named{
+		{"connections", int64(l.Connections)}, {"connections-per-address", int64(l.ConnectionsPerAddress)},
+		{"preamble-timeout", int64(l.PreambleTimeout)}, {"frame-timeout", int64(l.FrameTimeout)},
+		{"handshakes", int64(l.Handshakes)}, {"channels", int64(l.Channels)}, {"channels-per-peer", int64(l.ChannelsPerPeer)},
+		{"portal-connections", int64(l.PortalConnections)}, {"portal-connections-per-peer", int64(l.PortalConnectionsPerPeer)},
+		{"names", int64(l.Names)}, {"names-per-owner", int64(l.NamesPerOwner)}, {"message", int64(l.Message)},
+		{"memory", int64(l.Memory)}, {"unfinished", int64(l.Unfinished)}, {"windows", int64(l.Windows)},
+		{"descriptors", int64(l.Descriptors)}, {"log-rate", int64(l.LogRate)},
+	}
+}
