@@ -60,12 +60,13 @@ const (
 	ReasonProtocol                  // what was sent is not what the portal carries
 	ReasonUnknown                   // the other end does not know the connection, or has forgotten it
 	ReasonHold                      // the path was away for too long
+	ReasonLimit                     // the outlet, its node or its share of the peer has as many connections as it may
 	reasonCount
 )
 
 var reasonText = [reasonCount]string{"closed", "target refused the connection", "target unreachable", "no answer in time",
 	"reset", "refused by policy", "payload missing", "reader stalled", "window overrun", "path lost", "portal stopped", "unexpected protocol",
-	"not known at the other end", "held for too long"}
+	"not known at the other end", "held for too long", "too many connections"}
 
 func (r Reason) String() string {
 	if r < reasonCount {

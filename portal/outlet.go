@@ -34,6 +34,9 @@ type OutletOptions struct {
 	SkipHandshake bool
 	// Rewrite, if set, makes what changes the bytes that go to the target. It must take all it is given.
 	Rewrite func() Rewriter
+	// MaxConnections is how many connections the outlet has at most; 0 is Limits.OutletConnections. What the target can take is a good
+	// value.
+	MaxConnections int
 	// Resolve turns Target into the addresses to try, in this order. It is asked only for a Target that is a name; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
 }
@@ -44,6 +47,7 @@ type Outlet struct {
 	router *routing.Router
 	opts   OutletOptions
 	fixed  []netip.AddrPort // not empty if Target is an address
+	places places
 
 	mu         sync.Mutex
 	resolved   []netip.AddrPort // that which answered last comes first; never changed in place
@@ -61,7 +65,10 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	if o.Resolve == nil {
 		o.Resolve = names.Lookup
 	}
-	out := &Outlet{env: env, router: r, opts: o}
+	out := &Outlet{env: env, router: r, opts: o, places: places{max: o.MaxConnections}}
+	if out.places.max == 0 {
+		out.places.max = env.Limits.OutletConnections
+	}
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil {
 		out.fixed = []netip.AddrPort{fixed}
 	}
@@ -99,17 +106,24 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 		grant = o.opts.Guard.Grant(peer)
 		if !grant.Allowed() {
 			o.env.Stats.Denied.Add(1)
-			o.refuse(s, m, msg)
+			o.refuse(s, m, msg, ReasonPolicy, true)
 			return nil
 		}
+	}
+	if ok, tell := o.room(peer); !ok {
+		o.env.Stats.Limited.Add(1)
+		o.refuse(s, m, msg, ReasonLimit, tell)
+		return nil
 	}
 	c := o.env.newConn(s, o.opts.Name)
 	c.outlet, c.grant, c.skip = true, grant, skip
 	if o.opts.Rewrite != nil {
 		c.downstream = o.opts.Rewrite()
 	}
+	c.onEnd = func() { o.places.leave(nil) }
 	if peer != nil {
 		c.peer, c.hasPeer = *peer, true
+		c.onEnd = func() { o.places.leave(&c.peer) }
 	}
 	if msg.extension >= extensionVersion && !skip {
 		c.extended = true
@@ -130,11 +144,24 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 	return c
 }
 
+// room takes one of the outlet's places, if there is one for the peer.
+func (o *Outlet) room(peer *[32]byte) (ok, tell bool) {
+	if o.env.Stats.Active.Load() >= int64(o.env.Limits.Connections) {
+		return false, o.places.tell()
+	}
+	return o.places.take(peer)
+}
+
+// Connections returns how many connections the outlet has, and how many it may have.
+func (o *Outlet) Connections() (now, limit int) { return o.places.taken(), o.places.max }
+
 // refuse tells an inlet of ours that it may not; one of the reference's would not understand.
-func (o *Outlet) refuse(s *routing.Shard, m *routing.Message, msg message) {
-	o.env.Log.Warn("portal connection refused", "portal", o.opts.Name, "reason", ReasonPolicy.String(), "peer", peerName(m.Peer))
+func (o *Outlet) refuse(s *routing.Shard, m *routing.Message, msg message, why Reason, tell bool) {
+	if tell {
+		o.env.Log.Warn("portal connection refused", "portal", o.opts.Name, "reason", why.String(), "peer", peerName(m.Peer))
+	}
 	if msg.extension >= extensionVersion {
-		m.SetPayloadBytes([]byte{kindDisconnect, byte(ReasonPolicy)})
+		m.SetPayloadBytes([]byte{kindDisconnect, byte(why)})
 		m.Reply(s, routing.LocalAddress(o.opts.Name).Wire())
 	}
 }

@@ -32,6 +32,11 @@ type Limits struct {
 	HoldClients int
 	// HoldTimeout is how long they wait; default 30 s.
 	HoldTimeout time.Duration
+	// Connections is how many portal connections a node has at most, of inlets and outlets together, before an outlet refuses further
+	// ones; default 65,536.
+	Connections int
+	// OutletConnections is how many one outlet has at most, unless it says otherwise; default 1000. One peer gets four in five of them.
+	OutletConnections int
 	// PayloadSize is the most bytes read from a socket into one payload, at most 128 KiB; default 64 KiB, which stays in the
 	// processor's cache from the read to the write.
 	PayloadSize int
@@ -58,6 +63,8 @@ func (l Limits) WithDefaults() Limits {
 	if l.Budget == 0 {
 		l.Budget = 256 << 20
 	}
+	set(&l.Connections, 1<<16)
+	set(&l.OutletConnections, 1000)
 	setTime(&l.StallTimeout, 5*time.Second)
 	setTime(&l.OpenTimeout, 20*time.Second)
 	setTime(&l.FinishTimeout, 5*time.Second)
@@ -72,6 +79,7 @@ type Stats struct {
 	BytesIn, BytesOut atomic.Uint64 // from sockets, to sockets
 	Ended             [reasonCount]atomic.Uint64
 	Denied            atomic.Uint64
+	Limited           atomic.Uint64 // connections refused because there were too many
 	Malformed         atomic.Uint64
 	Held              atomic.Int64
 	WindowGranted     atomic.Int64 // bytes of windows beyond their first size

@@ -44,7 +44,11 @@ func (k *skipping) HandleMessage(s *routing.Shard, m *routing.Message) {
 	default:
 		if c := k.outlet.begin(s, m, true); c != nil {
 			k.conns[from] = c
-			c.onEnd = func() { delete(k.conns, from) }
+			leave := c.onEnd
+			c.onEnd = func() {
+				delete(k.conns, from)
+				leave()
+			}
 		}
 	}
 }

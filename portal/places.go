@@ -1,0 +1,71 @@
+package portal
+
+import (
+	"sync"
+	"time"
+)
+
+// places counts the connections of one outlet, and those of each peer. It is asked when a connection begins and told when it ends.
+type places struct {
+	max int
+
+	mu    sync.Mutex
+	all   int
+	peers map[[32]byte]int
+	noted time.Time // when the log last said that they are short
+}
+
+// perPeer is how many an outlet gives to one peer: four in five, so that no member can keep the others out.
+func (p *places) perPeer() int { return max(p.max*4/5, 1) }
+
+// take takes a place for a peer, nil for one without identity. tell is true at most once in ten seconds of refusals.
+func (p *places) take(peer *[32]byte) (ok, tell bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= p.max || peer != nil && p.peers[*peer] >= p.perPeer() {
+		return false, p.tellLocked()
+	}
+	p.all++
+	if peer != nil {
+		if p.peers == nil {
+			p.peers = map[[32]byte]int{}
+		}
+		p.peers[*peer]++
+	}
+	return true, false
+}
+
+// tell says whether the log is to be told of a refusal.
+func (p *places) tell() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.tellLocked()
+}
+
+func (p *places) tellLocked() bool {
+	due := time.Since(p.noted) >= 10*time.Second
+	if due {
+		p.noted = time.Now()
+	}
+	return due
+}
+
+// leave gives a place back that take gave.
+func (p *places) leave(peer *[32]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all--
+	if peer == nil {
+		return
+	}
+	if p.peers[*peer]--; p.peers[*peer] == 0 {
+		delete(p.peers, *peer)
+	}
+}
+
+// taken returns how many places are taken.
+func (p *places) taken() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all
+}

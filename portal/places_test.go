@@ -1,0 +1,121 @@
+package portal
+
+import (
+	"io"
+	"testing"
+
+	"sallyport/names"
+	"sallyport/routing"
+)
+
+// TestOutletIsFull: an outlet with as many connections as it may have refuses the next, says why, and takes one again when one has ended;
+// and so does a node.
+func TestOutletIsFull(t *testing.T) {
+	for name, limits := range map[string]Limits{"outlet": {OutletConnections: 3}, "node": {Connections: 3}} {
+		t.Run(name, func(t *testing.T) {
+			target, ch := served(t)
+			l := newLink(t, target, false, Limits{}, limits)
+			c := dial(t, l.in)
+			first := next(t, ch)
+			for range 2 {
+				dial(t, l.in)
+				next(t, ch)
+			}
+			for k := range 5 {
+				refused := dial(t, l.in)
+				if n, err := refused.Read(make([]byte, 1)); err == nil || err == io.EOF {
+					t.Fatalf("beyond the limit: read %d, %v; a reset is right", n, err)
+				}
+				if got := l.b.env.Stats.Limited.Load(); got != uint64(k+1) {
+					t.Errorf("%d refusals counted, want %d", got, k+1)
+				}
+			}
+			if n := l.a.env.Stats.Ended[ReasonLimit].Load(); n != 5 {
+				t.Errorf("the inlet's node was told %d times why", n)
+			}
+			c.Close()
+			first.Close()
+			eventually(t, "a place is free", func() bool { return l.b.env.Stats.Active.Load() == 2 })
+			again := dial(t, l.in)
+			expectEcho(t, again, next(t, ch))
+		})
+	}
+}
+
+func expectEcho(t *testing.T, c, s io.ReadWriter) {
+	t.Helper()
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(s, b); err != nil || string(b) != "hello" {
+		t.Fatalf("%q, %v", b, err)
+	}
+}
+
+// TestPlacesComeBack: an outlet for a few serves any number, one after the other.
+func TestPlacesComeBack(t *testing.T) {
+	nobody, ch := served(t)
+	l := newLink(t, "", false, Limits{}, Limits{})
+	ctx := limited(t)
+	out, err := NewOutlet(ctx, l.b.env, l.b.router, OutletOptions{
+		Name: "outlet", Target: nobody, Resolve: names.Lookup, Flows: []*routing.Flow{l.b.ln.Flow}, MaxConnections: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		c := dial(t, l.in)
+		s := next(t, ch)
+		if now, limit := out.Connections(); now != 1 || limit != 2 {
+			t.Fatalf("%d connections of %d", now, limit)
+		}
+		c.Close()
+		s.Close()
+		eventually(t, "place given back", func() bool { now, _ := out.Connections(); return now == 0 })
+	}
+}
+
+// TestOnePeerLeavesRoom: a member that takes all it can get leaves a fifth to others.
+func TestOnePeerLeavesRoom(t *testing.T) {
+	p := places{max: 10}
+	greedy, modest := [32]byte{1}, [32]byte{2}
+	count := func(peer *[32]byte) (n int) {
+		for range 20 {
+			if ok, _ := p.take(peer); ok {
+				n++
+			}
+		}
+		return n
+	}
+	if n := count(&greedy); n != 8 {
+		t.Errorf("one peer got %d of 10", n)
+	}
+	if n := count(&modest); n != 2 {
+		t.Errorf("another got %d of the 2 left", n)
+	}
+	p.leave(&greedy)
+	if ok, _ := p.take(&greedy); !ok {
+		t.Error("a place that was given back is not to be had")
+	}
+	for range 8 {
+		p.leave(&greedy)
+	}
+	for range 2 {
+		p.leave(&modest)
+	}
+	if p.taken() != 0 || len(p.peers) != 0 {
+		t.Errorf("%d places, %d peers left", p.taken(), len(p.peers))
+	}
+	if n := count(nil); n != 10 {
+		t.Errorf("peers without identity got %d of 10", n)
+	}
+	if one := (&places{max: 1}); one.perPeer() != 1 {
+		t.Error("an outlet for one has no place for one peer")
+	}
+	_, first := p.take(&greedy)
+	_, second := p.take(&greedy)
+	if first || second { // the refusals above told already
+		t.Error("the log is told of each refusal")
+	}
+}
