@@ -438,3 +438,53 @@ func FuzzParseProject(f *testing.F) {
 		}
 	})
 }
+
+// TestTicketFromAMail: a ticket arrives as mail programs, editors and shells leave it.
+func TestTicketFromAMail(t *testing.T) {
+	v := vectors(t)
+	folded := func(text, with string) string {
+		var lines []string
+		for ; len(text) > 76; text = text[76:] {
+			lines = append(lines, text[:76])
+		}
+		return strings.Join(append(lines, text), with)
+	}
+	want, err := ParseTicket(v.Hex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for form, text := range map[string]string{"plain": v.Plain, "hex": v.Hex, "json": v.JSON, "hex of json": hex.EncodeToString([]byte(v.JSON)), "legacy": v.LegacyJSON} {
+		for how, changed := range map[string]string{
+			"folded":               folded(text, "\n"),
+			"folded with CRLF":     folded(text, "\r\n"),
+			"folded and indented":  folded(text, "\r\n   "),
+			"quoted-printable":     folded(text, "=\r\n"),
+			"byte order mark":      "\ufeff" + text,
+			"CRLF at the end":      text + "\r\n",
+			"spaces around":        "  \t" + text + "  \n\n",
+			"old Mac line ends":    folded(text, "\r"),
+			"all of it":            "\ufeff \r\n" + folded(text, "\r\n\t") + "\r\n\r\n",
+			"spaces of no width":   folded(text, "\u200b\n"),
+			"a blank line between": folded(text, "\n\n"),
+		} {
+			got, err := ParseTicket(changed)
+			if err != nil {
+				t.Errorf("%s, %s: %v", form, how, err)
+				continue
+			}
+			if got.Code != want.Code && form != "legacy" {
+				t.Errorf("%s, %s: another code", form, how)
+			}
+		}
+	}
+	var spaced strings.Builder
+	for i, r := range v.Hex {
+		if i > 0 && i%8 == 0 {
+			spaced.WriteByte(' ')
+		}
+		spaced.WriteRune(r)
+	}
+	if _, err := ParseTicket(spaced.String()); err != nil {
+		t.Errorf("hex in groups: %v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -71,7 +72,8 @@ func ProjectFromTicket(t *Ticket) *Project {
 	return &p
 }
 
-// ParseTicket reads a ticket in any form: comma text, JSON, legacy JSON, and each of them in hex. White space around it is ignored.
+// ParseTicket reads a ticket in any form: comma text, JSON, legacy JSON, and each of them in hex. It may have been folded on its way: line
+// ends are ignored anywhere, all white space in hex, and a byte order mark.
 // Both change histories are verified. Errors are of type *Error.
 //
 // An identifier in the ticket that does not belong to its history is an error; the reference ignores it.
@@ -79,16 +81,16 @@ func ParseTicket(text string) (*Ticket, error) {
 	if len(text) > MaxSize {
 		return nil, tooLarge("ticket", len(text))
 	}
-	text = strings.TrimSpace(text)
+	text = unfold(text)
 	if text == "" {
 		return nil, &Error{Input: "ticket", Reason: ErrMissing, Problem: "empty"}
 	}
-	if isHex(text) {
-		b, err := hex.DecodeString(text)
+	if digits := strings.Join(strings.Fields(text), ""); isHex(digits) {
+		b, err := hex.DecodeString(digits)
 		if err != nil {
 			return nil, &Error{Input: "ticket", Reason: ErrInvalid, Problem: "an odd number of hex digits; is it cut off?"}
 		}
-		text = strings.TrimSpace(string(b))
+		text = unfold(string(b))
 	}
 	if !utf8.ValidString(text) {
 		return nil, &Error{Input: "ticket", Reason: ErrInvalid, Problem: "not UTF-8 text"}
@@ -97,6 +99,16 @@ func ParseTicket(text string) (*Ticket, error) {
 		return parseJSONTicket([]byte(text))
 	}
 	return parsePlainTicket(text)
+}
+
+// folds are the line ends that mail programs and terminals put into a long line: with white space after them, and, in quoted-printable, an
+// equals sign before.
+var folds = regexp.MustCompile(`=?\r?\n[ \t]*|\r[ \t]*`)
+
+// unfold takes a text as it was written. No form of a ticket needs a line end, a byte order mark or a space of no width.
+func unfold(text string) string {
+	text = strings.NewReplacer("\ufeff", "", "\u200b", "").Replace(text)
+	return strings.TrimSpace(folds.ReplaceAllString(text, ""))
 }
 
 func isHex(s string) bool {
@@ -110,6 +122,9 @@ var plainFields = [...]string{"project_route", "project_identifier", "project_na
 
 func parsePlainTicket(text string) (*Ticket, error) {
 	parts := strings.Split(text, ",")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
 	if len(parts) < len(plainFields) {
 		return nil, &Error{Input: "ticket", Field: plainFields[len(parts)], Reason: ErrMissing, Problem: fmt.Sprintf(
 			"missing, there are %d of %d fields between commas; is the ticket cut off, or the name of a file?", len(parts), len(plainFields))}

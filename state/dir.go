@@ -108,9 +108,31 @@ func (d *Dir) locked(ctx context.Context, f func() error) error {
 	return f()
 }
 
-// lock polls, because a blocking flock cannot be interrupted.
-func (d *Dir) lock(ctx context.Context) (*os.File, error) {
-	path := d.file("lock")
+// First runs f while no other process does the same for this kind of thing: so that what is made at first use, and what is named by what
+// there is, is made once. f may change the state. It must not call First for the same kind. Unlike for a change, f may take as
+// long as it takes to start a node: who waits does so until its context ends.
+func (d *Dir) First(ctx context.Context, kind string, f func() error) error {
+	release, err := d.LockFirst(ctx, kind)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return f()
+}
+
+// LockFirst is First for what is not one function. release may be called more than once.
+func (d *Dir) LockFirst(ctx context.Context, kind string) (release func(), err error) {
+	lock, err := d.lockFile(ctx, d.file("first-use-"+kind+".lock"))
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = lock.Close() }, nil // closing releases the lock
+}
+
+func (d *Dir) lock(ctx context.Context) (*os.File, error) { return d.lockFile(ctx, d.file(lockName)) }
+
+// lockFile polls, because a blocking flock cannot be interrupted.
+func (d *Dir) lockFile(ctx context.Context, path string) (*os.File, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
 		// The directory may be gone after a Reset in another process.
 		if err := os.MkdirAll(d.path, 0o700); err != nil {
@@ -133,14 +155,14 @@ func (d *Dir) lock(ctx context.Context) (*os.File, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, d.lockError(ctx)
+			return nil, fmt.Errorf("%w: another process holds %s: %w", ErrLocked, path, ctx.Err())
 		case <-time.After(wait):
 		}
 	}
 }
 
 func (d *Dir) lockError(ctx context.Context) error {
-	return fmt.Errorf("%w: another process holds %s: %w", ErrLocked, d.file("lock"), ctx.Err())
+	return fmt.Errorf("%w: another process holds %s: %w", ErrLocked, d.file(lockName), ctx.Err())
 }
 
 func sameFile(f *os.File, path string) bool {
@@ -152,18 +174,15 @@ func sameFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
-// Reset deletes everything this package wrote: all records and node directories, and the vaults that lie inside the state directory.
-// It refuses while a node runs. Vaults elsewhere and unknown files stay; the paths of those vaults are returned. The directory goes
-// too if nothing else is in it.
+// Reset deletes everything that is this program's: all records and node directories, the stores of authorities, and the vaults that lie
+// inside the state directory. It is the way out of state that is broken, so nothing has to be readable: what can be deleted is deleted, and
+// the error tells of everything that could not be. It refuses while a node runs whose record can be read. Vaults elsewhere and unknown files
+// stay; their paths are returned. The directory goes too if nothing else is in it.
 func (d *Dir) Reset(ctx context.Context) (left []string, err error) {
 	err = d.locked(ctx, func() error {
-		nodes, err := d.nodeNames()
-		if err != nil {
-			return err
-		}
+		nodes, _ := entries(d.file("nodes"))
 		var running []string
 		for _, name := range nodes {
-			// A broken record must not stop a reset: it has no running process that we know of.
 			if n, err := d.readNode(name); err == nil && n.Status() == Running {
 				running = append(running, fmt.Sprintf("running node %q", name))
 			}
@@ -171,37 +190,65 @@ func (d *Dir) Reset(ctx context.Context) (left []string, err error) {
 		if len(running) > 0 {
 			return &InUseError{Kind: "state directory", Name: d.path, By: running}
 		}
-		remove := []string{d.file("identities.json"), d.file("histories"), d.file("purpose_keys"), d.file("credentials"), d.file("projects.json"), d.file("nodes.json")}
 		var vaults vaultsFile
-		if err := d.readJSON(d.file("vaults.json"), &vaults); err != nil && !errors.Is(err, ErrBroken) {
-			return err
+		if d.readJSON(d.file("vaults.json"), &vaults) == nil {
+			for _, v := range vaults.Vaults {
+				if !d.inside(v.Path) {
+					left = append(left, v.Path)
+				}
+			}
 		}
-		for _, v := range vaults.Vaults {
-			if d.inside(v.Path) {
-				remove = append(remove, v.Path)
-			} else {
-				left = append(left, v.Path)
+		var errs []error
+		remove := func(path string) {
+			if err := os.RemoveAll(path); err != nil {
+				errs = append(errs, err)
 			}
 		}
 		for _, name := range nodes {
 			// The record goes first: a node directory without it is not a node, whatever happens next.
-			remove = append(remove, d.file("nodes", name, "node.json"), d.file("nodes", name))
+			remove(d.file("nodes", name, "node.json"))
 			if s, err := d.SocketPath(name); err == nil {
-				remove = append(remove, s)
+				remove(s)
 			}
 		}
-		for _, path := range append(remove, d.file("vaults.json")) {
-			if err := os.RemoveAll(path); err != nil {
-				return fmt.Errorf("reset: %w", err)
+		list, err := os.ReadDir(d.path)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, e := range list {
+			switch path := d.file(e.Name()); {
+			case e.Name() == lockName:
+			case isOwn(e.Name()):
+				remove(path)
+			default:
+				left = append(left, path)
 			}
 		}
-		// These fail if something unknown is inside, which then stays.
-		for _, path := range []string{d.file("nodes"), d.file("vaults"), d.file("lock"), d.path} {
-			_ = os.Remove(path)
+		_ = os.Remove(d.file(lockName))
+		_ = os.Remove(d.path) // fails if something unknown is inside, which then stays
+		if len(errs) > 0 {
+			return fmt.Errorf("reset: not everything could be deleted: %w", errors.Join(errs...))
 		}
 		return nil
 	})
 	return left, err
+}
+
+// lockName is the file that is locked by whoever changes the state.
+const lockName = "lock"
+
+// ownNames are what this program keeps in a state directory, as in filepath.Match. The copies of broken files and what a crash left of a
+// write are own too.
+var ownNames = []string{"identities.json", "vaults.json", "nodes.json", "projects.json", "histories", "purpose_keys", "credentials", "vaults", "nodes",
+	"authority-*.db", "first-use-*.lock", "*.json.broken-*", ".*.tmp"}
+
+func isOwn(name string) bool {
+	for _, pattern := range ownNames {
+		if ok, _ := filepath.Match(pattern, name); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // inside reports whether path is a vault's place in the state directory.

@@ -121,7 +121,7 @@ func (a *app) authorityIdentity(ctx context.Context, name string) (string, error
 	if _, err := d.NamedIdentity("authority"); err == nil {
 		return name, d.RenameIdentity(ctx, "authority", name)
 	}
-	_, err = a.createIdentity(ctx, name, "", identity.CreateOptions{})
+	_, _, err = a.identityNamed(ctx, name, "", identity.CreateOptions{})
 	return name, err
 }
 
@@ -173,10 +173,8 @@ func (a *app) createProject(ctx context.Context, name, host, admin string, autho
 		if _, err := a.dir(); err != nil {
 			return nil, err
 		}
-		if _, err := a.dirOnce.NamedIdentity(identityName); errors.Is(err, state.ErrNotFound) {
-			if _, err := a.createIdentity(ctx, identityName, "", identity.CreateOptions{}); err != nil {
-				return nil, err
-			}
+		if _, _, err := a.identityNamed(ctx, identityName, "", identity.CreateOptions{}); err != nil {
+			return nil, err
 		}
 		return a.identityOf(ctx, identityName)
 	}

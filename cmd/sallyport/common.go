@@ -69,7 +69,7 @@ func (a *app) nodeClient(ctx context.Context, name string) (*admin.Client, strin
 	}
 	if name == "" {
 		if nodes, err := d.Nodes(); err == nil && len(nodes) == 0 {
-			if err := a.createBackground(ctx, a.freeNodeName(), state.NodeOptions{}); err != nil {
+			if err := a.firstNode(ctx); err != nil {
 				return nil, "", err
 			}
 		}
@@ -82,6 +82,16 @@ func (a *app) nodeClient(ctx context.Context, name string) (*admin.Client, strin
 		return nil, "", withHint(fmt.Errorf("the node %s is not running", n.Name), "start it: sallyport node start %s", n.Name)
 	}
 	return admin.NewClient(n.AdminSocket), n.Name, nil
+}
+
+// firstNode makes and starts a node, unless another command has done so by now.
+func (a *app) firstNode(ctx context.Context) error {
+	return a.dirOnce.First(ctx, "node", func() error {
+		if nodes, err := a.dirOnce.Nodes(); err != nil || len(nodes) > 0 {
+			return err
+		}
+		return a.createBackground(ctx, a.freeNodeName(), state.NodeOptions{})
+	})
 }
 
 // nodeCommand makes a command that asks one node, named with a flag.
@@ -354,9 +364,7 @@ func (a *app) identityOf(ctx context.Context, name string) (*self, error) {
 	}
 	named, err := d.NamedIdentity(name)
 	if errors.Is(err, state.ErrNotFound) && name == "" {
-		if named, err = a.createIdentity(ctx, "", "", identity.CreateOptions{}); err == nil {
-			a.note("%s Generated a new identity named %s", a.color(green, "✔"), named.Name)
-		}
+		named, err = a.firstIdentity(ctx)
 	}
 	if err != nil {
 		return nil, err
@@ -381,11 +389,49 @@ func (a *app) ensureIdentity(ctx context.Context, name string) error {
 	if _, err := d.NamedIdentity(name); !errors.Is(err, state.ErrNotFound) {
 		return err
 	}
-	if _, err := a.createIdentity(ctx, name, "", identity.CreateOptions{}); err != nil {
-		return err
+	_, made, err := a.identityNamed(ctx, name, "", identity.CreateOptions{})
+	if made {
+		a.note("%s Generated a new Identity named %s.", a.color(green, "✔"), name)
 	}
-	a.note("%s Generated a new Identity named %s.", a.color(green, "✔"), name)
-	return nil
+	return err
+}
+
+// firstIdentity makes the default identity, unless another command has done so by now.
+func (a *app) firstIdentity(ctx context.Context) (named state.NamedIdentity, err error) {
+	err = a.dirOnce.First(ctx, "identity", func() (err error) {
+		if named, err = a.dirOnce.NamedIdentity(""); !errors.Is(err, state.ErrNotFound) {
+			return err
+		}
+		if named, err = a.createIdentity(ctx, "", "", identity.CreateOptions{}); err == nil {
+			a.note("%s Generated a new identity named %s", a.color(green, "✔"), named.Name)
+		}
+		return err
+	})
+	return named, err
+}
+
+// identityNamed returns the identity of a name and makes it, with its vault, if there is none; without a name it makes one always. Commands that do
+// so at the same time get the same one.
+func (a *app) identityNamed(ctx context.Context, name, vaultName string, o identity.CreateOptions) (named state.NamedIdentity, made bool, err error) {
+	err = a.dirOnce.First(ctx, "identity", func() (err error) {
+		if name != "" {
+			if named, err = a.dirOnce.NamedIdentity(name); !errors.Is(err, state.ErrNotFound) {
+				return err
+			}
+		}
+		if vaultName != "" {
+			if _, err := a.dirOnce.Vault(vaultName); errors.Is(err, state.ErrNotFound) { // as in the reference
+				if _, err := a.dirOnce.CreateVault(ctx, vaultName, "", false); err != nil {
+					return err
+				}
+				a.note("%s Created a new Vault named %s.", a.color(green, "✔"), vaultName)
+			}
+		}
+		named, err = a.createIdentity(ctx, name, vaultName, o)
+		made = err == nil
+		return err
+	})
+	return named, made, err
 }
 
 // createIdentity makes an identity and gives it a name.

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,19 +19,10 @@ import (
 
 func init() { nouns = append(nouns, runCommand) }
 
-// removeGlob removes the files of a directory that match a pattern.
-func removeGlob(dir, pattern string) error {
-	paths, err := filepath.Glob(filepath.Join(dir, pattern))
-	for _, p := range paths {
-		err = errors.Join(err, os.Remove(p))
-	}
-	return err
-}
-
 // maxConfiguration bounds a configuration file.
 const maxConfiguration = 1 << 20
 
-// isConfiguration reports whether an argument of `node create` is a configuration rather than a name: an existing file, or text
+// isConfiguration reports whether an argument of `node create` is a configuration rather than a name: what can be read, or text
 // with structure (docs/protocol/03 §7.6).
 func isConfiguration(arg string) bool {
 	if arg == "" {
@@ -42,8 +31,7 @@ func isConfiguration(arg string) bool {
 	if strings.ContainsAny(arg, ":\n{") {
 		return true
 	}
-	info, err := os.Stat(arg)
-	return err == nil && info.Mode().IsRegular()
+	return isInput(arg)
 }
 
 // flagsGiven returns the flags of the node itself that were given on the command line, as arguments: they override the file.
@@ -67,19 +55,10 @@ func readConfiguration(ctx context.Context, arg string) (string, error) {
 	if url := webAddress(arg); url != "" {
 		return fetch(ctx, url, maxConfiguration)
 	}
-	f, err := os.Open(arg)
-	if err != nil {
-		if strings.ContainsAny(arg, ":\n{") {
-			return arg, nil
-		}
-		return "", err
+	if !isInput(arg) && strings.ContainsAny(arg, ":\n{") {
+		return arg, nil
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxConfiguration+1))
-	if len(b) > maxConfiguration {
-		return "", fmt.Errorf("%s: more than %d bytes", arg, maxConfiguration)
-	}
-	return string(b), err
+	return readInput(ctx, arg, maxConfiguration)
 }
 
 // configVariables reads NAME=VALUE pairs.

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -12,6 +12,7 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/project"
 )
 
 func init() { nouns = append(nouns, credentialNoun) }
@@ -80,18 +81,17 @@ func credentialIssue(a *app) *cobra.Command {
 }
 
 // readCredential reads a credential given as hex or as a file with it.
-func readCredential(text, path string) ([]byte, error) {
+func readCredential(ctx context.Context, text, path string) ([]byte, error) {
 	if (text == "") == (path == "") {
 		return nil, usageError("give the credential with --credential or with --credential-path")
 	}
 	if path != "" {
-		b, err := os.ReadFile(path)
-		if err != nil {
+		var err error
+		if text, err = readInput(ctx, path, project.MaxSize); err != nil {
 			return nil, err
 		}
-		text = string(b)
 	}
-	raw, err := hex.DecodeString(strings.TrimSpace(text))
+	raw, err := pastedHex(text)
 	if err != nil {
 		return nil, fmt.Errorf("the credential must be hex: %w", err)
 	}
@@ -108,7 +108,7 @@ func credentialVerify(a *app) *cobra.Command {
 			if err != nil {
 				return usageError("invalid value '%s' for '--issuer': an identifier is I and 64 hex digits", issuer)
 			}
-			raw, err := readCredential(text, path)
+			raw, err := readCredential(ctx, text, path)
 			if m := (*misuse)(nil); errors.As(err, &m) {
 				return err
 			}
@@ -148,7 +148,7 @@ func credentialStore(a *app) *cobra.Command {
 			if err != nil {
 				return usageError("invalid value '%s' for '--issuer': an identifier is I and 64 hex digits", issuer)
 			}
-			raw, err := readCredential(text, path)
+			raw, err := readCredential(ctx, text, path)
 			if err != nil {
 				return err
 			}

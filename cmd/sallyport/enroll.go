@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -41,10 +40,14 @@ func projectEnroll(a *app) *cobra.Command {
 			if okta {
 				return withHint(errors.New("enrolling with Okta is not supported"), "enroll with a ticket: sallyport project enroll TICKET")
 			}
+			ticket, err := a.readTicket(ctx, arg) // once: it may come from a pipe
+			if err != nil {
+				return err
+			}
 			var raw []byte
 			var s *self
 			if err := a.retrying(ctx, again, func() (err error) {
-				raw, s, err = a.enroll(ctx, arg, t, skipCredential)
+				raw, s, err = a.enroll(ctx, ticket, &t, skipCredential)
 				return err
 			}); err != nil {
 				return err
@@ -66,25 +69,33 @@ func projectEnroll(a *app) *cobra.Command {
 	return cmd
 }
 
+// readTicket reads a ticket from a file, a pipe, a page on the web or the argument itself; nil for no argument.
+func (a *app) readTicket(ctx context.Context, arg string) (*project.Ticket, error) {
+	if arg == "" {
+		return nil, nil
+	}
+	if strings.HasPrefix(webAddress(arg), "http://") {
+		a.warn("%s Whoever is on the way to the server can read this ticket, and use it before you: https would keep it secret", a.color("33", "!"))
+	}
+	text, err := readArgument(ctx, arg)
+	if err != nil {
+		return nil, err
+	}
+	ticket, err := project.ParseTicket(text)
+	if err != nil {
+		return nil, withHint(notTicket(arg, text, err), "a ticket is what `sallyport project ticket` printed, or a file with it")
+	}
+	return ticket, nil
+}
+
 // enroll redeems a ticket and fetches the member's credential, which it stores (docs/protocol/02 §5.7), unless that is not wanted.
-// Without a ticket it only fetches the credential.
-func (a *app) enroll(ctx context.Context, arg string, t trustFlags, skipCredential bool) ([]byte, *self, error) {
+// Without a ticket it only fetches the credential. With one, the project is the ticket's from then on.
+func (a *app) enroll(ctx context.Context, ticket *project.Ticket, t *trustFlags, skipCredential bool) ([]byte, *self, error) {
 	d, err := a.dir()
 	if err != nil {
 		return nil, nil, err
 	}
-	var ticket *project.Ticket
-	if arg != "" {
-		if strings.HasPrefix(webAddress(arg), "http://") {
-			a.warn("%s Whoever is on the way to the server can read this ticket, and use it before you: https would keep it secret", a.color("33", "!"))
-		}
-		text, err := readArgument(ctx, arg)
-		if err != nil {
-			return nil, nil, err
-		}
-		if ticket, err = project.ParseTicket(text); err != nil {
-			return nil, nil, withHint(notTicket(arg, text, err), "a ticket is what `sallyport project ticket` printed, or a file with it")
-		}
+	if ticket != nil {
 		p := project.ProjectFromTicket(ticket)
 		if known, err := knownProject(d, p); err != nil {
 			return nil, nil, err
@@ -97,7 +108,7 @@ func (a *app) enroll(ctx context.Context, arg string, t trustFlags, skipCredenti
 	}
 	var raw []byte
 	var who *self
-	err = a.askAuthority(ctx, t, func(ctx context.Context, c *authority.Client, s *self) error {
+	err = a.askAuthority(ctx, *t, func(ctx context.Context, c *authority.Client, s *self) error {
 		who = s
 		p, err := d.Project(t.project)
 		if err != nil {
@@ -131,7 +142,7 @@ func notTicket(arg, text string, err error) error {
 	case statErr == nil && info.IsDir():
 		return fmt.Errorf("this is not a ticket: %s is a directory", arg)
 	case statErr == nil:
-		return fmt.Errorf("%s is not a ticket: %w", arg, err)
+		return fmt.Errorf("'%s' is not a ticket: %w", arg, err)
 	case arg == text && !strings.Contains(arg, ",") && strings.ContainsAny(arg, "./"):
 		return fmt.Errorf("this is not a ticket, and there is no file %s", arg)
 	}
@@ -227,14 +238,8 @@ func readArgument(ctx context.Context, arg string) (string, error) {
 		text, err := fetch(ctx, url, project.MaxSize)
 		return strings.TrimSpace(text), err
 	}
-	if info, err := os.Stat(arg); err == nil && info.Mode().IsRegular() {
-		f, err := os.Open(arg)
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		b, err := io.ReadAll(io.LimitReader(f, project.MaxSize+1))
-		return string(b), err
+	if isInput(arg) {
+		return readInput(ctx, arg, project.MaxSize)
 	}
 	return arg, nil
 }

@@ -146,10 +146,16 @@ func notFound(err error) bool {
 	return errors.Is(err, admin.ErrNotFound) || errors.Is(err, state.ErrNotFound)
 }
 
-// sentence begins a message with a capital letter, as a person would write it.
+// sentence begins a message with a capital letter, as a person would write it, unless it begins with something that is spelt as it is: a
+// file, a path, a flag, a name in quotes, a node's or a host's name.
 func sentence(text string) string {
-	if text == "" || text[0] < 'a' || text[0] > 'z' {
+	if first, _, _ := strings.Cut(text, " "); !isWord(first) {
 		return text
 	}
 	return string(text[0]-'a'+'A') + text[1:]
+}
+
+// isWord reports whether text is a word of lower-case letters.
+func isWord(text string) bool {
+	return text != "" && text[0] >= 'a' && text[0] <= 'z' && !strings.ContainsFunc(text, func(r rune) bool { return (r < 'a' || r > 'z') && r != ',' && r != '\'' })
 }

@@ -44,7 +44,8 @@ func fetch(ctx context.Context, from string, limit int64) (string, error) {
 		return "", usageError("invalid URL '%s': %v", from, errors.Unwrap(err))
 	}
 	where := req.URL.Redacted()
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: names.Dial}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = names.Dial
 	defer transport.CloseIdleConnections()
 	client := http.Client{Transport: transport, CheckRedirect: func(to *http.Request, via []*http.Request) error {
 		switch {

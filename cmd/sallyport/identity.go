@@ -43,19 +43,9 @@ func identityCreate(a *app) *cobra.Command {
 				if named, err := d.NamedIdentity(name); err == nil {
 					return a.print(identityResult(named.Identifier)) // as in the reference: not an error
 				}
-			} else if list, err := d.Identities(); err == nil && len(list) > 0 {
-				name = state.RandomName()
 			}
 			if imported != "" {
 				return a.importIdentity(ctx, name, imported)
-			}
-			if vaultName != "" {
-				if _, err := d.Vault(vaultName); errors.Is(err, state.ErrNotFound) { // as in the reference
-					if _, err := d.CreateVault(ctx, vaultName, "", false); err != nil {
-						return err
-					}
-					a.note("%s Created a new Vault named %s.", a.color(green, "✔"), vaultName)
-				}
 			}
 			o := identity.CreateOptions{Key: vault.Handle(key)}
 			switch strings.ToLower(algorithm) {
@@ -65,11 +55,13 @@ func identityCreate(a *app) *cobra.Command {
 			default:
 				return usageError("invalid value '%s' for '--algorithm': it must be ed25519 or p256", algorithm)
 			}
-			named, err := a.createIdentity(ctx, name, vaultName, o)
+			named, made, err := a.identityNamed(ctx, name, vaultName, o)
 			if err != nil {
 				return err
 			}
-			a.note("%s Generated a new Identity named %s.", a.color(green, "✔"), named.Name)
+			if made {
+				a.note("%s Generated a new Identity named %s.", a.color(green, "✔"), named.Name)
+			}
 			return a.print(identityResult(named.Identifier))
 		}}
 	f := cmd.Flags()
@@ -86,7 +78,7 @@ func identityResult(identifier string) result {
 
 // importIdentity stores a public identity under a name. There is no secret key behind it.
 func (a *app) importIdentity(ctx context.Context, name, text string) error {
-	raw, err := hex.DecodeString(strings.TrimSpace(text))
+	raw, err := pastedHex(text)
 	if err != nil {
 		return fmt.Errorf("invalid value for '--identity': a change history is hex: %w", err)
 	}

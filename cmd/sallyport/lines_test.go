@@ -46,7 +46,7 @@ func TestSchemePort(t *testing.T) {
 	for text, want := range map[string]string{
 		"5432": "tcp 127.0.0.1:5432", ":80": "tcp 127.0.0.1:80", "localhost:80": "tcp localhost:80", "tls://example.com:443": "tls example.com:443",
 		"udp://0.0.0.0:1": "udp 0.0.0.0:1", "[::1]:8080": "tcp [::1]:8080", "a_b.c-d:1": "tcp a_b.c-d:1", "33domain:80": "tcp 33domain:80",
-		"invalid": "", "localhost:80:80": "", "192,166,0.1:9999": "", "-x:80": "", "x-:80": "", "x..y:80": "", ".x:80": "", "x.:80": "", "ü:1": "",
+		"invalid": "", "localhost:80:80": "", "192,166,0.1:9999": "", "-x:80": "", "x-:80": "", "x..y:80": "", ".x:80": "", "x.:80": "tcp x.:80", ".:80": "", "x..:80": "", "ü:1": "",
 		"x:65536": "", "x:": "", "http://x:80": "", "tcp://": "", "": "", strings.Repeat("a", 64) + ":1": "", "x y:1": "",
 	} {
 		scheme, address, err := schemePort("--to", text)

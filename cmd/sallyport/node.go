@@ -304,7 +304,14 @@ func (a *app) stopNode(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
-	p := r.Process
+	if err := endProcess(ctx, r.Process, force); err != nil {
+		return fmt.Errorf("stop node %s: %w", name, err)
+	}
+	return d.NodeStopped(ctx, name, r.Process)
+}
+
+// endProcess asks a process to end and waits for that; in the end, or at once with force, it is killed.
+func endProcess(ctx context.Context, p state.Process, force bool) error {
 	for i, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if force && i == 0 {
 			continue
@@ -313,7 +320,7 @@ func (a *app) stopNode(ctx context.Context, name string, force bool) error {
 			break
 		}
 		if err := syscall.Kill(p.PID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("stop node %s: %w", name, err)
+			return err
 		}
 		deadline := time.Now().Add(5 * time.Second)
 		for p.Status() == state.Running && time.Now().Before(deadline) && ctx.Err() == nil {
@@ -321,9 +328,9 @@ func (a *app) stopNode(ctx context.Context, name string, force bool) error {
 		}
 	}
 	if p.Status() == state.Running {
-		return fmt.Errorf("the node %s (process %d) does not end", name, p.PID)
+		return fmt.Errorf("process %d does not end", p.PID)
 	}
-	return d.NodeStopped(ctx, name, p)
+	return nil
 }
 
 func nodeDelete(a *app) *cobra.Command {

@@ -84,7 +84,18 @@ func nodeCreate(a *app) *cobra.Command {
 				a.note("Starting the secure channel listener %s...", services.address())
 			}
 			name := plainName(arg)
-			if name == "" {
+			if name == "" && r.inMemory {
+				name = state.RandomName()
+			}
+			if name == "" { // the name is chosen by what nodes there are: nobody else must choose meanwhile
+				d, err := a.dir()
+				if err != nil {
+					return err
+				}
+				if r.named, err = d.LockFirst(ctx, "node"); err != nil {
+					return err
+				}
+				defer r.named()
 				name = a.freeNodeName()
 			}
 			if err := state.CheckName("node", name); err != nil {

@@ -191,21 +191,18 @@ func resetCommand(a *app) *cobra.Command {
 			if err := a.confirm(yes, "Stop all nodes and delete all identities, keys and projects in "+d.Path()); err != nil {
 				return err
 			}
-			nodes, err := d.Nodes()
-			for _, n := range nodes {
-				err = errors.Join(err, a.stopNode(cmd.Context(), n.Name, false))
-			}
-			if err != nil {
-				return err
-			}
-			for _, p := range []string{"authority-*.db"} {
-				_ = removeGlob(d.Path(), p)
+			// The records need not be readable: whatever runs nodes here is found and stopped, and the rest is deleted.
+			var failed error
+			for _, n := range d.FindRunning() {
+				if err := endProcess(cmd.Context(), n.Process, false); err != nil {
+					failed = errors.Join(failed, fmt.Errorf("stop node %s: %w", n.Name, err))
+				}
 			}
 			left, err := d.Reset(cmd.Context())
 			for _, path := range left {
 				a.note("left: %s", path)
 			}
-			if err != nil {
+			if err := errors.Join(failed, err); err != nil {
 				return err
 			}
 			return a.print(result{human: "  ✔ Local state was deleted"})

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -166,11 +165,11 @@ func projectImport(a *app) *cobra.Command {
 			if file == "" {
 				return usageError("the following required arguments were not provided: --project-file <FILE>")
 			}
-			b, err := os.ReadFile(file)
+			text, err := readInput(cmd.Context(), file, project.MaxSize)
 			if err != nil {
 				return err
 			}
-			p, err := project.ParseProject(b)
+			p, err := project.ParseProject([]byte(text))
 			if err != nil {
 				return fmt.Errorf("%s: %w", file, err)
 			}

@@ -25,6 +25,7 @@ import (
 type runOptions struct {
 	child, skipRunning, inMemory bool
 	callback                     uint16 // a port of this machine to connect to when the node is up, or 0
+	named                        func() // called when the node's name is taken; may be nil
 }
 
 // defaultStatusEndpoint is where a node serves its status, if the port is free (docs/protocol/03 §6.3).
@@ -97,6 +98,9 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	isNew := errors.Is(err, state.ErrNotFound)
 	if _, err := dir.CreateNode(ctx, record); err != nil {
 		return err
+	}
+	if r.named != nil {
+		r.named()
 	}
 	defer func() {
 		if err != nil && isNew { // a node that never ran leaves nothing behind
@@ -254,7 +258,7 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 // the default project, else nobody's.
 func (a *app) trust(ctx context.Context, m *identity.Manager, projectName, authorityHex, route, scope string) (node.Trust, error) {
 	var t node.Trust
-	if authorityHex != "" {
+	if authorityHex = unfolded(authorityHex); authorityHex != "" {
 		id, err := node.AuthorityHistory(ctx, m, authorityHex)
 		if err != nil {
 			return t, err

@@ -30,7 +30,7 @@ type launchConfig struct {
 
 // servicesText returns the text of --services, which may be a file with it: a node that starts again does not need the file.
 func servicesText(ctx context.Context, text string) (string, error) {
-	if info, err := os.Stat(text); err == nil && info.Mode().IsRegular() {
+	if isInput(text) {
 		return readConfiguration(ctx, text)
 	}
 	return text, nil

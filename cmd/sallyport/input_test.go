@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf16"
+)
+
+// TestTicketsAndFilesFromAnywhere: a ticket, a configuration, a project and a credential are read from whatever can be read.
+func TestTicketsAndFilesFromAnywhere(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	s := newShell(t)
+	s.must(fmt.Sprintf(`sallyport project create partners --authority-port %s --relay-port %s
+		sallyport project ticket --identity admin --usage-count 50 > ticket
+		fold -w 76 ticket > folded
+		sed 's/$/\r/' folded > crlf
+		printf '\357\273\277' > bom; cat crlf >> bom`, freePort(t), freePort(t)))
+	ticket := strings.TrimSpace(s.must("cat ticket"))
+	for _, how := range []string{
+		"sallyport project enroll folded", "sallyport project enroll crlf", "sallyport project enroll bom",
+		`sallyport project enroll "$(cat folded)"`,
+		"sallyport project enroll /dev/stdin < bom",
+		"cat ticket | sallyport project enroll /dev/stdin",
+		"mkfifo pipe; cat folded > pipe & sallyport project enroll pipe",
+		"exec 5< crlf; sallyport project enroll /dev/fd/5",
+	} {
+		if o := s.run(how); o.code != 0 {
+			t.Errorf("%s: exit code %d\n%s%s", how, o.code, o.stdout, o.stderr)
+		}
+	}
+	bash := func(line string) { // <(...) is not in every sh
+		t.Helper()
+		if o := s.runWith(t, "", nil, "-c", "exec bash -c "+"'"+line+"'"); o.code != 0 {
+			t.Errorf("%s: exit code %d\n%s%s", line, o.code, o.stdout, o.stderr)
+		}
+	}
+	bash("sallyport project enroll <(cat folded)")
+	bash(`sallyport node create <(echo "name: piped")`)
+	bash(`sallyport node create n2 --configuration "$(echo "tcp-outlet: {o: {to: 5}}")"`)
+	bash(`sallyport run <(echo "nodes: [ran]")`)
+	bash(`sallyport project import --project-file <(sallyport project show partners --output json)`)
+	bash(`mkfifo later; (sleep 0.1; echo "name: fifo" > later) & sallyport node create later`)
+	if list := s.must("sallyport node list --jq '.[].node_name'"); !strings.Contains(list, "piped") || !strings.Contains(list, "ran") || !strings.Contains(list, "fifo") {
+		t.Errorf("nodes: %s", list)
+	}
+	// The ticket is in no command line of what runs.
+	if found := s.must("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c " + ticket[:60] + " || true"); strings.TrimSpace(found) != "1" { // the grep itself
+		t.Errorf("the ticket stands in %s command lines", strings.TrimSpace(found))
+	}
+	// A directory of a node's name is no configuration.
+	s.must("mkdir n9; sallyport node create n9")
+}
+
+func TestDecodeText(t *testing.T) {
+	const text = "name: größe 🚪\n"
+	var le, be []byte
+	for _, u := range utf16.Encode([]rune(text)) {
+		le, be = append(le, byte(u), byte(u>>8)), append(be, byte(u>>8), byte(u))
+	}
+	for name, b := range map[string][]byte{
+		"UTF-8": []byte(text), "with a mark": append([]byte("\xef\xbb\xbf"), text...), "UTF-16": append([]byte("\xff\xfe"), le...), "big-endian": append([]byte("\xfe\xff"), be...),
+		"half a unit": append(append([]byte("\xff\xfe"), le...), 1),
+	} {
+		if got := decodeText(b); got != text {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// TestNamesAreNotCapitalised: a message begins with a capital letter, a file's or a flag's name does not.
+func TestNamesAreNotCapitalised(t *testing.T) {
+	for in, want := range map[string]string{
+		"there is no default node":             "There is no default node",
+		"bank.yaml:2: tcp-outlet: no":          "bank.yaml:2: tcp-outlet: no",
+		"bank:2: tcp-outlet: no":               "bank:2: tcp-outlet: no",
+		"bank: line 2, column 1: no":           "bank: line 2, column 1: no",
+		"node.json is broken":                  "node.json is broken",
+		"n1 is not running":                    "n1 is not running",
+		"db/outlet is taken":                   "db/outlet is taken",
+		"localhost:5432: connection refused":   "localhost:5432: connection refused",
+		"tcp-inlet: it is not supported":       "tcp-inlet: it is not supported",
+		"'ticket' is not a ticket":             "'ticket' is not a ticket",
+		"":                                     "",
+		"größe: no":                            "größe: no",
+		"the argument '--x' cannot be used":    "The argument '--x' cannot be used",
+		"interrupted":                          "Interrupted",
+		"it's late":                            "It's late",
+		"Already a sentence":                   "Already a sentence",
+		"open /x: no such file":                "Open /x: no such file",
+		"my_file could not be read: open x: y": "my_file could not be read: open x: y",
+	} {
+		if got := sentence(in); got != want {
+			t.Errorf("%q becomes %q", in, got)
+		}
+	}
+}
