@@ -3,7 +3,6 @@ package secure
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"time"
 
 	"sallyport/crypto/channel"
@@ -44,8 +43,11 @@ type Channel struct {
 	sink     routing.FrameWriter
 	header   []byte // scratch for the plaintext's header
 	watchers routing.Watchers
-	heard    time.Time // when the last message came
-	lost     int       // sweeps that found the first hop gone
+	place    *place[*Channel]     // a responder's
+	heard    time.Time            // when the last message came
+	probed   time.Time            // when the peer was last asked whether it is there
+	pong     *routing.WireAddress // where answers go
+	lost     int                  // sweeps that found the first hop gone
 	closed   bool
 	done     chan struct{}
 
@@ -75,6 +77,9 @@ func newChannel(h *handshake, keys channel.Keys) *Channel {
 	h.cs.mu.Unlock()
 	if t := s.FirstTerminal(c.remote); t != nil && c.Initiator {
 		t.Watch((*decryptor)(c)) // the way out was opened with the channel and ends with it
+	}
+	if !c.Initiator {
+		h.cs.admit(c, h.from)
 	}
 	h.cs.Stats.Opened.Add(1)
 	h.cs.log.Debug("secure channel opened", "initiator", c.Initiator, describe(c.Peer.ID), "self", c.Self.String())
@@ -140,10 +145,16 @@ func (c *Channel) end(tell bool) {
 	c.opener.Wipe()
 	c.sink = nil
 	c.Flow.End()
+	if c.pong != nil {
+		c.shard.Stop(*c.pong)
+	}
 	c.cs.router.ForgetFlow(c.Flow)
 	c.cs.mu.Lock()
 	delete(c.cs.channels, c.Encryptor.Text())
 	c.cs.mu.Unlock()
+	if !c.Initiator {
+		c.cs.dismiss(c)
+	}
 	c.cs.Stats.Closed.Add(1)
 	close(c.done)
 	c.watchers.Tell()
@@ -370,57 +381,4 @@ func (c *Channel) refresh(content []byte) {
 		return
 	}
 	c.opts.Accept(ctx, c.Peer.ID, credentials)
-}
-
-// sweep ends channels that nobody can use any more: those whose way out has been gone for a while, and those whose peer
-// watched them with pings and has fallen silent.
-func (cs *Channels) sweep() {
-	tick := time.NewTicker(sweepInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-cs.stop:
-			return
-		case <-tick.C:
-		}
-		byShard := map[*routing.Shard][]*Channel{}
-		for _, c := range cs.List() {
-			byShard[c.shard] = append(byShard[c.shard], c)
-		}
-		for s, list := range byShard {
-			s.Loop().Post(dataplane.TaskFunc(func() {
-				for _, c := range list {
-					c.check()
-				}
-			}))
-		}
-	}
-}
-
-const (
-	sweepInterval = 2 * time.Second
-	// lostSweeps is how many sweeps a responder whose way out is gone waits for its initiator to come by another way.
-	lostSweeps = 5
-	// silence is how long a peer that pinged may be silent: more than four of the reference's pings.
-	silence = 45 * time.Second
-)
-
-var errSilent = errors.New("peer is silent")
-
-func (c *Channel) check() {
-	if c.closed {
-		return
-	}
-	if c.shard.FirstTerminal(c.remote) == nil && c.remote.Len() > 1 {
-		c.lost++
-		if c.Initiator || c.lost > lostSweeps {
-			c.end(false)
-		}
-		return
-	}
-	c.lost = 0
-	if c.Peer.Pinged && time.Since(c.heard) > silence {
-		c.cs.log.Info("secure channel closed", "reason", errSilent.Error(), describe(c.Peer.ID))
-		c.end(true)
-	}
 }

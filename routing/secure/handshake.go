@@ -96,7 +96,7 @@ func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
 	h.place = place
 	if evicted {
 		cs.Stats.Refused.Add(1)
-		cs.note("secure channel handshake refused to make room for others", maxHandshakes, oldest.from)
+		cs.note("secure channel handshake refused to make room for others", cs.asked.max, oldest.from)
 		oldest.gone.Store(true)
 		oldest.shard.Loop().Post(dataplane.TaskFunc(func() { oldest.fail(ErrBusy) }))
 	}
@@ -389,5 +389,3 @@ func (h *handshake) end() {
 	h.cs.kept.Add(int64(-h.keptBytes))
 	h.keptBytes = 0
 }
-
-// pingInterval is how often the peer of a channel that watches it pings (docs/protocol/03 §2.3).

@@ -54,30 +54,50 @@ type Stats struct {
 	Opened, Closed, HandshakeFailed, OpenFailed atomic.Uint64
 	// Refused are handshakes that had to make room for others, of sources that had fewer under way.
 	Refused atomic.Uint64
+	// Evicted are channels that had to make room for others, or of which the peer had too many, Silent those whose peer had gone without a word.
+	Evicted, Silent atomic.Uint64
 	// Gaps are messages that came out of order, which shows that others were lost.
 	Gaps atomic.Uint64
 }
 
-// maxHandshakes bounds handshakes under way that others began, which strangers may.
-const maxHandshakes = 1024
+// Limits bound what others may have of a node's secure channels. A field that is zero has its default.
+type Limits struct {
+	// Handshakes is how many handshakes that others began are under way; default 1024.
+	Handshakes int
+	// Channels is how many channels that others opened are open, and ChannelsPerPeer how many of them one identity has; default 65,536
+	// and 4096.
+	Channels, ChannelsPerPeer int
+}
+
+func (l Limits) withDefaults() Limits {
+	for p, v := range map[*int]int{&l.Handshakes: 1024, &l.Channels: 1 << 16, &l.ChannelsPerPeer: 4096} {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	return l
+}
 
 // responderTimeout is how long a responder waits for message 3; the reference waits for ever.
 const responderTimeout = 30 * time.Second
 
 // Channels is all secure channels of one node.
 type Channels struct {
-	router *routing.Router
-	log    *slog.Logger
-	work   *turns              // public-key work
-	asked  *shares[*handshake] // handshakes under way that others began
-	open   atomic.Int64        // handshakes under way
-	kept   atomic.Int64        // bytes that they keep
-	noted  atomic.Int64        // when the log last said that places are short, in Unix seconds
+	router  *routing.Router
+	log     *slog.Logger
+	work    *turns              // public-key work
+	asked   *shares[*handshake] // handshakes under way that others began
+	opened  *shares[*Channel]   // channels that others opened
+	perPeer int                 // how many of them one identity may have
+	open    atomic.Int64        // handshakes under way
+	kept    atomic.Int64        // bytes that they keep
+	noted   atomic.Int64        // when the log last said that places are short, in Unix seconds
 	// Stats counts events.
 	Stats Stats
 
 	mu        sync.Mutex
 	channels  map[string]*Channel // by encryptor address
+	peers     map[[32]byte]int    // how many channels each peer has opened
 	listeners map[string]*Listener
 	stop      chan struct{}
 	once      sync.Once
@@ -86,12 +106,22 @@ type Channels struct {
 // New makes the channels of a node; work is how many handshakes compute at one time.
 func New(r *routing.Router, work int, log *slog.Logger) *Channels {
 	cs := &Channels{
-		router: r, log: log, work: newTurns(max(work, 1)), asked: newShares[*handshake](maxHandshakes),
-		channels: map[string]*Channel{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
+		router: r, log: log, work: newTurns(max(work, 1)),
+		channels: map[string]*Channel{}, peers: map[[32]byte]int{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
 	}
+	cs.Limit(Limits{})
 	go cs.sweep()
 	return cs
 }
+
+// Limit sets the limits, before the first channel.
+func (cs *Channels) Limit(l Limits) {
+	l = l.withDefaults()
+	cs.asked, cs.opened, cs.perPeer = newShares[*handshake](l.Handshakes), newShares[*Channel](l.Channels), l.ChannelsPerPeer
+}
+
+// Held returns how many handshakes that others began are under way, and how many channels that others opened are open.
+func (cs *Channels) Held() (handshakes, channels int) { return cs.asked.held(), cs.opened.held() }
 
 // Stop ends the housekeeping; channels stay until they are closed.
 func (cs *Channels) Stop() { cs.once.Do(func() { close(cs.stop) }) }

@@ -299,6 +299,100 @@ func TestSilence(t *testing.T) {
 	ended(t, c)
 }
 
+// TestSilentBehindRelay: a node that is reached through another one, and does not watch the channel itself, is asked whether it is there.
+func TestSilentBehindRelay(t *testing.T) {
+	for _, there := range []bool{true, false} {
+		t.Run(fmt.Sprint("there=", there), func(t *testing.T) {
+			a, relay, b := newNode(t, 1, nil), newNode(t, 1, nil), newNode(t, 1, nil)
+			toB := relay.connect(t, b)
+			relay.serve(t, "hop", routing.Hop("hop"), relay.ln.Flow, toB.Flow)
+			toRelay := a.connect(t, relay)
+			c := a.dial(t, toRelay.Sender, "hop", toB.Sender.Text(), "api")
+			if there {
+				on(t, c.Shard(), func() { c.Shard().AddConsumer("echo", c.Flow) }) // as a node does with what it opens
+			} else {
+				toRelay.Close()
+			}
+			eventually(t, "open", func() bool { return len(b.channels.List()) == 1 })
+			d := b.channels.List()[0]
+			age := func(by time.Duration) {
+				on(t, d.Shard(), func() {
+					d.heard = d.heard.Add(-by)
+					d.check()
+				})
+			}
+			age(probeAfter + time.Second)
+			if there {
+				eventually(t, "answered", func() (heard bool) {
+					on(t, d.Shard(), func() { heard = time.Since(d.heard) < probeAfter })
+					return heard
+				})
+				age(probeAfter + time.Second) // asked a moment ago: not yet again
+				age(-probeAfter)
+				if d.closed || b.channels.Stats.Silent.Load() != 0 {
+					t.Error("ended though it answers")
+				}
+				return
+			}
+			age(unanswered - probeAfter)
+			ended(t, d)
+			if b.channels.Stats.Silent.Load() != 1 {
+				t.Error("not counted")
+			}
+		})
+	}
+}
+
+// TestDirectChannelMayBeQuiet: the end of the connection tells, and nobody has to ask.
+func TestDirectChannelMayBeQuiet(t *testing.T) {
+	a, b := newNode(t, 1, nil), newNode(t, 1, nil)
+	c := a.dial(t, a.connect(t, b).Sender, "api")
+	eventually(t, "open", func() bool { return len(b.channels.List()) == 1 })
+	d := b.channels.List()[0]
+	on(t, d.Shard(), func() {
+		d.heard = d.heard.Add(-time.Hour)
+		d.check()
+		if d.closed || d.pong != nil {
+			t.Error("a quiet channel was ended or asked")
+		}
+	})
+	a.through(t, c, []byte("goes on"))
+}
+
+// TestChannelLimits: too many channels, of all and of one peer.
+func TestChannelLimits(t *testing.T) {
+	greedy, modest, b := newNode(t, 1, nil), newNode(t, 1, nil), newNode(t, 1, nil)
+	b.channels.Limit(Limits{Channels: 8, ChannelsPerPeer: 6})
+	kept := modest.dial(t, modest.connect(t, b).Sender, "api")
+	conn := greedy.connect(t, b).Sender
+	var first, last *Channel
+	for k := range 7 {
+		last = greedy.dial(t, conn, "api")
+		if k == 0 {
+			first = last
+		}
+	}
+	ended(t, last) // the seventh of one peer
+	again, more := greedy.dial(t, conn, "api"), modest.dial(t, modest.connect(t, b).Sender, "api")
+	ended(t, again)
+	modest.through(t, modest.dial(t, modest.connect(t, b).Sender, "api"), []byte("in"))
+	ended(t, first) // the oldest of whom most are
+	modest.through(t, kept, []byte("stays"))
+	modest.through(t, more, []byte("stays"))
+	eventually(t, "closed", func() bool { _, n := b.channels.Held(); return n == 8 })
+	if n := b.channels.Stats.Evicted.Load(); n != 3 || !b.log.contains("too many") {
+		t.Errorf("%d evicted", n)
+	}
+	for _, c := range b.channels.List() {
+		c.Close()
+	}
+	eventually(t, "all given back", func() bool {
+		b.channels.mu.Lock()
+		defer b.channels.mu.Unlock()
+		return b.channels.opened.held() == 0 && len(b.channels.peers) == 0
+	})
+}
+
 // TestNested runs channels inside channels, on one node pair and over three nodes.
 func TestNested(t *testing.T) {
 	a, b := newNode(t, 2, nil), newNode(t, 2, nil)

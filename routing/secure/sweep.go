@@ -1,0 +1,123 @@
+package secure
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// admit takes a place for a channel that somebody opened here. When all are taken, the oldest channel of the source that holds most ends;
+// of a peer that has as many as it may the new one does.
+func (cs *Channels) admit(c *Channel, from source) {
+	cs.mu.Lock()
+	cs.peers[c.Peer.ID]++
+	tooMany := cs.peers[c.Peer.ID] > cs.perPeer
+	cs.mu.Unlock()
+	place, oldest, evicted := cs.opened.take(from, c)
+	c.place = place
+	if tooMany {
+		cs.Stats.Evicted.Add(1)
+		cs.note("secure channel closed: its peer has too many", cs.perPeer, from)
+		c.Close()
+	}
+	if evicted {
+		cs.Stats.Evicted.Add(1)
+		cs.note("secure channel closed to make room for others", cs.opened.max, from)
+		oldest.Close()
+	}
+}
+
+// dismiss undoes admit.
+func (cs *Channels) dismiss(c *Channel) {
+	cs.opened.leave(c.place)
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.peers[c.Peer.ID]--; cs.peers[c.Peer.ID] == 0 {
+		delete(cs.peers, c.Peer.ID)
+	}
+}
+
+// sweep ends channels that nobody can use any more: those whose way out has been gone for a while, and those whose peer
+// has fallen silent.
+func (cs *Channels) sweep() {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-cs.stop:
+			return
+		case <-tick.C:
+		}
+		byShard := map[*routing.Shard][]*Channel{}
+		for _, c := range cs.List() {
+			byShard[c.shard] = append(byShard[c.shard], c)
+		}
+		for s, list := range byShard {
+			s.Loop().Post(dataplane.TaskFunc(func() {
+				for _, c := range list {
+					c.check()
+				}
+			}))
+		}
+	}
+}
+
+const (
+	sweepInterval = 2 * time.Second
+	// lostSweeps is how many sweeps a responder whose way out is gone waits for its initiator to come by another way.
+	lostSweeps = 5
+	// silence is how long a peer that pinged may be silent: more than four of the reference's pings.
+	silence = 45 * time.Second
+	// A peer that does not ping, and to which another node leads that does not say when it has gone, is asked when it has been silent for
+	// probeAfter, every probeEvery, and is gone after unanswered.
+	probeAfter = 20 * time.Second
+	probeEvery = 10 * time.Second
+	unanswered = 55 * time.Second
+)
+
+var errSilent = errors.New("peer is silent")
+
+func (c *Channel) check() {
+	if c.closed {
+		return
+	}
+	if c.shard.FirstTerminal(c.remote) == nil && c.remote.Len() > 1 {
+		c.lost++
+		if c.Initiator || c.lost > lostSweeps {
+			c.end(false)
+		}
+		return
+	}
+	c.lost = 0
+	quiet := time.Since(c.heard)
+	switch behind := c.remote.Len() > 2; {
+	case c.Peer.Pinged && quiet > silence, !c.Initiator && behind && quiet > unanswered:
+		c.cs.log.Info("secure channel closed", "reason", errSilent.Error(), describe(c.Peer.ID))
+		c.cs.Stats.Silent.Add(1)
+		c.end(true)
+	case !c.Peer.Pinged && behind && quiet > probeAfter && time.Since(c.probed) > probeEvery:
+		c.probe()
+	}
+}
+
+// probe asks the peer's echo service for an answer, as sessions do (docs/protocol/03 §2.3): every node has it, and the reference's too
+// answer through channels that they opened. What comes back is not looked at: that it came is what counts.
+func (c *Channel) probe() {
+	s := c.shard
+	c.probed = time.Now()
+	if c.pong == nil {
+		pong := s.Start(routing.WorkerFunc(func(*routing.Shard, *routing.Message) {}), c.Flow)
+		c.pong = &pong
+	}
+	var number [8]byte
+	_, _ = rand.Read(number[:])
+	m := s.NewMessage()
+	m.Onward, m.Return = routing.RouteOf(c.Encryptor).Concat(routing.LocalRoute(routing.EchoService)), routing.RouteOf(*c.pong)
+	m.SetPayloadBytes(routing.AppendHead(nil, routing.MajorUint, binary.BigEndian.Uint64(number[:])))
+	s.Deliver(m)
+	s.Free(m)
+}
