@@ -131,19 +131,24 @@ func (l Limits) Validate() error {
 type Named struct {
 	Name  string
 	Value int64 // a number, bytes or nanoseconds; 0 where there is no limit
+	// IsTime tells that Value is a time span.
+	IsTime bool
 }
 
 // List returns all limits, for lists and metrics.
 func (l Limits) List() []Named { return l.list() }
 
 func (l Limits) list() []Named {
+	number := func(name string, v int) Named { return Named{Name: name, Value: int64(v)} }
+	size := func(name string, v Bytes) Named { return Named{Name: name, Value: int64(v)} }
+	span := func(name string, v Duration) Named { return Named{Name: name, Value: int64(v), IsTime: true} }
 	return []Named{
-		{"connections", int64(l.Connections)}, {"connections-per-address", int64(l.ConnectionsPerAddress)},
-		{"preamble-timeout", int64(l.PreambleTimeout)}, {"frame-timeout", int64(l.FrameTimeout)},
-		{"handshakes", int64(l.Handshakes)}, {"channels", int64(l.Channels)}, {"channels-per-peer", int64(l.ChannelsPerPeer)},
-		{"portal-connections", int64(l.PortalConnections)}, {"portal-connections-per-peer", int64(l.PortalConnectionsPerPeer)},
-		{"names", int64(l.Names)}, {"names-per-owner", int64(l.NamesPerOwner)}, {"message", int64(l.Message)},
-		{"memory", int64(l.Memory)}, {"unfinished", int64(l.Unfinished)}, {"windows", int64(l.Windows)},
-		{"descriptors", int64(l.Descriptors)}, {"log-rate", int64(l.LogRate)},
+		number("connections", l.Connections), number("connections-per-address", l.ConnectionsPerAddress),
+		span("preamble-timeout", l.PreambleTimeout), span("frame-timeout", l.FrameTimeout),
+		number("handshakes", l.Handshakes), number("channels", l.Channels), number("channels-per-peer", l.ChannelsPerPeer),
+		number("portal-connections", l.PortalConnections), number("portal-connections-per-peer", l.PortalConnectionsPerPeer),
+		number("names", l.Names), number("names-per-owner", l.NamesPerOwner), size("message", l.Message),
+		size("memory", l.Memory), size("unfinished", l.Unfinished), size("windows", l.Windows),
+		number("descriptors", l.Descriptors), number("log-rate", l.LogRate),
 	}
 }

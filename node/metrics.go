@@ -149,6 +149,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	if n.opts.Authority != nil && n.opts.Authority.Events != nil {
 		n.opts.Authority.Events.each(func(event, reason string, k uint64) { count(descAuthority, k, event, reason) })
 	}
+	c.limits(gauge, count)
 	if n.relaySvc != nil {
 		gauge(descWorkers, float64(len(n.relaySvc.Names())))
 	}

@@ -10,6 +10,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/dataplane"
+	"sallyport/limits"
 	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/policy"
@@ -89,8 +90,10 @@ type Options struct {
 	Authority *AuthorityOptions
 	// Shards is how many event loops run; default one per core.
 	Shards int
-	// Limits bound what portals hold.
-	Limits portal.Limits
+	// Limits bound what the node holds for others; what is zero has its default.
+	Limits limits.Limits
+	// Portals bound what portals hold; what is zero follows Limits, or has its default.
+	Portals portal.Limits
 	// ChannelTimeout bounds one handshake; default 10 s.
 	ChannelTimeout time.Duration
 	Log            *slog.Logger
@@ -142,6 +145,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.Shards == 0 {
 		o.Shards = runtime.GOMAXPROCS(0)
 	}
+	o.Limits = o.Limits.WithDefaults()
 	if o.ChannelTimeout == 0 {
 		o.ChannelTimeout = 10 * time.Second
 	}
@@ -165,7 +169,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.tcp = tcp.New(n.router, tcp.Options{})
 	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.channels = secure.New(n.router, o.Shards, o.Log)
-	n.portals = &portal.Env{Limits: o.Limits.WithDefaults(), Stats: &portal.Stats{}, Log: o.Log}
+	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
 	n.kafka.start(n)
 	n.access = newAccess(n.policies)
 	if o.Trust.Authority != nil && o.Trust.Scope != "" {

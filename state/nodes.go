@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"sallyport/limits"
 )
 
 // Node is the record of a node.
@@ -54,6 +56,8 @@ type NodeOptions struct {
 	Foreground         bool     `json:"foreground,omitempty"`
 	Services           string   `json:"services,omitempty"` // JSON
 	LogArgs            []string `json:"log_args,omitempty"` // logging flags of the command line, in order
+	// Limits are those that differ from the defaults.
+	Limits limits.Limits `json:"limits,omitzero"`
 	// Authority is set for an authority.
 	Authority *AuthorityOptions `json:"authority,omitempty"`
 	// Extra carries options that this package does not know, by flag name without dashes.

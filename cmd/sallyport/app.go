@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,13 +32,19 @@ type app struct {
 	dirOnce    *state.Dir
 	isInMemory bool   // the state directory is gone when the command ends
 	onUp       func() // called when the node that this command runs is up
+	atEnd      []func()
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
 	return &app{stdin: stdin, stdout: stdout, stderr: stderr, stdoutTTY: isTerminal(stdout), stderrTTY: isTerminal(stderr)}
 }
 
-func (a *app) close() {}
+// close ends what the command left to its end, the last first.
+func (a *app) close() {
+	for _, f := range slices.Backward(a.atEnd) {
+		f()
+	}
+}
 
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)

@@ -54,6 +54,7 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	f.StringVar(&auth.TenantBaseURL, "tenant-base-url", "", "")
 	f.StringVar(&auth.Certificate, "certificate", "", "")
 	f.StringArrayVar(&auth.Attributes, "attributes", nil, "")
+	limitFlags(cmd, o)
 	hide(cmd, "account-authority", "enforce-admin-checks", "project-access-route", "project-identity-identifier-file", "tenant-base-url", "certificate", "attributes")
 }
 
@@ -135,7 +136,7 @@ func authorityArgs(o state.NodeOptions) []string {
 			args = append(args, flag)
 		}
 	}
-	return args
+	return append(args, limitArgs(o)...)
 }
 
 // projectCreate makes a whole project on this machine: an authority, a relay node and their description.

@@ -247,6 +247,7 @@ func (a *app) inForeground(ctx context.Context, args []string, source string) (e
 // again runs another command line in this process. Its result is printed, as in the reference.
 func (a *app) again(ctx context.Context, args []string, what, where string) error {
 	inner := newApp(strings.NewReader(""), a.stdout, a.stderr)
+	defer inner.close()
 	inner.quiet, inner.noColor, inner.noInput, inner.verbose = a.quiet, a.noColor, true, a.verbose
 	inner.dirOnce, inner.isInMemory, inner.onUp = a.dirOnce, a.isInMemory, a.onUp
 	inner.output, inner.outputGiven, inner.jq, inner.compact = a.output, a.outputGiven, a.jq, a.compact

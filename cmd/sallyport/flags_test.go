@@ -115,6 +115,7 @@ var onlyHere = []string{
 	"service start tls_certificate_provider --certificate", "service start tls_certificate_provider --key",
 	"secure-channel-listener delete --yes", "secure-channel-listener delete --all", "project-member delete --yes", "relay list --at",
 	"relay delete --all", "policy delete --all",
+	"authority create --limits", "authority create --memory-limit", "node create --limits", "node create --memory-limit",
 }
 
 // TestFlags compares the flags of every command with the reference's: their names, short forms and aliases, and whether they take a value.

@@ -30,6 +30,7 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.StringVar(&o.Services, "services", "", "start these services too, `JSON` or a file with it")
 	f.BoolVar(&o.UDP, "udp", false, "be reached over UDP too, and make punctures")
 	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "127.0.0.1:0", "where over UDP, `HOST:PORT` (IPv4)")
+	limitFlags(cmd, o)
 	noEffect(cmd, "http-server", "opentelemetry-context=")
 	flagAliases(cmd, "launch-config", "services", "launch-configuration", "services", "enable-udp", "udp", "enable-http-server", "http-server",
 		"node-config", "configuration")
@@ -265,5 +266,5 @@ func childArgs(name string, o state.NodeOptions) []string {
 	if o.NoStatusEndpoint {
 		args = append(args, "--no-status-endpoint")
 	}
-	return args
+	return append(args, limitArgs(o)...)
 }

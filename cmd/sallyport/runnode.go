@@ -16,6 +16,7 @@ import (
 	"sallyport/authority"
 	"sallyport/crypto/aead"
 	"sallyport/crypto/identity"
+	"sallyport/logging"
 	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/state"
@@ -220,7 +221,7 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	if err := aead.SelectionError(); err != nil {
 		return none, nil, err
 	}
-	log := a.logger()
+	log := a.logger(o.Limits.LogRate)
 	if self.manager, err = a.nodeManager(ctx, self.named.Vault); err != nil {
 		return none, nil, err
 	}
@@ -228,12 +229,13 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Listen: o.TCPListenerAddress, Log: log,
 		Store: node.NewHome(a.dirOnce, name, o.Authority == nil),
 	}
+	applyLimits(&options, o.Limits)
 	if options.Listen == "" {
 		options.Listen = "127.0.0.1:0"
 	}
 	// As in the reference, what is no number is no bound (docs/protocol/03 §1.2).
 	if size, err := strconv.Atoi(os.Getenv("OCKAM_TCP_PORTAL_PAYLOAD_LENGTH")); err == nil && size > 0 {
-		options.Limits.PayloadSize = size
+		options.Portals.PayloadSize = size
 	}
 	if options.ChannelTimeout, err = durationFrom("OCKAM_DEFAULT_TIMEOUT"); err != nil {
 		return none, nil, err
@@ -324,7 +326,7 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 }
 
 // logger writes to standard error, which is the log file of a node in the background.
-func (a *app) logger() *slog.Logger {
+func (a *app) logger(logRate int) *slog.Logger {
 	level := slog.LevelInfo
 	text := os.Getenv("OCKAM_LOG_LEVEL")
 	if v := os.Getenv("SALLYPORT_LOG_LEVEL"); v != "" {
@@ -342,10 +344,13 @@ func (a *app) logger() *slog.Logger {
 		level = slog.LevelDebug
 	}
 	o := &slog.HandlerOptions{Level: level}
+	encode := func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, o) }
 	if os.Getenv("OCKAM_LOG_FORMAT") == "json" {
-		return slog.New(slog.NewJSONHandler(a.stderr, o))
+		encode = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, o) }
 	}
-	return slog.New(slog.NewTextHandler(a.stderr, o))
+	h := logging.New(a.stderr, encode, logging.Options{Rate: logRate})
+	a.atEnd = append(a.atEnd, h.Close)
+	return slog.New(h)
 }
 
 // notifySystemd tells the service manager, if there is one (sd_notify(3)).
@@ -377,7 +382,7 @@ func (a *app) embedded(ctx context.Context, identityName string, t trustFlags) (
 	}
 	log := slog.New(slog.DiscardHandler)
 	if a.verbose > 0 {
-		log = a.logger()
+		log = a.logger(0)
 	}
 	over, err := udpOptions()
 	if err != nil {

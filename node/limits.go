@@ -1,0 +1,25 @@
+package node
+
+import (
+	"sallyport/limits"
+	"sallyport/portal"
+)
+
+// portalLimits lets what portals hold follow the node's memory: with little of it a node is slow, not dead.
+func portalLimits(p portal.Limits, l limits.Limits) portal.Limits {
+	if p.Budget == 0 {
+		p.Budget = int64(l.Windows)
+	}
+	if l.Memory > 0 {
+		// 64 MiB of memory give a window of 64 KiB at first and a high water mark of 128 KiB, 512 MiB the usual values.
+		part := func(p *int, of limits.Bytes, least, most int) {
+			if *p == 0 {
+				*p = int(min(max(l.Memory/of, limits.Bytes(least)), limits.Bytes(most)))
+			}
+		}
+		part(&p.Window, 1024, 32<<10, 512<<10)
+		part(&p.HighWater, 512, 64<<10, 1<<20)
+		part(&p.MaxWindow, 32, 256<<10, 64<<20)
+	}
+	return p.WithDefaults()
+}
