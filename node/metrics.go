@@ -28,6 +28,8 @@ var (
 	descBytes       = desc("transport_bytes_total", "Bytes of routing messages on the TCP transport.", "direction")
 	descMalformed   = desc("transport_malformed_total", "Connections closed because of a malformed or oversized message.")
 	descStalled     = desc("transport_stalls_total", "Times that a connection could take no more and its sources were paused.")
+	descCutOff      = desc("transport_cut_off_total", "Connections and portals cut off because they took too little of what was sent to them.")
+	descBacklog     = desc("backlog_bytes", "Bytes kept for destinations beyond their high water marks, and how many may be.", "kind")
 	descUDPMessages = desc("udp_messages_total", "Routing messages on the UDP transport.", "direction")
 	descUDPDatagram = desc("udp_datagrams_total", "Datagrams of the UDP transport.", "direction")
 	descUDPDropped  = desc("udp_dropped_total", "Datagrams and messages that were dropped.", "reason")
@@ -77,6 +79,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descBytes, t.BytesOut.Load(), "out")
 	count(descMalformed, t.Malformed.Load()+t.TooLarge.Load())
 	count(descStalled, t.Stalled.Load())
+	count(descCutOff, uint64(n.router.Backlogs.Cut()))
+	gauge(descBacklog, float64(n.router.Backlogs.Used()), "used")
+	gauge(descBacklog, float64(n.router.Backlogs.Limit()), "limit")
 	u := &n.udp.Stats
 	count(descUDPMessages, u.MessagesIn.Load(), "in")
 	count(descUDPMessages, u.MessagesOut.Load(), "out")

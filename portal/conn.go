@@ -46,7 +46,7 @@ type conn struct {
 	grant    *Grant
 	terminal routing.Terminal // what the route begins with, watched
 	throttle *routing.Throttle
-	gate     *routing.Gate
+	backlog  *routing.Backlog // without windows, once too much waited
 	pace     *pacer
 	timer    *dataplane.Timer
 	asked    bool // inlet: the Ping has no answer yet
@@ -78,7 +78,6 @@ type conn struct {
 func (e *Env) newConn(s *routing.Shard, name string) *conn {
 	c := &conn{env: e, shard: s, name: name, window: newWindow(windowMemory{&e.Limits, e.Stats})}
 	c.throttle = routing.NewThrottle(s, c)
-	c.gate = routing.NewGate(s)
 	c.pace = e.pacer(s)
 	e.Stats.Opened.Add(1)
 	e.Stats.Active.Add(1)
@@ -414,12 +413,8 @@ func (c *conn) write(data []byte, from *routing.Throttle) {
 	} else if c.lossy && c.sock.Pending() > maxUnpaced*c.env.Limits.HighWater {
 		c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonStalled.String(), "bytes", c.sock.Pending())
 		c.end(ReasonStalled, true) // nothing on such a path can be asked to wait
-	} else if c.sock.Pending() > c.env.Limits.HighWater {
-		if !c.gate.Shut() {
-			c.sock.WantDrain(c.env.Limits.HighWater / 4)
-			c.watchStall()
-		}
-		c.gate.Pause(from)
+	} else if pending := c.sock.Pending(); pending > c.env.Limits.HighWater {
+		c.over(pending, from)
 	}
 }
 
@@ -441,31 +436,10 @@ func (c *conn) giveCredit() {
 
 // OnDrain goes on after the socket has taken what waited.
 func (c *conn) OnDrain(*dataplane.Conn) {
-	c.gate.Open()
+	if c.backlog != nil {
+		c.backlog.Drained()
+	}
 	if c.state == open && c.extended {
 		c.giveCredit()
 	}
-}
-
-// watchStall closes a connection whose socket takes nothing while it keeps a shared connection paused.
-func (c *conn) watchStall() {
-	before := c.window.received - uint64(c.sock.Pending())
-	c.timer.Stop()
-	c.timer = c.shard.Loop().After(c.env.Limits.StallTimeout, func() {
-		if c.state != open {
-			return
-		}
-		if !c.gate.Shut() {
-			if c.readDone {
-				c.waitQuiet() // its timer was taken
-			}
-			return
-		}
-		if c.window.received-uint64(c.sock.Pending()) != before {
-			c.watchStall()
-			return
-		}
-		c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonStalled.String(), "bytes", c.sock.Pending())
-		c.end(ReasonStalled, true)
-	})
 }

@@ -11,6 +11,7 @@ import (
 
 // OnClose is called when the socket has closed.
 func (c *conn) OnClose(_ *dataplane.Conn, err error) {
+	c.backlog.Close()
 	if c.state == ended {
 		return
 	}
@@ -92,7 +93,9 @@ func (c *conn) forget(r Reason) bool {
 		c.shard.Stop(c.self)
 	}
 	c.throttle.Close()
-	c.gate.Open()
+	if c.backlog.Finish(); c.sock == nil {
+		c.backlog.Close() // else OnClose does
+	}
 	c.unwatch()
 	c.grant.Unwatch(c)
 	c.window.end()

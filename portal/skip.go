@@ -60,8 +60,8 @@ type early struct {
 	back  routing.Route // to the inlet
 }
 
-// keepEarly keeps what an inlet sends while the target is not connected yet. When it is much, the inlet's connection is paused, for a
-// bounded time since others may share it.
+// keepEarly keeps what an inlet sends while the target is not connected yet. It is bounded like what
+// waits for a target that is connected.
 func (c *conn) keepEarly(m *routing.Message, msg message) {
 	switch msg.kind {
 	case kindPayload:
@@ -73,19 +73,9 @@ func (c *conn) keepEarly(m *routing.Message, msg message) {
 			c.expect++
 		}
 		c.early.data = append(c.early.data, data...)
-		if len(c.early.data) <= c.env.Limits.HighWater {
-			return
+		if len(c.early.data) > c.env.Limits.HighWater {
+			c.over(len(c.early.data), m.From)
 		}
-		if !c.gate.Shut() {
-			c.timer.Stop()
-			c.timer = c.shard.Loop().After(c.env.Limits.StallTimeout, func() {
-				if c.state == opening {
-					c.sendDisconnect(c.early.back, ReasonStalled)
-					c.forget(ReasonStalled)
-				}
-			})
-		}
-		c.gate.Pause(m.From)
 	case kindDisconnect:
 		// The client has sent all and gone; the target gets what it sent.
 		c.early.ended = true
@@ -97,8 +87,10 @@ func (c *conn) takeEarly() {
 	kept := c.early
 	c.early = nil
 	c.window.received += uint64(len(kept.data))
-	c.gate.Open()
 	c.write(kept.data, nil)
+	if c.state == open && c.backlog != nil {
+		c.sock.WantDrain(c.env.Limits.HighWater / 4)
+	}
 	if kept.ended && c.state == open {
 		c.finish(ReasonNone)
 	}

@@ -75,6 +75,8 @@ type Router struct {
 	mu     sync.RWMutex
 	named  map[string]*Shard // workers with a name that live on one shard
 	flows  map[string]*Flow
+	// Backlogs is the budget for what waits at destinations beyond their high water marks.
+	Backlogs BacklogBudget
 }
 
 // NewRouter makes a router with one shard per loop of g.
@@ -83,9 +85,10 @@ func NewRouter(g *dataplane.Group, log *slog.Logger) (*Router, error) {
 		return nil, fmt.Errorf("routing: %d shards, at most %d", g.Len(), maxShard)
 	}
 	r := &Router{log: log, named: map[string]*Shard{}, flows: map[string]*Flow{}}
+	r.Backlogs.SetLimit(defaultBacklog)
 	for i := range g.Len() {
 		s := &Shard{router: r, loop: g.Loop(i), id: i, workers: map[string]entry{}, randAt: 512}
-		s.inboxGate = NewGate(s)
+		s.inboxGate = &Gate{shard: s, hard: true}
 		r.shards = append(r.shards, s)
 	}
 	return r, nil

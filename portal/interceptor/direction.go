@@ -26,7 +26,9 @@ type direction struct {
 	filter   Filter
 	remote   bool // messages come from the other node, over a connection shared with others
 	throttle *routing.Throttle
-	gate     *routing.Gate
+	gate     *routing.Gate    // of a source of its own
+	backlog  *routing.Backlog // of messages from the other node
+	drain    int              // how many bytes may wait when backlog is told; 0: not
 
 	in      []byte // came and not passed on
 	passing int    // bytes to pass on without asking
@@ -37,12 +39,12 @@ type direction struct {
 	expect  uint16 // counter of the next payload
 	counted int    // bytes in the node's budget
 	moved   uint64 // bytes passed on
-	timer   *dataplane.Timer
 }
 
 func newDirection(p *pair, f Filter) *direction {
 	d := &direction{p: p, filter: f, gate: routing.NewGate(p.shard)}
 	d.throttle = routing.NewThrottle(p.shard, d)
+	d.backlog = routing.NewBacklog(p.shard, (*draining)(d), HighWater, p.l.env.Limits.StallTimeout)
 	return d
 }
 
@@ -274,41 +276,45 @@ func (d *direction) pressure(from *routing.Throttle) {
 	if used > BudgetSize {
 		bound = lowWater
 	}
+	done := d.working == 0 && !d.held // what is missing has still to come
+	if d.drain > 0 && (done || size <= d.drain) {
+		d.drain = 0
+		d.backlog.Drained()
+	}
 	switch {
 	case used > 2*BudgetSize && size > lowWater:
 		d.p.fail(portal.ReasonStalled, errBudget)
-	case d.working == 0 && !d.held || size <= bound/4:
-		d.gate.Open() // what is missing has still to come
-		d.timer.Stop()
+	case done || size <= bound/4:
+		d.gate.Open()
+	case size > bound && from != nil && d.remote:
+		d.backlog.Over(max(size, HighWater+1), from)
 	case size > bound && from != nil:
-		if !d.gate.Shut() && d.remote {
-			d.watchStall()
-		}
 		d.gate.Pause(from)
 	}
 }
 
-// watchStall ends a connection whose reader takes nothing while the connection shared with others is paused.
-func (d *direction) watchStall() {
-	before := d.moved
-	d.timer.Stop()
-	d.timer = d.p.shard.Loop().After(d.p.l.env.Limits.StallTimeout, func() {
-		switch {
-		case d.p.ended || !d.gate.Shut():
-		case d.moved == before && d.held:
-			d.p.fail(portal.ReasonStalled, errStalled)
-		default:
-			d.watchStall()
-		}
-	})
+// draining is a direction as the destination of its backlog.
+type draining direction
+
+// Waiting implements routing.Draining.
+func (d *draining) Waiting() (int, uint64) { return len(d.in) + len(d.out) + d.working, d.moved }
+
+// WantDrain implements routing.Draining.
+func (d *draining) WantDrain(low int) { d.drain = low }
+
+// Stalled implements routing.Draining: the reader takes too little while others wait behind it.
+func (d *draining) Stalled() {
+	if !d.p.ended {
+		d.p.fail(portal.ReasonStalled, errStalled)
+	}
 }
 
 // stop forgets the worker.
 func (d *direction) stop() {
 	d.p.shard.Stop(d.self)
 	d.throttle.Close()
-	d.timer.Stop()
 	d.gate.Open()
+	d.backlog.Close()
 	d.p.l.opts.Budget.used.Add(int64(-d.counted))
 	d.counted = 0
 	d.in, d.out = nil, nil

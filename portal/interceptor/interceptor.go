@@ -8,11 +8,11 @@
 // what comes meanwhile waits, and whoever sends it is paused. Interceptors change how many bytes there are, so the windows of portal's
 // extension would not add up: it is not offered through them. Instead
 //
-//   - a source is paused while more than HighWater of its bytes wait for a unit in work or for a reader; a unit that is still coming
+//   - a source of its own is paused while more than HighWater of its bytes wait for a unit in work or for a reader; a unit that is still coming
 //     never pauses its source, and how long it may be is the Filter's business;
 //   - all that waits on a node is counted in a Budget: above it sources are paused sooner, far above it connections are ended;
-//   - a reader that takes nothing for the portals' StallTimeout, while the connection shared with others is paused because of it, is
-//     cut off.
+//   - a connection that is shared with others is paused for a moment only; a reader that takes nothing for the portals' StallTimeout, or
+//     too little of very much, is cut off (routing.Backlog).
 //
 // A stream that a Filter refuses ends for both sides: nothing is left out silently.
 package interceptor

@@ -25,7 +25,8 @@ type Connection struct {
 	framed   *dataplane.Framed
 	producer routing.Producer
 	throttle *routing.Throttle
-	gate     *routing.Gate
+	backlog  *routing.Backlog
+	written  uint64 // bytes
 	routing.Watchers
 	reserved int // bytes of the frame begun with ReserveFrame
 	closed   bool
@@ -36,10 +37,11 @@ type Connection struct {
 func (t *Transport) start(s *routing.Shard, conn *dataplane.Conn, spawner *routing.Flow) *Connection {
 	c := &Connection{
 		Flow: routing.NewFlow(), Outgoing: spawner == nil, Local: conn.LocalAddr(), Remote: conn.RemoteAddr(),
-		t: t, shard: s, gate: routing.NewGate(s), done: make(chan struct{}),
+		t: t, shard: s, done: make(chan struct{}),
 	}
 	c.producer = routing.Producer{Own: c.Flow, Spawner: spawner}
-	c.throttle = routing.NewThrottle(s, c)
+	c.throttle = routing.NewSharedThrottle(s, c)
+	c.backlog = routing.NewBacklog(s, (*draining)(c), t.opts.HighWater, 0)
 	c.Sender, c.Receiver = s.Start(c), s.NewAddress()
 	c.framed = dataplane.NewFramed(conn, version, routing.MaxFrame, c)
 	t.router.RegisterFlow(c.Flow)
@@ -72,7 +74,7 @@ func (c *Connection) stopWorkers() {
 	c.closed = true
 	c.shard.Stop(c.Sender)
 	c.throttle.Close()
-	c.gate.Open()
+	c.backlog.Close()
 	c.Tell()
 }
 
@@ -127,17 +129,38 @@ func (c *Connection) CommitFrame(from *routing.Throttle) {
 	c.framed.Commit(c.reserved)
 	c.t.Stats.MessagesOut.Add(1)
 	c.t.Stats.BytesOut.Add(uint64(c.reserved))
-	if c.framed.Pending() > c.t.opts.HighWater {
-		if !c.gate.Shut() {
+	c.written += uint64(c.reserved)
+	if pending := c.framed.Pending(); pending > c.t.opts.HighWater {
+		if !c.backlog.Full() {
 			c.t.Stats.Stalled.Add(1)
-			c.framed.WantDrain(c.t.opts.HighWater / 4)
 		}
-		c.gate.Pause(from)
+		c.backlog.Over(pending, from)
 	}
 }
 
 // OnDrain implements dataplane.FrameHandler.
-func (c *Connection) OnDrain() { c.gate.Open() }
+func (c *Connection) OnDrain() { c.backlog.Drained() }
+
+// draining is a Connection as the destination of its backlog.
+type draining Connection
+
+// Waiting implements routing.Draining.
+func (d *draining) Waiting() (int, uint64) {
+	pending := d.framed.Pending()
+	return pending, d.written - uint64(pending)
+}
+
+// WantDrain implements routing.Draining.
+func (d *draining) WantDrain(low int) { d.framed.WantDrain(low) }
+
+// Stalled implements routing.Draining: a peer that takes nothing is cut off, since what is for it keeps memory that is for others.
+func (d *draining) Stalled() {
+	d.t.Stats.CutOff.Add(1)
+	d.t.router.Log().Warn("connection to node cut off, it takes too little of what is sent to it", "peer", d.Remote.String(), "bytes", d.framed.Pending())
+	c := (*Connection)(d)
+	c.stopWorkers()
+	c.shard.Loop().Post(dataplane.TaskFunc(c.framed.Abort)) // whoever wrote to it is not done with it
+}
 
 // OnFrame implements dataplane.FrameHandler: it parses one message and delivers it.
 func (c *Connection) OnFrame(buf []byte, start, end int) error {

@@ -22,7 +22,7 @@ const version = 1
 
 // Options are the settings of a Transport. The zero value is completed with the defaults named.
 type Options struct {
-	// HighWater is how many bytes may wait on a connection before the sources that fill it are paused; default 1 MiB.
+	// HighWater is how many bytes may wait on a connection before the sources that fill it are paused (routing.Backlog); default 1 MiB.
 	HighWater int
 	// UserTimeout is how long sent data may stay unacknowledged before a connection is given up; default 15 s.
 	UserTimeout time.Duration
@@ -57,6 +57,8 @@ type Stats struct {
 	MessagesIn, MessagesOut      atomic.Uint64
 	BytesIn, BytesOut            atomic.Uint64
 	Malformed, TooLarge, Stalled atomic.Uint64
+	// CutOff are connections ended because the peer took too little of what was for it.
+	CutOff atomic.Uint64
 }
 
 // Transport holds the listeners and connections of one node.

@@ -68,7 +68,7 @@ func (t *Transport) Bind(ctx context.Context, s *routing.Shard, at, fixed netip.
 	if err := s.Do(ctx, func() {
 		if b.sock, adoptErr = s.Loop().AdoptUDP(fd, b, &t.Stats.UDPStats); adoptErr == nil {
 			b.sock.Pace(pace)
-			b.throttle = routing.NewThrottle(s, b)
+			b.throttle = routing.NewSharedThrottle(s, b)
 			b.Sender, b.Receiver = s.Start(b), s.NewAddress()
 		}
 	}); err != nil {

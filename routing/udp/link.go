@@ -32,9 +32,11 @@ type link struct {
 	send     [1 + tokenSize]byte // what datagrams to the peer begin with
 	recv     [1 + tokenSize]byte
 	throttle *routing.Throttle
-	gate     *routing.Gate
+	backlog  *routing.Backlog
+	written  uint64 // bytes
 	paused   bool
 	reserved int
+	drain    int // how many bytes may wait when the backlog is told; 0: not
 	timer    *dataplane.Timer
 	armed    time.Time // when timer fires; zero if it does not
 	resent   uint64    // that were counted
@@ -48,8 +50,9 @@ func newLink(p *Puncture) *link {
 	if p.bind.t.opts.PacketSize < defaultPacketSize {
 		size = max(p.bind.t.opts.PacketSize, linkMinPacketSize) // somebody knows of a network that carries less
 	}
-	l := &link{p: p, arq: newARQ(size - 1 - tokenSize), gate: routing.NewGate(p.shard)}
-	l.throttle = routing.NewThrottle(p.shard, l)
+	l := &link{p: p, arq: newARQ(size - 1 - tokenSize)}
+	l.throttle = routing.NewSharedThrottle(p.shard, l)
+	l.backlog = routing.NewBacklog(p.shard, (*linkDraining)(l), linkHighWater, 0)
 	initiator, responder := p.ours.Text(), p.onward.Last().Value
 	if p.responder {
 		initiator, responder = responder, initiator
@@ -75,7 +78,7 @@ func (l *link) close() {
 	l.closed = true
 	l.timer.Stop()
 	l.throttle.Close()
-	l.gate.Open()
+	l.backlog.Close()
 }
 
 // PauseSource implements routing.Source: the peer may send no more than a window.
@@ -142,8 +145,9 @@ func (l *link) handOn() {
 		l.arq.open()
 		l.p.bind.sock.WantFlush()
 	}
-	if l.arq.pending() <= linkHighWater/4 {
-		l.gate.Open()
+	if l.drain > 0 && l.arq.pending() <= l.drain {
+		l.drain = 0
+		l.backlog.Drained()
 	}
 }
 
@@ -208,6 +212,28 @@ func (l *link) fired() {
 	l.p.bind.sock.WantFlush()
 }
 
+// linkDraining is a link as the destination of its backlog.
+type linkDraining link
+
+// Waiting implements routing.Draining.
+func (d *linkDraining) Waiting() (int, uint64) {
+	pending := d.arq.pending()
+	return pending, d.written - uint64(pending)
+}
+
+// WantDrain implements routing.Draining.
+func (d *linkDraining) WantDrain(low int) { d.drain = low }
+
+// Stalled implements routing.Draining.
+func (d *linkDraining) Stalled() {
+	l := (*link)(d)
+	l.p.shard.Loop().Post(dataplane.TaskFunc(func() {
+		if !l.closed {
+			l.fail("it takes too little of what is sent to it")
+		}
+	}))
+}
+
 // linkSender is the worker that local senders address.
 type linkSender struct{ punctureSender }
 
@@ -245,7 +271,8 @@ func (s *linkSender) CommitFrame(from *routing.Throttle) {
 	l.arq.commit(l.reserved)
 	s.bind.t.Stats.MessagesOut.Add(1)
 	s.bind.sock.WantFlush()
-	if l.arq.pending() > linkHighWater {
-		l.gate.Pause(from)
+	l.written += uint64(l.reserved)
+	if pending := l.arq.pending(); pending > linkHighWater {
+		l.backlog.Over(pending, from)
 	}
 }
