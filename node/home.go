@@ -125,7 +125,8 @@ func (h *home) Load() (Resources, error) {
 		r.KafkaInlets = append(r.KafkaInlets, admin.KafkaInletRequest{
 			Name: v.Name, From: v.From, FirstPort: v.FirstPort, LastPort: v.LastPort, To: v.To, Consumer: v.Consumer, ConsumerRelay: v.ConsumerRelay,
 			PublishingRelay: v.PublishingRelay, NoContentEncryption: v.PlainContent, Fields: v.Fields, Allow: v.Allow, AllowConsumer: v.AllowConsumer,
-			AllowProducer: v.AllowProducer, Brokers: convert[admin.KafkaBroker](v.Brokers),
+			AllowProducer: v.AllowProducer, BindValues: v.BindValues, Advertise: v.Advertise, MaxMessageSize: v.MaxMessageSize,
+			Brokers: convert[admin.KafkaBroker](v.Brokers),
 		})
 	}
 	return r, nil
@@ -183,7 +184,8 @@ func (h *home) Save(r Resources) error {
 		out.KafkaInlets = append(out.KafkaInlets, state.KafkaInlet{
 			Name: v.Name, From: v.From, FirstPort: v.FirstPort, LastPort: v.LastPort, To: v.To, Consumer: v.Consumer, ConsumerRelay: v.ConsumerRelay,
 			PublishingRelay: v.PublishingRelay, PlainContent: v.NoContentEncryption, Fields: v.Fields, Allow: v.Allow, AllowConsumer: v.AllowConsumer,
-			AllowProducer: v.AllowProducer, Brokers: convert[state.KafkaBroker](v.Brokers),
+			AllowProducer: v.AllowProducer, BindValues: v.BindValues, Advertise: v.Advertise, MaxMessageSize: v.MaxMessageSize,
+			Brokers: convert[state.KafkaBroker](v.Brokers),
 		})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

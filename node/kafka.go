@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,14 +46,16 @@ type kafkaPortals struct {
 	budget interceptor.Budget
 	inlets map[string]*kafkaInlet
 	outlet *kafkaOutlet // a node has one at most: its addresses are fixed
-	keys   *keyring     // nil before the first inlet
+	// published are the inlets that read a partition, by the name of its relay.
+	published map[string]map[*kafkaInlet]bool
+	keys      *keyring // nil before the first inlet
 }
 
 func (k *kafkaPortals) start(n *Node) {
 	limits := n.portals.Limits
 	limits.StallTimeout = kafkaStall
 	k.env = &portal.Env{Limits: limits, Stats: n.portals.Stats, Log: n.log}
-	k.inlets = map[string]*kafkaInlet{}
+	k.inlets, k.published = map[string]*kafkaInlet{}, map[string]map[*kafkaInlet]bool{}
 }
 
 // requests are what to create again at the next start.
@@ -76,7 +79,8 @@ type kafkaInlet struct {
 	consumers *guard // who may get keys
 	producers *guard // whose records are read
 	brokers   map[int32]*inlet
-	sealers   *sealers // nil without content encryption
+	sealers   *sealers     // nil without content encryption
+	filter    *kafka.Inlet // what its clients send and get goes through it
 }
 
 // kafkaOutlet is an outlet to the bootstrap server, and one to each broker that is known.
@@ -132,17 +136,21 @@ func (n *Node) CreateKafkaInlet(ctx context.Context, r admin.KafkaInletRequest) 
 	}
 	options := kafka.InletOptions{
 		// What is begun for one client is for all: it goes on when the client leaves.
-		Place:  func(_ context.Context, broker int32) (kafka.Place, error) { return n.kafkaPlace(n.ctx, in, broker) },
-		Fields: r.Fields, Log: n.log.With("kafka_inlet", r.Name),
+		Place: func(_ context.Context, broker int32, reached netip.Addr) (kafka.Place, error) {
+			return n.kafkaPlace(n.ctx, in, broker, reached)
+		},
+		Fields: r.Fields, Bind: r.BindValues, MaxMessage: int(r.MaxMessageSize), Budget: &n.kafka.budget, Log: n.log.With("kafka_inlet", r.Name),
 	}
 	if !r.NoContentEncryption {
 		in.sealers = newSealers(n, in)
 		options.Cipher = in.sealers
 	}
-	if r.PublishingRelay != "" {
+	if r.PublishingRelay != "" && !r.NoContentEncryption { // producers look for consumers to encrypt for them
 		options.Publish = func(ctx context.Context, topic string, partition int32) { n.publishConsumer(ctx, in, topic, partition) }
+		options.Withdraw = func(topic string, partition int32) { n.withdrawConsumer(in, topic, partition) }
 	}
-	if in.listener, err = interceptor.New(ctx, n.portals, n.router, interceptor.Options{Name: r.Name, Filters: kafka.NewInlet(options).Filters, Budget: &n.kafka.budget}); err != nil {
+	in.filter = kafka.NewInlet(options)
+	if in.listener, err = interceptor.New(ctx, n.portals, n.router, interceptor.Options{Name: r.Name, Filters: in.filter.Filters, Budget: &n.kafka.budget}); err != nil {
 		return admin.Inlet{}, existsError(err)
 	}
 	bootstrap, err := n.openKafkaInlet(ctx, in, r.From, kafkaBootstrap)
@@ -189,6 +197,15 @@ func (n *Node) checkKafkaInlet(_ context.Context, r *admin.KafkaInletRequest) (*
 	if at, _ := strconv.ParseInt(port, 10, 64); r.FirstPort < 1 || r.LastPort > 65535 || r.FirstPort > r.LastPort || at >= r.FirstPort && at <= r.LastPort {
 		return nil, fmt.Errorf("%w: the brokers' ports %d-%d must be a range without the bootstrap port %s", admin.ErrInvalid, r.FirstPort, r.LastPort, port)
 	}
+	if err := checkAdvertised(r.Advertise); err != nil {
+		return nil, err
+	}
+	if r.MaxMessageSize < 0 || r.MaxMessageSize > maxKafkaMessage {
+		return nil, fmt.Errorf("%w: --max-message-size %d must be from 1 to %d bytes", admin.ErrInvalid, r.MaxMessageSize, maxKafkaMessage)
+	}
+	if r.BindValues && r.NoContentEncryption {
+		return nil, fmt.Errorf("%w: --bind-values binds encrypted values, and --no-content-encryption leaves them in clear", admin.ErrInvalid)
+	}
 	if !r.NoContentEncryption && r.Consumer == "" && r.ConsumerRelay == "" {
 		return nil, fmt.Errorf("%w: content encryption needs to know where consumers are: --consumer or --consumer-relay", admin.ErrInvalid)
 	}
@@ -213,8 +230,9 @@ func (in *kafkaInlet) noteBrokers() {
 	slices.SortFunc(in.request.Brokers, func(a, b admin.KafkaBroker) int { return int(a.ID - b.ID) })
 }
 
-// kafkaPlace returns where clients reach a broker, and opens an inlet for it on the next free port if there is none.
-func (n *Node) kafkaPlace(ctx context.Context, in *kafkaInlet, id int32) (kafka.Place, error) {
+// kafkaPlace returns where a client that reached the inlet at an address reaches a broker, and opens an inlet for it on the next free port if
+// there is none.
+func (n *Node) kafkaPlace(ctx context.Context, in *kafkaInlet, id int32, reached netip.Addr) (kafka.Place, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.kafka.inlets[in.request.Name] != in {
@@ -227,7 +245,7 @@ func (n *Node) kafkaPlace(ctx context.Context, in *kafkaInlet, id int32) (kafka.
 			return kafka.Place{}, err
 		}
 	}
-	return kafka.Place{Host: in.host, Port: broker.portal.Bound().Port()}, nil
+	return kafka.Place{Host: in.announced(reached), Port: broker.portal.Bound().Port()}, nil
 }
 
 // openBroker opens an inlet for a broker. n.mu is held.
@@ -267,19 +285,14 @@ func (n *Node) DeleteKafkaInlet(ctx context.Context, name string) error {
 	}
 	delete(n.kafka.inlets, name)
 	var inlets []*inlet
-	var relays []*relay
 	for alias, part := range n.inlets {
 		if part.owner == name {
 			inlets = append(inlets, part)
 			delete(n.inlets, alias)
 		}
 	}
-	for alias, part := range n.relays {
-		if part.owner == name {
-			relays = append(relays, part)
-			delete(n.relays, alias)
-		}
-	}
+	in.filter.Close()
+	relays := n.withdrawConsumers(in)
 	err := n.save()
 	n.mu.Unlock()
 	for _, part := range inlets {

@@ -9,7 +9,6 @@ import (
 
 	"sallyport/crypto/channel"
 	"sallyport/crypto/identity"
-	"sallyport/node/admin"
 	"sallyport/portal"
 	"sallyport/portal/kafka"
 	"sallyport/routing"
@@ -18,14 +17,10 @@ import (
 )
 
 const (
-	// consumerRelay begins the name under which a partition's consumer is found at a relay; topic and partition follow.
-	consumerRelay = "consumer_"
 	// exchangeTimeout bounds the way to a consumer and the agreement on keys.
 	exchangeTimeout = 30 * time.Second
 	// firstPatience is how long the first attempt to agree on keys waits for an answer.
 	firstPatience = time.Second
-	// publishWait is how long a consumer's first request for a partition waits for the relay to be registered.
-	publishWait = 2 * time.Second
 	// maxKeys is how many decryption keys are kept in memory.
 	maxKeys = 10_000
 	// rejoinPause is the least time between attempts to reach a consumer again whose channel was lost.
@@ -263,11 +258,11 @@ func (e *sealer) close() {
 }
 
 // seal encrypts one value: counter, ciphertext and tag.
-func (e *sealer) seal(value []byte) (address string, ciphertext []byte, err error) {
+func (e *sealer) seal(value, data []byte) (address string, ciphertext []byte, err error) {
 	out := make([]byte, len(value)+channel.Overhead)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := e.sealer.Seal(out, value); err != nil {
+	if err := e.sealer.SealData(out, value, data); err != nil {
 		return "", nil, err
 	}
 	return e.address, out, nil
@@ -391,7 +386,7 @@ func (s *sealers) keepFresh(e *sealer) {
 }
 
 // Open implements kafka.Cipher.
-func (s *sealers) Open(ctx context.Context, address string, ciphertext []byte) ([]byte, error) {
+func (s *sealers) Open(ctx context.Context, address string, ciphertext, data []byte) ([]byte, error) {
 	key, err := s.keys.find(ctx, address)
 	if err != nil {
 		return nil, err
@@ -401,33 +396,9 @@ func (s *sealers) Open(ctx context.Context, address string, ciphertext []byte) (
 	}
 	key.mu.Lock()
 	defer key.mu.Unlock()
-	plain, err := key.opener.Open(ciphertext)
+	plain, err := key.opener.OpenData(ciphertext, data)
 	if err != nil {
 		return nil, fmt.Errorf("record of %s: %w", key.peer, err)
 	}
 	return plain, nil
-}
-
-// publishConsumer makes the consumer of a partition known at the relay.
-func (n *Node) publishConsumer(ctx context.Context, in *kafkaInlet, topic string, partition int32) {
-	name := fmt.Sprintf("%s%s_%d", consumerRelay, topic, partition)
-	n.mu.Lock()
-	var rel *relay
-	var err error
-	if n.kafka.inlets[in.request.Name] == in {
-		rel, err = n.openRelay(ctx, admin.RelayRequest{Name: name, At: in.request.PublishingRelay, RelayAddress: name}, in.request.Name)
-	}
-	n.mu.Unlock()
-	if errors.Is(err, admin.ErrExists) {
-		return
-	}
-	if err != nil {
-		n.log.Error("Kafka consumer not published", "relay", name, "err", err.Error())
-		return
-	}
-	if rel != nil {
-		waiting, cancel := context.WithTimeout(ctx, publishWait)
-		defer cancel()
-		rel.session.first(waiting)
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,10 +76,11 @@ func only(m *member) string { return fmt.Sprintf(`(= subject.identifier "%s")`, 
 
 func (m *member) kafkaInlet(r admin.KafkaInletRequest) *kafkaInlet {
 	m.t.Helper()
-	port := freePort(m.t)
-	if r.From == "" {
-		r.From = fmt.Sprintf("127.0.0.1:%d", port)
+	host := r.From
+	if host == "" {
+		host = "127.0.0.1"
 	}
+	r.From = net.JoinHostPort(host, strconv.Itoa(freePort(m.t)))
 	r.FirstPort, r.LastPort = 30000, 32000
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -137,12 +139,12 @@ func TestKafkaKeys(t *testing.T) {
 	eventually(t, func() error {
 		seal, err := writer.sealers.Sealer(ctx, "orders", 3)
 		if err == nil {
-			address, sealed, err = seal([]byte("value"))
+			address, sealed, err = seal([]byte("value"), nil)
 		}
 		return err
 	})
 	open := func(in *kafkaInlet) error {
-		plain, err := in.sealers.Open(ctx, address, append([]byte(nil), sealed...))
+		plain, err := in.sealers.Open(ctx, address, append([]byte(nil), sealed...), nil)
 		if err == nil && string(plain) != "value" {
 			err = fmt.Errorf("opened %q", plain)
 		}
@@ -159,7 +161,7 @@ func TestKafkaKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other, next, err := again([]byte("value")); err != nil || other != address || binary.BigEndian.Uint64(next) != 1 {
+	if other, next, err := again([]byte("value"), nil); err != nil || other != address || binary.BigEndian.Uint64(next) != 1 {
 		t.Errorf("another key, or its counter repeated: %s and %s, %x, %v", address, other, next, err)
 	}
 	sealed[len(sealed)-1]++
@@ -167,6 +169,20 @@ func TestKafkaKeys(t *testing.T) {
 		t.Error("an altered record was read")
 	}
 	sealed[len(sealed)-1]--
+
+	// Bound to its place, a value opens there only.
+	address, sealed, err = again([]byte("value"), []byte("place"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for data, want := range map[string]bool{"place": true, "other": false, "": false} {
+		if _, err := reader.sealers.Open(ctx, address, append([]byte(nil), sealed...), []byte(data)); (err == nil) != want {
+			t.Errorf("a bound value, opened as %q: %v", data, err)
+		}
+	}
+	if address, sealed, err = again([]byte("value"), nil); err != nil {
+		t.Fatal(err)
+	}
 
 	consumer.restart()
 	if reader = consumer.kafka.inlets["kafka_inlet"]; reader == nil {
@@ -193,7 +209,7 @@ func TestKafkaKeys(t *testing.T) {
 	if len(producer.Inlets()) != 0 {
 		t.Errorf("inlets left: %+v", producer.Inlets())
 	}
-	if _, _, err := again([]byte("value")); err == nil {
+	if _, _, err := again([]byte("value"), nil); err == nil {
 		t.Error("a deleted inlet encrypts")
 	}
 }
@@ -218,12 +234,12 @@ func TestKafkaDirect(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		address, sealed, err := seal([]byte("value"))
+		address, sealed, err := seal([]byte("value"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, func() error {
-			_, err := reader.sealers.Open(ctx, address, append([]byte(nil), sealed...))
+			_, err := reader.sealers.Open(ctx, address, append([]byte(nil), sealed...), nil)
 			return err
 		})
 		if first == "" {
@@ -236,11 +252,11 @@ func TestKafkaDirect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address, sealed, err := seal([]byte("value"))
+	address, sealed, err := seal([]byte("value"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := reader.sealers.Open(ctx, address, sealed); err == nil {
+	if _, err := reader.sealers.Open(ctx, address, sealed, nil); err == nil {
 		t.Error("a stranger's record was read")
 	}
 	if _, err := consumer.dir.KafkaKey("n", address); !errors.Is(err, state.ErrNotFound) {
@@ -403,6 +419,10 @@ func TestKafkaInletRefused(t *testing.T) {
 		"bootstrap within": func(r *admin.KafkaInletRequest) { r.From = "127.0.0.1:30050" },
 		"policy":           func(r *admin.KafkaInletRequest) { r.AllowProducer = "(" },
 		"address":          func(r *admin.KafkaInletRequest) { r.From = "30050" },
+		"advertised port":  func(r *admin.KafkaInletRequest) { r.Advertise = "box.example.com:9092" },
+		"advertised all":   func(r *admin.KafkaInletRequest) { r.Advertise = "0.0.0.0" },
+		"message size":     func(r *admin.KafkaInletRequest) { r.MaxMessageSize = -1 },
+		"bound in clear":   func(r *admin.KafkaInletRequest) { r.BindValues, r.NoContentEncryption = true, true },
 	} {
 		r := good
 		change(&r)

@@ -342,6 +342,9 @@ func (n *Node) Stop() {
 	n.mu.Lock()
 	inlets, relays := n.inlets, n.relays
 	n.inlets, n.relays = map[string]*inlet{}, map[string]*relay{}
+	for _, in := range n.kafka.inlets {
+		in.filter.Close()
+	}
 	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()

@@ -77,6 +77,9 @@ func (n *Node) openRelay(ctx context.Context, r admin.RelayRequest, owner string
 		up:      func(ctx context.Context, c *connection) error { return n.register(ctx, rel, c, wanted) },
 		down:    func() {},
 	}
+	if owner != "" {
+		rel.session.longest = consumerRetryMax
+	}
 	n.relays[r.Name] = rel
 	rel.session.start(n.ctx)
 	return rel, n.save()

@@ -42,6 +42,7 @@ type session struct {
 	down    func()                                   // the path is gone
 	back    bool                                     // the session existed before this start of the node
 	slow    bool                                     // the path is not the only one: try again with longer pauses
+	longest time.Duration                            // pause between attempts; 0 is retryMax
 
 	mu      sync.Mutex
 	isUp    bool
@@ -104,6 +105,9 @@ func (s *session) run(ctx context.Context) {
 	wait, patience, longest := retryFirst, attemptTimeout, retryMax
 	if s.slow {
 		longest = retryMaxSlow
+	}
+	if s.longest > 0 {
+		longest = s.longest
 	}
 	if s.back && !s.slow {
 		patience = comebackTimeout

@@ -1,5 +1,7 @@
 package portal
 
+import "net/netip"
+
 // Kind is what a portal message is: its first byte (docs/protocol/03 §1.2).
 type Kind = byte
 
@@ -39,3 +41,18 @@ func PayloadHeaderSize(size int) int {
 
 // PutPayloadHeader writes the header of a payload of size bytes so that it ends at b[end].
 func PutPayloadHeader(b []byte, end, size int) { payloadHeader(b, end, size) }
+
+// Client is an inlet's end of a portal connection, for what sits between an inlet and an outlet.
+type Client interface {
+	// Reached returns the address that the client has connected to. Not valid for an outlet's end, and for a client that did not come over
+	// TCP. On the shard only.
+	Reached() netip.AddrPort
+}
+
+// Reached implements Client.
+func (c *conn) Reached() netip.AddrPort {
+	if c.outlet || c.sock == nil {
+		return netip.AddrPort{}
+	}
+	return c.sock.LocalAddr()
+}

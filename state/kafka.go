@@ -22,6 +22,9 @@ type KafkaInlet struct {
 	PublishingRelay string   `json:"publishing_relay,omitempty"`
 	PlainContent    bool     `json:"no_content_encryption,omitempty"`
 	Fields          []string `json:"encrypted_fields,omitempty"`
+	BindValues      bool     `json:"bind_values,omitempty"`
+	Advertise       string   `json:"advertise,omitempty"`
+	MaxMessageSize  int64    `json:"max_message_size,omitempty"` // bytes; 0 is the default
 	Allow           string   `json:"allow,omitempty"`
 	AllowConsumer   string   `json:"allow_consumer,omitempty"`
 	AllowProducer   string   `json:"allow_producer,omitempty"`

@@ -10,7 +10,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"sallyport/limits"
 	"sallyport/node/admin"
+	"sallyport/portal/kafka"
 )
 
 func init() {
@@ -164,12 +166,15 @@ type kafkaInletFlags struct {
 	consumer, consumerRelay, publishing       string
 	noPublishing, noEncryption                bool
 	fields                                    []string
+	bind                                      bool
+	advertise                                 string
+	maxMessage                                limits.Bytes
 	allow, allowConsumer, allowProducer       string
 	toGiven, allowGiven, consGiven, prodGiven bool
 }
 
 func kafkaInletCreate(a *app) *cobra.Command {
-	var v kafkaInletFlags
+	v := kafkaInletFlags{maxMessage: kafka.DefaultMaxMessage}
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Create a Kafka inlet: clients connect to it as if it were the cluster",
 		Example: `  sallyport kafka-inlet create --from 9092 --consumer-relay /project/partners \
@@ -179,7 +184,11 @@ func kafkaInletCreate(a *app) *cobra.Command {
 
 Each broker gets an inlet of its own, on a port of the range, when clients hear of it. The values of
 records are encrypted for the consumer of their partition, found at a relay or with --consumer:
-brokers store what they cannot read.`,
+brokers store what they cannot read. With --bind-values neither can they move a value to another
+topic, partition or key; producers and consumers need it then, and the reference does not know it.
+
+Clients are told to connect to the host of --from. If that is for all addresses, such as 0.0.0.0,
+each is told the address that it has come to; behind a translated address, give --advertise.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := kafkaInletName
@@ -212,6 +221,9 @@ brokers store what they cannot read.`,
 	f.BoolVar(&v.noEncryption, "disable-content-encryption", false, "")
 	f.StringArrayVar(&v.fields, "encrypted-field", nil, "encrypt only this `FIELD` of JSON objects (repeatable)")
 	f.StringArrayVar(&v.fields, "encrypted-fields", nil, "")
+	f.BoolVar(&v.bind, "bind-values", false, "bind values to their places; consumers with it refuse others")
+	f.StringVar(&v.advertise, "advertise", "", "the `HOST` that clients are told to connect to")
+	f.Var(&v.maxMessage, "max-message-size", "longest message after encryption, like 16MiB")
 	f.StringVar(&v.allow, "allow", "", "which outlets' nodes may be used, a policy `EXPRESSION`")
 	f.StringVar(&v.allowConsumer, "allow-consumer", "", "who may get keys as a consumer, a policy `EXPRESSION`")
 	f.StringVar(&v.allowProducer, "allow-producer", "", "whose records are read, a policy `EXPRESSION`")
@@ -260,6 +272,7 @@ func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFla
 	r := admin.KafkaInletRequest{
 		Name: name, From: listen, FirstPort: v.ports.first, LastPort: v.ports.last, NoContentEncryption: v.noEncryption, Fields: v.fields,
 		Allow: v.allow, AllowConsumer: v.allowConsumer, AllowProducer: v.allowProducer,
+		BindValues: v.bind, Advertise: v.advertise, MaxMessageSize: int64(v.maxMessage),
 	}
 	for _, route := range []struct {
 		flag, text string

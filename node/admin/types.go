@@ -179,9 +179,16 @@ type KafkaInletRequest struct {
 	PublishingRelay     string   `json:"publishing_relay,omitempty"` // empty: consumers behind the inlet are not published
 	NoContentEncryption bool     `json:"no_content_encryption,omitempty"`
 	Fields              []string `json:"encrypted_fields,omitempty"` // of JSON objects; empty: whole values
-	Allow               string   `json:"allow,omitempty"`
-	AllowConsumer       string   `json:"allow_consumer,omitempty"`
-	AllowProducer       string   `json:"allow_producer,omitempty"`
+	// BindValues binds values to topic, partition and key; consumers then refuse values that are not bound.
+	BindValues bool `json:"bind_values,omitempty"`
+	// Advertise is the host that clients are told to connect to, without a port; empty: the one of From, or the address that the client has
+	// reached where From is for all addresses.
+	Advertise string `json:"advertise,omitempty"`
+	// MaxMessageSize is how long a message may be after encryption, in bytes; 0: kafka.DefaultMaxMessage.
+	MaxMessageSize int64  `json:"max_message_size,omitempty"`
+	Allow          string `json:"allow,omitempty"`
+	AllowConsumer  string `json:"allow_consumer,omitempty"`
+	AllowProducer  string `json:"allow_producer,omitempty"`
 	// Brokers are those known from before, with the addresses that clients have for them.
 	Brokers []KafkaBroker `json:"brokers,omitempty"`
 }

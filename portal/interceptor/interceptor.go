@@ -19,6 +19,7 @@ package interceptor
 
 import (
 	"context"
+	"net/netip"
 	"sync/atomic"
 
 	"sallyport/portal"
@@ -54,7 +55,7 @@ const HighWater = 4 << 20
 const lowWater = 64 << 10
 
 // Budget counts the bytes that wait in all interceptors of a node. The zero Budget is ready.
-type Budget struct{ used atomic.Int64 }
+type Budget struct{ used, reserved atomic.Int64 }
 
 // BudgetSize is how many bytes may wait before sources are paused sooner; at twice as many, connections end.
 const BudgetSize = 256 << 20
@@ -62,12 +63,24 @@ const BudgetSize = 256 << 20
 // Used returns how many bytes wait now.
 func (b *Budget) Used() int64 { return b.used.Load() }
 
+// Reserve keeps room for n bytes that a filter has asked for and that have not come yet; a negative n gives room back. It refuses nothing.
+func (b *Budget) Reserve(n int) { b.reserved.Add(int64(n)) }
+
+// Left returns how many bytes are neither used nor reserved, at least 0.
+func (b *Budget) Left() int { return int(max(BudgetSize-b.used.Load()-b.reserved.Load(), 0)) }
+
+// Conn is what a filter may know of its connection.
+type Conn struct {
+	// Reached is the address of this node that the client has connected to; not valid before an outlet.
+	Reached netip.AddrPort
+}
+
 // Options configure a Listener.
 type Options struct {
 	// Name is the listener's address.
 	Name string
 	// Filters makes the filters of a new connection: for what goes from inlet to outlet, and for the way back.
-	Filters func() (up, down Filter)
+	Filters func(Conn) (up, down Filter)
 	// Budget is the node's.
 	Budget *Budget
 	// Outlet tells that the listener stands before outlets of this node; otherwise it stands behind its inlets.

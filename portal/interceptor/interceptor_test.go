@@ -86,13 +86,18 @@ type path struct {
 	in     *portal.Inlet
 	worked atomic.Int64
 	budget Budget
+	// reached is what the filters made last were told.
+	reached atomic.Pointer[netip.AddrPort]
 }
 
 func newPath(t *testing.T, target string, near, far bool, limits portal.Limits) *path {
 	t.Helper()
 	ctx := context.Background()
 	p := &path{a: newBox(t, limits), b: newBox(t, limits)}
-	filters := func() (Filter, Filter) { return lines{&p.worked}, lines{&p.worked} }
+	filters := func(c Conn) (Filter, Filter) {
+		p.reached.Store(&c.Reached)
+		return lines{&p.worked}, lines{&p.worked}
+	}
 	if _, err := portal.NewOutlet(ctx, p.b.env, p.b.router, portal.OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{p.b.ln.Flow}}); err != nil {
 		t.Fatal(err)
 	}
@@ -245,6 +250,46 @@ func TestRefusal(t *testing.T) {
 			<-ended
 			p.idle(t)
 		})
+	}
+}
+
+// TestReached: filters of an inlet know which address the client has connected to; those before an outlet cannot.
+func TestReached(t *testing.T) {
+	for _, near := range []bool{true, false} {
+		p := newPath(t, serve(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) }), near, !near, portal.Limits{})
+		c := p.dial(t)
+		if _, err := io.WriteString(c, "x\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 2)); err != nil {
+			t.Fatal(err)
+		}
+		want := netip.AddrPort{}
+		if near {
+			want = p.in.Bound()
+		}
+		if got := *p.reached.Load(); got != want {
+			t.Errorf("reached %v, want %v", got, want)
+		}
+		c.Close()
+		p.idle(t)
+	}
+}
+
+// TestBudgetLeft: what is reserved is not left, and is given back.
+func TestBudgetLeft(t *testing.T) {
+	var b Budget
+	b.Reserve(BudgetSize - 10)
+	if got := b.Left(); got != 10 {
+		t.Errorf("left %d", got)
+	}
+	b.used.Add(20)
+	if got := b.Left(); got != 0 {
+		t.Errorf("left %d", got)
+	}
+	b.Reserve(10 - BudgetSize)
+	if got := b.Left(); got != BudgetSize-20 {
+		t.Errorf("left %d", got)
 	}
 }
 

@@ -30,7 +30,11 @@ type pair struct {
 func newPair(l *Listener, s *routing.Shard, m *routing.Message) {
 	p := &pair{l: l, shard: s}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	up, down := l.opts.Filters()
+	var client Conn
+	if end, ok := s.Worker(m.Return.First().Value).(portal.Client); ok && !l.opts.Outlet {
+		client.Reached = end.Reached()
+	}
+	up, down := l.opts.Filters(client)
 	p.up, p.down = newDirection(p, up), newDirection(p, down)
 	onward, back := m.Onward.Clone(), m.Return.Clone()
 	p.up.to, p.down.to = onward, back

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -11,9 +12,6 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 )
-
-// maxRecords is how many bytes the records of one batch may have when they are no longer compressed.
-const maxRecords = MaxMessage
 
 // Kinds of compression, as a batch's flags name them.
 const (
@@ -24,8 +22,11 @@ const (
 	compressZstd
 )
 
-// decompress returns the records of a batch. What would be longer than maxRecords is refused before it takes the memory.
-func decompress(kind int, b []byte) ([]byte, error) {
+// zstdWindow is how far back clients' compressors look at most, in bytes: levels up to 19 of the usual library.
+const zstdWindow = 8 << 20
+
+// decompress returns the records of a batch. What would be longer than limit is refused before it takes the memory.
+func decompress(kind int, b []byte, limit int) ([]byte, error) {
 	var out []byte
 	var err error
 	switch kind {
@@ -34,20 +35,26 @@ func decompress(kind int, b []byte) ([]byte, error) {
 	case compressGzip:
 		var z *gzip.Reader
 		if z, err = gzip.NewReader(bytes.NewReader(b)); err == nil {
-			out, err = readBounded(z)
+			out, err = readBounded(z, limit)
 		}
 	case compressSnappy:
-		out, err = decompressSnappy(b)
+		out, err = decompressSnappy(b, limit)
 	case compressLZ4:
-		out, err = readBounded(lz4.NewReader(bytes.NewReader(b)))
+		out, err = readBounded(lz4.NewReader(bytes.NewReader(b)), limit)
 	case compressZstd:
 		var z *zstd.Decoder
-		if z, err = zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxRecords), zstd.WithDecoderLowmem(true)); err == nil {
-			out, err = readBounded(z)
+		if z, err = zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(limit, zstdWindow))), zstd.WithDecoderLowmem(true)); err == nil {
+			out, err = readBounded(z, limit)
 			z.Close()
 		}
 	default:
-		return nil, fmt.Errorf("%w: unknown compression %d", ErrRefused, kind)
+		return nil, coded(codeCompression, "%w: unknown compression %d", ErrRefused, kind)
+	}
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		err = tooLong(limit)
+	}
+	if errors.Is(err, ErrTooLarge) {
+		return nil, err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: compressed records: %w", ErrMessage, err)
@@ -55,11 +62,15 @@ func decompress(kind int, b []byte) ([]byte, error) {
 	return out, nil
 }
 
+func tooLong(limit int) error {
+	return fmt.Errorf("%w: records of more than %d bytes when they are not compressed", ErrTooLarge, limit)
+}
+
 // readBounded reads all of r.
-func readBounded(r io.Reader) ([]byte, error) {
-	out, err := io.ReadAll(io.LimitReader(r, maxRecords+1))
-	if len(out) > maxRecords {
-		return nil, fmt.Errorf("more than %d bytes", maxRecords)
+func readBounded(r io.Reader, limit int) ([]byte, error) {
+	out, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if len(out) > limit {
+		return nil, tooLong(limit)
 	}
 	return out, err
 }
@@ -71,9 +82,9 @@ var xerial = []byte{0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0}
 const xerialHead = 16
 
 // decompressSnappy reads one block, or Java's sequence of blocks, each with its length in front.
-func decompressSnappy(b []byte) ([]byte, error) {
+func decompressSnappy(b []byte, limit int) ([]byte, error) {
 	if !bytes.HasPrefix(b, xerial) {
-		return snappyBlock(nil, b)
+		return snappyBlock(nil, b, limit)
 	}
 	if len(b) < xerialHead {
 		return nil, io.ErrUnexpectedEOF
@@ -88,7 +99,7 @@ func decompressSnappy(b []byte) ([]byte, error) {
 			return nil, io.ErrUnexpectedEOF
 		}
 		var err error
-		if out, err = snappyBlock(out, b[4:4+n]); err != nil {
+		if out, err = snappyBlock(out, b[4:4+n], limit); err != nil {
 			return nil, err
 		}
 		b = b[4+n:]
@@ -97,13 +108,13 @@ func decompressSnappy(b []byte) ([]byte, error) {
 }
 
 // snappyBlock appends one block to out. Its length is checked before memory is taken for it.
-func snappyBlock(out, b []byte) ([]byte, error) {
+func snappyBlock(out, b []byte, limit int) ([]byte, error) {
 	n, err := snappy.DecodedLen(b)
 	if err != nil {
 		return nil, err
 	}
-	if n > maxRecords-len(out) {
-		return nil, fmt.Errorf("more than %d bytes", maxRecords)
+	if n > limit-len(out) {
+		return nil, tooLong(limit)
 	}
 	block, err := snappy.Decode(nil, b)
 	if err != nil {

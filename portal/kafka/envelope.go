@@ -13,13 +13,14 @@ var ErrEnvelope = errors.New("kafka: value is not encrypted by a portal")
 
 // CBOR heads of the envelope (RFC 8949 §3.1).
 const (
-	cborUint8    = 0x18
-	cborBytes    = 0x40
-	cborArray    = 0x80
-	cborPair     = 0x82
-	cborEndless  = 0x9f
-	cborEnd      = 0xff
-	maxEnvelopes = 1 << 10 // bytes in an address
+	cborUint8   = 0x18
+	cborBytes   = 0x40
+	cborArray   = 0x80
+	cborPair    = 0x82
+	cborTriple  = 0x83
+	cborEndless = 0x9f
+	cborEnd     = 0xff
+	maxAddress  = 1 << 10 // bytes in an address
 )
 
 // appendEnvelope appends what stands for an encrypted value: [[0, address], ciphertext], the address as bytes and the ciphertext as an
@@ -50,25 +51,56 @@ func appendCBORHead(b []byte, major byte, n int) []byte {
 	return append(b, major|26, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
 }
 
+// envelope is an envelope's content. bound is set when the ciphertext belongs to one place only, see binding.
+type envelope struct {
+	address    string
+	ciphertext []byte
+	bound      bool
+}
+
 // parseEnvelope takes an envelope apart. Errors match ErrEnvelope.
-func parseEnvelope(b []byte) (address string, ciphertext []byte, err error) {
-	if len(b) < 3 || b[0] != cborPair || b[1] != cborPair || b[2] != 0 {
-		return "", nil, ErrEnvelope
+func parseEnvelope(b []byte) (e envelope, err error) {
+	if len(b) < 3 || b[0] != cborPair && b[0] != cborTriple || b[1] != cborPair || b[2] != 0 {
+		return envelope{}, ErrEnvelope
 	}
+	e.bound = b[0] == cborTriple
 	n, b, ok := cborHead(b[3:], cborBytes)
-	if !ok || n > maxEnvelopes || n > len(b) {
-		return "", nil, ErrEnvelope
+	if !ok || n > maxAddress || n > len(b) {
+		return envelope{}, ErrEnvelope
 	}
-	address, b = string(b[:n]), b[n:]
+	e.address, b = string(b[:n]), b[n:]
+	if e.bound {
+		e.ciphertext, err = boundCiphertext(b)
+	} else {
+		e.ciphertext, err = plainCiphertext(b)
+	}
+	if err != nil {
+		return envelope{}, err
+	}
+	return e, nil
+}
+
+// boundCiphertext reads the rest of a bound value's envelope: bytes, and the form of the binding.
+func boundCiphertext(b []byte) ([]byte, error) {
+	n, b, ok := cborHead(b, cborBytes)
+	if !ok || n != len(b)-1 || b[n] != bindingForm {
+		return nil, ErrEnvelope
+	}
+	return bytes.Clone(b[:n]), nil
+}
+
+// plainCiphertext reads the rest of another envelope: an array of the bytes' values.
+func plainCiphertext(b []byte) ([]byte, error) {
+	n, ok := 0, false
 	if len(b) > 0 && b[0] == cborEndless {
 		if n = -1; b[len(b)-1] != cborEnd {
-			return "", nil, ErrEnvelope
+			return nil, ErrEnvelope
 		}
 		b = b[1 : len(b)-1]
 	} else if n, b, ok = cborHead(b, cborArray); !ok || n > len(b) {
-		return "", nil, ErrEnvelope
+		return nil, ErrEnvelope
 	}
-	ciphertext = make([]byte, 0, max(n, len(b)/2))
+	ciphertext := make([]byte, 0, max(n, len(b)/2))
 	for len(b) > 0 {
 		switch {
 		case b[0] < 24:
@@ -76,13 +108,13 @@ func parseEnvelope(b []byte) (address string, ciphertext []byte, err error) {
 		case b[0] == cborUint8 && len(b) > 1:
 			ciphertext, b = append(ciphertext, b[1]), b[2:]
 		default:
-			return "", nil, ErrEnvelope
+			return nil, ErrEnvelope
 		}
 	}
 	if n >= 0 && len(ciphertext) != n {
-		return "", nil, ErrEnvelope
+		return nil, ErrEnvelope
 	}
-	return address, ciphertext, nil
+	return ciphertext, nil
 }
 
 // cborHead reads a head of a major type.
@@ -106,20 +138,20 @@ func cborHead(b []byte, major byte) (n int, rest []byte, ok bool) {
 
 // rewriteFields gives the named fields of a JSON object to field, as JSON, and puts the JSON that it returns in their place. Fields that
 // are not there are left out.
-func rewriteFields(value []byte, names []string, field func(json.RawMessage) (json.RawMessage, error)) ([]byte, error) {
+func rewriteFields(value []byte, names []string, field func(name string, content json.RawMessage) (json.RawMessage, error)) ([]byte, error) {
 	if trimmed := bytes.TrimLeft(value, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
-		return nil, fmt.Errorf("%w: fields can be encrypted in JSON objects only", ErrRefused)
+		return nil, coded(codeInvalidRecord, "%w: fields can be encrypted in JSON objects only", ErrRefused)
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(value, &object); err != nil {
-		return nil, fmt.Errorf("%w: JSON object: %w", ErrRefused, err)
+		return nil, coded(codeInvalidRecord, "%w: JSON object: %w", ErrRefused, err)
 	}
 	for _, name := range names {
 		old, there := object[name]
 		if !there {
 			continue
 		}
-		with, err := field(old)
+		with, err := field(name, old)
 		if err != nil {
 			return nil, fmt.Errorf("field %q: %w", name, err)
 		}
@@ -139,34 +171,30 @@ func encodeJSON(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// encryptField seals one field: its envelope as hex, in a JSON text.
-func encryptField(seal Seal, field json.RawMessage) (json.RawMessage, error) {
+// encryptField gives one field to seal: the envelope that it returns goes into a JSON text, as hex.
+func encryptField(seal func([]byte) ([]byte, error), field json.RawMessage) (json.RawMessage, error) {
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, field); err != nil {
 		return nil, err
 	}
-	address, ciphertext, err := seal(compact.Bytes())
+	sealed, err := seal(compact.Bytes())
 	if err != nil {
 		return nil, err
 	}
-	return encodeJSON(hex.EncodeToString(appendEnvelope(nil, address, ciphertext)))
+	return encodeJSON(hex.EncodeToString(sealed))
 }
 
 // decryptField is the reverse of encryptField.
-func decryptField(open func(address string, ciphertext []byte) ([]byte, error), field json.RawMessage) (json.RawMessage, error) {
+func decryptField(open func([]byte) ([]byte, error), field json.RawMessage) (json.RawMessage, error) {
 	var text string
 	if err := json.Unmarshal(field, &text); err != nil {
 		return nil, ErrEnvelope
 	}
-	envelope, err := hex.DecodeString(text)
+	sealed, err := hex.DecodeString(text)
 	if err != nil {
 		return nil, ErrEnvelope
 	}
-	address, ciphertext, err := parseEnvelope(envelope)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := open(address, ciphertext)
+	plain, err := open(sealed)
 	if err != nil {
 		return nil, err
 	}

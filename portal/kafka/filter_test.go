@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"testing"
 
@@ -34,14 +35,19 @@ func (m *mask) Sealer(_ context.Context, topic string, partition int32) (Seal, e
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked = append(m.asked, fmt.Sprintf("%s/%d", topic, partition))
-	return func(v []byte) (string, []byte, error) { return "reader", invert(v), m.fail }, m.fail
+	return func(v, data []byte) (string, []byte, error) {
+		return "reader", append(invert(v), invert(data)...), m.fail
+	}, m.fail
 }
 
-func (m *mask) Open(_ context.Context, address string, ciphertext []byte) ([]byte, error) {
+func (m *mask) Open(_ context.Context, address string, ciphertext, data []byte) ([]byte, error) {
 	if address != "reader" {
 		return nil, errors.New("unknown key")
 	}
-	return invert(ciphertext), m.fail
+	if !bytes.HasSuffix(ciphertext, invert(data)) {
+		return nil, errors.New("other data")
+	}
+	return invert(ciphertext[:len(ciphertext)-len(data)]), m.fail
 }
 
 // run gives a filter bytes in pieces and returns what it passes on.
@@ -80,18 +86,20 @@ func run(f interceptor.Filter, in []byte, piece int) (out []byte, err error) {
 	return out, nil
 }
 
-func newTestInlet(c Cipher) (*Inlet, *[]string) {
+func newTestInlet(c Cipher) (*Inlet, *[]string) { return newTestInletWith(InletOptions{Cipher: c}) }
+
+// newTestInletWith completes the options.
+func newTestInletWith(o InletOptions) (*Inlet, *[]string) {
 	var published []string
 	var mu sync.Mutex
-	return NewInlet(InletOptions{
-		Place: func(_ context.Context, broker int32) (Place, error) { return elsewhere(broker, Place{}) },
-		Publish: func(_ context.Context, topic string, partition int32) {
-			mu.Lock()
-			defer mu.Unlock()
-			published = append(published, fmt.Sprintf("%s/%d", topic, partition))
-		},
-		Cipher: c, Log: slog.New(slog.DiscardHandler),
-	}), &published
+	o.Log = slog.New(slog.DiscardHandler)
+	o.Place = func(_ context.Context, broker int32, _ netip.Addr) (Place, error) { return elsewhere(broker, Place{}) }
+	o.Publish = func(_ context.Context, topic string, partition int32) {
+		mu.Lock()
+		defer mu.Unlock()
+		published = append(published, fmt.Sprintf("%s/%d", topic, partition))
+	}
+	return NewInlet(o), &published
 }
 
 func produce(t testing.TB, version int16, acks int16, value string) []byte {
@@ -108,7 +116,7 @@ func TestInletConversation(t *testing.T) {
 	for _, piece := range []int{1, 5, 7, 1000, 1 << 20} {
 		cipher := &mask{}
 		in, published := newTestInlet(cipher)
-		up, down := in.Filters()
+		up, down := in.Filters(interceptor.Conn{})
 		heartbeat := asRequest(kmsg.NewPtrHeartbeatRequest(), 3)
 		sent := append(produce(t, 9, 1, "clear text"), heartbeat...)
 		out, err := run(up, sent, piece)
@@ -130,6 +138,7 @@ func TestInletConversation(t *testing.T) {
 		id := topicID{1, 2, 3}
 		fetch.Topics = []kmsg.FetchRequestTopic{{TopicID: id, Partitions: []kmsg.FetchRequestTopicPartition{{Partition: 3}, {Partition: 4}}}}
 		in.learn(id, "orders")
+		fetch.MaxBytes = mostFetched
 		if out, err = run(up, append(asRequest(fetch, 13), asRequest(fetch, 13)...), piece); err != nil || !bytes.Equal(out, append(asRequest(fetch, 13), asRequest(fetch, 13)...)) {
 			t.Fatalf("a request that needs no change was changed (%v)", err)
 		}
@@ -145,39 +154,155 @@ func TestInletConversation(t *testing.T) {
 	}
 }
 
-// TestNeverInClear: with content encryption a value goes out encrypted, or not at all.
+// answerTo is what clients see of a broker's response to a request in version v.
+func answerTo(t *testing.T, down interceptor.Filter, m versioned, v int16) []byte {
+	t.Helper()
+	m.SetVersion(v)
+	in := asResponse(m)
+	out, err := run(down, in, len(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body(t, out, in, m)
+}
+
+// TestNeverInClear: with content encryption a value goes out encrypted, or not at all. Clients are told of it, or closed.
 func TestNeverInClear(t *testing.T) {
-	unknown := func(key, version int16) []byte {
-		b := produce(t, 9, 1, "clear text")
+	clear := []byte("clear text")
+	as := func(key, version int16) []byte {
+		b := produce(t, 9, 1, string(clear))
 		binary.BigEndian.PutUint16(b[4:], uint16(key))
 		binary.BigEndian.PutUint16(b[6:], uint16(version))
 		return b
 	}
-	for name, message := range map[string][]byte{
-		"no key":        produce(t, 9, 1, "clear text"),
-		"no answer":     produce(t, 9, 0, "clear text"),
-		"too early":     unknown(0, 2),
-		"too late":      unknown(0, 12),
-		"other version": unknown(0, 8),
-		"unknown key":   unknown(76, 0),
-		"negative key":  unknown(-1, 0),
-		"leader":        unknown(4, 0),
-		"update":        unknown(6, 0),
-		"too long":      {0x01, 0x00, 0x00, 0x01, 0, 0, 0, 9},
-		"too short":     {0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0},
-		"empty":         {0, 0, 0, 0},
-	} {
+	closed := map[string][]byte{
+		"no answer":                produce(t, 9, 0, string(clear)),
+		"too early":                as(0, 2),
+		"too late":                 as(0, spans[keyProduce].max+1),
+		"negative":                 as(0, -1),
+		"other version":            as(0, 8),
+		"negative key":             as(-1, 0),
+		"too long":                 {0x80, 0x00, 0x00, 0x01, 0, 0, 0, 9},
+		"too long to be looked at": {0x10, 0x00, 0x00, 0x01, 0, 0, 0, 9, 0, 0, 0, 0},
+		"too short":                {0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0},
+		"empty":                    {0, 0, 0, 0},
+	}
+	for key := range int16(200) {
+		ours, known := versions(key, true)
+		switch {
+		case !known:
+			closed[fmt.Sprintf("unknown %d", key)] = as(key, 0)
+		case key != keyAPIVersions:
+			closed[fmt.Sprintf("%d too late", key)] = as(key, ours.max+1)
+			closed[fmt.Sprintf("%d too early", key)] = as(key, ours.min-1)
+		}
+	}
+	for name, message := range closed {
 		in, _ := newTestInlet(&mask{fail: errors.New("no consumer")})
-		up, _ := in.Filters()
-		out, err := run(up, message, len(message))
-		if err == nil || len(out) > 0 {
+		in.pause = 0
+		up, _ := in.Filters(interceptor.Conn{})
+		if out, err := run(up, message, len(message)); err == nil || len(out) > 0 {
 			t.Errorf("%s: passed on %q, %v", name, out, err)
 		}
 	}
+	for v := int16(recordsInProduce); v <= spans[keyProduce].max; v++ {
+		for name, c := range map[string]struct {
+			o       InletOptions
+			code    int16
+			records []byte
+			unknown bool
+		}{
+			"no key":       {InletOptions{Cipher: &mask{fail: errors.New("no consumer")}}, codeNotEnoughReplicas, batch(t, []sample{{nil, clear, nil}}, 0, false, 0), false},
+			"too large":    {InletOptions{Cipher: &mask{}, MaxMessage: 80}, codeTooLarge, batch(t, []sample{{nil, clear, nil}}, 0, false, 0), false},
+			"no JSON":      {InletOptions{Cipher: &mask{}, Fields: []string{"f"}}, codeInvalidRecord, batch(t, []sample{{nil, clear, nil}}, 0, false, 0), false},
+			"marker":       {InletOptions{Cipher: &mask{}}, codeInvalidRecord, batch(t, []sample{{nil, clear, nil}}, 0, false, flagControl), false},
+			"bytes behind": {InletOptions{Cipher: &mask{}}, codeCorrupt, resum(append(batch(t, nil, 0, false, 0), clear...)), false},
+			"no batch":     {InletOptions{Cipher: &mask{}}, codeCorrupt, clear, false},
+			"old form":     {InletOptions{Cipher: &mask{}}, codeOldFormat, append(make([]byte, 17), clear...), false},
+			"unknown":      {InletOptions{Cipher: &mask{}}, codeUnknownTopicID, batch(t, []sample{{nil, clear, nil}}, 0, false, 0), true},
+		} {
+			in, _ := newTestInletWith(c.o)
+			in.pause = 0
+			id := topicID{1}
+			if c.unknown && v < idsInProduce {
+				continue
+			} else if !c.unknown {
+				in.learn(id, "orders")
+			}
+			up, down := in.Filters(interceptor.Conn{})
+			m := kmsg.NewPtrProduceRequest()
+			m.SetVersion(v)
+			m.Acks = -1
+			m.Topics = []kmsg.ProduceRequestTopic{{Topic: "orders", TopicID: id, Partitions: []kmsg.ProduceRequestTopicPartition{{Partition: 3, Records: c.records}}}}
+			message := asRequest(m, v)
+			out, err := run(up, message, len(message))
+			if err != nil || bytes.Contains(out, clear) {
+				t.Errorf("version %d, %s: passed on %q, %v", v, name, out, err)
+			}
+			r := reread(t, kmsg.NewPtrProduceResponse(), answerTo(t, down, kmsg.NewPtrProduceResponse(), v), v)
+			if len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 1 || r.Topics[0].Partitions[0].Partition != 3 || r.Topics[0].Partitions[0].ErrorCode != c.code {
+				t.Errorf("version %d, %s: answered %+v, want code %d", v, name, r, c.code)
+			}
+			m.Acks = 0 // nobody waits for an answer
+			message = asRequest(m, v)
+			if out, err := run(up, message, len(message)); err == nil || len(out) > 0 {
+				t.Errorf("version %d, %s, without an answer: passed on %q, %v", v, name, out, err)
+			}
+		}
+	}
 	in, _ := newTestInlet(nil)
-	up, _ := in.Filters()
+	up, _ := in.Filters(interceptor.Conn{})
 	if out, err := run(up, produce(t, 9, 1, "clear text"), 10); err != nil || !bytes.Equal(out, produce(t, 9, 1, "clear text")) {
 		t.Errorf("without encryption: %q, %v", out, err)
+	}
+}
+
+// TestOneOfTwoSent: what can be encrypted is sent on though another partition of the request cannot.
+func TestOneOfTwoSent(t *testing.T) {
+	in, _ := newTestInletWith(InletOptions{Cipher: &mask{}, MaxMessage: 1000})
+	up, down := in.Filters(interceptor.Conn{})
+	m := kmsg.NewPtrProduceRequest()
+	m.SetVersion(9)
+	m.Acks = 1
+	short, long := batch(t, []sample{{nil, []byte("short"), nil}}, 0, false, 0), batch(t, []sample{{nil, make([]byte, 2000), nil}}, 0, false, 0)
+	half := batch(t, []sample{{nil, bytes.Repeat([]byte{1}, 300), nil}}, 0, false, 0)
+	m.Topics = []kmsg.ProduceRequestTopic{{Topic: "orders", Partitions: []kmsg.ProduceRequestTopicPartition{{Partition: 1, Records: short}, {Partition: 2, Records: long},
+		{Partition: 3, Records: half}, {Partition: 4, Records: half}}}}
+	message := asRequest(m, 9)
+	out, err := run(up, message, len(message))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := reread(t, m, out[len(message)-len(m.AppendTo(nil)):], 9)
+	if p := sent.Topics[0].Partitions; len(p) != 2 || p[0].Partition != 1 || p[1].Partition != 3 {
+		t.Errorf("sent %+v", sent)
+	}
+	r := kmsg.NewPtrProduceResponse()
+	one, three := kmsg.NewProduceResponseTopicPartition(), kmsg.NewProduceResponseTopicPartition()
+	one.Partition, three.Partition = 1, 3
+	r.Topics = []kmsg.ProduceResponseTopic{{Topic: "orders", Partitions: []kmsg.ProduceResponseTopicPartition{one, three}}}
+	told := reread(t, r, answerTo(t, down, r, 9), 9)
+	codes := map[int32]int16{}
+	for _, p := range told.Topics[0].Partitions {
+		codes[p.Partition] = p.ErrorCode
+	}
+	// The third and the fourth are too long together, so the fourth has to come again.
+	if want := (map[int32]int16{1: 0, 2: codeTooLarge, 3: 0, 4: codeNotEnoughReplicas}); len(told.Topics) != 1 || fmt.Sprint(codes) != fmt.Sprint(want) {
+		t.Errorf("told %v in %d topics, want %v", codes, len(told.Topics), want)
+	}
+}
+
+// TestUnanswered: a client that has asked very often without an answer is cut off, not remembered without end.
+func TestUnanswered(t *testing.T) {
+	in, _ := newTestInlet(nil)
+	up, _ := in.Filters(interceptor.Conn{})
+	ask := asRequest(kmsg.NewPtrMetadataRequest(), 0)
+	for i := range maxUnanswered + 1 {
+		binary.BigEndian.PutUint32(ask[lengthSize+correlationAt:], uint32(i))
+		out, err := run(up, ask, len(ask))
+		if want := i < maxUnanswered; (err == nil && bytes.Equal(out, ask)) != want {
+			t.Fatalf("request %d: %v", i, err)
+		}
 	}
 }
 
@@ -195,7 +320,7 @@ func TestOutletLearns(t *testing.T) {
 	answer.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 1, Host: "one", Port: 9092}, {NodeID: 2, Host: "two", Port: 9093}}
 	other := finish(append(binary.BigEndian.AppendUint32(make([]byte, 4), 5), "anything"...))
 	for _, piece := range []int{1, 6, 1000} {
-		up, down := o.Filters()
+		up, down := o.Filters(interceptor.Conn{})
 		if out, err := run(up, append(bytes.Clone(ask), produce(t, 9, 1, "v")...), piece); err != nil || !bytes.Equal(out, append(bytes.Clone(ask), produce(t, 9, 1, "v")...)) {
 			t.Fatalf("request changed, %v", err)
 		}
@@ -207,7 +332,7 @@ func TestOutletLearns(t *testing.T) {
 			t.Errorf("found %v", found)
 		}
 	}
-	up, down := o.Filters()
+	up, down := o.Filters(interceptor.Conn{})
 	fail = errors.New("no outlet")
 	_, _ = run(up, ask, len(ask))
 	if out, err := run(down, asResponse(answer), 1000); err == nil || len(out) > 0 {

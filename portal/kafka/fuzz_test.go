@@ -5,43 +5,48 @@ import (
 	"context"
 	"encoding/binary"
 	"log/slog"
+	"net/netip"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"sallyport/portal/interceptor"
 )
 
 // FuzzInlet: whatever clients and brokers send, an inlet neither fails nor passes on a message whose length is wrong.
 func FuzzInlet(f *testing.F) {
 	f.Add(produce(f, 9, 1, "v"), []byte{}, int16(0), int16(9))
 	for _, m := range []versioned{kmsg.NewPtrMetadataResponse(), kmsg.NewPtrFetchResponse(), kmsg.NewPtrFindCoordinatorResponse(), kmsg.NewPtrApiVersionsResponse(),
-		kmsg.NewPtrDescribeClusterResponse(), kmsg.NewPtrProduceResponse()} {
+		kmsg.NewPtrDescribeClusterResponse(), kmsg.NewPtrProduceResponse(), kmsg.NewPtrShareFetchResponse(), kmsg.NewPtrShareAcknowledgeResponse()} {
 		for _, v := range []int16{spans[m.Key()].min, spans[m.Key()].max} {
 			m.SetVersion(v)
 			f.Add([]byte{}, asResponse(m), m.Key(), v)
 		}
 	}
-	for _, m := range []versioned{kmsg.NewPtrMetadataRequest(), kmsg.NewPtrFetchRequest(), kmsg.NewPtrApiVersionsRequest()} {
+	for _, m := range []versioned{kmsg.NewPtrMetadataRequest(), kmsg.NewPtrFetchRequest(), kmsg.NewPtrApiVersionsRequest(), kmsg.NewPtrShareFetchRequest(), kmsg.NewPtrProduceRequest()} {
 		m.SetVersion(spans[m.Key()].max)
 		f.Add(asRequest(m, spans[m.Key()].max), []byte{}, m.Key(), spans[m.Key()].max)
 	}
 	f.Fuzz(func(t *testing.T, requests, responses []byte, key, version int16) {
 		in := NewInlet(InletOptions{
-			Place:   func(_ context.Context, broker int32) (Place, error) { return elsewhere(broker, Place{}) },
-			Publish: func(context.Context, string, int32) {}, Cipher: &mask{}, Log: slog.New(slog.DiscardHandler),
+			Place:   func(_ context.Context, broker int32, _ netip.Addr) (Place, error) { return elsewhere(broker, Place{}) },
+			Publish: func(context.Context, string, int32) {}, Cipher: &mask{}, MaxMessage: limited, Log: slog.New(slog.DiscardHandler),
 		})
-		up, down := in.Filters()
+		defer in.Close()
+		in.pause = 0
+		up, down := in.Filters(interceptor.Conn{})
 		out, err := run(up, requests, 1<<20)
 		for ; err == nil && len(out) > 4; out = out[min(len(out), 4+int(binary.BigEndian.Uint32(out))):] {
 		}
 		h := header{key: key, version: version, correlation: testCorrelation}
-		if check(h) != nil {
+		if check(h, true) != nil {
 			return
 		}
-		_ = (*inletConn)(up.(*inletRequests)).remember(h)
+		_ = (*inletConn)(up.(*inletRequests)).remember(question{header: h, refused: []refusal{{topicRef{name: "t"}, 1, codeTooLarge, "text"}}})
 		_, _ = run(down, responses, 1<<20)
 		o := &Outlet{Found: func(context.Context, int32, Place) error { return nil }}
-		up, down = o.Filters()
-		up.(*outletRequests).asked[testCorrelation] = header{key: keyMetadata, version: version & 7, correlation: testCorrelation}
+		up, down = o.Filters(interceptor.Conn{})
+		up.(*outletRequests).asked[testCorrelation] = header{key: [...]int16{keyMetadata, keyFindCoordinator, keyDescribeCluster}[uint16(key)%3], version: version & 7, correlation: testCorrelation}
 		if out, err := run(down, responses, 1<<20); err == nil && !bytes.HasPrefix(responses, out) {
 			t.Errorf("an outlet changed %x to %x", responses, out)
 		}
@@ -58,16 +63,16 @@ func FuzzRecords(f *testing.F) {
 			resum(b)
 		}
 		var first, again [][]byte
-		out, err := rewriteRecords(b, false, func(v []byte) ([]byte, error) {
-			first = append(first, bytes.Clone(v))
-			return invert(v), nil
+		out, err := rewriteRecords(b, false, limited, func(r record) ([]byte, error) {
+			first = append(first, bytes.Clone(r.value))
+			return invert(r.value), nil
 		})
 		if err != nil {
 			return
 		}
-		if _, err := rewriteRecords(out, true, func(v []byte) ([]byte, error) {
-			again = append(again, invert(v))
-			return v, nil
+		if _, err := rewriteRecords(out, false, limited, func(r record) ([]byte, error) {
+			again = append(again, invert(r.value))
+			return r.value, nil
 		}); err != nil {
 			t.Fatalf("not read again: %v", err)
 		}
@@ -84,15 +89,19 @@ func FuzzRecords(f *testing.F) {
 
 func FuzzEnvelope(f *testing.F) {
 	f.Add(appendEnvelope(nil, "mock", []byte("content")))
+	f.Add(appendBoundEnvelope(nil, "mock", []byte("content")))
 	f.Add([]byte("\x82\x82\x00\x41a\x9f\x01\x18\x20\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		address, ciphertext, err := parseEnvelope(b)
+		e, err := parseEnvelope(b)
 		if err != nil {
 			return
 		}
-		a, c, err := parseEnvelope(appendEnvelope(nil, address, ciphertext))
-		if err != nil || a != address || !bytes.Equal(c, ciphertext) {
-			t.Errorf("%q %x, then %q %x, %v", address, ciphertext, a, c, err)
+		again := appendEnvelope(nil, e.address, e.ciphertext)
+		if e.bound {
+			again = appendBoundEnvelope(nil, e.address, e.ciphertext)
+		}
+		if a, err := parseEnvelope(again); err != nil || a.address != e.address || a.bound != e.bound || !bytes.Equal(a.ciphertext, e.ciphertext) {
+			t.Errorf("%+v, then %+v, %v", e, a, err)
 		}
 	})
 }

@@ -16,7 +16,7 @@ type Outlet struct {
 }
 
 // Filters makes the filters of one connection.
-func (o *Outlet) Filters() (up, down interceptor.Filter) {
+func (o *Outlet) Filters(interceptor.Conn) (up, down interceptor.Filter) {
 	c := &outletConn{outlet: o, asked: map[int32]header{}}
 	return (*outletRequests)(c), (*outletResponses)(c)
 }
@@ -25,7 +25,7 @@ type outletConn struct {
 	outlet *Outlet
 
 	mu    sync.Mutex
-	asked map[int32]header // requests for metadata, by correlation id
+	asked map[int32]header // requests whose responses say where brokers are, by correlation id
 }
 
 type outletRequests outletConn
@@ -38,8 +38,8 @@ func (q *outletRequests) Next(b []byte) (interceptor.Step, int, error) {
 	}
 	h := readHeader(b[lengthSize:])
 	switch h.key {
-	case keyMetadata:
-		if ours := spans[h.key]; h.version < ours.min || h.version > ours.max {
+	case keyMetadata, keyFindCoordinator, keyDescribeCluster:
+		if ours := spans[h.key]; !ours.has(h.version) {
 			return interceptor.Wait, 0, fmt.Errorf("%w: request %d in version %d, known are %d to %d", ErrRefused, h.key, h.version, ours.min, ours.max)
 		}
 		q.mu.Lock()
@@ -67,7 +67,7 @@ func (q *outletResponses) Next(b []byte) (interceptor.Step, int, error) {
 	_, read := q.asked[int32(binary.BigEndian.Uint32(b[lengthSize:]))]
 	q.mu.Unlock()
 	if read {
-		return step(b, whole)
+		return step(b, whole, DefaultMaxMessage)
 	}
 	return interceptor.Pass, whole, nil
 }
@@ -79,7 +79,12 @@ func (q *outletResponses) Work(ctx context.Context, message []byte) ([]byte, err
 	h := q.asked[correlation]
 	delete(q.asked, correlation)
 	q.mu.Unlock()
-	return metadataResponse(message, h, func(broker int32, at Place) (Place, error) {
-		return at, q.outlet.Found(ctx, broker, at)
-	}, func(topicID, string) {})
+	found := func(broker int32, at Place) (Place, error) { return at, q.outlet.Found(ctx, broker, at) }
+	switch h.key {
+	case keyFindCoordinator:
+		return coordinatorResponse(message, h, found)
+	case keyDescribeCluster:
+		return clusterResponse(message, h, found)
+	}
+	return metadataResponse(message, h, found, func(topicID, string) {})
 }

@@ -1,32 +1,51 @@
 package kafka
 
-import "encoding/binary"
-
 // Keys of requests (Kafka's protocol guide; docs/protocol/03 §5.2 says what is done with each).
 const (
-	keyProduce         = 0
-	keyFetch           = 1
-	keyListOffsets     = 2
-	keyMetadata        = 3
-	keyLeaderAndISR    = 4
-	keyUpdateMetadata  = 6
-	keyFindCoordinator = 10
-	keyAPIVersions     = 18
-	keyCreateTopics    = 19
-	keyDescribeCluster = 60
-	// keyLast is the last one known. Later ones may carry records, or lead past the inlets.
-	keyLast = 75
+	keyProduce          = 0
+	keyFetch            = 1
+	keyMetadata         = 3
+	keyFindCoordinator  = 10
+	keySASLHandshake    = 17
+	keyAPIVersions      = 18
+	keyTxnOffsetCommit  = 28
+	keyEndTxn           = 26
+	keyDescribeQuorum   = 55
+	keyDescribeCluster  = 60
+	keyGroupHeartbeat   = 68
+	keyGroupDescribe    = 69
+	keyShareHeartbeat   = 76
+	keyShareFetch       = 78
+	keyShareAcknowledge = 79
+	keyStreamsHeartbeat = 88
+	keyStreamsDescribe  = 89
 )
 
 // span is a range of versions, both ends included.
 type span struct{ min, max int16 }
 
-// spans are the versions that the package reads and writes. A broker's offer is reduced to them. Records have had their present form, which
-// alone is rewritten, since Produce 3 and Fetch 4 (Kafka 0.11).
+func (s span) has(version int16) bool { return version >= s.min && version <= s.max }
+
+// spans are the requests of clients that were looked at, up to the versions of Kafka 4.4: where they carry records or addresses the
+// package reads and writes them, all others carry neither. Requests between brokers are left out, as no client sends them and some
+// carry whole requests of clients. So is what is not known: later versions and requests may carry records, or lead past the inlets.
 var spans = map[int16]span{
-	keyProduce: {3, 11}, keyFetch: {4, 16}, keyListOffsets: {0, 8}, keyMetadata: {0, 12}, keyFindCoordinator: {0, 5},
-	keyAPIVersions: {0, 3}, keyCreateTopics: {0, 7}, keyDescribeCluster: {0, 1},
+	keyProduce: {0, 13}, keyFetch: {0, 18}, 2: {0, 11}, keyMetadata: {0, 13}, 8: {0, 10}, 9: {0, 10}, keyFindCoordinator: {0, 6}, 11: {0, 9},
+	12: {0, 4}, 13: {0, 5}, 14: {0, 5}, 15: {0, 6}, 16: {0, 5}, keySASLHandshake: {0, 1}, keyAPIVersions: {0, 5}, 19: {0, 7}, 20: {0, 6}, 21: {0, 2},
+	22: {0, 6}, 23: {0, 4}, 24: {0, 5}, 25: {0, 4}, keyEndTxn: {0, 5}, 27: {0, 2}, keyTxnOffsetCommit: {0, 6}, 29: {0, 3}, 30: {0, 3}, 31: {0, 3},
+	32: {0, 4}, 33: {0, 2}, 34: {0, 2}, 35: {0, 5}, 36: {0, 2}, 37: {0, 3}, 38: {0, 3}, 39: {0, 2}, 40: {0, 2}, 41: {0, 3}, 42: {0, 3}, 43: {0, 2},
+	44: {0, 1}, 45: {0, 1}, 46: {0, 0}, 47: {0, 0}, 48: {0, 1}, 49: {0, 1}, 50: {0, 0}, 51: {0, 0},
+	keyDescribeQuorum: {0, 1}, // later ones say where controllers are, which clients behind the inlet cannot reach
+	57:                {0, 2}, keyDescribeCluster: {0, 2}, 61: {0, 0}, 64: {0, 0}, 65: {0, 0}, 66: {0, 2}, keyGroupHeartbeat: {0, 1}, keyGroupDescribe: {0, 1},
+	71: {0, 0}, 72: {0, 0}, 74: {0, 1}, 75: {0, 0}, keyShareHeartbeat: {1, 1}, 77: {1, 1}, keyShareFetch: {1, 2}, keyShareAcknowledge: {1, 2},
+	80: {0, 1}, 81: {0, 0}, keyStreamsHeartbeat: {0, 1}, keyStreamsDescribe: {0, 1}, 90: {0, 1}, 91: {0, 0}, 92: {0, 0}, 93: {0, 0}, 94: {0, 0},
 }
+
+// Records have had their present form, which alone is rewritten, since these versions (Kafka 0.11).
+const (
+	recordsInProduce = 3
+	recordsInFetch   = 4
+)
 
 // The versions from which on responses may say where new leaders are (KIP-951).
 const (
@@ -34,8 +53,29 @@ const (
 	leadersInFetch   = 16
 )
 
+// The versions from which on a topic has an id in place of its name.
+const (
+	idsInProduce = 13
+	idsInFetch   = 13
+)
+
+// versions returns what is understood of a request, and whether it is known at all.
+func versions(key int16, encrypted bool) (s span, known bool) {
+	s, known = spans[key]
+	switch {
+	case key == keyFetch && encrypted:
+		s.min = recordsInFetch
+	case key == keyFetch:
+		// Addresses of new leaders stand behind the records. Without them answers pass as they come, however long they are.
+		s.max = leadersInFetch - 1
+	}
+	return s, known
+}
+
 // flexibleFrom is from which version on a request and its response are flexible.
-var flexibleFrom = map[int16]int16{keyProduce: 9, keyFetch: 12, keyMetadata: 9, keyFindCoordinator: 3, keyAPIVersions: 3, keyDescribeCluster: 0}
+var flexibleFrom = map[int16]int16{
+	keyProduce: 9, keyFetch: 12, keyMetadata: 9, keyFindCoordinator: 3, keyAPIVersions: 3, keyDescribeCluster: 0, keyShareFetch: 0, keyShareAcknowledge: 0,
+}
 
 func (h header) flexible() bool {
 	from, known := flexibleFrom[h.key]
@@ -58,57 +98,4 @@ func response(message []byte, h header) *rewriter {
 		r.tags()
 	}
 	return r
-}
-
-// Place is where a broker can be reached.
-type Place struct {
-	Host string
-	Port uint16
-}
-
-// placer finds the place that clients get to see for a broker. An error ends the rewriting.
-type placer func(broker int32, at Place) (Place, error)
-
-// broker rewrites an id, a host and a port. Ids below zero stand for no broker.
-func (r *rewriter) broker(place placer) {
-	id := r.int32()
-	from := r.at
-	at := Place{Host: string(r.text())}
-	port := r.int32()
-	at.Port = uint16(port)
-	if r.fault != nil || id < 0 {
-		return
-	}
-	if port < 0 || port > 65535 {
-		r.fail("port %d of broker %d", port, id)
-		return
-	}
-	to, err := place(id, at)
-	if err != nil {
-		r.fault = err
-		return
-	}
-	if to != at {
-		r.replace(from, binary.BigEndian.AppendUint32(r.appendText(nil, to.Host), uint32(to.Port)))
-	}
-}
-
-// endpoints rewrites the tagged field that tells a client of new leaders (KIP-951).
-func (r *rewriter) endpoints(place placer) {
-	r.eachTag(func(tag uint32, content []byte) ([]byte, bool) {
-		if tag != 0 {
-			return nil, false
-		}
-		inner := &rewriter{in: content, flex: true}
-		for n := inner.array(); n > 0 && inner.fault == nil; n-- {
-			inner.broker(place)
-			inner.text() // rack
-			inner.tags()
-		}
-		b, err := inner.done()
-		if err != nil {
-			r.fault = err
-		}
-		return b, true
-	})
 }

@@ -28,73 +28,91 @@ const magicNow = 2
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// rewriteRecords gives every value of a sequence of record batches to value, and puts what it returns in its place. Batches come out
-// uncompressed (docs/protocol/03 §5.3); keys, headers, offsets, times and what belongs to transactions stay. Null values stay null, and
-// so do the markers of transactions. A batch that is cut short at the end, as brokers send them, is left out; when strict is set
-// it is an error.
-func rewriteRecords(b []byte, strict bool, value func([]byte) ([]byte, error)) ([]byte, error) {
-	out := make([]byte, 0, len(b)+len(b)/4)
+// record is what identifies a record to those who may change its value. Both are borrowed; a key may be nil, which is not the same as empty.
+type record struct{ key, value []byte }
+
+// recordRewriter returns another value for a record's.
+type recordRewriter func(r record) ([]byte, error)
+
+// rewriteRecords gives every record of a sequence of record batches to value, and puts what it returns in place of the record's value.
+// Batches come out uncompressed (docs/protocol/03 §5.3); keys, headers, offsets, times and what belongs to transactions stay. Null values
+// stay null. Neither the records of one batch nor all that comes out may have more than limit bytes. On an error it returns the batches
+// before the one at fault.
+//
+// For a producer (strict) every byte has to be understood. For a consumer the markers of transactions stay, and a batch that is cut short
+// at the end, as brokers send them, is left out.
+func rewriteRecords(b []byte, strict bool, limit int, value recordRewriter) ([]byte, error) {
+	out := make([]byte, 0, min(len(b)+len(b)/4, limit))
 	for len(b) > 0 {
 		size := 0
 		if len(b) >= batchPrefix {
 			size = int(int32(binary.BigEndian.Uint32(b[batchLengthAt:])))
 			if size < 0 {
-				return nil, fmt.Errorf("%w: record batch of %d bytes", ErrMessage, size)
+				return out, fmt.Errorf("%w: record batch of %d bytes", ErrMessage, size)
 			}
 			size += batchPrefix
 		}
 		if size == 0 || size > len(b) {
 			if strict {
-				return nil, fmt.Errorf("%w: record batch is cut short", ErrMessage)
+				return out, fmt.Errorf("%w: record batch is cut short", ErrMessage)
 			}
 			break
 		}
 		batch := b[:size]
 		b = b[size:]
-		if len(batch) <= batchMagicAt || batch[batchMagicAt] != magicNow {
-			return nil, fmt.Errorf("%w: records in a form from before Kafka 0.11", ErrRefused)
+		whole := len(out)
+		err := checkBatch(batch, strict)
+		if err == nil {
+			out, err = appendBatch(out, batch, limit, value)
 		}
-		if len(batch) < batchHeadSize {
-			return nil, fmt.Errorf("%w: record batch of %d bytes", ErrMessage, len(batch))
-		}
-		if crc32.Checksum(batch[batchFlagsAt:], castagnoli) != binary.BigEndian.Uint32(batch[batchSumAt:]) {
-			return nil, fmt.Errorf("%w: checksum of a record batch", ErrMessage)
-		}
-		var err error
-		if out, err = appendBatch(out, batch, value); err != nil {
-			return nil, err
-		}
-		if len(out) > MaxMessage {
-			return nil, fmt.Errorf("%w: records of more than %d bytes after rewriting", ErrRefused, MaxMessage)
+		if err != nil {
+			return out[:whole], err
 		}
 	}
 	return out, nil
 }
 
-// appendBatch appends one batch, rewritten.
-func appendBatch(out, batch []byte, value func([]byte) ([]byte, error)) ([]byte, error) {
+// checkBatch looks at what surrounds the records of a batch.
+func checkBatch(batch []byte, strict bool) error {
+	if len(batch) <= batchMagicAt || batch[batchMagicAt] != magicNow {
+		return coded(codeOldFormat, "%w: records in a form from before Kafka 0.11", ErrRefused)
+	}
+	if len(batch) < batchHeadSize {
+		return fmt.Errorf("%w: record batch of %d bytes", ErrMessage, len(batch))
+	}
+	if crc32.Checksum(batch[batchFlagsAt:], castagnoli) != binary.BigEndian.Uint32(batch[batchSumAt:]) {
+		return fmt.Errorf("%w: checksum of a record batch", ErrMessage)
+	}
+	if strict && binary.BigEndian.Uint16(batch[batchFlagsAt:])&flagControl != 0 {
+		return coded(codeInvalidRecord, "%w: a transaction's marker from a client", ErrRefused)
+	}
+	return nil
+}
+
+// appendBatch appends one batch, rewritten. On an error what it appended means nothing.
+func appendBatch(out, batch []byte, limit int, value recordRewriter) ([]byte, error) {
 	flags := binary.BigEndian.Uint16(batch[batchFlagsAt:])
 	count := int(int32(binary.BigEndian.Uint32(batch[batchCountAt:])))
-	if flags&flagControl != 0 || count == 0 {
+	if flags&flagControl != 0 || count == 0 && len(batch) == batchHeadSize {
 		return append(out, batch...), nil
 	}
-	records, err := decompress(int(flags&flagCompression), batch[batchHeadSize:])
+	records, err := decompress(int(flags&flagCompression), batch[batchHeadSize:], limit)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	start := len(out)
 	out = append(out, batch[:batchHeadSize]...)
 	in := &reader{b: records}
 	for range count {
 		if out, err = appendRecord(out, in, value); err != nil {
-			return nil, err
+			return out, err
 		}
-		if len(out) > MaxMessage {
-			return nil, fmt.Errorf("%w: records of more than %d bytes after rewriting", ErrRefused, MaxMessage)
+		if len(out) > limit {
+			return out, fmt.Errorf("%w: records of more than %d bytes when they are rewritten", ErrTooLarge, limit)
 		}
 	}
 	if len(in.b) > 0 || count < 0 {
-		return nil, fmt.Errorf("%w: %d records, and %d bytes too many", ErrMessage, count, len(in.b))
+		return out, fmt.Errorf("%w: %d records, and %d bytes too many", ErrMessage, count, len(in.b))
 	}
 	done := out[start:]
 	binary.BigEndian.PutUint32(done[batchLengthAt:], uint32(len(done)-batchPrefix))
@@ -105,27 +123,30 @@ func appendBatch(out, batch []byte, value func([]byte) ([]byte, error)) ([]byte,
 
 // appendRecord appends one record with another value: a zigzag length, then attributes, time and offset relative to the batch's, key, value
 // and headers.
-func appendRecord(out []byte, in *reader, value func([]byte) ([]byte, error)) ([]byte, error) {
+func appendRecord(out []byte, in *reader, value recordRewriter) ([]byte, error) {
 	body := &reader{b: in.take(in.varint())}
 	whole := body.b
 	body.take(1)
 	body.varint() // time
 	body.varint() // offset
-	if n := body.varint(); n > 0 {
-		body.take(n) // key
+	var key []byte
+	if n := body.varint(); n >= 0 {
+		if key = body.take(n); key == nil {
+			key = []byte{}
+		}
 	}
 	before := len(whole) - len(body.b)
 	n := body.varint()
 	old := body.take(max(n, 0))
 	if in.bad || body.bad || n < -1 {
-		return nil, fmt.Errorf("%w: record", ErrMessage)
+		return out, fmt.Errorf("%w: record", ErrMessage)
 	}
 	if n < 0 {
 		return append(binary.AppendVarint(out, int64(len(whole))), whole...), nil
 	}
-	with, err := value(old)
+	with, err := value(record{key, old})
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	size := before + varintLen(len(with)) + len(with) + len(body.b)
 	out = binary.AppendVarint(out, int64(size))

@@ -121,7 +121,10 @@ func unbatch(t testing.TB, raw []byte) (kmsg.RecordBatch, []kmsg.Record) {
 	return b, records
 }
 
-func shout(v []byte) ([]byte, error) { return append(bytes.ToUpper(v), '!'), nil }
+func shout(r record) ([]byte, error) { return append(bytes.ToUpper(r.value), '!'), nil }
+
+// limited is a limit that is not reached.
+const limited = 1 << 20
 
 func TestRecords(t *testing.T) {
 	for kind, name := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
@@ -129,7 +132,7 @@ func TestRecords(t *testing.T) {
 			t.Run(fmt.Sprintf("%s java=%v", name, java), func(t *testing.T) {
 				list := samples()
 				one, two := batch(t, list, kind, java, 0x10), batch(t, list[:1], compressNone, false, 0)
-				out, err := rewriteRecords(append(bytes.Clone(one), two...), true, shout)
+				out, err := rewriteRecords(append(bytes.Clone(one), two...), true, limited, shout)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -163,11 +166,11 @@ func TestRecordsKept(t *testing.T) {
 	marker := batch(t, []sample{{[]byte{0, 0, 0, 1}, []byte{0, 0, 0, 0, 0, 9}, nil}}, compressNone, false, 0x30)
 	empty := batch(t, nil, compressNone, false, 0)
 	whole := append(bytes.Clone(marker), empty...)
-	out, err := rewriteRecords(append(bytes.Clone(whole), marker[:40]...), false, shout)
+	out, err := rewriteRecords(append(bytes.Clone(whole), marker[:40]...), false, limited, shout)
 	if err != nil || !bytes.Equal(out, whole) {
 		t.Errorf("%x, %v\nwant %x", out, err, whole)
 	}
-	if _, err := rewriteRecords(append(bytes.Clone(whole), marker[:40]...), true, shout); !errors.Is(err, ErrMessage) {
+	if _, err := rewriteRecords(append(bytes.Clone(empty), empty[:40]...), true, limited, shout); !errors.Is(err, ErrMessage) {
 		t.Errorf("cut short: %v", err)
 	}
 }
@@ -180,7 +183,7 @@ func TestRecordsRefused(t *testing.T) {
 		f(b)
 		return b
 	}
-	bomb := batch(t, []sample{{nil, make([]byte, maxRecords), nil}}, compressZstd, false, 0)
+	bomb := batch(t, []sample{{nil, make([]byte, limited), nil}}, compressZstd, false, 0)
 	for name, b := range map[string][]byte{
 		"checksum":         change(func(b []byte) { b[len(b)-1]++ }),
 		"magic 1":          change(func(b []byte) { b[16] = 1 }),
@@ -192,16 +195,54 @@ func TestRecordsRefused(t *testing.T) {
 		"compression 5":    resum(change(func(b []byte) { b[22] = 5 })),
 		"not gzip":         resum(change(func(b []byte) { b[22] = compressGzip })),
 		"bomb":             bomb,
-		"bomb, gzip":       batch(t, []sample{{nil, make([]byte, maxRecords), nil}}, compressGzip, false, 0),
-		"bomb, snappy":     batch(t, []sample{{nil, make([]byte, maxRecords), nil}}, compressSnappy, true, 0),
+		"bomb, gzip":       batch(t, []sample{{nil, make([]byte, limited), nil}}, compressGzip, false, 0),
+		"bomb, snappy":     batch(t, []sample{{nil, make([]byte, limited), nil}}, compressSnappy, true, 0),
 	} {
-		if _, err := rewriteRecords(b, true, shout); !errors.Is(err, ErrMessage) && !errors.Is(err, ErrRefused) {
+		out, err := rewriteRecords(append(bytes.Clone(good), b...), true, 2*limited, shout)
+		if strings.HasPrefix(name, "bomb") {
+			out, err = rewriteRecords(append(bytes.Clone(good), b...), true, limited, shout)
+			if !errors.Is(err, ErrTooLarge) || produceCode(err) != codeTooLarge {
+				t.Errorf("%s: %v", name, err)
+			}
+		} else if !errors.Is(err, ErrMessage) && !errors.Is(err, ErrRefused) || errors.Is(err, ErrTooLarge) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if _, records := unbatch(t, out); len(records) != len(samples()) {
+			t.Errorf("%s: %d records before the one at fault", name, len(records))
+		}
 	}
-	if _, err := rewriteRecords(batch(t, []sample{{nil, []byte("v"), nil}}, 0, false, 0), true, func([]byte) ([]byte, error) { return make([]byte, MaxMessage), nil }); !errors.Is(err, ErrRefused) {
-		t.Errorf("grown too long: %v", err)
+	for name, b := range map[string][]byte{
+		"marker":                batch(t, samples(), compressNone, false, flagControl),
+		"no records, but bytes": resum(append(batch(t, nil, compressNone, false, 0), "in clear"...)),
+	} {
+		if out, err := rewriteRecords(b, true, limited, shout); err == nil || len(out) > 0 {
+			t.Errorf("%s: %q, %v", name, out, err)
+		}
 	}
+	one := batch(t, []sample{{nil, []byte("v"), nil}}, 0, false, 0)
+	for size, want := range map[int]error{limited - 100: nil, limited: ErrTooLarge} {
+		if _, err := rewriteRecords(one, true, limited, func(record) ([]byte, error) { return make([]byte, size), nil }); !errors.Is(err, want) {
+			t.Errorf("grown to %d: %v, want %v", size, err, want)
+		}
+	}
+	// Blocks that are short enough, and together are not.
+	list := []sample{{nil, make([]byte, limited/2), nil}, {nil, make([]byte, limited/2), nil}}
+	if _, err := decompress(compressSnappy, unbatched(t, batch(t, list, compressSnappy, true, 0)), limited); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("blocks of snappy: %v", err)
+	}
+	if _, err := decompress(compressSnappy, unbatched(t, batch(t, list, compressSnappy, true, 0)), 2*limited); err != nil {
+		t.Errorf("blocks of snappy: %v", err)
+	}
+}
+
+// unbatched returns the compressed records of a batch.
+func unbatched(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	var b kmsg.RecordBatch
+	if err := b.ReadFrom(raw); err != nil {
+		t.Fatal(err)
+	}
+	return b.Records
 }
 
 // TestEnvelopeVectors holds envelopes against those of the notes.
@@ -228,17 +269,17 @@ func TestEnvelopeVectors(t *testing.T) {
 		if got := appendEnvelope(nil, e.Address, content); !bytes.Equal(got, want) {
 			t.Errorf("%x\nwant %x", got, want)
 		}
-		address, back, err := parseEnvelope(want)
-		if err != nil || address != e.Address || !bytes.Equal(back, content) {
-			t.Errorf("%q, %x, %v", address, back, err)
+		back, err := parseEnvelope(want)
+		if err != nil || back.address != e.Address || back.bound || !bytes.Equal(back.ciphertext, content) {
+			t.Errorf("%+v, %v", back, err)
 		}
-		field, err := encryptField(func([]byte) (string, []byte, error) { return e.Address, content, nil }, json.RawMessage(`{"a": 1}`))
+		field, err := encryptField(func([]byte) ([]byte, error) { return want, nil }, json.RawMessage(`{"a": 1}`))
 		if err != nil || string(field) != `"`+e.Field+`"` {
 			t.Errorf("%s, %v", field, err)
 		}
 	}
-	// The last versions are the reference's; the first ones are later here, see spans.
-	if spans[keyProduce].max != v.Versions["Produce"][1] || spans[keyFetch].max != v.Versions["Fetch"][1] {
+	// The reference's inlets ask for no later version than ours offer.
+	if spans[keyProduce].max < v.Versions["Produce"][1] || spans[keyFetch].max < v.Versions["Fetch"][1] {
 		t.Errorf("versions %v, the reference's %v", spans, v.Versions)
 	}
 }
@@ -250,28 +291,51 @@ func TestEnvelopeRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := parseEnvelope(b); !errors.Is(err, ErrEnvelope) {
+		if _, err := parseEnvelope(b); !errors.Is(err, ErrEnvelope) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	if address, content, err := parseEnvelope([]byte("\x82\x82\x00\x41a\x9f\x01\x18\x20\xff")); err != nil || address != "a" || string(content) != "\x01\x20" {
-		t.Errorf("endless array: %q, %x, %v", address, content, err)
+	if e, err := parseEnvelope([]byte("\x82\x82\x00\x41a\x9f\x01\x18\x20\xff")); err != nil || e.address != "a" || string(e.ciphertext) != "\x01\x20" {
+		t.Errorf("endless array: %+v, %v", e, err)
+	}
+	// A head that promises fewer bytes than follow, and one that promises more.
+	for _, text := range []string{"82820041618101" + "02", "8282004161820118"} {
+		b, _ := hex.DecodeString(text)
+		if _, err := parseEnvelope(b); !errors.Is(err, ErrEnvelope) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	bound := appendBoundEnvelope(nil, "a", []byte("content"))
+	if e, err := parseEnvelope(bound); err != nil || !e.bound || e.address != "a" || string(e.ciphertext) != "content" {
+		t.Errorf("bound: %+v, %v", e, err)
+	}
+	for _, b := range [][]byte{bound[:len(bound)-1], append(bytes.Clone(bound), 1), append(bytes.Clone(bound[:len(bound)-1]), bindingForm+1), append([]byte{cborPair}, bound[1:]...)} {
+		if _, err := parseEnvelope(b); !errors.Is(err, ErrEnvelope) {
+			t.Errorf("%x: %v", b, err)
+		}
 	}
 }
 
 func TestFields(t *testing.T) {
-	seal := func(v []byte) (string, []byte, error) { return "addr", append([]byte("sealed "), v...), nil }
+	seal := func(v []byte) ([]byte, error) { return append([]byte("sealed "), v...), nil }
+	var asked []string
 	value := []byte(` {"name":"<Ann>","salary": 12345678901234567890.50, "nested":{"b":[1, 2],"a":null},"open":true}`)
 	names := []string{"salary", "nested", "missing"}
-	out, err := rewriteFields(value, names, func(f json.RawMessage) (json.RawMessage, error) { return encryptField(seal, f) })
+	out, err := rewriteFields(value, names, func(name string, f json.RawMessage) (json.RawMessage, error) {
+		asked = append(asked, name)
+		return encryptField(seal, f)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(out), "12345678901234567890") || !strings.Contains(string(out), `"name":"<Ann>"`) || strings.Contains(string(out), "missing") {
 		t.Errorf("%s", out)
 	}
-	back, err := rewriteFields(out, names, func(f json.RawMessage) (json.RawMessage, error) {
-		return decryptField(func(_ string, c []byte) ([]byte, error) { return bytes.TrimPrefix(c, []byte("sealed ")), nil }, f)
+	if fmt.Sprint(asked) != "[salary nested]" {
+		t.Errorf("fields asked for: %v", asked)
+	}
+	back, err := rewriteFields(out, names, func(_ string, f json.RawMessage) (json.RawMessage, error) {
+		return decryptField(func(c []byte) ([]byte, error) { return bytes.TrimPrefix(c, []byte("sealed ")), nil }, f)
 	})
 	if want := `{"name":"<Ann>","nested":{"b":[1,2],"a":null},"open":true,"salary":12345678901234567890.50}`; err != nil || string(back) != want {
 		t.Errorf("%s, %v\nwant %s", back, err, want)
@@ -281,9 +345,12 @@ func TestFields(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	for _, bad := range []string{`1`, `"zz"`, `"00"`} {
-		if _, err := decryptField(func(string, []byte) ([]byte, error) { return nil, nil }, json.RawMessage(bad)); !errors.Is(err, ErrEnvelope) {
+	for _, bad := range []string{`1`, `"zz"`, `"0"`} {
+		if _, err := decryptField(func(b []byte) ([]byte, error) { return []byte("1"), nil }, json.RawMessage(bad)); !errors.Is(err, ErrEnvelope) {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+	if _, err := decryptField(func([]byte) ([]byte, error) { return []byte("no JSON"), nil }, json.RawMessage(`"00"`)); !errors.Is(err, ErrRefused) {
+		t.Errorf("what is no JSON: %v", err)
 	}
 }

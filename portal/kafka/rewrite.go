@@ -85,6 +85,14 @@ func (r *rewriter) text() []byte { return r.take(max(r.length(2), 0)) }
 // array reads the number of elements; null reads as none.
 func (r *rewriter) array() int { return max(r.length(4), 0) }
 
+// appendCount appends the number of an array's elements in the version's form.
+func (r *rewriter) appendCount(b []byte, n int) []byte {
+	if r.flex {
+		return binary.AppendUvarint(b, uint64(n)+1)
+	}
+	return binary.BigEndian.AppendUint32(b, uint32(n))
+}
+
 // ints skips an array of int32.
 func (r *rewriter) ints() {
 	n := r.array()

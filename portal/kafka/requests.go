@@ -1,0 +1,165 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sallyport/portal/interceptor"
+)
+
+// How many bytes a consumer may ask for at once. Brokers send at least one batch, however little was asked for.
+const (
+	mostFetched  = 8 << 20
+	leastFetched = 64 << 10
+	// fetchShare is which part of the room that is left one answer may take.
+	fetchShare = 8
+)
+
+// retryPause is how long a message is kept when it holds something that cannot be encrypted or decrypted: clients ask again at once.
+const retryPause = 500 * time.Millisecond
+
+type inletRequests inletConn
+
+// check refuses requests that must not pass (docs/protocol/03 §5.2).
+func check(h header, encrypted bool) error {
+	ours, known := versions(h.key, encrypted)
+	if !known {
+		return fmt.Errorf("%w: request %d", ErrRefused, h.key)
+	}
+	if h.key == keyProduce && encrypted {
+		ours.min = recordsInProduce // offered all the same, see apiVersionsResponse
+	}
+	if h.key != keyAPIVersions && !ours.has(h.version) {
+		return fmt.Errorf("%w: request %d in version %d, known are %d to %d", ErrRefused, h.key, h.version, ours.min, ours.max)
+	}
+	return nil
+}
+
+// Next implements interceptor.Filter.
+func (q *inletRequests) Next(b []byte) (interceptor.Step, int, error) {
+	whole, err := frame(b, requestHead)
+	if err != nil || whole == 0 {
+		return interceptor.Wait, 0, err
+	}
+	c := (*inletConn)(q)
+	h := readHeader(b[lengthSize:])
+	encrypted := c.in.opts.Cipher != nil
+	if err := check(h, encrypted); err != nil {
+		return interceptor.Wait, 0, err
+	}
+	switch {
+	case h.key == keyAPIVersions, h.key == keyFetch, h.key == keyShareFetch, h.key == keyProduce && encrypted:
+		return step(b, whole, c.in.collected())
+	case h.key == keyProduce && h.version >= leadersInProduce:
+		answered, known := produceAcks(b[:min(len(b), whole)], h)
+		switch {
+		case !known && len(b) < whole:
+			return interceptor.Wait, 0, nil
+		case !known:
+			return interceptor.Wait, 0, fmt.Errorf("%w: request to produce", ErrMessage)
+		case answered:
+			err = c.remember(question{header: h})
+		}
+	case h.key == keyMetadata, h.key == keyFindCoordinator, h.key == keyDescribeCluster, h.key == keyShareAcknowledge:
+		err = c.remember(question{header: h})
+	}
+	if err != nil {
+		return interceptor.Wait, 0, err
+	}
+	return interceptor.Pass, whole, nil
+}
+
+// Work implements interceptor.Filter.
+func (q *inletRequests) Work(ctx context.Context, message []byte) ([]byte, error) {
+	c := (*inletConn)(q)
+	c.watch(ctx)
+	h := readHeader(message[lengthSize:])
+	switch h.key {
+	case keyAPIVersions:
+		out, h, unknown, err := apiVersionsRequest(message, h)
+		if err != nil {
+			return nil, err
+		}
+		return out, c.remember(question{header: h, unknown: unknown})
+	case keyFetch, keyShareFetch:
+		return c.fetch(ctx, message, h)
+	case keyProduce:
+		return c.produce(ctx, message, h)
+	}
+	return nil, fmt.Errorf("%w: request %d", ErrRefused, h.key) // Next asks for no other
+}
+
+// produce encrypts the values of a request. Partitions for which that is not possible are left out, and answered here; without an answer
+// the connection ends, as with brokers.
+func (c *inletConn) produce(ctx context.Context, message []byte, h header) ([]byte, error) {
+	answered, known := produceAcks(message, h)
+	if !known {
+		return nil, fmt.Errorf("%w: request to produce", ErrMessage)
+	}
+	sum, pause := 0, false
+	out, refused, err := produceRequest(message, h, func(t topicRef, partition int32, records []byte) ([]byte, error) {
+		topic := c.in.nameOf(t)
+		if topic == "" { // which the client then asks for
+			return nil, coded(codeUnknownTopicID, "%w: no client has asked for the topic's name, id %s", ErrRefused, t.id)
+		}
+		with, err := c.in.sealRecords(ctx, topic, partition, records)
+		switch {
+		case err != nil:
+			pause = pause || produceCode(err) == codeNotEnoughReplicas
+		case len(with) > c.in.opts.MaxMessage-sum:
+			// Each is short enough, together they are not: the client sends the rest again.
+			err = coded(codeNotEnoughReplicas, "%w: requests have at most %d bytes when they are encrypted (--max-message-size)", ErrRefused, c.in.opts.MaxMessage)
+		default:
+			sum += len(with)
+			return with, nil
+		}
+		c.in.opts.Log.Warn("records not sent on", "topic", topic, "partition", partition, "answered", answered, "err", err)
+		return nil, err
+	})
+	if err == nil && len(refused) > 0 && !answered {
+		err = fmt.Errorf("%w: %s", ErrRefused, refused[0].text)
+	}
+	if pause {
+		sleep(ctx, c.in.pause)
+	}
+	if err == nil && answered && (h.version >= leadersInProduce || len(refused) > 0) {
+		err = c.remember(question{header: h, refused: refused})
+	}
+	return out, err
+}
+
+// sleep waits, or for the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// fetch asks for no more than there is room for, and publishes the consumer of the partitions that are read for the first time.
+func (c *inletConn) fetch(ctx context.Context, message []byte, h header) ([]byte, error) {
+	o := c.in.opts
+	rewritten := o.Cipher != nil || h.key == keyShareFetch
+	most := mostFetched
+	if rewritten {
+		most = min(max(o.Budget.Left()/fetchShare, leastFetched), mostFetched)
+	}
+	parse := fetchRequest
+	if h.key == keyShareFetch {
+		parse = shareFetchRequest
+	}
+	out, ask, err := parse(message, h, int32(most))
+	if err != nil {
+		return nil, err
+	}
+	if o.Publish != nil {
+		c.reads(ctx, ask)
+	}
+	if !rewritten {
+		return out, nil
+	}
+	return out, c.remember(question{header: h, room: most})
+}
