@@ -14,7 +14,7 @@ STATICCHECK_VERSION := v0.8.2
 # The tools that checks need are kept here, outside the tree.
 TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
 
-.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short interop stall kafka install clean help
+.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short bench-distance bench-distance-short interop stall kafka install clean help
 
 build: ## build bin/sallyport, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
@@ -64,6 +64,14 @@ bench: build ## whole paths against other programs, about 45 minutes, then micro
 bench-short: build ## ours against plain proxies, less than a minute
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --short $(if $(wildcard bench/results/short.json),--check bench/results/short.json) $(BENCHFLAGS)
 
+bench-distance: build ## whole paths over 1 to 300 ms, loss and slow lines, in network namespaces: as root, an hour for each run
+	$(GO) run ./bench/distance --sallyport $(PROGRAM) --json bench/results/distance.json --svg docs/distance.svg $(BENCHFLAGS)
+
+bench-distance-short: build ## two distances, a minute; fails where ours is far behind plain proxies
+	@if unshare --net true 2>/dev/null && [ -c /dev/net/tun ]; then \
+		$(GO) run ./bench/distance --sallyport $(PROGRAM) --short --paths plain,ours --time 3s $(BENCHFLAGS); \
+	else echo "no network namespaces or no /dev/net/tun here: left out"; fi
+
 interop: build ## ours and the reference in every seat, and beyond; installs the reference first (20 minutes, once)
 	@reference=$$(interop/install-reference); $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" $(or $(INTEROP),--all)
 
@@ -89,4 +97,4 @@ clean: ## remove what was built
 	rm -rf bin
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
