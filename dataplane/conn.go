@@ -61,6 +61,7 @@ type Conn struct {
 	readable bool // input, an end or an error may be there
 	hup      bool // the kernel reported an end or an error: read until it shows
 	paused   bool
+	delayed  bool // was paused since somebody looked
 	eof      bool // the peer's end was read
 	closed   bool
 	blocked  bool // the kernel took less than offered; EPOLLOUT will come
@@ -105,7 +106,7 @@ func (c *Conn) Closed() bool { return c.closed }
 func (c *Conn) Pending() int { return c.outBytes + c.lentBytes }
 
 // Pause stops OnReadable. The kernel's receive buffer fills and TCP stops the peer.
-func (c *Conn) Pause() { c.paused = true }
+func (c *Conn) Pause() { c.paused, c.delayed = true, true }
 
 // Paused reports whether c is paused.
 func (c *Conn) Paused() bool { return c.paused }
@@ -560,6 +561,12 @@ func (c *Conn) Abort() {
 	}
 	rawResetOnClose(c.fd)
 	c.finish(ErrConnClosed)
+}
+
+// Reset closes a socket that belongs to no loop; its peer reads a reset. Any goroutine.
+func Reset(fd int) {
+	rawResetOnClose(fd)
+	rawClose(fd)
 }
 
 // Detach gives the descriptor up without closing it: c is done with, and the caller owns fd. It is for a connection that was not

@@ -132,6 +132,10 @@ func (l *Loop) dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done
 	if errno != 0 {
 		return fail(asError("socket", errno))
 	}
+	if !l.mayUse(fd) {
+		rawClose(fd)
+		return fail(ErrNoDescriptor)
+	}
 	local := to.Addr().Unmap().IsLoopback()
 	if local {
 		o.KeepAliveIdle = 0 // the kernel always tells of the end of a peer on this machine

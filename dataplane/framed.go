@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 var (
@@ -40,6 +41,11 @@ type Framed struct {
 	begun    bool   // preamble read
 	part     *chunk // unfinished input, buf[r:w]; nil when there is none
 	err      error
+
+	frameTime time.Duration // see Deadlines.Frame
+	late      *Timer        // for the preamble, then while there is a part
+	got       uint64        // bytes read, ever
+	before    progress      // when late last ran
 }
 
 // NewFramed makes c a framed connection. It sends the preamble at once, without waiting for the peer's.
@@ -56,11 +62,12 @@ type framedConn Framed
 func (f *framedConn) OnDrain(*Conn) { f.handler.OnDrain() }
 
 func (f *framedConn) OnClose(_ *Conn, err error) {
-	if f.part != nil {
+	f.late.Stop()
+	if p := f.part; p != nil {
+		f.hold(nil)
 		if f.loop.input == nil { // else parts of it may be lent
-			f.loop.pool.put(f.part)
+			f.loop.pool.put(p)
 		}
-		f.part = nil
 	}
 	if f.err != nil {
 		err = f.err
@@ -92,8 +99,9 @@ func (f *framedConn) OnReadable(*Conn) {
 			f.fail(err)
 			return
 		}
+		f.got += uint64(n)
 		f.keep(buf, used, have+n)
-		if !f.readable || f.paused {
+		if f.part != nil && !f.unfinished() || !f.readable || f.paused {
 			return
 		}
 	}
@@ -109,8 +117,8 @@ func (f *framedConn) input() (buf []byte, have int) {
 	if have <= keepPartial {
 		buf = f.loop.ReadBuffer()
 		copy(buf, p.buf[p.r:p.w])
+		f.hold(nil)
 		f.loop.pool.put(p)
-		f.part = nil
 		return buf, have
 	}
 	if p.r > 0 { // make room by moving the beginning of one frame to the front
@@ -122,8 +130,8 @@ func (f *framedConn) input() (buf []byte, have int) {
 		bigger := f.loop.pool.get(min(need, 2*len(p.buf)))
 		copy(bigger.buf, p.buf[:have])
 		bigger.w = have
+		f.hold(bigger)
 		f.loop.pool.put(p)
-		f.part = bigger
 	}
 	return f.part.buf, have
 }
@@ -175,8 +183,8 @@ func (f *framedConn) keep(buf []byte, used, filled int) {
 	if p := f.part; p != nil { // buf is p's
 		p.r, p.w = used, filled
 		if left == 0 {
+			f.hold(nil)
 			f.loop.pool.put(p)
-			f.part = nil
 		}
 		return
 	}
@@ -186,14 +194,26 @@ func (f *framedConn) keep(buf []byte, used, filled int) {
 	if left <= keepPartial {
 		p := f.loop.pool.get(left)
 		p.w = copy(p.buf, buf[used:filled])
-		f.part = p
+		f.hold(p)
 		return
 	}
 	// The loop's buffer becomes this connection's block, and a free block of the same size the loop's buffer.
 	p := f.loop.pool.get(readBufferSize)
 	p.buf, f.loop.readBuf = buf, p.buf
 	p.r, p.w = used, filled
-	f.part = p
+	f.hold(p)
+}
+
+// hold makes p the connection's part, and accounts for the memory.
+func (f *framedConn) hold(p *chunk) {
+	change := 0
+	if f.part != nil {
+		change -= len(f.part.buf)
+	}
+	if f.part = p; p != nil {
+		change += len(p.buf)
+	}
+	f.loop.uses.unfinished.Add(int64(change))
 }
 
 func (f *framedConn) fail(err error) {

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"fmt"
 	"log/slog"
 	"sync"
 )
@@ -14,25 +13,7 @@ type Group struct {
 }
 
 // NewGroup starts n loops, numbered from 0.
-func NewGroup(n int, log *slog.Logger) (*Group, error) {
-	g := &Group{}
-	for i := range n {
-		l, err := NewLoop(i, log)
-		if err != nil {
-			g.Stop()
-			return nil, fmt.Errorf("start loop %d of %d: %w", i+1, n, err)
-		}
-		g.loops = append(g.loops, l)
-		g.wg.Add(1)
-		go func() {
-			defer g.wg.Done()
-			if err := l.Run(); err != nil {
-				log.Error("event loop ended", "loop", i, "err", err)
-			}
-		}()
-	}
-	return g, nil
-}
+func NewGroup(n int, log *slog.Logger) (*Group, error) { return NewLimitedGroup(n, Limits{}, log) }
 
 // Len returns the number of loops.
 func (g *Group) Len() int { return len(g.loops) }

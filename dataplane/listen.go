@@ -14,12 +14,13 @@ const acceptBatch = 64
 
 // Listener accepts TCP connections on one loop.
 type Listener struct {
-	loop   *Loop
-	fd     int
-	addr   netip.AddrPort
-	accept func(fd int, from netip.AddrPort)
-	paused *Timer
-	closed bool
+	loop    *Loop
+	fd      int
+	addr    netip.AddrPort
+	accept  func(fd int, from netip.AddrPort)
+	paused  *Timer
+	closed  bool
+	failing bool // the last attempt found no descriptor or memory
 }
 
 // ListenTCP opens a listening socket; the returned descriptor is non-blocking and is given to Loop.Accept.
@@ -90,18 +91,35 @@ func (ln *Listener) acceptReady() {
 		fd, from, errno := rawAccept(ln.fd)
 		switch errno {
 		case 0:
+			ln.accepting(true, 0)
+			if !ln.loop.mayUse(fd) {
+				Reset(fd)
+				continue
+			}
 			ln.accept(fd, from)
 		case unix.EAGAIN:
 			return
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
 			// Out of descriptors or memory: the queue stays full, so try again a little later instead of at once.
-			ln.loop.log.Warn("cannot accept", "listener", ln.addr.String(), "err", errno)
+			ln.accepting(false, errno)
 			ln.retry(100 * time.Millisecond)
 			return
 		}
 	}
 	ln.retry(0) // edge-triggered: nobody tells of those still waiting
+}
+
+// accepting tells, once, that the listener cannot accept, and once that it can again.
+func (ln *Listener) accepting(can bool, errno unix.Errno) {
+	if can != ln.failing {
+		return
+	}
+	if ln.failing = !can; can {
+		ln.loop.log.Info("accepts again", "listener", ln.addr.String())
+	} else {
+		ln.loop.log.Warn("cannot accept", "listener", ln.addr.String(), "err", errno)
+	}
 }
 
 func (ln *Listener) retry(after time.Duration) {

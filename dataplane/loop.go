@@ -69,6 +69,9 @@ type Loop struct {
 
 	lingerFor, drainFor time.Duration // lingerTimeout and drainTimeout; shorter in tests
 
+	shared *shared
+	uses   uses
+
 	stopped bool // leave Run; on the loop
 	closing bool // take no more tasks; under inboxMu
 	done    chan struct{}
@@ -81,7 +84,8 @@ func NewLoop(id int, log *slog.Logger) (*Loop, error) {
 		return nil, fmt.Errorf("open poller: %w", err)
 	}
 	l := &Loop{id: id, log: log, poller: poller, wakeFD: -1, timerFD: -1, done: make(chan struct{}), now: time.Now(),
-		lingerFor: lingerTimeout, drainFor: drainTimeout}
+		lingerFor: lingerTimeout, drainFor: drainTimeout, shared: newShared(Limits{})}
+	l.shared.loops = []*Loop{l}
 	if l.wakeFD, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		l.closeFDs()
 		return nil, fmt.Errorf("eventfd: %w", err)

@@ -27,8 +27,8 @@ type Limits struct {
 	ChannelsPerPeer int `json:"channels-per-peer,omitempty"`
 	// PortalConnections is how many portal connections are open; default half of the descriptors, at most 65,536.
 	PortalConnections int `json:"portal-connections,omitempty"`
-	// PortalConnectionsPerPeer is how many of them one identity has at the node's outlets; default 16,384.
-	PortalConnectionsPerPeer int `json:"portal-connections-per-peer,omitempty"`
+	// OutletConnections is how many of them one outlet has that says nothing else; one peer gets four in five. Default 1,000.
+	OutletConnections int `json:"outlet-connections,omitempty"`
 	// Names is how many relay names are registered; default 100,000.
 	Names int `json:"names,omitempty"`
 	// NamesPerOwner is how many of them one identity has, or without an authority one connection; default 10,000.
@@ -87,7 +87,7 @@ func (l Limits) complete(m machine) Limits {
 	set(&l.Channels, 1<<16)
 	set(&l.ChannelsPerPeer, 4096)
 	set(&l.PortalConnections, half)
-	set(&l.PortalConnectionsPerPeer, 16384)
+	set(&l.OutletConnections, 1000)
 	set(&l.Names, 100_000)
 	set(&l.NamesPerOwner, 10_000)
 	set(&l.LogRate, 10)
@@ -146,7 +146,7 @@ func (l Limits) list() []Named {
 		number("connections", l.Connections), number("connections-per-address", l.ConnectionsPerAddress),
 		span("preamble-timeout", l.PreambleTimeout), span("frame-timeout", l.FrameTimeout),
 		number("handshakes", l.Handshakes), number("channels", l.Channels), number("channels-per-peer", l.ChannelsPerPeer),
-		number("portal-connections", l.PortalConnections), number("portal-connections-per-peer", l.PortalConnectionsPerPeer),
+		number("portal-connections", l.PortalConnections), number("outlet-connections", l.OutletConnections),
 		number("names", l.Names), number("names-per-owner", l.NamesPerOwner), size("message", l.Message),
 		size("memory", l.Memory), size("unfinished", l.Unfinished), size("windows", l.Windows),
 		number("descriptors", l.Descriptors), number("log-rate", l.LogRate),

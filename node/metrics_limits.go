@@ -46,10 +46,17 @@ func (c collector) limits(gauge func(*prometheus.Desc, float64, ...string), coun
 // uses returns the limits that are counted.
 func (c collector) uses() []use {
 	n := c.n
-	list := []use{
-		{"portal-connections", n.portals.Stats.Active.Load(), 0},
+	open, refused := n.tcp.Admission()
+	loops, ch := n.group.Use(), &n.channels.Stats
+	return []use{
+		{"connections", int64(open), refused},
+		{"preamble-timeout", -1, loops.LatePreamble},
+		{"frame-timeout", -1, loops.LateFrame},
+		{"unfinished", loops.Unfinished, loops.NoRoom},
+		{"descriptors", -1, loops.NoDescriptor},
+		{"handshakes", n.channels.UnderWay(), ch.Refused.Load()},
+		{"channels", int64(len(n.channels.List())), ch.Evicted.Load()},
+		{"portal-connections", n.portals.Stats.Active.Load(), n.portals.Stats.Limited.Load()},
 		{"windows", n.portals.Stats.WindowGranted.Load(), 0},
-		{"channels", int64(len(n.channels.List())), 0},
 	}
-	return list
 }

@@ -160,15 +160,16 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 			n.Stop()
 		}
 	}()
-	if n.group, err = dataplane.NewGroup(o.Shards, o.Log); err != nil {
+	if n.group, err = dataplane.NewLimitedGroup(o.Shards, loopLimits(o.Limits), o.Log); err != nil {
 		return nil, err
 	}
 	if n.router, err = routing.NewRouter(n.group, o.Log); err != nil {
 		return nil, err
 	}
-	n.tcp = tcp.New(n.router, tcp.Options{})
+	n.tcp = tcp.New(n.router, transportOptions(o.Limits))
 	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.channels = secure.New(n.router, o.Shards, o.Log)
+	n.channels.Limit(channelLimits(o.Limits))
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
 	n.kafka.start(n)
 	n.access = newAccess(n.policies)

@@ -156,6 +156,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		}()
 	}
 	releaseStartup()
+	go returnMemory(ctx)
 	<-ctx.Done()
 	notifySystemd("STOPPING=1")
 	options.Log.Info("node stops", "node", name)

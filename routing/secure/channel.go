@@ -75,8 +75,13 @@ func newChannel(h *handshake, keys channel.Keys) *Channel {
 	h.cs.mu.Lock()
 	h.cs.channels[c.Encryptor.Text()] = c
 	h.cs.mu.Unlock()
-	if t := s.FirstTerminal(c.remote); t != nil && c.Initiator {
-		t.Watch((*decryptor)(c)) // the way out was opened with the channel and ends with it
+	if t := s.FirstTerminal(c.remote); t != nil {
+		if c.Initiator {
+			t.Watch((*decryptor)(c)) // the way out was opened with the channel and ends with it
+		}
+		if v, ok := t.(routing.Vouched); ok {
+			v.Vouch()
+		}
 	}
 	if !c.Initiator {
 		h.cs.admit(c, h.from)

@@ -126,6 +126,9 @@ func (cs *Channels) Held() (handshakes, channels int) { return cs.asked.held(), 
 // Stop ends the housekeeping; channels stay until they are closed.
 func (cs *Channels) Stop() { cs.once.Do(func() { close(cs.stop) }) }
 
+// UnderWay returns how many handshakes are under way. Any goroutine.
+func (cs *Channels) UnderWay() int64 { return cs.open.Load() }
+
 // List returns the open channels.
 func (cs *Channels) List() []*Channel {
 	cs.mu.Lock()

@@ -28,7 +28,8 @@ type Connection struct {
 	backlog  *routing.Backlog
 	written  uint64 // bytes
 	routing.Watchers
-	reserved int // bytes of the frame begun with ReserveFrame
+	place    *place // nil if this node opened it
+	reserved int    // bytes of the frame begun with ReserveFrame
 	closed   bool
 	done     chan struct{}
 }
@@ -43,7 +44,8 @@ func (t *Transport) start(s *routing.Shard, conn *dataplane.Conn, spawner *routi
 	c.throttle = routing.NewSharedThrottle(s, c)
 	c.backlog = routing.NewBacklog(s, (*draining)(c), t.opts.HighWater, 0)
 	c.Sender, c.Receiver = s.Start(c), s.NewAddress()
-	c.framed = dataplane.NewFramed(conn, version, routing.MaxFrame, c)
+	c.framed = dataplane.NewFramed(conn, version, t.opts.MaxMessage, c)
+	c.framed.Expect(t.opts.Deadlines)
 	t.router.RegisterFlow(c.Flow)
 	t.mu.Lock()
 	t.conns[c] = struct{}{}
@@ -67,6 +69,23 @@ func (c *Connection) end() {
 	if !c.closed {
 		c.stopWorkers()
 		c.framed.Close()
+	}
+}
+
+// displaced ends the connection at once, to make room for others. Any goroutine.
+func (c *Connection) displaced() {
+	c.shard.Loop().Post(dataplane.TaskFunc(func() {
+		if !c.closed {
+			c.t.router.Log().Info("connection ended to make room for others", "peer", c.Remote.String())
+		}
+		c.framed.Abort()
+	}))
+}
+
+// Vouch implements routing.Vouched: a secure channel runs over the connection.
+func (c *Connection) Vouch() {
+	if c.place != nil {
+		c.t.admission.vouch(c.place)
 	}
 }
 
@@ -188,6 +207,9 @@ func (c *Connection) OnFrame(buf []byte, start, end int) error {
 func (c *Connection) OnClose(err error) {
 	if !c.closed {
 		c.stopWorkers()
+	}
+	if c.place != nil {
+		c.t.admission.give(c.place)
 	}
 	c.t.Stats.Closed.Add(1)
 	if err != nil && err != dataplane.ErrConnClosed {

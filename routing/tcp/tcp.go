@@ -5,6 +5,7 @@ package tcp
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,12 @@ type Options struct {
 	HighWater int
 	// UserTimeout is how long sent data may stay unacknowledged before a connection is given up; default 15 s.
 	UserTimeout time.Duration
+	// Connections is how many connections of others are open, ConnectionsPerAddress how many of one machine; default no bound.
+	Connections, ConnectionsPerAddress int
+	// Deadlines are what a peer is given to begin and to finish a message; zero gives it for ever.
+	Deadlines dataplane.Deadlines
+	// MaxMessage is the largest message that is read; default routing.MaxFrame.
+	MaxMessage int
 	// ConnectTimeout bounds one attempt to connect; default 10 s.
 	ConnectTimeout time.Duration
 }
@@ -33,6 +40,15 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.HighWater == 0 {
 		o.HighWater = 1 << 20
+	}
+	if o.Connections == 0 {
+		o.Connections = math.MaxInt
+	}
+	if o.ConnectionsPerAddress == 0 {
+		o.ConnectionsPerAddress = math.MaxInt
+	}
+	if o.MaxMessage == 0 {
+		o.MaxMessage = routing.MaxFrame
 	}
 	if o.UserTimeout == 0 {
 		o.UserTimeout = 15 * time.Second
@@ -68,6 +84,7 @@ type Transport struct {
 	// Stats counts messages and connections.
 	Stats Stats
 
+	admission *admission
 	mu        sync.Mutex
 	conns     map[*Connection]struct{}
 	listeners map[*Listener]struct{}
@@ -76,7 +93,9 @@ type Transport struct {
 
 // New makes a transport for the workers of r.
 func New(r *routing.Router, o Options) *Transport {
-	return &Transport{router: r, opts: o.withDefaults(), conns: map[*Connection]struct{}{}, listeners: map[*Listener]struct{}{}}
+	o = o.withDefaults()
+	return &Transport{router: r, opts: o, admission: newAdmission(o.Connections, o.ConnectionsPerAddress),
+		conns: map[*Connection]struct{}{}, listeners: map[*Listener]struct{}{}}
 }
 
 // Listener accepts connections of other nodes.
@@ -104,7 +123,7 @@ func (t *Transport) Listen(ctx context.Context, at netip.AddrPort) (*Listener, e
 	var startErr error
 	if err := s.Do(ctx, func() {
 		l.Address = s.NewAddress().Text()
-		l.ln, startErr = s.Loop().Accept(fd, func(fd int, _ netip.AddrPort) { t.accepted(l, fd) })
+		l.ln, startErr = s.Loop().Accept(fd, func(fd int, from netip.AddrPort) { t.accepted(l, fd, from) })
 	}); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -130,26 +149,44 @@ func (l *Listener) Close(ctx context.Context) error {
 }
 
 // accepted places a new connection on a shard. It runs on the listener's shard.
-func (t *Transport) accepted(l *Listener, fd int) {
+func (t *Transport) accepted(l *Listener, fd int, from netip.AddrPort) {
+	p := t.admission.take(from.Addr())
+	if p == nil {
+		t.router.Log().Warn("connection refused: too many are open", "peer", from.String(), "open", t.admission.open())
+		dataplane.Reset(fd)
+		return
+	}
 	if err := t.opts.socket().Apply(fd); err != nil {
-		_ = unix.Close(fd)
+		t.admission.give(p)
+		dataplane.Reset(fd)
 		return
 	}
 	s := t.place()
 	adopt := func() {
 		c, err := s.Loop().Adopt(fd, nil)
 		if err != nil {
+			t.admission.give(p)
 			t.router.Log().Warn("accepted connection lost", "err", err)
 			return
 		}
 		t.Stats.Accepted.Add(1)
-		t.start(s, c, l.Flow)
+		conn := t.start(s, c, l.Flow)
+		conn.place = p
+		if !t.admission.belongs(p, conn.displaced) {
+			conn.displaced()
+		}
 	}
 	if s == l.shard {
 		adopt()
 	} else if !s.Loop().Post(dataplane.TaskFunc(adopt)) {
-		_ = unix.Close(fd)
+		t.admission.give(p)
+		dataplane.Reset(fd)
 	}
+}
+
+// Admission says how many connections of others are open, and how many were not begun or had to make room. Any goroutine.
+func (t *Transport) Admission() (open int, refused uint64) {
+	return t.admission.open(), t.admission.refused.Load() + t.admission.displaced.Load()
 }
 
 // loadLimit is the share of its time from which a shard is full: new connections then go to the next one.

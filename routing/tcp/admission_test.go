@@ -1,0 +1,135 @@
+package tcp
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"sallyport/dataplane"
+)
+
+// ended waits until the peer has closed c.
+func ended(t *testing.T, c net.Conn) bool {
+	t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, err := io.Copy(io.Discard, c)
+	return err == nil || errors.Is(err, syscall.ECONNRESET)
+}
+
+// TestStrangersMakeRoom: at the limit the oldest connections that carry no channel go, and those that carry one stay; when all carry
+// one, new ones are refused.
+func TestStrangersMakeRoom(t *testing.T) {
+	n := newNode(t, 2, Options{Connections: 4})
+	var conns []net.Conn
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", n.ln.Bound.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		conns = append(conns, c)
+		return c
+	}
+	vouchAll := func() {
+		for _, c := range n.tcp.Connections() {
+			c.Vouch()
+		}
+	}
+	dial()
+	dial()
+	eventually(t, "two are open", func() bool { return len(n.tcp.Connections()) == 2 })
+	vouchAll()
+	for range 8 {
+		dial()
+		eventually(t, "accepted", func() bool { return int(n.tcp.Stats.Accepted.Load()) == len(conns) })
+	}
+	for i := 2; i < 8; i++ {
+		if !ended(t, conns[i]) {
+			t.Errorf("connection %d of 10 is still open", i)
+		}
+	}
+	eventually(t, "four are open", func() bool { return len(n.tcp.Connections()) == 4 })
+	if open, refused := n.tcp.Admission(); open != 4 || refused != 6 {
+		t.Errorf("%d open, %d refused", open, refused)
+	}
+	vouchAll()
+	if c, err := net.Dial("tcp", n.ln.Bound.String()); err == nil && !ended(t, c) { // the reset may come while it connects
+		t.Error("one too many")
+	}
+	if got := len(n.tcp.Connections()); got != 4 {
+		t.Errorf("%d are open", got)
+	}
+	conns[0].Close()
+	eventually(t, "its place is free", func() bool { open, _ := n.tcp.Admission(); return open == 3 })
+	dial()
+	eventually(t, "the next one has it", func() bool { return len(n.tcp.Connections()) == 4 })
+}
+
+// TestAdmission: in any order of events the numbers stay within their bounds and come back to nothing.
+func TestAdmission(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		a := newAdmission(10, 4)
+		open := map[*place]bool{}
+		for range 500 {
+			switch r.IntN(4) {
+			case 0, 1:
+				from := netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(5))})
+				if p := a.take(from); p != nil {
+					open[p] = true
+					if r.IntN(4) > 0 && !a.belongs(p, func() { delete(open, p); a.give(p) }) {
+						delete(open, p)
+					}
+				}
+			case 2:
+				for p := range open {
+					a.vouch(p)
+					break
+				}
+			case 3:
+				for p := range open {
+					a.give(p)
+					delete(open, p)
+					break
+				}
+			}
+			if a.count > 10 || a.bare.Len() > a.count {
+				t.Fatalf("seed %d: %d open, %d bare", seed, a.count, a.bare.Len())
+			}
+			for name, h := range a.byHost {
+				if h.count > 4 || h.bare.Len() > h.count || h.count == 0 {
+					t.Fatalf("seed %d: %s has %d, %d bare", seed, name, h.count, h.bare.Len())
+				}
+			}
+		}
+		for p := range open {
+			a.give(p)
+		}
+		if a.count != 0 || a.bare.Len() != 0 || len(a.byHost) != 0 {
+			t.Fatalf("seed %d: %d left", seed, a.count)
+		}
+	}
+}
+
+// TestDeadlines: the transport gives its peers the time that it was told.
+func TestDeadlines(t *testing.T) {
+	n := newNode(t, 1, Options{Deadlines: dataplane.Deadlines{Preamble: 50 * time.Millisecond, Frame: 50 * time.Millisecond}})
+	for name, sent := range map[string][]byte{"nothing": nil, "half a length": {1, 0, 0}, "half a frame": {1, 0, 0, 1, 0, 7, 7}} {
+		c, err := net.Dial("tcp", n.ln.Bound.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		if !ended(t, c) {
+			t.Errorf("%s: still open", name)
+		}
+	}
+}
