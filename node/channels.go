@@ -297,17 +297,14 @@ func (n *Node) CreateTCPConnection(ctx context.Context, r admin.TransportRequest
 	if err != nil {
 		return admin.Transport{}, err
 	}
-	n.mu.Lock()
-	reachable := append(sortedKeys(n.hops), reachableOutgoing...) // what a hop sent on comes back to it
-	n.mu.Unlock()
-	for _, name := range reachable {
+	for _, name := range reachableOutgoing {
 		if err := n.router.AddConsumer(ctx, name, c.Flow); err != nil {
 			return admin.Transport{}, err
 		}
 	}
 	go func() {
 		<-c.Done()
-		for _, name := range reachable {
+		for _, name := range reachableOutgoing {
 			n.router.RemoveConsumer(name, c.Flow)
 		}
 	}()
@@ -353,7 +350,7 @@ func (n *Node) StartHop(ctx context.Context, r admin.ServiceRequest) (admin.Serv
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	flows := append(n.listenerFlows(), n.api.Flow)
+	flows := append(n.listenerFlows(), n.api.Flow, n.router.Begun())
 	if err := n.router.StartNamed(ctx, r.Address, func(*routing.Shard) routing.Worker { return routing.Hop(r.Address) }, flows...); err != nil {
 		return admin.Service{}, existsError(err)
 	}

@@ -80,6 +80,9 @@ type Options struct {
 	IdentityName string
 	Self         identity.Identifier
 	Identities   *identity.Manager
+	// IdentitiesOf returns what works with the keys of another named identity, which may be in another vault; it must share the Store of
+	// Identities. Nil: Identities has the keys of all.
+	IdentitiesOf func(ctx context.Context, name string) (*identity.Manager, error)
 	Store        Store
 	Trust        Trust
 	// Listen is the TCP listener's address, host:port.
@@ -118,6 +121,8 @@ type Node struct {
 	counters  counters
 	closeOnce sync.Once
 	started   time.Time
+
+	others sync.Map // *identity.Manager by identity.Identifier, of identities that have their keys elsewhere
 
 	ctx    context.Context // ends with the node
 	cancel context.CancelFunc
@@ -267,7 +272,7 @@ func (n *Node) project(ctx context.Context, name string) (*Project, error) {
 
 // channelOptions says who this side of a channel is and whom it accepts; no authorized identities accept everybody.
 func (n *Node) channelOptions(self identity.Identifier, authorized []identity.Identifier) secure.Options {
-	o := secure.Options{Identities: n.opts.Identities, Self: self}
+	o := secure.Options{Identities: n.identitiesOf(self), Self: self}
 	if len(authorized) > 0 {
 		o.Trust = func(peer identity.Identifier) error {
 			for _, id := range authorized {
@@ -297,6 +302,14 @@ func (n *Node) channelOptions(self identity.Identifier, authorized []identity.Id
 	return o
 }
 
+// identitiesOf returns what works with the keys of an identity that connectOptions has named.
+func (n *Node) identitiesOf(self identity.Identifier) *identity.Manager {
+	if m, ok := n.others.Load(self); ok {
+		return m.(*identity.Manager)
+	}
+	return n.opts.Identities
+}
+
 // connectOptions are the options of a request that may name an identity and an authorized peer.
 func (n *Node) connectOptions(ctx context.Context, identityName, authorized string) (connectOptions, error) {
 	o := connectOptions{self: n.opts.Self}
@@ -304,6 +317,13 @@ func (n *Node) connectOptions(ctx context.Context, identityName, authorized stri
 		id, err := n.opts.Store.Identity(ctx, identityName)
 		if err != nil {
 			return o, err
+		}
+		if n.opts.IdentitiesOf != nil {
+			m, err := n.opts.IdentitiesOf(ctx, identityName)
+			if err != nil {
+				return o, err
+			}
+			n.others.Store(id, m)
 		}
 		o.self = id
 	}

@@ -101,8 +101,9 @@ func (n *Node) CreateOutlet(ctx context.Context, r admin.OutletRequest) (admin.O
 	}
 	flows := []*routing.Flow{n.api.Flow}
 	if n.authority() == nil {
-		// Without an authority an outlet can also be reached without a channel, as in the reference (docs/protocol/03 §2.1).
-		flows = append(flows, n.listenerFlows()...)
+		// Without an authority an outlet can also be reached without a channel, as in the reference (docs/protocol/03 §2.1); here also
+		// from what this node began, such as its connection to a relay.
+		flows = append(append(flows, n.listenerFlows()...), n.router.Begun())
 	}
 	out, err := n.openOutlet(ctx, r, "", g, flows...)
 	if err != nil {

@@ -34,9 +34,14 @@ type Producer struct {
 	Spawner *Flow // nil if the connection or channel was begun by this node
 }
 
-func (p *Producer) mayReach(flows []*Flow) bool {
+// mayReach reports whether p may reach a worker that consumes flows. begun is the flow of all that this node began.
+func (p *Producer) mayReach(flows []*Flow, begun *Flow) bool {
+	spawner := p.Spawner
+	if spawner == nil {
+		spawner = begun
+	}
 	for _, f := range flows {
-		if f == p.Own || (f == p.Spawner && f != nil) {
+		if f == p.Own || f == spawner {
 			return true
 		}
 	}

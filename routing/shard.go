@@ -75,6 +75,7 @@ type Router struct {
 	mu     sync.RWMutex
 	named  map[string]*Shard // workers with a name that live on one shard
 	flows  map[string]*Flow
+	begun  *Flow
 	// Backlogs is the budget for what waits at destinations beyond their high water marks.
 	Backlogs BacklogBudget
 }
@@ -84,7 +85,7 @@ func NewRouter(g *dataplane.Group, log *slog.Logger) (*Router, error) {
 	if g.Len() > maxShard {
 		return nil, fmt.Errorf("routing: %d shards, at most %d", g.Len(), maxShard)
 	}
-	r := &Router{log: log, named: map[string]*Shard{}, flows: map[string]*Flow{}}
+	r := &Router{log: log, named: map[string]*Shard{}, flows: map[string]*Flow{}, begun: NewFlow()}
 	r.Backlogs.SetLimit(defaultBacklog)
 	for i := range g.Len() {
 		s := &Shard{router: r, loop: g.Loop(i), id: i, workers: map[string]entry{}, randAt: 512}
@@ -96,6 +97,10 @@ func NewRouter(g *dataplane.Group, log *slog.Logger) (*Router, error) {
 
 // Shards returns the shards; the slice is not to be changed. Any goroutine.
 func (r *Router) Shards() []*Shard { return r.shards }
+
+// Begun returns the flow that workers consume to be reachable from every connection and channel that this node began itself, now
+// and later. Any goroutine.
+func (r *Router) Begun() *Flow { return r.begun }
 
 // Log returns the router's logger. Any goroutine.
 func (r *Router) Log() *slog.Logger { return r.log }
@@ -277,7 +282,7 @@ func (s *Shard) Deliver(m *Message) {
 		return
 	}
 	if m.producer != nil {
-		if !m.producer.mayReach(e.flows) {
+		if !m.producer.mayReach(e.flows, s.router.begun) {
 			s.Drops.Flow.Add(1)
 			return
 		}

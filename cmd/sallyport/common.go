@@ -336,17 +336,21 @@ func (a *app) managerOf(ctx context.Context, vaultName string) (*identity.Manage
 // maxStrangers is how many peers' histories a node remembers, about 200 bytes each.
 const maxStrangers = 100_000
 
-// nodeManager is manager for a process that meets strangers: what they present is kept in memory.
-func (a *app) nodeManager(ctx context.Context, vaultName string) (*identity.Manager, error) {
-	v, err := a.dirOnce.EnsureVault(ctx, vaultName)
-	if err != nil {
-		return nil, err
+// nodeManagers returns managers of identities by vault, for a process that meets strangers: what they present is kept in memory, and
+// shared by all.
+func (a *app) nodeManagers() func(ctx context.Context, vaultName string) (*identity.Manager, error) {
+	store := identity.NewOverlay(a.dirOnce.Store(), maxStrangers)
+	return func(ctx context.Context, vaultName string) (*identity.Manager, error) {
+		v, err := a.dirOnce.EnsureVault(ctx, vaultName)
+		if err != nil {
+			return nil, err
+		}
+		keys, err := vault.OpenFile(v.Path)
+		if err != nil {
+			return nil, err
+		}
+		return identity.New(identity.Options{Vault: keys, Store: store}), nil
 	}
-	keys, err := vault.OpenFile(v.Path)
-	if err != nil {
-		return nil, err
-	}
-	return identity.New(identity.Options{Vault: keys, Store: identity.NewOverlay(a.dirOnce.Store(), maxStrangers)}), nil
 }
 
 // self is a named identity with its keys at hand.

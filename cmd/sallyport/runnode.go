@@ -223,12 +223,20 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		return none, nil, err
 	}
 	log := a.logger(o.Limits.LogRate)
-	if self.manager, err = a.nodeManager(ctx, self.named.Vault); err != nil {
+	managers := a.nodeManagers()
+	if self.manager, err = managers(ctx, self.named.Vault); err != nil {
 		return none, nil, err
 	}
 	options := node.Options{
 		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Listen: o.TCPListenerAddress, Log: log,
 		Store: node.NewHome(a.dirOnce, name, o.Authority == nil),
+		IdentitiesOf: func(ctx context.Context, name string) (*identity.Manager, error) {
+			named, err := a.dirOnce.NamedIdentity(name)
+			if err != nil {
+				return nil, err
+			}
+			return managers(ctx, named.Vault)
+		},
 	}
 	applyLimits(&options, o.Limits)
 	if options.Listen == "" {
