@@ -88,6 +88,8 @@ func authorityCreate(a *app) *cobra.Command {
 				if o.Identity, err = a.authorityIdentity(ctx, name); err != nil {
 					return err
 				}
+			} else if err := a.ensureIdentity(ctx, o.Identity); err != nil {
+				return err
 			}
 			o.NoStatusEndpoint = false
 			o.Authority = &auth
