@@ -109,6 +109,7 @@ type guard struct {
 	name      string
 	kind      policy.ResourceType
 	authority *identity.Identifier // nil: the node knows none
+	lenient   bool                 // everybody is allowed while there is no policy of the name
 
 	anyone *portal.Grant // for peers without an identity
 	room   int           // how many grants are remembered that no connection holds
@@ -123,14 +124,22 @@ func (a *access) guard(name string, kind policy.ResourceType, authority *identit
 	if authority == nil && !hasPolicy {
 		return nil
 	}
-	g := &guard{
+	g := newGuard(a, name, kind, authority)
+	a.add(g)
+	return g
+}
+
+func newGuard(a *access, name string, kind policy.ResourceType, authority *identity.Identifier) *guard {
+	return &guard{
 		access: a, name: name, kind: kind, authority: authority, anyone: portal.NewGrant(false), room: maxGrants,
 		grants: map[identity.Identifier]*portal.Grant{},
 	}
+}
+
+func (a *access) add(g *guard) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.guards[g] = struct{}{}
-	a.mu.Unlock()
-	return g
 }
 
 // close ends the guard: it is no longer told of changes.
@@ -183,6 +192,9 @@ func (g *guard) makeRoom() {
 
 // allows evaluates the policy for a peer now.
 func (g *guard) allows(id identity.Identifier) bool {
+	if g.isOpen() {
+		return true
+	}
 	expr := g.access.policies.Lookup(g.name, g.kind)
 	if expr == nil {
 		return false
@@ -218,6 +230,7 @@ func (a *access) decide(id identity.Identifier) {
 // decideAll decides again for every peer: a policy has changed.
 func (a *access) decideAll() {
 	for _, g := range a.guardsNow() {
+		g.decideAnyone()
 		g.mu.Lock()
 		ids := slices.Collect(maps.Keys(g.grants))
 		g.mu.Unlock()
@@ -240,4 +253,27 @@ func (g *guard) decide(id identity.Identifier) {
 		delete(g.grants, id)
 	}
 	grant.Set(allowed)
+}
+
+// portalGuard returns the guard of a portal. With neither an authority nor a policy of its own a portal is open to everybody, as in the
+// reference (docs/protocol/02 §7.4), until there is one.
+func (a *access) portalGuard(name string, kind policy.ResourceType, authority *identity.Identifier) *guard {
+	g := newGuard(a, name, kind, authority)
+	g.lenient = authority == nil
+	g.decideAnyone()
+	a.add(g)
+	g.decideAnyone() // a policy may have come in between
+	return g
+}
+
+// isOpen reports whether nobody is asked who it is.
+func (g *guard) isOpen() bool {
+	return g.lenient && g.access.policies.Get(policy.ByName(g.name)) == nil
+}
+
+// decideAnyone decides about peers without an identity.
+func (g *guard) decideAnyone() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.anyone.Set(g.isOpen())
 }

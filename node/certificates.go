@@ -149,13 +149,11 @@ func (c *certificates) run(ctx context.Context) {
 // fetchCertificate asks the provider at a route; one on this node is not asked by message.
 func (n *Node) fetchCertificate(ctx context.Context, provider multiaddr.Addr) (*tls.Certificate, error) {
 	if len(provider) == 1 && provider[0].Protocol == multiaddr.Service {
-		n.mu.Lock()
-		r, here := n.providers[provider[0].Text]
-		n.mu.Unlock()
+		i, here := n.certificates.Get(provider[0].Text)
 		if !here {
 			return nil, fmt.Errorf("this node has no certificate provider %s", provider)
 		}
-		pair, err := readPair(r)
+		pair, err := readPair(i.Request)
 		if err != nil {
 			return nil, err
 		}

@@ -3,15 +3,12 @@ package node
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"sallyport/crypto/identity"
-	"sallyport/names"
 	"sallyport/node/admin"
-	"sallyport/routing"
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/secure"
 	"sallyport/routing/tcp"
@@ -140,66 +137,6 @@ func (n *Node) DeleteChannel(_ context.Context, address string) error {
 	return nil
 }
 
-// CreateListener starts a secure channel listener at a named address.
-func (n *Node) CreateListener(ctx context.Context, r admin.ListenerRequest) (admin.ChannelListener, error) {
-	o, err := n.connectOptions(ctx, r.Identity, "")
-	if err != nil {
-		return admin.ChannelListener{}, err
-	}
-	var authorized []identity.Identifier
-	for _, text := range r.Authorized {
-		id, err := identity.ParseIdentifier(text)
-		if err != nil {
-			return admin.ChannelListener{}, fmt.Errorf("%w: --authorized: %w", admin.ErrInvalid, err)
-		}
-		authorized = append(authorized, id)
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	l, err := n.channels.Listen(ctx, r.Address, n.channelOptions(o.self, authorized), true, n.channelFlows()...)
-	if err != nil {
-		return admin.ChannelListener{}, existsError(err)
-	}
-	for _, name := range []string{routing.EchoService, routing.UppercaseService} {
-		if err := n.router.AddConsumer(ctx, name, l.Flow); err != nil {
-			return admin.ChannelListener{}, errors.Join(err, l.Close(ctx))
-		}
-	}
-	n.listeners[r.Address] = r
-	return admin.ChannelListener{Address: admin.Address(l.Name), Flow: l.Flow.ID()}, n.save()
-}
-
-// Listeners lists the secure channel listeners by address.
-func (n *Node) Listeners() []admin.ChannelListener {
-	byName := map[string]admin.ChannelListener{}
-	for _, l := range n.channels.Listeners() {
-		byName[l.Name] = admin.ChannelListener{Address: admin.Address(l.Name), Flow: l.Flow.ID(), KeyExchangeOnly: l.Options().Exchanged != nil}
-	}
-	list := make([]admin.ChannelListener, 0, len(byName))
-	for _, name := range sortedKeys(byName) {
-		list = append(list, byName[name])
-	}
-	return list
-}
-
-// DeleteListener stops a secure channel listener; its channels stay.
-func (n *Node) DeleteListener(ctx context.Context, address string) error {
-	l := n.channels.FindListener(address)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if l == nil {
-		if n.lost.forgetListener(address) {
-			return n.save()
-		}
-		return fmt.Errorf("%w: no secure channel listener at %q", admin.ErrNotFound, address)
-	}
-	if err := l.Close(ctx); err != nil {
-		return err
-	}
-	delete(n.listeners, address)
-	return n.save()
-}
-
 // SendMessage sends a message along a multiaddr and waits for the answer.
 func (n *Node) SendMessage(ctx context.Context, r admin.MessageRequest) (admin.MessageReply, error) {
 	to, err := multiaddr.Parse(r.To)
@@ -225,70 +162,6 @@ func (n *Node) SendMessage(ctx context.Context, r admin.MessageRequest) (admin.M
 		return admin.MessageReply{}, fmt.Errorf("no answer from %s in time", to)
 	}
 	return admin.MessageReply{Payload: reply.Payload}, nil
-}
-
-// CreateTCPListener opens another TCP listener. Nothing is reachable through it before AddConsumer names something.
-func (n *Node) CreateTCPListener(ctx context.Context, r admin.TransportRequest) (admin.Transport, error) {
-	at, err := names.Listen(ctx, r.Address)
-	if err != nil {
-		return admin.Transport{}, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	l, err := n.tcp.Listen(ctx, at)
-	if err != nil {
-		return admin.Transport{}, err
-	}
-	n.tcpExtra = append(n.tcpExtra, admin.TransportRequest{Address: l.Bound.String()})
-	return describeTCPListener(l), n.save()
-}
-
-func describeTCPListener(l *tcp.Listener) admin.Transport {
-	return admin.Transport{Type: "Tcp", Mode: "Listen", Socket: l.Bound.String(), Worker: "<none>", Processor: "0#" + l.Address, Flow: l.Flow.ID()}
-}
-
-// TCPListeners lists the TCP listeners.
-func (n *Node) TCPListeners() []admin.Transport {
-	byAddress := map[string]admin.Transport{}
-	for _, l := range n.tcp.Listeners() {
-		byAddress[l.Bound.String()] = describeTCPListener(l)
-	}
-	list := make([]admin.Transport, 0, len(byAddress))
-	for _, k := range sortedKeys(byAddress) {
-		list = append(list, byAddress[k])
-	}
-	return list
-}
-
-// DeleteTCPListener closes a TCP listener, named by its socket or worker address. The node's own stays.
-func (n *Node) DeleteTCPListener(ctx context.Context, address string) error {
-	for _, l := range n.tcp.Listeners() {
-		if l.Bound.String() != address && l.Address != address {
-			continue
-		}
-		if l == n.main {
-			return fmt.Errorf("%w: %s is the node's own listener; it ends with the node", admin.ErrInvalid, address)
-		}
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		kept := n.tcpExtra[:0:0]
-		for _, r := range n.tcpExtra {
-			if r.Address != l.Bound.String() {
-				kept = append(kept, r)
-			}
-		}
-		n.tcpExtra = kept
-		if err := l.Close(ctx); err != nil {
-			return err
-		}
-		return n.save()
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.lost.forgetTCP(address) {
-		return n.save()
-	}
-	return fmt.Errorf("%w: no TCP listener %q", admin.ErrNotFound, address)
 }
 
 // CreateTCPConnection opens a TCP connection to another node; it stays until it is deleted or lost.
@@ -343,29 +216,15 @@ func (n *Node) DeleteTCPConnection(_ context.Context, address string) error {
 	return fmt.Errorf("%w: no TCP connection %q", admin.ErrNotFound, address)
 }
 
-// StartHop starts a hop service.
-func (n *Node) StartHop(ctx context.Context, r admin.ServiceRequest) (admin.Service, error) {
-	if r.Address == "" {
-		r.Address = routing.HopService
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	flows := append(n.listenerFlows(), n.api.Flow, n.router.Begun())
-	if err := n.router.StartNamed(ctx, r.Address, func(*routing.Shard) routing.Worker { return routing.Hop(r.Address) }, flows...); err != nil {
-		return admin.Service{}, existsError(err)
-	}
-	n.hops[r.Address] = true
-	s := admin.Service{Address: r.Address, Type: "hop"}
-	n.services = append(n.services, s)
-	return s, n.save()
-}
-
 // Services lists the services started.
 func (n *Node) Services() []admin.Service {
 	n.mu.Lock()
 	list := append([]admin.Service{}, n.services...)
 	n.mu.Unlock()
-	return append(append(list, n.KafkaInlets()...), n.KafkaOutlets()...)
+	for _, more := range n.serviceLists {
+		list = append(list, more()...)
+	}
+	return list
 }
 
 // Workers lists the addresses of all workers.

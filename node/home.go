@@ -9,6 +9,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 	"sallyport/project"
 	"sallyport/routing/multiaddr"
 	"sallyport/state"
@@ -78,119 +79,20 @@ func (h *home) PutCredential(ctx context.Context, subject, issuer identity.Ident
 	return h.dir.PutCredential(ctx, state.Credential{Subject: subject.String(), Issuer: issuer.String(), Scope: scope, Raw: raw, ExpiresAt: expires})
 }
 
-func (h *home) Load() (Resources, error) {
+func (h *home) Load() ([]resource.Stored, error) {
 	if !h.keep {
-		return Resources{}, nil
+		return nil, nil
 	}
-	stored, err := h.dir.Resources(h.node)
-	if err != nil {
-		return Resources{}, err
-	}
-	var r Resources
-	for _, v := range stored.TCPListeners {
-		r.TCP = append(r.TCP, admin.TransportRequest{Address: v.Address})
-	}
-	for _, v := range stored.SecureChannelListeners {
-		r.Listeners = append(r.Listeners, admin.ListenerRequest{Address: v.Address, Authorized: v.Authorized, Identity: v.Identity})
-	}
-	for _, v := range stored.HopServices {
-		r.Hops = append(r.Hops, admin.ServiceRequest{Address: v.Address})
-	}
-	for _, v := range stored.CertificateProviders {
-		r.Certificates = append(r.Certificates, admin.CertificateRequest(v))
-	}
-	for _, v := range stored.Policies {
-		r.Policies = append(r.Policies, admin.PolicyRequest{Resource: v.Resource, ResourceType: v.ResourceType, Expression: v.Expression})
-	}
-	for _, v := range stored.Outlets {
-		r.Outlets = append(r.Outlets, admin.OutletRequest{Name: v.Name, To: v.To, TLS: v.TLS, Allow: v.Allow, SkipHandshake: v.SkipHandshake, InfluxDB: (*admin.InfluxOutlet)(v.InfluxDB)})
-	}
-	for _, v := range stored.Inlets {
-		r.Inlets = append(r.Inlets, admin.InletRequest{
-			Alias: v.Name, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
-			ConnectionWaitMS: time.Duration(v.ConnectionWait).Milliseconds(), NoConnectionWait: v.NoConnectionWait,
-			SkipHandshake: v.SkipHandshake, Nagle: v.EnableNagle, UDP: v.UDP, NoTCPFallback: v.NoTCPFallback,
-			HTTPHeaders: v.Headers, TLSProvider: v.TLSCertificateProvider, InfluxDB: (*admin.InfluxInlet)(v.InfluxDB),
-		})
-	}
-	for _, v := range stored.Relays {
-		r.Relays = append(r.Relays, admin.RelayRequest{
-			Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress, NoConnectionWait: v.NoConnectionWait,
-		})
-	}
-	for _, v := range stored.KafkaOutlets {
-		r.KafkaOutlets = append(r.KafkaOutlets, admin.KafkaOutletRequest{Name: v.Name, Bootstrap: v.Bootstrap, TLS: v.TLS, Allow: v.Allow, Brokers: convert[admin.KafkaBroker](v.Brokers)})
-	}
-	for _, v := range stored.KafkaInlets {
-		r.KafkaInlets = append(r.KafkaInlets, admin.KafkaInletRequest{
-			Name: v.Name, From: v.From, FirstPort: v.FirstPort, LastPort: v.LastPort, To: v.To, Consumer: v.Consumer, ConsumerRelay: v.ConsumerRelay,
-			PublishingRelay: v.PublishingRelay, NoContentEncryption: v.PlainContent, Fields: v.Fields, Allow: v.Allow, AllowConsumer: v.AllowConsumer,
-			AllowProducer: v.AllowProducer, BindValues: v.BindValues, Advertise: v.Advertise, MaxMessageSize: v.MaxMessageSize,
-			Brokers: convert[admin.KafkaBroker](v.Brokers),
-		})
-	}
-	return r, nil
+	return h.dir.Resources(h.node)
 }
 
-// convert changes the type of a list's elements to one with the same fields.
-func convert[To, From admin.KafkaBroker | state.KafkaBroker](list []From) []To {
-	var out []To
-	for _, v := range list {
-		out = append(out, To(v))
-	}
-	return out
-}
-
-func (h *home) Save(r Resources) error {
+func (h *home) Save(list []resource.Stored) error {
 	if !h.keep {
 		return nil
 	}
-	var out state.Resources
-	for _, v := range r.TCP {
-		out.TCPListeners = append(out.TCPListeners, state.TCPListener{Address: v.Address})
-	}
-	for _, v := range r.Listeners {
-		out.SecureChannelListeners = append(out.SecureChannelListeners, state.SecureChannelListener{Address: v.Address, Authorized: v.Authorized, Identity: v.Identity})
-	}
-	for _, v := range r.Hops {
-		out.HopServices = append(out.HopServices, state.HopService{Address: v.Address})
-	}
-	for _, v := range r.Certificates {
-		out.CertificateProviders = append(out.CertificateProviders, state.CertificateProvider(v))
-	}
-	for _, v := range r.Policies {
-		out.Policies = append(out.Policies, state.Policy{Resource: v.Resource, ResourceType: v.ResourceType, Action: "handle_message", Expression: v.Expression})
-	}
-	for _, v := range r.Outlets {
-		out.Outlets = append(out.Outlets, state.Outlet{Name: v.Name, To: v.To, TLS: v.TLS, Allow: v.Allow, SkipHandshake: v.SkipHandshake, InfluxDB: (*state.InfluxOutlet)(v.InfluxDB)})
-	}
-	for _, v := range r.Inlets {
-		out.Inlets = append(out.Inlets, state.Inlet{
-			Name: v.Alias, From: v.From, To: v.To, Authorized: v.Authorized, Identity: v.Identity, Allow: v.Allow,
-			ConnectionWait: state.Duration(v.ConnectionWaitMS) * state.Duration(time.Millisecond), NoConnectionWait: v.NoConnectionWait,
-			SkipHandshake: v.SkipHandshake, EnableNagle: v.Nagle, UDP: v.UDP, NoTCPFallback: v.NoTCPFallback,
-			Headers: v.HTTPHeaders, TLSCertificateProvider: v.TLSProvider, InfluxDB: (*state.InfluxInlet)(v.InfluxDB),
-		})
-	}
-	for _, v := range r.Relays {
-		out.Relays = append(out.Relays, state.Relay{
-			Name: v.Name, At: v.At, Authorized: v.Authorized, RelayAddress: v.RelayAddress, NoConnectionWait: v.NoConnectionWait,
-		})
-	}
-	for _, v := range r.KafkaOutlets {
-		out.KafkaOutlets = append(out.KafkaOutlets, state.KafkaOutlet{Name: v.Name, Bootstrap: v.Bootstrap, TLS: v.TLS, Allow: v.Allow, Brokers: convert[state.KafkaBroker](v.Brokers)})
-	}
-	for _, v := range r.KafkaInlets {
-		out.KafkaInlets = append(out.KafkaInlets, state.KafkaInlet{
-			Name: v.Name, From: v.From, FirstPort: v.FirstPort, LastPort: v.LastPort, To: v.To, Consumer: v.Consumer, ConsumerRelay: v.ConsumerRelay,
-			PublishingRelay: v.PublishingRelay, PlainContent: v.NoContentEncryption, Fields: v.Fields, Allow: v.Allow, AllowConsumer: v.AllowConsumer,
-			AllowProducer: v.AllowProducer, BindValues: v.BindValues, Advertise: v.Advertise, MaxMessageSize: v.MaxMessageSize,
-			Brokers: convert[state.KafkaBroker](v.Brokers),
-		})
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return h.dir.SaveResources(ctx, h.node, out)
+	return h.dir.SaveResources(ctx, h.node, list)
 }
 
 // TrustOf makes a Trust of a project: its authority, and how to get a member's credential from it.

@@ -8,6 +8,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 	"sallyport/policy"
 	"sallyport/portal"
 	"sallyport/portal/httpheader"
@@ -24,7 +25,7 @@ const (
 )
 
 // influxOutlet prepares an outlet to InfluxDB: it sets the one token, or has a lease manager beside it. stop ends that.
-func (n *Node) influxOutlet(ctx context.Context, r admin.OutletRequest, o *portal.OutletOptions) (stop func(context.Context) error, err error) {
+func (n *Node) influxOutlet(ctx context.Context, r resource.Outlet, o *portal.OutletOptions) (stop func(context.Context) error, err error) {
 	stop = func(context.Context) error { return nil }
 	if r.InfluxDB == nil {
 		return stop, nil
@@ -52,7 +53,7 @@ func (n *Node) influxOutlet(ctx context.Context, r admin.OutletRequest, o *porta
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
 	}
-	g, err := n.guardFor(name, policy.Lessor, n.authority(), r.Allow)
+	g, err := n.portalGuard(name, policy.Lessor, n.authority(), r.Allow)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +67,7 @@ func (n *Node) influxOutlet(ctx context.Context, r admin.OutletRequest, o *porta
 	return func(ctx context.Context) error {
 		cancel()
 		g.close()
+		n.dropPolicyOf(name)
 		return n.router.StopNamed(ctx, name)
 	}, nil
 }
@@ -95,7 +97,7 @@ type influxInlet struct {
 }
 
 // influxInlet prepares an inlet to InfluxDB.
-func (n *Node) influxInlet(r *admin.InletRequest, to multiaddr.Addr, options connectOptions) (*influxInlet, error) {
+func (n *Node) influxInlet(r *resource.Inlet, to multiaddr.Addr, options connectOptions) (*influxInlet, error) {
 	if r.InfluxDB == nil {
 		return nil, nil
 	}

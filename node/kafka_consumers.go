@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 )
 
 const (
@@ -22,23 +23,11 @@ func consumerName(topic string, partition int32) string {
 	return fmt.Sprintf("%s%s_%d", consumerRelay, topic, partition)
 }
 
-// publishConsumer makes the consumer of a partition known at the relay, for as long as there is one.
-func (n *Node) publishConsumer(ctx context.Context, in *kafkaInlet, topic string, partition int32) {
-	name := consumerName(topic, partition)
-	n.mu.Lock()
-	var rel *relay
-	var err error
-	if n.kafka.inlets[in.request.Name] == in {
-		rel, err = n.openRelay(ctx, admin.RelayRequest{Name: name, At: in.request.PublishingRelay, RelayAddress: name}, in.request.Name)
-		if by := n.kafka.published[name]; by != nil {
-			by[in] = true
-		} else if rel != nil {
-			n.kafka.published[name] = map[*kafkaInlet]bool{in: true}
-		}
-	}
-	n.mu.Unlock()
-	if err != nil && !errors.Is(err, admin.ErrExists) {
-		n.log.Error("Kafka consumer not published", "relay", name, "err", err.Error())
+// publish makes the consumer of a partition known at the relay, for as long as there is one.
+func (k *kafkaPortals) publish(ctx context.Context, in *kafkaInlet, topic string, partition int32) {
+	rel, err := k.register(ctx, in, consumerName(topic, partition))
+	if err != nil {
+		k.n.log.Error("Kafka consumer not published", "relay", consumerName(topic, partition), "err", err.Error())
 	}
 	if rel != nil {
 		waiting, cancel := context.WithTimeout(ctx, publishWait)
@@ -47,39 +36,59 @@ func (n *Node) publishConsumer(ctx context.Context, in *kafkaInlet, topic string
 	}
 }
 
-// withdrawConsumer gives up the relay of a partition that nobody reads through an inlet any more.
-func (n *Node) withdrawConsumer(in *kafkaInlet, topic string, partition int32) {
-	n.mu.Lock()
-	rel := n.unpublish(in, consumerName(topic, partition))
-	n.mu.Unlock()
-	if rel != nil {
-		rel.session.stop()
-		n.log.Info("Kafka consumer is gone, its relay is given up", "relay", rel.request.Name)
+// register adds a reader, and the relay when it is the first one; the relay is nil otherwise.
+func (k *kafkaPortals) register(ctx context.Context, in *kafkaInlet, name string) (*relay, error) {
+	k.publishing.Lock()
+	defer k.publishing.Unlock()
+	in.mu.Lock()
+	closed := in.closed
+	in.mu.Unlock()
+	if closed {
+		return nil, nil
+	}
+	if by := k.published[name]; by != nil {
+		by[in] = true
+		return nil, nil
+	}
+	r := resource.Relay{Name: name, At: in.request.PublishingRelay, RelayAddress: name}
+	i, err := k.n.relays.CreatePart(ctx, in.request.Name, r, k.n.relayOpener(consumerRetryMax))
+	if errors.Is(err, admin.ErrExists) { // somebody has made it by hand
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.published[name] = map[*kafkaInlet]bool{in: true}
+	return i.Value, nil
+}
+
+// withdraw gives up the relay of a partition that nobody reads through an inlet any more.
+func (k *kafkaPortals) withdraw(in *kafkaInlet, topic string, partition int32) {
+	k.publishing.Lock()
+	defer k.publishing.Unlock()
+	k.unpublish(in, consumerName(topic, partition))
+}
+
+// withdrawAll is withdraw for all partitions that are read through an inlet.
+func (k *kafkaPortals) withdrawAll(in *kafkaInlet) {
+	k.publishing.Lock()
+	defer k.publishing.Unlock()
+	for _, name := range sortedKeys(k.published) {
+		k.unpublish(in, name)
 	}
 }
 
-// withdrawConsumers is withdrawConsumer for all partitions that are read through an inlet; the caller stops the relays that it returns.
-// n.mu is held.
-func (n *Node) withdrawConsumers(in *kafkaInlet) (relays []*relay) {
-	for _, name := range sortedKeys(n.kafka.published) {
-		if rel := n.unpublish(in, name); rel != nil {
-			relays = append(relays, rel)
-		}
-	}
-	return relays
-}
-
-// unpublish takes out a reader, and the relay when it was the last one. n.mu is held.
-func (n *Node) unpublish(in *kafkaInlet, name string) *relay {
-	by := n.kafka.published[name]
+// unpublish takes out a reader, and the relay when it was the last one. k.publishing is held.
+func (k *kafkaPortals) unpublish(in *kafkaInlet, name string) {
+	by := k.published[name]
 	if delete(by, in); len(by) > 0 || by == nil {
-		return nil
+		return
 	}
-	delete(n.kafka.published, name)
-	rel := n.relays[name]
-	if rel == nil || rel.owner == "" { // somebody has deleted it meanwhile
-		return nil
+	delete(k.published, name)
+	if i, ok := k.n.relays.Get(name); !ok || i.Owner == "" { // somebody has deleted it meanwhile
+		return
 	}
-	delete(n.relays, name)
-	return rel
+	if err := k.n.relays.DeletePart(context.WithoutCancel(k.n.ctx), name); err == nil {
+		k.n.log.Info("Kafka consumer is gone, its relay is given up", "relay", name)
+	}
 }

@@ -14,9 +14,9 @@ func TestKafkaConsumerWithdrawn(t *testing.T) {
 	at := relay.route() + "/secure/api"
 	writer := producer.kafkaInlet(admin.KafkaInletRequest{To: at, ConsumerRelay: at, AllowConsumer: only(consumer)})
 	reader := consumer.kafkaInlet(admin.KafkaInletRequest{To: at, ConsumerRelay: at, PublishingRelay: at, AllowProducer: only(producer)})
-	consumer.publishConsumer(ctx, reader, "orders", 3)
-	consumer.publishConsumer(ctx, reader, "orders", 4)
-	consumer.withdrawConsumer(reader, "orders", 5) // which nobody has read
+	reader.k.publish(ctx, reader, "orders", 3)
+	reader.k.publish(ctx, reader, "orders", 4)
+	reader.k.withdraw(reader, "orders", 5) // which nobody has read
 	if got := consumer.Relays(); len(got) != 2 {
 		t.Fatalf("relays %+v", got)
 	}
@@ -24,24 +24,24 @@ func TestKafkaConsumerWithdrawn(t *testing.T) {
 		_, err := writer.sealers.Sealer(ctx, "orders", 3)
 		return err
 	})
-	consumer.withdrawConsumer(reader, "orders", 4)
+	reader.k.withdraw(reader, "orders", 4)
 	if got := consumer.Relays(); len(got) != 1 || got[0].Name != "consumer_orders_3" {
 		t.Errorf("relays %+v", got)
 	}
 	if _, err := writer.sealers.Sealer(shortly(t), "orders", 4); err == nil {
 		t.Error("a key for a partition that nobody reads any more")
 	}
-	consumer.publishConsumer(ctx, reader, "orders", 4) // read again
+	reader.k.publish(ctx, reader, "orders", 4) // read again
 	if got := consumer.Relays(); len(got) != 2 {
 		t.Errorf("relays %+v", got)
 	}
-	if err := consumer.DeleteKafkaInlet(ctx, "kafka_inlet"); err != nil {
+	if err := consumer.kafkaInlets().Delete(ctx, "kafka_inlet"); err != nil {
 		t.Fatal(err)
 	}
-	if got := consumer.Relays(); len(got) != 0 || len(consumer.kafka.published) != 0 {
+	if got := consumer.Relays(); len(got) != 0 || len(reader.k.published) != 0 {
 		t.Errorf("relays left: %+v", got)
 	}
-	consumer.publishConsumer(ctx, reader, "orders", 3) // a request that was on its way
+	reader.k.publish(ctx, reader, "orders", 3) // a request that was on its way
 	if got := consumer.Relays(); len(got) != 0 {
 		t.Errorf("relays of a deleted inlet: %+v", got)
 	}
@@ -51,25 +51,19 @@ func TestKafkaConsumerWithdrawn(t *testing.T) {
 func TestKafkaConsumersOfTwoInlets(t *testing.T) {
 	ctx := within(t)
 	m := newMember(t)
-	a, b := &kafkaInlet{request: admin.KafkaInletRequest{Name: "a", PublishingRelay: m.route()}}, &kafkaInlet{request: admin.KafkaInletRequest{Name: "b", PublishingRelay: m.route()}}
-	m.mu.Lock()
-	m.kafka.inlets["a"], m.kafka.inlets["b"] = a, b
-	m.mu.Unlock()
-	defer func() { // they are no whole inlets
-		m.mu.Lock()
-		clear(m.kafka.inlets)
-		m.mu.Unlock()
-	}()
-	m.publishConsumer(ctx, a, "orders", 1)
-	m.publishConsumer(ctx, b, "orders", 1)
-	m.withdrawConsumer(a, "orders", 1)
+	k := &kafkaPortals{n: m.Node, published: map[string]map[*kafkaInlet]bool{}}
+	a := &kafkaInlet{k: k, request: admin.KafkaInletRequest{Name: "a", PublishingRelay: m.route()}}
+	b := &kafkaInlet{k: k, request: admin.KafkaInletRequest{Name: "b", PublishingRelay: m.route()}}
+	k.publish(ctx, a, "orders", 1)
+	k.publish(ctx, b, "orders", 1)
+	k.withdraw(a, "orders", 1)
 	if got := m.Relays(); len(got) != 1 {
 		t.Fatalf("relays %+v", got)
 	}
-	if m.relays["consumer_orders_1"].session.longest != consumerRetryMax || consumerRetryMax <= 5*time.Second {
+	if i, _ := m.relays.Get("consumer_orders_1"); i.Value.session.longest != consumerRetryMax || consumerRetryMax <= 5*time.Second {
 		t.Error("a refused consumer asks as often as a relay that somebody has ordered")
 	}
-	m.withdrawConsumer(b, "orders", 1)
+	k.withdraw(b, "orders", 1)
 	if got := m.Relays(); len(got) != 0 {
 		t.Errorf("relays left: %+v", got)
 	}
@@ -82,13 +76,13 @@ func TestKafkaPlainNotPublished(t *testing.T) {
 	if in.filter.Publishes() {
 		t.Error("consumers would be published")
 	}
-	if err := m.DeleteKafkaInlet(within(t), "kafka_inlet"); err != nil {
+	if err := m.kafkaInlets().Delete(within(t), "kafka_inlet"); err != nil {
 		t.Fatal(err)
 	}
 	if in = m.kafkaInlet(admin.KafkaInletRequest{To: m.route(), ConsumerRelay: m.route(), PublishingRelay: m.route()}); !in.filter.Publishes() {
 		t.Error("with encryption consumers have to be found")
 	}
-	if err := m.DeleteKafkaInlet(within(t), "kafka_inlet"); err != nil {
+	if err := m.kafkaInlets().Delete(within(t), "kafka_inlet"); err != nil {
 		t.Fatal(err)
 	}
 	if in = m.kafkaInlet(admin.KafkaInletRequest{To: m.route(), ConsumerRelay: m.route()}); in.filter.Publishes() {

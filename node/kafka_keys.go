@@ -30,6 +30,7 @@ const (
 // keyring holds the keys that decrypt what producers wrote for this node, and accepts new ones.
 type keyring struct {
 	n *Node
+	k *kafkaPortals
 
 	mu   sync.Mutex
 	keys map[string]*readKey
@@ -43,34 +44,41 @@ type readKey struct {
 	opener channel.Opener
 }
 
-// startKeyring starts to accept keys, once. n.mu is held.
-func (n *Node) startKeyring(ctx context.Context) error {
-	if n.kafka.keys != nil {
-		return nil
+// keyring returns the node's keyring. The first time it starts to accept keys.
+func (k *kafkaPortals) keyring(ctx context.Context) (*keyring, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys != nil {
+		return k.keys, nil
 	}
-	k := &keyring{n: n, keys: map[string]*readKey{}}
+	n := k.n
+	keys := &keyring{n: n, k: k, keys: map[string]*readKey{}}
 	o := n.channelOptions(n.opts.Self, nil)
-	o.Exchanged = k.exchanged
+	o.Exchanged = keys.exchanged
 	if _, err := n.channels.Listen(ctx, routing.KeyService, o, false, n.main.Flow, n.api.Flow); err != nil {
-		return existsError(err)
+		return nil, existsError(err)
 	}
-	n.kafka.keys = k
+	k.keys = keys
 	// Connections that this node opened before can be used by producers too.
-	sessions := make([]*session, 0, len(n.inlets)+len(n.relays))
-	for _, in := range n.inlets {
-		sessions = append(sessions, in.session)
+	var sessions []*session
+	for _, i := range n.inlets.List() {
+		if i.IsOpen {
+			sessions = append(sessions, i.Value.session)
+		}
 	}
-	for _, rel := range n.relays {
-		sessions = append(sessions, rel.session)
+	for _, i := range n.relays.List() {
+		if i.IsOpen {
+			sessions = append(sessions, i.Value.session)
+		}
 	}
 	for _, s := range sessions {
 		if up, c, _ := s.state(); up {
 			if err := n.router.AddConsumer(ctx, routing.KeyService, c.flow); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	return nil
+	return keys, nil
 }
 
 // exchanged keeps a key that a producer agreed on with this node, if one of the inlets reads what the producer writes. A stranger must not
@@ -78,7 +86,7 @@ func (n *Node) startKeyring(ctx context.Context) error {
 func (k *keyring) exchanged(e secure.Exchanged) {
 	defer e.Keys.Wipe()
 	n := k.n
-	if !n.readsFrom(e.Peer) {
+	if !k.k.readsFrom(e.Peer) {
 		n.log.Warn("keys of a Kafka producer refused", "peer", e.Peer.String(), "reason", "no policy of a Kafka inlet allows it as a producer (--allow-producer)")
 		return
 	}
@@ -98,15 +106,9 @@ func (k *keyring) exchanged(e secure.Exchanged) {
 }
 
 // readsFrom tells whether one of the Kafka inlets reads what a producer writes.
-func (n *Node) readsFrom(peer identity.Identifier) bool {
-	n.mu.Lock()
-	guards := make([]*guard, 0, len(n.kafka.inlets))
-	for _, in := range n.kafka.inlets {
-		guards = append(guards, in.producers)
-	}
-	n.mu.Unlock()
-	for _, g := range guards {
-		if g.Grant((*[32]byte)(&peer)).Allowed() {
+func (k *kafkaPortals) readsFrom(peer identity.Identifier) bool {
+	for _, i := range k.inlets.List() {
+		if i.IsOpen && i.Value.producers.Grant((*[32]byte)(&peer)).Allowed() {
 			return true
 		}
 	}
@@ -178,9 +180,9 @@ type sealer struct {
 	rejoined time.Time   // when it was last opened
 }
 
-// newSealers makes the sealers of an inlet. n.mu is held.
-func newSealers(n *Node, in *kafkaInlet) *sealers {
-	return &sealers{n: n, in: in, keys: n.kafka.keys, list: map[string]*sealer{}}
+// newSealers makes the sealers of an inlet.
+func newSealers(n *Node, in *kafkaInlet, keys *keyring) *sealers {
+	return &sealers{n: n, in: in, keys: keys, list: map[string]*sealer{}}
 }
 
 // Sealer implements kafka.Cipher: it agrees on a key with the consumer of a partition when it is first needed.
@@ -193,7 +195,7 @@ func (s *sealers) Sealer(ctx context.Context, topic string, partition int32) (ka
 		s.mu.Lock()
 		if s.closed {
 			s.mu.Unlock()
-			return nil, errors.New("the Kafka inlet was deleted")
+			return nil, errKafkaDeleted
 		}
 		e := s.list[key]
 		if e == nil {

@@ -12,7 +12,7 @@ import (
 // TestKafkaAnnounced: clients of an inlet on all addresses are led to the address that they have reached, or to what --advertise says.
 func TestKafkaAnnounced(t *testing.T) {
 	outlet, inlet := newMember(t), newMember(t)
-	if _, err := outlet.CreateKafkaOutlet(within(t), admin.KafkaOutletRequest{Bootstrap: metadataServer(t), Allow: only(inlet)}); err != nil {
+	if _, err := outlet.kafkaOutlets().Create(within(t), admin.KafkaOutletRequest{Bootstrap: metadataServer(t), Allow: only(inlet)}); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -39,7 +39,7 @@ func TestKafkaAnnounced(t *testing.T) {
 				return err
 			})
 		}
-		if err := inlet.DeleteKafkaInlet(within(t), "kafka_inlet"); err != nil {
+		if err := inlet.kafkaInlets().Delete(within(t), "kafka_inlet"); err != nil {
 			t.Fatal(err)
 		}
 	}

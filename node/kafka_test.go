@@ -18,6 +18,8 @@ import (
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
+	"sallyport/node/table"
 	"sallyport/state"
 )
 
@@ -84,10 +86,24 @@ func (m *member) kafkaInlet(r admin.KafkaInletRequest) *kafkaInlet {
 	r.FirstPort, r.LastPort = 30000, 32000
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if _, err := m.CreateKafkaInlet(ctx, r); err != nil {
+	if _, err := m.kafkaInlets().Create(ctx, r); err != nil {
 		m.t.Fatal(err)
 	}
-	return m.kafka.inlets["kafka_inlet"]
+	return m.openKafkaInlet()
+}
+
+func (m *member) kafkaInlets() *table.Table[resource.KafkaInlet, *kafkaInlet] {
+	return table.Find[resource.KafkaInlet, *kafkaInlet](m.set, resource.KindKafkaInlet)
+}
+
+func (m *member) kafkaOutlets() *table.Table[resource.KafkaOutlet, *kafkaOutlet] {
+	return table.Find[resource.KafkaOutlet, *kafkaOutlet](m.set, resource.KindKafkaOutlet)
+}
+
+// openKafkaInlet returns the inlet kafka_inlet, nil if it is not open.
+func (m *member) openKafkaInlet() *kafkaInlet {
+	i, _ := m.kafkaInlets().Get("kafka_inlet")
+	return i.Value
 }
 
 func freePort(t *testing.T) int {
@@ -132,8 +148,8 @@ func TestKafkaKeys(t *testing.T) {
 	if _, err := writer.sealers.Sealer(shortly(t), "orders", 3); err == nil {
 		t.Error("a key for a partition that nobody reads")
 	}
-	consumer.publishConsumer(ctx, reader, "orders", 3)
-	consumer.publishConsumer(ctx, reader, "orders", 3) // again changes nothing
+	reader.k.publish(ctx, reader, "orders", 3)
+	reader.k.publish(ctx, reader, "orders", 3) // again changes nothing
 	var address string
 	var sealed []byte
 	eventually(t, func() error {
@@ -185,7 +201,7 @@ func TestKafkaKeys(t *testing.T) {
 	}
 
 	consumer.restart()
-	if reader = consumer.kafka.inlets["kafka_inlet"]; reader == nil {
+	if reader = consumer.openKafkaInlet(); reader == nil {
 		t.Fatal("the Kafka inlet did not come back")
 	}
 	if err := open(reader); err != nil {
@@ -203,7 +219,7 @@ func TestKafkaKeys(t *testing.T) {
 	if _, err := writer.sealers.Sealer(shortly(t), "orders", 3); err == nil {
 		t.Error("a key for a consumer that is no longer allowed")
 	}
-	if err := producer.DeleteKafkaInlet(ctx, "kafka_inlet"); err != nil {
+	if err := producer.kafkaInlets().Delete(ctx, "kafka_inlet"); err != nil {
 		t.Fatal(err)
 	}
 	if len(producer.Inlets()) != 0 {
@@ -345,10 +361,10 @@ func TestKafkaBrokers(t *testing.T) {
 	ctx := within(t)
 	outlet, inlet := newMember(t), newMember(t)
 	server := metadataServer(t)
-	if _, err := outlet.CreateKafkaOutlet(ctx, admin.KafkaOutletRequest{Bootstrap: server, Allow: only(inlet)}); err != nil {
+	if _, err := outlet.kafkaOutlets().Create(ctx, admin.KafkaOutletRequest{Bootstrap: server, Allow: only(inlet)}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := outlet.CreateKafkaOutlet(ctx, admin.KafkaOutletRequest{Name: "second", Bootstrap: server}); !errors.Is(err, admin.ErrExists) {
+	if _, err := outlet.kafkaOutlets().Create(ctx, admin.KafkaOutletRequest{Name: "second", Bootstrap: server}); !errors.Is(err, admin.ErrExists) {
 		t.Errorf("a second Kafka outlet: %v", err)
 	}
 	in := inlet.kafkaInlet(admin.KafkaInletRequest{To: outlet.route() + "/secure/api", NoContentEncryption: true})
@@ -385,10 +401,10 @@ func TestKafkaBrokers(t *testing.T) {
 	if _, _, err := metadata(bootstrap); err == nil {
 		t.Error("a policy was not obeyed")
 	}
-	if err := outlet.DeleteKafkaOutlet(ctx, "kafka_outlet"); err != nil {
+	if err := outlet.kafkaOutlets().Delete(ctx, "kafka_outlet"); err != nil {
 		t.Fatal(err)
 	}
-	if len(outlet.Outlets()) != 0 || len(outlet.KafkaOutlets()) != 0 {
+	if len(outlet.Outlets()) != 0 || len(outlet.kafkaOutlets().List()) != 0 {
 		t.Errorf("outlets left: %+v", outlet.Outlets())
 	}
 }
@@ -396,7 +412,7 @@ func TestKafkaBrokers(t *testing.T) {
 // TestKafkaSelf: inlet and outlet on one node, through a channel to itself.
 func TestKafkaSelf(t *testing.T) {
 	m := newMember(t)
-	if _, err := m.CreateKafkaOutlet(within(t), admin.KafkaOutletRequest{Bootstrap: metadataServer(t), Allow: only(m)}); err != nil {
+	if _, err := m.kafkaOutlets().Create(within(t), admin.KafkaOutletRequest{Bootstrap: metadataServer(t), Allow: only(m)}); err != nil {
 		t.Fatal(err)
 	}
 	in := m.kafkaInlet(admin.KafkaInletRequest{To: "/secure/api", NoContentEncryption: true, Allow: only(m)})
@@ -426,16 +442,16 @@ func TestKafkaInletRefused(t *testing.T) {
 	} {
 		r := good
 		change(&r)
-		if _, err := m.CreateKafkaInlet(within(t), r); !errors.Is(err, admin.ErrInvalid) {
+		if _, err := m.kafkaInlets().Create(within(t), r); !errors.Is(err, admin.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	r := good
 	r.Name = "echo"
-	if _, err := m.CreateKafkaInlet(within(t), r); !errors.Is(err, admin.ErrExists) {
+	if _, err := m.kafkaInlets().Create(within(t), r); !errors.Is(err, admin.ErrExists) {
 		t.Errorf("a name that is taken: %v", err)
 	}
-	if len(m.KafkaInlets()) != 0 || len(m.Inlets()) != 0 {
+	if len(m.kafkaInlets().List()) != 0 || len(m.Inlets()) != 0 {
 		t.Error("something is left")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sallyport/limits"
 	"sallyport/names"
 	"sallyport/node/admin"
+	"sallyport/node/table"
 	"sallyport/policy"
 	"sallyport/portal"
 	"sallyport/routing"
@@ -52,10 +53,7 @@ type Store interface {
 	Credential(ctx context.Context, subject, issuer identity.Identifier, scope string) ([]byte, error)
 	// PutCredential replaces it.
 	PutCredential(ctx context.Context, subject, issuer identity.Identifier, scope string, raw []byte, expires time.Time) error
-	// Save replaces what the node was asked to create.
-	Save(Resources) error
-	// Load returns it.
-	Load() (Resources, error)
+	table.Store
 	// PutExchangedKey keeps a key that decrypts what a Kafka producer wrote. Nobody but the node's owner may read it.
 	PutExchangedKey(ctx context.Context, k ExchangedKey) error
 	// ExchangedKey returns the key with an address, nil if there is none.
@@ -114,7 +112,6 @@ type Node struct {
 	api       *secure.Listener
 	relaySvc  *routing.Relays
 	portals   *portal.Env
-	kafka     kafkaPortals
 	policies  *policy.Set
 	access    *access
 	creds     *credentials // nil: the node presents none
@@ -127,22 +124,19 @@ type Node struct {
 	ctx    context.Context // ends with the node
 	cancel context.CancelFunc
 
-	mu          sync.Mutex
-	outlets     map[string]*outlet
-	inlets      map[string]*inlet
-	relays      map[string]*relay
-	listeners   map[string]admin.ListenerRequest
-	hops        map[string]bool
-	providers   map[string]admin.CertificateRequest
-	tcpExtra    []admin.TransportRequest
+	set *table.Set // all resources, in tables
+	kinds
+	serviceLists []func() []admin.Service // of kinds whose entries are services
+	policed      []asking                 // kinds that ask for policies
+
 	main        *tcp.Listener
 	mainUDP     *udp.Bind // nil without --udp, as is what follows
 	negotiation *udp.Listener
-	dialed      map[string]*connection // secure channels opened by request, by encryptor address
-	restoring   bool
-	lost        Resources // what could not be created again; a later start may
-	services    []admin.Service
-	statusAt    string
+
+	mu       sync.Mutex
+	dialed   map[string]*connection // secure channels opened by request, by encryptor address
+	services []admin.Service        // that every node has
+	statusAt string
 }
 
 // Start starts a node and creates again what it was asked to create before.
@@ -154,12 +148,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.ChannelTimeout == 0 {
 		o.ChannelTimeout = 10 * time.Second
 	}
-	n := &Node{
-		opts: o, log: o.Log, started: time.Now(), policies: policy.NewSet(),
-		outlets: map[string]*outlet{}, inlets: map[string]*inlet{}, relays: map[string]*relay{},
-		listeners: map[string]admin.ListenerRequest{}, hops: map[string]bool{}, providers: map[string]admin.CertificateRequest{}, dialed: map[string]*connection{},
-	}
+	n := &Node{opts: o, log: o.Log, started: time.Now(), policies: policy.NewSet(), dialed: map[string]*connection{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.set = table.NewSet(n.ctx, o.Store, o.Log)
 	defer func() {
 		if err != nil {
 			n.Stop()
@@ -176,8 +167,8 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.channels = secure.New(n.router, o.Shards, o.Log)
 	n.channels.Limit(channelLimits(o.Limits))
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
-	n.kafka.start(n)
 	n.access = newAccess(n.policies)
+	n.addKinds()
 	if o.Trust.Authority != nil && o.Trust.Scope != "" {
 		n.creds = newCredentials(n)
 	}
@@ -200,7 +191,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.creds != nil {
 		go n.creds.run(n.ctx)
 	}
-	if err := n.restore(ctx); err != nil {
+	if err := n.set.Restore(ctx); err != nil {
 		return nil, err
 	}
 	n.log.Info("node started", "node", o.Name, "identity", o.Self.String(), "listen", n.main.Bound.String(), "shards", o.Shards)
@@ -360,22 +351,9 @@ func (n *Node) Listening() string { return n.main.Bound.String() }
 // Stop ends the node: connections are closed. It is safe to call it more than once.
 func (n *Node) Stop() {
 	n.cancel()
-	n.mu.Lock()
-	inlets, relays := n.inlets, n.relays
-	n.inlets, n.relays = map[string]*inlet{}, map[string]*relay{}
-	for _, in := range n.kafka.inlets {
-		in.filter.Close()
-	}
-	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	for _, in := range inlets {
-		_ = in.portal.Close(ctx)
-		in.stop()
-	}
-	for _, rel := range relays {
-		rel.session.stop()
-	}
+	n.set.Close(ctx)
 	if n.relaySvc != nil {
 		n.relaySvc.Close()
 	}

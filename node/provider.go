@@ -13,49 +13,61 @@ import (
 	"sallyport/authority"
 	"sallyport/crypto/identity"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
+	"sallyport/node/table"
 	"sallyport/routing"
 )
 
 // maxProviding bounds the requests that one provider answers at the same time.
 const maxProviding = 16
 
-// StartCertificateProvider starts a service that gives the certificate and the private key of two files to TLS inlets. They are read anew for
-// each request, so a renewed certificate needs no restart. Who may have them: inlets of this node, and members to whom the node's authority gave
-// the attribute ockam-tls-certificate.
-func (n *Node) StartCertificateProvider(ctx context.Context, r admin.CertificateRequest) (admin.Service, error) {
-	if r.Address == "" {
-		r.Address = CertificateService
+func addCertificates(n *Node) {
+	describe := func(i table.Item[resource.Certificate, string]) admin.Service {
+		return admin.Service{Address: i.Request.Address, Type: CertificateService, State: &i.Status}
 	}
-	if !filepath.IsAbs(r.Certificate) || !filepath.IsAbs(r.Key) {
-		return admin.Service{}, fmt.Errorf("%w: the certificate and the key must be absolute paths", admin.ErrInvalid)
-	}
-	if !n.restoring {
+	n.certificates = table.Add(n.set, table.Kind[resource.Certificate, string]{
+		Name: resource.KindCertificate, Noun: "certificate provider", Path: admin.PathServices + "/" + CertificateService,
+		Key: func(r *resource.Certificate) *string { return &r.Address },
+		Check: func(_ context.Context, r *resource.Certificate, _ func(string) bool) error {
+			if r.Address == "" {
+				r.Address = CertificateService
+			}
+			if !filepath.IsAbs(r.Certificate) || !filepath.IsAbs(r.Key) {
+				return fmt.Errorf("%w: the certificate and the key must be absolute paths", admin.ErrInvalid)
+			}
+			return nil
+		},
+		Open:     n.openCertificates,
+		Close:    n.stopNamed,
+		Describe: func(i table.Item[resource.Certificate, string]) any { return describe(i) },
+	})
+	n.serviceLists = append(n.serviceLists, func() []admin.Service { return each(n.certificates.List(), describe) })
+}
+
+// openCertificates starts a service that gives the certificate and the private key of two files to TLS inlets. They are read anew for
+// each request, so a renewed certificate needs no restart. Who may have them: inlets of this node, and members to whom the node's
+// authority gave the attribute ockam-tls-certificate.
+func (n *Node) openCertificates(ctx context.Context, o *table.Opening[resource.Certificate]) (string, error) {
+	r := o.Request
+	if !o.Again {
 		// Said now rather than by every inlet; later a file may be missing for a moment.
 		if pair, err := readPair(r); err != nil {
-			return admin.Service{}, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+			return "", fmt.Errorf("%w: %w", admin.ErrInvalid, err)
 		} else if _, err := tls.X509KeyPair(pair.Chain, pair.Key); err != nil {
-			return admin.Service{}, fmt.Errorf("%w: %s and %s: %w", admin.ErrInvalid, r.Certificate, r.Key, err)
+			return "", fmt.Errorf("%w: %s and %s: %w", admin.ErrInvalid, r.Certificate, r.Key, err)
 		}
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	var flows []*routing.Flow
 	if n.authority() != nil {
 		flows = append(flows, n.api.Flow) // without an authority nobody but this node can prove to be entitled
 	}
 	slots := make(chan struct{}, maxProviding)
 	worker := routing.WorkerFunc(func(s *routing.Shard, m *routing.Message) { n.provideCertificate(s, m, r, slots) })
-	if err := n.router.StartNamed(ctx, r.Address, func(*routing.Shard) routing.Worker { return worker }, flows...); err != nil {
-		return admin.Service{}, existsError(err)
-	}
-	n.providers[r.Address] = r
-	s := admin.Service{Address: r.Address, Type: CertificateService}
-	n.services = append(n.services, s)
-	return s, n.save()
+	return r.Address, existsError(n.router.StartNamed(ctx, r.Address, func(*routing.Shard) routing.Worker { return worker }, flows...))
 }
 
 // provideCertificate answers one request off the event loop.
-func (n *Node) provideCertificate(s *routing.Shard, m *routing.Message, r admin.CertificateRequest, slots chan struct{}) {
+func (n *Node) provideCertificate(s *routing.Shard, m *routing.Message, r resource.Certificate, slots chan struct{}) {
 	if m.Return.Len() == 0 {
 		s.Drops.Malformed.Add(1)
 		return
@@ -100,7 +112,7 @@ func (n *Node) mayHaveCertificates(id identity.Identifier) bool {
 	return ok && attributes[authority.TLSAttribute] == "true"
 }
 
-func readPair(r admin.CertificateRequest) (p certificatePair, err error) {
+func readPair(r resource.Certificate) (p certificatePair, err error) {
 	if p.Chain, err = readBounded(r.Certificate); err == nil {
 		p.Key, err = readBounded(r.Key)
 	}

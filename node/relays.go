@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"sallyport/node/admin"
+	"sallyport/node/resource"
+	"sallyport/node/table"
 	"sallyport/routing"
 	"sallyport/routing/bare"
 	"sallyport/routing/multiaddr"
@@ -18,9 +20,6 @@ var errRelayRefused = errors.New("the relay did not answer: it refuses the name,
 
 // relay is a name registered at another node, and the session that keeps it.
 type relay struct {
-	owner   string // the Kafka inlet that publishes its consumers with it, and creates it again when it is needed
-	request admin.RelayRequest
-	at      multiaddr.Addr
 	session *session
 
 	mu     sync.Mutex
@@ -30,34 +29,38 @@ type relay struct {
 // relayTimeout is how long a registration waits for its answer (docs/protocol/03 §3.2).
 const relayTimeout = 10 * time.Second
 
-// CreateRelay registers a relay and keeps it registered.
-func (n *Node) CreateRelay(ctx context.Context, r admin.RelayRequest) (admin.Relay, error) {
-	rel, err := n.startRelay(ctx, r)
-	if err != nil {
-		return admin.Relay{}, err
-	}
-	if !r.NoConnectionWait {
-		waiting, cancel := context.WithTimeout(ctx, attemptTimeout)
-		defer cancel()
-		rel.session.first(waiting)
-	}
-	return rel.describe(), nil
+func addRelays(n *Node) {
+	n.relays = table.Add(n.set, table.Kind[resource.Relay, *relay]{
+		Name: resource.KindRelay, Noun: "relay", Path: admin.PathRelays, After: []string{resource.KindOutlet}, Ends: true,
+		Key: func(r *resource.Relay) *string { return &r.Name },
+		Check: func(_ context.Context, r *resource.Relay, _ func(string) bool) error {
+			if r.Name == "" {
+				r.Name = "default"
+			}
+			if _, err := multiaddr.Parse(r.At); err != nil {
+				return fmt.Errorf("%w: --at: %w", admin.ErrInvalid, err)
+			}
+			return nil
+		},
+		Open:     n.relayOpener(retryMax),
+		Close:    func(_ context.Context, rel *relay) error { rel.session.stop(); return nil },
+		Status:   func(rel *relay) resource.Status { return rel.session.status() },
+		Describe: func(i table.Item[resource.Relay, *relay]) any { return relayOf(i) },
+		Created: func(ctx context.Context, i table.Item[resource.Relay, *relay]) error {
+			return i.Value.wait(ctx, i.Request)
+		},
+	})
 }
 
-func (n *Node) startRelay(ctx context.Context, r admin.RelayRequest) (*relay, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.openRelay(ctx, r, "")
+// relayOpener returns what starts to register a name, and to keep it registered. longest is the longest pause between attempts.
+func (n *Node) relayOpener(longest time.Duration) func(context.Context, *table.Opening[resource.Relay]) (*relay, error) {
+	return func(ctx context.Context, o *table.Opening[resource.Relay]) (*relay, error) {
+		return n.openRelay(ctx, o, longest)
+	}
 }
 
-// openRelay starts a relay that may belong to a Kafka inlet. n.mu is held.
-func (n *Node) openRelay(ctx context.Context, r admin.RelayRequest, owner string) (*relay, error) {
-	if r.Name == "" {
-		r.Name = "default"
-	}
-	if n.relays[r.Name] != nil {
-		return nil, fmt.Errorf("%w: a relay with the name '%s'", admin.ErrExists, r.Name)
-	}
+func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], longest time.Duration) (*relay, error) {
+	r := o.Request
 	at, err := multiaddr.Parse(r.At)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --at: %w", admin.ErrInvalid, err)
@@ -66,23 +69,30 @@ func (n *Node) openRelay(ctx context.Context, r admin.RelayRequest, owner string
 	if err != nil {
 		return nil, err
 	}
-	rel := &relay{owner: owner, request: r, at: at}
+	rel := &relay{}
 	wanted := r.Name
 	if r.RelayAddress != "" {
 		wanted = r.RelayAddress
 	}
 	rel.session = &session{
-		log: n.log.With("relay", r.Name), router: n.router, back: n.restoring,
+		log: n.log.With("relay", r.Name), router: n.router, back: o.Again, longest: longest,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, at, options) },
 		up:      func(ctx context.Context, c *connection) error { return n.register(ctx, rel, c, wanted) },
 		down:    func() {},
 	}
-	if owner != "" {
-		rel.session.longest = consumerRetryMax
-	}
-	n.relays[r.Name] = rel
 	rel.session.start(n.ctx)
-	return rel, n.save()
+	return rel, nil
+}
+
+// wait waits for the first attempt, unless the request says otherwise.
+func (rel *relay) wait(ctx context.Context, r resource.Relay) error {
+	if r.NoConnectionWait {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	rel.session.first(ctx)
+	return nil
 }
 
 // register asks the relay service at the end of c for a name (docs/protocol/03 §3.2).
@@ -115,49 +125,40 @@ func (n *Node) register(ctx context.Context, rel *relay, c *connection, name str
 	}
 }
 
-func (rel *relay) describe() admin.Relay {
-	up, c, failure := rel.session.state()
-	d := admin.Relay{ConnectionStatus: "Down", Destination: rel.at.String(), Name: rel.request.Name}
-	if up {
+// relayOf is what lists show of a relay.
+func relayOf(i table.Item[resource.Relay, *relay]) admin.Relay {
+	d := admin.Relay{ConnectionStatus: "Down", Destination: i.Request.At, Name: i.Request.Name, State: i.Status}
+	if i.Status.Reason != "" {
+		d.LastFailure = &i.Status.Reason
+	}
+	if !i.IsOpen {
+		return d
+	}
+	rel := i.Value
+	if up, c, _ := rel.session.state(); up {
 		rel.mu.Lock()
 		remote := rel.remote
 		rel.mu.Unlock()
 		route := c.route.Concat(routing.LocalRoute(remote)).String()
 		worker, flow := c.route.First().String(), c.flow.ID()
 		d.ConnectionStatus, d.ForwardingRoute, d.RemoteAddress, d.WorkerAddress, d.Flow = "Up", &route, &remote, &worker, &flow
-	} else if failure != nil {
-		text := failure.Error()
-		d.LastFailure = &text
 	}
 	return d
 }
 
-// DeleteRelay gives a relay up.
-func (n *Node) DeleteRelay(_ context.Context, name string) error {
-	n.mu.Lock()
-	rel := n.relays[name]
-	delete(n.relays, name)
-	if rel == nil && n.lost.forgetRelay(name) {
-		defer n.mu.Unlock()
-		return n.save()
+// CreateRelay registers a relay and keeps it registered.
+func (n *Node) CreateRelay(ctx context.Context, r resource.Relay) (admin.Relay, error) {
+	i, err := n.relays.Create(ctx, r)
+	if err != nil {
+		return admin.Relay{}, err
 	}
-	n.mu.Unlock()
-	if rel == nil {
-		return fmt.Errorf("%w: no relay %q", admin.ErrNotFound, name)
-	}
-	rel.session.stop()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.save()
+	err = i.Value.wait(ctx, i.Request)
+	i, _ = n.relays.Get(i.Request.Name)
+	return relayOf(i), err
 }
 
+// DeleteRelay gives a relay up.
+func (n *Node) DeleteRelay(ctx context.Context, name string) error { return n.relays.Delete(ctx, name) }
+
 // Relays lists the relays by name.
-func (n *Node) Relays() []admin.Relay {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	list := make([]admin.Relay, 0, len(n.relays))
-	for _, name := range sortedKeys(n.relays) {
-		list = append(list, n.relays[name].describe())
-	}
-	return list
-}
+func (n *Node) Relays() []admin.Relay { return each(n.relays.List(), relayOf) }

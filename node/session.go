@@ -11,6 +11,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
+	"sallyport/node/resource"
 	"sallyport/routing"
 )
 
@@ -50,6 +51,8 @@ type session struct {
 	current *connection
 	tried   chan struct{} // closed after the first attempt
 	retries uint64
+	since   time.Time // when isUp became what it is
+	next    time.Time // when the next attempt begins, while it is not up
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -85,6 +88,9 @@ func (s *session) state() (up bool, c *connection, failure error) {
 
 func (s *session) set(up bool, c *connection, failure error) {
 	s.mu.Lock()
+	if s.since.IsZero() || s.isUp != up {
+		s.since = time.Now()
+	}
 	s.isUp, s.current = up, c
 	if failure != nil || up {
 		s.failure = failure
@@ -130,7 +136,7 @@ func (s *session) run(ctx context.Context) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(jitter(wait)):
+			case <-s.pause(wait):
 			}
 			wait = min(2*wait, longest)
 			continue
@@ -156,10 +162,33 @@ func (s *session) run(ctx context.Context) {
 		select { // a peer that accepts and closes at once is not hammered
 		case <-ctx.Done():
 			return
-		case <-time.After(jitter(wait)):
+		case <-s.pause(wait):
 		}
 		wait = min(2*wait, longest)
 	}
+}
+
+// pause begins the wait for the next attempt.
+func (s *session) pause(wait time.Duration) <-chan time.Time {
+	wait = jitter(wait)
+	s.mu.Lock()
+	s.next = time.Now().Add(wait)
+	s.mu.Unlock()
+	return time.After(wait)
+}
+
+// status says how the path is.
+func (s *session) status() resource.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := resource.Status{State: resource.Opening, Since: s.since}
+	switch {
+	case s.isUp:
+		st.State = resource.Up
+	case s.failure != nil:
+		st.State, st.Reason, st.NextTry = resource.Down, s.failure.Error(), s.next
+	}
+	return st
 }
 
 // attempt makes one path and starts to use it, within patience.

@@ -12,6 +12,7 @@ import (
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 	"sallyport/routing/udp"
 )
 
@@ -32,8 +33,8 @@ func (forgetful) PutExchangedKey(context.Context, ExchangedKey) error { return n
 func (forgetful) ExchangedKey(context.Context, string) (*ExchangedKey, error) {
 	return nil, nil
 }
-func (forgetful) Save(Resources) error     { return nil }
-func (forgetful) Load() (Resources, error) { return Resources{}, nil }
+func (forgetful) Save([]resource.Stored) error     { return nil }
+func (forgetful) Load() ([]resource.Stored, error) { return nil, nil }
 
 // udpNode starts a node with UDP in this process.
 func udpNode(t *testing.T, name, rendezvous string) *Node {
@@ -115,7 +116,8 @@ func TestDirectPath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := a.inlets["in"]
+	entry, _ := a.inlets.Get("in")
+	in := entry.Value
 	direct := func() *connection {
 		up, c, _ := in.direct.state()
 		if !up {

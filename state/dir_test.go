@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sallyport/node/resource"
 )
 
 func TestDefaultPath(t *testing.T) {
@@ -75,7 +77,7 @@ func TestPermissions(t *testing.T) {
 	withIdentity(t, d, "", 1)
 	_, err := d.CreateNode(t.Context(), Node{Name: "n1"})
 	must(t, err)
-	must(t, d.SaveResources(t.Context(), "n1", Resources{}))
+	must(t, d.SaveResources(t.Context(), "n1", nil))
 	must(t, d.PutCredential(t.Context(), Credential{Scope: "x"}))
 	files := 0
 	must(t, filepath.WalkDir(d.Path(), func(path string, e fs.DirEntry, err error) error {
@@ -122,11 +124,11 @@ func TestConcurrentProcesses(t *testing.T) {
 	readers.Go(func() {
 		for seen := 0; ; {
 			r, err := d.Resources("n1")
-			if err != nil || len(r.HopServices) < seen {
-				t.Errorf("read %d services after %d, %v", len(r.HopServices), seen, err)
+			if err != nil || len(r) < seen {
+				t.Errorf("read %d services after %d, %v", len(r), seen, err)
 				return
 			}
-			seen = len(r.HopServices)
+			seen = len(r)
 			select {
 			case <-done:
 				return
@@ -153,8 +155,8 @@ func TestConcurrentProcesses(t *testing.T) {
 	readers.Wait()
 	r, err := d.Resources("n1")
 	must(t, err)
-	if want := (processes + goroutines) * 20; len(r.HopServices) != want {
-		t.Errorf("%d changes survived of %d", len(r.HopServices), want)
+	if want := (processes + goroutines) * 20; len(r) != want {
+		t.Errorf("%d changes survived of %d", len(r), want)
 	}
 }
 
@@ -250,10 +252,10 @@ func TestBrokenResources(t *testing.T) {
 	must(t, err)
 	path := d.file("nodes", "n1", "resources.json")
 	must(t, os.WriteFile(path, []byte("{]"), 0o600))
-	add := func(r *Resources) error { r.Relays = append(r.Relays, Relay{Name: "r"}); return nil }
+	add := func(r []resource.Stored) ([]resource.Stored, error) { return append(r, hop("r")), nil }
 	wantError(t, d.UpdateResources(t.Context(), "n1", add), ErrBroken, path)
-	must(t, d.SaveResources(t.Context(), "n1", Resources{Relays: []Relay{{Name: "r"}}}))
-	if r, err := d.Resources("n1"); err != nil || len(r.Relays) != 1 {
+	must(t, d.SaveResources(t.Context(), "n1", []resource.Stored{hop("r")}))
+	if r, err := d.Resources("n1"); err != nil || len(r) != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	copies, err := filepath.Glob(path + ".broken-*")
@@ -285,7 +287,7 @@ func TestReset(t *testing.T) {
 	must(t, os.WriteFile(d.file("vaults", "default", "key"), nil, 0o600))
 	_, err = d.CreateNode(t.Context(), Node{Name: "n1"})
 	must(t, err)
-	must(t, d.SaveResources(t.Context(), "n1", Resources{}))
+	must(t, d.SaveResources(t.Context(), "n1", nil))
 	must(t, d.PutCredential(t.Context(), Credential{Scope: "s"}))
 	must(t, os.MkdirAll(d.file("nodes", "foreign"), 0o700))
 	unknown := d.file("database.sqlite3")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"sallyport/node/resource"
 	"sallyport/state"
 )
 
@@ -28,9 +29,8 @@ func Example() {
 	if _, err := dir.CreateNode(ctx, state.Node{Name: "blue", Process: me}); err != nil {
 		panic(err)
 	}
-	err = dir.UpdateResources(ctx, "blue", func(r *state.Resources) error {
-		r.Outlets = append(r.Outlets, state.Outlet{Name: "db", To: "127.0.0.1:5432"})
-		return nil
+	err = dir.UpdateResources(ctx, "blue", func(r []resource.Stored) ([]resource.Stored, error) {
+		return append(r, resource.Stored{Kind: resource.KindOutlet, Name: "db", Request: []byte(`{"to":"127.0.0.1:5432"}`)}), nil
 	})
 	if err != nil {
 		panic(err)
@@ -44,6 +44,6 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(node.Name, node.Status(), resources.Outlets[0].To)
-	// Output: blue running 127.0.0.1:5432
+	fmt.Println(node.Name, node.Status(), resources[0].Kind, resources[0].Name)
+	// Output: blue running tcp-outlet db
 }

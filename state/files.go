@@ -96,7 +96,10 @@ func readFile(path string) ([]byte, error) {
 }
 
 // readJSON reads a file into v, which stays as it is if there is no file.
-func (d *Dir) readJSON(path string, v any) error {
+func (d *Dir) readJSON(path string, v any) error { return d.readVersion(path, fileVersion, v) }
+
+// readVersion is readJSON for a file whose newest version is another one than that of most files.
+func (d *Dir) readVersion(path string, newest int, v any) error {
 	data, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -109,8 +112,8 @@ func (d *Dir) readJSON(path string, v any) error {
 	}
 	if err = json.Unmarshal(data, &head); err == nil {
 		switch {
-		case head.Version > fileVersion:
-			return fmt.Errorf("%s: %w of this program (version %d, this one knows %d)", path, ErrNewer, head.Version, fileVersion)
+		case head.Version > newest:
+			return fmt.Errorf("%s: %w of this program (version %d, this one knows %d)", path, ErrNewer, head.Version, newest)
 		case head.Version < 1:
 			err = errors.New("it has no version")
 		default:

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sallyport/crypto/identity"
+	"sallyport/node/resource"
 )
 
 // own returns the n-th of the identities in the vectors.
@@ -102,9 +103,8 @@ func writeNames(dir string) error {
 		return err
 	}
 	for range 20 {
-		err := d.UpdateResources(context.Background(), "n1", func(r *Resources) error {
-			r.HopServices = append(r.HopServices, HopService{Address: RandomName()})
-			return nil
+		err := d.UpdateResources(context.Background(), "n1", func(r []resource.Stored) ([]resource.Stored, error) {
+			return append(r, hop(RandomName())), nil
 		})
 		if err != nil {
 			return err
@@ -128,4 +128,9 @@ func holdLock(dir string) error {
 		_, err := os.Stdin.Read(forever[:])
 		return err
 	})
+}
+
+// hop is some resource.
+func hop(name string) resource.Stored {
+	return resource.Stored{Kind: resource.KindHop, Name: name, Request: []byte(`{"address":"` + name + `"}`)}
 }

@@ -7,48 +7,6 @@ import (
 	"time"
 )
 
-// KafkaInlet is the clients' end of Kafka portals (docs/protocol/03 §5).
-type KafkaInlet struct {
-	// Name is the address of its interceptor.
-	Name string `json:"name"`
-	// From is the bootstrap address, host:port; brokers get ports from FirstPort to LastPort.
-	From      string `json:"from"`
-	FirstPort int64  `json:"first_port"`
-	LastPort  int64  `json:"last_port"`
-	// To leads to the outlet's node. Consumer, ConsumerRelay and PublishingRelay are routes too; empty for none.
-	To              string   `json:"to"`
-	Consumer        string   `json:"consumer,omitempty"`
-	ConsumerRelay   string   `json:"consumer_relay,omitempty"`
-	PublishingRelay string   `json:"publishing_relay,omitempty"`
-	PlainContent    bool     `json:"no_content_encryption,omitempty"`
-	Fields          []string `json:"encrypted_fields,omitempty"`
-	BindValues      bool     `json:"bind_values,omitempty"`
-	Advertise       string   `json:"advertise,omitempty"`
-	MaxMessageSize  int64    `json:"max_message_size,omitempty"` // bytes; 0 is the default
-	Allow           string   `json:"allow,omitempty"`
-	AllowConsumer   string   `json:"allow_consumer,omitempty"`
-	AllowProducer   string   `json:"allow_producer,omitempty"`
-	// Brokers are those found so far, each with the port that its clients know.
-	Brokers []KafkaBroker `json:"brokers,omitempty"`
-}
-
-// KafkaOutlet is the brokers' end of Kafka portals.
-type KafkaOutlet struct {
-	Name string `json:"name"`
-	// Bootstrap is host:port of a broker.
-	Bootstrap string `json:"bootstrap_server"`
-	TLS       bool   `json:"tls,omitempty"`
-	Allow     string `json:"allow,omitempty"`
-	// Brokers are those found so far, where they say they are.
-	Brokers []KafkaBroker `json:"brokers,omitempty"`
-}
-
-// KafkaBroker is a broker's number and its address, host:port.
-type KafkaBroker struct {
-	ID      int64  `json:"id"`
-	Address string `json:"address"`
-}
-
 // KafkaKey decrypts what one producer wrote for a node. The key is a secret.
 type KafkaKey struct {
 	// Address names the key: 32 hex digits.

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/node/resource"
 	"sallyport/project"
 )
 
@@ -278,12 +280,12 @@ func TestNodes(t *testing.T) {
 		n.Process, n.Name = Process{PID: me.PID, StartTime: 1, Boot: me.Boot}, "other"
 		return nil
 	}))
-	must(t, d.SaveResources(ctx, "n1", Resources{Relays: []Relay{{Name: "r"}}}))
+	must(t, d.SaveResources(ctx, "n1", []resource.Stored{hop("r")}))
 	again, err := d.CreateNode(ctx, Node{Name: "n1"})
 	if err != nil || !again.CreatedAt.Equal(want.CreatedAt) || !again.IsDefault {
 		t.Errorf("created again %+v, %v", again, err)
 	}
-	if r, err := d.Resources("n1"); err != nil || len(r.Relays) != 1 {
+	if r, err := d.Resources("n1"); err != nil || len(r) != 1 {
 		t.Errorf("resources of the node created again: %+v, %v", r, err)
 	}
 
@@ -365,36 +367,62 @@ func TestKilledNode(t *testing.T) {
 func TestResources(t *testing.T) {
 	d := open(t)
 	ctx := t.Context()
-	if r, err := d.Resources("n1"); err != nil || !reflect.DeepEqual(r, Resources{}) {
+	if r, err := d.Resources("n1"); err != nil || r != nil {
 		t.Errorf("%+v, %v", r, err)
 	}
 	_, err := d.Resources("../n1")
 	wantError(t, err, ErrName)
-	wantError(t, d.SaveResources(ctx, "n1", Resources{}), ErrNotFound, `there is no node "n1"`)
+	wantError(t, d.SaveResources(ctx, "n1", nil), ErrNotFound, `there is no node "n1"`)
 	if _, err := os.Stat(d.file("nodes")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("saving to a node that does not exist made its directory")
 	}
 	_, err = d.CreateNode(ctx, Node{Name: "n1"})
 	must(t, err)
-	var want Resources
-	fill(reflect.ValueOf(&want).Elem())
-	wantError(t, d.SaveResources(ctx, "n1", want), nil, "policy 1 of node \"n1\": it needs either a resource or a resource type")
-	want.Policies[0].Resource, want.Policies[1].ResourceType = "", ""
+	want := []resource.Stored{hop("a"), {Kind: "new-kind", Name: "b", FromFile: true, Request: []byte(`{"x":[1,"2"]}`)}}
 	must(t, d.SaveResources(ctx, "n1", want))
+	check := func() {
+		t.Helper()
+		got, err := d.Resources("n1")
+		must(t, err)
+		for i := range got {
+			var compact bytes.Buffer
+			must(t, json.Compact(&compact, got[i].Request))
+			got[i].Request = compact.Bytes()
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v\nwant %+v", got, want)
+		}
+	}
+	check()
+	failed := errors.New("no")
+	none := func([]resource.Stored) ([]resource.Stored, error) { return nil, failed }
+	wantError(t, d.UpdateResources(ctx, "n1", none), failed)
+	check()
+}
+
+// What the version before wrote is read: nothing is lost, and a policy that came with a portal is the portal's again.
+func TestResourcesVersion1(t *testing.T) {
+	d := open(t)
+	_, err := d.CreateNode(t.Context(), Node{Name: "n1"})
+	must(t, err)
+	text, err := os.ReadFile("testdata/resources-v1.json")
+	must(t, err)
+	must(t, os.WriteFile(d.file("nodes", "n1", "resources.json"), text, 0o600))
 	got, err := d.Resources("n1")
 	must(t, err)
-	want.Version = fileVersion
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v\nwant %+v", got, want)
+	var lines []string
+	for _, r := range got {
+		lines = append(lines, r.Kind+" "+r.Name+" "+string(r.Request))
 	}
-	if data, err := os.ReadFile(d.file("nodes", "n1", "resources.json")); err != nil || !strings.Contains(string(data), `"timeout": "3s"`) {
-		t.Errorf("%s, %v", data, err)
+	want, err := os.ReadFile("testdata/resources-v2.txt")
+	must(t, err)
+	if text := strings.Join(lines, "\n") + "\n"; text != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", text, want)
 	}
-	failed := errors.New("no")
-	wantError(t, d.UpdateResources(ctx, "n1", func(r *Resources) error { r.Inlets = nil; return failed }), failed)
-	wantError(t, d.UpdateResources(ctx, "n1", func(r *Resources) error { r.Policies = []Policy{{Action: "a"}}; return nil }), nil, "either a resource or a resource type")
-	if again, err := d.Resources("n1"); err != nil || !reflect.DeepEqual(again, want) {
-		t.Errorf("a failed change was stored: %+v, %v", again, err)
+	// It is written in the newer form by the next change, and not before.
+	must(t, d.UpdateResources(t.Context(), "n1", func(r []resource.Stored) ([]resource.Stored, error) { return r, nil }))
+	if again, err := d.Resources("n1"); err != nil || len(again) != len(got) {
+		t.Errorf("%d resources after the change, not %d: %v", len(again), len(got), err)
 	}
 }
 

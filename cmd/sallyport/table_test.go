@@ -224,6 +224,9 @@ var (
 	madeUp = regexp.MustCompile(`^(/(?:service|node)/|0#)?[a-z]+-[a-z]+$`)
 )
 
+// added are the keys of a resource's state, which the reference's answers do not have.
+var added = []string{"state", "since", "reason", "next_try"}
+
 // kinds are the texts of two words that are no made-up names.
 var kinds = map[string]bool{"tcp-outlet": true, "tcp-inlet": true, "kafka-consumer": true, "kafka-producer": true, "influxdb-lease": true}
 
@@ -274,7 +277,11 @@ func shapeOf(v any, dir string) any {
 	switch v := v.(type) {
 	case map[string]any:
 		out := map[string]any{}
+		_, stated := v["since"]
 		for k, member := range v {
+			if stated && slices.Contains(added, k) {
+				continue
+			}
 			if k == "transports" {
 				member = listening(member)
 			}

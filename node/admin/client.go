@@ -33,6 +33,8 @@ const (
 	PathServices    = "/services" // start: POST /services/hop
 	PathWorkers     = "/workers"  // []string
 	PathConsumers   = "/flow-control/consumers"
+	PathResources   = "/resources" // []Resource
+	PathApply       = "/apply"
 )
 
 // maxAnswer bounds an answer of a node.

@@ -1,0 +1,419 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"sort"
+	"sync"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/names"
+	"sallyport/node/admin"
+	"sallyport/node/resource"
+	"sallyport/node/table"
+	"sallyport/policy"
+	"sallyport/portal"
+	"sallyport/portal/httpheader"
+	"sallyport/routing"
+	"sallyport/routing/multiaddr"
+	"sallyport/state"
+)
+
+// inlet is an inlet with the session that keeps its path.
+type inlet struct {
+	request resource.Inlet
+	parts   inletParts
+	to      multiaddr.Addr
+	portal  *portal.Inlet
+	session *session
+	direct  *session           // of the path through a puncture; nil without --udp
+	guard   *guard             // its own, nil for part of something larger
+	cancel  context.CancelFunc // ends what runs for the inlet besides its sessions
+	influx  *influxInlet       // nil for an ordinary inlet
+
+	mu        sync.Mutex
+	main, udp routing.Route // the paths there are
+}
+
+// inletParts are what an inlet has beyond its request when it is part of something larger.
+type inletParts struct {
+	env    *portal.Env   // nil: that of the node
+	guard  *guard        // the owner's, which may be nil
+	prefix routing.Route // interceptors of this node
+	suffix routing.Route // what is behind the route of the request
+}
+
+func addInlets(n *Node) {
+	n.inlets = table.Add(n.set, table.Kind[resource.Inlet, *inlet]{
+		Name: resource.KindInlet, Noun: "inlet", Path: admin.PathInlets, Ends: true,
+		After: []string{resource.KindPolicy, resource.KindOutlet, resource.KindRelay, resource.KindCertificate},
+		Key:   func(r *resource.Inlet) *string { return &r.Alias },
+		Check: n.checkInlet,
+		Open: func(ctx context.Context, o *table.Opening[resource.Inlet]) (*inlet, error) {
+			return n.openInlet(ctx, o, nil)
+		},
+		InPlace: []string{"allow"},
+		Update: func(_ context.Context, _ *inlet, _, to *resource.Inlet) error {
+			n.setPolicyOf(to.Alias, to.Allow)
+			return nil
+		},
+		Close:    n.closeInlet,
+		Status:   (*inlet).status,
+		Describe: func(i table.Item[resource.Inlet, *inlet]) any { return inletOf(i) },
+		Creating: func(ctx context.Context, r *resource.Inlet) error { return n.overrulePolicy(ctx, r.Alias, r.Allow) },
+		Created: func(ctx context.Context, i table.Item[resource.Inlet, *inlet]) error {
+			return i.Value.wait(ctx, i.Request)
+		},
+	})
+	n.policed = append(n.policed, policed(n.inlets, func(r *resource.Inlet, name string) *string {
+		if name == r.Alias {
+			return &r.Allow
+		}
+		return nil
+	}))
+}
+
+// checkInlet refuses what can never be an inlet of this node, and gives it a name.
+func (n *Node) checkInlet(_ context.Context, r *resource.Inlet, taken func(string) bool) error {
+	given := r.Alias
+	for r.Alias == "" || (r.Alias != given && taken(r.Alias)) {
+		r.Alias = state.RandomName()
+	}
+	to, err := multiaddr.Parse(r.To)
+	if err != nil {
+		return fmt.Errorf("%w: --to: %w", admin.ErrInvalid, err)
+	}
+	if _, _, err := net.SplitHostPort(r.From); err != nil {
+		return fmt.Errorf("%w: --from %q must be host:port", admin.ErrInvalid, r.From)
+	}
+	if _, err := headerRewriter(r.HTTPHeaders); err != nil {
+		return fmt.Errorf("%w: --http-header: %w", admin.ErrInvalid, err)
+	}
+	if r.TLSProvider != "" {
+		if _, err := multiaddr.Parse(r.TLSProvider); err != nil {
+			return fmt.Errorf("%w: --tls-certificate-provider: %w", admin.ErrInvalid, err)
+		}
+	}
+	if r.Authorized != "" {
+		if _, err := identity.ParseIdentifier(r.Authorized); err != nil {
+			return fmt.Errorf("%w: --authorized: %w", admin.ErrInvalid, err)
+		}
+	}
+	if _, err := n.influxInlet(r, to, connectOptions{}); err != nil {
+		return err
+	}
+	return checkAllow(r.Allow)
+}
+
+// checkUDP refuses an inlet that asks for a direct path from a node that can have none.
+func (n *Node) checkUDP() error {
+	if n.mainUDP == nil {
+		return fmt.Errorf("%w: --udp: the node has no UDP; create it with `node create --udp`", admin.ErrInvalid)
+	}
+	if n.opts.UDP.Rendezvous == "" {
+		return fmt.Errorf("%w: --udp: %w, and start the node with it", admin.ErrInvalid, ErrNoRendezvous)
+	}
+	return nil
+}
+
+// openInlet opens an inlet and starts to keep its path.
+func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], parts *inletParts) (_ *inlet, err error) {
+	r := &o.Request
+	to, err := multiaddr.Parse(r.To)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --to: %w", admin.ErrInvalid, err)
+	}
+	if r.UDP && !o.Again {
+		if err := n.checkUDP(); err != nil {
+			return nil, err
+		}
+	}
+	options, err := n.connectOptions(ctx, r.Identity, r.Authorized)
+	if err != nil {
+		return nil, err
+	}
+	in := &inlet{to: to}
+	g := (*guard)(nil)
+	env := n.portals
+	if parts != nil {
+		in.parts, g, env = *parts, parts.guard, parts.env
+	} else {
+		if g, err = n.portalGuard(r.Alias, policy.TCPInlet, n.authorityOf(ctx, to), r.Allow); err != nil {
+			return nil, err
+		}
+		in.guard = g
+	}
+	defer func() {
+		if err != nil {
+			in.guard.close()
+		}
+	}()
+	if in.influx, err = n.influxInlet(r, to, options); err != nil {
+		return nil, err
+	}
+	p := portal.InletOptions{
+		Name: r.Alias, Nagle: r.Nagle, SkipHandshake: r.SkipHandshake, Prefix: in.parts.prefix, Plain: in.parts.prefix.Len() > 0,
+	}
+	if g != nil {
+		p.Guard = g
+	}
+	if p.Rewrite, err = headerRewriter(r.HTTPHeaders); err != nil {
+		return nil, fmt.Errorf("%w: --http-header: %w", admin.ErrInvalid, err)
+	}
+	running, cancel := context.WithCancel(n.ctx)
+	defer func() {
+		if err != nil {
+			cancel()
+		}
+	}()
+	in.cancel = cancel
+	if in.influx != nil && in.influx.refresher != nil {
+		p.Rewrite = tokenRewriter(in.influx.refresher.Fields)
+		go in.influx.refresher.Run(running)
+	}
+	if r.TLSProvider != "" {
+		provider, err := multiaddr.Parse(r.TLSProvider)
+		if err != nil {
+			return nil, fmt.Errorf("%w: --tls-certificate-provider: %w", admin.ErrInvalid, err)
+		}
+		fetch := func(ctx context.Context) (*tls.Certificate, error) { return n.fetchCertificate(ctx, provider) }
+		certs := newCertificates(n.log.With("inlet", r.Alias), fetch)
+		p.Accept = tlsAcceptor(certs.get)
+		go certs.run(running)
+	}
+	if in.portal, err = n.listenInlet(ctx, env, r, p); err != nil {
+		return nil, err
+	}
+	in.request = *r
+	in.start(n, options, o.Again)
+	return in, nil
+}
+
+// listenInlet opens an inlet's port. One that was left to the node is the port of last time, so that clients find it again, unless
+// somebody else has that by now.
+func (n *Node) listenInlet(ctx context.Context, env *portal.Env, r *resource.Inlet, o portal.InletOptions) (*portal.Inlet, error) {
+	open := func(at string) (*portal.Inlet, error) {
+		var err error
+		if o.Listen, err = names.Listen(ctx, at); err != nil {
+			return nil, fmt.Errorf("%w: --from: %w", admin.ErrInvalid, err)
+		}
+		return portal.NewInlet(ctx, env, n.router, o)
+	}
+	if portOf(r.From) != "0" {
+		return open(r.From)
+	}
+	if r.Bound != "" {
+		p, err := open(r.Bound)
+		if err == nil {
+			return p, nil
+		}
+		n.log.Warn("the inlet gets another port", "inlet", r.Alias, "before", r.Bound, "reason", err.Error())
+	}
+	p, err := open(r.From)
+	if err == nil {
+		r.Bound = p.Bound().String()
+	}
+	return p, err
+}
+
+// start begins to keep the inlet's path, and the direct one if it is wanted.
+func (in *inlet) start(n *Node, options connectOptions, back bool) {
+	in.session = &session{
+		log: n.log.With("inlet", in.request.Alias), router: n.router, back: back,
+		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, in.to, options) },
+		up: func(_ context.Context, c *connection) error {
+			in.choose(func() { in.main = in.outletRoute(c) })
+			return nil
+		},
+		down: func() { in.choose(func() { in.main = routing.Route{} }) },
+	}
+	in.session.start(n.ctx)
+	if in.request.UDP {
+		in.startDirect(n, options)
+	}
+}
+
+// closeInlet closes an inlet and its connections.
+func (n *Node) closeInlet(ctx context.Context, in *inlet) error {
+	err := in.portal.Close(ctx)
+	in.cancel()
+	in.stop()
+	if in.guard != nil {
+		in.guard.close()
+		n.dropPolicyOf(in.request.Alias)
+	}
+	return err
+}
+
+// wait waits for the first attempt of a path, as the request says.
+func (in *inlet) wait(ctx context.Context, r resource.Inlet) error {
+	if r.NoConnectionWait {
+		return nil
+	}
+	wait := 15 * time.Second
+	if r.ConnectionWaitMS > 0 {
+		wait = time.Duration(r.ConnectionWaitMS) * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	in.session.first(ctx)
+	if in.influx != nil && in.influx.refresher != nil {
+		in.influx.refresher.First(ctx)
+	}
+	if in.direct != nil && r.NoTCPFallback {
+		in.direct.first(ctx)
+	}
+	return nil
+}
+
+// path is the session whose path new clients get.
+func (in *inlet) path() *session {
+	if in.direct != nil {
+		if up, _, _ := in.direct.state(); up || in.request.NoTCPFallback {
+			return in.direct
+		}
+	}
+	return in.session
+}
+
+// status is how the inlet is for its clients.
+func (in *inlet) status() resource.Status { return in.path().status() }
+
+// outletRoute is where clients' connections go over c.
+func (in *inlet) outletRoute(c *connection) routing.Route {
+	if in.influx == nil {
+		return c.route.Concat(in.parts.suffix)
+	}
+	return c.route.Concat(in.influx.suffix, in.parts.suffix)
+}
+
+// stop ends the sessions.
+func (in *inlet) stop() {
+	if in.direct != nil {
+		in.direct.stop()
+	}
+	in.session.stop()
+}
+
+// choose gives new clients the best path there is: the direct one, else the main one unless it must not be used.
+func (in *inlet) choose(change func()) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	change()
+	switch {
+	case in.udp.Len() > 0:
+		in.portal.SetPath(in.udp)
+	case in.request.NoTCPFallback:
+		in.portal.SetPath(routing.Route{})
+	default:
+		in.portal.SetPath(in.main)
+	}
+}
+
+// headerRewriter returns what sets header fields, NAME:VALUE, in the requests of an inlet's clients; nil for none.
+func headerRewriter(list []string) (func() portal.Rewriter, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	fields := make([]httpheader.Field, len(list))
+	for i, text := range list {
+		f, err := httpheader.ParseField(text)
+		if err != nil {
+			return nil, err
+		}
+		fields[i] = f
+	}
+	o := httpheader.Options{Fields: func() []httpheader.Field { return fields }}
+	return func() portal.Rewriter { return httpheader.New(o) }, nil
+}
+
+// startDirect begins to keep a path through a puncture. It is made over the main path, and outlives it.
+func (in *inlet) startDirect(n *Node, o connectOptions) {
+	in.direct = &session{
+		log: n.log.With("inlet", in.request.Alias, "path", "udp"), router: n.router, slow: true,
+		connect: func(ctx context.Context) (*connection, error) {
+			for {
+				up, main, _ := in.session.state()
+				if up {
+					return n.puncture(ctx, main, o)
+				}
+				select {
+				case <-ctx.Done():
+					return nil, errNoMainPath
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+		},
+		up: func(_ context.Context, c *connection) error {
+			in.choose(func() { in.udp = in.outletRoute(c) })
+			return nil
+		},
+		down: func() { in.choose(func() { in.udp = routing.Route{} }) },
+	}
+	in.direct.start(n.ctx)
+}
+
+// authorityOf returns whose credentials count behind a route: a project's authority takes precedence (docs/protocol/02 §7.4).
+func (n *Node) authorityOf(ctx context.Context, to multiaddr.Addr) *identity.Identifier {
+	if len(to) > 0 && to[0].Protocol == multiaddr.Project {
+		if p, err := n.project(ctx, to[0].Text); err == nil && p.Authority != nil {
+			return p.Authority
+		}
+	}
+	return n.authority()
+}
+
+// inletOf is what lists show of an inlet.
+func inletOf(i table.Item[resource.Inlet, *inlet]) admin.Inlet {
+	r := i.Request
+	d := admin.Inlet{Bind: r.From, Alias: r.Alias, Status: "Down", OutletAddr: r.To, State: i.Status}
+	if r.Bound != "" {
+		d.Bind = r.Bound
+	}
+	if !i.IsOpen {
+		return d
+	}
+	in := i.Value
+	d.Bind = in.portal.Bound().String()
+	if up, c, _ := in.path().state(); up {
+		route, worker := in.parts.prefix.Concat(in.outletRoute(c)).String(), r.Alias
+		d.Status, d.OutletRoute, d.Worker = "Up", &route, &worker
+	}
+	return d
+}
+
+// CreateInlet opens a TCP inlet and starts to connect it. It waits for the first attempt as the request says; an outlet that cannot
+// be reached yet is not an error.
+func (n *Node) CreateInlet(ctx context.Context, r resource.Inlet) (admin.Inlet, error) {
+	i, err := n.inlets.Create(ctx, r)
+	if err != nil {
+		return admin.Inlet{}, err
+	}
+	err = i.Value.wait(ctx, i.Request)
+	i, _ = n.inlets.Get(i.Request.Alias)
+	return inletOf(i), err
+}
+
+// DeleteInlet closes an inlet and its connections.
+func (n *Node) DeleteInlet(ctx context.Context, alias string) error {
+	return n.inlets.Delete(ctx, alias)
+}
+
+// Inlets lists the inlets by alias.
+func (n *Node) Inlets() []admin.Inlet { return each(n.inlets.List(), inletOf) }
+
+func sortedKeys[T any](m map[string]T) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// loopback is where services for the machine itself listen.
+var loopback = netip.MustParseAddr("127.0.0.1")

@@ -1,0 +1,145 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"sallyport/names"
+	"sallyport/node/admin"
+	"sallyport/node/resource"
+	"sallyport/node/table"
+	"sallyport/policy"
+	"sallyport/portal"
+	"sallyport/routing"
+	"sallyport/state"
+)
+
+// outlet is an outlet that serves.
+type outlet struct {
+	name   string
+	portal *portal.Outlet
+	guard  *guard
+	stop   func(context.Context) error // ends what runs beside it
+}
+
+func addOutlets(n *Node) {
+	n.outlets = table.Add(n.set, table.Kind[resource.Outlet, *outlet]{
+		Name: resource.KindOutlet, Noun: "outlet", Path: admin.PathOutlets, After: []string{resource.KindPolicy},
+		Key: func(r *resource.Outlet) *string { return &r.Name },
+		Check: func(_ context.Context, r *resource.Outlet, _ func(string) bool) error {
+			if r.Name == "" {
+				r.Name = routing.DefaultOutlet
+				for n.router.HasNamed(r.Name) {
+					r.Name = state.RandomName()
+				}
+			}
+			if _, _, err := net.SplitHostPort(r.To); err != nil {
+				return fmt.Errorf("%w: --to %q must be host:port", admin.ErrInvalid, r.To)
+			}
+			return checkAllow(r.Allow)
+		},
+		Open:    n.openOutlet,
+		InPlace: []string{"allow"},
+		Update: func(_ context.Context, _ *outlet, _, to *resource.Outlet) error {
+			if to.InfluxDB != nil {
+				n.setPolicyOf(to.Name+leaseSuffix, to.Allow)
+			}
+			n.setPolicyOf(to.Name, to.Allow)
+			return nil
+		},
+		Close: func(ctx context.Context, o *outlet) error {
+			err := o.close(ctx)
+			n.dropPolicyOf(o.name)
+			return err
+		},
+		Describe: func(i table.Item[resource.Outlet, *outlet]) any { return outletOf(i) },
+		Creating: func(ctx context.Context, r *resource.Outlet) error { return n.overrulePolicy(ctx, r.Name, r.Allow) },
+	})
+	n.policed = append(n.policed, policed(n.outlets, func(r *resource.Outlet, name string) *string {
+		if name == r.Name {
+			return &r.Allow
+		}
+		return nil
+	}))
+}
+
+// openOutlet opens an outlet for those whom its policy admits.
+func (n *Node) openOutlet(ctx context.Context, o *table.Opening[resource.Outlet]) (*outlet, error) {
+	r := o.Request
+	g, err := n.portalGuard(r.Name, policy.TCPOutlet, n.authority(), r.Allow)
+	if err != nil {
+		return nil, err
+	}
+	out, err := n.startOutlet(ctx, r, g, n.outletFlows()...)
+	if err != nil {
+		g.close()
+		return nil, err
+	}
+	n.log.Info("outlet created", "outlet", r.Name, "target", r.To)
+	return out, nil
+}
+
+// outletFlows are the flows from which an outlet can be reached. Without an authority that is so without a channel too, as in the
+// reference (docs/protocol/03 §2.1); here also from what this node began, such as its connection to a relay.
+func (n *Node) outletFlows() []*routing.Flow {
+	flows := []*routing.Flow{n.api.Flow}
+	if n.authority() == nil {
+		flows = append(append(flows, n.listenerFlows()...), n.router.Begun())
+	}
+	return flows
+}
+
+// startOutlet starts an outlet that flows can reach. Its guard, which may be nil, ends with it.
+func (n *Node) startOutlet(ctx context.Context, r resource.Outlet, g *guard, flows ...*routing.Flow) (*outlet, error) {
+	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: names.Lookup, Flows: flows, SkipHandshake: r.SkipHandshake}
+	if g != nil {
+		o.Guard = g
+	}
+	if r.TLS {
+		o.Dial = tlsDialer(r.To)
+	}
+	stop, err := n.influxOutlet(ctx, r, &o)
+	if err != nil {
+		return nil, err
+	}
+	p, err := portal.NewOutlet(ctx, n.portals, n.router, o)
+	if err != nil {
+		return nil, existsError(errors.Join(err, stop(ctx)))
+	}
+	return &outlet{name: r.Name, portal: p, guard: g, stop: stop}, nil
+}
+
+// close stops an outlet; its open connections stay.
+func (o *outlet) close(ctx context.Context) error {
+	o.guard.close()
+	return errors.Join(o.portal.Close(ctx), o.stop(ctx))
+}
+
+func outletOf(i table.Item[resource.Outlet, *outlet]) admin.Outlet {
+	return admin.Outlet{To: i.Request.To, Worker: admin.Address(i.Request.Name), State: i.Status}
+}
+
+// CreateOutlet starts a TCP outlet.
+func (n *Node) CreateOutlet(ctx context.Context, r resource.Outlet) (admin.Outlet, error) {
+	i, err := n.outlets.Create(ctx, r)
+	return outletOf(i), err
+}
+
+// DeleteOutlet stops an outlet; its open connections stay.
+func (n *Node) DeleteOutlet(ctx context.Context, name string) error {
+	return n.outlets.Delete(ctx, name)
+}
+
+// Outlets lists the outlets by name.
+func (n *Node) Outlets() []admin.Outlet { return each(n.outlets.List(), outletOf) }
+
+// each returns what f makes of every element; the result is never nil.
+func each[From, To any](list []From, f func(From) To) []To {
+	out := make([]To, 0, len(list))
+	for _, v := range list {
+		out = append(out, f(v))
+	}
+	return out
+}

@@ -1,0 +1,61 @@
+package resource
+
+// Outlet is a portal's end beside a server.
+type Outlet struct {
+	Name          string `json:"name" flag:"-"` // empty: "outlet", or a random name if that is taken
+	To            string `json:"to" flag:"to"`  // host:port
+	TLS           bool   `json:"tls,omitempty" flag:"tls"`
+	Allow         string `json:"allow,omitempty" flag:"allow"` // policy expression
+	SkipHandshake bool   `json:"skip_handshake,omitempty" flag:"skip-handshake"`
+	// InfluxDB is set for an outlet to an InfluxDB.
+	InfluxDB *InfluxOutlet `json:"influxdb,omitempty" flag:"influxdb"`
+}
+
+// InfluxOutlet is how an outlet's InfluxDB knows its clients: by FixedToken for all, or else by leased tokens.
+type InfluxOutlet struct {
+	FixedToken       string `json:"fixed_token,omitempty"`
+	OrgID            string `json:"org_id,omitempty"`
+	AllAccessToken   string `json:"all_access_token,omitempty"`
+	Permissions      string `json:"leased_token_permissions,omitempty"` // JSON, as InfluxDB takes it
+	ExpiresInSeconds int64  `json:"leased_token_expires_in_seconds,omitempty"`
+}
+
+// Inlet is a portal's end beside clients.
+type Inlet struct {
+	Alias            string `json:"alias" flag:"-"`                       // empty: a random name
+	From             string `json:"from" flag:"from"`                     // host:port; port 0: the node chooses one and keeps it
+	Bound            string `json:"bound,omitempty" flag:"-" memo:"kept"` // what the node chose
+	To               string `json:"to" flag:"to"`                         // multiaddr, /node/NAME already replaced
+	Authorized       string `json:"authorized,omitempty" flag:"authorized"`
+	Identity         string `json:"identity,omitempty" flag:"identity"` // name
+	Allow            string `json:"allow,omitempty" flag:"allow"`       // policy expression
+	ConnectionWaitMS int64  `json:"connection_wait_ms,omitempty" flag:"connection-wait" memo:"ignored"`
+	NoConnectionWait bool   `json:"no_connection_wait,omitempty" flag:"no-connection-wait" memo:"ignored"`
+	SkipHandshake    bool   `json:"skip_handshake,omitempty" flag:"skip-handshake"`
+	Nagle            bool   `json:"enable_nagle,omitempty" flag:"enable-nagle"`
+	// HTTPHeaders are NAME:VALUE, set in each request of a client.
+	HTTPHeaders []string `json:"http_headers,omitempty" flag:"http-header"`
+	// TLSProvider is the multiaddr of the service that has the certificate; empty: no TLS.
+	TLSProvider string `json:"tls_certificate_provider,omitempty" flag:"tls-certificate-provider"`
+	// InfluxDB is set for an inlet to an InfluxDB.
+	InfluxDB *InfluxInlet `json:"influxdb,omitempty" flag:"influxdb"`
+	// UDP prefers a direct path through a UDP puncture; with NoTCPFallback clients never use the main path.
+	UDP           bool `json:"udp,omitempty" flag:"udp"`
+	NoTCPFallback bool `json:"no_tcp_fallback,omitempty" flag:"no-tcp-fallback"`
+}
+
+// InfluxInlet is where the token of an inlet's clients is put into their requests: with Shared at the outlet, else at the inlet, which
+// leases one from LeaseManager.
+type InfluxInlet struct {
+	Shared       bool   `json:"shared,omitempty"`
+	LeaseManager string `json:"lease_manager_route,omitempty"` // multiaddr; empty: beside the outlet
+}
+
+// Relay is a name under which another node passes messages on to this one.
+type Relay struct {
+	Name             string `json:"name" flag:"-"`
+	At               string `json:"at" flag:"at"` // multiaddr, /node/NAME already replaced
+	Authorized       string `json:"authorized,omitempty" flag:"authorized"`
+	RelayAddress     string `json:"relay_address,omitempty" flag:"relay-address"`
+	NoConnectionWait bool   `json:"no_connection_wait,omitempty" flag:"no-connection-wait" memo:"ignored"`
+}

@@ -1,0 +1,32 @@
+package resource
+
+// TCPListener is a further TCP listener of a node.
+type TCPListener struct {
+	Address string `json:"address" flag:"address"` // host:port
+}
+
+// Listener accepts secure channels at a worker's address.
+type Listener struct {
+	Address    string   `json:"address" flag:"-"`
+	Authorized []string `json:"authorized,omitempty" flag:"authorized"` // identifiers; empty: everybody
+	Identity   string   `json:"identity,omitempty" flag:"identity"`     // name; empty: the node's
+}
+
+// Hop passes messages on to the next address of their route.
+type Hop struct {
+	Address string `json:"address" flag:"-"`
+}
+
+// Certificate is a service that gives the certificate of two files to TLS inlets.
+type Certificate struct {
+	Address     string `json:"address" flag:"-"`               // empty: tls_certificate_provider
+	Certificate string `json:"certificate" flag:"certificate"` // absolute path of the chain, PEM
+	Key         string `json:"key" flag:"key"`                 // absolute path of the private key, PEM
+}
+
+// Policy says who may use a resource, or all of a type. Exactly one of Resource and ResourceType is given.
+type Policy struct {
+	Resource     string `json:"resource,omitempty" flag:"resource"`
+	ResourceType string `json:"resource_type,omitempty" flag:"resource-type"`
+	Expression   string `json:"expression" flag:"allow"`
+}
