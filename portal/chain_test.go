@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
@@ -102,7 +103,7 @@ func newChain(t testing.TB, inlets, shards int, plain bool, limits Limits, o Out
 	c.outlet.connect(t, c.relay)
 	c.outlet.listen(t, c.outlet.upward.Flow)
 	c.outlet.register(t)
-	o.Name, o.Resolve, o.Flows = "outlet", names.Lookup, []*routing.Flow{c.outlet.api.Flow}
+	o.Name, o.Resolve, o.Flows, o.Hold = "outlet", names.Lookup, []*routing.Flow{c.outlet.api.Flow}, time.Minute
 	if c.out, err = NewOutlet(ctx, c.outlet.env, c.outlet.router, o); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func newChain(t testing.TB, inlets, shards int, plain bool, limits Limits, o Out
 		if m.across, err = m.channels.Dial(limited(t), far, m.options); err != nil {
 			t.Fatal(err)
 		}
-		in, err := NewInlet(ctx, m.env, m.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Plain: plain})
+		in, err := NewInlet(ctx, m.env, m.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Plain: plain, Hold: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"io"
+	"sync/atomic"
 	"time"
 
 	"sallyport/dataplane"
@@ -24,6 +25,7 @@ type state uint8
 const (
 	opening state = iota // inlet: no Pong yet; outlet: target not connected yet
 	open
+	away // the path is gone, and the connection waits for another
 	ended
 )
 
@@ -40,7 +42,8 @@ type conn struct {
 	outlet   bool
 	lossy    bool // the path may lose messages
 	extended bool
-	skip     bool // no handshake (docs/protocol/03 §1.8)
+	version  uint8 // of the extension; 0 without
+	skip     bool  // no handshake (docs/protocol/03 §1.8)
 	state    state
 	name     string // of the portal, for logs
 	grant    *Grant
@@ -49,7 +52,14 @@ type conn struct {
 	backlog  *routing.Backlog // without windows, once too much waited
 	pace     *pacer
 	timer    *dataplane.Timer
-	asked    bool // inlet: the Ping has no answer yet
+	asked    bool      // inlet: the Ping has no answer yet
+	inlet    *Inlet    // that the connection belongs to, or
+	lines    *registry // of the outlet that it belongs to
+
+	line   *lifeline                     // what outlives the path; nil if nothing does
+	keeper *keeper                       // of the shard, with line
+	done   bool                          // both directions have finished and the socket is given up
+	home   atomic.Pointer[routing.Shard] // shard, for other goroutines; nil on the way to another
 
 	// What the socket sends.
 	credit   int    // bytes the peer will still take (extended)
@@ -66,17 +76,18 @@ type conn struct {
 	expect   uint16
 	peerDone bool // the peer's direction has finished
 	progress uint64
-	small    [16]byte // for messages without data
+	small    [72]byte // for messages without data
 
 	downstream Rewriter // of what goes to the outlet's target
 	early      *early   // outlet without handshake, while its target is not connected
 
-	onEnd  func()       // inlet: forget the connection
-	rehold func(fd int) // inlet: let the client wait for another path
+	onEnd   func()                    // inlet: forget the connection
+	reoffer func(fd int, broken bool) // inlet: begin anew with the client, on another path if this one is broken
 }
 
 func (e *Env) newConn(s *routing.Shard, name string) *conn {
 	c := &conn{env: e, shard: s, name: name, window: newWindow(windowMemory{&e.Limits, e.Stats})}
+	c.home.Store(s)
 	c.throttle = routing.NewThrottle(s, c)
 	c.pace = e.pacer(s)
 	e.Stats.Opened.Add(1)
@@ -148,7 +159,7 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 		if c.full {
 			blocks = min(len(buf)/stride, dataplane.MaxReadBlocks)
 			if c.extended {
-				blocks = min(blocks, c.credit/size)
+				blocks = min(blocks, c.mayCarry()/size)
 			}
 		}
 		var n int
@@ -164,7 +175,7 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 		}
 		c.env.Stats.BytesIn.Add(uint64(n))
 		c.full = n == max(blocks, 1)*size
-		for block := buf; n > 0 && c.state == open; n -= size {
+		for block := buf; n > 0 && (c.state == open || c.state == away); n -= size {
 			c.sendPayload(block[:stride:stride], min(n, size))
 			block = block[stride:]
 			sent++
@@ -175,9 +186,17 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 // sendSize is how much the next payload may carry, 0 if the peer takes nothing now.
 func (c *conn) sendSize() int {
 	if c.extended {
-		return max(min(c.env.Limits.PayloadSize, c.credit), 0)
+		return max(min(c.env.Limits.PayloadSize, c.mayCarry()), 0)
 	}
 	return c.env.Limits.PayloadSize
+}
+
+// mayCarry is how much may be sent now, over a path with windows.
+func (c *conn) mayCarry() int {
+	if c.line != nil {
+		return min(c.credit, c.keepRoom())
+	}
+	return c.credit
 }
 
 // sendPayload sends buf[HeadRoom:HeadRoom+n]; the rest of buf may be overwritten.
@@ -186,17 +205,32 @@ func (c *conn) sendPayload(buf []byte, n int) {
 		c.end(ReasonPolicy, true)
 		return
 	}
+	if c.extended {
+		c.credit -= n
+	}
+	if c.line != nil {
+		c.line.add(buf[routing.HeadRoom : routing.HeadRoom+n])
+	}
+	if c.state == open { // else it is kept for the next path
+		c.carry(buf, n)
+	}
+}
+
+// carry sends buf[HeadRoom:HeadRoom+n] over the path; the rest of buf may be overwritten.
+func (c *conn) carry(buf []byte, n int) {
 	start, end := routing.HeadRoom, routing.HeadRoom+n
 	start = payloadHeader(buf, start, n)
 	m := c.shard.NewMessage()
 	if c.extended || c.lossy {
 		// The counter shows a gap. The reference does not count, but checks the counters that it gets (docs/protocol/03 §1.2).
-		buf[end], buf[end+1], buf[end+2] = 1, byte(c.counter), byte(c.counter>>8)
+		got := c.got()
+		end += putCounter(buf[end:], c.counter, c.version, got)
 		c.counter++
-		end += counterSize
+		if c.line != nil {
+			c.line.told = got
+		}
 	}
 	if c.extended {
-		c.credit -= n
 		m.SetRoutes(c.route, routing.Route{}) // nobody reads the return route after the handshake
 	} else {
 		m.SetRoutes(c.route, routing.RouteOf(c.self))
@@ -219,6 +253,9 @@ func (c *conn) send(route routing.Route, b []byte) {
 func (c *conn) starve() {
 	c.starved = true
 	c.sock.Pause()
+	if c.line != nil && c.credit > 0 {
+		c.confirm(true) // as much is kept as may be
+	}
 }
 
 // PauseSource implements routing.Source.
@@ -236,7 +273,11 @@ func (c *conn) ResumeSource() {
 }
 
 func (c *conn) resume() {
-	if c.state == open && !c.held && !c.starved && (c.upstream == nil || !c.upstream.held) {
+	if c.state == open && c.behind() {
+		c.catchUpLater()
+		return
+	}
+	if c.state == open && c.sock != nil && !c.held && !c.starved && (c.upstream == nil || !c.upstream.held) {
 		c.sock.Resume()
 		c.pumpLater()
 	}
@@ -247,11 +288,14 @@ func (c *conn) readEnded(err error) {
 	switch {
 	case err == dataplane.ErrAgain:
 	case err == io.EOF:
+		if c.readDone {
+			return // told again after the socket has moved
+		}
 		c.readDone = true
 		if c.extended {
-			c.send(c.route, []byte{kindFinish, byte(c.counter), byte(c.counter >> 8)})
+			c.sendFinish()
 			if c.peerDone {
-				c.finish(ReasonNone)
+				c.finished()
 			}
 			return
 		}
@@ -312,6 +356,10 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		}
 		return
 	}
+	if c.state == away {
+		c.resumed(m, msg)
+		return
+	}
 	switch msg.kind {
 	case kindPong:
 		if c.skip && !c.outlet {
@@ -325,22 +373,17 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		if c.extended {
 			c.env.Stats.CreditsIn.Add(1)
 			c.credit += int(min(msg.amount, uint64(max(maxCredit-c.credit, 0))))
-			if c.starved && c.credit > 0 {
-				c.starved = false
-				c.resume()
-			}
+			c.credited(m, msg)
 		}
 	case kindFinish:
-		if c.gap(msg.counter) {
+		if c.gap(msg.counter) || !c.confirmed(&msg) {
 			return // a stream cut short must not look whole
 		}
-		c.peerDone = true
-		if c.readDone {
-			c.finish(ReasonNone)
-		} else {
-			c.sock.CloseWrite()
-		}
+		c.peerFinished()
 	case kindDisconnect:
+		if msg.reason == ReasonPath && c.losePath() {
+			return
+		}
 		if msg.reason == ReasonNone {
 			c.finish(ReasonNone)
 		} else {
@@ -369,8 +412,10 @@ func (c *conn) gap(counter uint16) bool {
 	if counter == c.expect {
 		return false
 	}
-	c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonGap.String(), "expected", c.expect, "got", counter)
-	c.end(ReasonGap, true)
+	if c.line == nil {
+		c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonGap.String(), "expected", c.expect, "got", counter)
+	}
+	c.lost()
 	return true
 }
 
@@ -381,6 +426,9 @@ func (c *conn) payload(m *routing.Message, msg message) {
 			return
 		}
 		c.expect++
+	}
+	if !c.confirmed(&msg) {
+		return
 	}
 	data := m.Payload()[msg.from:msg.to]
 	if c.peerDone || len(data) == 0 {
@@ -410,6 +458,7 @@ func (c *conn) write(data []byte, from *routing.Throttle) {
 	if c.extended {
 		c.pace.data(c, c.shard.Loop().Now())
 		c.giveCredit()
+		c.owe()
 	} else if c.lossy && c.sock.Pending() > maxUnpaced*c.env.Limits.HighWater {
 		c.env.Log.Warn("portal connection closed", "portal", c.name, "reason", ReasonStalled.String(), "bytes", c.sock.Pending())
 		c.end(ReasonStalled, true) // nothing on such a path can be asked to wait
@@ -431,7 +480,7 @@ func (c *conn) giveCredit() {
 	}
 	c.pace.credit(before, now)
 	c.env.Stats.CreditsOut.Add(1)
-	c.send(c.route, appendCredit(c.small[:0], credit))
+	c.send(c.route, c.appendCreditFor(c.small[:0], credit))
 }
 
 // OnDrain goes on after the socket has taken what waited.
@@ -439,7 +488,7 @@ func (c *conn) OnDrain(*dataplane.Conn) {
 	if c.backlog != nil {
 		c.backlog.Drained()
 	}
-	if c.state == open && c.extended {
+	if c.state == open && c.extended && !c.done {
 		c.giveCredit()
 	}
 }

@@ -12,7 +12,7 @@ import (
 // OnClose is called when the socket has closed.
 func (c *conn) OnClose(_ *dataplane.Conn, err error) {
 	c.backlog.Close()
-	if c.state == ended {
+	if c.state == ended || c.done {
 		return
 	}
 	reason := ReasonReset
@@ -26,24 +26,45 @@ func (c *conn) OnClose(_ *dataplane.Conn, err error) {
 // can wait for the next path.
 func (c *conn) TerminalClosed() {
 	c.unwatch()
-	if c.state == opening && c.rehold != nil {
-		if fd, ok := c.sock.Detach(); ok {
-			c.sock = nil
-			c.forget(ReasonPath)
-			c.rehold(fd)
-			return
-		}
+	if c.state == away { // what was asked over this path has no answer any more
+		c.leavePath()
+		c.wait()
+		return
 	}
-	c.end(ReasonPath, false)
+	if !c.losePath() && !c.offerAgain(true) {
+		c.end(ReasonPath, false)
+	}
 }
 
 // MessageLost implements routing.LossWatcher: a message of the peer's node was lost or overtaken, perhaps one of this connection. Only
 // between two of ours would the numbers of its payloads tell, and even there a lost credit stops it for good.
-func (c *conn) MessageLost() { c.end(ReasonGap, true) }
+func (c *conn) MessageLost() {
+	switch {
+	case c.state == away || (c.state == opening && c.outlet && c.line != nil): // an answer that is lost is asked for again
+	case c.line != nil && c.offerAgain(false):
+	default:
+		c.lost()
+	}
+}
+
+// offerAgain gives a client that waits for the outlet's answer back to the inlet, for its next path if this one is broken.
+func (c *conn) offerAgain(broken bool) bool {
+	if c.state != opening || c.reoffer == nil {
+		return false
+	}
+	fd, ok := c.sock.Detach()
+	if !ok {
+		return false
+	}
+	c.sock = nil
+	c.forget(ReasonPath)
+	c.reoffer(fd, broken)
+	return true
+}
 
 // Revoked implements Revoker.
 func (c *conn) Revoked() {
-	c.shard.Loop().Post(dataplane.TaskFunc(func() { c.end(ReasonPolicy, true) }))
+	c.post(func() { c.end(ReasonPolicy, true) })
 }
 
 // finish ends a connection whose data has all been handed over: the socket gets what is queued, then FIN.
@@ -60,6 +81,9 @@ func (c *conn) end(r Reason, tell bool) {
 	}
 	if tell && c.state == open {
 		c.sendDisconnect(c.route, r)
+	}
+	if tell && c.state == away && c.tellLater(r) {
+		return
 	}
 	if !c.forget(r) || c.sock == nil {
 		return
@@ -84,6 +108,9 @@ func (c *conn) forget(r Reason) bool {
 	if c.state == ended {
 		return false
 	}
+	if c.state == away {
+		c.env.Stats.Away.Add(-1)
+	}
 	c.state = ended
 	c.timer.Stop()
 	c.timer = nil
@@ -98,6 +125,7 @@ func (c *conn) forget(r Reason) bool {
 	}
 	c.unwatch()
 	c.grant.Unwatch(c)
+	c.forgetLine()
 	c.window.end()
 	c.env.Stats.Active.Add(-1)
 	c.env.Stats.Ended[min(r, reasonCount-1)].Add(1)

@@ -27,6 +27,9 @@ type InletOptions struct {
 	Plain bool
 	// SkipHandshake does not wait for the outlet's answer; the outlet must skip it too (docs/protocol/03 §1.8).
 	SkipHandshake bool
+	// Hold is how long a connection waits for another path when its own is gone, if the outlet waits as well; 0 is not at all. Only over
+	// a secure channel.
+	Hold time.Duration
 	// Rewrite, if set, makes what changes the bytes of one client.
 	Rewrite func() Rewriter
 	// Prefix leads every connection through interceptors of this node before it goes out (docs/protocol/03 §1.12). Its workers are
@@ -63,6 +66,7 @@ type Inlet struct {
 
 type waiting struct {
 	fd    int
+	id    token // that it was offered with before, if it was
 	until time.Time
 }
 
@@ -96,7 +100,7 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 func (in *Inlet) Bound() netip.AddrPort { return in.bound }
 
 // SetPath gives the route to the outlet, whose first hop lives on this node; new clients and those that wait use it. Open
-// connections stay on theirs. An empty route makes new clients wait. Any goroutine.
+// connections that can be resumed go on over it, if it leads to the same identity; others stay on theirs. An empty route makes new clients wait. Any goroutine.
 func (in *Inlet) SetPath(route routing.Route) {
 	if route.Len() == 0 {
 		in.path.Store(nil)
@@ -110,8 +114,9 @@ func (in *Inlet) SetPath(route routing.Route) {
 	in.env.Stats.Held.Add(-int64(len(list)))
 	in.mu.Unlock()
 	for _, w := range list {
-		in.hand(p, w.fd)
+		in.hand(p, w.fd, w.id)
 	}
+	in.resumeAll(p)
 }
 
 // Close stops listening and ends all connections. Not on a shard.
@@ -130,7 +135,7 @@ func (in *Inlet) Close(ctx context.Context) error {
 	}
 	in.mu.Unlock()
 	for _, c := range conns {
-		c.shard.Loop().Post(dataplane.TaskFunc(func() { c.end(ReasonShutdown, true) }))
+		c.post(func() { c.end(ReasonShutdown, true) })
 	}
 	return err
 }
@@ -160,32 +165,32 @@ func (in *Inlet) accepted(fd int) {
 				in.env.Log.Warn("client not accepted", "portal", in.opts.Name, "err", err)
 				return
 			}
-			in.place(wrapped)
+			in.place(wrapped, token{})
 		}()
 		return
 	}
 	if p := in.path.Load(); p != nil && p.shard == in.shard {
-		in.start(p, fd)
+		in.start(p, fd, token{})
 		return
 	}
-	in.place(fd)
+	in.place(fd, token{})
 }
 
-func (in *Inlet) place(fd int) {
+func (in *Inlet) place(fd int, id token) {
 	if p := in.path.Load(); p != nil && !in.closed.Load() {
-		in.hand(p, fd)
+		in.hand(p, fd, id)
 		return
 	}
-	in.hold(nil, fd)
+	in.hold(nil, fd, id)
 }
 
 // hold lets a client wait for a path other than broken. The path is looked at under the lock that SetPath takes after it has stored
 // the path, so no client starts to wait just after the others were called.
-func (in *Inlet) hold(broken *path, fd int) {
+func (in *Inlet) hold(broken *path, fd int, id token) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if p := in.path.Load(); p != broken && p != nil && !in.closed.Load() {
-		in.hand(p, fd)
+		in.hand(p, fd, id)
 		return
 	}
 	if in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients {
@@ -193,7 +198,7 @@ func (in *Inlet) hold(broken *path, fd int) {
 		closeFD(fd)
 		return
 	}
-	in.waiting = append(in.waiting, waiting{fd: fd, until: time.Now().Add(in.env.Limits.HoldTimeout)})
+	in.waiting = append(in.waiting, waiting{fd: fd, id: id, until: time.Now().Add(in.env.Limits.HoldTimeout)})
 	in.env.Stats.Held.Add(1)
 	if len(in.waiting) == 1 {
 		time.AfterFunc(in.env.Limits.HoldTimeout, in.expire)
@@ -222,19 +227,20 @@ func (in *Inlet) expire() {
 }
 
 // hand gives a client to the shard of the path.
-func (in *Inlet) hand(p *path, fd int) {
-	start := func() { in.start(p, fd) }
+func (in *Inlet) hand(p *path, fd int, id token) {
+	start := func() { in.start(p, fd, id) }
 	if !p.shard.Loop().Post(dataplane.TaskFunc(start)) {
 		_ = unix.Close(fd)
 	}
 }
 
-// start sends the Ping for a client (docs/protocol/03 §1.3). The client is not read before the Pong.
-func (in *Inlet) start(p *path, fd int) {
+// start sends the Ping for a client (docs/protocol/03 §1.3). The client is not read before the Pong. id is what it was offered with
+// before, on another path, if it was.
+func (in *Inlet) start(p *path, fd int, id token) {
 	s := p.shard
 	t := s.FirstTerminal(p.route)
-	if t == nil && in.path.Load() == p && p.route.Len() > 1+in.opts.Prefix.Len() {
-		in.hold(p, fd) // the path broke a moment ago
+	if t == nil && p.route.Len() > 1+in.opts.Prefix.Len() {
+		in.hold(p, fd, id) // the path broke a moment ago; there may be another already
 		return
 	}
 	sock, err := s.Loop().Adopt(fd, nil)
@@ -243,7 +249,7 @@ func (in *Inlet) start(p *path, fd int) {
 		return
 	}
 	c := in.env.newConn(s, in.opts.Name)
-	c.sock = sock
+	c.sock, c.inlet = sock, in
 	if in.opts.Rewrite != nil {
 		c.upstream = &upstream{rw: in.opts.Rewrite()}
 	}
@@ -274,12 +280,6 @@ func (in *Inlet) start(p *path, fd int) {
 		delete(in.conns, c)
 		in.mu.Unlock()
 	}
-	c.rehold = func(fd int) {
-		if in.path.Load() == p {
-			in.path.CompareAndSwap(p, nil) // whoever keeps the path sets the next one
-		}
-		in.place(fd)
-	}
 	c.self = s.Start(c, flows...)
 	if closed {
 		c.end(ReasonShutdown, false)
@@ -292,12 +292,25 @@ func (in *Inlet) start(p *path, fd int) {
 	}
 	c.timer = s.Loop().After(in.env.Limits.OpenTimeout, func() { c.end(ReasonTimeout, false) })
 	c.watch(t)
-	window := c.window.size
-	if in.opts.Plain || in.opts.SkipHandshake {
-		window = 0
+	if in.opts.Hold > 0 && c.hasPeer && !in.opts.Plain && !in.opts.SkipHandshake {
+		if id == (token{}) {
+			id = newToken()
+		}
+		c.newLine(in.opts.Hold)
+		c.line.id = id
+	}
+	c.reoffer = func(fd int, broken bool) {
+		if broken && in.path.Load() == p {
+			in.path.CompareAndSwap(p, nil) // whoever keeps the path sets the next one
+		}
+		in.place(fd, id)
 	}
 	c.openedAt, c.asked = time.Now(), true
-	c.send(p.route, appendHandshake(c.small[:0], kindPing, window))
+	if in.opts.Plain || in.opts.SkipHandshake {
+		c.send(p.route, appendHandshake(c.small[:0], kindPing, 0))
+	} else {
+		c.send(p.route, c.appendOffer(c.small[:0], kindPing))
+	}
 	if in.opts.SkipHandshake && c.state == opening {
 		c.skip = true
 		c.start(p.route)
@@ -310,9 +323,10 @@ func (c *conn) opened(m *routing.Message, msg message) {
 	case msg.kind == kindPong && m.Return.Len() > 0:
 		c.asked = false
 		if msg.extension >= extensionVersion {
-			c.extended = true
+			c.extended, c.version = true, min(msg.extension, resumeVersion)
 			c.credit = int(min(msg.amount, maxCredit))
 		}
+		c.agree(m, msg)
 		c.start(m.Return.Clone())
 	case msg.kind == kindDisconnect:
 		c.asked = false

@@ -32,6 +32,9 @@ type OutletOptions struct {
 	Dial func(ctx context.Context) (fd int, err error)
 	// SkipHandshake does not answer an inlet's Ping; the inlet must not wait for that (docs/protocol/03 §1.8).
 	SkipHandshake bool
+	// Hold is how long a connection waits for another path when its own is gone, if the inlet waits as well; 0 is not at all. Only over
+	// a secure channel.
+	Hold time.Duration
 	// Rewrite, if set, makes what changes the bytes that go to the target. It must take all it is given.
 	Rewrite func() Rewriter
 	// MaxConnections is how many connections the outlet has at most; 0 is Limits.OutletConnections. What the target can take is a good
@@ -48,6 +51,8 @@ type Outlet struct {
 	opts   OutletOptions
 	fixed  []netip.AddrPort // not empty if Target is an address
 	places places
+
+	lines registry
 
 	mu         sync.Mutex
 	resolved   []netip.AddrPort // that which answered last comes first; never changed in place
@@ -87,8 +92,14 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 // Close stops the outlet; its open connections stay (docs/protocol/03 §2.1).
 func (o *Outlet) Close(ctx context.Context) error { return o.router.StopNamed(ctx, o.opts.Name) }
 
-// HandleMessage begins a connection: m must be a Ping (docs/protocol/03 §1.3).
-func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) { o.begin(s, m, false) }
+// HandleMessage begins a connection with a Ping (docs/protocol/03 §1.3), or goes on with one (docs/protocol/04).
+func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) {
+	if b := m.Payload(); len(b) > 0 && b[0] == kindResume {
+		o.resume(s, m)
+		return
+	}
+	o.begin(s, m, false)
+}
 
 // begin begins a connection and returns it, or nil if it may not.
 func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
@@ -126,9 +137,10 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 		c.onEnd = func() { o.places.leave(&c.peer) }
 	}
 	if msg.extension >= extensionVersion && !skip {
-		c.extended = true
+		c.extended, c.version = true, min(msg.extension, resumeVersion)
 		c.credit = int(min(msg.amount, maxCredit))
 	}
+	c.promise(o, m, msg)
 	back := m.Return.Clone()
 	if skip {
 		c.early = &early{back: back}
@@ -294,11 +306,12 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 		}
 		return
 	}
-	window := 0
-	if c.extended {
-		window = c.window.size
+	if !c.enter(o) {
+		c.sendDisconnect(back, ReasonUnknown)
+		c.end(ReasonUnknown, false)
+		return
 	}
 	c.openedAt = time.Now()
-	c.send(back, appendHandshake(c.small[:0], kindPong, window))
+	c.send(back, c.appendOffer(c.small[:0], kindPong))
 	c.start(back)
 }

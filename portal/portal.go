@@ -18,6 +18,9 @@ type Limits struct {
 	// has grown keeps an equal share at most. When the first windows of the open connections come to as much, further ones begin
 	// with 32 KiB.
 	Budget int64
+	// KeepBudget bounds what the node's connections keep of what they sent and the other end has not confirmed; default 256 MiB.
+	// When it is spent, a connection has 32 KiB under way at most.
+	KeepBudget int64
 	// HighWater is how many bytes wait on a socket before the connection that carries them is paused, with a peer that
 	// has no windows; default 1 MiB.
 	HighWater int
@@ -65,6 +68,9 @@ func (l Limits) WithDefaults() Limits {
 	}
 	set(&l.Connections, 1<<16)
 	set(&l.OutletConnections, 1000)
+	if l.KeepBudget == 0 {
+		l.KeepBudget = 256 << 20
+	}
 	setTime(&l.StallTimeout, 5*time.Second)
 	setTime(&l.OpenTimeout, 20*time.Second)
 	setTime(&l.FinishTimeout, 5*time.Second)
@@ -82,8 +88,13 @@ type Stats struct {
 	Limited           atomic.Uint64 // connections refused because there were too many
 	Malformed         atomic.Uint64
 	Held              atomic.Int64
-	WindowGranted     atomic.Int64 // bytes of windows beyond their first size
-	WindowsGrown      atomic.Int64 // windows that are larger than at first
+	Away              atomic.Int64  // connections that wait for another path
+	Resumed           atomic.Uint64 // times that a connection went on over another path
+	ResumeRefused     atomic.Uint64 // attempts to take up a connection that is not there, or not the peer's
+	Kept              atomic.Int64  // bytes that were sent and are not confirmed
+	Resent            atomic.Uint64 // bytes sent again
+	WindowGranted     atomic.Int64  // bytes of windows beyond their first size
+	WindowsGrown      atomic.Int64  // windows that are larger than at first
 	// Credits sent and received.
 	CreditsOut, CreditsIn atomic.Uint64
 }
@@ -99,8 +110,9 @@ func Reasons() []Reason {
 
 // Env is what all portals of a node share.
 type Env struct {
-	Limits Limits
-	Stats  *Stats
-	Log    *slog.Logger
-	pacers sync.Map // of *routing.Shard: *pacer
+	Limits  Limits
+	Stats   *Stats
+	Log     *slog.Logger
+	pacers  sync.Map // of *routing.Shard: *pacer
+	keepers sync.Map // of *routing.Shard: *keeper
 }

@@ -104,9 +104,9 @@ func judge(from, to *side, reset bool) error {
 	return nil
 }
 
-// TestRandomStreams lets many connections through two inlets send, pause, half-close and reset at random, over the whole path.
-// SALLYPORT_SEED repeats a run.
-func TestRandomStreams(t *testing.T) {
+// randomSeed returns the seed of a run, from SALLYPORT_SEED if that is set.
+func randomSeed(t *testing.T) uint64 {
+	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("SALLYPORT_SEED"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
@@ -116,72 +116,102 @@ func TestRandomStreams(t *testing.T) {
 		seed = n
 	}
 	t.Logf("SALLYPORT_SEED=%d", seed)
-	const conns = 40
+	return seed
+}
+
+// pairs are both ends of random connections; a client's first byte tells the server which is its.
+type pairs struct {
+	mu              sync.Mutex
+	waiting         []*side // of servers; nil when taken or given up
+	clients, theirs []*side
+	running         sync.WaitGroup
+}
+
+func newPairs(seed uint64, conns int) *pairs {
+	p := &pairs{waiting: make([]*side, conns), clients: make([]*side, conns), theirs: make([]*side, conns)}
 	r := rand.New(rand.NewPCG(seed, 0))
+	for k := range conns {
+		for _, s := range []**side{&p.clients[k], &p.theirs[k]} {
+			*s = &side{seed: r.Uint64(), size: r.IntN(1 << (1 + r.IntN(20))), resets: -1, lazy: r.IntN(4) == 0, err: errNotReached}
+			if r.IntN(6) == 0 {
+				(*s).resets = r.IntN((*s).size + 1)
+			}
+		}
+		p.waiting[k] = p.theirs[k]
+	}
+	return p
+}
+
+// serve is the server's end of a connection.
+func (p *pairs) serve(c net.Conn) {
+	c.SetDeadline(time.Now().Add(60 * time.Second))
+	var id [1]byte
+	if _, err := io.ReadFull(c, id[:]); err != nil { // reset before its first byte came
+		c.Close()
+		return
+	}
+	p.mu.Lock()
+	s := p.waiting[id[0]]
+	p.waiting[id[0]] = nil
+	if s != nil {
+		p.running.Add(1)
+	}
+	p.mu.Unlock()
+	if s == nil { // given up
+		c.Close()
+		return
+	}
+	s.run(c.(*net.TCPConn))
+	p.running.Done()
+}
+
+// run opens all connections, through the inlets in turn, and returns when the clients have done their part.
+func (p *pairs) run(t *testing.T, inlets ...*Inlet) {
+	t.Helper()
+	var done sync.WaitGroup
+	for k := range p.clients {
+		done.Go(func() {
+			client, err := net.Dial("tcp", inlets[k%len(inlets)].Bound().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			client.SetDeadline(time.Now().Add(60 * time.Second))
+			client.Write([]byte{byte(k)})
+			p.clients[k].run(client.(*net.TCPConn))
+		})
+	}
+	done.Wait()
+}
+
+// judge waits for the servers, when all connections have ended, and compares.
+func (p *pairs) judge(t *testing.T) {
+	t.Helper()
+	p.mu.Lock()
+	clear(p.waiting) // those whose client was reset before its first byte came
+	p.mu.Unlock()
+	p.running.Wait()
+	for k := range p.clients {
+		a, b := p.clients[k], p.theirs[k]
+		reset := a.resets >= 0 || b.resets >= 0
+		if err := errors.Join(judge(a, b, reset), judge(b, a, reset)); err != nil {
+			t.Errorf("connection %d (resets after %d, %d): %v", k, a.resets, b.resets, err)
+		}
+	}
+}
+
+// TestRandomStreams lets many connections through two inlets send, pause, half-close and reset at random, over the whole path.
+// SALLYPORT_SEED repeats a run.
+func TestRandomStreams(t *testing.T) {
+	seed := randomSeed(t)
 	for _, shards := range []int{1, 2} {
 		for _, window := range []int{0, 5000} {
-			var mu sync.Mutex
-			var servers [conns]*side
-			var running, clientsDone sync.WaitGroup
-			target := serve(t, func(c net.Conn) {
-				c.SetDeadline(time.Now().Add(30 * time.Second))
-				var id [1]byte
-				if _, err := io.ReadFull(c, id[:]); err != nil { // reset before its first byte came
-					c.Close()
-					return
-				}
-				mu.Lock()
-				s := servers[id[0]]
-				servers[id[0]] = nil
-				if s != nil {
-					running.Add(1)
-				}
-				mu.Unlock()
-				if s == nil { // given up
-					c.Close()
-					return
-				}
-				s.run(c.(*net.TCPConn))
-				running.Done()
-			})
-			c := newChain(t, 2, shards, false, Limits{Window: window}, OutletOptions{Target: target})
-			var clients, theirs [conns]*side
-			for k := range conns {
-				for _, s := range []**side{&clients[k], &theirs[k]} {
-					*s = &side{seed: r.Uint64(), size: r.IntN(1 << (1 + r.IntN(20))), resets: -1, lazy: r.IntN(4) == 0, err: errNotReached}
-					if r.IntN(6) == 0 {
-						(*s).resets = r.IntN((*s).size + 1)
-					}
-				}
-				servers[k] = theirs[k]
-			}
-			for k := range conns {
-				clientsDone.Go(func() {
-					client, err := net.Dial("tcp", c.in[k%2].Bound().String())
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					client.SetDeadline(time.Now().Add(30 * time.Second))
-					client.Write([]byte{byte(k)})
-					clients[k].run(client.(*net.TCPConn))
-				})
-			}
-			clientsDone.Wait()
+			p := newPairs(seed, 40)
+			c := newChain(t, 2, shards, false, Limits{Window: window}, OutletOptions{Target: serve(t, p.serve)})
+			p.run(t, c.in...)
 			c.idle(t)
-			mu.Lock()
-			clear(servers[:]) // those whose client was reset before its first byte came
-			mu.Unlock()
-			running.Wait()
-			for k := range conns {
-				a, b := clients[k], theirs[k]
-				reset := a.resets >= 0 || b.resets >= 0
-				if err := errors.Join(judge(a, b, reset), judge(b, a, reset)); err != nil {
-					t.Errorf("shards %d, window %d, connection %d (resets after %d, %d): %v", shards, window, k, a.resets, b.resets, err)
-				}
-			}
-			if t.Failed() {
-				return
+			if p.judge(t); t.Failed() {
+				t.Fatalf("shards %d, window %d", shards, window)
 			}
 		}
 	}

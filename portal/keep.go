@@ -1,0 +1,118 @@
+package portal
+
+import "sync/atomic"
+
+// A connection that can go on over another path keeps what it sent until the other end confirms it (docs/protocol/04). What is kept
+// lies in blocks of its shard: one or a few for a transfer, a small one for a request, none for a connection that is idle.
+
+// keepSizes are the sizes of blocks, and keepFree how many free ones a shard keeps: at most 128*2 KiB + 64*64 KiB = 4.25 MiB.
+var (
+	keepSizes = [...]int{2 << 10, 64 << 10}
+	keepFree  = [...]int{128, 64}
+)
+
+// keepBlock is a block: buf[r:w] is kept.
+type keepBlock struct {
+	buf   []byte
+	r, w  int
+	class int // in keepSizes
+}
+
+// keepPool is the free blocks of one shard.
+type keepPool struct{ free [len(keepSizes)][]*keepBlock }
+
+// get returns an empty block, a small one if n bytes fit into it.
+func (p *keepPool) get(n int) *keepBlock {
+	class := 0
+	if n > keepSizes[0] {
+		class = 1
+	}
+	if k := len(p.free[class]); k > 0 {
+		b := p.free[class][k-1]
+		p.free[class][k-1] = nil
+		p.free[class] = p.free[class][:k-1]
+		b.r, b.w = 0, 0
+		return b
+	}
+	return &keepBlock{buf: make([]byte, keepSizes[class]), class: class}
+}
+
+// put takes back a block. A block that is put twice would be two connections' at once, so that panics.
+func (p *keepPool) put(b *keepBlock) {
+	if b.r < 0 {
+		panic("portal: block freed twice")
+	}
+	b.r = -1
+	if len(p.free[b.class]) < keepFree[b.class] {
+		p.free[b.class] = append(p.free[b.class], b)
+	}
+}
+
+// keep is a queue of bytes: what was sent and is not confirmed.
+type keep struct {
+	pool   *keepPool
+	total  *atomic.Int64 // of all connections
+	blocks []*keepBlock
+	size   int
+}
+
+// add appends a copy of p.
+func (k *keep) add(p []byte) {
+	k.size += len(p)
+	k.total.Add(int64(len(p)))
+	for len(p) > 0 {
+		if n := len(k.blocks); n == 0 || k.blocks[n-1].w == len(k.blocks[n-1].buf) {
+			k.blocks = append(k.blocks, k.pool.get(len(p)))
+		}
+		last := k.blocks[len(k.blocks)-1]
+		n := copy(last.buf[last.w:], p)
+		last.w += n
+		p = p[n:]
+	}
+}
+
+// drop forgets the first n bytes, n at most size.
+func (k *keep) drop(n int) {
+	if n == 0 {
+		return
+	}
+	k.size -= n
+	k.total.Add(int64(-n))
+	i := 0
+	for ; i < len(k.blocks); i++ {
+		b := k.blocks[i]
+		if have := b.w - b.r; n < have {
+			b.r += n
+			break
+		} else {
+			n -= have
+		}
+		k.pool.put(b)
+	}
+	if i == 0 {
+		return
+	}
+	if i == len(k.blocks) && cap(k.blocks) > 16 {
+		k.blocks = nil // an idle connection keeps nothing of a burst
+		return
+	}
+	rest := copy(k.blocks, k.blocks[i:])
+	clear(k.blocks[rest:])
+	k.blocks = k.blocks[:rest]
+}
+
+// copyAt copies what is kept from byte `from` on to dst and returns how much that is.
+func (k *keep) copyAt(dst []byte, from int) (n int) {
+	for _, b := range k.blocks {
+		have := b.buf[b.r:b.w]
+		if from >= len(have) {
+			from -= len(have)
+			continue
+		}
+		n += copy(dst[n:], have[from:])
+		if from = 0; n == len(dst) {
+			break
+		}
+	}
+	return n
+}

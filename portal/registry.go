@@ -1,0 +1,57 @@
+package portal
+
+import (
+	"crypto/subtle"
+	"sync"
+)
+
+// registry is the connections of an outlet that may be resumed. Its methods are for any goroutine.
+type registry struct {
+	mu    sync.Mutex
+	conns map[token]*conn
+}
+
+// add enters c by the id of its line and returns the connection that had the id, if there was one. Another peer's keeps it, and ok is false.
+func (r *registry) add(c *conn) (before *conn, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if before = r.conns[c.line.id]; before != nil && before.peer != c.peer {
+		return nil, false
+	}
+	if r.conns == nil {
+		r.conns = map[token]*conn{}
+	}
+	r.conns[c.line.id] = c
+	return before, true
+}
+
+// find returns the connection with the id if it is that peer's and the secret is right, else nil.
+func (r *registry) find(id, secret token, peer *[32]byte) *conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// Where no connection has the id, nobody's is compared, so that the answer takes as long.
+	var nobody struct {
+		secret token
+		peer   [32]byte
+	}
+	wanted, owner := &nobody.secret, &nobody.peer
+	c, there := r.conns[id]
+	if there {
+		wanted, owner = &c.line.secret, &c.peer
+	}
+	right := subtle.ConstantTimeCompare(wanted[:], secret[:]) & subtle.ConstantTimeCompare(owner[:], peer[:])
+	if right == 1 && there {
+		return c
+	}
+	return nil
+}
+
+// remove forgets c and its secret.
+func (r *registry) remove(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conns[c.line.id] == c {
+		delete(r.conns, c.line.id)
+	}
+	c.line.id, c.line.secret = token{}, token{}
+}

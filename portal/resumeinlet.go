@@ -1,0 +1,113 @@
+package portal
+
+import (
+	"cmp"
+	"time"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// agree takes what the outlet's Pong says of holding: the shorter time counts, and without a secret there is none.
+func (c *conn) agree(m *routing.Message, msg message) {
+	if c.line == nil {
+		return
+	}
+	var f fields
+	if msg.fields > 0 {
+		f, _ = parseFields(m.Payload()[msg.fields:]) // parse has read them before
+	}
+	if f.hold == 0 || f.secret == (token{}) || c.version < resumeVersion {
+		c.line = nil
+		return
+	}
+	c.line.secret, c.line.hold = f.secret, shorter(c.line.hold, f.hold)
+}
+
+// shorter returns the shorter of a time and a number of milliseconds.
+func shorter(d time.Duration, ms uint64) time.Duration {
+	if ms < uint64(d/time.Millisecond) {
+		return time.Duration(ms) * time.Millisecond
+	}
+	return d
+}
+
+// resumeAll takes the inlet's connections to a new path: those that have none, and those that are on another. Any goroutine.
+func (in *Inlet) resumeAll(p *path) {
+	p.shard.Loop().Post(dataplane.TaskFunc(func() {
+		t := p.shard.FirstTerminal(p.route)
+		if t == nil || t.TerminalPeer() == nil {
+			return
+		}
+		peer := t.TerminalPeer().ID
+		in.mu.Lock()
+		list := make([]*conn, 0, len(in.conns))
+		for c := range in.conns {
+			list = append(list, c)
+		}
+		in.mu.Unlock()
+		for _, c := range list {
+			c.post(func() { c.offered(p, t, peer) })
+		}
+	}))
+}
+
+// offered tells an inlet's connection that there is a path, over t to peer.
+func (c *conn) offered(p *path, t routing.Terminal, peer [32]byte) {
+	if c.line == nil || peer != c.peer || c.inlet.path.Load() != p || t == c.terminal {
+		return
+	}
+	switch c.state {
+	case open:
+		c.losePath() // which asks over the new one; what is still on its way here is sent again
+	case away:
+		if c.terminal != nil {
+			c.leavePath()
+		}
+		c.ask()
+		c.wait()
+	}
+}
+
+// ask sends a Resume over the inlet's path, if there is one to the peer. The answer may be lost, so the timer of wait asks again.
+func (c *conn) ask() {
+	p := c.inlet.path.Load()
+	if p == nil || c.terminal != nil || c.state != away {
+		return
+	}
+	if p.shard != c.shard {
+		c.moveTo(p.shard, c.ask)
+		return
+	}
+	t := c.shard.FirstTerminal(p.route)
+	if t == nil || t.TerminalPeer() == nil || t.TerminalPeer().ID != c.peer {
+		return // SetPath will tell
+	}
+	var flows []*routing.Flow
+	if producer := t.TerminalProducer(); producer != nil {
+		flows = []*routing.Flow{producer.Own}
+	}
+	c.self = c.shard.Start(c, flows...)
+	c.watch(t)
+	l := c.line
+	l.attempt++
+	l.retryAt = time.Now().Add(l.pause)
+	l.pause = min(2*l.pause, askMost)
+	m := resumeMessage{kind: kindResume, id: l.id, secret: l.secret, attempt: l.attempt, received: c.got(), allowed: c.window.allowed}
+	c.send(p.route, m.append(c.small[:0]))
+}
+
+// resumed handles what comes while the path is away: the answer to the Resume.
+func (c *conn) resumed(m *routing.Message, msg message) {
+	switch msg.kind {
+	case kindResumed:
+		r, err := parseResume(m.Payload())
+		if err == nil && r.attempt == c.line.attempt && m.Return.Len() > 0 {
+			c.goOn(m.Return.Clone(), r.received, r.allowed)
+		}
+	case kindDisconnect:
+		if msg.reason != ReasonPath { // else ask again, when the timer says so
+			c.expire(cmp.Or(msg.reason, ReasonUnknown))
+		}
+	}
+}
