@@ -15,6 +15,10 @@
 //	                                                 that the next payload would have had, so a gap before the end is seen
 //	Disconnect 02 | reason byte                      both directions end at once
 //
+// This is version 1. With version 2 (docs/protocol/04-portal-extension.md) a connection outlives its path: a lifeline keeps what the other
+// end has not confirmed, and an inlet resumes the connection over its next path. The other end must be authenticated by a secure
+// channel, and both ends must hold connections.
+//
 // A portal without the handshake (docs/protocol/03 §1.8) does without the extension too.
 //
 // Without the extension, payloads are not numbered, a full socket pauses the connection that carries it, and one that takes
