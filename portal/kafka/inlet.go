@@ -103,6 +103,7 @@ type inletConn struct {
 	in      *Inlet
 	reached netip.Addr
 	watched sync.Once
+	login   tokens
 
 	mu      sync.Mutex
 	asked   map[int32]question // by correlation id

@@ -23,6 +23,7 @@ func (o *Outlet) Filters(interceptor.Conn) (up, down interceptor.Filter) {
 
 type outletConn struct {
 	outlet *Outlet
+	login  tokens
 
 	mu    sync.Mutex
 	asked map[int32]header // requests whose responses say where brokers are, by correlation id
@@ -32,33 +33,53 @@ type outletRequests outletConn
 
 // Next implements interceptor.Filter. The message itself passes.
 func (q *outletRequests) Next(b []byte) (interceptor.Step, int, error) {
+	if step, n, taken, err := q.login.pass(b, true); taken {
+		return step, n, err
+	}
 	whole, err := frame(b, requestHead)
 	if err != nil || whole == 0 {
 		return interceptor.Wait, 0, err
 	}
 	h := readHeader(b[lengthSize:])
-	switch h.key {
-	case keyMetadata, keyFindCoordinator, keyDescribeCluster:
-		if ours := spans[h.key]; !ours.has(h.version) {
-			return interceptor.Wait, 0, fmt.Errorf("%w: request %d in version %d, known are %d to %d", ErrRefused, h.key, h.version, ours.min, ours.max)
+	switch known := spans[h.key].has(h.version); {
+	case h.key == keySASLHandshake && h.version == 0:
+		return step(b, whole, DefaultMaxMessage)
+	case h.key == keyMetadata && !known:
+		return interceptor.Wait, 0, fmt.Errorf("%w: request for metadata in version %d, known are %d to %d", ErrRefused, h.version, spans[h.key].min, spans[h.key].max)
+	case h.key == keyMetadata, h.key == keyFindCoordinator && known, h.key == keyDescribeCluster && known:
+		if err := (*outletConn)(q).remember(h); err != nil {
+			return interceptor.Wait, 0, err
 		}
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		if len(q.asked) >= maxUnanswered {
-			return interceptor.Wait, 0, fmt.Errorf("%w: %d requests without an answer", ErrRefused, len(q.asked))
-		}
-		q.asked[h.correlation] = h
 	}
 	return interceptor.Pass, whole, nil
 }
 
 // Work implements interceptor.Filter.
-func (q *outletRequests) Work(context.Context, []byte) ([]byte, error) { return nil, ErrRefused }
+func (q *outletRequests) Work(_ context.Context, message []byte) ([]byte, error) {
+	h := readHeader(message[lengthSize:])
+	if err := q.login.handshake(message, h); err != nil {
+		return nil, err
+	}
+	return message, (*outletConn)(q).remember(h)
+}
+
+func (c *outletConn) remember(h header) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.asked) >= maxUnanswered {
+		return fmt.Errorf("%w: %d requests without an answer", ErrRefused, len(c.asked))
+	}
+	c.asked[h.correlation] = h
+	return nil
+}
 
 type outletResponses outletConn
 
 // Next implements interceptor.Filter.
 func (q *outletResponses) Next(b []byte) (interceptor.Step, int, error) {
+	if step, n, taken, err := q.login.pass(b, false); taken {
+		return step, n, err
+	}
 	whole, err := frame(b, responseHead)
 	if err != nil || whole == 0 {
 		return interceptor.Wait, 0, err
@@ -81,6 +102,8 @@ func (q *outletResponses) Work(ctx context.Context, message []byte) ([]byte, err
 	q.mu.Unlock()
 	found := func(broker int32, at Place) (Place, error) { return at, q.outlet.Found(ctx, broker, at) }
 	switch h.key {
+	case keySASLHandshake:
+		return message, q.login.accepted(message, h)
 	case keyFindCoordinator:
 		return coordinatorResponse(message, h, found)
 	case keyDescribeCluster:

@@ -38,6 +38,9 @@ func check(h header, encrypted bool) error {
 
 // Next implements interceptor.Filter.
 func (q *inletRequests) Next(b []byte) (interceptor.Step, int, error) {
+	if step, n, taken, err := q.login.pass(b, true); taken {
+		return step, n, err
+	}
 	whole, err := frame(b, requestHead)
 	if err != nil || whole == 0 {
 		return interceptor.Wait, 0, err
@@ -49,7 +52,7 @@ func (q *inletRequests) Next(b []byte) (interceptor.Step, int, error) {
 		return interceptor.Wait, 0, err
 	}
 	switch {
-	case h.key == keyAPIVersions, h.key == keyFetch, h.key == keyShareFetch, h.key == keyProduce && encrypted:
+	case h.key == keySASLHandshake && h.version == 0, h.key == keyAPIVersions, h.key == keyFetch, h.key == keyShareFetch, h.key == keyProduce && encrypted:
 		return step(b, whole, c.in.collected())
 	case h.key == keyProduce && h.version >= leadersInProduce:
 		answered, known := produceAcks(b[:min(len(b), whole)], h)
@@ -82,6 +85,11 @@ func (q *inletRequests) Work(ctx context.Context, message []byte) ([]byte, error
 			return nil, err
 		}
 		return out, c.remember(question{header: h, unknown: unknown})
+	case keySASLHandshake:
+		if err := c.login.handshake(message, h); err != nil {
+			return nil, err
+		}
+		return message, c.remember(question{header: h})
 	case keyFetch, keyShareFetch:
 		return c.fetch(ctx, message, h)
 	case keyProduce:

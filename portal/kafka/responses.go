@@ -23,6 +23,9 @@ type inletResponses inletConn
 
 // Next implements interceptor.Filter.
 func (q *inletResponses) Next(b []byte) (interceptor.Step, int, error) {
+	if step, n, taken, err := q.login.pass(b, false); taken {
+		return step, n, err
+	}
 	whole, err := frame(b, responseHead)
 	if err != nil || whole == 0 {
 		return interceptor.Wait, 0, err
@@ -44,6 +47,8 @@ func (q *inletResponses) Work(ctx context.Context, message []byte) ([]byte, erro
 	switch h.key {
 	case keyAPIVersions:
 		return apiVersionsResponse(message, h, c.in.opts.Cipher != nil, asked.unknown)
+	case keySASLHandshake:
+		return message, c.login.accepted(message, h)
 	case keyMetadata:
 		return metadataResponse(message, h, place, c.in.learn)
 	case keyFindCoordinator:
