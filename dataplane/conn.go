@@ -420,7 +420,7 @@ func (c *Conn) flush() {
 		c.shutting = shutDone
 	case lingering:
 		if c.eof {
-			c.finish(ErrConnClosed) // sends FIN, as nothing is left to be read
+			c.endWell() // sends FIN, as nothing is left to be read
 			return
 		}
 		rawShutdown(c.fd, unix.SHUT_WR)
@@ -515,7 +515,7 @@ func (c *Conn) Close() {
 		return
 	}
 	if c.eof && c.Pending() == 0 {
-		c.finish(ErrConnClosed) // sends FIN unless that was done, as nothing is left to be read
+		c.endWell() // sends FIN unless that was done, as nothing is left to be read
 		return
 	}
 	c.shutting, c.paused, c.lowWater = lingering, false, -1
@@ -529,7 +529,7 @@ func (c *Conn) Close() {
 func (c *Conn) lingered() {
 	switch {
 	case c.outBytes == 0:
-		c.finish(ErrConnClosed)
+		c.endWell()
 	case c.outBytes < c.left: // slow, but not stuck
 		c.left = c.outBytes
 		c.timer.Reset(c.loop.drainFor)
@@ -545,7 +545,9 @@ func (c *Conn) discard() {
 		if _, err := c.Read(buf); err == ErrAgain {
 			return
 		} else if err != nil {
-			if c.outBytes == 0 || err != io.EOF {
+			if c.outBytes == 0 {
+				c.endWell()
+			} else if err != io.EOF {
 				c.finish(ErrConnClosed)
 			}
 			return
@@ -583,7 +585,15 @@ func (c *Conn) Detach() (fd int, ok bool) {
 	return c.fd, true
 }
 
-// finish closes the descriptor and tells the handler.
+// endWell closes a connection of which all was sent, so that its peer reads an end.
+func (c *Conn) endWell() {
+	if !c.closed {
+		rawEndOnClose(c.fd)
+	}
+	c.finish(ErrConnClosed)
+}
+
+// finish closes the descriptor and tells the handler. A socket with ResetOnCrash is reset by it.
 func (c *Conn) finish(err error) {
 	if c.closed {
 		return

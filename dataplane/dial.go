@@ -19,6 +19,10 @@ type TCPOptions struct {
 	KeepAliveCount                   int
 	// UserTimeout is how long sent data may stay unacknowledged before the connection fails; zero leaves the system's.
 	UserTimeout time.Duration
+	// ResetOnCrash lets the kernel reset the connection when the process ends without having ended it, as after kill -9: an end would
+	// tell the peer that a stream that was cut off is whole. Sockets inherit it from their listener. A Conn takes it away when the
+	// stream has ended well; whoever uses the socket otherwise has to do so with EndWell.
+	ResetOnCrash bool
 	// NotSentLowat bounds the bytes that the kernel takes before it has sent them; zero leaves the system's.
 	NotSentLowat int
 }
@@ -55,6 +59,9 @@ func (o TCPOptions) Apply(fd int) error {
 		if err := set("TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.UserTimeout/time.Millisecond)); err != nil {
 			return err
 		}
+	}
+	if o.ResetOnCrash {
+		rawResetOnClose(fd) // cannot fail on a socket; on another kind it means nothing
 	}
 	if o.NotSentLowat > 0 {
 		return set("TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, o.NotSentLowat)

@@ -63,7 +63,7 @@ func (f *frameLog) end(t *testing.T, want error) {
 	}
 }
 
-const short = 60 * time.Millisecond
+const short = 300 * time.Millisecond
 
 // TestLatePreamble: whoever says nothing is ended; whoever has begun may be silent for as long as it likes.
 func TestLatePreamble(t *testing.T) {
@@ -93,7 +93,7 @@ func TestLateFrame(t *testing.T) {
 		l := newLoop(t)
 		log, _, peer := framedLate(t, l, d, 1<<20)
 		peer.Write(append([]byte{1}, head(1000)...))
-		go drip(peer, log, 30, []byte{7})
+		go drip(peer, log, 12, []byte{7})
 		log.end(t, ErrLateFrame)
 	})
 	t.Run("begun later", func(t *testing.T) {
@@ -108,9 +108,9 @@ func TestLateFrame(t *testing.T) {
 	t.Run("progress", func(t *testing.T) {
 		l := newLoop(t)
 		log, _, peer := framedLate(t, l, d, 1<<20)
-		const size = 40 * 4000
+		const size = 10 * 4000
 		peer.Write(append([]byte{1}, head(size)...))
-		drip(peer, log, 40, make([]byte, 4000))
+		drip(peer, log, 10, make([]byte, 4000))
 		select {
 		case n := <-log.frames:
 			if n != size {
@@ -124,7 +124,7 @@ func TestLateFrame(t *testing.T) {
 		l := newLoop(t)
 		log, _, peer := framedLate(t, l, d, 1<<20)
 		peer.Write([]byte{1, 0, 0, 0, 1})
-		for range 20 { // there is always an unfinished one, never the same
+		for range 12 { // there is always an unfinished one, never the same
 			time.Sleep(short / 4)
 			log.open(t, "between small frames")
 			peer.Write([]byte{7, 0, 0, 0, 1})

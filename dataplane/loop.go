@@ -293,6 +293,9 @@ func (l *Loop) closeAll() {
 	for _, p := range l.fds {
 		switch c := p.(type) {
 		case *Conn:
+			if c.shutting == lingering && c.Pending() == 0 {
+				c.endWell() // the kernel has all of it, and sends what the peer has not taken
+			}
 			c.finish(ErrLoopClosed)
 		case *Listener:
 			c.Close()

@@ -68,6 +68,12 @@ func rawResetOnClose(fd int) {
 	setsockopt(fd, unix.SOL_SOCKET, unix.SO_LINGER, unsafe.Pointer(&linger), unsafe.Sizeof(linger))
 }
 
+// rawEndOnClose undoes rawResetOnClose.
+func rawEndOnClose(fd int) {
+	var linger unix.Linger
+	setsockopt(fd, unix.SOL_SOCKET, unix.SO_LINGER, unsafe.Pointer(&linger), unsafe.Sizeof(linger))
+}
+
 // rawSocketError fetches and clears a socket's pending error.
 func rawSocketError(fd int) unix.Errno {
 	var v int32

@@ -350,6 +350,11 @@ func (n *Node) Listening() string { return n.main.Bound.String() }
 
 // Stop ends the node: connections are closed. It is safe to call it more than once.
 func (n *Node) Stop() {
+	if n.router != nil { // before the paths are gone
+		told, done := context.WithTimeout(context.Background(), time.Second)
+		portal.Shutdown(told, n.router)
+		done()
+	}
 	n.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()

@@ -54,6 +54,7 @@ func tlsAcceptor(certificate func(context.Context) (*tls.Certificate, error)) fu
 		}
 		c := tls.Server(client, config)
 		if err := c.HandshakeContext(ctx); err != nil {
+			endsWell(c, true) // the client is told why
 			_ = client.Close()
 			return -1, fmt.Errorf("TLS with %s: %w", client.RemoteAddr(), err)
 		}
@@ -82,6 +83,8 @@ func joined(c *tls.Conn) (int, error) {
 // TLS would promise just that.
 func join(c *tls.Conn, local *net.UnixConn) {
 	var remoteDone atomic.Bool
+	endsWell(c, false)
+	well := true
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
@@ -90,17 +93,28 @@ func join(c *tls.Conn, local *net.UnixConn) {
 			_ = c.CloseWrite()
 			return
 		}
-		if t, ok := c.NetConn().(*net.TCPConn); ok {
-			_ = t.SetLinger(0)
-		}
+		well = false
 		_ = c.NetConn().Close()
 	}()
 	_, _ = io.Copy(local, c)
 	remoteDone.Store(true)
 	_ = local.CloseWrite()
-	<-up
+	if <-up; well {
+		endsWell(c, true)
+	}
 	_ = c.Close()
 	_ = local.Close()
+}
+
+// endsWell says how the socket below c closes: with an end, or with a reset, as it does too when the process is killed.
+func endsWell(c *tls.Conn, well bool) {
+	if t, ok := c.NetConn().(*net.TCPConn); ok {
+		seconds := 0
+		if well {
+			seconds = -1
+		}
+		_ = t.SetLinger(seconds)
+	}
 }
 
 // hungUp reports whether the other end was closed in both directions, which the portal does while a direction is open only to

@@ -76,11 +76,9 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 	if err != nil {
 		return nil, err
 	}
-	if !o.Nagle { // clients' sockets inherit it
-		if err := (dataplane.TCPOptions{NoDelay: true}).Apply(fd); err != nil {
-			_ = unix.Close(fd)
-			return nil, err
-		}
+	if err := clientOptions(o).Apply(fd); err != nil { // clients' sockets inherit them
+		_ = unix.Close(fd)
+		return nil, err
 	}
 	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], bound: bound, conns: map[*conn]struct{}{}}
 	var startErr error
@@ -94,6 +92,16 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 		return nil, err
 	}
 	return in, nil
+}
+
+// clientOptions are the socket options of an inlet's clients. A client that has vanished is found in two minutes; the kernel always tells of
+// the end of one on this machine.
+func clientOptions(o InletOptions) dataplane.TCPOptions {
+	opts := dataplane.TCPOptions{NoDelay: !o.Nagle, ResetOnCrash: true}
+	if !o.Listen.Addr().Unmap().IsLoopback() {
+		opts.KeepAliveIdle, opts.KeepAliveInterval, opts.KeepAliveCount = 60*time.Second, 15*time.Second, 4
+	}
+	return opts
 }
 
 // Bound returns the address listened on.

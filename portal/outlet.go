@@ -63,7 +63,8 @@ type Outlet struct {
 const resolveFor = 10 * time.Second
 
 // targetOptions are the socket options of a target's connection (docs/protocol/03 §1.5).
-var targetOptions = dataplane.TCPOptions{NoDelay: true, KeepAliveIdle: 300 * time.Second, KeepAliveInterval: 75 * time.Second, KeepAliveCount: 2}
+var targetOptions = dataplane.TCPOptions{NoDelay: true, KeepAliveIdle: 300 * time.Second, KeepAliveInterval: 75 * time.Second, KeepAliveCount: 2,
+	ResetOnCrash: true}
 
 // NewOutlet starts an outlet. routing.ErrExists when its address is taken. Not on a shard.
 func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions) (*Outlet, error) {

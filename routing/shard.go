@@ -207,6 +207,13 @@ func (s *Shard) Consumes(address string) []*Flow { return s.workers[address].flo
 // Worker returns the worker at address on this shard, or nil.
 func (s *Shard) Worker(address string) Worker { return s.workers[address].worker }
 
+// Each calls f with every worker on this shard. f may stop workers.
+func (s *Shard) Each(f func(Worker)) {
+	for _, e := range s.workers {
+		f(e.worker)
+	}
+}
+
 // Through is a Worker that passes messages on to the next hop of their route, such as an interceptor of a portal. What a route leads
 // to is decided by what comes behind it.
 type Through interface {
