@@ -161,6 +161,9 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 	if g != nil {
 		p.Guard = g
 	}
+	if p.Hold, err = holdOf(r.Hold); err != nil {
+		return nil, err
+	}
 	if p.Rewrite, err = headerRewriter(r.HTTPHeaders); err != nil {
 		return nil, fmt.Errorf("%w: --http-header: %w", admin.ErrInvalid, err)
 	}

@@ -93,7 +93,11 @@ func (n *Node) outletFlows() []*routing.Flow {
 
 // startOutlet starts an outlet that flows can reach. Its guard, which may be nil, ends with it.
 func (n *Node) startOutlet(ctx context.Context, r resource.Outlet, g *guard, flows ...*routing.Flow) (*outlet, error) {
-	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: names.Lookup, Flows: flows, SkipHandshake: r.SkipHandshake}
+	hold, err := holdOf(r.Hold)
+	if err != nil {
+		return nil, err
+	}
+	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: names.Lookup, Flows: flows, SkipHandshake: r.SkipHandshake, Hold: hold}
 	if g != nil {
 		o.Guard = g
 	}

@@ -117,6 +117,7 @@ var onlyHere = []string{
 	"secure-channel-listener delete --yes", "secure-channel-listener delete --all", "project-member delete --yes", "relay list --at",
 	"relay delete --all", "policy delete --all",
 	"authority create --limits", "authority create --memory-limit", "node create --limits", "node create --memory-limit",
+	"tcp-inlet create --hold", "tcp-outlet create --hold", "influxdb-inlet create --hold", "influxdb-outlet create --hold",
 }
 
 // TestFlags compares the flags of every command with the reference's: their names, short forms and aliases, and whether they take a value.

@@ -118,11 +118,18 @@ func outletCommand(a *app) *cobra.Command {
 	)
 }
 
+// What --hold of portals says.
+const (
+	holdDefault = time.Minute
+	holdHelp    = "how long connections wait for another path when theirs is gone; the shorter of both ends counts, 0 is off"
+)
+
 // outletFlags are the flags that all kinds of outlets have.
 type outletFlags struct {
 	at, to, from string
 	privileged   bool
 	address      bool // a script gets 0#NAME, as from the reference's influxdb-outlet
+	hold         time.Duration
 	request      admin.OutletRequest
 }
 
@@ -131,6 +138,7 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.to, "to", "", "the server, `HOST:PORT` or a port of this machine")
 	f.StringVar(&o.from, "from", "", "the outlet's name (as NAME)")
 	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
+	durationVar(f, &o.hold, "hold", holdDefault, holdHelp)
 	f.BoolVar(&r.TLS, "tls", false, "connect to the server with TLS")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
@@ -159,6 +167,9 @@ func (o *outletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	}
 	if o.privileged {
 		return errPrivileged
+	}
+	if cmd.Flags().Changed("hold") {
+		r.Hold = o.hold.String()
 	}
 	r.Name, r.To = plainName(o.from), target
 	if err := checkAllow(cmd, r.Allow); err != nil {
@@ -243,7 +254,7 @@ func orDash(s *string) string {
 // inletFlags are the flags that all kinds of inlets have.
 type inletFlags struct {
 	at, to, via, from, provider, alias string
-	wait, retryWait, timeout           time.Duration
+	wait, retryWait, timeout, hold     time.Duration
 	privileged, useTLS                 bool
 	request                            admin.InletRequest
 }
@@ -261,6 +272,7 @@ func (o *inletFlags) add(cmd *cobra.Command) {
 	durationVar(f, &o.retryWait, "retry-wait", 20*time.Second, "") // in the reference it has no effect either
 	durationVar(f, &o.timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
+	durationVar(f, &o.hold, "hold", holdDefault, holdHelp)
 	f.BoolVar(&r.UDP, "udp", false, "go directly to the outlet's node, over UDP, if that works")
 	f.BoolVar(&r.NoTCPFallback, "no-tcp-fallback", false, "with --udp: clients wait while that does not work")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
@@ -313,6 +325,9 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	}
 	if r.Authorized != "" && len(addr) > 0 && addr[0].Protocol == multiaddr.Project {
 		return errors.New("--authorized cannot be used with a project's route: the project's policy decides")
+	}
+	if cmd.Flags().Changed("hold") {
+		r.Hold = o.hold.String()
 	}
 	r.From, r.To, r.ConnectionWaitMS = listen, addr.String(), o.wait.Milliseconds()
 	c, node, err := a.nodeClient(ctx, o.at)

@@ -7,6 +7,8 @@ type Outlet struct {
 	TLS           bool   `json:"tls,omitempty" flag:"tls"`
 	Allow         string `json:"allow,omitempty" flag:"allow"` // policy expression
 	SkipHandshake bool   `json:"skip_handshake,omitempty" flag:"skip-handshake"`
+	// Hold is how long a connection waits for another path when its own is gone, as "60s", "0s" for not at all; empty: a minute.
+	Hold string `json:"hold,omitempty" flag:"hold"`
 	// InfluxDB is set for an outlet to an InfluxDB.
 	InfluxDB *InfluxOutlet `json:"influxdb,omitempty" flag:"influxdb"`
 }
@@ -32,6 +34,7 @@ type Inlet struct {
 	ConnectionWaitMS int64  `json:"connection_wait_ms,omitempty" flag:"connection-wait" memo:"ignored"`
 	NoConnectionWait bool   `json:"no_connection_wait,omitempty" flag:"no-connection-wait" memo:"ignored"`
 	SkipHandshake    bool   `json:"skip_handshake,omitempty" flag:"skip-handshake"`
+	Hold             string `json:"hold,omitempty" flag:"hold"` // as of an Outlet
 	Nagle            bool   `json:"enable_nagle,omitempty" flag:"enable-nagle"`
 	// HTTPHeaders are NAME:VALUE, set in each request of a client.
 	HTTPHeaders []string `json:"http_headers,omitempty" flag:"http-header"`
