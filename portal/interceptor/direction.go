@@ -146,10 +146,13 @@ func (d *direction) pump(from *routing.Throttle) {
 		case step == Pass:
 			d.passing = n
 		case step == Work:
-			unit := append([]byte(nil), d.in[at:at+n]...)
+			unit := d.in[at : at+n]
 			d.emit(d.in[first:at])
-			at += n
-			first = at
+			if first, at = at+n, at+n; at == len(d.in) {
+				d.in, first, at = nil, 0, 0 // all that has come is the unit's
+			} else {
+				unit = append([]byte(nil), unit...)
+			}
 			d.begin(unit)
 		}
 	}

@@ -181,7 +181,10 @@ func (r *rewriter) records(topic topicRef, partition int32, errorAt int, open op
 		r.replace(errorAt, binary.BigEndian.AppendUint16(nil, uint16(with.code)))
 		r.at = end
 	}
-	r.replace(start, r.appendBytes(nil, append([]byte{}, with.records...)))
+	if with.records == nil {
+		with.records = []byte{} // none, which is not null
+	}
+	r.replaceBytes(start, with.records)
 	return nil
 }
 

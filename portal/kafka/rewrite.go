@@ -129,6 +129,15 @@ func (r *rewriter) replace(from int, b []byte) {
 	r.kept = r.at
 }
 
+// replaceBytes is replace with bytes in the version's form; it does not copy them twice.
+func (r *rewriter) replaceBytes(from int, content []byte) {
+	if r.fault != nil {
+		return
+	}
+	r.out = r.appendBytes(append(r.out, r.in[r.kept:from]...), content)
+	r.kept = r.at
+}
+
 // appendText appends a string in the version's form.
 func (r *rewriter) appendText(b []byte, s string) []byte {
 	if r.flex {
