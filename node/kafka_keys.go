@@ -206,8 +206,12 @@ func (s *sealers) Sealer(ctx context.Context, topic string, partition int32) (ka
 		s.mu.Unlock()
 		select {
 		case <-e.ready:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		default:
+			select {
+			case <-e.ready:
+			case <-ctx.Done():
+				return nil, fmt.Errorf("no keys were agreed on yet: %w", ctx.Err())
+			}
 		}
 		if e.err == nil && !e.grant.Allowed() {
 			s.forget(key, e) // agree anew, with a fresh credential; the policy decides again

@@ -12,7 +12,8 @@ type Seal func(value, data []byte) (address string, ciphertext []byte, err error
 
 // Cipher encrypts values for the consumers of a partition, and decrypts what was encrypted for this node.
 type Cipher interface {
-	// Sealer returns what encrypts for the consumer of a partition. It may have to find the consumer first.
+	// Sealer returns what encrypts for the consumer of a partition. It may have to find the consumer first, and goes on to do so when ctx
+	// has ended; one that is known is returned whatever ctx is.
 	Sealer(ctx context.Context, topic string, partition int32) (Seal, error)
 	// Open decrypts. It may change ciphertext. data is what Seal was given.
 	Open(ctx context.Context, address string, ciphertext, data []byte) ([]byte, error)

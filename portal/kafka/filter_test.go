@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -289,6 +290,38 @@ func TestOneOfTwoSent(t *testing.T) {
 	// The third and the fourth are too long together, so the fourth has to come again.
 	if want := (map[int32]int16{1: 0, 2: codeTooLarge, 3: 0, 4: codeNotEnoughReplicas}); len(told.Topics) != 1 || fmt.Sprint(codes) != fmt.Sprint(want) {
 		t.Errorf("told %v in %d topics, want %v", codes, len(told.Topics), want)
+	}
+}
+
+// lonely is a cipher without a consumer for one topic.
+type lonely struct{ mask }
+
+func (l *lonely) Sealer(ctx context.Context, topic string, partition int32) (Seal, error) {
+	if topic == "lonely" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return l.mask.Sealer(ctx, topic, partition)
+}
+
+// TestNobodyReadsOne: a partition that nobody reads does not hold up the others of its request.
+func TestNobodyReadsOne(t *testing.T) {
+	in, _ := newTestInletWith(InletOptions{Cipher: &lonely{}})
+	in.pause, in.sealing = 0, time.Millisecond
+	up, down := in.Filters(interceptor.Conn{})
+	m := kmsg.NewPtrProduceRequest()
+	m.SetVersion(9)
+	m.Acks = 1
+	records := batch(t, []sample{{nil, []byte("value"), nil}}, 0, false, 0)
+	m.Topics = []kmsg.ProduceRequestTopic{{Topic: "lonely", Partitions: []kmsg.ProduceRequestTopicPartition{{Records: records}}}, {Topic: "orders", Partitions: []kmsg.ProduceRequestTopicPartition{{Records: records}}}}
+	message := asRequest(m, 9)
+	out, err := run(up, message, len(message))
+	if err != nil || bytes.Contains(out, []byte("lonely")) || !bytes.Contains(out, []byte("orders")) {
+		t.Errorf("sent on %q, %v", out, err)
+	}
+	r := reread(t, kmsg.NewPtrProduceResponse(), answerTo(t, down, kmsg.NewPtrProduceResponse(), 9), 9)
+	if len(r.Topics) != 1 || r.Topics[0].Topic != "lonely" || r.Topics[0].Partitions[0].ErrorCode != codeNotEnoughReplicas {
+		t.Errorf("told %+v", r)
 	}
 }
 

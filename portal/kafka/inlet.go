@@ -39,8 +39,8 @@ type InletOptions struct {
 type Inlet struct {
 	opts    InletOptions
 	readers *readers
-	// pause is retryPause, patience failPatience, other than in tests.
-	pause, patience time.Duration
+	// pause is retryPause, patience failPatience, sealing sealPatience, other than in tests.
+	pause, patience, sealing time.Duration
 
 	mu     sync.Mutex
 	topics map[topicID]string
@@ -61,7 +61,7 @@ func NewInlet(o InletOptions) *Inlet {
 	if o.Budget == nil {
 		o.Budget = &interceptor.Budget{}
 	}
-	return &Inlet{opts: o, readers: newReaders(o), pause: retryPause, patience: failPatience, topics: map[topicID]string{}}
+	return &Inlet{opts: o, readers: newReaders(o), pause: retryPause, patience: failPatience, sealing: sealPatience, topics: map[topicID]string{}}
 }
 
 // Close forgets the readers; nothing is withdrawn any more. Connections are not closed.

@@ -19,6 +19,10 @@ const (
 // retryPause is how long a message is kept when it holds something that cannot be encrypted or decrypted: clients ask again at once.
 const retryPause = 500 * time.Millisecond
 
+// sealPatience is how long a request to produce waits for keys. What has none then is answered, and keys are agreed on meanwhile: a partition that
+// nobody reads does not hold up the others.
+const sealPatience = 5 * time.Second
+
 type inletRequests inletConn
 
 // check refuses requests that must not pass (docs/protocol/03 §5.2).
@@ -106,12 +110,14 @@ func (c *inletConn) produce(ctx context.Context, message []byte, h header) ([]by
 		return nil, fmt.Errorf("%w: request to produce", ErrMessage)
 	}
 	sum, pause := 0, false
+	sealing, cancel := context.WithTimeout(ctx, c.in.sealing)
+	defer cancel()
 	out, refused, err := produceRequest(message, h, func(t topicRef, partition int32, records []byte) ([]byte, error) {
 		topic := c.in.nameOf(t)
 		if topic == "" { // which the client then asks for
 			return nil, coded(codeUnknownTopicID, "%w: no client has asked for the topic's name, id %s", ErrRefused, t.id)
 		}
-		with, err := c.in.sealRecords(ctx, topic, partition, records)
+		with, err := c.in.sealRecords(sealing, topic, partition, records)
 		switch {
 		case err != nil:
 			pause = pause || produceCode(err) == codeNotEnoughReplicas
