@@ -68,6 +68,7 @@ type conn struct {
 	readDone bool   // the socket's end was read
 	starved  bool   // paused for want of credit
 	held     bool   // paused by the destination
+	taking   bool   // turns with others that were paused: one payload in the next
 	upstream *upstream
 
 	// What the peer sends.
@@ -146,7 +147,11 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 		return
 	}
 	buf := c.shard.Loop().ReadBuffer()
-	for sent := 0; sent < readBudget; {
+	budget := readBudget
+	if c.taking {
+		budget, c.taking, c.full = 1, false, false
+	}
+	for sent := 0; sent < budget; {
 		if c.state != open || sock.Paused() {
 			return
 		}
@@ -186,7 +191,7 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 // sendSize is how much the next payload may carry, 0 if the peer takes nothing now.
 func (c *conn) sendSize() int {
 	if c.extended {
-		return max(min(c.env.Limits.PayloadSize, c.mayCarry()), 0)
+		return payloadSize(c.env.Limits.PayloadSize, c.mayCarry())
 	}
 	return c.env.Limits.PayloadSize
 }
@@ -197,6 +202,13 @@ func (c *conn) mayCarry() int {
 		return min(c.credit, c.keepRoom())
 	}
 	return c.credit
+}
+
+// payloadSize is how much of credit one payload of at most size bytes takes. Where credits are small the path is slow, and several small
+// payloads are on all its legs at once.
+func payloadSize(size, credit int) int {
+	const least = 8 << 10
+	return max(min(size, max(credit/4, least), credit), 0)
 }
 
 // sendPayload sends buf[HeadRoom:HeadRoom+n]; the rest of buf may be overwritten.
@@ -261,6 +273,7 @@ func (c *conn) starve() {
 // PauseSource implements routing.Source.
 func (c *conn) PauseSource() {
 	c.held = true
+	c.taking = c.window.rtt() > paceBelow
 	if c.sock != nil {
 		c.sock.Pause()
 	}

@@ -16,6 +16,8 @@ const (
 	// windowSlack is what a window has beyond that. It is the same for fast and slow streams of one channel, so their shares of it come
 	// nearer to each other with each measurement, as additive increase does it in TCP.
 	windowSlack = 64 << 10
+	// leastSlack is the same in a path that is slow: there it would be most of what waits.
+	leastSlack = 8 << 10
 	// minRound is the least time over which the rate of delivery is measured. On shorter paths single bursts would be taken for it.
 	minRound = 10 * time.Millisecond
 	// peakRounds is for how many rounds at least the highest rate counts, as BBR's filter (BBRMaxBwFilterLen is in rounds too).
@@ -45,7 +47,9 @@ type window struct {
 	creditAt time.Time // when allowed was last raised
 	askedAt  time.Time // when the raise was sent that data beyond asked depends on
 	asked    uint64
-	waiting  bool // for that data
+	moved    uint64 // what the path had brought then, of all its streams
+	waiting  bool   // for that data
+	epoch    uint   // of the path, when bytes last came
 
 	roundAt    time.Time // when the round began in which the rate is measured
 	roundTaken uint64    // bytes taken until then
@@ -62,7 +66,14 @@ func newWindow(m windowMemory) window {
 }
 
 // usePath tells the window which path its bytes come over; nil when it is not known.
-func (w *window) usePath(p *roundTrip) { w.path, w.waiting = p, false }
+func (w *window) usePath(p *roundTrip) {
+	w.path, w.waiting, w.epoch = p, false, 0
+	if p != nil && w.received == 0 && w.size == w.first {
+		if least := p.floor(w.first); least < w.first { // nobody has been told of it yet
+			w.size, w.allowed = least, uint64(least)
+		}
+	}
+}
 
 // rtt is the shortest round trip of the path, 0 if it is not known yet.
 func (w *window) rtt() time.Duration {
@@ -78,11 +89,16 @@ func (w *window) add(n int, now time.Time) bool {
 	if w.received > w.allowed {
 		return false
 	}
+	if w.path != nil {
+		w.epoch = w.path.add(n, w.epoch, now)
+	}
 	if w.waiting && w.received > w.asked {
 		// These bytes could only be sent after the credit had come: it went there and they came back.
 		w.waiting = false
 		if w.path != nil {
-			w.path.sample(now.Sub(w.askedAt), now)
+			took := now.Sub(w.askedAt)
+			w.path.sample(took, now)
+			w.path.brought(w.path.moved-w.moved, took)
 		}
 	}
 	return true
@@ -107,6 +123,9 @@ func (w *window) update(pending, limit int, now time.Time) (credit uint64, low i
 	}
 	if !w.waiting {
 		w.waiting, w.asked, w.askedAt = true, w.allowed, now
+		if w.path != nil {
+			w.moved = w.path.moved
+		}
 	}
 	w.allowed += uint64(amount)
 	w.creditAt = now
@@ -138,27 +157,29 @@ func (w *window) measure(taken uint64, now time.Time) {
 	if w.flat < fullRounds {
 		gain = startGain
 	}
-	w.fits = int(gain*most*float64(rtt)) + windowSlack
-	w.resize(w.fits)
+	w.fits = int(gain * most * float64(rtt))
+	w.fits += max(min(w.fits, windowSlack), leastSlack)
+	w.resize(w.fits, w.path.floor(w.first))
 }
 
-// resize makes the window want bytes large, within its bounds, and in steps when it shrinks. Small differences are left.
-func (w *window) resize(want int) {
+// resize makes the window want bytes large, not less than floor, within its bounds, and in steps when it shrinks. Small differences are left.
+func (w *window) resize(want, floor int) {
 	want = min(want, w.memory.limits.MaxWindow)
 	if extra := w.memory.most(); want-w.first > extra {
 		want = w.first + extra
 	}
-	want = max(want, w.first, w.size-w.size/4)
+	want = max(want, floor, w.size-w.size/4)
 	if w.size < want && want < w.size+w.size/8 || want < w.size && w.size-w.size/8 < want {
 		return
 	}
-	w.size = w.first + w.memory.resize(w.size-w.first, want-w.first)
+	extra := w.memory.resize(max(w.size-w.first, 0), max(want-w.first, 0))
+	w.size = min(want, w.first+extra)
 }
 
 // end gives back what the window took beyond its first size.
 func (w *window) end() {
-	w.memory.resize(w.size-w.first, 0)
-	w.size = w.first
+	w.memory.resize(max(w.size-w.first, 0), 0)
+	w.size = min(w.size, w.first)
 }
 
 // peak is the highest of at least the last peakRounds values.

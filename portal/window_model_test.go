@@ -131,6 +131,8 @@ type stream struct {
 	out, back  *line // where data goes, and its credits
 	credit     int
 	held       bool // the line has enough
+	wasHeld    bool
+	turn       bool // has another
 	window     window
 	pending    int     // what the reader has not taken
 	reads      float64 // bytes a second; 0 for as fast as it comes
@@ -146,22 +148,32 @@ type stream struct {
 
 const (
 	modelPayload = 64 << 10
-	modelBlocks  = 7 // of one read
 )
 
-// push sends what the stream may, as conn does it: what one read brings, then more unless the line has enough.
+// push lets the stream have a turn: it sends what conn would in one, and another turn follows unless the line has enough.
 func (s *stream) push() {
-	for s.credit > 0 && !s.held {
-		for k := 0; k < modelBlocks && s.credit > 0; k++ {
-			n := min(s.credit, modelPayload)
-			s.credit -= n
-			s.out.send(packet{stream: s, size: n + 100, data: n})
-		}
-		if s.out.full() {
-			s.held = true
-			s.out.held = append(s.out.held, s)
-		}
+	if s.turn || s.held || s.credit == 0 {
+		return
 	}
+	blocks := readBudget
+	if s.wasHeld {
+		blocks = 1
+	}
+	for ; blocks > 0 && s.credit > 0; blocks-- {
+		n := payloadSize(modelPayload, s.credit)
+		s.credit -= n
+		s.out.send(packet{stream: s, size: n + 100, data: n})
+	}
+	if s.wasHeld = s.out.full(); s.wasHeld {
+		s.held = true
+		s.out.held = append(s.out.held, s)
+		return
+	}
+	s.turn = true
+	s.m.clock.after(0, func() {
+		s.turn = false
+		s.push()
+	})
 }
 
 // arrive takes a packet at its last stop.
@@ -268,7 +280,7 @@ func newModel(o modelOptions) *model {
 				s.held = false
 			}
 			for _, s := range list {
-				s.push()
+				m.clock.after(0, s.push)
 			}
 		}
 	}
