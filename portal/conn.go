@@ -62,14 +62,15 @@ type conn struct {
 	home   atomic.Pointer[routing.Shard] // shard, for other goroutines; nil on the way to another
 
 	// What the socket sends.
-	credit   int    // bytes the peer will still take (extended)
-	counter  uint16 // of the next payload
-	full     bool   // the last read got all it had room for
-	readDone bool   // the socket's end was read
-	starved  bool   // paused for want of credit
-	held     bool   // paused by the destination
-	taking   bool   // turns with others that were paused: one payload in the next
-	upstream *upstream
+	credit    int    // bytes the peer will still take (extended)
+	topCredit int    // what credit was when the last came
+	counter   uint16 // of the next payload
+	full      bool   // the last read got all it had room for
+	readDone  bool   // the socket's end was read
+	starved   bool   // paused for want of credit
+	held      bool   // paused by the destination
+	taking    bool   // turns with others that were paused: one payload in the next
+	upstream  *upstream
 
 	// What the peer sends.
 	window   window
@@ -191,7 +192,7 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 // sendSize is how much the next payload may carry, 0 if the peer takes nothing now.
 func (c *conn) sendSize() int {
 	if c.extended {
-		return payloadSize(c.env.Limits.PayloadSize, c.mayCarry())
+		return max(min(payloadSize(c.env.Limits.PayloadSize, c.topCredit), c.mayCarry()), 0)
 	}
 	return c.env.Limits.PayloadSize
 }
@@ -204,11 +205,11 @@ func (c *conn) mayCarry() int {
 	return c.credit
 }
 
-// payloadSize is how much of credit one payload of at most size bytes takes. Where credits are small the path is slow, and several small
-// payloads are on all its legs at once.
+// payloadSize is how much one payload of at most size bytes may carry where credit is what was left to send after the last credit came.
+// Where that is little the path is slow, and several small payloads are on all its legs at once.
 func payloadSize(size, credit int) int {
 	const least = 8 << 10
-	return max(min(size, max(credit/4, least), credit), 0)
+	return min(size, max(credit/4, least))
 }
 
 // sendPayload sends buf[HeadRoom:HeadRoom+n]; the rest of buf may be overwritten.
@@ -386,6 +387,7 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		if c.extended {
 			c.env.Stats.CreditsIn.Add(1)
 			c.credit += int(min(msg.amount, uint64(max(maxCredit-c.credit, 0))))
+			c.topCredit = c.credit
 			c.credited(m, msg)
 		}
 	case kindFinish:

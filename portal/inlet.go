@@ -333,6 +333,7 @@ func (c *conn) opened(m *routing.Message, msg message) {
 		if msg.extension >= extensionVersion {
 			c.extended, c.version = true, min(msg.extension, resumeVersion)
 			c.credit = int(min(msg.amount, maxCredit))
+			c.topCredit = c.credit
 		}
 		c.agree(m, msg)
 		c.start(m.Return.Clone())

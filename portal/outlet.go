@@ -140,6 +140,7 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 	if msg.extension >= extensionVersion && !skip {
 		c.extended, c.version = true, min(msg.extension, resumeVersion)
 		c.credit = int(min(msg.amount, maxCredit))
+		c.topCredit = c.credit
 	}
 	c.promise(o, m, msg)
 	back := m.Return.Clone()

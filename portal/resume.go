@@ -169,6 +169,7 @@ func (c *conn) goOn(route routing.Route, received, allowed uint64) {
 	c.lossy = routing.IsLossy(c.shard, c.terminal)
 	c.counter, c.expect = 0, 0
 	c.credit = int(min(allowed-l.sent, maxCredit))
+	c.topCredit = c.credit
 	l.told = c.got()
 	if l.gone != ReasonNone {
 		c.sendDisconnect(route, l.gone)

@@ -130,6 +130,7 @@ type stream struct {
 	m          *model
 	out, back  *line // where data goes, and its credits
 	credit     int
+	top        int  // what credit was when the last came
 	held       bool // the line has enough
 	wasHeld    bool
 	turn       bool // has another
@@ -160,7 +161,7 @@ func (s *stream) push() {
 		blocks = 1
 	}
 	for ; blocks > 0 && s.credit > 0; blocks-- {
-		n := payloadSize(modelPayload, s.credit)
+		n := min(payloadSize(modelPayload, s.top), s.credit)
 		s.credit -= n
 		s.out.send(packet{stream: s, size: n + 100, data: n})
 	}
@@ -181,6 +182,7 @@ func (m *model) arrive(p packet) {
 	s := p.stream
 	if p.credit > 0 {
 		s.credit += int(p.credit)
+		s.top = s.credit
 		s.push()
 		return
 	}
@@ -293,7 +295,7 @@ func (m *model) open(from int, reads float64) *stream {
 	s := &stream{m: m, out: m.lines[from][0], back: m.lines[1-from][0], reads: reads, low: -1, from: m.clock.now}
 	s.window = newWindow(windowMemory{m.limits, m.stats})
 	s.window.usePath(m.trips[1-from])
-	s.credit = s.window.size
+	s.credit, s.top = s.window.size, s.window.size
 	m.streams = append(m.streams, s)
 	// The handshake's round trip, with the connecting of the target in it.
 	trip := 2 * (m.lines[from][0].delay + m.lines[from][1].delay)
