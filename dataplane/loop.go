@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,8 +68,9 @@ type Loop struct {
 
 	lingerFor, drainFor time.Duration // lingerTimeout and drainTimeout; shorter in tests
 
-	shared *shared
-	uses   uses
+	shared  *shared
+	uses    uses
+	onFault func()
 
 	stopped bool // leave Run; on the loop
 	closing bool // take no more tasks; under inboxMu
@@ -194,7 +194,7 @@ func (l *Loop) handle(e *unix.EpollEvent) {
 	default:
 		if fd < len(l.fds) {
 			if p := l.fds[fd]; p != nil {
-				p.onEvents(e.Events)
+				l.events(p, e.Events)
 			}
 		}
 	}
@@ -211,7 +211,7 @@ func (l *Loop) runInbox() {
 	l.inbox = l.spare[:0]
 	l.inboxMu.Unlock()
 	for i, t := range tasks {
-		t.Run()
+		l.task(t)
 		tasks[i] = nil
 	}
 	l.spare = tasks[:0]
@@ -225,7 +225,7 @@ func (l *Loop) flush() {
 		for i, c := range ready {
 			ready[i] = nil
 			c.inReady = false
-			c.readInput()
+			l.readInput(c)
 		}
 		l.readyNext = ready[:0]
 	}
@@ -235,18 +235,14 @@ func (l *Loop) flush() {
 		for i, c := range dirty {
 			dirty[i] = nil
 			c.inDirty = false
-			c.flush()
+			l.flushConn(c)
 		}
 		l.dirtyNext = dirty[:0]
 	}
 	for i := 0; i < len(l.dirtyUDP); i++ {
 		u := l.dirtyUDP[i]
 		l.dirtyUDP[i] = nil
-		if !u.closed {
-			u.handler.OnFlush()
-		}
-		u.inDirty = false
-		u.flush()
+		l.flushUDP(u)
 	}
 	l.dirtyUDP = l.dirtyUDP[:0]
 }
@@ -339,17 +335,4 @@ func (l *Loop) settle() {
 		c.takeLent()
 	}
 	l.lenders = l.lenders[:0]
-}
-
-// Guard runs f and turns a panic into a logged error, so that a fault in handling one connection does not end the node.
-// It is for code that handles a stranger's input outside the data path proper.
-func (l *Loop) Guard(what string, f func()) (ok bool) {
-	defer func() {
-		if r := recover(); r != nil {
-			ok = false
-			l.log.Error("internal fault", "in", what, "fault", fmt.Sprint(r), "stack", string(debug.Stack()))
-		}
-	}()
-	f()
-	return true
 }

@@ -59,7 +59,7 @@ func (l *Loop) runTimers() {
 	l.armed = time.Time{}
 	for len(l.timers) > 0 && !l.timers[0].at.After(l.now) {
 		t := heap.Pop(&l.timers).(*Timer)
-		t.f()
+		l.timer(t)
 	}
 	l.armTimer()
 }

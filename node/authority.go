@@ -88,8 +88,12 @@ func (n *Node) rpcWorker(name string, server rpc.Server) routing.Worker {
 	slots := make(chan struct{}, maxRequests)
 	self := routing.LocalRoute(name)
 	return routing.WorkerFunc(func(s *routing.Shard, m *routing.Message) {
+		if len(m.Payload()) > maxRequest || m.Return.Len() == 0 {
+			s.Drops.Malformed.Add(1)
+			return
+		}
 		req, err := rpc.DecodeRequest(append([]byte(nil), m.Payload()...))
-		if err != nil || len(m.Payload()) > maxRequest || m.Return.Len() == 0 {
+		if err != nil {
 			s.Drops.Malformed.Add(1)
 			return
 		}
@@ -109,9 +113,11 @@ func (n *Node) rpcWorker(name string, server rpc.Server) routing.Worker {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)
 			defer cancel()
-			if resp := server.Serve(ctx, caller, req); resp != nil {
-				n.router.Inject(back, self, resp.Encode())
-			}
+			s.Loop().Guard("the service "+name, func() {
+				if resp := server.Serve(ctx, caller, req); resp != nil {
+					n.router.Inject(back, self, resp.Encode())
+				}
+			})
 		}()
 	})
 }

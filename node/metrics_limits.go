@@ -10,6 +10,7 @@ var (
 	descLimit   = desc("limit", "The node's limits, bytes or numbers or seconds; docs/limits.md.", "limit")
 	descUsed    = desc("limit_used", "How much of a limit is used.", "limit")
 	descRefused = desc("limit_refused_total", "What was refused, ended or left out because of a limit.", "limit")
+	descFaults  = desc("faults_total", "Faults of this program that one peer's input showed; each ended that peer's connection.")
 	descLog     = desc("log_records_total", "Records of the log: written, left out because of their rate, or dropped because they could not be written in time.", "outcome")
 )
 
@@ -35,6 +36,7 @@ func (c collector) limits(gauge func(*prometheus.Desc, float64, ...string), coun
 		}
 		count(descRefused, u.refused, u.name)
 	}
+	count(descFaults, c.n.group.Use().Faults)
 	if h, ok := c.n.log.Handler().(interface{ Counts() logging.Counts }); ok {
 		k := h.Counts()
 		count(descLog, k.Written, "written")

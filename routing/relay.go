@@ -130,7 +130,7 @@ func (rs *Relays) serve() {
 		case <-rs.stop:
 			return
 		case r := <-rs.queue:
-			rs.install(r.from, r.reg, r.back)
+			r.from.loop.Guard("a registration", func() { rs.install(r.from, r.reg, r.back) })
 		case <-tick.C:
 			rs.dropOrphans()
 		}

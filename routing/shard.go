@@ -367,10 +367,20 @@ func (s *Shard) send(to *Shard, m *Message) {
 	}
 }
 
+// faulted brings the shard in order after a fault: no delivery is under way any more.
+func (s *Shard) faulted() { s.depth = 0 }
+
+// Faulted implements dataplane.Faulted: whoever's connection brought the message loses it.
+func (p *parcel) Faulted() {
+	if t := p.m.From; t != nil {
+		t.shard.loop.Post(dataplane.TaskFunc(t.fault))
+	}
+}
+
 // Run delivers the parcel on its shard.
 func (p *parcel) Run() {
+	defer p.to.dequeued(p.size)
 	p.to.Deliver(&p.m)
-	p.to.dequeued(p.size)
 	if cap(p.buf) <= 512<<10 {
 		p.m.Reset()
 		parcels.Put(p)

@@ -42,6 +42,13 @@ func NewSharedThrottle(s *Shard, source Source) *Throttle {
 // Close is called when the source has ended: pauses and resumes do nothing any more. On the source's shard.
 func (t *Throttle) Close() { t.gone = true }
 
+// fault ends a source whose message showed a fault of this program.
+func (t *Throttle) fault() {
+	if f, ok := t.source.(dataplane.Faulted); ok && !t.gone {
+		f.Faulted()
+	}
+}
+
 func (t *Throttle) pause() {
 	if t.pauses++; t.pauses == 1 && !t.gone {
 		t.source.PauseSource()

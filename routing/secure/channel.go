@@ -359,7 +359,7 @@ func (c *Channel) refreshed(content []byte) {
 	}
 	c.refreshing = true
 	go func() {
-		c.refresh(content)
+		c.shard.Loop().Guard("a refresh of credentials", func() { c.refresh(content) })
 		c.shard.Loop().Post(dataplane.TaskFunc(func() {
 			c.shard.Loop().After(refreshPause, func() {
 				next := c.refreshNext

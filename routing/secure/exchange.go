@@ -32,7 +32,7 @@ func (h *handshake) exchanged(keys channel.Keys) {
 	e := Exchanged{Self: h.opts.Self, Peer: h.peer.Identity.Identifier(), Own: h.address.Text(), Theirs: h.remote.Last().Value, Keys: keys}
 	h.cs.log.Debug("keys exchanged", "initiator", h.initiator, describe(e.Peer))
 	if !h.initiator {
-		go h.opts.Exchanged(e)
+		go h.shard.Loop().Guard("an exchange of keys", func() { h.opts.Exchanged(e) })
 		return
 	}
 	h.opts.Exchanged(e) // Dial waits for done

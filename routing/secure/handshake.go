@@ -249,11 +249,12 @@ func (h *handshake) compute(in routing.Reply) {
 			var done bool
 			var keys channel.Keys
 			err := errGone
-			if !h.gone.Load() {
-				out, done, err = h.step(in.Payload)
-			}
-			if err == nil && done {
-				keys = h.machine.Keys()
+			if !h.gone.Load() && !h.shard.Loop().Guard("a handshake", func() {
+				if out, done, err = h.step(in.Payload); err == nil && done {
+					keys = h.machine.Keys()
+				}
+			}) {
+				err = dataplane.ErrFault
 			}
 			h.shard.Loop().Post(dataplane.TaskFunc(func() { h.stepped(in, out, done, &keys, err) }))
 		})
@@ -300,7 +301,7 @@ func (h *handshake) stepped(in routing.Reply, out []byte, done bool, keys *chann
 	if err != nil {
 		h.cs.Stats.HandshakeFailed.Add(1)
 		h.cs.log.Warn("secure channel handshake failed", "initiator", h.initiator, "reason", err.Error(), "source", h.from.String())
-		if h.machine == nil || h.machine.Failed() {
+		if h.machine == nil || h.machine.Failed() || errors.Is(err, dataplane.ErrFault) {
 			h.fail(err)
 		} else {
 			h.next() // the genuine message may have come behind it

@@ -82,6 +82,9 @@ func (c *Connection) displaced() {
 	}))
 }
 
+// Faulted implements dataplane.Faulted: what came over the connection showed a fault of this program. On its shard.
+func (c *Connection) Faulted() { c.framed.Abort() }
+
 // Vouch implements routing.Vouched: a secure channel runs over the connection.
 func (c *Connection) Vouch() {
 	if c.place != nil {

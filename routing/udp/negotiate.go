@@ -78,7 +78,9 @@ func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
 	}
 	back := m.Return.Clone()
 	go func() {
-		if err := l.respond(s, o, peer, back); err != nil {
+		err := dataplane.ErrFault
+		s.Loop().Guard("the negotiation of a puncture", func() { err = l.respond(s, o, peer, back) })
+		if err != nil {
 			l.open.Add(-1)
 			l.t.router.Log().Warn("no puncture", "peer", peer.String(), "reason", err.Error())
 		}
