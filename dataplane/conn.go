@@ -208,6 +208,27 @@ func (c *Conn) ReadBlocks(p []byte, head, size, stride int) (int, error) {
 	return c.taken(n, errno, k*size)
 }
 
+// ReadVector is one Read into the parts of p, of which there are at most MaxReadBlocks, one after the other.
+func (c *Conn) ReadVector(p [][]byte) (int, error) {
+	if c.closed {
+		return 0, ErrConnClosed
+	}
+	if !c.readable {
+		return 0, ErrAgain
+	}
+	var v [MaxReadBlocks]unix.Iovec
+	k, room := 0, 0
+	for ; k < min(len(p), MaxReadBlocks); k++ {
+		v[k] = iovec(p[k])
+		room += len(p[k])
+	}
+	n, errno := rawReadv(c.fd, v[:k])
+	for errno == unix.EINTR {
+		n, errno = rawReadv(c.fd, v[:k])
+	}
+	return c.taken(n, errno, room)
+}
+
 // taken makes of the kernel's answer what Read returns, and remembers whether there may be more. room is what it could have taken.
 func (c *Conn) taken(n int, errno unix.Errno, room int) (int, error) {
 	switch {

@@ -168,6 +168,13 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 				blocks = min(blocks, c.mayCarry()/size)
 			}
 		}
+		if c.full && c.line != nil && size == c.env.Limits.PayloadSize {
+			if !c.readKept(sock, blocks) {
+				return
+			}
+			sent += blocks
+			continue
+		}
 		var n int
 		var err error
 		if blocks > 1 {
@@ -225,12 +232,12 @@ func (c *conn) sendPayload(buf []byte, n int) {
 		c.line.add(buf[routing.HeadRoom : routing.HeadRoom+n])
 	}
 	if c.state == open { // else it is kept for the next path
-		c.carry(buf, n)
+		c.carry(buf, n, false)
 	}
 }
 
-// carry sends buf[HeadRoom:HeadRoom+n] over the path; the rest of buf may be overwritten.
-func (c *conn) carry(buf []byte, n int) {
+// carry sends buf[HeadRoom:HeadRoom+n] over the path; the rest of buf may be overwritten, and these bytes too unless they are kept.
+func (c *conn) carry(buf []byte, n int, kept bool) {
 	start, end := routing.HeadRoom, routing.HeadRoom+n
 	start = payloadHeader(buf, start, n)
 	m := c.shard.NewMessage()
@@ -249,6 +256,9 @@ func (c *conn) carry(buf []byte, n int) {
 		m.SetRoutes(c.route, routing.RouteOf(c.self))
 	}
 	m.SetPayload(buf, 0, start, end, len(buf))
+	if kept {
+		m.Keep()
+	}
 	m.From = c.throttle
 	c.shard.Deliver(m)
 	c.shard.Free(m)

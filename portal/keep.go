@@ -1,31 +1,43 @@
 package portal
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"sallyport/routing"
+)
 
 // A connection that can go on over another path keeps what it sent until the other end confirms it (docs/protocol/04). What is kept
 // lies in blocks of its shard: one or a few for a transfer, a small one for a request, none for a connection that is idle.
 
-// keepSizes are the sizes of blocks, and keepFree how many free ones a shard keeps: at most 128*2 KiB + 64*64 KiB = 4.25 MiB.
-var (
-	keepSizes = [...]int{2 << 10, 64 << 10}
-	keepFree  = [...]int{128, 64}
+const (
+	// smallBlock is the size of a small block. A large one takes a payload with the room that a message has around it, so that a socket
+	// is read into the block that is kept.
+	smallBlock = 2 << 10
+	// adoptFrom is how much must have been read into a large block to keep it; less is copied, so that a block is filled by half at least.
+	adoptFrom = 32 << 10
 )
+
+// keepFree is how many free blocks a shard keeps, small and large ones: at most 128*2 KiB + 64*65 KiB = 4.3 MiB.
+var keepFree = [...]int{128, 64}
 
 // keepBlock is a block: buf[r:w] is kept.
 type keepBlock struct {
 	buf   []byte
 	r, w  int
-	class int // in keepSizes
+	class int // 0 small, 1 large
 }
 
 // keepPool is the free blocks of one shard.
-type keepPool struct{ free [len(keepSizes)][]*keepBlock }
+type keepPool struct {
+	payload int // the most bytes of one payload
+	free    [len(keepFree)][]*keepBlock
+}
 
 // get returns an empty block, a small one if n bytes fit into it.
 func (p *keepPool) get(n int) *keepBlock {
-	class := 0
-	if n > keepSizes[0] {
-		class = 1
+	class, size := 0, smallBlock
+	if n > smallBlock {
+		class, size = 1, routing.HeadRoom+p.payload+routing.TailRoom
 	}
 	if k := len(p.free[class]); k > 0 {
 		b := p.free[class][k-1]
@@ -34,7 +46,7 @@ func (p *keepPool) get(n int) *keepBlock {
 		b.r, b.w = 0, 0
 		return b
 	}
-	return &keepBlock{buf: make([]byte, keepSizes[class]), class: class}
+	return &keepBlock{buf: make([]byte, size), class: class}
 }
 
 // put takes back a block. A block that is put twice would be two connections' at once, so that panics.
@@ -69,6 +81,14 @@ func (k *keep) add(p []byte) {
 		last.w += n
 		p = p[n:]
 	}
+}
+
+// adopt appends what lies in b from HeadRoom on, n bytes, without copying it. b is the keep's from now on.
+func (k *keep) adopt(b *keepBlock, n int) {
+	b.r, b.w = routing.HeadRoom, routing.HeadRoom+n
+	k.blocks = append(k.blocks, b)
+	k.size += n
+	k.total.Add(int64(n))
 }
 
 // drop forgets the first n bytes, n at most size.

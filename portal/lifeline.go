@@ -49,6 +49,13 @@ func (l *lifeline) add(p []byte) {
 	l.next = l.sent
 }
 
+// adopt is add for data that lies in a block of its own.
+func (l *lifeline) adopt(b *keepBlock, n int) {
+	l.kept.adopt(b, n)
+	l.sent += uint64(n)
+	l.next = l.sent
+}
+
 // confirm notes that the other end has all before position n, and reports false if that cannot be.
 func (l *lifeline) confirm(n uint64) bool {
 	if n < l.confirmed || n > l.end() {

@@ -198,7 +198,7 @@ func (c *conn) catchUp() {
 		size := min(c.env.Limits.PayloadSize, len(buf)-routing.HeadRoom-routing.TailRoom)
 		n := l.again(buf[routing.HeadRoom : routing.HeadRoom+size])
 		c.env.Stats.Resent.Add(uint64(n))
-		c.carry(buf[:routing.HeadRoom+size+routing.TailRoom], n)
+		c.carry(buf[:routing.HeadRoom+size+routing.TailRoom], n, false)
 	}
 	if c.state != open {
 		return

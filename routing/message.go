@@ -41,6 +41,7 @@ type Message struct {
 	// buf[start:end] is the payload; buf[low:start] and buf[end:high] may be overwritten.
 	buf                   []byte
 	low, start, end, high int
+	kept                  bool // the payload itself must not be overwritten
 
 	producer *Producer // whose flow the next hop must consume; nil: anybody may be reached
 	hops     uint8     // deliveries on this node
@@ -52,7 +53,7 @@ type Message struct {
 // Reset makes m an empty message.
 func (m *Message) Reset() {
 	m.Onward, m.Return, m.Peer, m.From = Route{}, Route{}, nil, nil
-	m.buf, m.low, m.start, m.end, m.high = nil, 0, 0, 0, 0
+	m.buf, m.low, m.start, m.end, m.high, m.kept = nil, 0, 0, 0, 0, false
 	m.producer, m.hops = nil, 0
 	m.onwardAt, m.returnAt = routeRoom, routeRoom
 }
@@ -67,6 +68,21 @@ func (m *Message) SetPayload(buf []byte, low, start, end, high int) {
 
 // SetPayloadBytes makes p the payload, with nothing around it that may be overwritten.
 func (m *Message) SetPayloadBytes(p []byte) { m.SetPayload(p, 0, 0, len(p), len(p)) }
+
+// Keep says that whoever began the message keeps its payload: what is around it may be overwritten, the payload itself may not.
+func (m *Message) Keep() { m.kept = true }
+
+// Kept reports whether that was said and the payload is still the one that was given.
+func (m *Message) Kept() bool { return m.kept }
+
+// Replace returns n bytes of the shard's memory as the new payload, to be filled from the old one before m is delivered; there is room around
+// them. The old payload is left as it is.
+func (m *Message) Replace(s *Shard, n int) []byte {
+	buf := s.scratch(HeadRoom + n + TailRoom)
+	m.SetPayload(buf, 0, HeadRoom, HeadRoom+n, len(buf))
+	m.kept = false
+	return m.Payload()
+}
 
 // Room returns how many bytes before and after the payload may be overwritten.
 func (m *Message) Room() (head, tail int) { return m.start - m.low, m.high - m.end }
@@ -88,6 +104,7 @@ func (m *Message) move(s *Shard, head, tail int) {
 	start := head + HeadRoom
 	copy(buf[start:], m.buf[m.start:m.end])
 	m.SetPayload(buf, 0, start, start+size, len(buf))
+	m.kept = false
 }
 
 // PushReturn adds address, in front of the return route.

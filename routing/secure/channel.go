@@ -214,6 +214,15 @@ func (e *encryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 		}
 		return
 	}
+	if m.Kept() {
+		if err := e.sealer.Seal(m.Replace(s, len(plain)+channel.Overhead), plain); err != nil {
+			e.exhausted(err)
+			return
+		}
+		m.SetRoutes(e.remote, routing.Route{})
+		s.Deliver(m)
+		return
+	}
 	out := m.Grow(s, channel.CounterSize, channel.Overhead-channel.CounterSize)
 	if err := e.sealer.Seal(out, out[channel.CounterSize:len(out)-(channel.Overhead-channel.CounterSize)]); err != nil {
 		e.exhausted(err)
