@@ -111,8 +111,9 @@ type guard struct {
 	authority *identity.Identifier // nil: the node knows none
 	lenient   bool                 // everybody is allowed while there is no policy of the name
 
-	anyone *portal.Grant // for peers without an identity
-	room   int           // how many grants are remembered that no connection holds
+	members bool          // whoever has a credential is allowed, whatever policies say
+	anyone  *portal.Grant // for peers without an identity
+	room    int           // how many grants are remembered that no connection holds
 
 	mu     sync.Mutex
 	grants map[identity.Identifier]*portal.Grant
@@ -194,6 +195,10 @@ func (g *guard) makeRoom() {
 func (g *guard) allows(id identity.Identifier) bool {
 	if g.isOpen() {
 		return true
+	}
+	if g.members {
+		_, has := g.access.attributes(id, *g.authority)
+		return has
 	}
 	expr := g.access.policies.Lookup(g.name, g.kind)
 	if expr == nil {

@@ -113,6 +113,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		drops["loop"] += d.Loop.Load()
 		drops["malformed"] += d.Malformed.Load()
 		drops["overflow"] += d.Overflow.Load()
+		drops["not_member"] += d.NotMember.Load()
 	}
 	for _, reason := range sortedKeys(drops) {
 		count(descDropped, drops[reason], reason)

@@ -218,7 +218,9 @@ func (n *Node) startServices(ctx context.Context) (err error) {
 		}
 		n.router.RegisterFlow(n.negotiation.Flow)
 	}
-	n.relaySvc, err = routing.NewRelays(ctx, n.router, routing.RelayOptions{Allow: n.relayAllowed(), Flows: both, Log: n.log})
+	n.relaySvc, err = routing.NewRelays(ctx, n.router, routing.RelayOptions{
+		Allow: n.relayAllowed(), Admit: n.relayMembers(), Flows: both, Names: n.opts.Limits.Names, NamesPerOwner: n.opts.Limits.NamesPerOwner, Log: n.log,
+	})
 	return err
 }
 

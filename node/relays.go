@@ -18,6 +18,9 @@ import (
 
 var errRelayRefused = errors.New("the relay did not answer: it refuses the name, or its service cannot be reached")
 
+// errRelayDenied is a definite no.
+var errRelayDenied = errors.New("the relay refuses")
+
 // relay is a name registered at another node, and the session that keeps it.
 type relay struct {
 	session *session
@@ -109,6 +112,9 @@ func (n *Node) register(ctx context.Context, rel *relay, c *connection, name str
 		reply, err := box.Receive(ctx)
 		if err != nil {
 			return errRelayRefused
+		}
+		if n, ok := routing.ParseNotice(reply.Payload); ok {
+			return fmt.Errorf("%w: %s", errRelayDenied, n.Kind)
 		}
 		text, _, err := bare.Bytes(reply.Payload)
 		if err != nil || reply.Return.Len() == 0 || !strings.HasSuffix(string(text), name) {

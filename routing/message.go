@@ -1,5 +1,7 @@
 package routing
 
+import "sync/atomic"
+
 // Room that a message's payload should have around it so that every layer it passes can prepend and append in place:
 // a portal header (5 bytes), and for each secure channel two routes of a few 36-byte addresses, counter, wrapper and tag.
 const (
@@ -18,6 +20,8 @@ type Peer struct {
 	// Pinged is set when the peer has used the echo service through the channel: it watches the channel, so silence
 	// means that it is gone. For the channel's shard only.
 	Pinged bool
+	// relayed is what this node's relay service has decided.
+	relayed atomic.Pointer[relayed]
 }
 
 // Source is where messages are read from: a connection of a transport, or a client's connection of a portal.

@@ -2,7 +2,6 @@ package routing
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -19,6 +18,7 @@ import (
 type way struct {
 	Watchers
 	peer     *Peer
+	from     *Throttle
 	producer Producer
 	sent     func(s *Shard, m *Message)
 }
@@ -52,7 +52,7 @@ func (c *caller) send(t *testing.T, onward, ret Route, payload []byte) {
 	t.Helper()
 	on(t, c.shard, func() {
 		m := c.shard.NewMessage()
-		m.Onward, m.Return, m.Peer = onward, ret, c.way.peer
+		m.Onward, m.Return, m.Peer, m.From = onward, ret, c.way.peer, c.way.from
 		m.PushReturn(c.address)
 		m.SetPayloadBytes(payload)
 		m.SetProducer(&c.way.producer)
@@ -223,7 +223,9 @@ func TestRelayTakeOver(t *testing.T) {
 			if tc.allowed {
 				second.receive(t)
 			} else {
-				second.nothing(t, "for a name that is held")
+				if n, ok := ParseNotice(second.receive(t).Payload); !ok || n.Kind != NoticeHeld {
+					t.Errorf("%+v for a name that is held", n)
+				}
 			}
 			user.send(t, LocalRoute("forward_to_n", "x"), LocalRoute("app"), []byte("to whom"))
 			winner, loser := first, second
@@ -250,20 +252,252 @@ func TestRelayEnds(t *testing.T) {
 	first.receive(t)
 	stays.register(t, "m")
 	stays.receive(t)
-	rs.dropOrphans()
 	if got := rs.Names(); len(got) != 2 {
-		t.Fatalf("swept while alive: %v", got)
+		t.Fatalf("names %v", got)
 	}
-	on(t, first.shard, func() { first.shard.Stop(first.address) })
-	rs.dropOrphans()
-	if got := rs.Names(); !slices.Equal(got, []string{"m"}) {
-		t.Fatalf("names %v after the owner went", got)
-	}
-	if r.HasNamed("forward_to_n") || !r.HasNamed("forward_to_m") {
-		t.Error("workers do not match the names")
-	}
+	first.leave(t)
+	eventually(t, "freed", func() bool { return slices.Equal(rs.Names(), []string{"m"}) })
+	eventually(t, "worker gone", func() bool { return !r.HasNamed("forward_to_n") && r.HasNamed("forward_to_m") })
 	second.register(t, "n")
-	second.receive(t)
+	if a := second.receive(t); string(a.Payload) != "\x0cforward_to_n" {
+		t.Errorf("answer %q", a.Payload)
+	}
+}
+
+// leave ends the caller's way.
+func (c *caller) leave(t *testing.T) {
+	t.Helper()
+	on(t, c.shard, func() {
+		c.shard.Stop(c.address)
+		c.way.Tell()
+	})
+}
+
+// TestRelayNewestLiving: of the registrations of one identity under one name the newest gets the messages that can be reached, and whoever
+// waits for a change is told.
+func TestRelayNewestLiving(t *testing.T) {
+	r := newRouter(t, 2)
+	l := NewFlow()
+	rs := newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+	id := &Peer{ID: [32]byte{1}}
+	a, b, c := newCaller(t, r.shards[0], l, id), newCaller(t, r.shards[1], l, id), newCaller(t, r.shards[0], l, id)
+	user := newCaller(t, r.shards[0], l, nil)
+	states := make(chan RelayState, 10)
+	rs.Await("n", 0, func(st RelayState) { states <- st })
+	toward := func(want *caller, why string) {
+		t.Helper()
+		user.send(t, LocalRoute("forward_to_n", "x"), LocalRoute("app"), []byte(why))
+		if m := want.receive(t); string(m.Payload) != why {
+			t.Errorf("%s: got %q", why, m.Payload)
+		}
+		for _, other := range []*caller{a, b, c} {
+			if len(other.got) > 0 {
+				t.Errorf("%s: another one got it", why)
+			}
+		}
+	}
+	for _, o := range []*caller{a, b, c} {
+		o.register(t, "n")
+		o.receive(t)
+	}
+	first := <-states
+	if first.ID == 0 {
+		t.Error("told of nobody")
+	}
+	toward(c, "the newest")
+	c.leave(t) // as if its registration had come late, over a connection that was about to end
+	toward(b, "the newest that is left")
+	on(t, b.shard, func() { b.way.TellAway(true) })
+	eventually(t, "away", func() bool { return rs.State("n").ID == first.ID })
+	if st := rs.State("n"); st.Registrations != 2 || !rs.Held("n", st.ID, id.ID) || rs.Held("n", st.ID, [32]byte{2}) || rs.Held("m", st.ID, id.ID) {
+		t.Errorf("%+v", st)
+	}
+	toward(a, "while the newer one is away")
+	on(t, b.shard, func() { b.way.TellAway(false) })
+	toward(b, "the newer one is back")
+	b.leave(t)
+	rs.Await("n", first.ID, func(st RelayState) { states <- st })
+	cancel := rs.Await("n", first.ID, func(st RelayState) { t.Error("told though it was taken back") })
+	cancel()
+	a.leave(t)
+	if st := <-states; st.ID != 0 {
+		t.Errorf("%+v when all have gone", st)
+	}
+	eventually(t, "freed", func() bool { return len(rs.Names()) == 0 })
+	if len(rs.held) != 0 || len(rs.waits) != 0 {
+		t.Errorf("left: %v, %v", rs.held, rs.waits)
+	}
+}
+
+// TestRelayHeld: names are limited by owner, by the connection where there is no identity, and freed with it.
+func TestRelayHeld(t *testing.T) {
+	r := newRouter(t, 1)
+	l := NewFlow()
+	rs := newRelays(t, r, RelayOptions{Flows: []*Flow{l}, Names: 5, NamesPerOwner: 2})
+	notice := func(c *caller) NoticeKind {
+		t.Helper()
+		n, ok := ParseNotice(c.receive(t).Payload)
+		if !ok {
+			t.Fatal("not a notice")
+		}
+		return n.Kind
+	}
+	member := &Peer{ID: [32]byte{1}}
+	one, two := newCaller(t, r.shards[0], l, member), newCaller(t, r.shards[0], l, member)
+	s1, s2 := newCaller(t, r.shards[0], l, nil), newCaller(t, r.shards[0], l, nil)
+	one.register(t, "a")
+	one.receive(t)
+	two.register(t, "b")
+	two.receive(t)
+	two.register(t, "c")
+	if k := notice(two); k != NoticeFull {
+		t.Errorf("%v for a third name of one identity", k)
+	}
+	for _, n := range []string{"d", "e"} {
+		s1.register(t, n)
+		s1.receive(t)
+	}
+	s1.register(t, "f")
+	if k := notice(s1); k != NoticeFull {
+		t.Errorf("%v for a third name of one connection", k)
+	}
+	s2.register(t, "f")
+	s2.receive(t)
+	s2.register(t, "g")
+	if k := notice(s2); k != NoticeFull {
+		t.Errorf("%v for a sixth name", k)
+	}
+	one.register(t, "d")
+	if k := notice(one); k != NoticeHeld {
+		t.Errorf("%v for the name of another", k)
+	}
+	for _, c := range []*caller{one, two, s1, s2} {
+		c.leave(t)
+	}
+	eventually(t, "freed", func() bool { return len(rs.Names()) == 0 })
+	if len(rs.held) != 0 {
+		t.Errorf("held %v", rs.held)
+	}
+}
+
+// TestRelayLeadsOutOnly: a registration that leads to workers of the relay's node is refused, whatever its return route is made of.
+func TestRelayLeadsOutOnly(t *testing.T) {
+	r := newRouter(t, 1)
+	l := NewFlow()
+	rs := newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+	secret := make(chan string, 10)
+	named(t, r, "secret", WorkerFunc(func(_ *Shard, m *Message) { secret <- string(m.Payload()) }))
+	named(t, r, "hop", Hop("hop"), l)
+	c, user := newCaller(t, r.shards[0], l, nil), newCaller(t, r.shards[0], l, nil)
+	for i, ret := range []Route{{}, LocalRoute("secret"), LocalRoute("secret", "rr"), LocalRoute("hop", "secret")} {
+		for _, via := range []Route{{}, LocalRoute("hop"), LocalRoute("hop", "hop")} {
+			name := "n" + strconv.Itoa(i) + strconv.Itoa(via.Len())
+			c.send(t, via.Concat(LocalRoute(StaticRelayService)), ret, bare.AppendString(nil, name))
+			user.send(t, LocalRoute("forward_to_"+name, "secret"), LocalRoute("me"), []byte(name))
+		}
+	}
+	for _, n := range rs.Names() {
+		user.send(t, LocalRoute("forward_to_"+n, "secret"), LocalRoute("me"), []byte(n))
+	}
+	on(t, r.shards[0], func() {})
+	if len(secret) > 0 {
+		t.Errorf("a worker that no flow may reach got %q", <-secret)
+	}
+	if n := r.shards[0].Drops.Malformed.Load(); n == 0 {
+		t.Error("nothing was refused")
+	}
+}
+
+// grantOf is an Admission that a test sets.
+type grantOf struct{ atomic.Bool }
+
+func (g *grantOf) Allowed() bool { return g.Load() }
+
+// TestRelayMembers: a relay with members passes on what came through a member's channel, for as long as it is one.
+func TestRelayMembers(t *testing.T) {
+	r := newRouter(t, 1)
+	l := NewFlow()
+	var grant grantOf
+	grant.Store(true)
+	var never grantOf
+	decided := 0
+	newRelays(t, r, RelayOptions{Flows: []*Flow{l}, Admit: func(id [32]byte) Admission {
+		if decided++; id[0] == 9 {
+			return &never
+		}
+		return &grant
+	}})
+	named(t, r, "hop", Hop("hop"), l)
+	owner := newCaller(t, r.shards[0], l, &Peer{ID: [32]byte{1}})
+	member, stranger := newCaller(t, r.shards[0], l, &Peer{ID: [32]byte{2}}), newCaller(t, r.shards[0], l, &Peer{ID: [32]byte{9}})
+	bareTCP := newCaller(t, r.shards[0], l, nil)
+	bareTCP.way.from = NewSharedThrottle(r.shards[0], &switched{})
+	owner.register(t, "n")
+	owner.receive(t)
+	to := LocalRoute("forward_to_n", "api")
+	for range 10 {
+		member.send(t, to, LocalRoute("app"), []byte("hello"))
+		owner.receive(t)
+	}
+	if decided != 1 {
+		t.Errorf("decided %d times for one channel", decided)
+	}
+	stranger.send(t, to, LocalRoute("app"), []byte("hello"))
+	owner.nothing(t, "from a stranger's channel")
+	bareTCP.send(t, to, LocalRoute("app"), []byte("hello"))
+	bareTCP.send(t, to, Route{}, []byte("hello"))
+	bareTCP.send(t, LocalRoute("hop").Concat(to), LocalRoute("app"), []byte("hello"))
+	owner.nothing(t, "without a channel")
+	bareTCP.send(t, LocalRoute("forward_to_nobody", "api"), LocalRoute("app"), []byte("hello"))
+	bareTCP.nothing(t, "which names there are is for members")
+	member.send(t, LocalRoute("forward_to_nobody", "api"), LocalRoute("app"), []byte("hello"))
+	if n, ok := ParseNotice(member.receive(t).Payload); !ok || n.Kind != NoticeAbsent || n.Name != "nobody" {
+		t.Errorf("%+v for a name that is not there", n)
+	}
+	if n := drops(r, func(d *Drops) *atomic.Uint64 { return &d.NotMember }); n != 5 {
+		t.Errorf("%d refused, want 5", n)
+	}
+	grant.Store(false)
+	member.send(t, to, LocalRoute("app"), []byte("hello"))
+	owner.nothing(t, "from one whose membership has ended")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	go func() { // the node's own
+		m := owner.receive(t)
+		r.Inject(m.Return, LocalRoute("x"), []byte("answer"))
+	}()
+	if a, err := r.Request(ctx, to, []byte("own")); err != nil || string(a.Payload) != "answer" {
+		t.Errorf("a worker of the relay's node: %v", err)
+	}
+}
+
+// TestRelayAbsent: a message for a name that nobody has is answered at once, a notice never is, and a route that loops ends.
+func TestRelayAbsent(t *testing.T) {
+	r := newRouter(t, 2)
+	l := NewFlow()
+	newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+	c := newCaller(t, r.shards[1], l, nil)
+	expect := func() {
+		t.Helper()
+		a := c.receive(t)
+		if n, ok := ParseNotice(a.Payload); !ok || n != (Notice{Kind: NoticeAbsent, Name: "n"}) || !a.Return.Equal(LocalRoute("forward_to_n")) {
+			t.Fatalf("%q from %s", a.Payload, a.Return)
+		}
+	}
+	c.send(t, LocalRoute("forward_to_n", "api"), LocalRoute("me"), []byte("first message"))
+	expect()
+	c.send(t, LocalRoute("forward_to_n", "api"), LocalRoute("me"), AppendNotice(nil, Notice{Kind: NoticeAbsent, Name: "m"}))
+	c.nothing(t, "for a notice")
+	c.register(t, "n")
+	c.receive(t)
+	on(t, c.shard, func() { c.way.TellAway(true) })
+	c.send(t, LocalRoute("forward_to_n", "api"), LocalRoute("me"), []byte("first message"))
+	expect()
+	for _, bad := range []string{"", "\xff", "\xffSP\x01", "\xffSP\x01\x01", "\xffSP\x01\x01\x05abc", "\xffSP\x02\x01\x00"} {
+		if n, ok := ParseNotice([]byte(bad)); ok {
+			t.Errorf("%q is %+v", bad, n)
+		}
+	}
 }
 
 // TestRelayPolicy asks before a name is given.
@@ -279,35 +513,13 @@ func TestRelayPolicy(t *testing.T) {
 	unknown.register(t, "good")
 	unknown.nothing(t, "without an identity")
 	known.register(t, "bad")
-	known.nothing(t, "for a name that is not allowed")
+	if n, ok := ParseNotice(known.receive(t).Payload); !ok || n != (Notice{Kind: NoticeDenied, Name: "bad"}) {
+		t.Errorf("%+v for a name that is not allowed", n)
+	}
 	known.register(t, "good")
 	known.receive(t)
 	if asked.Load() != 3 {
 		t.Errorf("asked %d times", asked.Load())
-	}
-}
-
-// TestRelayLoop registers a relay whose way leads to itself: a message for it ends.
-func TestRelayLoop(t *testing.T) {
-	r := newRouter(t, 1)
-	newRelays(t, r, RelayOptions{})
-	r.Inject(LocalRoute(RelayService), LocalRoute("forward_to_me", "rr"), bare.AppendString(nil, "me"))
-	eventually(t, "registered", func() bool { return r.HasNamed("forward_to_me") })
-	on(t, r.shards[0], func() {})
-	// The answer to the registration may have gone round already.
-	s := r.shards[0]
-	eventually(t, "answer ended", func() bool {
-		n := uint64(0)
-		on(t, s, func() { n = s.Drops.Loop.Load() })
-		return n == 1
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := r.Request(ctx, LocalRoute("forward_to_me", "x"), nil); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("answered: %v", err)
-	}
-	if n := s.Drops.Loop.Load(); n != 2 {
-		t.Errorf("%d loops ended, want 2", n)
 	}
 }
 

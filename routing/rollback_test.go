@@ -26,7 +26,7 @@ func TestStartNamedRollsBack(t *testing.T) {
 	for _, start := range []struct {
 		name string
 		f    func(*Router, context.Context, string, func(*Shard) Worker, ...*Flow) error
-	}{{"start", (*Router).StartNamed}, {"put", (*Router).PutNamed}} {
+	}{{"start", (*Router).StartNamed}} {
 		t.Run(start.name, func(t *testing.T) {
 			r := newRouter(t, 3)
 			release := hang(t, r.Shards()[1])

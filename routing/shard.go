@@ -46,6 +46,8 @@ type entry struct {
 // Drops counts messages that were not delivered, by reason. Read it from any goroutine.
 type Drops struct {
 	NoWorker, NotLocal, Flow, Loop, Malformed, Overflow atomic.Uint64
+	// NotMember were for a relay that passes on what members send.
+	NotMember atomic.Uint64
 }
 
 // Shard is one event loop with its workers. Its methods are for the loop's goroutine unless they say otherwise.
@@ -62,6 +64,7 @@ type Shard struct {
 	inboxGate   *Gate        // shut while another shard has too much waiting from here
 	waiting     atomic.Int64 // bytes of messages in the inbox
 	clogged     atomic.Bool  // a source was paused because of them
+	notices     noticeBudget
 	// Drops counts what this shard did not deliver.
 	Drops Drops
 	// Delivered counts messages handed to workers; read it on the shard only.
@@ -76,6 +79,8 @@ type Router struct {
 	named  map[string]*Shard // workers with a name that live on one shard
 	flows  map[string]*Flow
 	begun  *Flow
+	// noName is told of messages for which there is no worker, of the relay service.
+	noName atomic.Pointer[func(s *Shard, m *Message, name []byte)]
 	// Backlogs is the budget for what waits at destinations beyond their high water marks.
 	Backlogs BacklogBudget
 }
@@ -314,6 +319,9 @@ func (s *Shard) deliverElsewhere(m *Message, value []byte) {
 	to := s.router.find(value)
 	if to == nil || to == s {
 		s.Drops.NoWorker.Add(1)
+		if f := s.router.noName.Load(); f != nil {
+			(*f)(s, m, value)
+		}
 		return
 	}
 	s.send(to, m)
@@ -454,12 +462,38 @@ func (r *Router) StopNamed(ctx context.Context, name string) error {
 	return r.finish(ctx, func(s *Shard) { delete(s.workers, name) })
 }
 
-// PutNamed starts or replaces the worker with a name on every shard. With an error nothing has the name any more. Not on a shard.
-func (r *Router) PutNamed(ctx context.Context, name string, w func(*Shard) Worker, flows ...*Flow) error {
+// putNames starts the workers of relay names on every shard. With an error none has a worker. Not on a shard.
+func (r *Router) putNames(ctx context.Context, list []*relayName, w func(*relayName) Worker, flows []*Flow) error {
+	names := make([]string, len(list))
 	r.mu.Lock()
-	r.named[name] = r.shards[0]
+	for i, n := range list {
+		names[i] = RelayPrefix + n.name
+		r.named[names[i]] = r.shards[0]
+	}
 	r.mu.Unlock()
-	return r.startOn(ctx, name, w, flows)
+	err := r.each(ctx, func(s *Shard) {
+		for i, n := range list {
+			s.workers[names[i]] = entry{worker: w(n), flows: flows}
+		}
+	})
+	if err != nil {
+		return errors.Join(err, r.stopNames(ctx, names))
+	}
+	return nil
+}
+
+// stopNames removes workers with names from every shard, and waits for that as long as ctx lets it. Not on a shard.
+func (r *Router) stopNames(ctx context.Context, names []string) error {
+	r.mu.Lock()
+	for _, name := range names {
+		delete(r.named, name)
+	}
+	r.mu.Unlock()
+	return r.finish(ctx, func(s *Shard) {
+		for _, name := range names {
+			delete(s.workers, name)
+		}
+	})
 }
 
 // HasNamed reports whether a worker with the name was started with StartNamed. Any goroutine.

@@ -335,9 +335,6 @@ func TestNames(t *testing.T) {
 	if err := r.StartNamed(ctx, "a", nothing); !errors.Is(err, ErrExists) {
 		t.Errorf("second start: %v", err)
 	}
-	if err := r.PutNamed(ctx, "a", nothing); err != nil || !r.HasNamed("a") {
-		t.Errorf("replace: %v", err)
-	}
 	if list, err := r.Addresses(ctx); err != nil || !slices.Equal(list, []string{"a"}) {
 		t.Errorf("%v, %v", list, err)
 	}

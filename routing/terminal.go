@@ -19,6 +19,19 @@ type Watcher interface{ TerminalClosed() }
 // LossWatcher is a Watcher that has to know when a message from the other end of the Terminal was lost or came out of order.
 type LossWatcher interface{ MessageLost() }
 
+// AwayWatcher is a Watcher that wants to know, as well, when there is no way to the other end for now: what the Terminal ran over has
+// ended, and its peer may come by another way.
+type AwayWatcher interface{ TerminalAway(away bool) }
+
+// Away is a Terminal for which that can be.
+type Away interface{ Away(s *Shard) bool }
+
+// IsAway reports whether there is no way to the other end of t now.
+func IsAway(s *Shard, t Terminal) bool {
+	a, ok := t.(Away)
+	return ok && a.Away(s)
+}
+
 // Watchers is a set of Watchers for a Terminal to embed.
 type Watchers struct{ set map[Watcher]struct{} }
 
@@ -39,6 +52,19 @@ func (ws *Watchers) Tell() {
 	ws.set = nil
 	for w := range set {
 		w.TerminalClosed()
+	}
+}
+
+// TellAway tells those watchers that are AwayWatchers.
+func (ws *Watchers) TellAway(away bool) {
+	var list []AwayWatcher // they may unwatch
+	for w := range ws.set {
+		if a, ok := w.(AwayWatcher); ok {
+			list = append(list, a)
+		}
+	}
+	for _, a := range list {
+		a.TerminalAway(away)
 	}
 }
 

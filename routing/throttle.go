@@ -39,6 +39,9 @@ func NewSharedThrottle(s *Shard, source Source) *Throttle {
 	return &Throttle{shard: s, source: source, shared: true}
 }
 
+// Shared reports whether messages of the source go to many destinations: it is another node's connection. t may be nil.
+func (t *Throttle) Shared() bool { return t != nil && t.shared }
+
 // Close is called when the source has ended: pauses and resumes do nothing any more. On the source's shard.
 func (t *Throttle) Close() { t.gone = true }
 

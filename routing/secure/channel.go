@@ -43,6 +43,7 @@ type Channel struct {
 	sink     routing.FrameWriter
 	header   []byte // scratch for the plaintext's header
 	watchers routing.Watchers
+	way      routing.Terminal     // a responder's: what it runs on, watched
 	place    *place[*Channel]     // a responder's
 	heard    time.Time            // when the last message came
 	probed   time.Time            // when the peer was last asked whether it is there
@@ -84,6 +85,7 @@ func newChannel(h *handshake, keys channel.Keys) *Channel {
 		}
 	}
 	if !c.Initiator {
+		c.watchWay()
 		h.cs.admit(c, h.from)
 	}
 	h.cs.Stats.Opened.Add(1)
@@ -144,6 +146,7 @@ func (c *Channel) end(tell bool) {
 	if t := c.shard.FirstTerminal(c.remote); t != nil {
 		t.Unwatch((*decryptor)(c))
 	}
+	c.unwatchWay()
 	c.shard.Stop(c.Encryptor)
 	c.shard.Stop(c.Decryptor)
 	c.sealer.Wipe()
@@ -350,6 +353,7 @@ func (c *Channel) roam(ret routing.Route) {
 	if t := c.shard.FirstTerminal(c.remote); t != nil && t.TerminalProducer() != nil {
 		c.shard.AddConsumer(c.Decryptor.Text(), t.TerminalProducer().Own)
 	}
+	c.watchWay()
 	c.cs.log.Debug("secure channel moved", "route", c.remote.String(), describe(c.Peer.ID))
 }
 

@@ -192,6 +192,11 @@ func (h *handshake) HandleMessage(s *routing.Shard, m *routing.Message) {
 		s.Drops.Malformed.Add(1)
 		return
 	}
+	if n, ok := routing.ParseNotice(m.Payload()); ok && h.initiator {
+		// Whoever can send this knows the handshake's address: it is on the way, and could have said nothing instead.
+		h.fail(fmt.Errorf("%w: %s: %s", ErrAbsent, n.Name, n.Kind))
+		return
+	}
 	in := routing.Reply{Payload: append([]byte(nil), m.Payload()...), Return: m.Return.Clone()}
 	if h.busy {
 		h.keep(s, in)

@@ -25,6 +25,8 @@ var (
 	ErrRefused = errors.New("secure channel: peer refused")
 	// ErrClosed reports a channel that has ended.
 	ErrClosed = errors.New("secure channel: closed")
+	// ErrAbsent reports that a relay on the way has nobody under the name that the route leads to.
+	ErrAbsent = errors.New("secure channel: nobody is registered at the relay")
 	// ErrBusy reports that too many handshakes are under way, most of them from the same source.
 	ErrBusy = errors.New("secure channel: too many handshakes under way")
 	errGone = errors.New("secure channel: the connection that the handshake came from has ended")
