@@ -478,6 +478,9 @@ func relayCreate(a *app) *cobra.Command {
 			}); err != nil {
 				return err
 			}
+			if r.NoConnectionWait {
+				rel.LastFailure = nil // it has only begun, however quickly it may have been refused
+			}
 			if rel.ConnectionStatus != "Up" {
 				a.warn("%s The relay %s is not up yet (%s); the node keeps trying", a.color("33", "!"), r.Name, orDash(rel.LastFailure))
 				return a.print(result{json: rel})
