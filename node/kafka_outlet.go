@@ -65,8 +65,10 @@ func (k *kafkaPortals) checkOutlet(_ context.Context, r *resource.KafkaOutlet, _
 	if r.Name == "" {
 		r.Name = kafkaOutletType
 	}
-	if _, _, err := net.SplitHostPort(r.Bootstrap); err != nil {
-		return fmt.Errorf("%w: --bootstrap-server %q must be host:port", admin.ErrInvalid, r.Bootstrap)
+	for _, server := range strings.Split(r.Bootstrap, ",") {
+		if _, _, err := net.SplitHostPort(server); err != nil {
+			return fmt.Errorf("%w: --bootstrap-server %q must be host:port, or several with commas between", admin.ErrInvalid, r.Bootstrap)
+		}
 	}
 	return checkAllow(r.Allow)
 }
@@ -97,7 +99,8 @@ func (k *kafkaPortals) openOutlet(ctx context.Context, o *table.Opening[resource
 	if out.listener, err = interceptor.New(ctx, n.portals, n.router, listening); err != nil {
 		return nil, existsError(err)
 	}
-	if err := out.startPart(ctx, kafkaBootstrap, r.Bootstrap); err != nil {
+	first, _, _ := strings.Cut(r.Bootstrap, ",") // the others are among servers
+	if err := out.startPart(ctx, kafkaBootstrap, first); err != nil {
 		return nil, err
 	}
 	for _, b := range r.Brokers {
@@ -121,15 +124,32 @@ func isKafkaOutlet(name string) bool {
 
 // startPart starts an outlet that only the interceptor reaches.
 func (out *kafkaOutlet) startPart(ctx context.Context, name, to string) error {
+	var targets func() []string
+	if name == kafkaBootstrap {
+		targets = out.servers
+	}
 	_, err := out.k.n.outlets.CreatePart(ctx, out.request.Name, resource.Outlet{Name: name, To: to, TLS: out.request.TLS},
 		func(ctx context.Context, o *table.Opening[resource.Outlet]) (*outlet, error) {
-			part, err := out.k.n.startOutlet(ctx, o.Request, out.guard)
+			part, err := out.k.n.startOutletTo(ctx, o.Request, targets, out.guard)
 			if err == nil {
 				part.guard = nil // that of all parts
 			}
 			return part, err
 		})
 	return err
+}
+
+// servers are where a client can ask for the cluster: at the bootstrap servers, and when none of them answers, at any broker that is known.
+func (out *kafkaOutlet) servers() []string {
+	list := strings.Split(out.request.Bootstrap, ",")
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	for _, b := range out.brokers {
+		if !slices.Contains(list, b.Address) {
+			list = append(list, b.Address)
+		}
+	}
+	return list
 }
 
 // found starts an outlet to a broker, or moves it to where the broker is now.

@@ -283,11 +283,23 @@ func TestKafkaDirect(t *testing.T) {
 // metadataServer is the part of a broker that answers requests for metadata, in version 9, with one broker at its own address.
 func metadataServer(t *testing.T) string {
 	t.Helper()
+	at, _ := metadataServerOf(t, "")
+	return at
+}
+
+// metadataServerOf is metadataServer with the broker at another address. stop closes its port.
+func metadataServerOf(t *testing.T, broker string) (at string, stop func() error) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
+	if broker == "" {
+		broker = l.Addr().String()
+	}
+	host, text, _ := net.SplitHostPort(broker)
+	port, _ := strconv.Atoi(text)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -307,8 +319,7 @@ func metadataServer(t *testing.T) string {
 					}
 					m := kmsg.NewPtrMetadataResponse()
 					m.SetVersion(9)
-					at := l.Addr().(*net.TCPAddr)
-					m.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 7, Host: at.IP.String(), Port: int32(at.Port)}}
+					m.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 7, Host: host, Port: int32(port)}}
 					out := m.AppendTo(append(append(make([]byte, 4), b[4:8]...), 0))
 					binary.BigEndian.PutUint32(out, uint32(len(out)-4))
 					if _, err := c.Write(out); err != nil {
@@ -318,7 +329,7 @@ func metadataServer(t *testing.T) string {
 			}()
 		}
 	}()
-	return l.Addr().String()
+	return l.Addr().String(), l.Close
 }
 
 // metadata asks for metadata and returns where the broker is said to be.

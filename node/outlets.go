@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"sallyport/names"
 	"sallyport/node/admin"
@@ -93,6 +94,13 @@ func (n *Node) outletFlows() []*routing.Flow {
 
 // startOutlet starts an outlet that flows can reach. Its guard, which may be nil, ends with it.
 func (n *Node) startOutlet(ctx context.Context, r resource.Outlet, g *guard, flows ...*routing.Flow) (*outlet, error) {
+	return n.startOutletTo(ctx, r, nil, g, flows...)
+}
+
+// startOutletTo is startOutlet with several targets, of which the first that answers is taken; nil is the one of r.
+func (n *Node) startOutletTo(
+	ctx context.Context, r resource.Outlet, targets func() []string, g *guard, flows ...*routing.Flow,
+) (*outlet, error) {
 	hold, err := holdOf(r.Hold)
 	if err != nil {
 		return nil, err
@@ -101,8 +109,14 @@ func (n *Node) startOutlet(ctx context.Context, r resource.Outlet, g *guard, flo
 	if g != nil {
 		o.Guard = g
 	}
-	if r.TLS {
+	switch {
+	case r.TLS && targets != nil:
+		o.Dial = func(ctx context.Context) (int, error) { return dialFirst(ctx, targets(), tlsDialer) }
+	case r.TLS:
 		o.Dial = tlsDialer(r.To)
+	case targets != nil:
+		o.ResolveAlways = true
+		o.Resolve = func(ctx context.Context, _ string) ([]netip.AddrPort, error) { return lookupAll(ctx, targets()) }
 	}
 	stop, err := n.influxOutlet(ctx, r, &o)
 	if err != nil {

@@ -42,6 +42,8 @@ type OutletOptions struct {
 	MaxConnections int
 	// Resolve turns Target into the addresses to try, in this order. It is asked only for a Target that is a name; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
+	// ResolveAlways asks Resolve for every connection, whatever Target is: there are several targets, and they change.
+	ResolveAlways bool
 }
 
 // Outlet connects portal connections to a target.
@@ -75,7 +77,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	if out.places.max == 0 {
 		out.places.max = env.Limits.OutletConnections
 	}
-	if fixed, err := netip.ParseAddrPort(o.Target); err == nil {
+	if fixed, err := netip.ParseAddrPort(o.Target); err == nil && !o.ResolveAlways {
 		out.fixed = []netip.AddrPort{fixed}
 	}
 	worker := func(*routing.Shard) routing.Worker {
@@ -230,7 +232,7 @@ func (o *Outlet) connect(c *conn, back routing.Route) {
 		ctx, cancel := context.WithTimeout(context.Background(), o.env.Limits.OpenTimeout)
 		defer cancel()
 		to, err := o.opts.Resolve(ctx, o.opts.Target)
-		if err == nil {
+		if err == nil && !o.opts.ResolveAlways {
 			o.mu.Lock()
 			o.resolved, o.resolvedAt = to, time.Now()
 			o.mu.Unlock()

@@ -304,6 +304,25 @@ func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFla
 	})
 }
 
+// bootstrapServers reads one server or several, with commas between, and returns their scheme.
+func bootstrapServers(text string, r *admin.KafkaOutletRequest) (scheme string, err error) {
+	var list []string
+	for i, server := range strings.Split(text, ",") {
+		s, target, err := schemePort("--bootstrap-server", strings.TrimSpace(server))
+		if err != nil {
+			return "", err
+		}
+		if i == 0 {
+			scheme = s
+		} else if s != scheme {
+			return "", usageError("invalid value '%s' for '--bootstrap-server': %s:// and %s:// are mixed", text, scheme, s)
+		}
+		list = append(list, target)
+	}
+	r.Bootstrap, r.TLS = strings.Join(list, ","), r.TLS || scheme == "tls"
+	return scheme, nil
+}
+
 func kafkaOutletCreate(a *app) *cobra.Command {
 	var at, from, server string
 	var r admin.KafkaOutletRequest
@@ -321,11 +340,10 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 			if cmd.Flags().Changed("from") || cmd.Flags().Changed("addr") {
 				r.Name = plainName(from)
 			}
-			scheme, target, err := schemePort("--bootstrap-server", server)
+			scheme, err := bootstrapServers(server, &r)
 			if err != nil {
 				return err
 			}
-			r.Bootstrap, r.TLS = target, r.TLS || scheme == "tls"
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
@@ -342,7 +360,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&server, "bootstrap-server", kafkaServer, "a broker, [tls://]`HOST:PORT` or port")
+	f.StringVar(&server, "bootstrap-server", kafkaServer, "brokers, [tls://]`HOST:PORT` or port, commas between")
 	f.StringVar(&server, "to", kafkaServer, "")
 	f.StringVar(&from, "from", kafkaOutletName, "the outlet's `NAME` (as NAME)")
 	f.StringVar(&from, "addr", kafkaOutletName, "")

@@ -177,7 +177,7 @@ func (f *franz) admin(topic, host string) error {
 }
 
 // look is what the suite itself asks of a cluster: make a topic of n partitions, print the codec of each of its batches, print the leader of
-// partition n, or fail unless all its partitions have n replicas in sync.
+// partition n, or fail unless all its partitions have n replicas in sync, or n records together.
 func (f *franz) look(action, topic string, n int) error {
 	c, err := f.client(kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
@@ -207,6 +207,16 @@ func (f *franz) look(action, topic string, n int) error {
 		return err
 	}
 	switch action {
+	case "grown":
+		ends, err := a.ListEndOffsets(ctx, topic)
+		if err != nil {
+			return err
+		}
+		sum := int64(0)
+		ends.Each(func(o kadm.ListedOffset) { sum += o.Offset })
+		if sum < int64(n) {
+			return fmt.Errorf("%d records", sum)
+		}
 	case "leader":
 		fmt.Println(d[topic].Partitions[int32(n)].Leader)
 	case "settled":
