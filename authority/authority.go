@@ -20,8 +20,12 @@ const (
 	CredentialIssuer        = "credential_issuer"
 )
 
-// DefaultCredentialTTL is how long a credential is valid unless Options says otherwise.
-const DefaultCredentialTTL = 30 * 24 * time.Hour
+// How long a credential is valid unless Options or the store says otherwise: one of a member that renews it while it is used, as nodes of
+// ours do, and one of a member that does not, as those of the reference, which present a new one with a new channel only.
+const (
+	DefaultCredentialTTL = time.Hour
+	ReferenceTTL         = 30 * 24 * time.Hour
+)
 
 // Issuer makes credentials: what the authority needs of an identity manager.
 type Issuer interface {
@@ -44,7 +48,8 @@ type Options struct {
 	ProjectID string
 	// TrustedIdentities are the members that exist from the start, with their attributes.
 	TrustedIdentities map[identity.Identifier]map[string]string
-	// CredentialTTL is the lifetime of credentials; 0 is DefaultCredentialTTL.
+	// CredentialTTL is the lifetime of all credentials, which the store then keeps for the next start; 0 is what the store has, else
+	// DefaultCredentialTTL or ReferenceTTL, as the member asks.
 	CredentialTTL time.Duration
 	// NoDirectAuthentication leaves out the member service, NoTokenEnrollment both code services.
 	NoDirectAuthentication, NoTokenEnrollment bool
@@ -74,6 +79,9 @@ const (
 	ReasonExpired     = "expired"      // the code's time is over
 	ReasonUnknown     = "unknown"      // no such code
 	ReasonMember      = "already_member"
+	ReasonBlocked     = "blocked" // of a member that was blocked
+	ReasonRevoked     = "revoked" // the ticket was revoked
+	ReasonSlowed      = "slowed"  // unknown codes came too fast from one source: not looked at
 )
 
 // Events is told what an authority does. Its methods are called from many goroutines and must not block. A reason is one of the
@@ -95,7 +103,13 @@ func (noEvents) CredentialIssued()        {}
 func (noEvents) CredentialRefused(string) {}
 
 // Authority answers the requests of members and enrollers.
-type Authority struct{ o Options }
+type Authority struct {
+	o       Options
+	denials denials
+	guesses guesses
+	feed    feed
+	recent  recent
+}
 
 // New makes an authority and writes its pre-trusted members into the store, in place of those of the last start.
 func New(ctx context.Context, o Options) (*Authority, error) {
@@ -108,9 +122,6 @@ func New(ctx context.Context, o Options) (*Authority, error) {
 		return nil, errors.New("authority: no identifier")
 	case o.CredentialTTL < 0:
 		return nil, fmt.Errorf("authority: credential lifetime %v", o.CredentialTTL)
-	}
-	if o.CredentialTTL == 0 {
-		o.CredentialTTL = DefaultCredentialTTL
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -125,15 +136,27 @@ func New(ctx context.Context, o Options) (*Authority, error) {
 	for id, attributes := range o.TrustedIdentities {
 		members = append(members, Member{ID: id, Attributes: attributes, AddedBy: o.Self, AddedAt: o.Now(), PreTrusted: true})
 	}
+	ctx = WithOrigin(ctx, Origin{Actor: o.Self, Time: o.Now()})
 	if err := o.Store.ReplacePreTrusted(ctx, members); err != nil {
 		return nil, fmt.Errorf("authority: writing pre-trusted members: %w", err)
 	}
-	return &Authority{o}, nil
+	var err error
+	if o.CredentialTTL != 0 {
+		err = o.Store.SetCredentialTTL(ctx, o.CredentialTTL)
+	} else {
+		o.CredentialTTL, err = o.Store.CredentialTTL(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("authority: the lifetime of credentials: %w", err)
+	}
+	a := &Authority{o: o}
+	a.record(ctx, AuditEntry{Time: o.Now(), Event: EventStarted, Actor: o.Self})
+	return a, nil
 }
 
 // Services returns the handlers by worker address. They need a caller, that is a secure channel.
 func (a *Authority) Services() map[string]rpc.Server {
-	services := map[string]rpc.Server{CredentialIssuer: credentialService{a}}
+	services := map[string]rpc.Server{CredentialIssuer: credentialService{a}, Administration: administration{a}}
 	if !a.o.NoDirectAuthentication {
 		services[DirectAuthenticator] = memberService{a}
 	}
@@ -149,6 +172,7 @@ type caller struct {
 	id           identity.Identifier
 	row          Member // empty if not isMember
 	isMember     bool
+	blocked      bool
 	accountAdmin bool
 	enroller     bool
 	admin        bool
@@ -159,6 +183,9 @@ func (a *Authority) roles(ctx context.Context, id identity.Identifier) (caller, 
 	row, ok, err := a.o.Store.Member(ctx, id)
 	if err != nil {
 		return caller{}, err
+	}
+	if row.Blocked {
+		return caller{id: id, blocked: true}, nil
 	}
 	c := caller{id: id, row: row, isMember: ok}
 	c.accountAdmin = a.o.AccountAdmin != nil && a.o.AccountAdmin(ctx, id)
@@ -203,6 +230,15 @@ const (
 	textUnknownPath = "unknown path"
 	textStore       = "the authority's store failed"
 )
+
+// origin notes who asks, from where and when.
+func (a *Authority) origin(ctx context.Context, who *identity.Identifier) context.Context {
+	o := Origin{Source: rpc.Source(ctx), Time: a.o.Now()}
+	if who != nil {
+		o.Actor = *who
+	}
+	return WithOrigin(ctx, o)
+}
 
 func forbidden(req *rpc.Request, text string) *rpc.Response {
 	return rpc.ErrorResponse(req, rpc.Forbidden, text)

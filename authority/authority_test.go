@@ -334,7 +334,7 @@ func TestNewRefusesIncompleteOptions(t *testing.T) {
 			t.Errorf("no error about %s", name)
 		}
 	}
-	if a, err := New(t.Context(), good); err != nil || a.o.CredentialTTL != DefaultCredentialTTL {
+	if a, err := New(t.Context(), good); err != nil || a.o.CredentialTTL != 0 {
 		t.Errorf("%v", err)
 	}
 }
@@ -344,10 +344,10 @@ func TestServicesFollowOptions(t *testing.T) {
 		direct, tokens bool
 		want           []string
 	}{
-		{false, false, []string{CredentialIssuer, DirectAuthenticator, EnrollmentTokenAcceptor, EnrollmentTokenIssuer}},
-		{true, false, []string{CredentialIssuer, EnrollmentTokenAcceptor, EnrollmentTokenIssuer}},
-		{false, true, []string{CredentialIssuer, DirectAuthenticator}},
-		{true, true, []string{CredentialIssuer}},
+		{false, false, []string{CredentialIssuer, DirectAuthenticator, EnrollmentTokenAcceptor, EnrollmentTokenIssuer, Administration}},
+		{true, false, []string{CredentialIssuer, EnrollmentTokenAcceptor, EnrollmentTokenIssuer, Administration}},
+		{false, true, []string{CredentialIssuer, DirectAuthenticator, Administration}},
+		{true, true, []string{CredentialIssuer, Administration}},
 	} {
 		f := newFixture(t, func(o *Options) { o.NoDirectAuthentication, o.NoTokenEnrollment = c.direct, c.tokens })
 		var got []string

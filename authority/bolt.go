@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -25,7 +26,9 @@ var (
 	bucketTokenDue = []byte("token_due") // when a token expires
 	bucketSpent    = []byte("spent")     // code hash -> boltSpent: used or expired
 	bucketSpentDue = []byte("spent_due") // when a spent code is forgotten
-	bucketAudit    = []byte("audit")     // big-endian sequence number -> boltAudit
+	bucketAudit    = []byte("audit")     // of earlier versions: big-endian sequence number -> boltAudit
+	bucketTrail    = []byte("trail")     // big-endian sequence number -> trailRecord
+	bucketRevoked  = []byte("revoked")   // big-endian sequence number -> boltRevocation
 )
 
 const (
@@ -45,6 +48,13 @@ type boltMember struct {
 	AddedBy    rawID      `cbor:"2,keyasint"`
 	AddedAt    int64      `cbor:"3,keyasint"` // Unix seconds
 	PreTrusted bool       `cbor:"4,keyasint,omitempty"`
+
+	Blocked           bool   `cbor:"5,keyasint,omitempty"`
+	Ticket            string `cbor:"6,keyasint,omitempty"`
+	LastSeen          int64  `cbor:"7,keyasint,omitempty"`  // Unix milliseconds
+	CredentialExpires int64  `cbor:"8,keyasint,omitempty"`  // Unix seconds
+	AuditedAt         int64  `cbor:"9,keyasint,omitempty"`  // when the trail last had an entry about its credentials, Unix milliseconds
+	Issued            uint64 `cbor:"10,keyasint,omitempty"` // credentials since
 }
 
 type boltToken struct {
@@ -54,6 +64,8 @@ type boltToken struct {
 	ExpiresAt  int64      `cbor:"4,keyasint"` // Unix milliseconds
 	Uses       uint64     `cbor:"5,keyasint"`
 	Hash       []byte     `cbor:"6,keyasint"`
+	Used       uint64     `cbor:"7,keyasint,omitempty"`
+	IssuedAt   int64      `cbor:"8,keyasint,omitempty"` // Unix milliseconds
 }
 
 type boltSpent struct {
@@ -97,10 +109,16 @@ func (s *boltStore) prepare(path, dir string) error {
 		return err
 	}
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketMembers, bucketTokens, bucketTokenDue, bucketSpent, bucketSpentDue, bucketAudit} {
+		for _, name := range [][]byte{bucketMeta, bucketMembers, bucketTokens, bucketTokenDue, bucketSpent, bucketSpentDue, bucketAudit, bucketTrail, bucketRevoked} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
+		}
+		if _, err := epoch(tx); err != nil {
+			return err
+		}
+		if err := migrateAudit(tx); err != nil {
+			return err
 		}
 		meta, key := tx.Bucket(bucketMeta), []byte("version")
 		switch v := meta.Get(key); {
@@ -138,10 +156,14 @@ func get(b *bolt.Bucket, key []byte, v any) (ok bool, err error) {
 	if data == nil {
 		return false, nil
 	}
+	return true, unmarshal(key, data, v)
+}
+
+func unmarshal(key, data []byte, v any) error {
 	if err := cbor.Unmarshal(data, v); err != nil {
-		return false, fmt.Errorf("authority: damaged record %x: %w", key, err)
+		return fmt.Errorf("authority: damaged record %x: %w", key, err)
 	}
-	return true, nil
+	return nil
 }
 
 func getMember(tx *bolt.Tx, id identity.Identifier) (m Member, ok bool, err error) {
@@ -149,11 +171,35 @@ func getMember(tx *bolt.Tx, id identity.Identifier) (m Member, ok bool, err erro
 	if ok, err = get(tx.Bucket(bucketMembers), id[:], &r); !ok {
 		return Member{}, false, err
 	}
-	return Member{id, r.Attributes, identity.Identifier(r.AddedBy), time.Unix(r.AddedAt, 0), r.PreTrusted}, true, nil
+	return memberOf(id, r), true, nil
 }
 
+func memberOf(id identity.Identifier, r boltMember) Member {
+	m := Member{
+		ID: id, Attributes: r.Attributes, AddedBy: identity.Identifier(r.AddedBy), AddedAt: time.Unix(r.AddedAt, 0), PreTrusted: r.PreTrusted,
+		Blocked: r.Blocked, Ticket: r.Ticket,
+	}
+	if r.LastSeen != 0 {
+		m.LastSeen = time.UnixMilli(r.LastSeen)
+	}
+	if r.CredentialExpires != 0 {
+		m.CredentialExpires = time.Unix(r.CredentialExpires, 0)
+	}
+	return m
+}
+
+// putMember writes a row. What the store notes of a member that is there stays.
 func putMember(tx *bolt.Tx, m Member) error {
-	return put(tx.Bucket(bucketMembers), m.ID[:], boltMember{m.Attributes, rawID(m.AddedBy), m.AddedAt.Unix(), m.PreTrusted})
+	var r boltMember
+	if _, err := get(tx.Bucket(bucketMembers), m.ID[:], &r); err != nil {
+		return err
+	}
+	r.Attributes, r.AddedBy, r.AddedAt, r.PreTrusted = m.Attributes, rawID(m.AddedBy), m.AddedAt.Unix(), m.PreTrusted
+	r.Blocked = m.Blocked
+	if m.Ticket != "" {
+		r.Ticket = m.Ticket
+	}
+	return put(tx.Bucket(bucketMembers), m.ID[:], r)
 }
 
 func (s *boltStore) Member(ctx context.Context, id identity.Identifier) (m Member, ok bool, err error) {
@@ -211,8 +257,30 @@ func (s *boltStore) PutMember(ctx context.Context, m Member, allow func(old *Mem
 			}
 		}
 		m.PreTrusted = m.PreTrusted || old.PreTrusted
-		return putMember(tx, m)
+		m.Blocked = old.Blocked
+		return admitMember(ctx, tx, m, ok)
 	})
+}
+
+// admitMember writes the row of a member that was added or changed, and takes back its revocation if it had been deleted.
+func admitMember(ctx context.Context, tx *bolt.Tx, m Member, known bool) error {
+	o := originOf(ctx)
+	event := EventMemberChanged
+	if !known {
+		event = EventMemberAdded
+		revoked, _, err := isRevoked(tx, m.ID)
+		if err != nil {
+			return err
+		}
+		if revoked {
+			if err := revoke(tx, m.ID, true, o.Time, m.until(tx, o.Time)); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(putMember(tx, m), record(tx, AuditEntry{
+		Time: o.Time, Event: event, Actor: o.Actor, Source: o.Source, Subject: m.ID, Ticket: m.Ticket, Attributes: m.Attributes,
+	}))
 }
 
 func (s *boltStore) DeleteMembers(ctx context.Context, ids []identity.Identifier, allow func(old *Member) error) error {
@@ -246,7 +314,9 @@ func (s *boltStore) DeleteMembers(ctx context.Context, ids []identity.Identifier
 					continue
 				}
 			}
-			if err := tx.Bucket(bucketMembers).Delete(m.ID[:]); err != nil {
+			o := originOf(ctx)
+			if err := errors.Join(tx.Bucket(bucketMembers).Delete(m.ID[:]), revoke(tx, m.ID, false, o.Time, m.until(tx, o.Time)),
+				record(tx, AuditEntry{Time: o.Time, Event: EventMemberDeleted, Actor: o.Actor, Source: o.Source, Subject: m.ID})); err != nil {
 				return err
 			}
 		}
@@ -267,16 +337,31 @@ func (s *boltStore) ReplacePreTrusted(ctx context.Context, members []Member) err
 		if err != nil {
 			return err
 		}
+		o := originOf(ctx)
+		stay := map[identity.Identifier]bool{}
+		for _, m := range members {
+			stay[m.ID] = true
+		}
 		for _, m := range all {
-			if m.PreTrusted {
-				if err := tx.Bucket(bucketMembers).Delete(m.ID[:]); err != nil {
-					return err
-				}
+			if !m.PreTrusted || stay[m.ID] {
+				continue
+			}
+			if err := errors.Join(tx.Bucket(bucketMembers).Delete(m.ID[:]), revoke(tx, m.ID, false, o.Time, m.until(tx, o.Time)),
+				record(tx, AuditEntry{Time: o.Time, Event: EventMemberDeleted, Actor: o.Actor, Subject: m.ID})); err != nil {
+				return err
 			}
 		}
 		for _, m := range members {
 			m.PreTrusted = true
-			if err := putMember(tx, m); err != nil {
+			old, known, err := getMember(tx, m.ID)
+			if err != nil {
+				return err
+			}
+			m.Blocked = old.Blocked
+			if known && old.PreTrusted && maps.Equal(old.Attributes, m.Attributes) {
+				continue // as it was at the last start
+			}
+			if err := admitMember(ctx, tx, m, known); err != nil {
 				return err
 			}
 		}
@@ -297,7 +382,15 @@ func (s *boltStore) AddToken(ctx context.Context, t Token, now time.Time) error 
 		if err := sweep(tx, now.UnixMilli()); err != nil {
 			return err
 		}
-		r := boltToken{t.Reference, t.Attributes, rawID(t.IssuedBy), t.ExpiresAt.UnixMilli(), t.Uses, t.Hash[:]}
+		r := boltToken{
+			Reference: t.Reference, Attributes: t.Attributes, IssuedBy: rawID(t.IssuedBy), ExpiresAt: t.ExpiresAt.UnixMilli(), Uses: t.Uses,
+			Hash: t.Hash[:], IssuedAt: now.UnixMilli(),
+		}
+		if err := record(tx, AuditEntry{
+			Time: now, Event: EventTicketMade, Actor: t.IssuedBy, Source: originOf(ctx).Source, Ticket: t.Reference, Count: t.Uses, Attributes: t.Attributes,
+		}); err != nil {
+			return err
+		}
 		if err := put(tx.Bucket(bucketTokens), t.Hash[:], r); err != nil {
 			return err
 		}
@@ -306,22 +399,34 @@ func (s *boltStore) AddToken(ctx context.Context, t Token, now time.Time) error 
 }
 
 func (s *boltStore) Redeem(ctx context.Context, hash CodeHash, who identity.Identifier, now time.Time) (Redemption, error) {
-	// A member that enrolls again, perhaps at every start, costs no write.
+	// A member that enrolls again, perhaps at every start, and a stranger who guesses, cost no write.
 	if _, ok, err := s.Member(ctx, who); err != nil || ok {
 		return Redemption{Outcome: AlreadyMember}, err
+	}
+	var known bool
+	if err := s.db.View(func(tx *bolt.Tx) error {
+		known = tx.Bucket(bucketTokens).Get(hash[:]) != nil || tx.Bucket(bucketSpent).Get(hash[:]) != nil
+		return nil
+	}); err != nil || !known {
+		return Redemption{Outcome: CodeUnknown}, err
 	}
 	var result Redemption
 	// Batch joins simultaneous attempts in one transaction, and may run the function more than once.
 	err := s.db.Batch(func(tx *bolt.Tx) (err error) {
-		if result, err = redeem(tx, hash, who, now); err != nil || result.Outcome == AlreadyMember {
+		result, err = redeem(ctx, tx, hash, who, now)
+		if err != nil || result.Outcome == AlreadyMember || result.Outcome == CodeUnknown {
 			return err
 		}
-		return audit(tx, boltAudit{now.UnixMilli(), rawID(who), result.Outcome, result.Reference})
+		e := AuditEntry{Time: now, Event: EventTicketUsed, Actor: who, Source: originOf(ctx).Source, Subject: who, Ticket: result.Reference}
+		if result.Outcome != Redeemed {
+			e.Event, e.Reason = EventTicketRefused, string(result.Outcome)
+		}
+		return record(tx, e)
 	})
 	return result, err
 }
 
-func redeem(tx *bolt.Tx, hash CodeHash, who identity.Identifier, now time.Time) (Redemption, error) {
+func redeem(ctx context.Context, tx *bolt.Tx, hash CodeHash, who identity.Identifier, now time.Time) (Redemption, error) {
 	if _, ok, err := getMember(tx, who); err != nil || ok {
 		return Redemption{Outcome: AlreadyMember}, err
 	}
@@ -351,13 +456,16 @@ func redeem(tx *bolt.Tx, hash CodeHash, who identity.Identifier, now time.Time) 
 		err = spend(tx, hash[:], t, CodeUsed, milliseconds)
 	} else {
 		t.Uses--
+		t.Used++
 		result.Left = t.Uses
 		err = put(tx.Bucket(bucketTokens), hash[:], t)
 	}
 	if err != nil {
 		return Redemption{}, err
 	}
-	return result, putMember(tx, Member{ID: who, Attributes: t.Attributes, AddedBy: identity.Identifier(t.IssuedBy), AddedAt: now})
+	m := Member{ID: who, Attributes: t.Attributes, AddedBy: identity.Identifier(t.IssuedBy), AddedAt: now, Ticket: t.Reference}
+	ctx = WithOrigin(ctx, Origin{Actor: who, Source: originOf(ctx).Source, Time: now})
+	return result, admitMember(ctx, tx, m, false)
 }
 
 // spend turns a token into a spent code, without what it granted.
@@ -406,36 +514,28 @@ func due(index *bolt.Bucket, milliseconds int64) (keys [][]byte) {
 	return keys
 }
 
-// audit appends an entry and removes those beyond the bound.
-func audit(tx *bolt.Tx, e boltAudit) error {
-	b := tx.Bucket(bucketAudit)
-	n, err := b.NextSequence()
-	if err != nil {
-		return err
-	}
-	if err := put(b, binary.BigEndian.AppendUint64(nil, n), e); err != nil {
-		return err
-	}
-	if n <= AuditEntries {
+// migrateAudit moves the entries of earlier versions, which are not chained, to the beginning of the trail.
+func migrateAudit(tx *bolt.Tx) error {
+	old := tx.Bucket(bucketAudit)
+	if key, _ := old.Cursor().First(); key == nil {
 		return nil
 	}
-	return b.Delete(binary.BigEndian.AppendUint64(nil, n-AuditEntries))
-}
-
-func (s *boltStore) Audit(ctx context.Context, limit int) (entries []AuditEntry, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	err = s.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketAudit).Cursor()
-		for key, data := c.Last(); key != nil && len(entries) < limit; key, data = c.Prev() {
-			var e boltAudit
-			if err := cbor.Unmarshal(data, &e); err != nil {
-				return fmt.Errorf("authority: damaged audit entry %x: %w", key, err)
-			}
-			entries = append(entries, AuditEntry{time.UnixMilli(e.Time), identity.Identifier(e.Identity), e.Outcome, e.Reference})
+	if err := old.ForEach(func(key, data []byte) error {
+		var e boltAudit
+		if err := unmarshal(key, data, &e); err != nil {
+			return err
 		}
-		return nil
-	})
-	return entries, err
+		entry := AuditEntry{Time: time.UnixMilli(e.Time), Event: EventTicketUsed, Actor: identity.Identifier(e.Identity), Ticket: e.Reference}
+		if e.Outcome != Redeemed {
+			entry.Event, entry.Reason = EventTicketRefused, string(e.Outcome)
+		}
+		return record(tx, entry)
+	}); err != nil {
+		return err
+	}
+	if err := tx.DeleteBucket(bucketAudit); err != nil {
+		return err
+	}
+	_, err := tx.CreateBucket(bucketAudit)
+	return err
 }

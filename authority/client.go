@@ -63,7 +63,8 @@ func (c *Client) Redeem(ctx context.Context, code Code) (already bool, err error
 	return false, err
 }
 
-// Credential asks for the caller's credential, encoded and not yet verified.
+// Credential asks for the caller's credential, encoded and not yet verified, as the reference does, for one that is not renewed; see
+// PathRenewing.
 func (c *Client) Credential(ctx context.Context) ([]byte, error) {
 	return c.call(ctx, CredentialIssuer, rpc.Post, "/", nil, true)
 }

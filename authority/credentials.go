@@ -22,27 +22,78 @@ func (s credentialService) Serve(ctx context.Context, who *identity.Identifier, 
 		s.o.Events.CredentialRefused(ReasonNoChannel)
 		return rpc.ErrorResponse(nil, rpc.BadRequest, textNoChannel)
 	}
-	if !isPost(req, "/", "/credential") {
+	if !isPost(req, "/", PathRenewing) {
 		return rpc.ErrorResponse(req, rpc.BadRequest, textUnknownPath)
 	}
+	ctx = s.origin(ctx, who)
 	c, err := s.roles(ctx, *who)
 	if err != nil {
 		s.o.Events.CredentialRefused(ReasonError)
 		return s.failed(ctx, req, textStore, err)
 	}
 	if !c.isMember && !c.accountAdmin {
-		s.o.Events.CredentialRefused(ReasonNotMember)
-		s.o.Log.InfoContext(ctx, "credential refused", "identity", who.String(), "reason", ReasonNotMember)
+		reason := ReasonNotMember
+		if c.blocked {
+			reason = ReasonBlocked
+		}
+		s.o.Events.CredentialRefused(reason)
+		s.deny(ctx, EventCredentialDenied, reason)
 		return forbidden(req, "unauthorized member")
 	}
-	raw, err := s.o.Identities.IssueCredential(ctx, s.o.Self, *who, s.attributes(c), s.o.CredentialTTL)
+	now, ttl, attributes := s.o.Now(), s.ttl(req), s.attributes(c)
+	if raw := s.recent.get(*who, attributes, ttl, now); raw != nil {
+		return rpc.NewResponse(req, rpc.OK, raw) // whoever asks without pause gets the same one
+	}
+	if err := s.afterRevocation(ctx, *who); err != nil {
+		s.o.Events.CredentialRefused(ReasonError)
+		return s.failed(ctx, req, textStore, err)
+	}
+	raw, err := s.o.Identities.IssueCredential(ctx, s.o.Self, *who, attributes, ttl)
 	if err != nil {
 		s.o.Events.CredentialRefused(ReasonError)
 		return s.failed(ctx, req, "the credential could not be issued", err)
 	}
+	if err := s.o.Store.Issued(ctx, *who, attributes, s.o.Now().Add(ttl)); err != nil {
+		s.o.Log.ErrorContext(ctx, "credential not noted", "identity", who.String(), "error", err) // a full disk ends no paths
+	}
+	s.recent.put(*who, attributes, ttl, now, raw)
 	s.o.Events.CredentialIssued()
-	s.o.Log.InfoContext(ctx, "credential issued", "identity", who.String(), "ttl", s.o.CredentialTTL)
+	s.o.Log.InfoContext(ctx, "credential issued", "identity", who.String(), "ttl", ttl)
 	return rpc.NewResponse(req, rpc.OK, raw)
+}
+
+// PathRenewing is where a member asks that renews its credential in time and presents the new one to its peers. The reference knows the
+// path as another name of "/", and its members ask there.
+const PathRenewing = "/credential"
+
+// ttl is how long the credential is valid that a member asks for.
+func (s credentialService) ttl(req *rpc.Request) time.Duration {
+	switch {
+	case s.o.CredentialTTL != 0:
+		return s.o.CredentialTTL
+	case req.Path == PathRenewing:
+		return DefaultCredentialTTL
+	}
+	return ReferenceTTL
+}
+
+// afterRevocation waits until a credential made now is newer than the revocation of a member that was deleted and has come back: both
+// have their time in seconds.
+func (s credentialService) afterRevocation(ctx context.Context, id identity.Identifier) error {
+	_, _, list, err := s.o.Store.Revocations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		if left := r.Time.Add(time.Second).Sub(s.o.Now()); r.Subject == id && left > 0 {
+			select {
+			case <-time.After(min(left, time.Second)):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
 }
 
 // attributes returns what the credential of c says: a member's own attributes may replace trust_context_id, an account admin's row

@@ -23,6 +23,7 @@ func (s memberService) Serve(ctx context.Context, who *identity.Identifier, req 
 	if who == nil {
 		return rpc.ErrorResponse(nil, rpc.BadRequest, textNoChannel)
 	}
+	ctx = s.origin(ctx, who)
 	path := rpc.Segments(req.Path, memberSegments)
 	collection := len(path) == 1 && (path[0] == "" || path[0] == pathMembers)
 	switch {
@@ -57,15 +58,19 @@ func (s memberService) add(ctx context.Context, who identity.Identifier, req *rp
 	case err != nil:
 		return s.failed(ctx, req, textStore, err)
 	case !c.enroller:
+		s.deny(ctx, EventRoleDenied, ReasonNotEnroller)
 		return forbidden(req, "Non-enroller "+who.String()+" is trying to add a member "+id.String())
 	case givesEnroller(attributes) && !c.admin:
+		s.deny(ctx, EventRoleDenied, ReasonNotAdmin)
 		return forbidden(req, "Not pre trusted enroller is trying to create an enroller")
 	}
 	m := Member{ID: id, Attributes: attributes, AddedBy: who, AddedAt: s.o.Now()}
 	err = s.o.Store.PutMember(ctx, m, c.mayReplace)
 	if r := refusal(""); errors.As(err, &r) {
+		s.deny(ctx, EventRoleDenied, ReasonNotAdmin)
 		return forbidden(req, string(r))
 	}
+	s.announce() // who had been deleted may come back
 	if err != nil {
 		s.o.Log.ErrorContext(ctx, "adding a member failed", "member", id.String(), "error", err)
 		return forbidden(req, "Error adding member")
@@ -80,8 +85,10 @@ func (s memberService) list(ctx context.Context, who identity.Identifier, req *r
 		return s.failed(ctx, req, textStore, err)
 	}
 	if !c.enroller {
+		s.deny(ctx, EventRoleDenied, ReasonNotEnroller)
 		return forbidden(req, textNotEnroller+"list members")
 	}
+	s.deny(ctx, EventRoleUsed, "list")
 	all, err := s.o.Store.Members(ctx)
 	if err != nil {
 		return s.failed(ctx, req, textStore, err)
@@ -95,6 +102,7 @@ func (s memberService) show(ctx context.Context, who identity.Identifier, req *r
 		return s.failed(ctx, req, textStore, err)
 	}
 	if !c.enroller {
+		s.deny(ctx, EventRoleDenied, ReasonNotEnroller)
 		return forbidden(req, textNotEnroller+"retrieve a member")
 	}
 	m, ok, err := s.o.Store.Member(ctx, id)
@@ -114,6 +122,7 @@ func (s memberService) remove(ctx context.Context, who identity.Identifier, req 
 		return s.failed(ctx, req, textStore, err)
 	}
 	if !c.enroller {
+		s.deny(ctx, EventRoleDenied, ReasonNotEnroller)
 		return forbidden(req, textNotEnroller+"delete a member")
 	}
 	var target string
@@ -129,9 +138,11 @@ func (s memberService) remove(ctx context.Context, who identity.Identifier, req 
 			return c.mayDelete(m)
 		})
 	}
+	s.announce()
 	r := refusal("")
 	switch refused := errors.As(err, &r); {
 	case refused && id != nil:
+		s.deny(ctx, EventRoleDenied, ReasonNotAdmin)
 		return forbidden(req, string(r))
 	case err != nil && !refused:
 		return s.failed(ctx, req, textStore, err)

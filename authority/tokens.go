@@ -57,6 +57,7 @@ type tokenIssuer struct{ *Authority }
 
 // Serve answers one request. See rpc.Server.
 func (s tokenIssuer) Serve(ctx context.Context, who *identity.Identifier, req *rpc.Request) *rpc.Response {
+	ctx = s.origin(ctx, who)
 	if who == nil {
 		s.o.Events.TicketRefused(ReasonNoChannel)
 		return rpc.ErrorResponse(nil, rpc.BadRequest, textNoChannel)
@@ -75,16 +76,18 @@ func (s tokenIssuer) Serve(ctx context.Context, who *identity.Identifier, req *r
 		return s.failed(ctx, req, textStore, err)
 	case !c.enroller:
 		s.o.Events.TicketRefused(ReasonNotEnroller)
+		s.deny(ctx, EventRoleDenied, ReasonNotEnroller)
 		return forbidden(req, "Non-enroller is trying to issue an enrollment token")
 	case givesEnroller(attributes) && !c.admin:
 		s.o.Events.TicketRefused(ReasonNotAdmin)
+		s.deny(ctx, EventRoleDenied, ReasonNotAdmin)
 		return forbidden(req, "Not admin is trying to issue an enrollment token for an enroller")
 	}
 	var code Code
 	defer clear(code[:])
 	_, _ = rand.Read(code[:]) // never fails: it ends the program instead
 	now := s.o.Now()
-	t := Token{code.Hash(), newReference(), attributes, *who, now.Add(ttl), uses}
+	t := Token{Hash: code.Hash(), Reference: newReference(), Attributes: attributes, IssuedBy: *who, ExpiresAt: now.Add(ttl), Uses: uses}
 	if err := s.o.Store.AddToken(ctx, t, now); err != nil {
 		s.o.Events.TicketRefused(ReasonError)
 		return s.failed(ctx, req, textStore, err)
@@ -110,11 +113,15 @@ func newReference() string {
 	return string(out[:])
 }
 
+// textSlowed is the answer to a code that was not looked at.
+const textSlowed = "Too many unknown enrollment tokens from your address: wait a few seconds"
+
 // tokenAcceptor is enrollment_token_acceptor: it takes one-time codes from anyone who came through a secure channel.
 type tokenAcceptor struct{ *Authority }
 
 // Serve answers one request. See rpc.Server.
 func (s tokenAcceptor) Serve(ctx context.Context, who *identity.Identifier, req *rpc.Request) *rpc.Response {
+	ctx = s.origin(ctx, who)
 	if who == nil {
 		s.o.Events.TicketRefused(ReasonNoChannel)
 		return rpc.ErrorResponse(nil, rpc.BadRequest, textNoChannel)
@@ -127,6 +134,12 @@ func (s tokenAcceptor) Serve(ctx context.Context, who *identity.Identifier, req 
 		return nil
 	}
 	defer clear(code[:])
+	source := rpc.Source(ctx)
+	if s.guesses.full(source) {
+		s.o.Events.TicketRefused(ReasonSlowed)
+		s.deny(ctx, EventTicketRefused, ReasonUnknown)
+		return forbidden(req, textSlowed)
+	}
 	r, err := s.o.Store.Redeem(ctx, code.Hash(), *who, s.o.Now())
 	if err != nil {
 		s.o.Events.TicketRefused(ReasonError)
@@ -137,6 +150,7 @@ func (s tokenAcceptor) Serve(ctx context.Context, who *identity.Identifier, req 
 	switch r.Outcome {
 	case Redeemed:
 		s.o.Events.TicketRedeemed()
+		s.announce() // who had been deleted has come back
 		log.InfoContext(ctx, "enrollment ticket redeemed", "uses_left", r.Left)
 		return rpc.NewResponse(req, rpc.OK, nil)
 	case AlreadyMember:
@@ -145,8 +159,14 @@ func (s tokenAcceptor) Serve(ctx context.Context, who *identity.Identifier, req 
 		return forbidden(req, "Already a member")
 	}
 	// The caller must not learn which of the three it was; the operator must.
-	reasons := map[Outcome]string{CodeUsed: ReasonUsed, CodeExpired: ReasonExpired, CodeUnknown: ReasonUnknown}
+	reasons := map[Outcome]string{CodeUsed: ReasonUsed, CodeExpired: ReasonExpired, CodeUnknown: ReasonUnknown, CodeRevoked: ReasonRevoked}
 	s.o.Events.TicketRefused(reasons[r.Outcome])
-	log.WarnContext(ctx, "enrollment ticket refused")
-	return forbidden(req, "Unknown enrollment token")
+	res := forbidden(req, "Unknown enrollment token")
+	if r.Outcome != CodeUnknown {
+		log.WarnContext(ctx, "enrollment ticket refused")
+		return res
+	}
+	s.deny(ctx, EventTicketRefused, ReasonUnknown)
+	res.Delay, res.Done = s.guesses.unknown(source, s.o.Now())
+	return res
 }

@@ -21,6 +21,7 @@ const (
 // record is what an authority attested of a peer (docs/protocol/02 §7.3).
 type record struct {
 	attributes map[string]string
+	created    time.Time // zero if that is not known
 	expires    time.Time
 	attestedBy identity.Identifier
 	timer      *time.Timer // decides again at expiry
@@ -28,28 +29,93 @@ type record struct {
 
 // same reports whether two records say the same.
 func (r *record) same(o *record) bool {
-	return r != nil && r.attestedBy == o.attestedBy && r.expires.Equal(o.expires) && maps.Equal(r.attributes, o.attributes)
+	return r != nil && r.attestedBy == o.attestedBy && r.created.Equal(o.created) && r.expires.Equal(o.expires) && maps.Equal(r.attributes, o.attributes)
 }
 
 // access holds what decisions depend on: policies and peers' attributes. A decision is made when one of them changes, and at
 // expiry; the data path only reads the result.
 type access struct {
 	policies *policy.Set
+	self     identity.Identifier // the node's own
 
 	mu      sync.Mutex
 	records map[identity.Identifier]*record
+	revoked map[identity.Identifier]revocation
 	guards  map[*guard]struct{}
 }
 
+// revocation is what an authority took back: credentials that were made at a time or before, and unless restored the member itself.
+type revocation struct {
+	at, until time.Time
+	restored  bool
+}
+
 func newAccess(policies *policy.Set) *access {
-	a := &access{policies: policies, records: map[identity.Identifier]*record{}, guards: map[*guard]struct{}{}}
+	a := &access{policies: policies, records: map[identity.Identifier]*record{}, revoked: map[identity.Identifier]revocation{}, guards: map[*guard]struct{}{}}
 	policies.Subscribe(a.decideAll)
 	return a
 }
 
 // learn stores what a verified credential says, replacing what was known of the peer.
 func (a *access) learn(c *identity.Credential) {
-	a.put(c.Subject, &record{attributes: maps.Clone(c.Attributes), expires: time.Unix(int64(c.ExpiresAt), 0), attestedBy: c.Issuer}, true)
+	a.put(c.Subject, &record{
+		attributes: maps.Clone(c.Attributes), created: time.Unix(int64(c.CreatedAt), 0), expires: time.Unix(int64(c.ExpiresAt), 0),
+		attestedBy: c.Issuer,
+	}, true)
+}
+
+// revoke takes back a member's record, if it is not newer, and refuses others like it until then.
+func (a *access) revoke(id identity.Identifier, at, until time.Time, restored bool) {
+	a.mu.Lock()
+	for other, r := range a.revoked {
+		if time.Now().After(r.until) {
+			delete(a.revoked, other)
+		}
+	}
+	a.revoked[id] = revocation{at, until, restored}
+	r := a.records[id]
+	if gone := r != nil && !r.created.After(at); gone {
+		r.timer.Stop()
+		delete(a.records, id)
+	}
+	a.mu.Unlock()
+	if id == a.self {
+		a.decideAll() // what the node itself has open at others
+		return
+	}
+	a.decide(id)
+}
+
+// isRevoked reports whether a member was revoked and not restored.
+func (a *access) isRevoked(id identity.Identifier) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r, ok := a.revoked[id]
+	return ok && !r.restored && time.Now().Before(r.until)
+}
+
+// isTakenBack reports whether a credential that was made at a time is one that was taken back.
+func (a *access) isTakenBack(id identity.Identifier, created time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.takenBack(id, created)
+}
+
+func (a *access) takenBack(id identity.Identifier, created time.Time) bool {
+	r, ok := a.revoked[id]
+	return ok && time.Now().Before(r.until) && (!r.restored || !created.After(r.at))
+}
+
+// revokedCount returns how many members are revoked.
+func (a *access) revokedCount() (count int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.revoked {
+		if !r.restored && time.Now().Before(r.until) {
+			count++
+		}
+	}
+	return count
 }
 
 // recall takes back what was known of a peer before a restart, unless more is known by now, or it has expired.
@@ -60,7 +126,7 @@ func (a *access) put(id identity.Identifier, r *record, replace bool) {
 	left := time.Until(r.expires)
 	a.mu.Lock()
 	old := a.records[id]
-	if old != nil && !replace || old.same(r) || left <= 0 {
+	if old != nil && !replace || old.same(r) || left <= 0 || a.takenBack(id, r.created) {
 		a.mu.Unlock()
 		return
 	}
@@ -193,6 +259,9 @@ func (g *guard) makeRoom() {
 
 // allows evaluates the policy for a peer now.
 func (g *guard) allows(id identity.Identifier) bool {
+	if g.access.isRevoked(id) || g.access.isRevoked(g.access.self) {
+		return false // whatever the policy asks for
+	}
 	if g.isOpen() {
 		return true
 	}

@@ -3,9 +3,7 @@ package node
 import (
 	"context"
 	"sync"
-	"time"
 
-	"sallyport/crypto/identity"
 	"sallyport/routing"
 	"sallyport/routing/rpc"
 )
@@ -14,6 +12,8 @@ import (
 type AuthorityOptions struct {
 	// Services are the authority's services by address.
 	Services map[string]rpc.Server
+	// Revocations is where nodes are told from what was revoked; nil tells nothing.
+	Revocations Revoker
 	// Events counts what they did, for metrics.
 	Events *AuthorityEvents
 	// Close releases the authority's store when the node has stopped.
@@ -73,51 +73,10 @@ func (n *Node) startAuthority(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if source := n.opts.Authority.Revocations; source != nil {
+		if err := n.startNews(ctx, source); err != nil {
+			return err
+		}
+	}
 	return n.router.StartNamed(ctx, routing.EchoService, func(*routing.Shard) routing.Worker { return routing.Echo(nil) }, n.api.Flow)
-}
-
-// Bounds of requests to services.
-const (
-	maxRequest     = 256 << 10
-	maxRequests    = 64
-	requestTimeout = 30 * time.Second
-)
-
-// rpcWorker answers requests on goroutines, a bounded number at a time.
-func (n *Node) rpcWorker(name string, server rpc.Server) routing.Worker {
-	slots := make(chan struct{}, maxRequests)
-	self := routing.LocalRoute(name)
-	return routing.WorkerFunc(func(s *routing.Shard, m *routing.Message) {
-		if len(m.Payload()) > maxRequest || m.Return.Len() == 0 {
-			s.Drops.Malformed.Add(1)
-			return
-		}
-		req, err := rpc.DecodeRequest(append([]byte(nil), m.Payload()...))
-		if err != nil {
-			s.Drops.Malformed.Add(1)
-			return
-		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			s.Drops.Overflow.Add(1)
-			return
-		}
-		var caller *identity.Identifier
-		if m.Peer != nil {
-			id := identity.Identifier(m.Peer.ID)
-			caller = &id
-		}
-		back := m.Return.Clone()
-		go func() {
-			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(n.ctx, requestTimeout)
-			defer cancel()
-			s.Loop().Guard("the service "+name, func() {
-				if resp := server.Serve(ctx, caller, req); resp != nil {
-					n.router.Inject(back, self, resp.Encode())
-				}
-			})
-		}()
-	})
 }

@@ -4,52 +4,90 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
+	"sallyport/authority"
 	"sallyport/crypto/identity"
 	"sallyport/routing"
 	"sallyport/routing/rpc"
 )
 
-// Times of a node's own credential (docs/protocol/02 §4.5): it counts as expired a minute before it is, and is fetched anew a
-// minute before that.
+// Times of a node's own credential. One that lasts for long counts as expired a minute before it is, as in the reference
+// (docs/protocol/02 §4.5), one that does not a tenth of its life before. It is renewed at two thirds of its life, a little sooner or
+// later, so that members that began together do not ask together.
 const (
 	credentialMargin  = 60 * time.Second
-	credentialRefresh = 120 * time.Second
-	credentialRetry   = 10 * time.Second
 	credentialTimeout = 30 * time.Second
+	// credentialPause is how long a node waits before it asks the authority for another credential, after one that it got and after a
+	// refusal; credentialRetry is how long after it could not ask.
+	credentialPause = 10 * time.Second
+	credentialRetry = time.Second
 )
 
 var errNoCredential = errors.New("no credential: ask the authority's administrator for a ticket and enroll")
+
+// ownCredential is a credential about the node itself.
+type ownCredential struct {
+	raw              []byte
+	created, expires time.Time
+}
+
+// margin is how long before its end a credential is not presented any more.
+func (o *ownCredential) margin() time.Duration {
+	return min(credentialMargin, o.expires.Sub(o.created)/10)
+}
+
+// renewal is when the credential is to be renewed: at two thirds of its life, by up to a twentieth of it sooner or later.
+func (o *ownCredential) renewal(random float64) time.Time {
+	life := o.expires.Sub(o.created)
+	return o.created.Add(life*2/3 + time.Duration((2*random-1)*float64(life)/20))
+}
 
 // credentials holds a node's own credential and keeps it fresh.
 type credentials struct {
 	node *Node
 
-	mu      sync.Mutex
-	raw     []byte
-	expires time.Time
-	fetched time.Time     // last attempt
-	failure error         // of the last attempt
-	flight  chan struct{} // closed when the attempt under way has ended; nil when none is
+	mu        sync.Mutex
+	own       ownCredential
+	renewAt   time.Time
+	notBefore time.Time     // credentials made until then were taken back
+	fetched   time.Time     // last attempt
+	pause     time.Duration // after it
+	failure   error         // of the last attempt
+	flight    chan struct{} // closed when the attempt under way has ended; nil when none is
+	wake      chan struct{} // has run look at renewAt again
 }
 
-func newCredentials(n *Node) *credentials { return &credentials{node: n} }
+func newCredentials(n *Node) *credentials { return &credentials{node: n, wake: make(chan struct{}, 1)} }
 
-// get returns a credential that is valid for at least a minute, fetching one if need be.
+// usable reports whether the credential can be presented now. Where there is no way to get another one it can until its end.
+func (c *credentials) usable(o *ownCredential, now time.Time) bool {
+	margin := o.margin()
+	if len(c.node.opts.Trust.Route) == 0 {
+		margin = 0
+	}
+	return o.raw != nil && o.expires.Sub(now) > margin && o.created.After(c.notBefore)
+}
+
+// get returns a credential that is valid for a while, fetching one if need be.
 func (c *credentials) get(ctx context.Context) ([]byte, error) {
 	for {
 		c.mu.Lock()
-		if c.raw != nil && time.Until(c.expires) > c.margin() {
-			raw := c.raw
+		now := time.Now()
+		if c.usable(&c.own, now) {
+			raw := c.own.raw
 			c.mu.Unlock()
 			return raw, nil
 		}
 		if c.flight == nil {
-			if c.failure != nil && time.Since(c.fetched) < time.Second {
+			if left := c.pause - now.Sub(c.fetched); left > 0 {
 				err := c.failure
 				c.mu.Unlock()
+				if err == nil {
+					err = fmt.Errorf("the credential has ended, and the authority is asked again in %v at the soonest", left.Round(time.Second))
+				}
 				return nil, err // many channels at once ask the authority once
 			}
 			flight := make(chan struct{})
@@ -72,76 +110,108 @@ func (c *credentials) get(ctx context.Context) ([]byte, error) {
 	}
 }
 
-func (c *credentials) margin() time.Duration {
-	if len(c.node.opts.Trust.Route) == 0 {
-		return 0 // there is no way to get another one
-	}
-	return credentialMargin
-}
-
 // fetch loads the stored credential, or asks the authority for one.
 func (c *credentials) fetch(flight chan struct{}) {
 	ctx, cancel := context.WithTimeout(c.node.ctx, credentialTimeout)
 	defer cancel()
-	raw, expires, err := c.obtain(ctx)
+	own, asked, err := c.obtain(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fetched, c.failure = time.Now(), err
-	if err == nil {
-		c.raw, c.expires = raw, expires
-	} else {
+	var refused *rpc.StatusError
+	c.fetched, c.failure, c.pause = time.Now(), err, 0
+	switch {
+	case err == nil:
+		c.own, c.renewAt = own, own.renewal(rand.Float64())
+		if asked {
+			c.pause = credentialPause
+		}
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	case errors.As(err, &refused):
+		c.pause = credentialPause
+	default:
+		c.pause = credentialRetry
+	}
+	if err != nil {
 		c.node.log.Warn("no credential from the authority", "reason", err.Error())
 	}
 	c.flight = nil
 	close(flight)
 }
 
-func (c *credentials) obtain(ctx context.Context) ([]byte, time.Time, error) {
+// obtain returns a credential other than the one in use. asked tells whether it is from the authority, not from the store.
+func (c *credentials) obtain(ctx context.Context) (own ownCredential, asked bool, err error) {
 	n := c.node
 	trust := n.opts.Trust
-	verify := func(raw []byte) (time.Time, error) {
+	verify := func(raw []byte) (o ownCredential, err error) {
 		v, err := n.opts.Identities.VerifyCredential(ctx, raw, &n.opts.Self, []identity.Identifier{*trust.Authority})
 		if err != nil {
-			return time.Time{}, err
+			return o, err
 		}
-		return time.Unix(int64(v.ExpiresAt), 0), nil
+		return ownCredential{raw, time.Unix(int64(v.CreatedAt), 0), time.Unix(int64(v.ExpiresAt), 0)}, nil
 	}
 	stored, err := n.opts.Store.Credential(ctx, n.opts.Self, *trust.Authority, trust.Scope)
-	if err != nil {
-		return nil, time.Time{}, err
+	if err != nil && len(trust.Route) == 0 {
+		return own, false, fmt.Errorf("the stored credential: %w", err)
 	}
-	if stored != nil {
-		if expires, err := verify(stored); err == nil && time.Until(expires) > c.margin() && !c.held(stored) {
-			return stored, expires, nil
+	if err != nil { // it can be had anew
+		n.log.Warn("the stored credential cannot be read; another one is fetched", "err", err.Error())
+		stored = nil
+	}
+	if stored != nil && !c.held(stored) {
+		if own, err = verify(stored); err == nil && c.good(&own) {
+			return own, false, nil
 		}
 	}
 	if len(trust.Route) == 0 {
-		return nil, time.Time{}, errNoCredential
+		return own, false, errNoCredential
 	}
 	raw, err := n.FetchCredential(ctx)
 	if err != nil {
-		return nil, time.Time{}, err
+		return own, true, err
 	}
-	expires, err := verify(raw)
-	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("credential from the authority: %w", err)
+	if own, err = verify(raw); err != nil {
+		return own, true, fmt.Errorf("credential from the authority: %w", err)
 	}
-	if err := n.opts.Store.PutCredential(ctx, n.opts.Self, *trust.Authority, trust.Scope, raw, expires); err != nil {
+	if err := n.opts.Store.PutCredential(ctx, n.opts.Self, *trust.Authority, trust.Scope, raw, own.expires); err != nil {
 		n.log.Warn("credential not stored", "err", err.Error())
 	}
-	return raw, expires, nil
+	return own, true, nil
+}
+
+// good is usable for a credential that is not in use.
+func (c *credentials) good(o *ownCredential) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.usable(o, time.Now())
 }
 
 // held reports whether raw is the credential in use, which a fetch is to replace.
 func (c *credentials) held(raw []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return string(raw) == string(c.raw)
+	return string(raw) == string(c.own.raw)
+}
+
+// takenBack has a credential replaced that was made at a time or before: the authority has taken it back.
+func (c *credentials) takenBack(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notBefore = at
+	if c.own.raw != nil && !c.own.created.After(at) {
+		c.renewAt, c.pause = time.Now(), 0
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
 }
 
 // FetchCredential asks the node's authority for a member credential, through a channel of its own.
 func (n *Node) FetchCredential(ctx context.Context) ([]byte, error) {
-	resp, err := n.AskAuthority(ctx, n.opts.Self, "credential_issuer", rpc.NewRequest(rpc.Post, "/", nil))
+	resp, err := n.AskAuthority(ctx, n.opts.Self, "credential_issuer", rpc.NewRequest(rpc.Post, authority.PathRenewing, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -176,41 +246,54 @@ func (n *Node) call(ctx context.Context, route routing.Route, req *rpc.Request) 
 	return resp, resp.Err()
 }
 
-// run fetches the credential anew before it expires, and presents it on all channels that live.
+// run renews the credential in time, and presents the new one on all channels that live.
 func (c *credentials) run(ctx context.Context) {
 	for {
 		c.mu.Lock()
-		have := c.raw != nil
-		next := time.Until(c.expires) - credentialRefresh
-		c.mu.Unlock()
-		if !have || next < credentialRetry {
-			next = credentialRetry
+		wait := time.Hour
+		if c.own.raw != nil {
+			wait = max(time.Until(c.renewAt), c.pause-time.Since(c.fetched))
+			if c.failure != nil { // the one in use is good for a while yet
+				wait = max(wait, credentialPause-time.Since(c.fetched))
+			}
 		}
+		c.mu.Unlock()
+		timer := time.NewTimer(max(wait, 0))
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
-		case <-time.After(next):
-		}
-		if !have {
+		case <-c.wake:
+			timer.Stop()
 			continue
+		case <-timer.C:
 		}
 		c.renew(ctx)
 	}
 }
 
+// renew replaces the credential if it is time.
 func (c *credentials) renew(ctx context.Context) {
 	c.mu.Lock()
-	before := c.raw
-	if time.Until(c.expires) > credentialRefresh || c.flight != nil {
+	before := c.own.raw
+	if before == nil || time.Now().Before(c.renewAt) || time.Since(c.fetched) < c.pause {
 		c.mu.Unlock()
 		return
 	}
-	flight := make(chan struct{})
-	c.flight = flight
+	flight := c.flight
+	if flight == nil {
+		flight = make(chan struct{})
+		c.flight = flight
+		go c.fetch(flight)
+	}
 	c.mu.Unlock()
-	c.fetch(flight)
+	select {
+	case <-flight:
+	case <-ctx.Done():
+		return
+	}
 	c.mu.Lock()
-	now := c.raw
+	now := c.own.raw
 	c.mu.Unlock()
 	if string(now) == string(before) {
 		return

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -29,6 +28,8 @@ type member struct {
 	dir  *state.Dir
 	ids  *identity.Manager
 	self identity.Identifier
+	// trust is what the next start has.
+	trust Trust
 	*Node
 }
 
@@ -55,7 +56,7 @@ func newMember(t *testing.T) *member {
 
 func (m *member) start(listen string) {
 	m.t.Helper()
-	n, err := Start(context.Background(), Options{Name: "n", Self: m.self, Identities: m.ids, Store: NewHome(m.dir, "n", true), Listen: listen, Shards: 2, Log: slog.New(slog.DiscardHandler)})
+	n, err := Start(context.Background(), Options{Name: "n", Self: m.self, Identities: m.ids, Store: NewHome(m.dir, "n", true), Trust: m.trust, Listen: listen, Shards: 2, Log: testLog})
 	if err != nil {
 		m.t.Fatal(err)
 	}

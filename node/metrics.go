@@ -2,6 +2,7 @@ package node
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,6 +13,7 @@ import (
 // counters are events of a node that are not counted elsewhere.
 type counters struct {
 	credentialsRefused, credentialsFetched, credentialsFailed atomic.Uint64
+	revoked, revokedRefused                                   atomic.Uint64
 }
 
 // collector turns a node's counters into metrics when they are asked for: the data path only adds to integers.
@@ -43,6 +45,10 @@ var (
 	descUndecrypted = desc("secure_channel_messages_refused_total", "Messages that failed decryption, were replayed or came too late.")
 	descGaps        = desc("secure_channel_gaps_total", "Messages out of order, which show that others were lost.")
 	descCredentials = desc("credentials_total", "Credentials of peers refused, and own ones fetched or not.", "event")
+	descAuthUp      = desc("authority_reachable", "1 if the authority tells this node of revocations.", "state")
+	descAuthHeard   = desc("authority_silence_seconds", "Time since the authority last answered, or since the node started.")
+	descRevoked     = desc("members_revoked", "Members that are revoked.")
+	descRevocations = desc("revocations_total", "Members revoked, and channels refused to them.", "event")
 	descPortals     = desc("portals", "Inlets and outlets, and relays registered.", "kind", "state")
 	descPortalConns = desc("portal_connections", "Open portal connections.")
 	descPortalOpen  = desc("portal_connections_opened_total", "Portal connections begun.")
@@ -130,6 +136,21 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descCredentials, n.counters.credentialsRefused.Load(), "peer_refused")
 	count(descCredentials, n.counters.credentialsFetched.Load(), "fetched")
 	count(descCredentials, n.counters.credentialsFailed.Load(), "fetch_failed")
+	if n.revoked != nil {
+		a := n.AuthorityState()
+		reachable, since := 0.0, a.Heard
+		if a.State == AuthorityUp {
+			reachable = 1
+		}
+		if since.IsZero() {
+			since = n.started
+		}
+		gauge(descAuthUp, reachable, a.State)
+		gauge(descAuthHeard, time.Since(since).Seconds())
+		gauge(descRevoked, float64(a.Revoked))
+		count(descRevocations, n.counters.revoked.Load(), "revoked")
+		count(descRevocations, n.counters.revokedRefused.Load(), "channel_refused")
+	}
 	up := map[[2]string]int{{"inlet", "up"}: 0, {"inlet", "down"}: 0, {"relay", "up"}: 0, {"relay", "down"}: 0}
 	for _, in := range n.Inlets() {
 		up[[2]string{"inlet", stateLabel(in.Status)}]++

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,6 +42,8 @@ type Trust struct {
 	Route multiaddr.Addr
 	// Scope names the node's own credential in the store; empty presents none.
 	Scope string
+	// Grace is how long the authority may be out of reach before the node says so in its state; 0 is for as long as credentials last.
+	Grace time.Duration
 }
 
 // Store is what a node keeps from one start to the next.
@@ -115,6 +118,7 @@ type Node struct {
 	policies  *policy.Set
 	access    *access
 	creds     *credentials // nil: the node presents none
+	revoked   *revocations // nil: there is no authority, or no route to it
 	counters  counters
 	closeOnce sync.Once
 	started   time.Time
@@ -168,9 +172,14 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.channels.Limit(channelLimits(o.Limits))
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
 	n.access = newAccess(n.policies)
+	n.access.self = o.Self
 	n.addKinds()
 	if o.Trust.Authority != nil && o.Trust.Scope != "" {
 		n.creds = newCredentials(n)
+	}
+	if o.Trust.Authority != nil && len(o.Trust.Route) > 0 && o.Authority == nil {
+		n.revoked = &revocations{node: n, state: AuthorityUnreachable}
+		n.revoked.load(ctx)
 	}
 	listen, err := names.Listen(ctx, o.Listen)
 	if err != nil {
@@ -190,6 +199,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	if n.creds != nil {
 		go n.creds.run(n.ctx)
+	}
+	if n.revoked != nil {
+		go n.revoked.run(n.ctx)
 	}
 	if err := n.set.Restore(ctx); err != nil {
 		return nil, err
@@ -266,15 +278,11 @@ func (n *Node) project(ctx context.Context, name string) (*Project, error) {
 // channelOptions says who this side of a channel is and whom it accepts; no authorized identities accept everybody.
 func (n *Node) channelOptions(self identity.Identifier, authorized []identity.Identifier) secure.Options {
 	o := secure.Options{Identities: n.identitiesOf(self), Self: self}
-	if len(authorized) > 0 {
-		o.Trust = func(peer identity.Identifier) error {
-			for _, id := range authorized {
-				if id == peer {
-					return nil
-				}
-			}
+	o.Trust = func(peer identity.Identifier) error {
+		if len(authorized) > 0 && !slices.Contains(authorized, peer) {
 			return fmt.Errorf("not one of the %d authorized identifiers", len(authorized))
 		}
+		return n.trusts(peer)
 	}
 	if n.creds != nil && self == n.opts.Self {
 		o.Credential = n.creds.get
@@ -285,6 +293,11 @@ func (n *Node) channelOptions(self identity.Identifier, authorized []identity.Id
 				c, err := n.opts.Identities.VerifyCredential(ctx, raw, &peer, []identity.Identifier{*authority})
 				if err != nil {
 					n.log.Warn("credential refused", "peer", peer.String(), "reason", err.Error())
+					n.counters.credentialsRefused.Add(1)
+					continue
+				}
+				if n.access.isTakenBack(peer, time.Unix(int64(c.CreatedAt), 0)) {
+					n.log.Warn("credential refused", "peer", peer.String(), "reason", "the authority has revoked it")
 					n.counters.credentialsRefused.Add(1)
 					continue
 				}

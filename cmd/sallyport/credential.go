@@ -114,17 +114,16 @@ func credentialVerify(a *app) *cobra.Command {
 			}
 			a.note("Verifying the credential...")
 			if err != nil { // what cannot be read is not valid, as in the reference
-				a.note("Credential is not verified: %v", err)
+				a.note("not valid: %v", err)
 				return a.print(validity(false))
 			}
-			d, err := a.dir()
+			s, err := a.identityOf(ctx, "")
 			if err != nil {
 				return err
 			}
-			// No key is needed to verify, so none is made.
-			_, err = identity.New(identity.Options{Store: d.Store()}).VerifyCredential(ctx, raw, nil, []identity.Identifier{id})
+			_, err = s.manager.VerifyCredential(ctx, raw, nil, []identity.Identifier{id})
 			if err != nil {
-				a.note("Credential is not verified: %v", err)
+				a.note("not valid: %v", err)
 			}
 			return a.print(validity(err == nil))
 		}}
@@ -159,9 +158,9 @@ func credentialStore(a *app) *cobra.Command {
 			}
 			c, err := s.manager.VerifyCredential(ctx, raw, nil, []identity.Identifier{id})
 			if err != nil {
-				return fmt.Errorf("credential is not verified: %w", err)
+				return fmt.Errorf("the credential is not valid: %w", err)
 			}
-			_, node, err := a.firstClient(ctx, at)
+			_, node, err := a.nodeClient(ctx, at)
 			if err != nil {
 				return err
 			}
@@ -190,11 +189,10 @@ func credentialList(a *app) *cobra.Command {
 			if err := errors.Join(checkIdentifier("--subject", subject), checkIdentifier("--issuer", issuer)); err != nil {
 				return err
 			}
-			d, err := a.dir()
+			m, _, err := a.manager(ctx, "")
 			if err != nil {
 				return err
 			}
-			m := identity.New(identity.Options{Store: d.Store()}) // no key is needed to verify
 			if _, err := a.dirOnce.Node(plainName(at)); at != "" && notFound(err) {
 				return a.print(result{human: "no credentials", json: []any{}}) // as in the reference: not an error
 			}

@@ -58,6 +58,7 @@ const (
 	typeChange      = 1
 	typeAttestation = 2
 	typeCredential  = 3
+	typeStatement   = 200 // ours
 	version         = 1
 )
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -132,6 +133,10 @@ type Response struct {
 	Status  Status
 	HasBody bool
 	Body    []byte
+
+	// Delay is how long whoever answers waits before the answer goes out; Done, if not nil, is called then. Neither is sent.
+	Delay time.Duration
+	Done  func()
 }
 
 // NewRequest makes a request with a fresh ID. A nil body means none, an empty one means the unit body. body is kept.

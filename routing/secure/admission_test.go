@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"math/big"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -28,11 +27,11 @@ func (n *node) firsts(t testing.TB, c *tcp.Connection, count int) {
 // TestHalfOpenHandshakesShutNobodyOut: whoever leaves handshakes half-open loses the oldest of its own.
 func TestHalfOpenHandshakesShutNobodyOut(t *testing.T) {
 	stranger, member, bank := newNode(t, 1, nil), newNode(t, 1, nil), newNode(t, 2, nil)
-	bank.channels.asked.max = 64
+	bank.channels.Limit(Limits{Handshakes: 64})
 	c := stranger.connect(t, bank)
 	stranger.firsts(t, c, 200)
 	eventually(t, "places taken and given to others", func() bool { return bank.channels.Stats.Refused.Load() >= 200-64 })
-	if n := bank.channels.asked.held(); n != 64 {
+	if n := bank.channels.asked.Held(); n != 64 {
 		t.Errorf("%d half-open handshakes, at most 64", n)
 	}
 	if !bank.log.contains("refused to make room") || !bank.log.contains("127.0.0.1") {
@@ -43,7 +42,7 @@ func TestHalfOpenHandshakesShutNobodyOut(t *testing.T) {
 	}
 	// The places end with the connection.
 	c.Close()
-	eventually(t, "places given back", func() bool { return bank.channels.asked.held() == 0 && bank.channels.open.Load() == 0 })
+	eventually(t, "places given back", func() bool { return bank.channels.asked.Held() == 0 && bank.channels.open.Load() == 0 })
 	workers := bank.channels.Stats.Opened.Load()
 	if workers != 10 {
 		t.Errorf("%d channels", workers)
@@ -94,99 +93,6 @@ func TestFloodOfFirstMessages(t *testing.T) {
 			c.Close()
 		})
 	}
-}
-
-// TestSharesAreFair takes places at random and checks that nobody who holds less than its part loses one.
-func TestSharesAreFair(t *testing.T) {
-	pick := func(n int64) int {
-		k, _ := rand.Int(rand.Reader, big.NewInt(n))
-		return int(k.Int64())
-	}
-	s := newShares[source](100)
-	var places []*place[source]
-	held := map[string]int{}
-	for range 20_000 {
-		// The first host takes as much as it can, over many connections and routes.
-		from := source{"greedy", fmt.Sprint(pick(40)), fmt.Sprint(pick(1000))}
-		if pick(50) == 0 {
-			from = source{fmt.Sprint("modest ", pick(5)), "connection", fmt.Sprint(pick(3))}
-		}
-		if k := pick(400); k < len(places) && k%4 == 0 {
-			p := places[k]
-			if !p.left {
-				held[p.value[0]]--
-			}
-			s.leave(p)
-			s.leave(p)
-			places = append(places[:k], places[k+1:]...)
-			continue
-		}
-		before, sources := s.held(), len(s.root.parts)
-		p, oldest, evicted := s.take(from, from)
-		if evicted != (before == 100) {
-			t.Fatalf("evicted %v with %d places taken", evicted, before)
-		}
-		held[from[0]]++
-		if evicted {
-			held[oldest[0]]--
-			if held[oldest[0]]+2 < 100/(sources+1) {
-				t.Fatalf("%v lost a place to %v with %d of 100, %d sources", oldest, from, held[oldest[0]]+1, sources)
-			}
-		}
-		places = append(places, p)
-		if n := s.held(); n > 100 {
-			t.Fatalf("%d places", n)
-		}
-	}
-	for _, p := range places {
-		s.leave(p)
-	}
-	if s.held() != 0 || len(s.root.parts) != 0 {
-		t.Errorf("%d places and %d sources are left", s.held(), len(s.root.parts))
-	}
-}
-
-// TestOldestGoesFirst: of one source, and among equals.
-func TestOldestGoesFirst(t *testing.T) {
-	s := newShares[int](3)
-	for i := range 3 {
-		s.take(source{"a", "b", fmt.Sprint(i)}, i)
-	}
-	for i := 3; i < 10; i++ {
-		_, oldest, evicted := s.take(source{"a", "b", fmt.Sprint(i)}, i)
-		if !evicted || oldest != i-3 {
-			t.Errorf("%d took the place of %d", i, oldest)
-		}
-	}
-}
-
-// TestTurns: a source with many jobs costs another one the time of one.
-func TestTurns(t *testing.T) {
-	const each = 100
-	w := newTurns(1)
-	let, all := make(chan struct{}), make(chan int, 2*each+1)
-	w.do(source{"greedy"}, func() { <-let })
-	for i := range each {
-		w.do(source{"greedy"}, func() { all <- i })
-	}
-	w.do(source{"modest"}, func() { all <- -1 })
-	close(let)
-	var order []int
-	for range each + 1 {
-		order = append(order, <-all)
-	}
-	if order[0] != -1 && order[1] != -1 {
-		t.Errorf("the other source's turn came after %v", order[:5])
-	}
-	next := 0
-	for _, k := range order {
-		if k >= 0 && k != next {
-			t.Fatalf("a source's jobs change places: %v", order)
-		} else if k >= 0 {
-			next++
-		}
-	}
-	eventually(t, "no worker is left", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.running == 0 && len(w.queues) == 0 })
 }
 
 // BenchmarkFirstMessage is what a stranger's first message costs the node that answers it, in processor time: all of it, also that of

@@ -9,6 +9,7 @@ import (
 	"sallyport/crypto/identity"
 	"sallyport/dataplane"
 	"sallyport/routing"
+	"sallyport/routing/fair"
 )
 
 // Channel is an open secure channel. Methods are for the channel's shard unless they say otherwise; the exported fields do not change.
@@ -43,12 +44,13 @@ type Channel struct {
 	sink     routing.FrameWriter
 	header   []byte // scratch for the plaintext's header
 	watchers routing.Watchers
-	way      routing.Terminal     // a responder's: what it runs on, watched
-	place    *place[*Channel]     // a responder's
-	heard    time.Time            // when the last message came
-	probed   time.Time            // when the peer was last asked whether it is there
-	pong     *routing.WireAddress // where answers go
-	lost     int                  // sweeps that found the first hop gone
+	way      routing.Terminal // a responder's: what it runs on, watched
+	from     fair.Source
+	place    *fair.Place[*Channel] // a responder's
+	heard    time.Time             // when the last message came
+	probed   time.Time             // when the peer was last asked whether it is there
+	pong     *routing.WireAddress  // where answers go
+	lost     int                   // sweeps that found the first hop gone
 	closed   bool
 	done     chan struct{}
 
@@ -84,6 +86,7 @@ func newChannel(h *handshake, keys channel.Keys) *Channel {
 			v.Vouch()
 		}
 	}
+	c.from = h.from
 	if !c.Initiator {
 		c.watchWay()
 		h.cs.admit(c, h.from)
@@ -173,6 +176,9 @@ type encryptor Channel
 
 // TerminalPeer implements routing.Terminal.
 func (e *encryptor) TerminalPeer() *routing.Peer { return &e.Peer }
+
+// Origin implements fair.Originated.
+func (e *encryptor) Origin() fair.Source { return e.from }
 
 // SourceName implements routing.Sourced.
 func (e *encryptor) SourceName() string { return string(e.Peer.ID[:]) }

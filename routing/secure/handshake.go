@@ -5,13 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync/atomic"
 
 	"sallyport/crypto/channel"
 	"sallyport/crypto/identity"
 	"sallyport/dataplane"
 	"sallyport/routing"
+	"sallyport/routing/fair"
 )
 
 // handshake is one side of a handshake in progress. Its fields belong to its shard, but machine and payload belong to
@@ -31,10 +31,10 @@ type handshake struct {
 	kept      []routing.Reply // messages that came while busy, in order
 	keptBytes int
 	timer     *dataplane.Timer
-	from      source
-	place     *place[*handshake] // the responder's
-	terminal  routing.Terminal   // what the responder came from, and ends with
-	gone      atomic.Bool        // there is no use in computing for it
+	from      fair.Source
+	place     *fair.Place[*handshake] // the responder's
+	terminal  routing.Terminal        // what the responder came from, and ends with
+	gone      atomic.Bool             // there is no use in computing for it
 	ended     bool
 	done      func(*Channel, error) // initiator: told once, on the shard
 
@@ -90,13 +90,13 @@ func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
 	cs := l.cs
 	h := &handshake{cs: cs, shard: s, opts: l.opts, spawner: l, remote: m.Return.Clone()}
 	h.terminal = s.FirstTerminal(h.remote)
-	h.from = sourceOf(h.terminal, h.remote)
+	h.from = fair.SourceOf(h.terminal, h.remote)
 	cs.open.Add(1)
-	place, oldest, evicted := cs.asked.take(h.from, h)
+	place, oldest, evicted := cs.asked.Take(h.from, h)
 	h.place = place
 	if evicted {
 		cs.Stats.Refused.Add(1)
-		cs.note("secure channel handshake refused to make room for others", cs.asked.max, oldest.from)
+		cs.note("secure channel handshake refused to make room for others", cs.asked.Max(), oldest.from)
 		oldest.gone.Store(true)
 		oldest.shard.Loop().Post(dataplane.TaskFunc(func() { oldest.fail(ErrBusy) }))
 	}
@@ -109,30 +109,6 @@ func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
 	h.compute(routing.Reply{Payload: append([]byte(nil), m.Payload()...), Return: h.remote})
 }
 
-// sourceOf tells where a message with a return route came from.
-func sourceOf(t routing.Terminal, ret routing.Route) (from source) {
-	if named, ok := t.(routing.Sourced); ok {
-		from[0] = named.SourceName()
-	}
-	for k := 1; k < depth && ret.Len() > 0; k++ {
-		a := ret.First()
-		from[k] = a.Value
-		if a.Type != routing.Local { // a port costs whoever chooses it nothing
-			if ap, err := netip.ParseAddrPort(a.Value); err == nil {
-				from[k] = routing.HostSource(ap.Addr())
-			}
-		}
-		if len(from[k]) > maxSourcePart {
-			from[k] = from[k][:maxSourcePart]
-		}
-		ret = ret.WithoutFirst()
-	}
-	return from
-}
-
-// maxSourcePart bounds what is kept of an address that others chose.
-const maxSourcePart = 64
-
 // TerminalClosed implements routing.Watcher: what message 1 came from has ended, and no message 3 will come from there.
 func (h *handshake) TerminalClosed() {
 	h.gone.Store(true)
@@ -142,7 +118,7 @@ func (h *handshake) TerminalClosed() {
 // Dial opens a channel to the listener at route and waits for it. Not on a shard.
 func (cs *Channels) Dial(ctx context.Context, route routing.Route, o Options) (*Channel, error) {
 	s := cs.router.ShardFor(route)
-	h := &handshake{cs: cs, shard: s, opts: o, initiator: true, listener: route.Last().Value, from: source{"this node"}}
+	h := &handshake{cs: cs, shard: s, opts: o, initiator: true, listener: route.Last().Value, from: fair.Source{"this node"}}
 	config, err := h.config(ctx)
 	if err != nil {
 		return nil, err
@@ -249,7 +225,7 @@ func (h *handshake) compute(in routing.Reply) {
 	h.busy = true
 	go func() {
 		h.fetchCredential()
-		h.cs.work.do(h.from, func() {
+		h.cs.work.Do(h.from, func() {
 			var out []byte
 			var done bool
 			var keys channel.Keys
@@ -389,7 +365,7 @@ func (h *handshake) end() {
 	if h.terminal != nil {
 		h.terminal.Unwatch(h)
 	}
-	h.cs.asked.leave(h.place)
+	h.cs.asked.Leave(h.place)
 	h.timer.Stop()
 	h.cs.open.Add(-1)
 	h.cs.kept.Add(int64(-h.keptBytes))

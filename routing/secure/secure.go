@@ -15,6 +15,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/routing"
+	"sallyport/routing/fair"
 )
 
 var (
@@ -87,13 +88,13 @@ const responderTimeout = 30 * time.Second
 type Channels struct {
 	router  *routing.Router
 	log     *slog.Logger
-	work    *turns              // public-key work
-	asked   *shares[*handshake] // handshakes under way that others began
-	opened  *shares[*Channel]   // channels that others opened
-	perPeer int                 // how many of them one identity may have
-	open    atomic.Int64        // handshakes under way
-	kept    atomic.Int64        // bytes that they keep
-	noted   atomic.Int64        // when the log last said that places are short, in Unix seconds
+	work    *fair.Turns              // public-key work
+	asked   *fair.Shares[*handshake] // handshakes under way that others began
+	opened  *fair.Shares[*Channel]   // channels that others opened
+	perPeer int                      // how many of them one identity may have
+	open    atomic.Int64             // handshakes under way
+	kept    atomic.Int64             // bytes that they keep
+	noted   atomic.Int64             // when the log last said that places are short, in Unix seconds
 	// Stats counts events.
 	Stats Stats
 
@@ -108,7 +109,7 @@ type Channels struct {
 // New makes the channels of a node; work is how many handshakes compute at one time.
 func New(r *routing.Router, work int, log *slog.Logger) *Channels {
 	cs := &Channels{
-		router: r, log: log, work: newTurns(max(work, 1)),
+		router: r, log: log, work: fair.NewTurns(max(work, 1)),
 		channels: map[string]*Channel{}, peers: map[[32]byte]int{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
 	}
 	cs.Limit(Limits{})
@@ -119,11 +120,11 @@ func New(r *routing.Router, work int, log *slog.Logger) *Channels {
 // Limit sets the limits, before the first channel.
 func (cs *Channels) Limit(l Limits) {
 	l = l.withDefaults()
-	cs.asked, cs.opened, cs.perPeer = newShares[*handshake](l.Handshakes), newShares[*Channel](l.Channels), l.ChannelsPerPeer
+	cs.asked, cs.opened, cs.perPeer = fair.NewShares[*handshake](l.Handshakes), fair.NewShares[*Channel](l.Channels), l.ChannelsPerPeer
 }
 
 // Held returns how many handshakes that others began are under way, and how many channels that others opened are open.
-func (cs *Channels) Held() (handshakes, channels int) { return cs.asked.held(), cs.opened.held() }
+func (cs *Channels) Held() (handshakes, channels int) { return cs.asked.Held(), cs.opened.Held() }
 
 // Stop ends the housekeeping; channels stay until they are closed.
 func (cs *Channels) Stop() { cs.once.Do(func() { close(cs.stop) }) }
@@ -219,7 +220,7 @@ func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
 func describe(id identity.Identifier) slog.Attr { return slog.String("peer", id.String()) }
 
 // note writes to the log that places are short, at most once in ten seconds.
-func (cs *Channels) note(msg string, limit int, from source) {
+func (cs *Channels) note(msg string, limit int, from fair.Source) {
 	now := time.Now().Unix()
 	if last := cs.noted.Load(); now-last >= 10 && cs.noted.CompareAndSwap(last, now) {
 		cs.log.Warn(msg, "limit", limit, "source", from.String())

@@ -389,7 +389,7 @@ func TestChannelLimits(t *testing.T) {
 	eventually(t, "all given back", func() bool {
 		b.channels.mu.Lock()
 		defer b.channels.mu.Unlock()
-		return b.channels.opened.held() == 0 && len(b.channels.peers) == 0
+		return b.channels.opened.Held() == 0 && len(b.channels.peers) == 0
 	})
 }
 

@@ -8,16 +8,17 @@ import (
 
 	"sallyport/dataplane"
 	"sallyport/routing"
+	"sallyport/routing/fair"
 )
 
 // admit takes a place for a channel that somebody opened here. When all are taken, the oldest channel of the source that holds most ends;
 // of a peer that has as many as it may the new one does.
-func (cs *Channels) admit(c *Channel, from source) {
+func (cs *Channels) admit(c *Channel, from fair.Source) {
 	cs.mu.Lock()
 	cs.peers[c.Peer.ID]++
 	tooMany := cs.peers[c.Peer.ID] > cs.perPeer
 	cs.mu.Unlock()
-	place, oldest, evicted := cs.opened.take(from, c)
+	place, oldest, evicted := cs.opened.Take(from, c)
 	c.place = place
 	if tooMany {
 		cs.Stats.Evicted.Add(1)
@@ -26,14 +27,14 @@ func (cs *Channels) admit(c *Channel, from source) {
 	}
 	if evicted {
 		cs.Stats.Evicted.Add(1)
-		cs.note("secure channel closed to make room for others", cs.opened.max, from)
+		cs.note("secure channel closed to make room for others", cs.opened.Max(), from)
 		oldest.Close()
 	}
 }
 
 // dismiss undoes admit.
 func (cs *Channels) dismiss(c *Channel) {
-	cs.opened.leave(c.place)
+	cs.opened.Leave(c.place)
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if cs.peers[c.Peer.ID]--; cs.peers[c.Peer.ID] == 0 {

@@ -1,27 +1,28 @@
-package secure
+package fair
 
 import "sync"
 
-// turns runs jobs, a few at a time, and takes them from their sources in turn: a source with a thousand waiting costs another one the
+// Turns runs jobs, a few at a time, and takes them from their sources in turn: a source with a thousand waiting costs another one the
 // time of one job. It is safe for concurrent use.
-type turns struct {
+type Turns struct {
 	workers int
 
 	mu      sync.Mutex
 	running int
-	queues  map[source]*queue
+	queues  map[Source]*queue
 	ring    []*queue // those with jobs, the next one first
 }
 
 type queue struct {
-	from source
+	from Source
 	jobs []func()
 }
 
-func newTurns(workers int) *turns { return &turns{workers: workers, queues: map[source]*queue{}} }
+// NewTurns makes turns for a number of jobs at a time.
+func NewTurns(workers int) *Turns { return &Turns{workers: workers, queues: map[Source]*queue{}} }
 
-// do runs a job when it is its turn, on another goroutine.
-func (t *turns) do(from source, job func()) {
+// Do runs a job when it is its turn, on another goroutine.
+func (t *Turns) Do(from Source, job func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	q := t.queues[from]
@@ -37,7 +38,7 @@ func (t *turns) do(from source, job func()) {
 	}
 }
 
-func (t *turns) work() {
+func (t *Turns) work() {
 	for {
 		t.mu.Lock()
 		if len(t.ring) == 0 {
@@ -58,4 +59,11 @@ func (t *turns) work() {
 		t.mu.Unlock()
 		job()
 	}
+}
+
+// Idle reports that no job runs or waits.
+func (t *Turns) Idle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.running == 0 && len(t.queues) == 0
 }

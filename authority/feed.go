@@ -1,0 +1,182 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"sallyport/crypto/identity"
+	"sallyport/routing/rpc"
+)
+
+// Revocations is the address of the worker that tells nodes what was revoked. The reference has none, and drops what is sent there.
+const Revocations = "sallyport_revocations"
+
+// Signer signs statements in the authority's name: what it needs of an identity manager beside Issuer to tell of revocations.
+type Signer interface {
+	SignStatement(ctx context.Context, issuer identity.Identifier, content []byte) ([]byte, error)
+}
+
+var _ Signer = (*identity.Manager)(nil)
+
+// maxNews bounds the revocations in one answer; who asks again gets the next.
+const maxNews = 200
+
+// News is what an authority tells a node.
+type News struct {
+	// List is the random name of the authority's list. Another one than before is a new list, whose numbers begin anew.
+	List []byte `cbor:"1,keyasint"`
+	// Head is the number of the last revocation there is.
+	Head uint64 `cbor:"2,keyasint"`
+	// Statements are signed revocations, in order; VerifyRevocation reads them.
+	Statements [][]byte `cbor:"3,keyasint"`
+	// From is the number after which Statements begin: those before it that are missing have ended.
+	From uint64 `cbor:"4,keyasint"`
+}
+
+// Query asks for news.
+type Query struct {
+	List  []byte `cbor:"1,keyasint"`
+	Since uint64 `cbor:"2,keyasint"` // the number of the last revocation that is known
+}
+
+// statement is what is signed of a revocation.
+type statement struct {
+	List     []byte `cbor:"1,keyasint"`
+	Seq      uint64 `cbor:"2,keyasint"`
+	Subject  []byte `cbor:"3,keyasint"`
+	Time     int64  `cbor:"4,keyasint"`
+	Restored bool   `cbor:"5,keyasint,omitempty"`
+	Until    int64  `cbor:"6,keyasint"`
+}
+
+// VerifyRevocation reads a signed revocation of an authority, whose history must be known, and of the list with a name.
+func VerifyRevocation(ctx context.Context, m *identity.Manager, raw []byte, authority identity.Identifier, list []byte) (r Revocation, err error) {
+	content, err := m.VerifyStatement(ctx, raw, []identity.Identifier{authority})
+	if err != nil {
+		return r, err
+	}
+	var s statement
+	if err := cbor.Unmarshal(content, &s); err != nil {
+		return r, fmt.Errorf("authority: a revocation that cannot be read: %w", err)
+	}
+	if string(s.List) != string(list) || len(s.Subject) != len(r.Subject) {
+		return r, errors.New("authority: a revocation of another list")
+	}
+	copy(r.Subject[:], s.Subject)
+	r.Seq, r.Time, r.Restored, r.Until = s.Seq, time.Unix(s.Time, 0), s.Restored, time.Unix(s.Until, 0)
+	return r, nil
+}
+
+// feed keeps signed revocations, and tells whoever listens of new ones.
+type feed struct {
+	mu      sync.Mutex
+	signed  map[uint64][]byte
+	changed chan struct{} // closed when there is news
+}
+
+// Changed returns a channel that is closed when something was revoked or restored.
+func (a *Authority) Changed() <-chan struct{} {
+	a.feed.mu.Lock()
+	defer a.feed.mu.Unlock()
+	if a.feed.changed == nil {
+		a.feed.changed = make(chan struct{})
+	}
+	return a.feed.changed
+}
+
+// announce wakes who waits for Changed.
+func (a *Authority) announce() {
+	a.feed.mu.Lock()
+	defer a.feed.mu.Unlock()
+	if a.feed.changed != nil {
+		close(a.feed.changed)
+		a.feed.changed = nil
+	}
+}
+
+// News answers a query.
+func (a *Authority) News(ctx context.Context, q Query) (n News, err error) {
+	signer, ok := a.o.Identities.(Signer)
+	if !ok {
+		return n, errors.New("authority: no signer of statements")
+	}
+	list, head, all, err := a.o.Store.Revocations(ctx)
+	if err != nil {
+		return n, err
+	}
+	if string(q.List) != string(list) || q.Since > head {
+		q.Since = 0
+	}
+	n = News{List: list, Head: head, From: q.Since, Statements: [][]byte{}}
+	a.feed.mu.Lock()
+	defer a.feed.mu.Unlock()
+	if a.feed.signed == nil {
+		a.feed.signed = map[uint64][]byte{}
+	}
+	for _, r := range all {
+		if r.Seq <= q.Since {
+			continue
+		}
+		if len(n.Statements) == maxNews {
+			break
+		}
+		raw := a.feed.signed[r.Seq]
+		if raw == nil {
+			content, err := cbor.Marshal(statement{list, r.Seq, r.Subject[:], r.Time.Unix(), r.Restored, r.Until.Unix()})
+			if err != nil {
+				return n, err
+			}
+			if raw, err = signer.SignStatement(ctx, a.o.Self, content); err != nil {
+				return n, err
+			}
+			a.feed.signed[r.Seq] = raw
+		}
+		n.Statements = append(n.Statements, raw)
+	}
+	a.feed.trim(all)
+	return n, nil
+}
+
+// trim forgets signatures of what the store has forgotten.
+func (f *feed) trim(all []Revocation) {
+	if len(f.signed) <= len(all) {
+		return
+	}
+	first := uint64(1 << 63)
+	if len(all) > 0 {
+		first = all[0].Seq
+	}
+	for seq := range f.signed {
+		if seq < first {
+			delete(f.signed, seq)
+		}
+	}
+}
+
+// DecodeQuery reads the body of a request for news.
+func DecodeQuery(req *rpc.Request) (q Query, err error) {
+	if len(req.Body) == 0 {
+		return q, nil
+	}
+	return q, decodeMap(req.Body, &q)
+}
+
+// Encode returns the body of a request for news.
+func (q Query) Encode() []byte {
+	b, _ := cbor.Marshal(q) // such a structure always encodes
+	return b
+}
+
+// Encode returns the body of an answer.
+func (n News) Encode() []byte {
+	b, _ := cbor.Marshal(n) // such a structure always encodes
+	return b
+}
+
+// DecodeNews reads the body of an answer.
+func DecodeNews(body []byte) (n News, err error) { return n, decodeMap(body, &n) }

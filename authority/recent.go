@@ -1,0 +1,65 @@
+package authority
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"sallyport/crypto/identity"
+)
+
+// recentFor is how long a member that asks again gets the credential that it has.
+const recentFor = 10 * time.Second
+
+// maxRecent bounds the credentials that are remembered.
+const maxRecent = 10_000
+
+// recent remembers the credentials of the last seconds. The zero value is ready.
+type recent struct {
+	mu   sync.Mutex
+	list map[identity.Identifier]issued
+}
+
+type issued struct {
+	at         time.Time
+	ttl        time.Duration
+	attributes Attributes
+	raw        []byte
+}
+
+// get returns the credential that a member got a moment ago, if it would get the same now and has not used up half of it.
+func (r *recent) get(id identity.Identifier, a Attributes, ttl time.Duration, now time.Time) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i, ok := r.list[id]
+	if age := now.Sub(i.at); !ok || age < 0 || age > min(recentFor, ttl/2) || i.ttl != ttl || !maps.Equal(i.attributes, a) {
+		return nil
+	}
+	return i.raw
+}
+
+func (r *recent) put(id identity.Identifier, a Attributes, ttl time.Duration, now time.Time, raw []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.list == nil {
+		r.list = map[identity.Identifier]issued{}
+	}
+	for other, i := range r.list {
+		if len(r.list) < maxRecent {
+			break
+		}
+		if age := now.Sub(i.at); age < 0 || age > recentFor {
+			delete(r.list, other)
+		}
+	}
+	if len(r.list) < maxRecent {
+		r.list[id] = issued{now, ttl, maps.Clone(a), raw}
+	}
+}
+
+// forget has a member get a new credential when it asks next.
+func (r *recent) forget(id identity.Identifier) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.list, id)
+}

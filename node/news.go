@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"sallyport/authority"
+	"sallyport/routing"
+	"sallyport/routing/fair"
+	"sallyport/routing/rpc"
+)
+
+// Revoker is what an authority's node needs in order to tell other nodes what was revoked.
+type Revoker interface {
+	News(ctx context.Context, q authority.Query) (authority.News, error)
+	// Changed returns a channel that is closed when there is news.
+	Changed() <-chan struct{}
+}
+
+// Bounds of who is told.
+const (
+	maxSubscribers = 16_384
+	subscription   = 3 * newsInterval // from one query to when it ends without another
+)
+
+// subscriber is a node that has asked, and is told until it has not asked for a while.
+type subscriber struct {
+	back  routing.Route
+	query authority.Query // what it knows
+	re    *rpc.Request
+	until time.Time
+	place *fair.Place[string]
+}
+
+// newsroom answers queries about revocations, and tells all who asked when there are new ones. One worker is on all shards.
+type newsroom struct {
+	n      *Node
+	source Revoker
+	self   routing.Route
+
+	mu          sync.Mutex
+	subscribers map[string]*subscriber // by return route
+	places      *fair.Shares[string]
+}
+
+// startNews starts the worker, and the goroutine that tells.
+func (n *Node) startNews(ctx context.Context, source Revoker) error {
+	r := &newsroom{
+		n: n, source: source, self: routing.LocalRoute(authority.Revocations), subscribers: map[string]*subscriber{},
+		places: fair.NewShares[string](maxSubscribers),
+	}
+	go r.run()
+	return n.router.StartNamed(ctx, authority.Revocations, func(*routing.Shard) routing.Worker { return r }, n.api.Flow)
+}
+
+// HandleMessage implements routing.Worker.
+func (r *newsroom) HandleMessage(s *routing.Shard, m *routing.Message) {
+	if m.Peer == nil || len(m.Payload()) > 1024 || m.Return.Len() == 0 {
+		s.Drops.Malformed.Add(1)
+		return
+	}
+	req, err := rpc.DecodeRequest(append([]byte(nil), m.Payload()...))
+	var q authority.Query
+	if err == nil {
+		q, err = authority.DecodeQuery(req)
+	}
+	if err != nil {
+		s.Drops.Malformed.Add(1)
+		return
+	}
+	back := m.Return.Clone()
+	key, from := back.String(), fair.OriginOf(s.FirstTerminal(back), back)
+	r.mu.Lock()
+	sub := r.subscribers[key]
+	if sub == nil {
+		sub = &subscriber{back: back}
+		var oldest string
+		var evicted bool
+		if sub.place, oldest, evicted = r.places.Take(from, key); evicted {
+			delete(r.subscribers, oldest)
+		}
+		r.subscribers[key] = sub
+	}
+	sub.query, sub.re, sub.until = q, req, time.Now().Add(subscription)
+	r.mu.Unlock()
+	go r.tell([]*subscriber{sub})
+}
+
+// run tells of news, and forgets who has not asked for a while.
+func (r *newsroom) run() {
+	tick := time.NewTicker(newsInterval)
+	defer tick.Stop()
+	for {
+		changed := r.source.Changed()
+		var all []*subscriber
+		r.mu.Lock()
+		for key, sub := range r.subscribers {
+			if time.Now().After(sub.until) {
+				r.places.Leave(sub.place)
+				delete(r.subscribers, key)
+			}
+		}
+		r.mu.Unlock()
+		select {
+		case <-r.n.ctx.Done():
+			return
+		case <-tick.C:
+			continue
+		case <-changed:
+		}
+		r.mu.Lock()
+		for _, sub := range r.subscribers {
+			all = append(all, sub)
+		}
+		r.mu.Unlock()
+		r.tell(all)
+	}
+}
+
+// tell sends news to subscribers, each what it does not know.
+func (r *newsroom) tell(subscribers []*subscriber) {
+	type known struct {
+		list  string
+		since uint64
+	}
+	answers := map[known]*authority.News{}
+	for _, sub := range subscribers {
+		r.mu.Lock()
+		q, re := sub.query, sub.re
+		r.mu.Unlock()
+		k := known{string(q.List), q.Since}
+		news := answers[k]
+		if news == nil {
+			got, err := r.source.News(r.n.ctx, q)
+			if errors.Is(err, context.Canceled) {
+				return
+			}
+			if err != nil {
+				r.n.log.Error("revocations cannot be told", "err", err.Error())
+				return
+			}
+			news = &got
+			answers[k] = news
+		}
+		r.n.router.Inject(sub.back, r.self, rpc.NewResponse(re, rpc.OK, news.Encode()).Encode())
+	}
+}

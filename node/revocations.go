@@ -1,0 +1,368 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"sallyport/authority"
+	"sallyport/crypto/identity"
+	"sallyport/routing"
+	"sallyport/routing/rpc"
+)
+
+// How a node asks its authority what was revoked: at once when the path to it is there, then in every newsInterval, while the authority
+// tells by itself of what is new.
+const (
+	newsInterval = 10 * time.Second
+	newsRetry    = time.Second
+	newsRetryMax = 15 * time.Second
+	// newsSilence is how many queries in a row stay without an answer until the path is made anew; an authority that has never answered
+	// one is of the reference, and is asked again after newsForeign.
+	newsSilence = 2
+	newsForeign = 10 * time.Minute
+)
+
+// States of the connection to the authority that tells of revocations.
+const (
+	AuthorityUp          = "up"
+	AuthorityUnreachable = "unreachable"
+	// AuthoritySilent is one that does not tell of revocations: it is of the reference, or older. Credentials are believed until they
+	// expire.
+	AuthoritySilent = "silent"
+)
+
+var errNews = errors.New("the authority's news cannot be used")
+
+// revocationStore is a Store that keeps what was revoked from one start to the next.
+type revocationStore interface {
+	PutRevoked(data []byte) error
+	Revoked() ([]byte, error)
+}
+
+// revocations is what the node knows of members whose credentials were taken back.
+type revocations struct {
+	node *Node
+
+	mu    sync.Mutex
+	list  []byte // the name of the authority's list
+	since uint64 // the number of its last entry that is known
+	known []knownRevocation
+	heard time.Time // when the authority last answered
+	state string
+}
+
+// knownRevocation is kept for as long as it matters.
+type knownRevocation struct {
+	signed []byte
+	until  time.Time
+}
+
+// keptRevocations is how a Store keeps them: signed by the authority, so that they are verified again.
+type keptRevocations struct {
+	List       []byte   `cbor:"1,keyasint"`
+	Since      uint64   `cbor:"2,keyasint"`
+	Statements [][]byte `cbor:"3,keyasint"`
+}
+
+// AuthorityState says how the node stands with the authority whose credentials it believes.
+type AuthorityState struct {
+	// State is one of the Authority constants, empty if there is no authority or no route to it.
+	State string
+	// Heard is when it last answered, zero if it never did since the node started.
+	Heard time.Time
+	// Late tells that it has not answered for longer than Trust.Grace.
+	Late bool
+	// Revoked is how many members are known to be revoked.
+	Revoked int
+}
+
+// AuthorityState returns how the node stands with its authority. Any goroutine.
+func (n *Node) AuthorityState() AuthorityState {
+	if n.revoked == nil {
+		return AuthorityState{}
+	}
+	r := n.revoked
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	since := r.heard
+	if since.IsZero() {
+		since = n.started
+	}
+	grace := n.opts.Trust.Grace
+	return AuthorityState{
+		State: r.state, Heard: r.heard, Revoked: n.access.revokedCount(),
+		Late: r.state != AuthoritySilent && grace > 0 && time.Since(since) > grace,
+	}
+}
+
+// load takes back what was known before a restart.
+func (r *revocations) load(ctx context.Context) {
+	store, ok := r.node.opts.Store.(revocationStore)
+	if !ok {
+		return
+	}
+	raw, err := store.Revoked()
+	if err == nil && len(raw) > 0 {
+		var kept keptRevocations
+		if err = cbor.Unmarshal(raw, &kept); err == nil {
+			err = r.take(ctx, authority.News{List: kept.List, Head: kept.Since, Statements: kept.Statements}, true)
+		}
+	}
+	if err != nil {
+		r.node.log.Warn("what was revoked before the restart cannot be read; the authority is asked again", "reason", err.Error())
+	}
+}
+
+// run keeps a channel to the authority and takes what it tells.
+func (r *revocations) run(ctx context.Context) {
+	pause := newsRetry
+	for ctx.Err() == nil {
+		answered, err := r.listen(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if answered {
+			pause = newsRetry
+		}
+		r.mu.Lock()
+		foreign := !answered && errors.Is(err, errSilentAuthority) && r.heard.IsZero()
+		before := r.state
+		if r.state = AuthorityUnreachable; foreign {
+			r.state = AuthoritySilent
+		}
+		changed := before != r.state
+		r.mu.Unlock()
+		if changed {
+			r.node.log.Warn("not told of revocations by the authority", "state", r.state, "reason", err.Error())
+		}
+		wait := jitter(pause)
+		if pause = min(2*pause, newsRetryMax); foreign {
+			wait = jitter(newsForeign)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+var errSilentAuthority = errors.New("the authority does not answer")
+
+// listen asks over one channel for as long as it is answered.
+func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
+	n := r.node
+	attempt, cancel := context.WithTimeout(ctx, n.opts.ChannelTimeout)
+	c, err := n.connectListener(attempt, n.opts.Trust.Route, connectOptions{
+		self: n.opts.Self, authorized: []identity.Identifier{*n.opts.Trust.Authority}, noCredential: true,
+	})
+	cancel()
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	box, err := n.router.OpenMailbox(ctx, c.route)
+	if err != nil {
+		return false, err
+	}
+	defer box.Close()
+	to := c.route.Concat(routing.LocalRoute(authority.Revocations))
+	ask := func() {
+		r.mu.Lock()
+		q := authority.Query{List: r.list, Since: r.since}
+		r.mu.Unlock()
+		box.Send(to, rpc.NewRequest(rpc.Get, "/", q.Encode()).Encode())
+	}
+	unanswered := 0
+	for next := time.Duration(0); ; {
+		if next <= 0 {
+			if unanswered++; unanswered > newsSilence {
+				return answered, errSilentAuthority
+			}
+			ask()
+			next = newsInterval
+		}
+		start := time.Now()
+		wait, cancel := context.WithTimeout(ctx, next)
+		reply, err := r.receive(wait, box, c)
+		cancel()
+		next -= time.Since(start)
+		switch {
+		case ctx.Err() != nil:
+			return answered, ctx.Err()
+		case errors.Is(err, errPathClosed):
+			return answered, err
+		case err != nil:
+			next = 0 // nothing came
+			r.enforce()
+			continue
+		}
+		resp, err := rpc.DecodeResponse(reply.Payload)
+		if err == nil {
+			err = resp.Err()
+		}
+		var news authority.News
+		if err == nil {
+			news, err = authority.DecodeNews(resp.Body)
+		}
+		if err == nil {
+			err = r.take(ctx, news, false)
+		}
+		if err != nil {
+			return answered, fmt.Errorf("%w: %w", errNews, err)
+		}
+		answered, unanswered = true, 0
+		r.mu.Lock()
+		more := r.since < news.Head
+		r.mu.Unlock()
+		if more { // not all fitted, or some were missed
+			next = 0
+		}
+	}
+}
+
+// receive waits for an answer of the authority, as long as the path is there.
+func (r *revocations) receive(ctx context.Context, box *routing.Mailbox, c *connection) (routing.Reply, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	closed := make(chan struct{})
+	go func() {
+		select {
+		case <-c.done():
+			close(closed)
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	reply, err := box.Receive(ctx)
+	if err == nil {
+		return reply, nil
+	}
+	select {
+	case <-closed:
+		return reply, errPathClosed
+	default:
+		return reply, err
+	}
+}
+
+// take verifies news and does what they say. again is set for those that were kept: they are not kept again.
+func (r *revocations) take(ctx context.Context, news authority.News, again bool) error {
+	n := r.node
+	r.mu.Lock()
+	list, since := r.list, r.since
+	r.mu.Unlock()
+	fresh := string(news.List) != string(list) || news.Head < since
+	if fresh {
+		if len(list) > 0 {
+			n.log.Warn("the authority has a new list of revocations: its store was replaced; what it revoked before stays revoked here")
+		}
+		since = 0
+	} else if news.From > since {
+		return nil // some between are missing: they are asked for
+	}
+	var entries []authority.Revocation
+	for _, raw := range news.Statements {
+		e, err := authority.VerifyRevocation(ctx, n.opts.Identities, raw, *n.opts.Trust.Authority, news.List)
+		if err != nil {
+			return err
+		}
+		entries = append(entries, e)
+	}
+	for _, e := range entries {
+		if e.Seq > since {
+			n.revoke(e)
+		}
+	}
+	r.mu.Lock()
+	if fresh {
+		r.list, r.since, r.known = news.List, 0, nil
+	}
+	changed := false
+	for i, e := range entries {
+		if e.Seq > r.since {
+			r.since = e.Seq
+			r.known = append(r.known, knownRevocation{news.Statements[i], e.Until})
+			changed = true
+		}
+	}
+	r.known = slices.DeleteFunc(r.known, func(k knownRevocation) bool { return time.Now().After(k.until) })
+	if len(entries) == 0 || again {
+		r.since = max(r.since, news.Head) // those that are missing have ended
+	}
+	if !again {
+		if r.state != AuthorityUp {
+			n.log.Info("told of revocations by the authority", "revoked", n.access.revokedCount())
+		}
+		r.heard, r.state = time.Now(), AuthorityUp
+	}
+	kept := keptRevocations{List: r.list, Since: r.since}
+	for _, k := range r.known {
+		kept.Statements = append(kept.Statements, k.signed)
+	}
+	r.mu.Unlock()
+	if store, ok := n.opts.Store.(revocationStore); ok && changed && !again {
+		raw, err := cbor.Marshal(kept)
+		if err == nil {
+			err = store.PutRevoked(raw)
+		}
+		if err != nil {
+			n.log.Error("what was revoked is not stored", "err", err.Error())
+		}
+	}
+	return nil
+}
+
+// revoke takes back what a member was given: its record, and with it its portal connections, and its channels, and with them its relays.
+func (n *Node) revoke(e authority.Revocation) {
+	n.access.revoke(e.Subject, e.Time, e.Until, e.Restored)
+	if e.Subject == n.opts.Self && n.creds != nil {
+		n.creds.takenBack(e.Time)
+	}
+	if e.Restored {
+		n.log.Info("member may come back", "member", e.Subject.String())
+		return
+	}
+	n.log.Info("member revoked", "member", e.Subject.String())
+	n.counters.revoked.Add(1)
+	n.revoked.enforce()
+}
+
+// enforce ends the channels of revoked members: also one whose handshake was under way when its peer was revoked.
+func (r *revocations) enforce() {
+	for _, ch := range r.node.channels.List() {
+		if r.node.access.isRevoked(ch.Peer.ID) {
+			ch.Close()
+		}
+	}
+}
+
+// trusts refuses a channel to a revoked member.
+func (n *Node) trusts(peer identity.Identifier) error {
+	if n.access.isRevoked(peer) {
+		n.counters.revokedRefused.Add(1)
+		return errors.New("the authority has revoked this member")
+	}
+	return nil
+}
+
+// PutRevoked implements revocationStore.
+func (h *home) PutRevoked(data []byte) error {
+	if !h.keep {
+		return nil
+	}
+	return h.dir.PutRevoked(h.node, data)
+}
+
+// Revoked implements revocationStore.
+func (h *home) Revoked() ([]byte, error) {
+	if !h.keep {
+		return nil, nil
+	}
+	return h.dir.Revoked(h.node)
+}
