@@ -25,6 +25,9 @@ type TCPOptions struct {
 	ResetOnCrash bool
 	// NotSentLowat bounds the bytes that the kernel takes before it has sent them; zero leaves the system's.
 	NotSentLowat int
+	// SendBuffer is the size of the send buffer, as SendBuffer returns it; zero leaves the system's. It does not apply to loopback
+	// addresses.
+	SendBuffer int
 }
 
 // Apply sets the options on a socket.
@@ -62,6 +65,11 @@ func (o TCPOptions) Apply(fd int) error {
 	}
 	if o.ResetOnCrash {
 		rawResetOnClose(fd) // cannot fail on a socket; on another kind it means nothing
+	}
+	if o.SendBuffer > 0 {
+		if errno := setSendBuffer(fd, o.SendBuffer); errno != 0 {
+			return os.NewSyscallError("setsockopt SO_SNDBUF", errno)
+		}
 	}
 	if o.NotSentLowat > 0 {
 		return set("TCP_NOTSENT_LOWAT", unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, o.NotSentLowat)
@@ -146,6 +154,7 @@ func (l *Loop) dial(to netip.AddrPort, o TCPOptions, timeout time.Duration, done
 	local := to.Addr().Unmap().IsLoopback()
 	if local {
 		o.KeepAliveIdle = 0 // the kernel always tells of the end of a peer on this machine
+		o.SendBuffer = 0
 	}
 	if err := o.Apply(fd); err != nil {
 		rawClose(fd)
