@@ -75,8 +75,9 @@ bench-distance-short: build ## two distances, a minute; fails where ours is far 
 interop: build ## ours and the reference in every seat, and beyond; installs the reference first (20 minutes, once)
 	@reference=$$(interop/install-reference); $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" $(or $(INTEROP),--all)
 
-kafka: build ## Kafka portals with a real broker (needs Java; Maven fetches the broker), with the reference where it is installed
+kafka: build ## Kafka portals with real brokers and clients of all kinds (needs Java, Python; Maven fetches brokers), with the reference where it is installed
 	interop/kafka --ours $(PROGRAM) $(if $(wildcard $(HOME)/.cache/reference/bin/ockam),--reference $(HOME)/.cache/reference/bin/ockam)
+	interop/kafka-clients --ours $(PROGRAM) $(KAFKA)
 
 stall: build ## whole nodes with stalled readers, servers, peers: nothing lost, memory bounded (3 minutes; STALL=short: one)
 	STALL=$(STALL) STALL_PROGRAM=$(abspath $(PROGRAM)) $(GO) test -count=1 -timeout 20m -v -run '^TestStalls$$' ./bench/paths

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -19,7 +20,7 @@ type franz struct {
 }
 
 func (f *franz) client(opts ...kgo.Opt) (*kgo.Client, error) {
-	opts = append(opts, kgo.SeedBrokers(f.bootstrap), kgo.RecordDeliveryTimeout(2*time.Minute))
+	opts = append(opts, kgo.SeedBrokers(strings.Split(f.bootstrap, ",")...), kgo.RecordDeliveryTimeout(2*time.Minute))
 	if user := f.extra["sasl.username"]; user != "" {
 		opts = append(opts, kgo.SASL(plain.Auth{User: user, Pass: f.extra["sasl.password"]}.AsMechanism()))
 	}
@@ -188,7 +189,7 @@ func (f *franz) look(action, topic string, n int) error {
 	defer cancel()
 	a := kadm.NewClient(c)
 	if action == "topic" {
-		if _, err := a.CreateTopic(ctx, int32(n), 3, nil, topic); err != nil {
+		if _, err := a.CreateTopic(ctx, int32(n), 3, nil, topic); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 			return err
 		}
 		for {
