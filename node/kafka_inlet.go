@@ -119,6 +119,9 @@ func checkKafkaInlet(_ context.Context, r *resource.KafkaInlet, _ func(string) b
 	if err := checkAdvertised(r.Advertise); err != nil {
 		return err
 	}
+	if err := checkKafkaTLS(r); err != nil {
+		return err
+	}
 	if r.MaxMessageSize < 0 || r.MaxMessageSize > maxKafkaMessage {
 		return fmt.Errorf("%w: --max-message-size %d must be from 1 to %d bytes", admin.ErrInvalid, r.MaxMessageSize, maxKafkaMessage)
 	}
@@ -220,7 +223,7 @@ func (k *kafkaPortals) openInlet(ctx context.Context, o *table.Opening[resource.
 // openPart opens an inlet that leads through both interceptors to one of the outlets. bound is where the port that the node chose is
 // noted, nil for nowhere.
 func (in *kafkaInlet) openPart(ctx context.Context, from string, bound *string, outlet string) (*inlet, error) {
-	r := resource.Inlet{Alias: "kafka-inlet-" + routing.NewFlow().ID()[:8], From: from, To: in.request.To, NoConnectionWait: true}
+	r := resource.Inlet{Alias: "kafka-inlet-" + routing.NewFlow().ID()[:8], From: from, To: in.request.To, NoConnectionWait: true, TLSProvider: in.request.TLSProvider}
 	if bound != nil {
 		r.Bound = *bound
 	}

@@ -2,10 +2,13 @@ package node
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 
 	"sallyport/node/admin"
+	"sallyport/node/resource"
+	"sallyport/routing/multiaddr"
 )
 
 // maxKafkaMessage bounds how long messages may be that are collected in memory, in bytes. Kafka itself has 2 GiB.
@@ -16,11 +19,30 @@ func (in *kafkaInlet) announced(reached netip.Addr) string {
 	if in.request.Advertise != "" {
 		return in.request.Advertise
 	}
-	at, err := netip.ParseAddr(in.host)
-	if everywhere := in.host == "" || err == nil && at.IsUnspecified(); everywhere && reached.IsValid() {
+	if everywhere(in.host) && reached.IsValid() {
 		return reached.Unmap().WithZone("").String()
 	}
 	return in.host
+}
+
+// everywhere tells whether a host stands for all addresses.
+func everywhere(host string) bool {
+	at, err := netip.ParseAddr(host)
+	return host == "" || err == nil && at.IsUnspecified()
+}
+
+// checkKafkaTLS checks what clients that speak TLS need: the certificate's name.
+func checkKafkaTLS(r *resource.KafkaInlet) error {
+	if r.TLSProvider == "" {
+		return nil
+	}
+	if _, err := multiaddr.Parse(r.TLSProvider); err != nil {
+		return fmt.Errorf("%w: --tls-certificate-provider: %w", admin.ErrInvalid, err)
+	}
+	if host, _, _ := net.SplitHostPort(r.From); r.Advertise == "" && everywhere(host) {
+		return fmt.Errorf("%w: with TLS on all addresses --advertise must say for which host the certificate is", admin.ErrInvalid)
+	}
+	return nil
 }
 
 // checkAdvertised checks --advertise: a name or an address, without a port.

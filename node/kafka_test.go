@@ -449,6 +449,8 @@ func TestKafkaInletRefused(t *testing.T) {
 		"address":          func(r *admin.KafkaInletRequest) { r.From = "30050" },
 		"advertised port":  func(r *admin.KafkaInletRequest) { r.Advertise = "box.example.com:9092" },
 		"advertised all":   func(r *admin.KafkaInletRequest) { r.Advertise = "0.0.0.0" },
+		"TLS everywhere":   func(r *admin.KafkaInletRequest) { r.From, r.TLSProvider = "0.0.0.0:29999", "/service/tls" },
+		"TLS route":        func(r *admin.KafkaInletRequest) { r.TLSProvider = "nowhere" },
 		"message size":     func(r *admin.KafkaInletRequest) { r.MaxMessageSize = -1 },
 		"bound in clear":   func(r *admin.KafkaInletRequest) { r.BindValues, r.NoContentEncryption = true, true },
 	} {

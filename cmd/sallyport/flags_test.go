@@ -111,6 +111,7 @@ var onlyHere = []string{
 	"identity create --algorithm", "node stop --all", "policy list --resource", "policy list --resource-type",
 	"project create --host", "project create --authority-port", "project create --relay-port", "run --variable",
 	"kafka-inlet create --advertise", "kafka-inlet create --bind-values", "kafka-inlet create --max-message-size",
+	"kafka-inlet create --tls", "kafka-inlet create --tls-certificate-provider",
 	"kafka-inlet create --encrypted-fields", // which the reference takes, but leaves out of its completions
 	"service start tls_certificate_provider --addr", "service start tls_certificate_provider --at",
 	"service start tls_certificate_provider --certificate", "service start tls_certificate_provider --key",

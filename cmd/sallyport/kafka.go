@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -167,7 +168,8 @@ type kafkaInletFlags struct {
 	noPublishing, noEncryption                bool
 	fields                                    []string
 	bind                                      bool
-	advertise                                 string
+	advertise, provider                       string
+	useTLS                                    bool
 	maxMessage                                limits.Bytes
 	allow, allowConsumer, allowProducer       string
 	toGiven, allowGiven, consGiven, prodGiven bool
@@ -209,21 +211,23 @@ each is told the address that it has come to; behind a translated address, give 
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&v.from, "from", kafkaInletFrom, "where clients go, `ADDRESS` or port")
-	f.Var(&v.ports, "brokers-port-range", "ports for the brokers (default: "+strconv.Itoa(kafkaBrokerPorts)+" behind the one of --from)")
-	f.StringVar(&v.to, "to", "/project/default", "the outlet's node, a `ROUTE` or self")
+	f.StringVar(&v.from, "from", kafkaInletFrom, "`ADDRESS` or port for clients")
+	f.Var(&v.ports, "brokers-port-range", "ports for the brokers (default: "+strconv.Itoa(kafkaBrokerPorts)+" behind --from)")
+	f.StringVar(&v.to, "to", "/project/default", "`ROUTE` to the outlet, or self")
 	f.StringVar(&v.consumer, "consumer", "", "the `ROUTE` to the only consumer")
 	f.StringVar(&v.consumerRelay, "consumer-relay", "", "the `ROUTE` to where consumers are found (default: --to)")
-	f.StringVar(&v.publishing, "publishing-relay", "", "the `ROUTE` to where they are known (default: --consumer-relay)")
+	f.StringVar(&v.publishing, "publishing-relay", "", "`ROUTE` to where they are known (default: --consumer-relay)")
 	f.BoolVar(&v.noPublishing, "no-publishing", false, "do not make consumers known")
 	f.BoolVar(&v.noPublishing, "avoid-publishing", false, "")
 	f.BoolVar(&v.noEncryption, "no-content-encryption", false, "leave values as they are: brokers can read them")
 	f.BoolVar(&v.noEncryption, "disable-content-encryption", false, "")
 	f.StringArrayVar(&v.fields, "encrypted-field", nil, "encrypt only this `FIELD` of JSON objects (repeatable)")
 	f.StringArrayVar(&v.fields, "encrypted-fields", nil, "")
-	f.BoolVar(&v.bind, "bind-values", false, "bind values to their places; consumers with it refuse others")
+	f.BoolVar(&v.bind, "bind-values", false, "bind values to their places; consumers refuse others")
 	f.StringVar(&v.advertise, "advertise", "", "the `HOST` that clients are told to connect to")
-	f.Var(&v.maxMessage, "max-message-size", "longest message after encryption, like 16MiB")
+	f.BoolVar(&v.useTLS, "tls", false, "clients speak TLS (also --from tls://HOST:PORT)")
+	f.StringVar(&v.provider, "tls-certificate-provider", "", "`ROUTE` to who has the certificate (default: the project)")
+	f.Var(&v.maxMessage, "max-message-size", "longest message after encryption")
 	f.StringVar(&v.allow, "allow", "", "which outlets' nodes may be used, a policy `EXPRESSION`")
 	f.StringVar(&v.allowConsumer, "allow-consumer", "", "who may get keys as a consumer, a policy `EXPRESSION`")
 	f.StringVar(&v.allowProducer, "allow-producer", "", "whose records are read, a policy `EXPRESSION`")
@@ -243,8 +247,8 @@ func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFla
 	if err != nil {
 		return err
 	}
-	if scheme != "tcp" {
-		return fmt.Errorf("--from %s:// is not supported for Kafka: clients connect without TLS", scheme)
+	if scheme == "udp" {
+		return errors.New("--from udp:// is not supported for Kafka")
 	}
 	if v.ports.first == 0 {
 		if v.ports, err = kafkaPorts(listen); err != nil {
@@ -334,6 +338,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Create a Kafka outlet: it connects portal connections to the brokers of a cluster",
 		Example: `  sallyport kafka-outlet create --bootstrap-server 9092
+  sallyport kafka-outlet create --bootstrap-server 10.0.0.1:9092,10.0.0.2:9092
   sallyport kafka-outlet create --at n2 --bootstrap-server tls://kafka.example.com:9093`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -365,7 +370,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&server, "bootstrap-server", kafkaServer, "brokers, [tls://]`HOST:PORT` or port, commas between")
+	f.StringVar(&server, "bootstrap-server", kafkaServer, "brokers, [tls://]`HOST:PORT`,...")
 	f.StringVar(&server, "to", kafkaServer, "")
 	f.StringVar(&from, "from", kafkaOutletName, "the outlet's `NAME` (as NAME)")
 	f.StringVar(&from, "addr", kafkaOutletName, "")

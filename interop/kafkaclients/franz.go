@@ -24,6 +24,9 @@ func (f *franz) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	if user := f.extra["sasl.username"]; user != "" {
 		opts = append(opts, kgo.SASL(plain.Auth{User: user, Pass: f.extra["sasl.password"]}.AsMechanism()))
 	}
+	if config := authorities(f.extra); config != nil {
+		opts = append(opts, kgo.DialTLSConfig(config))
+	}
 	return kgo.NewClient(opts...)
 }
 

@@ -25,7 +25,7 @@ func (k *kafkaGo) mechanism() sasl.Mechanism {
 
 func (k *kafkaGo) writer(topic string) *kafka.Writer {
 	return &kafka.Writer{Addr: kafka.TCP(k.bootstrap), Topic: topic, RequiredAcks: kafka.RequireAll, BatchTimeout: 20 * time.Millisecond, MaxAttempts: 60, BatchBytes: 200_000_000,
-		WriteBackoffMax: time.Second, Balancer: &kafka.Hash{}, Transport: &kafka.Transport{SASL: k.mechanism()}}
+		WriteBackoffMax: time.Second, Balancer: &kafka.Hash{}, Transport: &kafka.Transport{SASL: k.mechanism(), TLS: authorities(k.extra)}}
 }
 
 func (k *kafkaGo) produce(topic string, n, size int, compression string) error {
@@ -62,7 +62,7 @@ func (k *kafkaGo) paced(topic string, n int) error {
 
 func (k *kafkaGo) consume(topic string, n int, group string) error {
 	r := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{k.bootstrap}, Topic: topic, GroupID: group, StartOffset: kafka.FirstOffset, MaxBytes: 50_000_000, IsolationLevel: kafka.ReadCommitted,
-		Dialer: &kafka.Dialer{Timeout: 10 * time.Second, DualStack: true, SASLMechanism: k.mechanism()}})
+		Dialer: &kafka.Dialer{Timeout: 10 * time.Second, DualStack: true, SASLMechanism: k.mechanism(), TLS: authorities(k.extra)}})
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
 	defer cancel()
@@ -96,7 +96,7 @@ func (k *kafkaGo) large(topic string, size int) error {
 func (k *kafkaGo) admin(topic, host string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	c := &kafka.Client{Addr: kafka.TCP(k.bootstrap), Timeout: 30 * time.Second, Transport: &kafka.Transport{SASL: k.mechanism()}}
+	c := &kafka.Client{Addr: kafka.TCP(k.bootstrap), Timeout: 30 * time.Second, Transport: &kafka.Transport{SASL: k.mechanism(), TLS: authorities(k.extra)}}
 	made, err := c.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: topic, NumPartitions: 3, ReplicationFactor: 3}}})
 	if err != nil {
 		return err

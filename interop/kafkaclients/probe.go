@@ -4,6 +4,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"strconv"
@@ -112,4 +114,15 @@ func (s *seen) report(n int) error {
 		return fmt.Errorf("wanted %d", n)
 	}
 	return nil
+}
+
+// authorities returns what TLS is checked with, nil without TLS.
+func authorities(extra map[string]string) *tls.Config {
+	pem, err := os.ReadFile(extra["ssl.ca.location"])
+	if err != nil {
+		return nil
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	return &tls.Config{RootCAs: roots}
 }

@@ -22,6 +22,8 @@ type KafkaInlet struct {
 	// Advertise is the host that clients are told to connect to, without a port; empty: the one of From, or the address that the client
 	// has reached where From is for all addresses.
 	Advertise string `json:"advertise,omitempty" flag:"advertise"`
+	// TLSProvider is the multiaddr of the service that has the certificate that clients see; empty: no TLS.
+	TLSProvider string `json:"tls_certificate_provider,omitempty" flag:"tls-certificate-provider"`
 	// MaxMessageSize is how long a message may be after encryption, in bytes; 0: kafka.DefaultMaxMessage.
 	MaxMessageSize int64 `json:"max_message_size,omitempty" flag:"max-message-size"`
 

@@ -211,6 +211,14 @@ func TestRecordsRefused(t *testing.T) {
 			t.Errorf("%s: %d records before the one at fault", name, len(records))
 		}
 	}
+	for _, strict := range []bool{true, false} { // no records at all, which is no reason to look for any
+		empty := resum(batch(t, nil, compressNone, false, 0))
+		empty[22] |= compressGzip // whose bytes would have to begin with a head of their own
+		empty = resum(empty)
+		if out, err := rewriteRecords(empty, strict, limited, shout); err != nil || !bytes.Equal(out, empty) {
+			t.Errorf("an empty batch: %x, %v", out, err)
+		}
+	}
 	for name, b := range map[string][]byte{
 		"marker":                batch(t, samples(), compressNone, false, flagControl),
 		"no records, but bytes": resum(append(batch(t, nil, compressNone, false, 0), "in clear"...)),
@@ -299,6 +307,13 @@ func TestEnvelopeRefused(t *testing.T) {
 		t.Errorf("endless array: %+v, %v", e, err)
 	}
 	// A head that promises fewer bytes than follow, and one that promises more.
+	long := appendEnvelope(nil, strings.Repeat("a", maxAddress+1), []byte("content"))
+	if _, err := parseEnvelope(long); !errors.Is(err, ErrEnvelope) {
+		t.Errorf("a long address: %v", err)
+	}
+	if e, err := parseEnvelope(appendEnvelope(nil, strings.Repeat("a", maxAddress), []byte("content"))); err != nil || len(e.address) != maxAddress {
+		t.Errorf("an address that is long enough: %v", err)
+	}
 	for _, text := range []string{"82820041618101" + "02", "8282004161820118"} {
 		b, _ := hex.DecodeString(text)
 		if _, err := parseEnvelope(b); !errors.Is(err, ErrEnvelope) {
