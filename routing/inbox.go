@@ -3,16 +3,16 @@ package routing
 import "sallyport/dataplane"
 
 const (
-	// inboxHigh is how many bytes of messages wait for a shard before the sources on other shards that send there are paused: a shard
-	// that cannot keep up would gather without bound what others read for it.
+	// inboxHigh is how many bytes of messages wait for a shard before the sources that send there are paused: a shard that cannot keep up
+	// would gather without bound what is read for it.
 	inboxHigh = 4 << 20
 	// inboxLow is how many are left when they go on.
 	inboxLow = 1 << 20
 )
 
-// enqueued notes n bytes of a message on their way to another shard, read from source.
+// enqueued notes n bytes of a message on their way to a shard, read from source. It may be this shard, when the message takes its turn.
 func (s *Shard) enqueued(to *Shard, n int64, source *Throttle) {
-	if to.waiting.Add(n) <= inboxHigh || source == nil || to == s {
+	if to.waiting.Add(n) <= inboxHigh || source == nil {
 		return
 	}
 	s.inboxGate.Pause(source)
@@ -29,8 +29,6 @@ func (s *Shard) dequeued(n int64) {
 		return
 	}
 	for _, from := range s.router.shards {
-		if from != s {
-			from.loop.Post(dataplane.TaskFunc(from.inboxGate.Open))
-		}
+		from.loop.Post(dataplane.TaskFunc(from.inboxGate.Open))
 	}
 }

@@ -49,6 +49,7 @@ type Message struct {
 
 	producer *Producer // whose flow the next hop must consume; nil: anybody may be reached
 	hops     uint8     // deliveries on this node
+	work     int       // bytes that workers were handed in this turn, each time anew
 
 	onwardRoom, returnRoom [routeRoom]byte
 	onwardAt, returnAt     int // where the route begins in its room; routeRoom when it is not there
@@ -58,7 +59,7 @@ type Message struct {
 func (m *Message) Reset() {
 	m.Onward, m.Return, m.Peer, m.From = Route{}, Route{}, nil, nil
 	m.buf, m.low, m.start, m.end, m.high, m.kept = nil, 0, 0, 0, 0, false
-	m.producer, m.hops = nil, 0
+	m.producer, m.hops, m.work = nil, 0, 0
 	m.onwardAt, m.returnAt = routeRoom, routeRoom
 }
 

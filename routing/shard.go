@@ -14,7 +14,11 @@ import (
 )
 
 const (
-	maxDepth = 24  // nested deliveries before a message takes its turn in the inbox
+	maxDepth = 24 // nested deliveries before a message takes its turn in the inbox
+	// maxWork is how many bytes workers are handed for one message in one turn, each time that it is handed on: a channel in a channel in a
+	// channel, and so on, would decrypt a message of 16 MiB hundreds of times while everybody else waits. Twenty-four
+	// layers over the largest message that portals send come to less.
+	maxWork  = 4 << 20
 	maxHops  = 250 // deliveries of one message on one node: a loop of routes ends here
 	maxShard = 256 // the first two characters of a random address are its shard
 )
@@ -61,6 +65,7 @@ type Shard struct {
 	scratchBufs [maxDepth + 1][]byte
 	rand        [512]byte
 	randAt      int
+	running     *parcel      // whose message is being delivered
 	inboxGate   *Gate        // shut while another shard has too much waiting from here
 	waiting     atomic.Int64 // bytes of messages in the inbox
 	clogged     atomic.Bool  // a source was paused because of them
@@ -300,14 +305,15 @@ func (s *Shard) Deliver(m *Message) {
 		}
 		m.producer = nil
 	}
+	if s.depth >= maxDepth || m.work > maxWork {
+		s.send(s, m)
+		return
+	}
 	if m.hops++; m.hops > maxHops {
 		s.Drops.Loop.Add(1)
 		return
 	}
-	if s.depth >= maxDepth {
-		s.send(s, m)
-		return
-	}
+	m.work += m.end - m.start
 	s.Delivered++
 	s.depth++
 	e.worker.HandleMessage(s, m)
@@ -345,12 +351,18 @@ type parcel struct {
 	m    Message
 	buf  []byte
 	size int64 // of the payload
+	// again tells that the message has not been handled to its end, and takes another turn.
+	again bool
 }
 
 var parcels = sync.Pool{New: func() any { return new(parcel) }}
 
 // send copies m into the inbox of another shard (or its own, when deliveries nest too deeply).
 func (s *Shard) send(to *Shard, m *Message) {
+	if p := s.running; to == s && p != nil && m == &p.m && len(m.buf) > 0 && len(p.buf) > 0 && &m.buf[0] == &p.buf[0] {
+		p.again = true // it is the copy already
+		return
+	}
 	p := parcels.Get().(*parcel)
 	p.to = to
 	p.m.Reset()
@@ -369,6 +381,7 @@ func (s *Shard) send(to *Shard, m *Message) {
 	p.m.SetPayload(p.buf, end, start, start+size, len(p.buf))
 	p.m.Peer, p.m.From, p.m.producer, p.m.hops = m.Peer, m.From, m.producer, m.hops
 	p.size = int64(size)
+	p.again = false
 	s.enqueued(to, p.size, m.From)
 	if !to.loop.Post(p) {
 		parcels.Put(p)
@@ -376,7 +389,7 @@ func (s *Shard) send(to *Shard, m *Message) {
 }
 
 // faulted brings the shard in order after a fault: no delivery is under way any more.
-func (s *Shard) faulted() { s.depth = 0 }
+func (s *Shard) faulted() { s.depth, s.running = 0, nil }
 
 // Faulted implements dataplane.Faulted: whoever's connection brought the message loses it.
 func (p *parcel) Faulted() {
@@ -387,8 +400,25 @@ func (p *parcel) Faulted() {
 
 // Run delivers the parcel on its shard.
 func (p *parcel) Run() {
-	defer p.to.dequeued(p.size)
-	p.to.Deliver(&p.m)
+	s, finished := p.to, false
+	defer func() {
+		if !finished {
+			s.dequeued(p.size)
+		}
+	}()
+	s.running = p
+	s.Deliver(&p.m)
+	s.running, finished = nil, true
+	if p.again {
+		p.again = false
+		// What the routes borrowed is given back now.
+		p.m.Onward, p.m.Return, p.m.work = p.m.Onward.Clone(), p.m.Return.Clone(), 0
+		p.m.onwardAt, p.m.returnAt = routeRoom, routeRoom
+		if s.loop.Post(p) {
+			return
+		}
+	}
+	s.dequeued(p.size)
 	if cap(p.buf) <= 512<<10 {
 		p.m.Reset()
 		parcels.Put(p)
