@@ -30,13 +30,15 @@ type app struct {
 	usage                string // usage line of the command that ran, for errors
 
 	dirOnce    *state.Dir
-	isInMemory bool   // the state directory is gone when the command ends
-	onUp       func() // called when the node that this command runs is up
+	isInMemory bool      // the state directory is gone when the command ends
+	onUp       func()    // called when the node that this command runs is up
+	foreground bool      // this command runs a node in the foreground
+	logTo      io.Writer // where it logs to with --verbose: standard output, while stdout gathers results
 	atEnd      []func()
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
-	return &app{stdin: stdin, stdout: stdout, stderr: stderr, stdoutTTY: isTerminal(stdout), stderrTTY: isTerminal(stderr)}
+	return &app{stdin: stdin, stdout: stdout, stderr: stderr, logTo: stdout, stdoutTTY: isTerminal(stdout), stderrTTY: isTerminal(stderr)}
 }
 
 // close ends what the command left to its end, the last first.

@@ -88,7 +88,9 @@ func authorityCreate(a *app) *cobra.Command {
 				if o.Identity, err = a.authorityIdentity(ctx, name); err != nil {
 					return err
 				}
-			} else if err := a.ensureIdentity(ctx, o.Identity); err != nil {
+			} else if _, err := a.dir(); err != nil {
+				return err
+			} else if _, _, err := a.identityNamed(ctx, o.Identity, "", identity.CreateOptions{}); err != nil {
 				return err
 			}
 			o.NoStatusEndpoint = false

@@ -44,7 +44,7 @@ func channelCreate(a *app) *cobra.Command {
 				}
 			}
 			r.To = addr.String()
-			c, _, err := a.nodeClient(cmd.Context(), from)
+			c, _, err := a.firstClient(cmd.Context(), from)
 			if err != nil {
 				return err
 			}
@@ -80,7 +80,7 @@ func channelShow(a *app) *cobra.Command {
 			if address == "" {
 				return usageError("the following required arguments were not provided: ADDRESS")
 			}
-			c, _, err := a.nodeClient(cmd.Context(), node)
+			c, _, err := a.nodeClient(node)
 			if err != nil {
 				return err
 			}
@@ -100,7 +100,7 @@ func channelDelete(a *app) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{Use: "delete ADDRESS [flags]", Short: "Close a channel", Example: `  sallyport secure-channel delete "$CHANNEL" --at n2 --yes`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _, err := a.nodeClient(cmd.Context(), at)
+			c, _, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
@@ -129,7 +129,7 @@ func listenerNoun(a *app) *cobra.Command {
 					return err
 				}
 			}
-			c, _, err := a.nodeClient(cmd.Context(), at)
+			c, _, err := a.firstClient(cmd.Context(), at)
 			if err != nil {
 				return err
 			}

@@ -23,7 +23,7 @@ func checkPolicy(text string) error {
 		return nil
 	}
 	if _, err := policy.Parse(text); err != nil {
-		return usageError("invalid policy expression %q: %v", text, err)
+		return usageError("invalid value '%s' for '--allow <POLICY_EXPRESSION>': %v", text, err)
 	}
 	return nil
 }
@@ -32,7 +32,7 @@ func checkPolicy(text string) error {
 // mean that no policy was wanted.
 func checkAllow(cmd *cobra.Command, text string) error {
 	if text == "" && cmd.Flags().Changed("allow") {
-		return usageError("invalid value '' for '--allow': a policy expression is empty")
+		return usageError("invalid value '' for '--allow <POLICY_EXPRESSION>': the expression is empty")
 	}
 	return checkPolicy(text)
 }
@@ -60,9 +60,9 @@ func (a *app) nodeRecord(name string) (state.Node, error) {
 	return n, err
 }
 
-// nodeClient returns a client of a running node, and its name. Without a name it is the default node, which is created if there
-// is no node at all (docs/protocol/03 §7.2).
-func (a *app) nodeClient(ctx context.Context, name string) (*admin.Client, string, error) {
+// firstClient is nodeClient for commands that create something: without a name, and without any node, it creates the default node
+// (docs/protocol/03 §7.2). Looking does not make anything.
+func (a *app) firstClient(ctx context.Context, name string) (*admin.Client, string, error) {
 	d, err := a.dir()
 	if err != nil {
 		return nil, "", err
@@ -74,6 +74,11 @@ func (a *app) nodeClient(ctx context.Context, name string) (*admin.Client, strin
 			}
 		}
 	}
+	return a.nodeClient(name)
+}
+
+// nodeClient returns a client of a running node, and its name. Without a name it is the default node.
+func (a *app) nodeClient(name string) (*admin.Client, string, error) {
 	n, err := a.nodeRecord(name)
 	if err != nil {
 		return nil, "", err
@@ -99,7 +104,7 @@ func nodeCommand(a *app, use, short, example, flag string, f func(context.Contex
 	var at string
 	cmd := &cobra.Command{Use: use + " [flags]", Short: short, Example: example, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, node, err := a.nodeClient(cmd.Context(), at)
+			c, node, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
@@ -133,8 +138,8 @@ func nameArgs(what string) cobra.PositionalArgs {
 	return cobra.ExactArgs(1)
 }
 
-// noName answers a show or a delete that names nothing that exists: as in the reference with an empty list if there is nothing to
-// choose from, else with otherwise.
+// noName answers a show or a delete that names nothing: as in the reference with an empty list if there is nothing to choose from, else
+// with otherwise.
 func (a *app) noName(ctx context.Context, at, what string, otherwise error) error {
 	if choosable[what] == "" {
 		return otherwise
@@ -142,7 +147,7 @@ func (a *app) noName(ctx context.Context, at, what string, otherwise error) erro
 	if _, err := a.nodeRecord(at); err != nil {
 		return err
 	}
-	c, node, err := a.nodeClient(ctx, at)
+	c, node, err := a.nodeClient(at)
 	if err != nil {
 		return err
 	}
@@ -154,6 +159,11 @@ func (a *app) noName(ctx context.Context, at, what string, otherwise error) erro
 		return otherwise
 	}
 	return a.print(result{human: "no " + what + " at " + node, machine: "[]", json: []any{}})
+}
+
+// errUnknown says that nothing has a name. In the reference that is an error only beside others.
+func errUnknown(what, name string) error {
+	return fmt.Errorf("the %s %s was not found", what, name)
 }
 
 // errNoName says that a name is missing.
@@ -169,14 +179,14 @@ func showCommand(a *app, short, example, what string, f func(ctx context.Context
 			if len(args) == 0 {
 				return a.noName(cmd.Context(), at, what, withHint(errNoName(what), "the list subcommand shows those there are"))
 			}
-			c, node, err := a.nodeClient(cmd.Context(), at)
+			c, node, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
 			name := plainName(args[0])
 			r, err := f(cmd.Context(), c, node, name)
 			if notFound(err) {
-				return a.noName(cmd.Context(), at, what, fmt.Errorf("the %s %s was not found", what, name))
+				return errUnknown(what, name)
 			}
 			if err != nil {
 				return err
@@ -201,7 +211,7 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 				a.warn("nothing is deleted: give a name, or --all")
 				return a.noName(ctx, at, what, nil) // as in the reference: not an error
 			}
-			c, node, err := a.nodeClient(ctx, at)
+			c, node, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
@@ -219,7 +229,7 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 					if what == "policy" { // as in the reference: not an error
 						return a.print(result{human: "no policy of " + name, machine: "[]", json: []any{}})
 					}
-					return a.noName(ctx, at, what, fmt.Errorf("the %s %s was not found", what, name))
+					return errUnknown(what, name)
 				}
 				// The reference deletes listeners without asking.
 				if err := a.confirm(yes || what == "secure channel listener", fmt.Sprintf("Delete the %s %s", what, name)); err != nil {

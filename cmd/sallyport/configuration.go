@@ -83,6 +83,11 @@ func (a *app) load(mode config.Mode, source, text string, variables []string, no
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range sortedNames(vars) {
+		if vars[name] == "" { // as in the reference, whether it is used or not
+			return nil, fmt.Errorf("empty value for variable '%s'", name)
+		}
+	}
 	plan, err := config.Load(mode, []byte(text), config.Options{Variables: vars, Lookup: os.LookupEnv, NodeName: nodeName, NameGiven: nodeName != ""})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
@@ -249,9 +254,10 @@ func (a *app) again(ctx context.Context, args []string, what, where string) erro
 	inner := newApp(strings.NewReader(""), a.stdout, a.stderr)
 	defer inner.close()
 	inner.quiet, inner.noColor, inner.noInput, inner.verbose = a.quiet, a.noColor, true, a.verbose
-	inner.dirOnce, inner.isInMemory, inner.onUp = a.dirOnce, a.isInMemory, a.onUp
+	inner.dirOnce, inner.isInMemory, inner.onUp, inner.logTo = a.dirOnce, a.isInMemory, a.onUp, a.logTo
 	inner.output, inner.outputGiven, inner.jq, inner.compact = a.output, a.outputGiven, a.jq, a.compact
 	root := newRoot(inner)
+	inner.verbose = a.verbose // which the flag's definition has reset
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
 		hint := hintOf(err)

@@ -41,7 +41,8 @@ var oneExample = []string{
 var scenes = map[string]string{
 	"identity":                            `sallyport identity create first`,
 	"node":                                ``,
-	"sallyport node start":                `sallyport node stop n1; sallyport node default n1`,
+	"sallyport node start":                `sallyport node stop n1; sallyport node default n1 || true`,
+	"sallyport node default n1":           `sallyport node create other; sallyport node default other`,
 	"sallyport node start n1":             `sallyport node stop n1`,
 	"sallyport node stop n1":              `sallyport node start n1`,
 	"sallyport node delete --all --yes":   `sallyport node create n3`,
@@ -58,7 +59,7 @@ var scenes = map[string]string{
 	"kafka-inlet":  portalScene,
 	"kafka-outlet": `sallyport node create n1; sallyport node create n2`,
 	"sallyport kafka-outlet delete --all --at n1 --yes": `sallyport kafka-outlet create --at n1`,
-	"relay": portalScene + `; sallyport relay delete --all --at n1 --yes; sallyport node default n1`,
+	"relay": portalScene + `; sallyport relay delete --all --at n1 --yes; sallyport node default n1 || true`,
 	"sallyport relay create blue --at /node/n2/secure/api --to n1": `sallyport relay delete blue --yes`,
 	"sallyport relay delete --all --at n1 --yes":                   `sallyport relay create blue`,
 	"message":                 `sallyport node create n1`,

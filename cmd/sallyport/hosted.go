@@ -18,7 +18,7 @@ func init() {
 }
 
 const (
-	needsService = "needs the hosted service, which Sallyport does without"
+	needsService = "needs the hosted service, which one enrolls with first (`enroll`) and which Sallyport does without"
 	notPart      = "is not part of Sallyport"
 )
 

@@ -130,11 +130,11 @@ func identityShow(a *app) *cobra.Command {
 			}
 			var named state.NamedIdentity
 			if name == "" {
-				s, err := a.identityOf(cmd.Context(), "")
-				if err != nil {
+				if named, err = d.NamedIdentity(""); errors.Is(err, state.ErrNotFound) { // as in the reference: looking makes none
+					return withHint(errors.New("no default identifier found"), "create an identity: sallyport identity create")
+				} else if err != nil {
 					return err
 				}
-				named = s.named
 			} else if named, err = d.NamedIdentity(name); err != nil {
 				return withHint(fmt.Errorf("no identifier found with name %s", name), "sallyport identity list shows those there are")
 			}
@@ -217,6 +217,9 @@ func identityDefault(a *app) *cobra.Command {
 			name := ""
 			if len(args) == 1 {
 				name = args[0]
+				if n, err := d.NamedIdentity(""); err == nil && n.Name == name { // as in the reference
+					return fmt.Errorf("the identity named '%s' is already the default", name)
+				}
 				if err := d.SetDefaultIdentity(cmd.Context(), name); err != nil {
 					return err
 				}

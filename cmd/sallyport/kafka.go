@@ -88,20 +88,12 @@ func kafkaOutletCommand(a *app) *cobra.Command {
 		kafkaDelete(a, "Kafka outlet", "Delete a Kafka outlet; its open connections stay", admin.PathKafkaOut, "kafka-outlet", kafkaOutletName, "n1"))
 }
 
-// kafkaClient is nodeClient for commands that only look: they do not make a node.
-func (a *app) kafkaClient(ctx context.Context, at string) (*admin.Client, string, error) {
-	if _, err := a.nodeRecord(at); err != nil {
-		return nil, "", err
-	}
-	return a.nodeClient(ctx, at)
-}
-
 func kafkaList(a *app, what, path, command string) *cobra.Command {
 	var at string
 	cmd := &cobra.Command{Use: "list [flags]", Short: "List a node's " + what + "s", Args: cobra.NoArgs,
 		Example: "  sallyport " + command + " list\n  sallyport " + command + " list --at n1 --jq '.[].addr'",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, node, err := a.kafkaClient(cmd.Context(), at)
+			c, node, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
@@ -128,13 +120,16 @@ func kafkaShow(a *app, what, path, standard, command string) *cobra.Command {
 			if len(args) == 1 {
 				name = plainName(args[0])
 			}
-			c, node, err := a.kafkaClient(cmd.Context(), at)
+			c, node, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
 			s, err := admin.Get[admin.Service](cmd.Context(), c, admin.Item(path, name))
+			if notFound(err) && len(args) == 1 {
+				return errUnknown(what, name)
+			}
 			if notFound(err) {
-				return a.noName(cmd.Context(), at, what, fmt.Errorf("the %s %s was not found", what, name))
+				return a.noName(cmd.Context(), at, what, errUnknown(what, name))
 			}
 			if err != nil {
 				return err
@@ -294,7 +289,7 @@ func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFla
 	if r.ConsumerRelay == "" && r.Consumer == "" {
 		r.ConsumerRelay = r.To
 	}
-	c, node, err := a.nodeClient(ctx, v.at)
+	c, node, err := a.firstClient(ctx, v.at)
 	if err != nil {
 		return err
 	}
@@ -357,7 +352,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
-			c, node, err := a.nodeClient(ctx, at)
+			c, node, err := a.firstClient(ctx, at)
 			if err != nil {
 				return err
 			}
@@ -409,7 +404,7 @@ func kafkaOldCommand(a *app, use, from string) *cobra.Command {
 	remove.Flags().StringVar(&at, "at", "", "`NODE` to ask (default: the default node)")
 	remove.RunE = func(cmd *cobra.Command, args []string) error {
 		deprecated(cmd)
-		c, node, err := a.kafkaClient(cmd.Context(), at)
+		c, node, err := a.nodeClient(at)
 		if err != nil {
 			return err
 		}

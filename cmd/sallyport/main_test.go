@@ -107,7 +107,7 @@ func (p *program) stacks() string {
 	}
 	time.Sleep(time.Second)
 	text := ""
-	logs, _ := filepath.Glob(filepath.Join(p.dir, "*/nodes/*/node.log"))
+	logs, _ := filepath.Glob(filepath.Join(p.dir, "*/nodes/*/stdout*.log"))
 	for _, log := range logs {
 		b, _ := os.ReadFile(log)
 		text += "--- " + log + "\n" + string(b)

@@ -71,7 +71,7 @@ func messageSend(a *app) *cobra.Command {
 
 func (a *app) sendMessage(ctx context.Context, from string, t trustFlags, r admin.MessageRequest) ([]byte, error) {
 	if from != "" {
-		c, _, err := a.nodeClient(ctx, from)
+		c, _, err := a.nodeClient(from)
 		if err != nil {
 			return nil, err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -158,17 +157,12 @@ func nodeLogs(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path, err := a.logPath(r.Name)
+			path, err := a.latestLog(r.Name)
 			if err != nil {
 				return err
 			}
 			return a.print(result{human: path, machine: path, json: map[string]string{"path": path}})
 		}}
-}
-
-func (a *app) logPath(node string) (string, error) {
-	dir, err := a.dirOnce.NodeDir(node)
-	return filepath.Join(dir, "node.log"), err
 }
 
 func nodeStart(a *app) *cobra.Command {
@@ -198,7 +192,7 @@ func nodeStart(a *app) *cobra.Command {
 					return err
 				}
 			}
-			c, _, err := a.nodeClient(ctx, r.Name)
+			c, _, err := a.nodeClient(r.Name)
 			if err != nil {
 				return err
 			}
@@ -392,6 +386,9 @@ func nodeDefault(a *app) *cobra.Command {
 			r, err := a.nodeRecord(name)
 			if err != nil {
 				return err
+			}
+			if name != "" && r.IsDefault { // as in the reference
+				return fmt.Errorf("the node '%s' is already the default", r.Name)
 			}
 			if name != "" {
 				if err := a.dirOnce.SetDefaultNode(cmd.Context(), r.Name); err != nil {

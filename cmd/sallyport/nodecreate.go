@@ -160,7 +160,7 @@ func (a *app) printNodeCreated(ctx context.Context, name string) error {
 	if a.quiet {
 		return nil
 	}
-	c, _, err := a.nodeClient(ctx, name)
+	c, _, err := a.nodeClient(name)
 	if err != nil {
 		return err
 	}

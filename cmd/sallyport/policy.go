@@ -20,10 +20,10 @@ func policyCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "create --resource NAME --allow EXPRESSION [flags]", Short: "Set the policy of a resource or of a type", Example: `  sallyport policy create --resource db --allow 'company=acme and not suspended'
   sallyport policy create --resource-type tcp-outlet --allow '(= subject.company "acme")'`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if r.Expression == "" {
+			if r.Expression == "" && !cmd.Flags().Changed("allow") {
 				return usageError("the following required arguments were not provided: --allow <EXPRESSION>")
 			}
-			if err := checkPolicy(r.Expression); err != nil {
+			if err := checkAllow(cmd, r.Expression); err != nil {
 				return err
 			}
 			if r.Resource != "" && r.ResourceType != "" {
@@ -37,7 +37,7 @@ func policyCreate(a *app) *cobra.Command {
 					return usageError("invalid value '%s' for '--resource-type': %v", r.ResourceType, err)
 				}
 			}
-			c, node, err := a.nodeClient(cmd.Context(), at)
+			c, node, err := a.firstClient(cmd.Context(), at)
 			if err != nil {
 				return err
 			}
@@ -63,7 +63,7 @@ func policyList(a *app) *cobra.Command {
 			if len(args) == 1 {
 				resource = args[0]
 			}
-			c, node, err := a.nodeClient(cmd.Context(), at)
+			c, node, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}

@@ -175,7 +175,7 @@ func (o *outletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if err := checkAllow(cmd, r.Allow); err != nil {
 		return err
 	}
-	c, node, err := a.nodeClient(ctx, o.at)
+	c, node, err := a.firstClient(ctx, o.at)
 	if err != nil {
 		return err
 	}
@@ -330,7 +330,7 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 		r.Hold = o.hold.String()
 	}
 	r.From, r.To, r.ConnectionWaitMS = listen, addr.String(), o.wait.Milliseconds()
-	c, node, err := a.nodeClient(ctx, o.at)
+	c, node, err := a.firstClient(ctx, o.at)
 	if err != nil {
 		return err
 	}
@@ -467,7 +467,7 @@ func relayCreate(a *app) *cobra.Command {
 				return errors.New("--authorized cannot be used with a project's route: the project says who its relay is")
 			}
 			r.At = addr.String()
-			c, node, err := a.nodeClient(ctx, to)
+			c, node, err := a.firstClient(ctx, to)
 			if err != nil {
 				return err
 			}

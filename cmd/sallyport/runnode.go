@@ -79,6 +79,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 			return err
 		}
 	}
+	a.foreground = !r.child
 	options, self, err := a.nodeOptions(ctx, name, &o)
 	if err != nil {
 		return err
@@ -334,7 +335,8 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 	return &node.AuthorityOptions{Services: auth.Services(), Revocations: auth, Events: events, Close: store.Close}, nil
 }
 
-// logger writes to standard error, which is the log file of a node in the background.
+// logger writes to standard error, which is the log file of a node in the background, and for a node in the foreground with --verbose to
+// standard output.
 func (a *app) logger(logRate int) *slog.Logger {
 	level := slog.LevelInfo
 	text := os.Getenv("OCKAM_LOG_LEVEL")
@@ -357,7 +359,11 @@ func (a *app) logger(logRate int) *slog.Logger {
 	if os.Getenv("OCKAM_LOG_FORMAT") == "json" {
 		encode = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, o) }
 	}
-	h := logging.New(a.stderr, encode, logging.Options{Rate: logRate})
+	to := a.stderr
+	if a.foreground && a.verbose > 0 { // as in the reference, which without -v does not log in the foreground
+		to = a.logTo
+	}
+	h := logging.New(to, encode, logging.Options{Rate: logRate})
 	a.atEnd = append(a.atEnd, h.Close)
 	return slog.New(h)
 }

@@ -69,7 +69,7 @@ func transportDelete(a *app, short, example, what, path string) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{Use: "delete ADDRESS [flags]", Short: short, Example: example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, node, err := a.nodeClient(cmd.Context(), at)
+			c, node, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
@@ -92,7 +92,7 @@ func tcpListenerNoun(a *app) *cobra.Command {
 	create := &cobra.Command{Use: "create HOST:PORT [flags]", Short: "Listen for other nodes at a further address", Example: `  sallyport tcp-listener create 127.0.0.1:0
   sallyport tcp-listener create 4500 --at n1`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _, err := a.nodeClient(cmd.Context(), at)
+			c, _, err := a.firstClient(cmd.Context(), at)
 			if err != nil {
 				return err
 			}
@@ -125,7 +125,7 @@ func tcpConnectionNoun(a *app) *cobra.Command {
 			if to == "" {
 				return usageError("the following required arguments were not provided: --to <HOST:PORT>")
 			}
-			c, node, err := a.nodeClient(cmd.Context(), from)
+			c, node, err := a.firstClient(cmd.Context(), from)
 			if err != nil {
 				return err
 			}
@@ -155,7 +155,7 @@ func serviceNoun(a *app) *cobra.Command {
 	hop := &cobra.Command{Use: "hop [flags]", Short: "Start a hop service: it passes messages on", Example: `  sallyport service start hop
   sallyport service start hop --addr h2`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, _, err := a.nodeClient(cmd.Context(), at)
+			c, _, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
@@ -203,7 +203,7 @@ The files are read anew for each request.`,
 				}
 				*path = whole
 			}
-			c, _, err := a.nodeClient(cmd.Context(), at)
+			c, _, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
@@ -248,7 +248,7 @@ func flowNoun(a *app) *cobra.Command {
 			if strings.Count(args[1], "/") != 2 || args[1] == plainName(args[1]) {
 				return fmt.Errorf("invalid value '%s' for '<ADDRESS>': it must be the route of one worker of the node", args[1])
 			}
-			c, _, err := a.nodeClient(cmd.Context(), at)
+			c, _, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}

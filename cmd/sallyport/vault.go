@@ -71,6 +71,13 @@ func vaultMove(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			v, err := d.Vault(args[0])
+			if err != nil {
+				return fmt.Errorf("the vault %s was not found", args[0])
+			}
+			if v.IsDefault { // as in the reference, where it has no path of its own
+				return fmt.Errorf("the vault %s cannot be moved to %s because this is the default vault", v.Name, path)
+			}
 			if err := d.MoveVault(cmd.Context(), args[0], path); err != nil {
 				return err
 			}
