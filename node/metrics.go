@@ -65,6 +65,8 @@ var (
 	descPortalAgain = desc("portal_resent_bytes_total", "Bytes sent again after a path was lost.")
 	descPortalWin   = desc("portal_window_bytes", "Bytes of windows granted beyond their first size.")
 	descAuthority   = desc("authority_events_total", "Tickets and credentials of the authority.", "event", "reason")
+	descControl     = desc("control_requests_total", "Requests of other nodes to the control service.", "result")
+	descWaiting     = desc("control_waiting", "Requests to the control service that wait for an event.")
 	descWorkers     = desc("relay_names", "Names registered at this node's relay service.")
 )
 
@@ -186,6 +188,15 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		n.opts.Authority.Events.each(func(event, reason string, k uint64) { count(descAuthority, k, event, reason) })
 	}
 	c.limits(gauge, count)
+	if n.control != nil {
+		c := &n.control.Stats
+		for result, k := range map[string]uint64{
+			"answered": c.Answered.Load(), "denied": c.Denied.Load(), "busy": c.Busy.Load(), "malformed": c.Malformed.Load(), "unknown": c.Unknown.Load(),
+		} {
+			count(descControl, k, result)
+		}
+		gauge(descWaiting, float64(c.Waiting.Load()))
+	}
 	if n.relaySvc != nil {
 		gauge(descWorkers, float64(len(n.relaySvc.Names())))
 	}

@@ -18,6 +18,7 @@ import (
 	"sallyport/policy"
 	"sallyport/portal"
 	"sallyport/routing"
+	"sallyport/routing/control"
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/secure"
 	"sallyport/routing/tcp"
@@ -114,6 +115,7 @@ type Node struct {
 	channels  *secure.Channels
 	api       *secure.Listener
 	relaySvc  *routing.Relays
+	control   *control.Service
 	portals   *portal.Env
 	policies  *policy.Set
 	access    *access
@@ -233,7 +235,10 @@ func (n *Node) startServices(ctx context.Context) (err error) {
 	n.relaySvc, err = routing.NewRelays(ctx, n.router, routing.RelayOptions{
 		Allow: n.relayAllowed(), Admit: n.relayMembers(), Flows: both, Names: n.opts.Limits.Names, NamesPerOwner: n.opts.Limits.NamesPerOwner, Log: n.log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return n.startControl(ctx)
 }
 
 // admits turns a guard into a service's access control.
@@ -369,6 +374,9 @@ func (n *Node) Stop() {
 		told, done := context.WithTimeout(context.Background(), time.Second)
 		portal.Shutdown(told, n.router)
 		done()
+	}
+	if n.control != nil {
+		n.control.Close()
 	}
 	n.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

@@ -309,7 +309,8 @@ func TestRelayNewestLiving(t *testing.T) {
 	toward(b, "the newest that is left")
 	on(t, b.shard, func() { b.way.TellAway(true) })
 	eventually(t, "away", func() bool { return rs.State("n").ID == first.ID })
-	if st := rs.State("n"); st.Registrations != 2 || !rs.Held("n", st.ID, id.ID) || rs.Held("n", st.ID, [32]byte{2}) || rs.Held("m", st.ID, id.ID) {
+	if st := rs.State("n"); st.Registrations != 2 || !rs.Held("n", id.ID, a.address.Text()) || rs.Held("n", id.ID, c.address.Text()) ||
+		rs.Held("n", [32]byte{2}, a.address.Text()) || rs.Held("m", id.ID, a.address.Text()) {
 		t.Errorf("%+v", st)
 	}
 	toward(a, "while the newer one is away")

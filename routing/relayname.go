@@ -94,13 +94,14 @@ func (rs *Relays) State(name string) RelayState {
 	return rs.state(name)
 }
 
-// Held reports whether peer has the registration with an id under name: whether or not it is the one that gets the messages. Any goroutine.
-func (rs *Relays) Held(name string, id uint64, peer [32]byte) bool {
+// Held reports whether peer has a registration under name that came by way, the address of this node's worker that leads to it: whether or
+// not it is the one that gets the messages. Any goroutine.
+func (rs *Relays) Held(name string, peer [32]byte, way string) bool {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	if n := rs.named[name]; n != nil && n.owner != nil && *n.owner == peer {
 		for _, g := range n.regs {
-			if g.id == id {
+			if g.forward.Len() > 0 && g.forward.First().Value == way {
 				return true
 			}
 		}
