@@ -46,3 +46,13 @@ func systemSendBuffer() int {
 	}
 	return 4 << 20
 }
+
+// Blocked reports whether the kernel took less than it was offered, and has not asked for more since.
+func (c *Conn) Blocked() bool { return c.blocked }
+
+// SetNotSentLowat bounds the bytes that the kernel takes before it has sent them. Where it cannot be set things are slower, not wrong.
+func (c *Conn) SetNotSentLowat(bytes int) {
+	if !c.closed {
+		rawSetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bytes)
+	}
+}

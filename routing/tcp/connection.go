@@ -26,6 +26,8 @@ type Connection struct {
 	producer routing.Producer
 	throttle *routing.Throttle
 	backlog  *routing.Backlog
+	mark     mark
+	markGate *routing.Gate
 	written  uint64 // bytes
 	routing.Watchers
 	place    *place // nil if this node opened it
@@ -43,6 +45,7 @@ func (t *Transport) start(s *routing.Shard, conn *dataplane.Conn, spawner *routi
 	c.producer = routing.Producer{Own: c.Flow, Spawner: spawner}
 	c.throttle = routing.NewSharedThrottle(s, c)
 	c.backlog = routing.NewBacklog(s, (*draining)(c), t.opts.HighWater, 0)
+	c.mark, c.markGate = newMark(t.opts.HighWater), routing.NewGate(s)
 	c.Sender, c.Receiver = s.Start(c), s.NewAddress()
 	c.framed = dataplane.NewFramed(conn, version, t.opts.MaxMessage, c)
 	c.framed.Expect(t.opts.Deadlines)
@@ -97,6 +100,7 @@ func (c *Connection) stopWorkers() {
 	c.shard.Stop(c.Sender)
 	c.throttle.Close()
 	c.backlog.Close()
+	c.markGate.Open()
 	c.Tell()
 }
 
@@ -152,7 +156,13 @@ func (c *Connection) CommitFrame(from *routing.Throttle) {
 	c.t.Stats.MessagesOut.Add(1)
 	c.t.Stats.BytesOut.Add(uint64(c.reserved))
 	c.written += uint64(c.reserved)
-	if pending := c.framed.Pending(); pending > c.t.opts.HighWater {
+	pending := c.framed.Pending()
+	if c.framed.Blocked() {
+		c.hold(pending, from)
+	} else {
+		c.mark.drained()
+	}
+	if pending > c.t.opts.HighWater {
 		if !c.backlog.Full() {
 			c.t.Stats.Stalled.Add(1)
 		}
@@ -161,7 +171,10 @@ func (c *Connection) CommitFrame(from *routing.Throttle) {
 }
 
 // OnDrain implements dataplane.FrameHandler.
-func (c *Connection) OnDrain() { c.backlog.Drained() }
+func (c *Connection) OnDrain() {
+	c.backlog.Drained()
+	c.openMark()
+}
 
 // draining is a Connection as the destination of its backlog.
 type draining Connection
