@@ -14,7 +14,7 @@ STATICCHECK_VERSION := v0.8.2
 # The tools that checks need are kept here, outside the tree.
 TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
 
-.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short bench-distance bench-distance-short interop stall kafka install clean help
+.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short bench-distance bench-distance-short interop stall kafka test-attacks install clean help
 
 build: ## build bin/sallyport, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
@@ -78,6 +78,9 @@ interop: build ## ours and the reference in every seat, and beyond; installs the
 kafka: build ## Kafka portals with real brokers and clients of all kinds (needs Java, Python; Maven fetches brokers), with the reference where it is installed
 	interop/kafka --ours $(PROGRAM) $(if $(wildcard $(HOME)/.cache/reference/bin/ockam),--reference $(HOME)/.cache/reference/bin/ockam)
 	interop/kafka-clients --ours $(PROGRAM) $(KAFKA)
+
+test-attacks: build ## what strangers, members and crashes can do to a neighbour, on whole processes; SHORT=1 takes less than 5 minutes
+	$(GO) run -race ./attacks --sallyport $(PROGRAM) $(if $(SHORT),--short) $(ATTACKFLAGS)
 
 stall: build ## whole nodes with stalled readers, servers, peers: nothing lost, memory bounded (3 minutes; STALL=short: one)
 	STALL=$(STALL) STALL_PROGRAM=$(abspath $(PROGRAM)) $(GO) test -count=1 -timeout 20m -v -run '^TestStalls$$' ./bench/paths
