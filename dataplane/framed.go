@@ -19,6 +19,14 @@ var (
 // loop's buffer for the next read; above it the connection keeps reading into the block where the frame already is.
 const keepPartial = 64 << 10
 
+const (
+	// turnTime is how long one connection's frames are handled before others have their turn: 512 KiB may be thousands of small messages
+	// that each cost much, such as first messages of handshakes.
+	turnTime = 2 * time.Millisecond
+	// framesUnwatched is after how many frames the clock is looked at.
+	framesUnwatched = 16
+)
+
 // FrameHandler is called by a Framed connection on its loop.
 type FrameHandler interface {
 	// OnFrame gets one frame: buf[start:end] without its length. The frame and the four bytes before it, its length, may be
@@ -39,6 +47,7 @@ type Framed struct {
 	preamble byte
 	maxFrame int
 	begun    bool   // preamble read
+	backlog  bool   // part begins with frames that were not handed out for want of time
 	part     *chunk // unfinished input, buf[r:w]; nil when there is none
 	err      error
 
@@ -79,10 +88,13 @@ func (f *framedConn) OnClose(_ *Conn, err error) {
 
 // OnReadable reads a few buffers full, so that one fast peer does not keep the loop from the others.
 func (f *framedConn) OnReadable(*Conn) {
+	began := time.Now()
 	for range 2 {
 		buf, have := f.input()
-		n, err := f.Read(buf[have:])
-		if err != nil {
+		n, err := 0, error(nil)
+		if f.backlog {
+			f.backlog = false
+		} else if n, err = f.Read(buf[have:]); err != nil {
 			f.release(buf, have)
 			if err != ErrAgain {
 				f.fail(err)
@@ -90,7 +102,7 @@ func (f *framedConn) OnReadable(*Conn) {
 			return
 		}
 		f.loop.handOut(buf[:have+n])
-		used, err := f.frames(buf[:have+n])
+		used, err := f.frames(buf[:have+n], began)
 		f.loop.settle()
 		if f.closed {
 			return
@@ -101,6 +113,10 @@ func (f *framedConn) OnReadable(*Conn) {
 		}
 		f.got += uint64(n)
 		f.keep(buf, used, have+n)
+		if f.backlog {
+			f.readable = true // so that it is asked again, after the others
+			return
+		}
 		if f.part != nil && !f.unfinished() || !f.readable || f.paused {
 			return
 		}
@@ -152,7 +168,8 @@ func (f *framedConn) release(buf []byte, have int) {
 }
 
 // frames hands out every whole frame in b and returns how many bytes they and the preamble took.
-func (f *framedConn) frames(b []byte) (used int, err error) {
+// When its time is used up it sets backlog and leaves the rest for the next turn.
+func (f *framedConn) frames(b []byte, began time.Time) (used int, err error) {
 	if !f.begun {
 		if b[0] != f.preamble {
 			return 0, fmt.Errorf("%w: began with %#02x instead of %#02x", ErrPreamble, b[0], f.preamble)
@@ -160,7 +177,11 @@ func (f *framedConn) frames(b []byte) (used int, err error) {
 		f.begun = true
 		used = 1
 	}
-	for len(b)-used >= 4 {
+	for count := 1; len(b)-used >= 4; count++ {
+		if count%framesUnwatched == 0 && time.Since(began) > turnTime {
+			f.backlog = true
+			return used, nil
+		}
 		size := int(binary.BigEndian.Uint32(b[used:]))
 		if size == 0 || size > f.maxFrame {
 			return used, fmt.Errorf("%w: %d bytes, must be 1 to %d", ErrFrameSize, size, f.maxFrame)

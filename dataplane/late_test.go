@@ -245,3 +245,61 @@ func TestKeepsDescriptors(t *testing.T) {
 		t.Errorf("peer read %v instead of a reset", err)
 	}
 }
+
+// slowFrames takes its time over every frame.
+type slowFrames struct{ frameLog }
+
+func (s *slowFrames) OnFrame(_ []byte, start, end int) error {
+	for began := time.Now(); time.Since(began) < 100*time.Microsecond; {
+	}
+	s.frames <- end - start
+	return nil
+}
+
+// TestFramesTakeTurns: thousands of frames that came at once do not keep the loop from others, all of them are handed out in their order,
+// and the end behind them is seen after them.
+func TestFramesTakeTurns(t *testing.T) {
+	const count = 3000
+	l := newLoop(t)
+	fd, peer := pair(t, "unix")
+	log := &slowFrames{frameLog{ended: make(chan error, 1), frames: make(chan int, count)}}
+	var stream bytes.Buffer
+	stream.WriteByte(1)
+	for i := range count {
+		stream.Write(binary.BigEndian.AppendUint32(nil, uint32(1+i%100)))
+		stream.Write(make([]byte, 1+i%100))
+	}
+	go func() {
+		peer.Write(stream.Bytes())
+		io.ReadFull(peer, make([]byte, 1)) // or the end would be a reset
+		peer.Close()
+	}()
+	turns, running := 0, true
+	var other TaskFunc
+	other = func() {
+		if turns++; running {
+			l.Post(other)
+		}
+	}
+	on(t, l, func() {
+		c, err := l.Adopt(fd, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		NewFramed(c, 1, 1<<20, log)
+		other()
+	})
+	for i := range count {
+		if n := <-log.frames; n != 1+i%100 {
+			t.Fatalf("frame %d has %d bytes", i, n)
+		}
+	}
+	log.end(t, nil)
+	on(t, l, func() {
+		running = false
+		if turns < 50 {
+			t.Errorf("others had %d turns", turns)
+		}
+	})
+}
