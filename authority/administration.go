@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"strconv"
 	"time"
@@ -219,10 +218,4 @@ func (s administration) audit(ctx context.Context, c caller, req *rpc.Request) *
 		list = append(list, sentEntry{e.Seq, e.Previous[:], e.content})
 	}
 	return ok(req, list)
-}
-
-// CodeReference returns how a list of tickets names the code of a ticket: the beginning of its hash.
-func CodeReference(c Code) string {
-	h := c.Hash()
-	return hex.EncodeToString(h[:])
 }

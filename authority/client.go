@@ -69,6 +69,11 @@ func (c *Client) Credential(ctx context.Context) ([]byte, error) {
 	return c.call(ctx, CredentialIssuer, rpc.Post, "/", nil, true)
 }
 
+// RenewingCredential is Credential for a member that renews it while it uses it.
+func (c *Client) RenewingCredential(ctx context.Context) ([]byte, error) {
+	return c.call(ctx, CredentialIssuer, rpc.Post, PathRenewing, nil, true)
+}
+
 // AddMember adds a member or replaces its attributes.
 func (c *Client) AddMember(ctx context.Context, id identity.Identifier, attributes Attributes) error {
 	_, err := c.call(ctx, DirectAuthenticator, rpc.Post, "/", encodeAddMember(id, attributes), false)

@@ -2,8 +2,6 @@ package authority
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/fxamacker/cbor/v2"
@@ -61,11 +59,7 @@ func (c *Client) Audit(ctx context.Context, after uint64) ([]AuditEntry, error) 
 	}
 	entries := make([]AuditEntry, 0, len(sent))
 	for _, s := range sent {
-		data, err := cbor.Marshal(trailRecord{Previous: s.Previous, Content: s.Content})
-		if err != nil {
-			return nil, err
-		}
-		e, err := readTrail(binary.BigEndian.AppendUint64(nil, s.Seq), data)
+		e, err := ReadAuditEntry(s.Seq, s.Previous, s.Content)
 		if err != nil {
 			return nil, err
 		}
@@ -73,6 +67,3 @@ func (c *Client) Audit(ctx context.Context, after uint64) ([]AuditEntry, error) 
 	}
 	return entries, nil
 }
-
-// ErrUnknownService says that an authority does not have what was asked of it: it is one of the reference, or of an earlier version.
-var ErrUnknownService = errors.New("the project's authority does not have this: it is not one of ours, or an older one")

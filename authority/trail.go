@@ -196,3 +196,15 @@ func (c *Chain) Next(e AuditEntry) error {
 	c.Last, c.Head = e.Seq, e.Hash
 	return nil
 }
+
+// Content returns the entry as it is stored and hashed; it is not to be changed.
+func (e *AuditEntry) Content() []byte { return e.content }
+
+// ReadAuditEntry reads an entry that was exported: its sequence number, the hash of the entry before, and its content.
+func ReadAuditEntry(seq uint64, previous, content []byte) (AuditEntry, error) {
+	data, err := cbor.Marshal(trailRecord{Previous: previous, Content: content})
+	if err != nil {
+		return AuditEntry{}, err
+	}
+	return readTrail(binary.BigEndian.AppendUint64(nil, seq), data)
+}

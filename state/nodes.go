@@ -50,6 +50,7 @@ type NodeOptions struct {
 	Project            string   `json:"project,omitempty"`
 	AuthorityIdentity  string   `json:"authority_identity,omitempty"` // change history, hex
 	AuthorityRoute     string   `json:"authority_route,omitempty"`
+	AuthorityGrace     string   `json:"authority_grace,omitempty"` // a duration
 	CredentialScope    string   `json:"credential_scope,omitempty"`
 	Verbosity          int      `json:"verbosity,omitempty"`
 	ExitOnEOF          bool     `json:"exit_on_eof,omitempty"`
@@ -70,6 +71,7 @@ type AuthorityOptions struct {
 	TrustedIdentities      json.RawMessage `json:"trusted_identities"` // object: identifier -> attributes
 	NoDirectAuthentication bool            `json:"no_direct_authentication,omitempty"`
 	NoTokenEnrollment      bool            `json:"no_token_enrollment,omitempty"`
+	CredentialTTL          string          `json:"credential_ttl,omitempty"`    // empty: what the store has
 	AccountAuthority       string          `json:"account_authority,omitempty"` // change history, hex
 	EnforceAdminChecks     bool            `json:"enforce_admin_checks,omitempty"`
 	DisableTrustContextID  bool            `json:"disable_trust_context_id,omitempty"`

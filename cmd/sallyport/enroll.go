@@ -128,7 +128,7 @@ func (a *app) enroll(ctx context.Context, ticket *project.Ticket, t *trustFlags,
 		if skipCredential {
 			return nil
 		}
-		if raw, err = c.Credential(ctx); err != nil {
+		if raw, err = c.RenewingCredential(ctx); err != nil {
 			return enrollError(err)
 		}
 		return a.storeCredential(ctx, s.manager, raw, s.id, p.Project.CredentialScope(), "")

@@ -39,14 +39,19 @@ var oneExample = []string{
 // command, for what must be there before its first example; or an example, for what must be there before that one. A line NAME=VALUE in
 // the file `variables` is a variable of the examples that follow.
 var scenes = map[string]string{
-	"identity":                            `sallyport identity create first`,
-	"node":                                ``,
-	"sallyport node start":                `sallyport node stop n1; sallyport node default n1 || true`,
-	"sallyport node default n1":           `sallyport node create other; sallyport node default other`,
-	"sallyport node start n1":             `sallyport node stop n1`,
-	"sallyport node stop n1":              `sallyport node start n1`,
-	"sallyport node delete --all --yes":   `sallyport node create n3`,
-	"authority":                           `sallyport identity create somebody; echo IDENTIFIER=$(sallyport identity show somebody) > variables`,
+	"identity":                          `sallyport identity create first`,
+	"node":                              ``,
+	"sallyport node start":              `sallyport node stop n1; sallyport node default n1 || true`,
+	"sallyport node default n1":         `sallyport node create other; sallyport node default other`,
+	"sallyport node start n1":           `sallyport node stop n1`,
+	"sallyport node stop n1":            `sallyport node start n1`,
+	"sallyport node delete --all --yes": `sallyport node create n3`,
+	"authority":                         `sallyport identity create somebody; echo IDENTIFIER=$(sallyport identity show somebody) > variables`,
+	"sallyport authority audit":         `sallyport reset --yes; rm variables; ` + projectScene,
+	"sallyport authority audit verify":  `sallyport authority audit --output json > trail.jsonl; echo HASH=$(sallyport authority audit verify) > variables`,
+	"sallyport project ticket show":     ticketScene,
+	"sallyport project ticket revoke":   ticketScene,
+	`sallyport project ticket revoke "$(cat bank.ticket)" --identity admin`: ticketScene,
 	"credential":                          credentialScene,
 	"sallyport project enroll ticket.txt": `sallyport reset --yes`,
 	"sallyport project enroll http://127.0.0.1:8000/ticket.txt": `env -u SALLYPORT_HOME sallyport project ticket > ticket.txt; sallyport reset --yes`,
@@ -94,6 +99,7 @@ var scenes = map[string]string{
 }
 
 const (
+	ticketScene     = `sallyport project ticket --identity admin > bank.ticket; echo REFERENCE=$(sallyport project ticket list --identity admin --jq '.[0].reference' | tr -d '"') > variables`
 	projectScene    = `sallyport project create partners`
 	credentialScene = `sallyport identity create admin; sallyport identity create member; sallyport node create n1
 		echo IDENTIFIER=$(sallyport identity show member) > variables
@@ -111,6 +117,7 @@ const (
 
 // endless are examples that run until they are interrupted, with a word of their output after which that is done.
 var endless = map[string]string{
+	"sallyport authority audit --follow --output json":                              "authority_started",
 	`tail -f "$(sallyport node logs n1)"`:                                           "node started",
 	"sallyport rendezvous create":                                                   "listen=0.0.0.0:4000",
 	"sallyport rendezvous create --udp 127.0.0.1:4002 --healthcheck 127.0.0.1:4003": "listen=127.0.0.1:4002",

@@ -118,6 +118,9 @@ var onlyHere = []string{
 	"secure-channel-listener delete --yes", "secure-channel-listener delete --all", "project-member delete --yes", "relay list --at",
 	"relay delete --all", "policy delete --all",
 	"authority create --limits", "authority create --memory-limit", "node create --limits", "node create --memory-limit",
+	"project create --authority-only", "project create --relay-only", "project create --authority-identity", "project create --authority-route",
+	"authority create --credential-ttl", "node create --authority-grace", "authority audit --follow", "authority audit --since",
+	"authority audit verify --head",
 	"tcp-inlet create --hold", "tcp-outlet create --hold", "influxdb-inlet create --hold", "influxdb-outlet create --hold",
 }
 
@@ -184,6 +187,16 @@ func TestFlags(t *testing.T) {
 			}
 		})
 	})
+	for _, command := range []string{"authority audit", "authority audit verify", "project ticket list", "project ticket show", "project ticket revoke"} {
+		for _, flag := range []string{"authority-identity", "authority-route", "credential-scope", "identity", "project"} {
+			onlyHere = append(onlyHere, command+" --"+flag)
+		}
+	}
+	for _, command := range []string{"project-member block", "project-member unblock"} {
+		for _, flag := range []string{"identity", "project"} {
+			onlyHere = append(onlyHere, command+" --"+flag)
+		}
+	}
 	slices.Sort(only)
 	slices.Sort(onlyHere)
 	if !slices.Equal(only, onlyHere) {

@@ -18,7 +18,7 @@ func sortedNames[V any](m map[string]V) []string { return slices.Sorted(maps.Key
 
 func memberNoun(a *app) *cobra.Command {
 	return noun(groupStory, "project-member", "Members of a project, for its administrators", nil,
-		memberAdd(a), memberList(a), memberListIDs(a), memberShow(a), memberDelete(a))
+		memberAdd(a), memberList(a), memberListIDs(a), memberShow(a), memberDelete(a), memberBlock(a, true), memberBlock(a, false))
 }
 
 // entryJSON has the reference's shape.
@@ -183,7 +183,13 @@ func memberShow(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(result{human: fields("Member", id.String(), "Attributes", attributesText(e.Attributes), "Added by", e.AddedBy.String()), json: entryJSON(e)})
+				text, entry := fields("Member", id.String(), "Attributes", attributesText(e.Attributes), "Added by", e.AddedBy.String()), entryJSON(e)
+				// What only an authority of ours tells; the reference's does not answer.
+				if m, err := a.memberInfo(ctx, c, id); err == nil {
+					text += memberInfoText(m)
+					memberInfoJSON(m, entry)
+				}
+				return a.print(result{human: text, json: entry})
 			})
 		}}
 	t.addForMembers(cmd)
@@ -194,7 +200,7 @@ func memberShow(a *app) *cobra.Command {
 func memberDelete(a *app) *cobra.Command {
 	var t trustFlags
 	var all, yes bool
-	cmd := &cobra.Command{Use: "delete [IDENTIFIER] [flags]", Short: "Delete a member; credentials already issued stay until they expire", Example: `  sallyport project-member delete "$IDENTIFIER"
+	cmd := &cobra.Command{Use: "delete [IDENTIFIER] [flags]", Short: "Delete a member: all that it has open at nodes of the project ends at once", Example: `  sallyport project-member delete "$IDENTIFIER"
   sallyport project-member delete --all --identity admin --yes`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && !all {

@@ -121,6 +121,7 @@ func projectTicket(a *app) *cobra.Command {
 	hide(cmd, "hex", "legacy")
 	noEffect(cmd, "skip-controller-call")
 	again.add(cmd)
+	cmd.AddCommand(ticketList(a), ticketShow(a), ticketRevoke(a))
 	return cmd
 }
 

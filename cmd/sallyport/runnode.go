@@ -263,6 +263,9 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		}
 	}
 	options.Trust, err = a.trust(ctx, self.manager, o.Project, o.AuthorityIdentity, o.AuthorityRoute, o.CredentialScope)
+	if err == nil && o.AuthorityGrace != "" {
+		options.Trust.Grace, err = time.ParseDuration(o.AuthorityGrace)
+	}
 	return options, self, err
 }
 
@@ -277,9 +280,6 @@ func (a *app) trust(ctx context.Context, m *identity.Manager, projectName, autho
 		}
 		t.Authority, t.Scope = &id, scope
 		if route != "" {
-			if scope == "" {
-				return t, usageError("--authority-route needs --credential-scope")
-			}
 			t.Route, err = a.route("--authority-route", route)
 		}
 		return t, err
@@ -317,9 +317,12 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 		return nil, err
 	}
 	ttl := time.Duration(0)
-	if text := os.Getenv("CREDENTIAL_TTL_SECS"); text != "" {
-		if ttl, err = authority.ParseTTL(text); err != nil {
-			return nil, fmt.Errorf("CREDENTIAL_TTL_SECS: %w", err)
+	for _, given := range []struct{ name, text string }{{"CREDENTIAL_TTL_SECS", os.Getenv("CREDENTIAL_TTL_SECS")}, {"--credential-ttl", o.CredentialTTL}} {
+		if given.text == "" {
+			continue
+		}
+		if ttl, err = authority.ParseTTL(given.text); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", given.name, err), store.Close())
 		}
 	}
 	events := &node.AuthorityEvents{}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/crypto/identity"
+	"sallyport/project"
+	"sallyport/state"
+)
+
+// projectPlan is what `project create` is asked for.
+type projectPlan struct {
+	name, host, admin        string
+	authorityPort, relayPort int
+	authorityOnly, relayOnly bool
+	// Of an authority that is elsewhere: its history and the route to it.
+	authority, authorityRoute string
+}
+
+// projectCreate makes a whole project on this machine, or one of its two parts.
+func projectCreate(a *app) *cobra.Command {
+	var p projectPlan
+	cmd := &cobra.Command{Use: "create [NAME] [flags]", Short: "Create a project here: an authority, a relay, or both",
+		Example: `  sallyport project create partners
+  sallyport project create partners --host relay.example.com`, Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p.name = "default"
+			if len(args) == 1 {
+				p.name = args[0]
+			}
+			switch {
+			case p.authorityOnly && p.relayOnly:
+				return usageError("the argument '--authority-only' cannot be used with '--relay-only'")
+			case p.relayOnly && (p.authority == "" || p.authorityRoute == ""):
+				return usageError("--relay-only needs --authority-identity and --authority-route, which --authority-only printed on the authority's machine")
+			case !p.relayOnly && (p.authority != "" || p.authorityRoute != ""):
+				return usageError("--authority-identity and --authority-route are for --relay-only")
+			}
+			return a.createProject(cmd.Context(), p)
+		}}
+	f := cmd.Flags()
+	f.StringVar(&p.host, "host", "127.0.0.1", "`NAME` or address of this machine")
+	f.StringVar(&p.admin, "identity", "admin", "the administrator, created if need be")
+	f.IntVar(&p.authorityPort, "authority-port", 4000, "the authority's `PORT`")
+	f.IntVar(&p.relayPort, "relay-port", 4001, "the relay's `PORT`")
+	f.BoolVar(&p.authorityOnly, "authority-only", false, "create the authority; the relay is on another machine")
+	f.BoolVar(&p.relayOnly, "relay-only", false, "create the relay; the authority is on another machine")
+	f.StringVar(&p.authority, "authority-identity", "", "the `HISTORY` of the authority that is elsewhere, hex")
+	f.StringVar(&p.authorityRoute, "authority-route", "", "the `ROUTE` to the authority that is elsewhere")
+	return cmd
+}
+
+// projectIdentity returns an identity by name, which is made if there is none.
+func (a *app) projectIdentity(ctx context.Context, name string) (*self, string, error) {
+	if _, err := a.dir(); err != nil {
+		return nil, "", err
+	}
+	if _, _, err := a.identityNamed(ctx, name, "", identity.CreateOptions{}); err != nil {
+		return nil, "", err
+	}
+	s, err := a.identityOf(ctx, name)
+	if err != nil {
+		return nil, "", err
+	}
+	i, err := s.manager.Identity(ctx, s.id)
+	if err != nil {
+		return nil, "", err
+	}
+	return s, i.Hex(), nil
+}
+
+// listen is the address that a part of the project listens at: all of them, unless members are on this machine alone.
+func (p *projectPlan) listen(port int) string {
+	host := "127.0.0.1"
+	if ip := net.ParseIP(p.host); ip == nil && p.host != "localhost" || ip != nil && !ip.IsLoopback() {
+		host = "0.0.0.0"
+	}
+	return net.JoinHostPort(host, fmt.Sprint(port))
+}
+
+// route is how members reach a part of the project.
+func (p *projectPlan) route(port int) string {
+	prefix := "/dnsaddr/" + p.host
+	if ip := net.ParseIP(p.host); ip != nil {
+		prefix = "/ip4/" + p.host
+		if strings.Contains(p.host, ":") {
+			prefix = "/ip6/" + p.host
+		}
+	}
+	return fmt.Sprintf("%s/tcp/%d/service/api", prefix, port)
+}
+
+func (a *app) createProject(ctx context.Context, p projectPlan) error {
+	if err := state.CheckName("project", p.name); err != nil {
+		return usageError("%v", err)
+	}
+	if !p.relayOnly {
+		if err := a.createProjectAuthority(ctx, &p); err != nil {
+			return err
+		}
+	}
+	if p.authorityOnly {
+		a.done("Created the authority of the project %s at port %d of %s", p.name, p.authorityPort, p.host)
+		a.hint("next, on the relay's machine, which should not be run by who runs this one:")
+		a.hint("  sallyport project create %s --relay-only --host RELAY --authority-identity %s --authority-route %s", p.name, p.authority, p.authorityRoute)
+		a.hint("then here, with the file that it writes: sallyport project import --project-file %s.json", p.name)
+		return a.print(result{human: fields("Identity", p.authority, "Route", p.authorityRoute), machine: p.authority,
+			json: map[string]string{"authority_identity": p.authority, "authority_route": p.authorityRoute}})
+	}
+	made, err := a.createProjectRelay(ctx, p)
+	if err != nil {
+		return err
+	}
+	if p.relayOnly {
+		a.done("Created the relay of the project %s at port %d of %s", p.name, p.relayPort, p.host)
+		a.hint("next, where the administrator is: import what is printed here: sallyport project import --project-file FILE")
+		return a.print(result{human: projectText(made), json: made})
+	}
+	a.done("Created the project %s: authority at port %d, relay at port %d of %s", p.name, p.authorityPort, p.relayPort, p.host)
+	a.note("%s Whoever runs this machine can make members and see who talks to whom; that they cannot read or change what is said, "+
+		"clients make sure with tickets that name whom to expect (--expects), or with the first outlet that they saw. --authority-only and --relay-only put the two apart", a.color("33", "!"))
+	a.hint("next: a ticket for each company, for example")
+	a.hint("  sallyport project ticket --identity %s --relay blue      for the one with the server", p.admin)
+	a.hint("  sallyport project ticket --identity %s                   for the one with the client", p.admin)
+	return a.print(result{human: projectText(made), machine: p.name, json: made})
+}
+
+// createProjectAuthority starts the authority, and completes p with who and where it is.
+func (a *app) createProjectAuthority(ctx context.Context, p *projectPlan) error {
+	admin, _, err := a.projectIdentity(ctx, p.admin)
+	if err != nil {
+		return err
+	}
+	self, history, err := a.projectIdentity(ctx, "authority-"+p.name)
+	if err != nil {
+		return err
+	}
+	trusted, err := json.Marshal(map[string]map[string]string{admin.id.String(): {"ockam-role": "enroller"}})
+	if err != nil {
+		return err
+	}
+	o := state.NodeOptions{TCPListenerAddress: p.listen(p.authorityPort), Identity: self.named.Name,
+		Authority: &state.AuthorityOptions{ProjectIdentifier: p.name, TrustedIdentities: trusted}}
+	p.authority, p.authorityRoute = history, p.route(p.authorityPort)
+	return a.createBackground(ctx, "authority-"+p.name, o)
+}
+
+// createProjectRelay starts the relay and imports the description of the project.
+func (a *app) createProjectRelay(ctx context.Context, p projectPlan) (*project.Project, error) {
+	self, history, err := a.projectIdentity(ctx, "relay-"+p.name)
+	if err != nil {
+		return nil, err
+	}
+	// The relay believes the authority's credentials, and hears from it which were taken back.
+	route := p.authorityRoute
+	if !p.relayOnly {
+		route = fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/service/api", p.authorityPort)
+	}
+	o := state.NodeOptions{TCPListenerAddress: p.listen(p.relayPort), Identity: self.named.Name, AuthorityIdentity: p.authority, AuthorityRoute: route}
+	if err := a.createBackground(ctx, "relay-"+p.name, o); err != nil {
+		return nil, err
+	}
+	made := &project.Project{
+		ID: p.name, Name: p.name, SpaceName: "self", SpaceID: "self", Users: []string{}, UserRoles: []project.UserRole{},
+		AccessRoute: p.route(p.relayPort), Identity: self.id.String(), ChangeHistory: history,
+		AuthorityAccessRoute: p.authorityRoute, AuthorityChangeHistory: p.authority,
+	}
+	if err := a.dirOnce.ImportProject(ctx, made); err != nil {
+		return nil, err
+	}
+	return made, nil
+}
