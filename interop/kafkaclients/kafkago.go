@@ -24,7 +24,7 @@ func (k *kafkaGo) mechanism() sasl.Mechanism {
 }
 
 func (k *kafkaGo) writer(topic string) *kafka.Writer {
-	return &kafka.Writer{Addr: kafka.TCP(k.bootstrap), Topic: topic, RequiredAcks: kafka.RequireAll, BatchTimeout: 20 * time.Millisecond, MaxAttempts: 60, BatchBytes: 200_000_000,
+	return &kafka.Writer{Addr: kafka.TCP(k.bootstrap), Topic: topic, RequiredAcks: kafka.RequireAll, BatchTimeout: 20 * time.Millisecond, MaxAttempts: 60, BatchBytes: 200_000_000, WriteTimeout: time.Minute, ReadTimeout: time.Minute,
 		WriteBackoffMax: time.Second, Balancer: &kafka.Hash{}, Transport: &kafka.Transport{SASL: k.mechanism(), TLS: authorities(k.extra)}}
 }
 
@@ -61,17 +61,17 @@ func (k *kafkaGo) paced(topic string, n int) error {
 }
 
 func (k *kafkaGo) consume(topic string, n int, group string) error {
-	r := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{k.bootstrap}, Topic: topic, GroupID: group, StartOffset: kafka.FirstOffset, MaxBytes: 50_000_000, IsolationLevel: kafka.ReadCommitted,
+	r := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{k.bootstrap}, Topic: topic, GroupID: group, StartOffset: kafka.FirstOffset, MaxBytes: 50_000_000, IsolationLevel: kafka.ReadCommitted, ReadBatchTimeout: time.Minute, CommitInterval: time.Second,
 		Dialer: &kafka.Dialer{Timeout: 10 * time.Second, DualStack: true, SASLMechanism: k.mechanism(), TLS: authorities(k.extra)}})
 	defer r.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
 	defer cancel()
 	var s seen
-	for len(s.values) < n {
+	for len(s.values) < n && ctx.Err() == nil {
 		m, err := r.ReadMessage(ctx)
-		if err != nil {
+		if err != nil { // such as that of a coordinator that has moved
 			fmt.Println("error", err)
-			break
+			continue
 		}
 		s.add(m.Value)
 	}

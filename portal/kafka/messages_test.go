@@ -202,6 +202,25 @@ func TestClusterResponse(t *testing.T) {
 	})
 }
 
+// TestTopicsLearned: a topic that has no name or no id in an answer is not taken for one that has; nor is one that was cut short.
+func TestTopicsLearned(t *testing.T) {
+	m := filled(t, kmsg.NewPtrMetadataResponse(), 12)
+	m.Topics[0].Topic, m.Topics[1].TopicID = nil, topicID{}
+	learned := map[topicID]string{}
+	learn := func(id topicID, name string) { learned[id] = name }
+	if _, err := metadataResponse(asResponse(m), headOf(m, 12), elsewhere, learn); err != nil || len(learned) > 0 {
+		t.Errorf("learned %v, %v", learned, err)
+	}
+	m = filled(t, kmsg.NewPtrMetadataResponse(), 12)
+	m.Topics = m.Topics[:1]
+	whole := asResponse(m)
+	for n := lengthSize + responseHead; n < len(whole)-10; n++ { // the topic's last fields are missing
+		if _, err := metadataResponse(whole[:n:n], headOf(m, 12), elsewhere, learn); err == nil || len(learned) > 0 {
+			t.Fatalf("%d of %d bytes: learned %v, %v", n, len(whole), learned, err)
+		}
+	}
+}
+
 // TestPlaceFails: without a place for a broker the message does not pass.
 func TestPlaceFails(t *testing.T) {
 	none := errors.New("no port is left")
