@@ -42,6 +42,9 @@ type Limits struct {
 	Unfinished Bytes `json:"unfinished,omitempty"`
 	// Windows bounds the windows of portal connections beyond their first size; default an eighth of Memory, at most 256 MiB.
 	Windows Bytes `json:"windows,omitempty"`
+	// Interceptors bounds what waits in the interceptors of Kafka portals, messages that are collected among it; default an eighth of Memory,
+	// at most 256 MiB.
+	Interceptors Bytes `json:"interceptors,omitempty"`
 	// Descriptors is how many descriptors are kept for the administration interface, status, log and state; default 32, at most a quarter
 	// of all.
 	Descriptors int `json:"descriptors,omitempty"`
@@ -101,6 +104,7 @@ func (l Limits) complete(m machine) Limits {
 	}
 	setBytes(&l.Unfinished, min(share, 64<<20))
 	setBytes(&l.Windows, min(share, 256<<20))
+	setBytes(&l.Interceptors, min(share, 256<<20))
 	return l
 }
 
@@ -148,7 +152,7 @@ func (l Limits) list() []Named {
 		number("handshakes", l.Handshakes), number("channels", l.Channels), number("channels-per-peer", l.ChannelsPerPeer),
 		number("portal-connections", l.PortalConnections), number("outlet-connections", l.OutletConnections),
 		number("names", l.Names), number("names-per-owner", l.NamesPerOwner), size("message", l.Message),
-		size("memory", l.Memory), size("unfinished", l.Unfinished), size("windows", l.Windows),
+		size("memory", l.Memory), size("unfinished", l.Unfinished), size("windows", l.Windows), size("interceptors", l.Interceptors),
 		number("descriptors", l.Descriptors), number("log-rate", l.LogRate),
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"sallyport/node/table"
 	"sallyport/policy"
 	"sallyport/portal"
-	"sallyport/portal/interceptor"
 	"sallyport/routing/multiaddr"
 )
 
@@ -37,7 +36,6 @@ const kafkaStall = 10 * time.Minute
 type kafkaPortals struct {
 	n       *Node
 	env     *portal.Env // of inlets
-	budget  interceptor.Budget
 	inlets  *table.Table[resource.KafkaInlet, *kafkaInlet]
 	outlets *table.Table[resource.KafkaOutlet, *kafkaOutlet]
 
@@ -51,6 +49,7 @@ type kafkaPortals struct {
 
 func addKafka(n *Node) {
 	k := &kafkaPortals{n: n, published: map[string]map[*kafkaInlet]bool{}}
+	n.intercepted.Size = int64(n.opts.Limits.Interceptors)
 	limits := n.portals.Limits
 	limits.StallTimeout = kafkaStall
 	k.env = &portal.Env{Limits: limits, Stats: n.portals.Stats, Log: n.log}

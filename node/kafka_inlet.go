@@ -188,7 +188,7 @@ func (k *kafkaPortals) openInlet(ctx context.Context, o *table.Opening[resource.
 		Place: func(_ context.Context, broker int32, reached netip.Addr) (kafka.Place, error) {
 			return in.place(n.ctx, broker, reached)
 		},
-		Fields: r.Fields, Bind: r.BindValues, MaxMessage: int(r.MaxMessageSize), Budget: &k.budget, Log: n.log.With("kafka_inlet", r.Name),
+		Fields: r.Fields, Bind: r.BindValues, MaxMessage: int(r.MaxMessageSize), Budget: &k.n.intercepted, Log: n.log.With("kafka_inlet", r.Name),
 	}
 	if !r.NoContentEncryption {
 		in.sealers = newSealers(n, in, keys)
@@ -199,7 +199,7 @@ func (k *kafkaPortals) openInlet(ctx context.Context, o *table.Opening[resource.
 		options.Withdraw = func(topic string, partition int32) { k.withdraw(in, topic, partition) }
 	}
 	in.filter = kafka.NewInlet(options)
-	listening := interceptor.Options{Name: r.Name, Filters: in.filter.Filters, Budget: &k.budget}
+	listening := interceptor.Options{Name: r.Name, Filters: in.filter.Filters, Budget: &k.n.intercepted}
 	if in.listener, err = interceptor.New(ctx, n.portals, n.router, listening); err != nil {
 		return nil, existsError(err)
 	}

@@ -60,5 +60,6 @@ func (c collector) uses() []use {
 		{"channels", int64(len(n.channels.List())), ch.Evicted.Load()},
 		{"portal-connections", n.portals.Stats.Active.Load(), n.portals.Stats.Limited.Load()},
 		{"windows", n.portals.Stats.WindowGranted.Load(), 0},
+		{"interceptors", n.intercepted.Used(), n.intercepted.Refused()},
 	}
 }

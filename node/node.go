@@ -17,6 +17,7 @@ import (
 	"sallyport/node/table"
 	"sallyport/policy"
 	"sallyport/portal"
+	"sallyport/portal/interceptor"
 	"sallyport/routing"
 	"sallyport/routing/control"
 	"sallyport/routing/multiaddr"
@@ -106,24 +107,26 @@ type Options struct {
 
 // Node is a running node.
 type Node struct {
-	opts      Options
-	log       *slog.Logger
-	group     *dataplane.Group
-	router    *routing.Router
-	tcp       *tcp.Transport
-	udp       *udp.Transport
-	channels  *secure.Channels
-	api       *secure.Listener
-	relaySvc  *routing.Relays
-	control   *control.Service
-	portals   *portal.Env
-	policies  *policy.Set
-	access    *access
-	creds     *credentials // nil: the node presents none
-	revoked   *revocations // nil: there is no authority, or no route to it
-	counters  counters
-	closeOnce sync.Once
-	started   time.Time
+	opts     Options
+	log      *slog.Logger
+	group    *dataplane.Group
+	router   *routing.Router
+	tcp      *tcp.Transport
+	udp      *udp.Transport
+	channels *secure.Channels
+	api      *secure.Listener
+	relaySvc *routing.Relays
+	control  *control.Service
+	portals  *portal.Env
+	// intercepted is what waits in the interceptors of Kafka portals.
+	intercepted interceptor.Budget
+	policies    *policy.Set
+	access      *access
+	creds       *credentials // nil: the node presents none
+	revoked     *revocations // nil: there is no authority, or no route to it
+	counters    counters
+	closeOnce   sync.Once
+	started     time.Time
 
 	others sync.Map // *identity.Manager by identity.Identifier, of identities that have their keys elsewhere
 

@@ -276,7 +276,7 @@ func (d *direction) pressure(from *routing.Throttle) {
 	used := budget.used.Add(int64(size - d.counted))
 	d.counted = size
 	bound := HighWater
-	if used > BudgetSize {
+	if used > budget.size() {
 		bound = lowWater
 	}
 	done := d.working == 0 && !d.held // what is missing has still to come
@@ -285,7 +285,8 @@ func (d *direction) pressure(from *routing.Throttle) {
 		d.backlog.Drained()
 	}
 	switch {
-	case used > 2*BudgetSize && size > lowWater:
+	case used > 2*budget.size() && size > lowWater:
+		budget.refused.Add(1)
 		d.p.fail(portal.ReasonStalled, errBudget)
 	case done || size <= bound/4:
 		d.gate.Open()

@@ -55,19 +55,36 @@ const HighWater = 4 << 20
 const lowWater = 64 << 10
 
 // Budget counts the bytes that wait in all interceptors of a node. The zero Budget is ready.
-type Budget struct{ used, reserved atomic.Int64 }
+type Budget struct {
+	// Size is how many bytes may wait before sources are paused sooner; at twice as many, connections end. 0 is BudgetSize. It is not changed
+	// once the Budget is in use.
+	Size int64
 
-// BudgetSize is how many bytes may wait before sources are paused sooner; at twice as many, connections end.
+	used, reserved atomic.Int64
+	refused        atomic.Uint64
+}
+
+// BudgetSize is the size of a Budget that says nothing else, in bytes.
 const BudgetSize = 256 << 20
+
+func (b *Budget) size() int64 {
+	if b.Size > 0 {
+		return b.Size
+	}
+	return BudgetSize
+}
 
 // Used returns how many bytes wait now.
 func (b *Budget) Used() int64 { return b.used.Load() }
+
+// Refused returns how many connections have ended because too much waited.
+func (b *Budget) Refused() uint64 { return b.refused.Load() }
 
 // Reserve keeps room for n bytes that a filter has asked for and that have not come yet; a negative n gives room back. It refuses nothing.
 func (b *Budget) Reserve(n int) { b.reserved.Add(int64(n)) }
 
 // Left returns how many bytes are neither used nor reserved, at least 0.
-func (b *Budget) Left() int { return int(max(BudgetSize-b.used.Load()-b.reserved.Load(), 0)) }
+func (b *Budget) Left() int { return int(max(b.size()-b.used.Load()-b.reserved.Load(), 0)) }
 
 // Conn is what a filter may know of its connection.
 type Conn struct {

@@ -293,6 +293,29 @@ func TestBudgetLeft(t *testing.T) {
 	}
 }
 
+// TestBudgetSize: a smaller budget ends connections sooner, and says how many.
+func TestBudgetSize(t *testing.T) {
+	hold := make(chan struct{})
+	defer close(hold)
+	const small = 128 << 10
+	p := newPath(t, serve(t, func(c *net.TCPConn) { <-hold }), false, true, portal.Limits{StallTimeout: time.Minute})
+	p.budget.Size = small
+	if got := p.budget.Left(); got != small {
+		t.Errorf("left %d", got)
+	}
+	p.budget.used.Add(2 * small) // others have it
+	c := p.dial(t)
+	block := bytes.Repeat([]byte("0123456789abcde\n"), 4096)
+	for p.budget.Refused() == 0 {
+		if _, err := c.Write(block); err != nil && p.budget.Refused() == 0 {
+			t.Fatalf("the sender was closed first: %v", err)
+		}
+	}
+	c.Close()
+	p.budget.used.Add(-2 * small)
+	p.idle(t)
+}
+
 // TestTransfer: much data both ways arrives whole.
 func TestTransfer(t *testing.T) {
 	const size = 8 << 20
