@@ -231,7 +231,7 @@ func (c *conn) sendPayload(buf []byte, n int) {
 	if c.line != nil {
 		c.line.add(buf[routing.HeadRoom : routing.HeadRoom+n])
 	}
-	if c.state == open { // else it is kept for the next path
+	if c.state == open && !c.behind() { // else it is kept, and is sent when those before it have been sent again
 		c.carry(buf, n, false)
 	}
 }

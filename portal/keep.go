@@ -35,10 +35,18 @@ type keepPool struct {
 
 // get returns an empty block, a small one if n bytes fit into it.
 func (p *keepPool) get(n int) *keepBlock {
-	class, size := 0, smallBlock
 	if n > smallBlock {
-		class, size = 1, routing.HeadRoom+p.payload+routing.TailRoom
+		return p.large()
 	}
+	return p.take(0, smallBlock)
+}
+
+// large returns an empty block that takes a payload and the room around it.
+func (p *keepPool) large() *keepBlock {
+	return p.take(1, routing.HeadRoom+p.payload+routing.TailRoom)
+}
+
+func (p *keepPool) take(class, size int) *keepBlock {
 	if k := len(p.free[class]); k > 0 {
 		b := p.free[class][k-1]
 		p.free[class][k-1] = nil

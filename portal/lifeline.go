@@ -45,15 +45,21 @@ func (l *lifeline) end() uint64 {
 // add notes that data was sent.
 func (l *lifeline) add(p []byte) {
 	l.kept.add(p)
-	l.sent += uint64(len(p))
-	l.next = l.sent
+	l.added(len(p))
+}
+
+// added counts n bytes that are kept. While others are sent again these wait behind them.
+func (l *lifeline) added(n int) {
+	if !l.behind() {
+		l.next += uint64(n)
+	}
+	l.sent += uint64(n)
 }
 
 // adopt is add for data that lies in a block of its own.
 func (l *lifeline) adopt(b *keepBlock, n int) {
 	l.kept.adopt(b, n)
-	l.sent += uint64(n)
-	l.next = l.sent
+	l.added(n)
 }
 
 // confirm notes that the other end has all before position n, and reports false if that cannot be.

@@ -14,7 +14,7 @@ func (c *conn) readKept(sock *dataplane.Conn, blocks int) bool {
 	var parts [dataplane.MaxReadBlocks][]byte
 	blocks = max(1, min(blocks, len(list)))
 	for i := range blocks {
-		list[i] = pool.get(size)
+		list[i] = pool.large()
 		parts[i] = list[i].buf[routing.HeadRoom : routing.HeadRoom+size]
 	}
 	n, err := sock.ReadVector(parts[:blocks])
@@ -50,7 +50,7 @@ func (c *conn) sendKept(b *keepBlock, n int) {
 	}
 	c.credit -= n
 	c.line.adopt(b, n)
-	if c.state == open { // else it is kept for the next path
+	if c.state == open && !c.behind() {
 		c.carry(b.buf, n, true)
 	}
 }

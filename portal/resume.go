@@ -178,6 +178,7 @@ func (c *conn) goOn(route routing.Route, received, allowed uint64) {
 	}
 	c.starved = false // the next read will show
 	if c.sock != nil {
+		c.sock.Pause() // until all is sent again: an outlet may not have noticed that the path before was gone
 		c.giveCredit() // the socket may have taken what waited
 	}
 	c.catchUp()

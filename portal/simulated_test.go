@@ -226,6 +226,7 @@ func TestRandomCuts(t *testing.T) {
 		{name: "one shard", shards: 1},
 		{name: "moving", shards: 3},
 		{name: "small window", shards: 2, limits: Limits{Window: 5000}},
+		{name: "small payloads", shards: 2, limits: Limits{PayloadSize: 3000}}, // so sending again takes many turns
 		{name: "no memory", shards: 2, limits: Limits{KeepBudget: 1}},
 		{name: "losing", shards: 2, lose: 30},
 		{name: "losing quietly", shards: 2, lose: 30, quiet: true},
