@@ -84,6 +84,8 @@ test-attacks: build ## what strangers, members and crashes can do to a neighbour
 
 stall: build ## whole nodes with stalled readers, servers, peers: nothing lost, memory bounded (3 minutes; STALL=short: one)
 	STALL=$(STALL) STALL_PROGRAM=$(abspath $(PROGRAM)) $(GO) test -count=1 -timeout 20m -v -run '^TestStalls$$' ./bench/paths
+	@if unshare --net true 2>/dev/null && [ -c /dev/net/tun ]; then $(GO) run ./bench/distance --stall --sallyport $(PROGRAM); \
+	else echo "no network namespaces or no /dev/net/tun here: readers that stop over 300 ms left out"; fi
 
 install: SHARE = $(DESTDIR)$(PREFIX)/share
 install: build ## the program, its manual pages, completions and systemd units, below DESTDIR

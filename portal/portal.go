@@ -15,8 +15,8 @@ type Limits struct {
 	// with a round trip of 300 ms holds 38 MB.
 	MaxWindow int
 	// Budget bounds all windows of the node beyond their first size; default 256 MiB. When it is nearly used up, every window that
-	// has grown keeps an equal share at most. When the first windows of the open connections come to as much, further ones begin
-	// with 32 KiB.
+	// has grown keeps an equal share at most. An eighth of it is what first windows share: beside 63 others a connection begins with
+	// Window, beside more with less, and with 32 KiB at least.
 	Budget int64
 	// KeepBudget bounds what the node's connections keep of what they sent and the other end has not confirmed; default 256 MiB.
 	// When it is spent, a connection has 32 KiB under way at most.

@@ -2,8 +2,12 @@ package portal
 
 import "math"
 
-// crowdedWindow is the first window of a connection beside very many others: a thousand that do not read hold 32 MiB.
-const crowdedWindow = 32 << 10
+const (
+	// crowdedWindow is the least first window, of a connection beside very many others.
+	crowdedWindow = 32 << 10
+	// firstShare is the part of the budget that connections share equally for their first windows: 64 have 512 KiB each.
+	firstShare = 8
+)
 
 // windowMemory bounds what the windows of a node come to. Its methods are for any goroutine.
 type windowMemory struct {
@@ -11,12 +15,11 @@ type windowMemory struct {
 	stats  *Stats
 }
 
-// first returns the first window of a new connection.
+// first returns the first window of a new connection: less the more there are. What all may send at once goes over the same line, and
+// whoever comes next waits behind it.
 func (m *windowMemory) first() int {
-	if (m.stats.Active.Load()+1)*int64(m.limits.Window) > m.limits.Budget {
-		return min(m.limits.Window, crowdedWindow)
-	}
-	return m.limits.Window
+	share := m.limits.Budget / firstShare / (m.stats.Active.Load() + 1)
+	return min(m.limits.Window, max(int(share), crowdedWindow))
 }
 
 // most returns how much a window may have now beyond its first size: as much as it likes while memory is not short, else an equal share.

@@ -26,7 +26,7 @@ type settings struct {
 	sallyport, reference string
 	paths                []string
 	only                 string
-	short                bool
+	short, stall         bool
 	runs                 int
 	seconds              time.Duration
 	json, svg            string
@@ -59,6 +59,7 @@ func run(ctx context.Context, args []string) error {
 	fs.StringVar(&s.only, "only", "", "scenarios whose name begins with one of these, separated by ;")
 	fs.StringVar(&s.loads, "loads", "", "loads to put on them, separated by ; as they are named in the table")
 	fs.BoolVar(&s.short, "short", false, "two distances, a few loads; fails where ours is far behind the plain chain")
+	fs.BoolVar(&s.stall, "stall", false, "only readers that do not read, on our path over 300 ms: memory and neighbours")
 	fs.IntVar(&s.runs, "runs", 1, "how often; the table shows medians")
 	fs.DurationVar(&s.seconds, "time", 5*time.Second, "how long each load is measured")
 	fs.StringVar(&s.json, "json", "", "write all values to this file")
@@ -80,6 +81,9 @@ func run(ctx context.Context, args []string) error {
 	var err error
 	if s.sallyport, err = filepath.Abs(s.sallyport); err != nil {
 		return err
+	}
+	if s.stall {
+		return stalled(ctx, s.sallyport)
 	}
 	t := &table{Paths: s.paths}
 	for k := range s.runs {

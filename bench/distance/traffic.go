@@ -31,6 +31,7 @@ type server struct {
 	mu       sync.Mutex
 	counters map[uint64]*atomic.Int64 // of uploads, which count where they arrive
 	next     uint64
+	small    bool // send buffers: thousands of clients that do not read would use up what the kernel has for all
 }
 
 func newServer(w *world) (*server, error) {
@@ -65,6 +66,9 @@ func (s *server) counter() (uint64, *atomic.Int64) {
 
 func (s *server) serve(c net.Conn) {
 	defer c.Close()
+	if s.small {
+		_ = c.(*net.TCPConn).SetWriteBuffer(64 << 10)
+	}
 	var head [9]byte
 	if _, err := io.ReadFull(c, head[:]); err != nil {
 		return
@@ -115,8 +119,13 @@ type stream struct {
 	bytes *atomic.Int64 // that arrived
 }
 
-// open begins a stream.
+// open begins a stream that moves as fast as it can.
 func (p *path) open(s *server, ask byte) (*stream, error) {
+	return p.openWith(s, ask, func(st *stream) { swallow(st.conn, st.bytes) })
+}
+
+// openWith begins a stream; read takes what comes down.
+func (p *path) openWith(s *server, ask byte, read func(*stream)) (*stream, error) {
 	c, err := p.dial(20 * time.Second)
 	if err != nil {
 		return nil, err
@@ -126,9 +135,10 @@ func (p *path) open(s *server, ask byte) (*stream, error) {
 		c.Close()
 		return nil, err
 	}
+	st := &stream{c, counter}
 	switch ask {
 	case askDown:
-		go swallow(c, counter)
+		go read(st)
 	case askUp:
 		go func() {
 			buf := make([]byte, block)
@@ -139,7 +149,7 @@ func (p *path) open(s *server, ask byte) (*stream, error) {
 			}
 		}()
 	}
-	return &stream{c, counter}, nil
+	return st, nil
 }
 
 // close ends a stream at once; what is under way is lost.
