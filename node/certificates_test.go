@@ -146,7 +146,7 @@ func accepted(t *testing.T) (client *tls.Conn, fd int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accept := tlsAcceptor(func(context.Context) (*tls.Certificate, error) { return &cert, nil })
+	accept := tlsAcceptor(func(context.Context) (*tls.Certificate, error) { return &cert, nil }, nil, false)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +227,7 @@ func TestTLSEnds(t *testing.T) {
 
 // TestTLSRefused: a client that speaks no TLS, or that says nothing, is let go.
 func TestTLSRefused(t *testing.T) {
-	accept := tlsAcceptor(func(context.Context) (*tls.Certificate, error) { return nil, errors.New("none") })
+	accept := tlsAcceptor(func(context.Context) (*tls.Certificate, error) { return nil, errors.New("none") }, nil, false)
 	for _, text := range []string{"GET / HTTP/1.1\r\n\r\n", ""} {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {

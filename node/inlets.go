@@ -93,6 +93,12 @@ func (n *Node) checkInlet(_ context.Context, r *resource.Inlet, taken func(strin
 	if _, err := headerRewriter(r.HTTPHeaders); err != nil {
 		return fmt.Errorf("%w: --http-header: %w", admin.ErrInvalid, err)
 	}
+	if err := checkProtocols(r.ALPN); err != nil {
+		return err
+	}
+	if len(r.ALPN) > 0 && r.TLSProvider == "" {
+		return fmt.Errorf("%w: --alpn needs --tls: without it there is no handshake to agree in", admin.ErrInvalid)
+	}
 	if r.TLSProvider != "" {
 		if _, err := multiaddr.Parse(r.TLSProvider); err != nil {
 			return fmt.Errorf("%w: --tls-certificate-provider: %w", admin.ErrInvalid, err)
@@ -185,7 +191,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		}
 		fetch := func(ctx context.Context) (*tls.Certificate, error) { return n.fetchCertificate(ctx, provider) }
 		certs := newCertificates(n.log.With("inlet", r.Alias), fetch)
-		p.Accept = tlsAcceptor(certs.get)
+		p.Accept = tlsAcceptor(certs.get, r.ALPN, p.Rewrite != nil)
 		go certs.run(running)
 	}
 	if in.portal, err = n.listenInlet(ctx, env, r, p); err != nil {

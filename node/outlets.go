@@ -39,6 +39,12 @@ func addOutlets(n *Node) {
 			if _, _, err := net.SplitHostPort(r.To); err != nil {
 				return fmt.Errorf("%w: --to %q must be host:port", admin.ErrInvalid, r.To)
 			}
+			if len(r.ALPN) > 0 && !r.TLS {
+				return fmt.Errorf("%w: --alpn needs --tls: without it there is no handshake to agree in", admin.ErrInvalid)
+			}
+			if err := checkProtocols(r.ALPN); err != nil {
+				return err
+			}
 			return checkAllow(r.Allow)
 		},
 		Open:    n.openOutlet,
@@ -111,9 +117,14 @@ func (n *Node) startOutletTo(
 	}
 	switch {
 	case r.TLS && targets != nil:
-		o.Dial = func(ctx context.Context) (int, error) { return dialFirst(ctx, targets(), tlsDialer) }
+		o.Dial = func(ctx context.Context) (int, error) {
+			return dialFirst(ctx, targets(), func(target string) func(context.Context) (int, error) { return tlsDialer(target) })
+		}
+	case r.TLS && len(r.ALPN) > 0:
+		o.Dial = tlsDialer(r.To, r.ALPN...)
 	case r.TLS:
-		o.Dial = tlsDialer(r.To)
+		log := n.log.With("portal", r.Name)
+		o.Dial = tlsPasser(r.To, func(err error) { log.Warn("portal target not reached", "target", r.To, "err", err) })
 	case targets != nil:
 		o.ResolveAlways = true
 		o.Resolve = func(ctx context.Context, _ string) ([]netip.AddrPort, error) { return lookupAll(ctx, targets()) }

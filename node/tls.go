@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,33 +20,96 @@ import (
 
 // TLS runs on goroutines, and a socket pair joins it to the event loop.
 
+// handshakeTimeout bounds a handshake that has no other bound.
+const handshakeTimeout = 10 * time.Second
+
 // tlsDialer returns what an outlet with --tls dials: TLS to the target, checked against the system's roots, with the host
-// as the name to verify.
-func tlsDialer(target string) func(context.Context) (int, error) {
+// as the name to verify. It offers the protocols given; none is fine.
+func tlsDialer(target string, protocols ...string) func(context.Context) (int, error) {
 	return func(ctx context.Context) (int, error) {
-		host, _, err := net.SplitHostPort(target)
+		c, err := dialTLS(ctx, target)
 		if err != nil {
 			return -1, err
 		}
-		tcp, err := names.Dial(ctx, "tcp", target)
+		client, err := c.client(ctx, protocols)
 		if err != nil {
-			return -1, fmt.Errorf("TLS to %s: %w", target, err)
+			return -1, err
 		}
-		c := tls.Client(tcp, &tls.Config{ServerName: strings.TrimSuffix(host, "."), MinVersion: tls.VersionTLS12})
-		if err := c.HandshakeContext(ctx); err != nil {
-			_ = tcp.Close()
-			return -1, fmt.Errorf("TLS to %s: %w", target, err)
-		}
-		return joined(c)
+		return joined(client)
 	}
 }
 
+// tlsPasser is tlsDialer for a client whose protocol is passed on: it is connected when the target has taken the connection, and the handshake
+// follows when the client's first bytes have told what it speaks. What goes wrong then is told to failed.
+func tlsPasser(target string, failed func(error)) func(context.Context) (int, error) {
+	if _, port, err := net.SplitHostPort(target); err == nil && slices.Contains(serverFirst, port) {
+		return tlsDialer(target)
+	}
+	return func(ctx context.Context) (int, error) {
+		c, err := dialTLS(ctx, target)
+		if err != nil {
+			return -1, err
+		}
+		fd, local, err := localPair()
+		if err != nil {
+			return -1, errors.Join(err, c.tcp.Close())
+		}
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+			defer cancel()
+			client, err := c.client(ctx, peek(ctx, local))
+			if err != nil {
+				failed(err)
+				_ = local.Close() // what the client has said is unread: the portal sees a reset, not an end
+				return
+			}
+			join(client, local)
+		}()
+		return fd, nil
+	}
+}
+
+// tlsTarget is a connection to a target on which TLS has not begun.
+type tlsTarget struct {
+	tcp          net.Conn
+	name, target string
+}
+
+func dialTLS(ctx context.Context, target string) (*tlsTarget, error) {
+	host, _, err := net.SplitHostPort(target)
+	if err != nil {
+		return nil, err
+	}
+	tcp, err := names.Dial(ctx, "tcp", target)
+	if err != nil {
+		return nil, fmt.Errorf("TLS to %s: %w", target, err)
+	}
+	return &tlsTarget{tcp: tcp, name: strings.TrimSuffix(host, "."), target: target}, nil
+}
+
+// client makes the handshake. It closes the connection when that fails: also when the target agrees to none of the protocols.
+func (t *tlsTarget) client(ctx context.Context, protocols []string) (*tls.Conn, error) {
+	protocols = offered(protocols)
+	c := tls.Client(t.tcp, &tls.Config{ServerName: t.name, MinVersion: tls.VersionTLS12, NextProtos: protocols})
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = t.tcp.Close()
+		return nil, fmt.Errorf("TLS to %s: %w", t.target, err)
+	}
+	if got := c.ConnectionState().NegotiatedProtocol; got == "" && slices.Contains(protocols, http2) && !slices.Contains(protocols, http1) {
+		_ = c.Close()
+		return nil, fmt.Errorf("TLS to %s: it does not speak %s", t.target, strings.Join(protocols, ", "))
+	}
+	return c, nil
+}
+
 // tlsAcceptor returns how an inlet with a certificate takes a client: TLS on its socket, which it owns. ctx bounds the wait for
-// the certificate and the handshake.
-func tlsAcceptor(certificate func(context.Context) (*tls.Certificate, error)) func(context.Context, int) (int, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+// the certificate and the handshake. protocols and rewritten are those of choose.
+func tlsAcceptor(
+	certificate func(context.Context) (*tls.Certificate, error), protocols []string, rewritten bool,
+) func(context.Context, int) (int, error) {
+	config := clientProtocols(&tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return certificate(h.Context())
-	}}
+	}}, protocols, rewritten)
 	return func(ctx context.Context, fd int) (int, error) {
 		f := os.NewFile(uintptr(fd), "client")
 		client, err := net.FileConn(f)
@@ -64,19 +129,28 @@ func tlsAcceptor(certificate func(context.Context) (*tls.Certificate, error)) fu
 
 // joined returns a socket that carries what goes through c. It closes c when that is not possible.
 func joined(c *tls.Conn) (int, error) {
+	fd, local, err := localPair()
+	if err != nil {
+		return -1, errors.Join(err, c.Close())
+	}
+	go join(c, local)
+	return fd, nil
+}
+
+// localPair makes a pair of sockets: one for the event loop, and one for a goroutine.
+func localPair() (int, *net.UnixConn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return -1, errors.Join(os.NewSyscallError("socketpair", err), c.Close())
+		return -1, nil, os.NewSyscallError("socketpair", err)
 	}
 	f := os.NewFile(uintptr(fds[1]), "tls")
 	local, err := net.FileConn(f)
 	_ = f.Close()
 	if err != nil {
 		_ = unix.Close(fds[0])
-		return -1, errors.Join(err, c.Close())
+		return -1, nil, err
 	}
-	go join(c, local.(*net.UnixConn))
-	return fds[0], nil
+	return fds[0], local.(*net.UnixConn), nil
 }
 
 // join copies both ways and carries the end of each direction. A stream that the portal broke off is not ended as if it were whole:

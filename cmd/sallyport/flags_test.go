@@ -121,6 +121,7 @@ var onlyHere = []string{
 	"project create --authority-only", "project create --relay-only", "project create --authority-identity", "project create --authority-route",
 	"authority create --credential-ttl", "node create --authority-grace", "authority audit --follow", "authority audit --since",
 	"authority audit verify --head",
+	"tcp-inlet create --alpn", "tcp-outlet create --alpn", "influxdb-inlet create --alpn", "influxdb-outlet create --alpn",
 	"tcp-inlet create --hold", "tcp-outlet create --hold", "influxdb-inlet create --hold", "influxdb-outlet create --hold",
 }
 

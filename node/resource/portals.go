@@ -2,11 +2,13 @@ package resource
 
 // Outlet is a portal's end beside a server.
 type Outlet struct {
-	Name          string `json:"name" flag:"-"` // empty: "outlet", or a random name if that is taken
-	To            string `json:"to" flag:"to"`  // host:port
-	TLS           bool   `json:"tls,omitempty" flag:"tls"`
-	Allow         string `json:"allow,omitempty" flag:"allow"` // policy expression
-	SkipHandshake bool   `json:"skip_handshake,omitempty" flag:"skip-handshake"`
+	Name string `json:"name" flag:"-"` // empty: "outlet", or a random name if that is taken
+	To   string `json:"to" flag:"to"`  // host:port
+	TLS  bool   `json:"tls,omitempty" flag:"tls"`
+	// ALPN are the application protocols offered to the server with TLS, in this order; empty: what the client turns out to speak.
+	ALPN          []string `json:"alpn,omitempty" flag:"alpn"`
+	Allow         string   `json:"allow,omitempty" flag:"allow"` // policy expression
+	SkipHandshake bool     `json:"skip_handshake,omitempty" flag:"skip-handshake"`
 	// Hold is how long a connection waits for another path when its own is gone, as "60s", "0s" for not at all; empty: a minute.
 	Hold string `json:"hold,omitempty" flag:"hold"`
 	// InfluxDB is set for an outlet to an InfluxDB.
@@ -40,6 +42,8 @@ type Inlet struct {
 	HTTPHeaders []string `json:"http_headers,omitempty" flag:"http-header"`
 	// TLSProvider is the multiaddr of the service that has the certificate; empty: no TLS.
 	TLSProvider string `json:"tls_certificate_provider,omitempty" flag:"tls-certificate-provider"`
+	// ALPN are the application protocols that clients with TLS may choose from, the best first; empty: see docs/portals.md.
+	ALPN []string `json:"alpn,omitempty" flag:"alpn"`
 	// InfluxDB is set for an inlet to an InfluxDB.
 	InfluxDB *InfluxInlet `json:"influxdb,omitempty" flag:"influxdb"`
 	// UDP prefers a direct path through a UDP puncture; with NoTCPFallback clients never use the main path.
