@@ -69,22 +69,22 @@ public class Probe {
 	}
 
 	static void produce(String topic, int n, int size, String compression) throws Exception {
-		try (KafkaProducer<String, String> p = producer("compression.type", compression, "linger.ms", "20", "delivery.timeout.ms", "90000")) {
+		try (KafkaProducer<String, String> p = producer("compression.type", compression, "linger.ms", "20", "delivery.timeout.ms", "150000")) {
 			List<java.util.concurrent.Future<RecordMetadata>> sent = new ArrayList<>();
 			for (int i = 0; i < n; i++) sent.add(p.send(new ProducerRecord<>(topic, "key" + i, value(compression, i, size))));
-			for (var f : sent) f.get(90, TimeUnit.SECONDS);
+			for (var f : sent) f.get(150, TimeUnit.SECONDS);
 		}
 		System.out.println("produced " + n);
 	}
 
 	static void paced(String topic, int n, int size) throws Exception {
-		try (KafkaProducer<String, String> p = producer("linger.ms", "0", "delivery.timeout.ms", "90000")) {
+		try (KafkaProducer<String, String> p = producer("linger.ms", "0", "delivery.timeout.ms", "150000")) {
 			List<java.util.concurrent.Future<RecordMetadata>> sent = new ArrayList<>();
 			for (int i = 0; i < n; i++) {
 				sent.add(p.send(new ProducerRecord<>(topic, "key" + i, value("paced", i, size))));
 				Thread.sleep(30);
 			}
-			for (var f : sent) f.get(90, TimeUnit.SECONDS);
+			for (var f : sent) f.get(150, TimeUnit.SECONDS);
 		}
 		System.out.println("produced " + n);
 	}
@@ -95,7 +95,7 @@ public class Probe {
 		try (KafkaConsumer<String, String> c = new KafkaConsumer<>(with("group.id", group, "auto.offset.reset", "earliest", "isolation.level", "read_committed"),
 				new StringDeserializer(), new StringDeserializer())) {
 			c.subscribe(List.of(topic));
-			long end = System.currentTimeMillis() + 100_000;
+			long end = System.currentTimeMillis() + 160_000;
 			while (seen.size() < n && System.currentTimeMillis() < end)
 				for (ConsumerRecord<String, String> r : c.poll(Duration.ofMillis(500))) {
 					bytes += r.value().length();
@@ -128,7 +128,7 @@ public class Probe {
 		Class<?> type = Class.forName("org.apache.kafka.clients.consumer.KafkaShareConsumer");
 		Object c = type.getConstructor(Properties.class, Deserializer.class, Deserializer.class).newInstance(with("group.id", group), new StringDeserializer(), new StringDeserializer());
 		type.getMethod("subscribe", Collection.class).invoke(c, List.of(topic));
-		long end = System.currentTimeMillis() + 100_000;
+		long end = System.currentTimeMillis() + 160_000;
 		while (seen.size() < n && System.currentTimeMillis() < end) {
 			ConsumerRecords<?, ?> records = (ConsumerRecords<?, ?>) type.getMethod("poll", Duration.class).invoke(c, Duration.ofMillis(500));
 			for (ConsumerRecord<?, ?> r : records) {

@@ -91,7 +91,7 @@ func (f *franz) consume(topic string, n int, group string) error {
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 160*time.Second)
 	defer cancel()
 	var s seen
 	for len(s.values) < n && ctx.Err() == nil {

@@ -36,7 +36,7 @@ func (k *kafkaGo) produce(topic string, n, size int, compression string) error {
 	for i := range list {
 		list[i] = kafka.Message{Key: fmt.Append(nil, "key", i), Value: value(compression, i, size)}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 160*time.Second)
 	defer cancel()
 	if err := w.WriteMessages(ctx, list...); err != nil {
 		return err
@@ -48,7 +48,7 @@ func (k *kafkaGo) produce(topic string, n, size int, compression string) error {
 func (k *kafkaGo) paced(topic string, n int) error {
 	w := k.writer(topic)
 	w.BatchTimeout = time.Millisecond
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 160*time.Second)
 	defer cancel()
 	for i := range n {
 		if err := w.WriteMessages(ctx, kafka.Message{Key: fmt.Append(nil, "key", i), Value: value("paced", i, 50)}); err != nil {
@@ -64,7 +64,7 @@ func (k *kafkaGo) consume(topic string, n int, group string) error {
 	r := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{k.bootstrap}, Topic: topic, GroupID: group, StartOffset: kafka.FirstOffset, MaxBytes: 50_000_000, IsolationLevel: kafka.ReadCommitted, ReadBatchTimeout: time.Minute, CommitInterval: time.Second,
 		Dialer: &kafka.Dialer{Timeout: 10 * time.Second, DualStack: true, SASLMechanism: k.mechanism(), TLS: authorities(k.extra)}})
 	defer r.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 160*time.Second)
 	defer cancel()
 	var s seen
 	for len(s.values) < n && ctx.Err() == nil {

@@ -29,7 +29,7 @@ class Confluent:
         return Producer({**self.base, **{k.replace("_", "."): v for k, v in more.items()}})
 
     def produce(self, topic, n, size, compression):
-        p = self.producer(compression_type=compression, linger_ms=20, message_timeout_ms=90000)
+        p = self.producer(compression_type=compression, linger_ms=20, message_timeout_ms=150000)
         failed = []
         for i in range(n):
             while True:
@@ -39,17 +39,17 @@ class Confluent:
                 except BufferError:
                     p.poll(0.1)
             p.poll(0)
-        if p.flush(100) or failed:
+        if p.flush(160) or failed:
             raise SystemExit(f"error {failed[:1] or 'not in time'}")
         print("produced", n)
 
     def paced(self, topic, n, size):
-        p = self.producer(linger_ms=0, message_timeout_ms=90000)
+        p = self.producer(linger_ms=0, message_timeout_ms=150000)
         failed = []
         for i in range(n):
             p.produce(topic, key=f"key{i}", value=value("paced", i, size), on_delivery=lambda e, m: failed.append(e) if e else None)
             p.poll(0.03)
-        if p.flush(100) or failed:
+        if p.flush(160) or failed:
             raise SystemExit(f"error {failed[:1] or 'not in time'}")
         print("produced", n)
 
@@ -57,7 +57,7 @@ class Confluent:
         from confluent_kafka import Consumer
         c = Consumer({**self.base, "group.id": group, "auto.offset.reset": "earliest", "isolation.level": "read_committed"})
         c.subscribe([topic])
-        seen, size, end = set(), 0, time.time() + 100
+        seen, size, end = set(), 0, time.time() + 160
         while len(seen) < n and time.time() < end:
             m = c.poll(0.5)
             if m is None:
@@ -121,7 +121,7 @@ class KafkaPython:
         p = self.producer(compression_type=None if compression == "none" else compression, linger_ms=20, acks="all", retries=1000)
         sent = [p.send(topic, key=f"key{i}".encode(), value=value(compression, i, size)) for i in range(n)]
         for f in sent:
-            f.get(90)
+            f.get(150)
         p.close()
         print("produced", n)
 
@@ -132,14 +132,14 @@ class KafkaPython:
             sent.append(p.send(topic, key=f"key{i}".encode(), value=value("paced", i, size)))
             time.sleep(0.03)
         for f in sent:
-            f.get(90)
+            f.get(150)
         p.close()
         print("produced", n)
 
     def consume(self, topic, n, group):
         from kafka import KafkaConsumer
         c = KafkaConsumer(topic, group_id=group, auto_offset_reset="earliest", **self.base)
-        seen, size, end = set(), 0, time.time() + 100
+        seen, size, end = set(), 0, time.time() + 160
         while len(seen) < n and time.time() < end:
             for records in c.poll(500).values():
                 for r in records:

@@ -261,6 +261,7 @@ func TestNeverInClear(t *testing.T) {
 // TestOneOfTwoSent: what can be encrypted is sent on though another partition of the request cannot.
 func TestOneOfTwoSent(t *testing.T) {
 	in, _ := newTestInletWith(InletOptions{Cipher: &mask{}, MaxMessage: 1000})
+	in.pause = time.Hour // is for what may be better in a moment
 	up, down := in.Filters(interceptor.Conn{})
 	m := kmsg.NewPtrProduceRequest()
 	m.SetVersion(9)
@@ -307,7 +308,8 @@ func (l *lonely) Sealer(ctx context.Context, topic string, partition int32) (Sea
 // TestNobodyReadsOne: a partition that nobody reads does not hold up the others of its request.
 func TestNobodyReadsOne(t *testing.T) {
 	in, _ := newTestInletWith(InletOptions{Cipher: &lonely{}})
-	in.pause, in.sealing = 0, time.Millisecond
+	in.pause, in.sealing = 50*time.Millisecond, time.Millisecond
+	began := time.Now()
 	up, down := in.Filters(interceptor.Conn{})
 	m := kmsg.NewPtrProduceRequest()
 	m.SetVersion(9)
@@ -318,6 +320,9 @@ func TestNobodyReadsOne(t *testing.T) {
 	out, err := run(up, message, len(message))
 	if err != nil || bytes.Contains(out, []byte("lonely")) || !bytes.Contains(out, []byte("orders")) {
 		t.Errorf("sent on %q, %v", out, err)
+	}
+	if time.Since(began) < in.pause {
+		t.Error("the client may ask again at once, for ever")
 	}
 	r := reread(t, kmsg.NewPtrProduceResponse(), answerTo(t, down, kmsg.NewPtrProduceResponse(), 9), 9)
 	if len(r.Topics) != 1 || r.Topics[0].Topic != "lonely" || r.Topics[0].Partitions[0].ErrorCode != codeNotEnoughReplicas {
