@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -89,18 +90,54 @@ func OpenStore(path string) (Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("authority: %w", err)
 	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: openTimeout, FreelistType: bolt.FreelistMapType})
+	db, err := openBolt(path)
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("%w: %s", ErrStoreBusy, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("authority: opening %s: %w", path, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrStoreBroken, path, err)
 	}
 	s := &boltStore{db: db}
 	if err := s.prepare(path, dir); err != nil {
 		return nil, fmt.Errorf("authority: %s: %w", path, errors.Join(err, db.Close()))
 	}
 	return s, nil
+}
+
+// openBolt opens a file and reads all of it, so that damage shows now and not when a member comes: bbolt maps the file and panics, or faults,
+// where it is cut or overwritten.
+func openBolt(path string) (db *bolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if fault := recover(); fault != nil {
+			// Whatever it holds stays open: closing it could block for ever.
+			db, err = nil, fmt.Errorf("the file is damaged: %v", fault)
+		}
+	}()
+	if db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: openTimeout, FreelistType: bolt.FreelistMapType}); err != nil {
+		return nil, err
+	}
+	err = db.View(func(tx *bolt.Tx) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.Size() < tx.Size() {
+			return fmt.Errorf("the file is cut: it has %d of %d bytes", info.Size(), tx.Size())
+		}
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			return b.ForEach(func(key, value []byte) error {
+				if len(key) == 0 || value == nil {
+					return fmt.Errorf("the file is damaged: bucket %q has an entry without key or value", name)
+				}
+				return nil
+			})
+		})
+	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 // prepare corrects the mode of a file that was made by someone else, makes the buckets and checks the version.

@@ -80,6 +80,9 @@ const SpentRetention = 30 * 24 * time.Hour
 // ErrStoreBusy reports a store that another process has open.
 var ErrStoreBusy = errors.New("authority: the store is in use by another process")
 
+// ErrStoreBroken reports a store's file that cannot be read.
+var ErrStoreBroken = errors.New("authority: the store is broken")
+
 // Store keeps members, codes and the audit trail. Every method is one transaction: when it returns without error its effect is
 // durable, and when it fails it had none. Methods may be called from several goroutines at once. Who does it and when they take from
 // WithOrigin.

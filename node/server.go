@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,8 +56,25 @@ func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (strin
 	n.mu.Lock()
 	n.statusAt = ln.Addr().String()
 	n.mu.Unlock()
-	serve(ctx, ln, mux)
+	serve(ctx, ln, ownHost(mux))
 	return ln.Addr().String(), nil
+}
+
+// ownHost answers only requests that were meant for this machine by an address or as localhost: a page in somebody's browser whose name was made to
+// lead here must not read what a node is.
+func ownHost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" && host != "" {
+			http.Error(w, "ask by an address, or as localhost", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func serve(ctx context.Context, ln net.Listener, h http.Handler) {

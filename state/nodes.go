@@ -72,6 +72,7 @@ type AuthorityOptions struct {
 	NoDirectAuthentication bool            `json:"no_direct_authentication,omitempty"`
 	NoTokenEnrollment      bool            `json:"no_token_enrollment,omitempty"`
 	CredentialTTL          string          `json:"credential_ttl,omitempty"`    // empty: what the store has
+	New                    bool            `json:"-"`                           // begin with no members where the store has gone
 	AccountAuthority       string          `json:"account_authority,omitempty"` // change history, hex
 	EnforceAdminChecks     bool            `json:"enforce_admin_checks,omitempty"`
 	DisableTrustContextID  bool            `json:"disable_trust_context_id,omitempty"`

@@ -29,12 +29,13 @@ type app struct {
 	stdoutTTY, stderrTTY bool
 	usage                string // usage line of the command that ran, for errors
 
-	dirOnce    *state.Dir
-	isInMemory bool      // the state directory is gone when the command ends
-	onUp       func()    // called when the node that this command runs is up
-	foreground bool      // this command runs a node in the foreground
-	logTo      io.Writer // where it logs to with --verbose: standard output, while stdout gathers results
-	atEnd      []func()
+	dirOnce      *state.Dir
+	isInMemory   bool          // the state directory is gone when the command ends
+	memoryVaults *memoryVaults // with --in-memory
+	onUp         func()        // called when the node that this command runs is up
+	foreground   bool          // this command runs a node in the foreground
+	logTo        io.Writer     // where it logs to with --verbose: standard output, while stdout gathers results
+	atEnd        []func()
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {

@@ -43,6 +43,7 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	f.BoolVar(&auth.NoDirectAuthentication, "no-direct-authentication", false, "members cannot be managed over the network")
 	f.BoolVar(&auth.NoTokenEnrollment, "no-token-enrollment", false, "no tickets")
 	f.BoolVar(&auth.DisableTrustContextID, "disable-trust-context-id", false, "leave trust_context_id out of credentials")
+	f.BoolVar(&auth.New, "new", false, "begin with no members where the store has gone")
 	f.StringVar(&auth.CredentialTTL, "credential-ttl", "", "`DURATION` of credentials, kept for later starts (default 1h)")
 	f.StringVar(&auth.AccountAuthority, "account-authority", "", "")
 	f.BoolVar(&auth.EnforceAdminChecks, "enforce-admin-checks", false, "")
@@ -135,7 +136,7 @@ func authorityArgs(o state.NodeOptions) []string {
 	if auth.CredentialTTL != "" {
 		args = append(args, "--credential-ttl", auth.CredentialTTL)
 	}
-	for flag, given := range map[string]bool{"--no-direct-authentication": auth.NoDirectAuthentication, "--no-token-enrollment": auth.NoTokenEnrollment, "--disable-trust-context-id": auth.DisableTrustContextID} {
+	for flag, given := range map[string]bool{"--new": auth.New, "--no-direct-authentication": auth.NoDirectAuthentication, "--no-token-enrollment": auth.NoTokenEnrollment, "--disable-trust-context-id": auth.DisableTrustContextID} {
 		if given {
 			args = append(args, flag)
 		}

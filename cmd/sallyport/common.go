@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/crypto/identity"
-	"sallyport/crypto/vault"
 	"sallyport/node/admin"
 	"sallyport/policy"
 	"sallyport/routing/multiaddr"
@@ -323,7 +322,7 @@ func (a *app) manager(ctx context.Context, vaultName string) (*identity.Manager,
 	if err != nil {
 		return nil, v, err
 	}
-	keys, err := vault.OpenFile(v.Path)
+	keys, err := a.openVault(v.Path)
 	if err != nil {
 		return nil, v, err
 	}
@@ -355,7 +354,7 @@ func (a *app) nodeManagers() func(ctx context.Context, vaultName string) (*ident
 		if err != nil {
 			return nil, err
 		}
-		keys, err := vault.OpenFile(v.Path)
+		keys, err := a.openVault(v.Path)
 		if err != nil {
 			return nil, err
 		}

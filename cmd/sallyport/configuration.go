@@ -254,7 +254,7 @@ func (a *app) again(ctx context.Context, args []string, what, where string) erro
 	inner := newApp(strings.NewReader(""), a.stdout, a.stderr)
 	defer inner.close()
 	inner.quiet, inner.noColor, inner.noInput, inner.verbose = a.quiet, a.noColor, true, a.verbose
-	inner.dirOnce, inner.isInMemory, inner.onUp, inner.logTo = a.dirOnce, a.isInMemory, a.onUp, a.logTo
+	inner.dirOnce, inner.isInMemory, inner.memoryVaults, inner.onUp, inner.logTo = a.dirOnce, a.isInMemory, a.memoryVaults, a.onUp, a.logTo
 	inner.output, inner.outputGiven, inner.jq, inner.compact = a.output, a.outputGiven, a.jq, a.compact
 	root := newRoot(inner)
 	inner.verbose = a.verbose // which the flag's definition has reset

@@ -305,7 +305,7 @@ func (a *app) deleteIdentity(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	keys, err := vault.OpenFile(v.Path)
+	keys, err := a.openVault(v.Path)
 	if err != nil {
 		return err
 	}

@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sallyport/authority"
 	"sallyport/crypto/aead"
 	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
 	"sallyport/logging"
 	"sallyport/node"
 	"sallyport/node/admin"
@@ -191,6 +194,25 @@ func (a *app) nodeIsUp(ctx context.Context, c *admin.Client, n *node.Node, r run
 	return nil
 }
 
+// memoryVaults are vaults that are in this process alone, by path.
+type memoryVaults struct {
+	mu sync.Mutex
+	m  map[string]*vault.Software
+}
+
+// openVault opens the vault at a path: with --in-memory one that is in this process alone, whose keys a killed process takes along.
+func (a *app) openVault(path string) (*vault.Software, error) {
+	if !a.isInMemory {
+		return vault.OpenFile(path)
+	}
+	a.memoryVaults.mu.Lock()
+	defer a.memoryVaults.mu.Unlock()
+	if a.memoryVaults.m[path] == nil {
+		a.memoryVaults.m[path] = vault.NewMemory()
+	}
+	return a.memoryVaults.m[path], nil
+}
+
 // inMemory moves the state directory of this command into memory, unless it is there already. forget removes it.
 func (a *app) inMemory() (forget func(), err error) {
 	if a.isInMemory {
@@ -209,7 +231,7 @@ func (a *app) inMemory() (forget func(), err error) {
 		_ = os.RemoveAll(dir)
 		return nil, err
 	}
-	a.isInMemory = true
+	a.isInMemory, a.memoryVaults = true, &memoryVaults{m: map[string]*vault.Software{}}
 	return func() { _ = os.RemoveAll(dir) }, nil
 }
 
@@ -228,9 +250,12 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	if self.manager, err = managers(ctx, self.named.Vault); err != nil {
 		return none, nil, err
 	}
+	if err := self.manager.CheckKeys(ctx, self.id); errors.Is(err, vault.ErrKey) || errors.Is(err, vault.ErrNotFound) {
+		return none, nil, fmt.Errorf("identity %q cannot be used: %w: put a backup of its vault %q in place, or create another identity", self.named.Name, err, self.named.Vault)
+	}
 	options := node.Options{
 		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Listen: o.TCPListenerAddress, Log: log,
-		Store: node.NewHome(a.dirOnce, name, o.Authority == nil),
+		Store: node.NewHome(a.dirOnce, name, o.Authority == nil && !a.isInMemory),
 		IdentitiesOf: func(ctx context.Context, name string) (*identity.Manager, error) {
 			named, err := a.dirOnce.NamedIdentity(name)
 			if err != nil {
@@ -302,6 +327,29 @@ func (a *app) trust(ctx context.Context, m *identity.Manager, projectName, autho
 	return node.TrustOf(p.Project)
 }
 
+// openAuthorityStore opens the store of an authority. One that was there before and has gone, or is empty, is not made anew without being
+// asked to: nobody would be a member any more.
+func openAuthorityStore(path string, anew bool) (authority.Store, error) {
+	marker := path + ".made" // that there was a store
+	info, err := os.Stat(path)
+	gone := errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
+	if _, err := os.Stat(marker); err == nil && gone && !anew {
+		return nil, fmt.Errorf("the authority's store %s is gone or empty, and with it members and tickets: put a backup in its place, "+
+			"or begin with no members: delete %s, or sallyport authority create --new", path, marker)
+	}
+	store, err := authority.OpenStore(path)
+	if errors.Is(err, authority.ErrStoreBroken) {
+		return nil, fmt.Errorf("%w: put a backup in its place, or move it away and begin with no members: delete %s, or sallyport authority create --new", err, marker)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(marker, nil, 0o600); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
+}
+
 // authorityServices opens an authority's store and makes its services.
 func (a *app) authorityServices(ctx context.Context, self *self, o *state.AuthorityOptions, log *slog.Logger) (*node.AuthorityOptions, error) {
 	trusted, err := parseTrusted(o.TrustedIdentities)
@@ -312,7 +360,7 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 	if strings.ContainsAny(o.ProjectIdentifier, "/\x00") {
 		return nil, usageError("--project-identifier %q must not contain a slash", o.ProjectIdentifier)
 	}
-	store, err := authority.OpenStore(path)
+	store, err := openAuthorityStore(path, o.New)
 	if err != nil {
 		return nil, err
 	}

@@ -97,6 +97,20 @@ func (m *Manager) Rotate(ctx context.Context, id Identifier) (*Identity, error) 
 	return rotated, nil
 }
 
+// CheckKeys reports whether the vault has an identity's primary key, whole, and makes sure that there is a key for secure channels. The error
+// matches ErrNotFound, vault.ErrNotFound or vault.ErrKey if that is the cause.
+func (m *Manager) CheckKeys(ctx context.Context, id Identifier) error {
+	i, err := m.store.Identity(ctx, id)
+	if err != nil {
+		return err
+	}
+	if _, err := m.vault.VerifyingKey(ctx, vault.HandleOf(i.Latest().Key.Bytes)); err != nil {
+		return fmt.Errorf("the primary key of identity %s: %w", id, err)
+	}
+	_, err = m.SecureChannelKey(ctx, id)
+	return err
+}
+
 // Delete deletes the secrets of an identity from the vault: its primary key and its purpose keys. Without them it can never act or
 // be rotated again. Its history, which is public, stays in the Store.
 func (m *Manager) Delete(ctx context.Context, id Identifier) error {
