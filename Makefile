@@ -14,7 +14,7 @@ STATICCHECK_VERSION := v0.8.2
 # The tools that checks need are kept here, outside the tree.
 TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
 
-.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short bench-distance bench-distance-short interop stall kafka test-attacks install clean help
+.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short bench-distance bench-distance-short interop stall kafka mutants test-attacks install clean help
 
 build: ## build bin/sallyport, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
@@ -86,6 +86,13 @@ stall: build ## whole nodes with stalled readers, servers, peers: nothing lost, 
 	STALL=$(STALL) STALL_PROGRAM=$(abspath $(PROGRAM)) $(GO) test -count=1 -timeout 20m -v -run '^TestStalls$$' ./bench/paths
 	@if unshare --net true 2>/dev/null && [ -c /dev/net/tun ]; then $(GO) run ./bench/distance --stall --sallyport $(PROGRAM); \
 	else echo "no network namespaces or no /dev/net/tun here: readers that stop over 300 ms left out"; fi
+
+# What make mutants changes: PACKAGES="./names ./state" for others, MUTANTS="-n 0" for all changes instead of 40 of each.
+PACKAGES ?= ./names ./project ./config ./portal/httpheader ./state ./policy ./crypto/channel ./crypto/identity ./dataplane ./routing \
+	./routing/tcp ./routing/udp ./routing/secure ./portal ./node
+
+mutants: ## production code changed a line at a time: do the tests notice? (hours; PACKAGES, MUTANTS)
+	$(GO) run ./internal/mutants $(MUTANTS) $(PACKAGES)
 
 install: SHARE = $(DESTDIR)$(PREFIX)/share
 install: build ## the program, its manual pages, completions and systemd units, below DESTDIR

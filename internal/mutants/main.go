@@ -1,0 +1,91 @@
+// Command mutants changes production code, one line at a time, and sees whether the package's tests notice.
+//
+//	go run ./internal/mutants [flags] PACKAGE...
+//
+// A change is a condition negated or moved by one, `and` for `or`, a truth value returned the other way round, a sum for a difference, or a
+// statement left out. The tree is not touched: go test gets the changed file as an overlay. A change that does not compile does not
+// count; one that makes the tests run longer than three times as long as before has been noticed. What is not noticed is listed, and lacks a test or
+// does not matter.
+package main
+
+import (
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+func main() {
+	each := flag.Int("n", 40, "changes tried of each package, chosen at random; 0 tries all")
+	seed := flag.Uint64("seed", 1, "what chooses them")
+	file := flag.String("file", "", "only in files whose name has this in it")
+	lines := flag.String("lines", "", "only in these lines, as 10,20-30")
+	least := flag.Float64("least", 0, "fail when a smaller share, in percent, is noticed in any package")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	wanted, err := parseLines(*lines)
+	if err != nil || flag.NArg() == 0 {
+		fmt.Fprintln(os.Stderr, cmp.Or(err, fmt.Errorf("usage: mutants [flags] PACKAGE...")))
+		os.Exit(2)
+	}
+	var table []tally
+	for _, pkg := range flag.Args() {
+		t, err := try(ctx, pkg, rand.New(rand.NewPCG(*seed, 0)), *each, func(m mutant) bool {
+			return strings.Contains(m.file, *file) && wanted(m.line)
+		})
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", pkg, err)
+			os.Exit(1)
+		}
+		table = append(table, t)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if !printTable(table, *least) {
+		os.Exit(1)
+	}
+}
+
+// tally is what became of the changes to one package.
+type tally struct {
+	pkg               string
+	noticed, possible int
+	missed            []mutant
+	took              time.Duration
+}
+
+func (t tally) share() float64 {
+	if t.possible == 0 {
+		return 100
+	}
+	return 100 * float64(t.noticed) / float64(t.possible)
+}
+
+// printTable writes the table, and what was not noticed. It reports whether every package has its least share.
+func printTable(table []tally, least float64) bool {
+	enough := true
+	for _, t := range table {
+		slices.SortFunc(t.missed, func(a, b mutant) int { return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.line, b.line)) })
+		for _, m := range t.missed {
+			fmt.Printf("not noticed: %s\n", m)
+		}
+		enough = enough && t.share() >= least
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "package\tchanges\tnoticed\tnot\tshare\ttime\t")
+	for _, t := range table {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%.0f %%\t%s\t\n", t.pkg, t.possible, t.noticed, len(t.missed), t.share(), t.took.Round(time.Second))
+	}
+	_ = w.Flush()
+	return enough
+}
