@@ -105,6 +105,18 @@ func (c *Conn) Closed() bool { return c.closed }
 // Pending returns how many bytes wait to be taken by the kernel.
 func (c *Conn) Pending() int { return c.outBytes + c.lentBytes }
 
+// Unacknowledged returns how many bytes the kernel has taken that the peer's system has not acknowledged.
+func (c *Conn) Unacknowledged() int {
+	if c.closed {
+		return 0
+	}
+	n, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // Pause stops OnReadable. The kernel's receive buffer fills and TCP stops the peer.
 func (c *Conn) Pause() { c.paused, c.delayed = true, true }
 

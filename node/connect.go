@@ -49,10 +49,28 @@ type connection struct {
 	// project is the identity of that project's node.
 	project *identity.Identifier
 
+	// relay leads to a relay's node through a channel, and name is the relay's there that the innermost channel was opened through; empty
+	// if that is not how it was.
+	relay routing.Route
+	name  string
+	// control tells whether the node behind it has a control service, as far as is known, strays how often a message by its relay name did not come
+	// back. For the session's check.
+	control controlKnown
+	strays  int
+
 	router *routing.Router
 	once   sync.Once
 	closed chan struct{}
 }
+
+// controlKnown is what is known of a node's control service.
+type controlKnown uint8
+
+const (
+	maybeControl controlKnown = iota
+	hasControl
+	noControl
+)
 
 // done is closed when the connection cannot be used any more.
 func (c *connection) done() <-chan struct{} {
@@ -230,15 +248,11 @@ func (n *Node) openChannel(ctx context.Context, c *connection, name string, o co
 	if o.noCredential {
 		opts.Credential = nil
 	}
-	if n.opts.ChannelTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, n.opts.ChannelTimeout)
-		defer cancel()
-	}
-	ch, err := n.channels.Dial(ctx, c.route.Concat(routing.LocalRoute(name)), opts)
+	ch, err := n.dialChannel(ctx, c, c.route.Concat(routing.LocalRoute(name)), opts)
 	if err != nil {
 		return err
 	}
+	c.relay, c.name = c.relayAt()
 	c.channels = append(c.channels, ch)
 	c.flow = ch.Flow
 	c.route = routing.RouteOf(ch.Encryptor)

@@ -117,6 +117,7 @@ type Node struct {
 	api      *secure.Listener
 	relaySvc *routing.Relays
 	control  *control.Service
+	dialing  chan struct{} // handshakes that this node begins
 	portals  *portal.Env
 	// intercepted is what waits in the interceptors of Kafka portals.
 	intercepted interceptor.Budget
@@ -159,7 +160,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.ChannelTimeout == 0 {
 		o.ChannelTimeout = 10 * time.Second
 	}
-	n := &Node{opts: o, log: o.Log, started: time.Now(), policies: policy.NewSet(), dialed: map[string]*connection{}}
+	n := &Node{opts: o, log: o.Log, started: time.Now(), policies: policy.NewSet(), dialed: map[string]*connection{}, dialing: make(chan struct{}, dialings)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.set = table.NewSet(n.ctx, o.Store, o.Log)
 	defer func() {
@@ -383,6 +384,7 @@ func (n *Node) Stop() {
 	if n.control != nil {
 		n.control.Close()
 	}
+	n.sayGoodbye()
 	n.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()

@@ -13,6 +13,7 @@ import (
 	"sallyport/node/table"
 	"sallyport/routing"
 	"sallyport/routing/bare"
+	"sallyport/routing/control"
 	"sallyport/routing/multiaddr"
 )
 
@@ -81,7 +82,8 @@ func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], 
 		log: n.log.With("relay", r.Name), router: n.router, back: o.Again, longest: longest,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, at, options) },
 		up:      func(ctx context.Context, c *connection) error { return n.register(ctx, rel, c, wanted) },
-		down:    func() {},
+		down:    func() {}, spoken: true,
+		check: func(ctx context.Context, c *connection) error { return n.checkName(ctx, c, wanted) },
 	}
 	rel.session.start(n.ctx)
 	return rel, nil
@@ -129,6 +131,53 @@ func (n *Node) register(ctx context.Context, rel *relay, c *connection, name str
 		rel.mu.Unlock()
 		return nil
 	}
+}
+
+// errNameLost ends a path whose name is not registered any more.
+var errNameLost = errors.New("the relay does not have the name any more")
+
+// checkTimeout is how long an answer to a check may take.
+const checkTimeout = 5 * time.Second
+
+// checkName looks whether a name is still registered by what c leads through. A relay of ours says so; through one of the reference a message is sent to
+// this node by the name, and comes back if it is there and leads here.
+func (n *Node) checkName(ctx context.Context, c *connection, name string) error {
+	if len(c.channels) > 0 && c.control != noControl {
+		asking, cancel := context.WithTimeout(ctx, checkTimeout)
+		m, err := n.askNode(asking, c, control.OpHeld, control.Fields{Name: name})
+		cancel()
+		if err == nil {
+			c.control = hasControl
+		}
+		switch {
+		case err == nil && m.Code == uint64(control.StatusAbsent):
+			return errNameLost
+		case err == nil || c.control == hasControl:
+			return nil // it is there, or nobody can say now
+		}
+		c.control = noControl
+	}
+	box, err := n.router.OpenMailbox(ctx, c.route)
+	if err != nil {
+		return nil
+	}
+	defer box.Close()
+	to := c.route.Concat(routing.LocalRoute(routing.RelayPrefix+name), routing.NewRoute(box.Address()))
+	for range 2 {
+		box.Send(to, []byte(name))
+		asking, cancel := context.WithTimeout(ctx, checkTimeout)
+		reply, err := box.Receive(asking)
+		cancel()
+		if err == nil && string(reply.Payload) == name {
+			c.strays = 0
+			return nil
+		}
+	}
+	// Somebody else may hold the name: where the last one wins, two would take it from each other for ever.
+	if c.strays++; c.strays < 2 {
+		return nil
+	}
+	return errNameLost
 }
 
 // relayOf is what lists show of a relay.

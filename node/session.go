@@ -9,29 +9,29 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
+	"golang.org/x/sys/unix"
 
 	"sallyport/node/resource"
 	"sallyport/routing"
+	"sallyport/routing/secure"
 )
 
-// Times of a session. The reference needs 30 to 40 seconds to notice a dead path; these notice it within seven, and a closed
-// connection at once.
+// Times of a session.
 const (
-	pingInterval   = 2 * time.Second
-	pingsLost      = 3
-	retryFirst     = 250 * time.Millisecond
-	retryMax       = 5 * time.Second
-	retryMaxSlow   = 30 * time.Second
+	retryFirst   = 250 * time.Millisecond
+	retryMax     = 5 * time.Second
+	retryMaxSlow = 30 * time.Second
+	// retryRefused is the pause where somebody has said that nobody is there: it costs next to nothing to ask again, and a relay or a node that comes
+	// back is found at once.
+	retryRefused = 300 * time.Millisecond
+	// retryLost is the pause after a path that worked.
+	retryLost      = 50 * time.Millisecond
 	attemptTimeout = 30 * time.Second
 	// The first attempt to come back is given up early, each further one twice as late up to attemptTimeout, then again from the start:
-	// while the peer itself is coming back, what is sent to it through a relay is lost without an answer.
+	// while the peer itself is coming back, what is sent to it through a relay may be lost without an answer.
 	comebackTimeout = 2 * time.Second
-)
-
-var (
-	errPathClosed = errors.New("connection closed")
-	errNoPing     = errors.New("peer does not answer")
+	// steady is how long a path works that counts as one that worked.
+	steady = 10 * time.Second
 )
 
 // session keeps a path to another node alive: it connects, watches, and connects again (docs/protocol/03 §2.3).
@@ -41,6 +41,8 @@ type session struct {
 	connect func(context.Context) (*connection, error)
 	up      func(context.Context, *connection) error // uses a new path; an error counts as a failed attempt
 	down    func()                                   // the path is gone
+	check   func(context.Context, *connection) error // asked from time to time while the path is up; an error ends it. May be nil
+	spoken  bool                                     // up exchanges messages with the peer: no other answer is waited for
 	back    bool                                     // the session existed before this start of the node
 	slow    bool                                     // the path is not the only one: try again with longer pauses
 	longest time.Duration                            // pause between attempts; 0 is retryMax
@@ -53,6 +55,9 @@ type session struct {
 	retries uint64
 	since   time.Time // when isUp became what it is
 	next    time.Time // when the next attempt begins, while it is not up
+
+	live   *liveness // of the path before; of run
+	gaveUp bool      // that was given up because it was silent
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -119,26 +124,39 @@ func (s *session) run(ctx context.Context) {
 		patience = comebackTimeout
 	}
 	for ctx.Err() == nil {
-		c, err := s.attempt(ctx, patience)
-		if patience *= 2; patience > attemptTimeout || err == nil {
+		c, err := s.attempt(ctx, patience, func(err error) {
+			s.set(false, nil, err)
+			tried()
+		})
+		switch {
+		case s.slow: // a negotiation takes its time
+		case errors.Is(err, secure.ErrAbsent):
+			patience = attemptTimeout // the relay says when somebody comes
+		case err == nil || refused(err):
 			patience = comebackTimeout
-		}
-		if s.slow {
-			patience = attemptTimeout // a negotiation takes its time
+		default:
+			if patience *= 2; patience > attemptTimeout {
+				patience = comebackTimeout
+			}
 		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return
 			}
 			s.set(false, nil, err)
-			s.log.Warn("not connected", "reason", err.Error(), "retry", wait.String())
+			pause := wait
+			if refused(err) && !s.slow {
+				pause = min(retryRefused, longest)
+			} else {
+				wait = min(2*wait, longest)
+			}
+			s.log.Warn("not connected", "reason", err.Error(), "retry", pause.String())
 			tried()
 			select {
 			case <-ctx.Done():
 				return
-			case <-s.pause(wait):
+			case <-s.pause(pause):
 			}
-			wait = min(2*wait, longest)
 			continue
 		}
 		s.set(true, c, nil)
@@ -156,16 +174,23 @@ func (s *session) run(ctx context.Context) {
 		s.retries++
 		s.mu.Unlock()
 		s.log.Warn("connection lost", "reason", err.Error())
-		if time.Since(began) > 10*time.Second {
-			wait = retryFirst
+		pause := wait // a peer that accepts and closes at once is not hammered
+		if time.Since(began) > steady {
+			wait, pause = retryFirst, retryLost
+		} else {
+			wait = min(2*wait, longest)
 		}
-		select { // a peer that accepts and closes at once is not hammered
+		select {
 		case <-ctx.Done():
 			return
-		case <-s.pause(wait):
+		case <-s.pause(pause):
 		}
-		wait = min(2*wait, longest)
 	}
+}
+
+// refused reports whether an attempt has failed because somebody has said that nobody is there.
+func refused(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, secure.ErrAbsent)
 }
 
 // pause begins the wait for the next attempt.
@@ -191,76 +216,35 @@ func (s *session) status() resource.Status {
 	return st
 }
 
-// attempt makes one path and starts to use it, within patience.
-func (s *session) attempt(ctx context.Context, patience time.Duration) (*connection, error) {
-	attempt, cancel := context.WithTimeout(ctx, patience)
+// attempt makes one path and starts to use it, within patience. report is told why that takes long.
+func (s *session) attempt(ctx context.Context, patience time.Duration, report func(error)) (*connection, error) {
+	attempt, cancel := context.WithTimeout(context.WithValue(ctx, reportKey{}, report), patience)
 	defer cancel()
 	c, err := s.connect(attempt)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.up(attempt, c); err != nil {
+	if !s.spoken {
+		err = s.firstAnswer(attempt, c)
+	}
+	if err == nil {
+		err = s.up(attempt, c)
+	}
+	if err != nil {
 		c.close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// watch returns when the path has ended, or the node behind it has stopped to answer.
-func (s *session) watch(ctx context.Context, c *connection) error {
-	route := c.pingRoute()
-	box, err := s.router.OpenMailbox(ctx, route)
-	if err != nil {
-		return err
-	}
-	defer box.Close()
-	tick := time.NewTicker(pingInterval)
-	defer tick.Stop()
-	var (
-		lost     int
-		answered bool
-		answers  = make(chan struct{}, 1)
-	)
-	watching, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() {
-		for {
-			if _, err := box.Receive(watching); err != nil {
-				return
-			}
-			select {
-			case answers <- struct{}{}:
-			default:
-			}
-		}
-	}()
-	ping := func() { box.Send(route.Concat(routing.LocalRoute(routing.EchoService)), pingPayload()) }
-	ping()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-c.done():
-			return errPathClosed
-		case <-answers:
-			lost, answered = 0, true
-		case <-tick.C:
-			// A peer that has never answered may forbid us its echo service; the path itself was shown to work by the
-			// channel's handshake.
-			if lost++; lost > pingsLost && answered {
-				return errNoPing
-			}
-			ping()
-		}
-	}
-}
+// reportKey is of the context's value that is told why an attempt takes long.
+type reportKey struct{}
 
-// pingPayload is a random CBOR unsigned integer (docs/protocol/03 §2.3).
-func pingPayload() []byte {
+// randomNumber returns a random number.
+func randomNumber() uint64 {
 	var b [8]byte
-	_, _ = rand.Read(b[:])
-	p, _ := cbor.Marshal(binary.BigEndian.Uint64(b[:])) // an integer always encodes
-	return p
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return binary.BigEndian.Uint64(b[:])
 }
 
 // jitter spreads retries of many nodes: between d and 1.5 d.

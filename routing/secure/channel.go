@@ -102,6 +102,15 @@ func (c *Channel) Done() <-chan struct{} { return c.done }
 // Shard returns the channel's shard. Any goroutine.
 func (c *Channel) Shard() *routing.Shard { return c.shard }
 
+// Heard returns when the last message came that only the peer can have made; zero when ctx ends first. Not on a shard.
+func (c *Channel) Heard(ctx context.Context) (at time.Time) {
+	var heard time.Time
+	if c.shard.Do(ctx, func() { heard = c.heard }) != nil {
+		return time.Time{}
+	}
+	return heard
+}
+
 // Remote returns the route to the peer's decryptor.
 func (c *Channel) Remote() routing.Route { return c.remote }
 

@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"context"
 	"net/netip"
 
 	"sallyport/dataplane"
@@ -61,6 +62,17 @@ func (c *Connection) Done() <-chan struct{} { return c.done }
 
 // Shard returns the shard that owns the connection.
 func (c *Connection) Shard() *routing.Shard { return c.shard }
+
+// Line returns how many bytes were sent in all, and how many of them the peer's system has acknowledged. Not on a shard.
+func (c *Connection) Line(ctx context.Context) (sent, taken uint64) {
+	_ = c.shard.Do(ctx, func() {
+		if !c.closed {
+			waiting := uint64(c.framed.Pending() + c.framed.Unacknowledged())
+			sent, taken = c.written, c.written-min(waiting, c.written)
+		}
+	})
+	return sent, taken
+}
 
 // Close ends the connection after what was sent to it has gone out.
 func (c *Connection) Close() {

@@ -1,0 +1,115 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/routing"
+	"sallyport/routing/control"
+	"sallyport/routing/secure"
+)
+
+// dialings is how many handshakes a node begins at a time: a thousand paths that come back at once do not flood whoever they lead to.
+const dialings = 256
+
+// dialChannel opens a channel to a listener. Where a relay on the way says that nobody is registered under the name, it waits until somebody
+// is: what was made so far stays, and the relay tells when that is so.
+func (n *Node) dialChannel(ctx context.Context, c *connection, route routing.Route, o secure.Options) (*secure.Channel, error) {
+	for {
+		ch, err := n.dialOnce(ctx, route, o)
+		if !errors.Is(err, secure.ErrAbsent) {
+			return ch, err
+		}
+		report, watched := ctx.Value(reportKey{}).(func(error))
+		if !watched {
+			return nil, err // a request of a person, who is told
+		}
+		report(err)
+		if !n.awaitName(ctx, c) {
+			return nil, err
+		}
+	}
+}
+
+func (n *Node) dialOnce(ctx context.Context, route routing.Route, o secure.Options) (*secure.Channel, error) {
+	if n.opts.ChannelTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, n.opts.ChannelTimeout)
+		defer cancel()
+	}
+	select {
+	case n.dialing <- struct{}{}:
+		defer func() { <-n.dialing }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return n.channels.Dial(ctx, route, o)
+}
+
+// relayAt returns how the relay's node can be asked through a channel of c, and the relay's name without its prefix, if c's route so far is that of a
+// relay name there.
+func (c *connection) relayAt() (routing.Route, string) {
+	name, ok := strings.CutPrefix(c.route.Last().Value, routing.RelayPrefix)
+	if len(c.channels) == 0 || c.route.Len() != 2 || !ok {
+		return routing.Route{}, ""
+	}
+	return c.route.WithoutLast(), name
+}
+
+// awaitName waits until somebody may be registered under the relay name that c leads to. It reports false when that is of no use any more.
+func (n *Node) awaitName(ctx context.Context, c *connection) bool {
+	relay, name := c.relayAt()
+	if name != "" {
+		const wait = 25 * time.Second
+		asking, cancel := context.WithTimeout(ctx, wait+2*time.Second)
+		defer cancel()
+		go func() {
+			select {
+			case <-c.done():
+				cancel()
+			case <-asking.Done():
+			}
+		}()
+		m, err := control.Ask(asking, n.router, relay, control.OpRelay, control.Fields{Name: name, Wait: wait})
+		if err == nil && m.Code == uint64(control.StatusOK) {
+			return ctx.Err() == nil
+		}
+	}
+	select { // without a channel to the relay, or busy: look from time to time
+	case <-ctx.Done():
+		return false
+	case <-c.done():
+		return false
+	case <-time.After(jitter(retryRefused)):
+		return true
+	}
+}
+
+// goodbyeTimeout bounds what a node takes to say that it stops.
+const goodbyeTimeout = time.Second
+
+// sayGoodbye tells the other ends of all channels that they have ended, through whatever lies between: they need not find out by waiting.
+func (n *Node) sayGoodbye() {
+	if n.channels == nil || n.router == nil {
+		return
+	}
+	list := n.channels.List()
+	if len(list) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+	defer cancel()
+	// The innermost first: what tells of its end goes through the others.
+	slices.SortFunc(list, func(a, b *secure.Channel) int { return b.OpenedAt.Compare(a.OpenedAt) })
+	for _, ch := range list {
+		ch.Close()
+	}
+	for range 2 { // the first turn seals, and ends with a flush
+		for _, s := range n.router.Shards() {
+			_ = s.Do(ctx, func() {})
+		}
+	}
+}

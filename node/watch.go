@@ -1,0 +1,266 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"sallyport/routing"
+	"sallyport/routing/bare"
+	"sallyport/routing/control"
+)
+
+var (
+	errPathClosed = errors.New("connection closed")
+	errNoPing     = errors.New("peer does not answer")
+	errMoved      = errors.New("the node behind the relay's name has changed or gone, and does not answer")
+)
+
+// pinger asks the node behind a connection for answers: its echo service and, as long as that has not answered, its uppercase service too,
+// since policies may forbid the one and never forbid the other (docs/protocol/01 §5.4).
+type pinger struct {
+	box     *routing.Mailbox
+	route   routing.Route
+	echoes  bool
+	answers chan uint64 // numbers of pings; 0 for an answer without one
+	cancel  context.CancelFunc
+}
+
+func (s *session) ping(ctx context.Context, c *connection) (*pinger, error) {
+	p := &pinger{route: c.pingRoute(), answers: make(chan uint64, 8)}
+	var err error
+	if p.box, err = s.router.OpenMailbox(ctx, p.route); err != nil {
+		return nil, err
+	}
+	ctx, p.cancel = context.WithCancel(ctx)
+	go func() {
+		for {
+			reply, err := p.box.Receive(ctx)
+			if err != nil {
+				return
+			}
+			select {
+			case p.answers <- pingNumber(reply.Payload):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return p, nil
+}
+
+func (p *pinger) close() {
+	p.cancel()
+	p.box.Close()
+}
+
+// send asks once and returns the number of the ping.
+func (p *pinger) send(also bool) uint64 {
+	number, payload := newPing()
+	p.box.Send(p.route.Concat(routing.LocalRoute(routing.EchoService)), payload)
+	if also && !p.echoes {
+		p.box.Send(p.route.Concat(routing.LocalRoute(routing.UppercaseService)), bare.AppendString(nil, "ping"))
+	}
+	return number
+}
+
+// got notes an answer.
+func (p *pinger) got(number uint64) { p.echoes = p.echoes || number != 0 }
+
+// newPing makes a ping, a CBOR integer as the reference sends (docs/protocol/03 §2.3).
+func newPing() (number uint64, payload []byte) {
+	number = max(randomNumber(), 1<<32)
+	return number, binary.BigEndian.AppendUint64([]byte{0x1b}, number)
+}
+
+func pingNumber(b []byte) uint64 {
+	if len(b) != 9 || b[0] != 0x1b {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b[1:])
+}
+
+// firstAnswer waits until the node behind a new path has answered: an initiator's handshake has ended when its last message was sent, which
+// shows nothing.
+func (s *session) firstAnswer(ctx context.Context, c *connection) error {
+	p, err := s.ping(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	tick := time.NewTicker(pingInterval / 2)
+	defer tick.Stop()
+	p.send(false)
+	for {
+		select {
+		case <-p.answers:
+			return nil
+		case <-c.done():
+			return errPathClosed
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", errNoPing, ctx.Err())
+		case <-tick.C:
+			p.send(true)
+		}
+	}
+}
+
+// watch returns when the path has ended, or the node behind it has gone.
+func (s *session) watch(ctx context.Context, c *connection) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p, err := s.ping(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	tick := time.NewTicker(tickInterval)
+	defer tick.Stop()
+	moved := s.watchName(ctx, c)
+	failed := s.checks(ctx, c)
+	now := time.Now()
+	l, signs := newLiveness(now), c.signs()
+	if s.live != nil {
+		l = s.live.again(now, s.gaveUp)
+	}
+	s.live, s.gaveUp = l, false
+	var suspect time.Time // when the name was said to have moved
+	l.sent(p.send(true), now)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.done():
+			return errPathClosed
+		case err := <-failed:
+			return err
+		case number := <-p.answers:
+			p.got(number)
+			l.answered(number, time.Now())
+			if !suspect.IsZero() && number != 0 {
+				suspect = time.Time{}
+			}
+		case <-moved:
+			suspect = time.Now()
+			l.sent(p.send(true), suspect)
+		case now := <-tick.C:
+			if signs.fresh(ctx) {
+				l.sign(now)
+			}
+			ask, lost := l.tick(now)
+			if !suspect.IsZero() && now.Sub(suspect) > max(time.Second, 4*(l.rtt+4*l.spread)) {
+				return errMoved
+			}
+			if lost {
+				s.gaveUp = true
+				return errNoPing
+			}
+			if ask {
+				if len(l.pings) == 0 {
+					signs.mark(ctx)
+				}
+				l.sent(p.send(len(l.pings) > 0), now)
+			}
+		}
+	}
+}
+
+// signs are what tells of a peer's life besides answers: messages that came through the innermost channel, which nobody but the peer can
+// make, and that the line takes bytes while a ping still waits behind them.
+type signs struct {
+	c     *connection
+	heard time.Time
+	taken uint64 // by the line
+	asked uint64 // bytes sent before the oldest ping without an answer
+}
+
+func (c *connection) signs() *signs { return &signs{c: c} }
+
+// mark notes that a ping goes out, and none is under way.
+func (g *signs) mark(ctx context.Context) {
+	if g.c.tcp != nil {
+		g.asked, _ = g.c.tcp.Line(ctx)
+	}
+}
+
+// fresh reports whether there was a sign since the last time.
+func (g *signs) fresh(ctx context.Context) (fresh bool) {
+	if k := len(g.c.channels); k > 0 {
+		if heard := g.c.channels[k-1].Heard(ctx); heard.After(g.heard) {
+			fresh = !g.heard.IsZero()
+			g.heard = heard
+		}
+	}
+	if g.c.tcp != nil {
+		_, taken := g.c.tcp.Line(ctx)
+		fresh = fresh || taken > g.taken && taken < g.asked
+		g.taken = taken
+	}
+	return fresh
+}
+
+// watchName is told by the relay that the path leads through when its name stands for another node, or none. The channel gets one value for each change. A relay of
+// the reference tells nothing.
+func (s *session) watchName(ctx context.Context, c *connection) <-chan struct{} {
+	moved := make(chan struct{}, 1)
+	if c.name == "" {
+		return moved
+	}
+	go func() {
+		f := control.Fields{Name: c.name}
+		for ctx.Err() == nil {
+			limit := 5 * time.Second
+			if f.Wait > 0 {
+				limit += f.Wait
+			}
+			asking, cancel := context.WithTimeout(ctx, limit)
+			m, err := control.Ask(asking, s.router, c.relay, control.OpRelay, f)
+			cancel()
+			known := err == nil && (m.Code == uint64(control.StatusOK) || m.Code == uint64(control.StatusAbsent))
+			switch {
+			case !known && f.Wait == 0:
+				return // it has no such service, or does not tell us
+			case !known:
+				select { // busy, or lost
+				case <-ctx.Done():
+				case <-time.After(jitter(2 * time.Second)):
+				}
+				continue
+			case f.Wait > 0 && m.Registration != f.Have || f.Wait == 0 && m.Registration == 0:
+				select {
+				case moved <- struct{}{}:
+				default:
+				}
+			}
+			f.Have, f.Wait = m.Registration, 50*time.Second
+		}
+	}()
+	return moved
+}
+
+// checks runs the session's check from time to time; the channel gets the error that ends the path.
+func (s *session) checks(ctx context.Context, c *connection) <-chan error {
+	failed := make(chan error, 1)
+	if s.check == nil {
+		return failed
+	}
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(jitter(checkInterval)):
+			}
+			if err := s.check(ctx, c); err != nil && ctx.Err() == nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	return failed
+}
+
+// checkInterval is how often a session looks whether what it made is still there.
+const checkInterval = 8 * time.Second
