@@ -225,7 +225,10 @@ func (s *stage) logSize(node string) int64 {
 }
 
 func (s *stage) logPath(node string) string {
-	return filepath.Join(s.dir, "home", "nodes", node, "node.log")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	path, _ := s.cli(ctx, "node", "logs", node)
+	return strings.TrimSpace(path)
 }
 
 // answers measures how long a node takes to answer a command.

@@ -57,6 +57,8 @@ type NodeOptions struct {
 	Foreground         bool     `json:"foreground,omitempty"`
 	Services           string   `json:"services,omitempty"` // JSON
 	LogArgs            []string `json:"log_args,omitempty"` // logging flags of the command line, in order
+	// NoSandbox lets the node's process write wherever its user may.
+	NoSandbox bool `json:"no_sandbox,omitempty"`
 	// Limits are those that differ from the defaults.
 	Limits limits.Limits `json:"limits,omitzero"`
 	// Authority is set for an authority.

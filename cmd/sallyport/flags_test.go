@@ -117,7 +117,7 @@ var onlyHere = []string{
 	"service start tls_certificate_provider --certificate", "service start tls_certificate_provider --key",
 	"secure-channel-listener delete --yes", "secure-channel-listener delete --all", "project-member delete --yes", "relay list --at",
 	"relay delete --all", "policy delete --all",
-	"authority create --limits", "authority create --memory-limit", "node create --limits", "node create --memory-limit",
+	"authority create --limits", "authority create --memory-limit", "authority create --no-sandbox", "node create --no-sandbox", "node create --limits", "node create --memory-limit",
 	"project create --authority-only", "project create --relay-only", "project create --authority-identity", "project create --authority-route",
 	"authority create --credential-ttl", "authority create --new", "node create --authority-grace", "authority audit --follow", "authority audit --since",
 	"authority audit verify --head",

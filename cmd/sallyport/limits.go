@@ -60,19 +60,24 @@ func (v memoryValue) Set(text string) error {
 func limitFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f := cmd.Flags()
 	f.Var(memoryValue{&o.Limits}, "memory-limit", "what the node may use, like 512MiB (default: its control group's)")
+	f.BoolVar(&o.NoSandbox, "no-sandbox", false, "let the process write outside its state directory")
 	f.Var(limitsValue{&o.Limits}, "limits", "other limits, `JSON` or a file with it (docs/limits.md)")
 }
 
 // limitArgs is the command line that limitFlags reads as o.
 func limitArgs(o state.NodeOptions) []string {
+	var args []string
+	if o.NoSandbox {
+		args = append(args, "--no-sandbox")
+	}
 	if o.Limits == (limits.Limits{}) {
-		return nil
+		return args
 	}
 	b, err := json.Marshal(o.Limits)
 	if err != nil {
 		panic(err) // numbers and texts only
 	}
-	return []string{"--limits", string(b)}
+	return append(args, "--limits", string(b))
 }
 
 // applyLimits completes a node's limits, and sets those of the process.

@@ -147,6 +147,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	}); err != nil {
 		return err
 	}
+	a.confine(ctx, o, socket, options.Log)
 	report(nil)
 	isNew = false
 	notifySystemd("READY=1\nSTATUS=node " + name + " at " + n.Listening())

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+
+	"sallyport/sandbox"
+	"sallyport/state"
+)
+
+// ownProcess marks the context of a program that runs one command line and ends: a node may then restrict the process for good.
+type ownProcess struct{}
+
+// confine restricts a node's process to its own directories and calls (docs/security.md). What the kernel refuses is said, and
+// does not keep the node from running.
+func (a *app) confine(ctx context.Context, o state.NodeOptions, socket string, log *slog.Logger) {
+	if own, _ := ctx.Value(ownProcess{}).(bool); !own || o.NoSandbox {
+		return
+	}
+	writable := []string{a.dirOnce.Path(), filepath.Dir(socket)}
+	if a.isInMemory {
+		writable = append(writable, filepath.Dir(a.dirOnce.Path())) // the directory itself is removed at the end
+	}
+	vaults, err := a.dirOnce.Vaults()
+	if err != nil {
+		log.Warn("vaults not listed for the sandbox", "err", err.Error())
+	}
+	for _, v := range vaults {
+		writable = append(writable, v.Path)
+	}
+	inForce, err := sandbox.Confine(writable)
+	if err != nil {
+		log.Warn("the sandbox is not complete", "in_force", inForce, "err", err.Error())
+		return
+	}
+	log.Info("sandbox", "in_force", inForce)
+}

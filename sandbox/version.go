@@ -1,0 +1,5 @@
+package sandbox
+
+import "github.com/landlock-lsm/go-landlock/landlock/syscall"
+
+func landlockVersion() (int, error) { return syscall.LandlockGetABIVersion() }
