@@ -310,8 +310,12 @@ func (l *Loop) closeFDs() {
 	l.poller.close()
 }
 
-// ReadBuffer returns the loop's read buffer. It is borrowed: its content lives until the next read on the loop.
+// ReadBuffer returns the loop's read buffer. It is borrowed: its content lives until the next read on the loop. While frames are handed out they
+// may lie in it, so using it then is a fault that would damage them, and panics.
 func (l *Loop) ReadBuffer() []byte {
+	if l.input != nil {
+		panic("dataplane: the read buffer was asked for while frames are handed out")
+	}
 	if l.readBuf == nil {
 		l.readBuf = make([]byte, readBufferSize)
 	}

@@ -25,6 +25,7 @@ type chain struct {
 	in            []*Inlet
 	out           *Outlet
 	relays        *routing.Relays
+	ready         func() // called when a path has been made and is about to be used; may be nil
 }
 
 // member is a node with an identity and secure channels.
@@ -109,19 +110,30 @@ func newChain(t testing.TB, inlets, shards int, plain bool, limits Limits, o Out
 	}
 	for range inlets {
 		m := newMember(t, shards, limits)
-		m.connect(t, c.relay)
-		far := routing.NewRoute(m.upward.Encryptor.Address(), routing.LocalAddress(routing.RelayPrefix+chainRelay), routing.LocalAddress(routing.ChannelService))
-		if m.across, err = m.channels.Dial(limited(t), far, m.options); err != nil {
-			t.Fatal(err)
-		}
 		in, err := NewInlet(ctx, m.env, m.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Plain: plain, Hold: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.SetPath(routing.NewRoute(m.across.Encryptor.Address(), routing.LocalAddress("outlet")))
 		c.inlets, c.in = append(c.inlets, m), append(c.in, in)
+		c.reconnect(t, len(c.in)-1)
 	}
 	return c
+}
+
+// reconnect gives the k-th inlet a path through a new connection to the relay.
+func (c *chain) reconnect(t testing.TB, k int) {
+	t.Helper()
+	m := c.inlets[k]
+	m.connect(t, c.relay)
+	far := routing.NewRoute(m.upward.Encryptor.Address(), routing.LocalAddress(routing.RelayPrefix+chainRelay), routing.LocalAddress(routing.ChannelService))
+	var err error
+	if m.across, err = m.channels.Dial(limited(t), far, m.options); err != nil {
+		t.Fatal(err)
+	}
+	if c.ready != nil {
+		c.ready()
+	}
+	c.in[k].SetPath(routing.NewRoute(m.across.Encryptor.Address(), routing.LocalAddress("outlet")))
 }
 
 // members returns all nodes.

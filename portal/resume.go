@@ -181,7 +181,7 @@ func (c *conn) goOn(route routing.Route, received, allowed uint64) {
 		c.sock.Pause() // until all is sent again: an outlet may not have noticed that the path before was gone
 		c.giveCredit() // the socket may have taken what waited
 	}
-	c.catchUp()
+	c.catchUpLater() // in a task of its own: what is handled now lies in the loop's read buffer, which catchUp needs
 }
 
 // catchUp sends again what the other end does not have, a few payloads at a time, then the Finish; then the socket is read on.

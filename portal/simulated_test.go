@@ -1,10 +1,12 @@
 package portal
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -271,5 +273,96 @@ func TestRandomCuts(t *testing.T) {
 	}
 	if !t.Failed() && (resumed == 0 || again == 0) {
 		t.Error("no connection was resumed, or nothing was sent again: this test shows nothing")
+	}
+}
+
+// TestChainCuts is TestRandomCuts over the whole path, with its transports and channels: the inlets' connections to the relay are closed.
+func TestChainCuts(t *testing.T) {
+	seed := randomSeed(t)
+	p := newPairs(seed, 40)
+	c := newChain(t, 2, 1, false, Limits{}, OutletOptions{Target: serve(t, p.serve)})
+	var over atomic.Bool
+	var cutting sync.WaitGroup
+	cutting.Go(func() {
+		for r := rand.New(rand.NewPCG(seed, 3)); !over.Load(); {
+			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
+			k := r.IntN(len(c.inlets))
+			m := c.inlets[k]
+			m.path.Close()
+			c.in[k].SetPath(routing.Route{})
+			c.reconnect(t, k)
+		}
+	})
+	p.run(t, c.in...)
+	over.Store(true)
+	cutting.Wait()
+	p.judge(t)
+	var resumed, again, malformed uint64
+	for _, m := range c.members() {
+		resumed, again = resumed+m.env.Stats.Resumed.Load(), again+m.env.Stats.Resent.Load()
+		malformed += m.tcp.Stats.Malformed.Load() + m.tcp.Stats.TooLarge.Load() + m.channels.Stats.OpenFailed.Load()
+	}
+	t.Logf("resumed %d times, %d bytes again", resumed, again)
+	if resumed == 0 || malformed > 0 {
+		t.Errorf("resumed %d times, %d messages were damaged", resumed, malformed)
+	}
+}
+
+// TestResumedTogether: many connections that have much to send again are resumed with one read of the transport; the frames behind each answer
+// must be what they were.
+func TestResumedTogether(t *testing.T) {
+	const conns, size = 12, 300_000
+	target, ch := served(t)
+	c := newChain(t, 1, 1, false, Limits{}, OutletOptions{Target: target})
+	release := make(chan struct{})
+	standstill := release
+	var clients, servers []*net.TCPConn
+	for range conns {
+		client, server := c.paired(t, 0, ch)
+		clients, servers = append(clients, client), append(servers, server)
+	}
+	// The outlet's node stands still, so nothing of what is sent now is confirmed when the path goes.
+	go c.outlet.router.Shards()[0].Do(context.Background(), func() { <-standstill })
+	for k, client := range clients {
+		if _, err := client.Write(bytes.Repeat([]byte{byte(k + 1)}, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := c.inlets[0]
+	eventually(t, "all was read", func() bool { return m.env.Stats.Kept.Load() >= conns*size })
+	m.path.Close()
+	eventually(t, "the path is away", func() bool { return m.env.Stats.Away.Load() == conns })
+	close(release)
+	// The relay stands still until all have asked: so what they are told comes at once, too.
+	release = make(chan struct{})
+	still := release
+	c.ready = func() { go c.relay.router.Shards()[0].Do(context.Background(), func() { <-still }) }
+	c.reconnect(t, 0)
+	asked := func() (n int) {
+		_ = c.inlets[0].router.Shards()[0].Do(limited(t), func() {
+			for x := range c.in[0].conns {
+				if x.line.attempt > 0 {
+					n++
+				}
+			}
+		})
+		return n
+	}
+	eventually(t, "all have asked", func() bool { return asked() == conns })
+	close(release)
+	for k, server := range servers {
+		server.SetDeadline(time.Now().Add(10 * time.Second))
+		got := make([]byte, size)
+		if n, err := io.ReadFull(server, got); err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(k + 1)}, size)) {
+			t.Fatalf("connection %d: %d bytes, %v", k, n, err)
+		}
+	}
+	if n := m.env.Stats.Resumed.Load(); n != conns {
+		t.Errorf("resumed %d times, want once for each", n)
+	}
+	select {
+	case <-m.path.Done():
+		t.Error("the connection to the relay was lost")
+	default:
 	}
 }
