@@ -32,10 +32,19 @@ func (in *Inlet) sealRecords(ctx context.Context, topic string, partition int32,
 		one := func(plain []byte, field string) ([]byte, error) {
 			if !o.Bind {
 				address, ciphertext, err := seal(plain, nil)
-				return appendEnvelope(nil, address, ciphertext), err
+				if err == nil && envelopeSize(address, ciphertext) > o.MaxMessage {
+					err = tooLarge(o.MaxMessage) // before it takes the memory
+				}
+				if err != nil {
+					return nil, err
+				}
+				return appendEnvelope(nil, address, ciphertext), nil
 			}
 			address, ciphertext, err := seal(plain, binding{topic, partition, r.key, field}.data())
-			return appendBoundEnvelope(nil, address, ciphertext), err
+			if err != nil {
+				return nil, err
+			}
+			return appendBoundEnvelope(nil, address, ciphertext), nil
 		}
 		if len(o.Fields) == 0 {
 			return one(r.value, "")

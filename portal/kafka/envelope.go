@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrEnvelope reports a value that was not encrypted by a portal.
@@ -26,6 +27,7 @@ const (
 // appendEnvelope appends what stands for an encrypted value: [[0, address], ciphertext], the address as bytes and the ciphertext as an
 // array of its bytes' values (docs/protocol/03 §5.3).
 func appendEnvelope(b []byte, address string, ciphertext []byte) []byte {
+	b = slices.Grow(b, envelopeSize(address, ciphertext))
 	b = append(b, cborPair, cborPair, 0)
 	b = appendCBORHead(b, cborBytes, len(address))
 	b = append(b, address...)
@@ -37,6 +39,17 @@ func appendEnvelope(b []byte, address string, ciphertext []byte) []byte {
 		b = append(b, c)
 	}
 	return b
+}
+
+// envelopeSize is how many bytes appendEnvelope appends, or a few more.
+func envelopeSize(address string, ciphertext []byte) int {
+	size := 3 + 5 + len(address) + 5 + len(ciphertext)
+	for _, c := range ciphertext {
+		if c >= 24 {
+			size++
+		}
+	}
+	return size
 }
 
 func appendCBORHead(b []byte, major byte, n int) []byte {

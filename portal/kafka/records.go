@@ -104,11 +104,8 @@ func appendBatch(out, batch []byte, limit int, value recordRewriter) ([]byte, er
 	out = append(out, batch[:batchHeadSize]...)
 	in := &reader{b: records}
 	for range count {
-		if out, err = appendRecord(out, in, value); err != nil {
+		if out, err = appendRecord(out, in, limit, value); err != nil {
 			return out, err
-		}
-		if len(out) > limit {
-			return out, fmt.Errorf("%w: records of more than %d bytes when they are rewritten", ErrTooLarge, limit)
 		}
 	}
 	if len(in.b) > 0 || count < 0 {
@@ -121,9 +118,13 @@ func appendBatch(out, batch []byte, limit int, value recordRewriter) ([]byte, er
 	return out, nil
 }
 
+func tooLarge(limit int) error {
+	return fmt.Errorf("%w: records of more than %d bytes when they are rewritten", ErrTooLarge, limit)
+}
+
 // appendRecord appends one record with another value: a zigzag length, then attributes, time and offset relative to the batch's, key, value
-// and headers.
-func appendRecord(out []byte, in *reader, value recordRewriter) ([]byte, error) {
+// and headers. out becomes no longer than limit.
+func appendRecord(out []byte, in *reader, limit int, value recordRewriter) ([]byte, error) {
 	body := &reader{b: in.take(in.varint())}
 	whole := body.b
 	body.take(1)
@@ -141,14 +142,21 @@ func appendRecord(out []byte, in *reader, value recordRewriter) ([]byte, error) 
 	if in.bad || body.bad || n < -1 {
 		return out, fmt.Errorf("%w: record", ErrMessage)
 	}
+	size := len(whole)
+	var with []byte
+	if n >= 0 {
+		var err error
+		if with, err = value(record{key, old}); err != nil {
+			return out, err
+		}
+		size = before + varintLen(len(with)) + len(with) + len(body.b)
+	}
+	if size+varintLen(size) > limit-len(out) {
+		return out, tooLarge(limit)
+	}
 	if n < 0 {
 		return append(binary.AppendVarint(out, int64(len(whole))), whole...), nil
 	}
-	with, err := value(record{key, old})
-	if err != nil {
-		return out, err
-	}
-	size := before + varintLen(len(with)) + len(with) + len(body.b)
 	out = binary.AppendVarint(out, int64(size))
 	out = append(out, whole[:before]...)
 	out = binary.AppendVarint(out, int64(len(with)))

@@ -274,6 +274,9 @@ func TestEnvelopeVectors(t *testing.T) {
 	for _, e := range v.Envelope {
 		content, _ := hex.DecodeString(e.Content)
 		want, _ := hex.DecodeString(e.Hex)
+		if size := envelopeSize(e.Address, content); size < len(want) || size > len(want)+16 {
+			t.Errorf("size %d of %d", size, len(want))
+		}
 		if got := appendEnvelope(nil, e.Address, content); !bytes.Equal(got, want) {
 			t.Errorf("%x\nwant %x", got, want)
 		}
