@@ -14,7 +14,7 @@ STATICCHECK_VERSION := v0.8.2
 # The tools that checks need are kept here, outside the tree.
 TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
 
-.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short bench-distance bench-distance-short interop stall kafka mutants test-attacks install clean help
+.PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short bench-distance bench-distance-short interop stall kafka mutants test-attacks install clean help vulncheck
 
 build: ## build bin/sallyport, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
@@ -78,6 +78,10 @@ interop: build ## ours and the reference in every seat, and beyond; installs the
 kafka: build ## Kafka portals with real brokers and clients of all kinds (needs Java, Python; Maven fetches brokers), with the reference where it is installed
 	interop/kafka --ours $(PROGRAM) $(if $(wildcard $(HOME)/.cache/reference/bin/ockam),--reference $(HOME)/.cache/reference/bin/ockam)
 	interop/kafka-clients --ours $(PROGRAM) $(KAFKA)
+
+# Not part of lint: the database (vuln.go.dev) is not a module and cannot be had everywhere.
+vulncheck: ## known vulnerabilities of what is imported, from Go's database; needs the network
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 test-attacks: build ## what strangers, members and crashes can do to a neighbour, on whole processes; SHORT=1 takes less than 5 minutes
 	$(GO) run -race ./attacks --sallyport $(PROGRAM) $(if $(SHORT),--short) $(ATTACKFLAGS)
