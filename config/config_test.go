@@ -221,3 +221,18 @@ func TestFind(t *testing.T) {
 		}
 	}
 }
+
+// TestVariableNames: letters from A to Z in either case, digits but not first, and the underscore; what is written in a block stays, also
+// where a line looks like a comment.
+func TestVariableNames(t *testing.T) {
+	options := Options{Lookup: env(map[string]string{"Z9_a": "x", "zA": "y", "_": "z", "A": "w"})}
+	for text, want := range map[string]string{"n$Z9_a": "nx", "n${zA}": "ny", "n$_": "nz", "n$A-1": "nw-1"} {
+		if plan, err := Load(NodeCreate, []byte("name: "+text+"\n"), options); err != nil || plan.NodeName != want {
+			t.Errorf("%s: %+v, %v", text, plan, err)
+		}
+	}
+	plan, err := Load(Run, []byte("policies:\n  - resource: r\n    allow: |\n      # $UNKNOWN is kept\n      $A\n"), options)
+	if err != nil || !slices.Contains(plan.Invocations[0].Args, "# $UNKNOWN is kept\nw\n") {
+		t.Errorf("%+v, %v", plan, err)
+	}
+}

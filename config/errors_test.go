@@ -131,3 +131,15 @@ func TestLimits(t *testing.T) {
 		})
 	}
 }
+
+// TestTicketLikeAnOption: a ticket that begins with a dash would be taken for an option of `project enroll`.
+func TestTicketLikeAnOption(t *testing.T) {
+	for _, ticket := range []string{"-x", "--identity=admin", " -x", `"-"`, `"a\0b"`} {
+		if plan, err := Load(NodeCreate, []byte("name: a\nticket: "+ticket+"\n"), badOptions()); err == nil {
+			t.Errorf("%q is taken as the ticket %q", ticket, plan.Ticket)
+		}
+	}
+	if plan, err := Load(NodeCreate, []byte("name: a\nticket: a-x\n"), badOptions()); err != nil || plan.Ticket != "a-x" {
+		t.Errorf("%v", err)
+	}
+}

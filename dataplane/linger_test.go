@@ -44,6 +44,41 @@ func TestCloseWaitsForSlowReader(t *testing.T) {
 	})
 }
 
+// TestCloseThenPeerEnds: a peer that ends its side while the output of a closed connection still waits gets all of it nevertheless.
+func TestCloseThenPeerEnds(t *testing.T) {
+	networks(t, func(t *testing.T, network string) {
+		l := newLoop(t)
+		r := newRecorder()
+		c, peer := adopt(t, l, network, r)
+		data := random(6 << 20)
+		on(t, l, func() {
+			c.Write(data)
+			c.Close()
+		})
+		if _, err := peer.Write([]byte("what nobody reads any more")); err != nil {
+			t.Fatal(err)
+		}
+		closeWrite(t, peer)
+		eventually(t, "the peer's end is read", func() bool {
+			var eof bool
+			on(t, l, func() { eof = c.eof || c.Closed() })
+			return eof
+		})
+		on(t, l, func() {
+			if c.Closed() || c.Pending() == 0 {
+				t.Errorf("closed %v with %d bytes to send: the test is of no use", c.Closed(), c.Pending())
+			}
+		})
+		got, err := io.ReadAll(peer)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("%d of %d bytes, %v", len(got), len(data), err)
+		}
+		if err := r.wait(t); err != ErrConnClosed {
+			t.Error(err)
+		}
+	})
+}
+
 // TestCloseEndsStuckPeer: a peer that takes nothing for drainTimeout is reset, so that a stream cut short does not look whole; one
 // that has all but does not close its side is let go after lingerTimeout.
 func TestCloseEndsStuckPeer(t *testing.T) {

@@ -325,6 +325,43 @@ func TestRequestAcrossShards(t *testing.T) {
 	}
 }
 
+// TestShardOf: a random address tells its shard; what has another form tells none.
+func TestShardOf(t *testing.T) {
+	r := newRouter(t, 3)
+	for i, s := range r.Shards() {
+		if got := r.ShardOf(s.NewAddress().Text()); got != s {
+			t.Errorf("an address of shard %d is taken for another's", i)
+		}
+	}
+	rest := "0123456789abcdef0123456789abcd"
+	for _, address := range []string{"", "echo", "00", "03" + rest, "ff" + rest, "zz" + rest, "0" + rest, "000" + rest, "0x" + rest} {
+		if got := r.ShardOf(address); got != nil {
+			t.Errorf("%q belongs to shard %d", address, got.ID())
+		}
+	}
+}
+
+// TestMayReach: what comes in reaches consumers of its own flow, of its listener's, or, when this node began it, of Begun; nothing else.
+func TestMayReach(t *testing.T) {
+	own, spawner, begun, other := NewFlow(), NewFlow(), NewFlow(), NewFlow()
+	accepted, dialed := &Producer{Own: own, Spawner: spawner}, &Producer{Own: own}
+	for _, c := range []struct {
+		name     string
+		producer *Producer
+		flows    []*Flow
+		want     bool
+	}{
+		{"no flow", accepted, nil, false}, {"another flow", accepted, []*Flow{other}, false}, {"its own", accepted, []*Flow{other, own}, true},
+		{"its listener's", accepted, []*Flow{spawner}, true}, {"accepted, for what was begun", accepted, []*Flow{begun}, false},
+		{"begun", dialed, []*Flow{other, begun}, true}, {"begun, its own", dialed, []*Flow{own}, true}, {"begun, a listener's", dialed, []*Flow{spawner}, false},
+		{"a nil flow", accepted, []*Flow{nil}, false}, {"begun, a nil flow", dialed, []*Flow{nil}, false},
+	} {
+		if got := c.producer.mayReach(c.flows, begun); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	r := newRouter(t, 2)
 	ctx := limited(t)
