@@ -50,6 +50,10 @@ unit: ## go test -race of every package
 test-cli: build ## the command line's tests: commands as typed, their output, their exit codes
 	$(GO) test -count=1 -run CLI ./cmd/...
 
+.PHONY: test-apply
+test-apply: build ## edits of a configuration applied while connections are open: what --check said, what was done, connections lost
+	$(GO) test -count=1 -run '^TestCLIApplyEdits$$' -v ./cmd/sallyport | grep -v '^=== '
+
 story: ## the demo once, for machines: query, transfer, pgbench, then with network namespaces
 	DEMO_MIB=256 DEMO_SECONDS=3 demo/run --once --pgbench --transfer
 	if unshare --net --mount true 2>/dev/null; then demo/run --once --netns; else echo "no network namespaces here: --netns left out"; fi

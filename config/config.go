@@ -49,6 +49,9 @@ type Options struct {
 	NodeName string
 	// NameGiven says that NodeName was given on the command line.
 	NameGiven bool
+	// Flags returns the flags of a command, such as "tcp-outlet create", by their long names; keys that are none of them are refused.
+	// Nil accepts all.
+	Flags func(command string) []string
 }
 
 // Invocation is one command to execute.
@@ -56,6 +59,10 @@ type Invocation struct {
 	Args []string // the command line without the program, for example tcp-outlet create db --to 127.0.0.1:5432 --at edge1
 	Line int      // line of the entry in the configuration, from 1
 	What string   // what it makes, for messages: `tcp-outlet "db"`. Never contains a secret
+	Name string   // the name given to it, "" for none
+
+	entry  position
+	values map[string]position // by flag, of what was given
 }
 
 // Plan is what a configuration asks for.
@@ -65,6 +72,8 @@ type Invocation struct {
 type Plan struct {
 	Variables map[string]string // the variables section and Options.Variables, with the values in effect
 	Ticket    string            // enrolment ticket (a secret), "" for none; surrounding blanks removed
+	// TicketFile is the path of a file with the ticket, "" for none (NodeCreate only).
+	TicketFile string
 
 	// Node holds the arguments of `node create` (NodeCreate only): first NodeName, unless that is empty, then the flags.
 	Node     []string
@@ -73,13 +82,41 @@ type Plan struct {
 	Invocations []Invocation
 	Warnings    []string // accepted but without effect, each beginning with "line N: "
 
-	flagLines map[string]int
+	src       *source
+	nodeFlags map[string]position
 }
 
 // FlagLine returns the line that set a flag of [Plan.Node] (its long name without dashes; "name" for the node's name), or 0.
-func (p *Plan) FlagLine(flag string) int { return p.flagLines[flag] }
+func (p *Plan) FlagLine(flag string) int {
+	at, ok := p.nodeFlags[flag]
+	if !ok {
+		return 0
+	}
+	return p.src.line(at)
+}
 
-// Load reads a configuration. Every failure is an [*Error] with a position in text; text is not retained.
+// NodeError makes an error about the value of one of the flags of the node; the position is that of the value.
+func (p *Plan) NodeError(flag, msg string) *Error {
+	at, ok := p.nodeFlags[flag]
+	if !ok {
+		at = position{1, 1}
+	}
+	return p.src.errorf(at, "%s", msg)
+}
+
+// Error makes an error about an invocation of the plan. Where the message names one of its flags with dashes, the position is that of
+// the flag's value, else that of the entry.
+func (p *Plan) Error(inv Invocation, msg string) *Error {
+	at, longest := inv.entry, 0
+	for flag, pos := range inv.values {
+		if len(flag) > longest && strings.Contains(msg, "--"+flag) {
+			at, longest = pos, len(flag)
+		}
+	}
+	return p.src.errorf(at, "%s: %s", inv.What, msg)
+}
+
+// Load reads a configuration. A failure is an [*Error] with a position in text, or [Errors] when there are several.
 func Load(mode Mode, text []byte, opt Options) (*Plan, error) {
 	src, err := newSource(text)
 	if err != nil {
@@ -96,11 +133,13 @@ func Load(mode Mode, text []byte, opt Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := builder{mode: mode, src: src, plan: &Plan{Variables: vars.effective(), flagLines: map[string]int{}}}
-	if err := b.build(root, opt); err != nil {
+	plan := &Plan{Variables: vars.effective(), src: src, nodeFlags: map[string]position{}}
+	b := builder{mode: mode, src: src, opt: opt, plan: plan}
+	b.build(root)
+	if err := b.failed(); err != nil {
 		return nil, err
 	}
-	return b.plan, nil
+	return plan, nil
 }
 
 // defaultFiles are the names Find tries, in this order. The last two are the reference's.

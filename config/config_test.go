@@ -44,14 +44,29 @@ func TestSample(t *testing.T) {
 	if l := p.FlagLine("tcp-listener-address"); l != 5 {
 		t.Errorf("tcp-listener-address on line %d, want 5", l)
 	}
-	want := []Invocation{
-		{[]string{"policy", "create", "--resource-type", "tcp-outlet", "--allow", `(= subject.component "web")`, "--at", "edge1"}, 8, "policy"},
-		{[]string{"relay", "create", "edge1", "--to", "edge1"}, 6, `relay "edge1"`},
-		{[]string{"tcp-outlet", "create", "db", "--to", "127.0.0.1:5432", "--allow", "component=web and not suspended", "--at", "edge1"}, 11, `tcp-outlet "db"`},
-		{[]string{"tcp-inlet", "create", "--from", "127.0.0.1:15432", "--via", "edge2", "--to", "db", "--allow", "database", "--at", "edge1"}, 15, "tcp-inlet"},
+	want := []string{
+		`8: policy create --resource-type tcp-outlet --allow "(= subject.component \"web\")" --at edge1`,
+		"6: relay create edge1 --to edge1",
+		`11: tcp-outlet create db --to 127.0.0.1:5432 --allow "component=web and not suspended" --at edge1`,
+		"15: tcp-inlet create --from 127.0.0.1:15432 --via edge2 --to db --allow database --at edge1",
 	}
-	if !reflect.DeepEqual(p.Invocations, want) {
-		t.Errorf("got  %+v\nwant %+v", p.Invocations, want)
+	if got := lines(p); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	for i, what := range []string{"policy", `relay "edge1"`, `tcp-outlet "db"`, "tcp-inlet"} {
+		if p.Invocations[i].What != what {
+			t.Errorf("%q, not %q", p.Invocations[i].What, what)
+		}
+	}
+	// An error about a value is where the value is.
+	if e := p.Error(p.Invocations[2], "invalid value for '--to': no port"); e.Line != 12 || e.Column != 9 {
+		t.Errorf("%v", e)
+	}
+	if e := p.Error(p.Invocations[2], "something else"); e.Line != 11 || e.Column != 3 {
+		t.Errorf("%v", e)
+	}
+	if e := p.NodeError("tcp-listener-address", "no"); e.Line != 5 {
+		t.Errorf("%v", e)
 	}
 }
 
@@ -143,7 +158,7 @@ identity: i
 	if want := []string{"1: relay create r --to d"}; p.NodeName != "d" || !reflect.DeepEqual(lines(p), want) {
 		t.Errorf("name given: %q, %q, want %q", p.NodeName, lines(p), want)
 	}
-	if p = mustLoad(t, Run, "name: x", Options{NodeName: "d"}); p.Node != nil || p.NodeName != "" {
+	if p = mustLoad(t, Run, "relay: x", Options{NodeName: "d"}); p.Node != nil || p.NodeName != "" {
 		t.Errorf("run: %+v", p)
 	}
 }
@@ -187,19 +202,42 @@ func TestVariables(t *testing.T) {
 	}
 }
 
-func TestWarnings(t *testing.T) {
-	p := mustLoad(t, NodeCreate, "version: 2\nnodes: n\ntcp_outlts: x\nx-templates: {}\nrelay: r\n", Options{})
+// A key that means nothing is a mistake, wherever it stands, and all mistakes are told at once.
+func TestUnknownKeys(t *testing.T) {
+	const text = `version: 2
+nodes: n
+policys: [{resource: db, allow: x}]
+x-templates: {}
+relay:
+  r: {att: /a}
+tcp-outlets:
+  db: {to: 1, allw: x}
+  - bad
+`
+	flags := func(command string) []string {
+		return map[string][]string{"relay create": {"at", "to"}, "tcp-outlet create": {"to", "allow"}}[command]
+	}
+	_, err := Load(NodeCreate, []byte(strings.Replace(text, "  - bad\n", "", 1)), Options{Flags: flags})
+	var all Errors
+	if !errors.As(err, &all) {
+		t.Fatalf("%v", err)
+	}
 	want := []string{
-		"line 2: key \"nodes\" is ignored: it belongs to configurations of `run`, not of `node create`",
-		`line 3: unknown key "tcp_outlts" is ignored; did you mean "tcp-outlets"?`,
-		`line 4: unknown key "x-templates" is ignored`,
-		"line 1: this version is not known; the file is read as version 1",
+		"2:1 key \"nodes\" belongs to configurations of `run`, not of `node create`",
+		`3:1 unknown key "policys"; did you mean "policy"?`,
+		`6:7 relay "r": unknown key "att"; did you mean "at"?`,
+		`8:15 tcp-outlet "db": unknown key "allw"; did you mean "allow"?`,
 	}
-	if !reflect.DeepEqual(p.Warnings, want) {
-		t.Errorf("got  %q\nwant %q", p.Warnings, want)
+	var got []string
+	for _, e := range all {
+		got = append(got, fmt.Sprintf("%d:%d %s", e.Line, e.Column, e.Msg))
 	}
-	if p = mustLoad(t, Run, "name: n\nversion: 1", Options{}); len(p.Warnings) != 1 || !strings.HasPrefix(p.Warnings[0], "line 1: ") {
-		t.Errorf("run: %q", p.Warnings)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	p := mustLoad(t, Run, "version: 2\nx-a: {}\n", Options{})
+	if len(p.Warnings) != 1 || !strings.HasPrefix(p.Warnings[0], "line 1: ") {
+		t.Errorf("warnings %q", p.Warnings)
 	}
 }
 

@@ -13,6 +13,8 @@ type section struct {
 	node    bool     // a section of `node create`
 	run     bool     // a section of `run`
 	noName  bool     // the command takes no positional name
+	verb    string   // "create" if empty
+	nameAs  string   // the flag that takes the name, if it is not positional
 	target  string   // in `node create`: the option that defaults to the node's name
 }
 
@@ -30,6 +32,32 @@ var (
 	influxdbInlets  = section{command: "influxdb-inlet", keys: []string{"influxdb-inlets", "influxdb-inlet"}, node: true, target: "at"}
 )
 
+// These kinds are in configurations of `node create` here only.
+var (
+	channelListeners = section{command: "secure-channel-listener", keys: []string{"secure-channel-listeners", "secure-channel-listener"},
+		node: true, target: "at"}
+	tcpListeners = section{command: "tcp-listener", keys: []string{"tcp-listeners", "tcp-listener"}, node: true, target: "at"}
+	hops         = section{command: "service", verb: "start hop", nameAs: "addr", keys: []string{"hops", "hop"}, node: true, target: "at"}
+	certificates = section{command: "service", verb: "start tls_certificate_provider", nameAs: "addr",
+		keys: []string{"tls-certificate-providers", "tls-certificate-provider"}, node: true, target: "at"}
+)
+
+// line is the command without its arguments.
+func (s section) line() string {
+	if s.verb == "" {
+		return s.command + " create"
+	}
+	return s.command + " " + s.verb
+}
+
+// noun is what messages call one of the section.
+func (s section) noun() string {
+	if s.nameAs != "" {
+		return s.keys[1]
+	}
+	return s.command
+}
+
 // enrol stands for the ticket in an order of execution.
 var enrol = section{command: "project enroll"}
 
@@ -38,17 +66,27 @@ func (m Mode) order() []section {
 	if m == Run {
 		return []section{vaults, identities, enrol, nodes, relays, policies, tcpOutlets, tcpInlets, kafkaInlets, kafkaOutlets}
 	}
-	return []section{policies, relays, tcpOutlets, tcpInlets, influxdbOutlets, influxdbInlets, kafkaOutlets, kafkaInlets}
+	return []section{
+		policies, relays, tcpOutlets, tcpInlets, influxdbOutlets, influxdbInlets, kafkaOutlets, kafkaInlets,
+		channelListeners, tcpListeners, hops, certificates,
+	}
 }
 
 // commonKeys are the keys of both modes that are no section.
 var commonKeys = []string{"version", "variables", "ticket"}
 
+// extension begins keys that are for the author alone, such as anchors.
+const extension = "x-"
+
 // nodeKeys are the top-level keys of `node create` about the node itself, in the order of its arguments.
 var nodeKeys = []string{
 	"name", "identity", "project", "tcp-listener-address", "udp-listener-address", "udp", "status-endpoint", "no-status-endpoint",
-	"skip-is-running-check", "foreground", "exit-on-eof", "in-memory", "opentelemetry-context", "services",
+	"skip-is-running-check", "foreground", "exit-on-eof", "in-memory", "opentelemetry-context", "services", "authority-identity",
+	"authority-route", "authority-grace", "credential-scope", "memory-limit", "limits", "log-level", "log-format", "no-sandbox", "ticket-file",
 }
+
+// objects are the keys whose value may be a map, which the command takes as JSON.
+var objects = []string{"services", "launch-config", "limits"}
 
 // knownKeys returns every top-level key of a mode, hyphenated.
 func (m Mode) knownKeys() []string {
@@ -64,14 +102,18 @@ func (m Mode) knownKeys() []string {
 
 // unknownKey describes a top-level key that has no meaning in a mode.
 func (m Mode) unknownKey(key string) string {
-	known := m.knownKeys()
 	other := Run
 	if m == Run {
 		other = NodeCreate
 	}
 	if slices.Contains(other.knownKeys(), hyphens(key)) {
-		return fmt.Sprintf("key %q is ignored: it belongs to configurations of `%s`, not of `%s`", key, other, m)
+		return fmt.Sprintf("key %q belongs to configurations of `%s`, not of `%s`", key, other, m)
 	}
+	return "unknown key " + suggestion(key, m.knownKeys())
+}
+
+// suggestion quotes a key that is none of the known ones, and says which of those is meant, if one is near.
+func suggestion(key string, known []string) string {
 	near, distance := "", 1+max(2, len(key)/3)
 	for _, k := range known {
 		if d := editDistance(hyphens(key), k, distance); d < distance {
@@ -79,9 +121,9 @@ func (m Mode) unknownKey(key string) string {
 		}
 	}
 	if near == "" {
-		return fmt.Sprintf("unknown key %q is ignored", key)
+		return fmt.Sprintf("%q", key)
 	}
-	return fmt.Sprintf("unknown key %q is ignored; did you mean %q?", key, near)
+	return fmt.Sprintf("%q; did you mean %q?", key, near)
 }
 
 // hyphens turns a snake_case key into the spelling of the command line.

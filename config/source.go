@@ -25,6 +25,39 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("line %d, column %d: %s\n%s", e.Line, e.Column, e.Msg, strings.TrimRight(e.Excerpt, "\n"))
 }
 
+// Errors are several mistakes, in the order of their positions.
+type Errors []*Error
+
+// Error returns all of them, one after the other.
+func (e Errors) Error() string {
+	texts := make([]string, len(e))
+	for i, one := range e {
+		texts[i] = one.Error()
+	}
+	return strings.Join(texts, "\n")
+}
+
+// Unwrap lets errors.As find the first.
+func (e Errors) Unwrap() []error {
+	list := make([]error, len(e))
+	for i, one := range e {
+		list[i] = one
+	}
+	return list
+}
+
+// Joined makes one error of several; nil of none.
+func Joined(list []*Error) error {
+	switch len(list) {
+	case 0:
+		return nil
+	case 1:
+		return list[0]
+	}
+	slices.SortStableFunc(list, func(a, b *Error) int { return cmp.Or(a.Line-b.Line, a.Column-b.Column) })
+	return Errors(list)
+}
+
 // position is a place in the expanded text, both from 1, column in characters.
 type position struct{ line, column int }
 

@@ -49,6 +49,7 @@ var (
 	descAuthHeard   = desc("authority_silence_seconds", "Time since the authority last answered, or since the node started.")
 	descRevoked     = desc("members_revoked", "Members that are revoked.")
 	descRevocations = desc("revocations_total", "Members revoked, and channels refused to them.", "event")
+	descResources   = desc("resources", "What the node was asked to have.", "kind", "state")
 	descPortals     = desc("portals", "Inlets and outlets, and relays registered.", "kind", "state")
 	descPortalConns = desc("portal_connections", "Open portal connections.")
 	descPortalOpen  = desc("portal_connections_opened_total", "Portal connections begun.")
@@ -152,6 +153,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(descRevoked, float64(a.Revoked))
 		count(descRevocations, n.counters.revoked.Load(), "revoked")
 		count(descRevocations, n.counters.revokedRefused.Load(), "channel_refused")
+	}
+	states := map[[2]string]int{}
+	for _, r := range n.set.Resources() {
+		states[[2]string{r.Kind, string(r.State)}]++
+	}
+	for k, v := range states {
+		gauge(descResources, float64(v), k[0], k[1])
 	}
 	up := map[[2]string]int{{"inlet", "up"}: 0, {"inlet", "down"}: 0, {"relay", "up"}: 0, {"relay", "down"}: 0}
 	for _, in := range n.Inlets() {

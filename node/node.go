@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime"
 	"slices"
 	"sync"
@@ -12,7 +13,6 @@ import (
 	"sallyport/crypto/identity"
 	"sallyport/dataplane"
 	"sallyport/limits"
-	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/node/table"
 	"sallyport/policy"
@@ -88,8 +88,8 @@ type Options struct {
 	IdentitiesOf func(ctx context.Context, name string) (*identity.Manager, error)
 	Store        Store
 	Trust        Trust
-	// Listen is the TCP listener's address, host:port.
-	Listen string
+	// Listen is the TCP listener's address, host:port. Where its port is 0, ListenBefore is tried first: what the node chose last time.
+	Listen, ListenBefore string
 	// UDP are the options of the UDP transport.
 	UDP UDPOptions
 	// Authority runs the authority's services in place of those of an ordinary node; nil runs an ordinary node.
@@ -103,6 +103,8 @@ type Options struct {
 	// ChannelTimeout bounds one handshake; default 10 s.
 	ChannelTimeout time.Duration
 	Log            *slog.Logger
+	// LogLevel is the log's level, which a configuration may change; nil: it may not.
+	LogLevel *slog.LevelVar
 }
 
 // Node is a running node.
@@ -189,11 +191,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		n.revoked = &revocations{node: n, state: AuthorityUnreachable}
 		n.revoked.load(ctx)
 	}
-	listen, err := names.Listen(ctx, o.Listen)
-	if err != nil {
-		return nil, err
-	}
-	if n.main, err = n.tcp.Listen(ctx, listen); err != nil {
+	if n.main, err = listenAgain(ctx, o.Listen, o.ListenBefore, n.log, n.listenTCP); err != nil {
 		return nil, err
 	}
 	if o.Authority != nil {
@@ -216,6 +214,26 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	n.log.Info("node started", "node", o.Name, "identity", o.Self.String(), "listen", n.main.Bound.String(), "shards", o.Shards)
 	return n, nil
+}
+
+// listenAgain listens at an address. Where the port is left open, it is the one of before, by which others know the node, unless
+// somebody else has it by now.
+func listenAgain[L any](
+	ctx context.Context, at, before string, log *slog.Logger, listen func(context.Context, string) (L, error),
+) (L, error) {
+	if portOf(at) == "0" && before != "" && hostOf(before) == hostOf(at) {
+		l, err := listen(ctx, before)
+		if err == nil {
+			return l, nil
+		}
+		log.Warn("the node gets another address", "before", before, "reason", err.Error())
+	}
+	return listen(ctx, at)
+}
+
+func hostOf(hostport string) string {
+	host, _, _ := net.SplitHostPort(hostport)
+	return host
 }
 
 // startServices starts what every ordinary node has (docs/protocol/01 §5.4).

@@ -22,7 +22,9 @@ type outlet struct {
 	name   string
 	portal *portal.Outlet
 	guard  *guard
+	target *target                     // what is known of the one target; nil where there are several
 	stop   func(context.Context) error // ends what runs beside it
+	cancel context.CancelFunc          // ends the looks at the target
 }
 
 func addOutlets(n *Node) {
@@ -45,11 +47,15 @@ func addOutlets(n *Node) {
 			if err := checkProtocols(r.ALPN); err != nil {
 				return err
 			}
+			if err := checkTargetCheck(r.Check); err != nil {
+				return err
+			}
 			return checkAllow(r.Allow)
 		},
 		Open:    n.openOutlet,
-		InPlace: []string{"allow"},
-		Update: func(_ context.Context, _ *outlet, _, to *resource.Outlet) error {
+		InPlace: []string{"allow", "check"},
+		Update: func(_ context.Context, o *outlet, _, to *resource.Outlet) error {
+			o.target.setCheck(to.Check)
 			if to.InfluxDB != nil {
 				n.setPolicyOf(to.Name+leaseSuffix, to.Allow)
 			}
@@ -60,6 +66,12 @@ func addOutlets(n *Node) {
 			err := o.close(ctx)
 			n.dropPolicyOf(o.name)
 			return err
+		},
+		Status: func(o *outlet) resource.Status {
+			if o.target == nil {
+				return resource.Status{State: resource.Up}
+			}
+			return o.target.status()
 		},
 		Describe: func(i table.Item[resource.Outlet, *outlet]) any { return outletOf(i) },
 		Creating: func(ctx context.Context, r *resource.Outlet) error { return n.overrulePolicy(ctx, r.Name, r.Allow) },
@@ -133,15 +145,23 @@ func (n *Node) startOutletTo(
 	if err != nil {
 		return nil, err
 	}
-	p, err := portal.NewOutlet(ctx, n.portals, n.router, o)
-	if err != nil {
+	out := &outlet{name: r.Name, guard: g, stop: stop}
+	running, cancel := context.WithCancel(n.ctx)
+	if targets == nil {
+		out.target = newTarget(running, r.To, r.Check, o.Dial)
+		o.Tried = out.target.tried
+	}
+	out.cancel = cancel
+	if out.portal, err = portal.NewOutlet(ctx, n.portals, n.router, o); err != nil {
+		cancel()
 		return nil, existsError(errors.Join(err, stop(ctx)))
 	}
-	return &outlet{name: r.Name, portal: p, guard: g, stop: stop}, nil
+	return out, nil
 }
 
 // close stops an outlet; its open connections stay.
 func (o *outlet) close(ctx context.Context) error {
+	o.cancel()
 	o.guard.close()
 	return errors.Join(o.portal.Close(ctx), o.stop(ctx))
 }

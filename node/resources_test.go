@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -239,5 +241,41 @@ func TestListsDoNotWait(t *testing.T) {
 	cancel()
 	if err := <-done; err == nil || m.state(resource.KindOutlet, "slow") != "" {
 		t.Errorf("%v, left: %+v", err, m.Outlets())
+	}
+}
+
+// /healthz answers while the node runs; /readyz while everything serves, and else says what does not.
+func TestReady(t *testing.T) {
+	m := newMember(t)
+	var at string
+	serve := func() {
+		var err error
+		if at, err = m.ServeStatus(t.Context(), "127.0.0.1:0", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serve()
+	get := func(path string) (int, string) {
+		resp, err := http.Get("http://" + at + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b)
+	}
+	if code, _ := get("/readyz"); code != http.StatusOK {
+		t.Errorf("/readyz of an empty node: %d", code)
+	}
+	m.restartWith(stored(t, resource.KindOutlet, "db", resource.Outlet{Name: "db", To: "127.0.0.1:1", Allow: "("}))
+	serve()
+	if code, text := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(text, "tcp-outlet db: down: ") {
+		t.Errorf("/readyz: %d %s", code, text)
+	}
+	if code, _ := get("/healthz"); code != http.StatusOK {
+		t.Errorf("/healthz: %d", code)
+	}
+	if _, text := get("/metrics"); !strings.Contains(text, `sallyport_resources{kind="tcp-outlet",state="down"} 1`) {
+		t.Error("the metric is missing")
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 )
 
 // ServeAdmin answers the administration interface on a Unix socket at path until ctx ends. Only the owner may open it.
@@ -37,7 +40,22 @@ func (n *Node) ServeAdmin(ctx context.Context, path string, stop func()) error {
 	return nil
 }
 
-// ServeStatus answers GET /show, HEAD / and GET /metrics on a loopback port until ctx ends, and returns the address. When the
+// serveReady answers 200 when every resource serves, else 503 with those that do not, one on a line.
+func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
+	var waiting strings.Builder
+	for _, r := range n.set.Resources() {
+		if r.State == resource.Opening || r.State == resource.Down {
+			fmt.Fprintf(&waiting, "%s %s: %s: %s\n", r.Kind, r.Name, r.State, r.Reason)
+		}
+	}
+	if waiting.Len() > 0 {
+		http.Error(w, strings.TrimSuffix(waiting.String(), "\n"), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+// ServeStatus answers GET /show, GET /healthz, GET /readyz, HEAD / and GET /metrics on a loopback port until ctx ends, and returns the address. When the
 // address is taken and fallback is set, a free port is used (docs/protocol/03 §6.3).
 func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (string, error) {
 	ln, err := net.Listen("tcp", at)
@@ -51,6 +69,8 @@ func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (strin
 	registry.MustRegister(n.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("HEAD /{$}", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", n.serveReady)
 	mux.HandleFunc("GET /show", func(w http.ResponseWriter, _ *http.Request) { admin.Write(w, n.Describe()) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	n.mu.Lock()
@@ -115,6 +135,7 @@ func (n *Node) adminHandler(stop func()) http.Handler {
 		stop()
 	})
 	n.set.Mount(mux)
+	mux.HandleFunc("POST "+admin.PathApply, admin.Handle(n.Apply))
 	n.mountPolicies(mux)
 	mux.HandleFunc("POST "+admin.PathListeners, admin.Handle(n.CreateListener))
 	mux.HandleFunc("GET "+admin.PathListeners, list(func(context.Context) []admin.ChannelListener { return n.Listeners() }))
@@ -163,4 +184,16 @@ func (n *Node) Describe() admin.Node {
 func portOf(hostport string) string {
 	_, port, _ := net.SplitHostPort(hostport)
 	return port
+}
+
+// Apply makes the node have what a configuration describes; see table.Set.Apply.
+func (n *Node) Apply(ctx context.Context, r admin.ApplyRequest) (admin.Applied, error) {
+	a, err := n.set.Apply(ctx, r)
+	if err == nil && len(a.Faults) == 0 && !r.Check && r.LogLevel != "" && n.opts.LogLevel != nil {
+		var level slog.Level
+		if level.UnmarshalText([]byte(r.LogLevel)) == nil {
+			n.opts.LogLevel.Set(level)
+		}
+	}
+	return a, err
 }

@@ -22,8 +22,9 @@ var ErrNoRendezvous = errors.New("no rendezvous server is known: set the environ
 
 // UDPOptions are a node's options of the UDP transport.
 type UDPOptions struct {
-	// Listen is where nodes reach this one, host:port; empty leaves UDP to the routes that this node begins.
-	Listen string
+	// Listen is where nodes reach this one, host:port; empty leaves UDP to the routes that this node begins. Where its port is 0,
+	// ListenBefore is tried first: what the node chose last time.
+	Listen, ListenBefore string
 	// Rendezvous is the server that tells a node its public address, host:port; empty allows no punctures.
 	Rendezvous string
 	// Transport are the settings of the transport.
@@ -35,11 +36,15 @@ func (n *Node) startUDP(ctx context.Context) error {
 	if n.opts.UDP.Listen == "" {
 		return nil
 	}
-	at, err := names.LookupIPv4(ctx, n.opts.UDP.Listen)
-	if err != nil {
-		return err
+	bind := func(ctx context.Context, address string) (*udp.Bind, error) {
+		at, err := names.LookupIPv4(ctx, address)
+		if err != nil {
+			return nil, err
+		}
+		return n.udp.Bind(ctx, n.router.Shards()[0], at[0], netip.AddrPort{})
 	}
-	if n.mainUDP, err = n.udp.Bind(ctx, n.router.Shards()[0], at[0], netip.AddrPort{}); err != nil {
+	var err error
+	if n.mainUDP, err = listenAgain(ctx, n.opts.UDP.Listen, n.opts.UDP.ListenBefore, n.log, bind); err != nil {
 		return err
 	}
 	n.negotiation = n.udp.NewListener(n.ctx, n.rendezvous)

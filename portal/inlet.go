@@ -56,6 +56,8 @@ type Inlet struct {
 	bound  netip.AddrPort
 	path   atomic.Pointer[path]
 	closed atomic.Bool
+	// refusal is why clients are closed at once, nil while they are not.
+	refusal atomic.Pointer[string]
 	// accepting is how many clients are in Accept.
 	accepting atomic.Int64
 
@@ -157,6 +159,10 @@ func (in *Inlet) Active() int {
 
 // accepted takes a client, on the listener's shard.
 func (in *Inlet) accepted(fd int) {
+	if r := in.refusal.Load(); r != nil {
+		in.refuse(fd, *r)
+		return
+	}
 	if in.opts.Accept != nil {
 		if in.accepting.Add(1) > int64(in.env.Limits.HoldClients) {
 			in.accepting.Add(-1)

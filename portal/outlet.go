@@ -42,6 +42,8 @@ type OutletOptions struct {
 	MaxConnections int
 	// Resolve turns Target into the addresses to try, in this order. It is asked only for a Target that is a name; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
+	// Tried, if set, is told how each attempt to reach the target went; nil is success. On an event loop: it must not block.
+	Tried func(err error)
 	// ResolveAlways asks Resolve for every connection, whatever Target is: there are several targets, and they change.
 	ResolveAlways bool
 }
@@ -279,6 +281,9 @@ func (o *Outlet) answered(to []netip.AddrPort, sock *dataplane.Conn) {
 
 // connected goes on when the target has answered.
 func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, err error) {
+	if o.opts.Tried != nil {
+		o.opts.Tried(err)
+	}
 	if c.state == ended {
 		if sock != nil {
 			sock.SetHandler(c)

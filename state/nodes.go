@@ -36,6 +36,19 @@ type Node struct {
 	Process Process `json:"process"`
 	// Options are what the node was created with, to start it again.
 	Options NodeOptions `json:"options"`
+	// Configuration is what was applied to the node last; nil if nothing was.
+	Configuration *Configuration `json:"configuration,omitempty"`
+}
+
+// Configuration says where a node's configuration is, to apply it again.
+type Configuration struct {
+	// Paths are absolute, of files; empty if the text came from elsewhere.
+	Paths []string `json:"paths,omitempty"`
+	// Variables and Flags are those of the command line that go with it.
+	Variables []string `json:"variables,omitempty"`
+	Flags     []string `json:"flags,omitempty"`
+	// Settings are the options of the node itself that it sets, by their flags.
+	Settings []string `json:"settings,omitempty"`
 }
 
 // NodeOptions are the options of `node create` and `authority create` (docs/protocol/03 §7.2) that outlive the command. Empty means
@@ -59,6 +72,9 @@ type NodeOptions struct {
 	LogArgs            []string `json:"log_args,omitempty"` // logging flags of the command line, in order
 	// NoSandbox lets the node's process write wherever its user may.
 	NoSandbox bool `json:"no_sandbox,omitempty"`
+	// LogLevel is debug, info, warn or error; LogFormat is text or json.
+	LogLevel  string `json:"log_level,omitempty"`
+	LogFormat string `json:"log_format,omitempty"`
 	// Limits are those that differ from the defaults.
 	Limits limits.Limits `json:"limits,omitzero"`
 	// Authority is set for an authority.
@@ -153,6 +169,9 @@ func (d *Dir) CreateNode(ctx context.Context, n Node) (Node, error) {
 			return fmt.Errorf("%w: node %q is already running, as process %d", ErrInUse, n.Name, old.Process.PID)
 		default:
 			n.CreatedAt = old.CreatedAt
+			if n.Configuration == nil {
+				n.Configuration = old.Configuration
+			}
 		}
 		def, err := d.defaultNode()
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,12 @@ type app struct {
 	foreground   bool          // this command runs a node in the foreground
 	logTo        io.Writer     // where it logs to with --verbose: standard output, while stdout gathers results
 	atEnd        []func()
+
+	// collect, if it is set, takes what a command would create in place of the node. name and request may be completed.
+	collect func(kind string, name *string, request any) error
+	itself  string  // the node of a configuration that is read before the node is there
+	base    string  // the directory that relative paths start from; "" is the working directory
+	hangup  *hangup // nil where nobody listens
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
@@ -240,4 +247,12 @@ func plural(n int, noun string) string {
 		return "1 " + noun
 	}
 	return strconv.Itoa(n) + " " + noun + "s"
+}
+
+// abs makes a path absolute: from the directory of the configuration that names it, or from the working directory.
+func (a *app) abs(path string) (string, error) {
+	if a.base != "" && !filepath.IsAbs(path) {
+		path = filepath.Join(a.base, path)
+	}
+	return filepath.Abs(path)
 }

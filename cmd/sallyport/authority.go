@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +53,9 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	f.StringVar(&auth.TenantBaseURL, "tenant-base-url", "", "")
 	f.StringVar(&auth.Certificate, "certificate", "", "")
 	f.StringArrayVar(&auth.Attributes, "attributes", nil, "")
+	f.StringVar(&o.StatusEndpoint, "status-endpoint", "", "`HOST:PORT` of status and metrics (default: 23345 or free)")
 	limitFlags(cmd, o)
+	logFlags(cmd, o)
 	hide(cmd, "account-authority", "enforce-admin-checks", "project-access-route", "project-identity-identifier-file", "tenant-base-url", "certificate", "attributes")
 }
 
@@ -79,6 +82,12 @@ func authorityCreate(a *app) *cobra.Command {
 			auth.TrustedIdentities = json.RawMessage(trusted)
 			if _, err := parseTrusted(auth.TrustedIdentities); err != nil {
 				return err
+			}
+			if err := checkLog(cmd, &o); err != nil {
+				return err
+			}
+			if auth.CredentialTTL == "" {
+				auth.CredentialTTL = os.Getenv("CREDENTIAL_TTL_SECS") // for the next start too
 			}
 			name := "authority-" + auth.ProjectIdentifier
 			if o.Identity == "" {
@@ -141,5 +150,8 @@ func authorityArgs(o state.NodeOptions) []string {
 			args = append(args, flag)
 		}
 	}
-	return append(args, limitArgs(o)...)
+	if o.StatusEndpoint != "" {
+		args = append(args, "--status-endpoint", o.StatusEndpoint)
+	}
+	return append(append(args, limitArgs(o)...), logArgs(o)...)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 )
 
 func init() { nouns = append(nouns, channelNoun, listenerNoun) }
@@ -129,11 +130,14 @@ func listenerNoun(a *app) *cobra.Command {
 					return err
 				}
 			}
+			r.Address = plainName(args[0])
+			if a.collect != nil {
+				return a.collect(resource.KindListener, &r.Address, &r)
+			}
 			c, _, err := a.firstClient(cmd.Context(), at)
 			if err != nil {
 				return err
 			}
-			r.Address = plainName(args[0])
 			if _, err := admin.Post[admin.ChannelListener](cmd.Context(), c, admin.PathListeners, r); err != nil {
 				return err
 			}

@@ -77,16 +77,24 @@ func configVariables(list []string) (map[string]string, error) {
 	return out, nil
 }
 
+// checkVariables refuses variables without a value, as the reference does, whether they are used or not.
+func checkVariables(vars map[string]string) error {
+	for _, name := range sortedNames(vars) {
+		if vars[name] == "" {
+			return fmt.Errorf("empty value for variable '%s'", name)
+		}
+	}
+	return nil
+}
+
 // load reads a configuration and says what has no effect.
 func (a *app) load(mode config.Mode, source, text string, variables []string, nodeName string) (*config.Plan, error) {
 	vars, err := configVariables(variables)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range sortedNames(vars) {
-		if vars[name] == "" { // as in the reference, whether it is used or not
-			return nil, fmt.Errorf("empty value for variable '%s'", name)
-		}
+	if err := checkVariables(vars); err != nil {
+		return nil, err
 	}
 	plan, err := config.Load(mode, []byte(text), config.Options{Variables: vars, Lookup: os.LookupEnv, NodeName: nodeName, NameGiven: nodeName != ""})
 	if err != nil {
@@ -107,39 +115,22 @@ type description struct {
 	flags     []string // those of the node itself: they override the configuration
 }
 
-// read reads the configuration. It returns where it was found, for messages, and the name of the node.
-func (a *app) read(ctx context.Context, d description) (plan *config.Plan, source, name string, err error) {
-	text, source := d.inline, "--configuration"
+// wishFor reads what `node create` is given.
+func (a *app) wishFor(ctx context.Context, d description) (*wish, error) {
+	name := ""
+	var paths []string
 	switch {
 	case d.arg != "" && !isConfiguration(d.arg):
 		name = plainName(d.arg)
 	case d.arg != "" && d.inline != "":
-		return nil, "", "", errors.New("a configuration is given twice: as NAME_OR_CONFIGURATION and with --configuration")
+		return nil, errors.New("a configuration is given twice: as NAME_OR_CONFIGURATION and with --configuration")
 	case d.arg != "":
-		if text, err = readConfiguration(ctx, d.arg); err != nil {
-			return nil, "", "", err
-		}
-		source = d.arg
-		if strings.ContainsAny(d.arg, "\n{") {
-			source = "configuration"
-		}
+		paths = []string{d.arg}
 	}
-	plan = &config.Plan{}
-	if text != "" {
-		if plan, err = a.load(config.NodeCreate, source, text, d.variables, name); err != nil {
-			return nil, "", "", err
-		}
+	if d.inline != "" {
+		return a.readWish(ctx, []text{{source: "--configuration", text: d.inline}}, d.variables, d.flags, name)
 	}
-	if name == "" {
-		name = plan.NodeName
-	}
-	if name == "" {
-		name = a.freeNodeName()
-		if text != "" { // entries name the node they belong to
-			plan, err = a.load(config.NodeCreate, source, text, d.variables, name)
-		}
-	}
-	return plan, source, name, err
+	return a.readFiles(ctx, paths, d.variables, d.flags, name)
 }
 
 // flagIn returns the value of a flag among arguments, the last one counts; "true" for a switch.
@@ -158,63 +149,88 @@ func flagIn(args []string, name string) string {
 	return value
 }
 
-// createFromConfiguration makes a node and what it is to have. When anything fails the node is deleted again.
+// createFromConfiguration makes a node and what it is to have. When anything fails with a node that was not there before, the node is
+// deleted again, as in the reference. With one that was there it is apply: nothing is deleted because something fails.
 func (a *app) createFromConfiguration(ctx context.Context, d description) error {
-	plan, source, name, err := a.read(ctx, d)
+	if _, err := a.dir(); err != nil {
+		return err
+	}
+	w, err := a.wishFor(ctx, d)
 	if err != nil {
 		return err
 	}
-	ticket := d.ticket // that of the command line wins
-	if ticket == "" {
-		ticket = plan.Ticket
-	}
 	// What runs below must not find the ticket again.
 	_ = os.Unsetenv("ENROLLMENT_TICKET")
-	rest := plan.Node
-	if plan.NodeName != "" {
-		rest = rest[1:] // the name is the first
+	var extra []string // flags of this run alone
+	for _, f := range w.files {
+		extra = append(extra, f.nodeArgs()...)
 	}
-	args := append(append([]string{"node", "create", name}, rest...), d.flags...)
-	foreground := flagIn(args, "foreground") == "true"
-	if foreground && (flagIn(args, "in-memory") == "true" || switchFrom("OCKAM_SQLITE_IN_MEMORY")) {
+	extra = append(extra, d.flags...)
+	foreground := flagIn(extra, "foreground") == "true"
+	if foreground && (flagIn(extra, "in-memory") == "true" || switchFrom("OCKAM_SQLITE_IN_MEMORY")) {
 		forget, err := a.inMemory() // the ticket is redeemed for what is kept there
 		if err != nil {
 			return err
 		}
 		defer forget()
 	}
-	// What the parts print is printed when all is there.
+	r, err := a.dirOnce.Node(w.name)
+	isNew := errors.Is(err, state.ErrNotFound)
+	if err != nil && !isNew {
+		return err
+	}
+	if !isNew && (!foreground || r.Status() == state.Running && flagIn(extra, "skip-is-running-check") != "true") {
+		if foreground {
+			return withHint(fmt.Errorf("a node with name %s is already running", w.name), "stop it first: sallyport node stop %s", w.name)
+		}
+		return a.applyAgain(ctx, w, d.ticket)
+	}
+	if isNew {
+		if err := a.collectEarly(ctx, w, d.ticket); err != nil {
+			return err
+		}
+	}
+	if err := a.enrollWish(ctx, w, d.ticket); err != nil {
+		return err
+	}
+	args := append([]string{"node", "create", w.name}, extra...)
+	if !isNew {
+		if err := a.collectWish(ctx, w); err != nil {
+			return err
+		}
+		if err := a.forgetStale(ctx, w); err != nil {
+			return err
+		}
+		merged, _ := w.merge(r.Options, r.Configuration)
+		args = append(append([]string{"node", "create", w.name}, nodeArgs(merged)...), runFlags(extra)...)
+	}
+	// What the node prints is printed when all is there.
 	var printed bytes.Buffer
 	out := a.stdout
 	a.stdout = &printed
 	defer func() { a.stdout = out }()
-	if ticket != "" {
-		enroll := []string{"project", "enroll", ticket}
-		if identity := flagIn(args, "identity"); identity != "" {
-			if err := a.ensureIdentity(ctx, identity); err != nil {
-				return err
-			}
-			enroll = append(enroll, "--identity", identity)
-		}
-		if err := a.again(ctx, enroll, "ticket", source); err != nil {
-			return err
-		}
-	}
 	start := a.inBackground
 	if foreground {
 		start = a.inForeground
 	}
-	end, err := start(ctx, args, source)
+	end, err := start(ctx, args, w.sources())
 	if err != nil {
 		return err
 	}
-	for _, inv := range plan.Invocations {
-		if err := a.again(ctx, inv.Args, inv.What, fmt.Sprintf("%s:%d", source, inv.Line)); err != nil {
-			after := context.WithoutCancel(ctx)
-			_ = end(true)
-			_ = a.again(after, []string{"node", "delete", name, "--yes"}, "node", source)
-			return fmt.Errorf("%w; the node %s was deleted again", err, name)
+	done, err := a.applyFirst(ctx, w)
+	if ctx.Err() != nil { // it was told to end, which is no reason to delete anything
+		return end(true)
+	}
+	if err != nil || done.Failed() {
+		if err == nil {
+			err = errors.New(strings.Join(done.lines(), "\n"))
 		}
+		if isNew {
+			_ = end(true)
+			_ = a.again(context.WithoutCancel(ctx), []string{"node", "delete", w.name, "--yes"}, "node", w.sources())
+			return fmt.Errorf("%w; the node %s was deleted again", err, w.name)
+		}
+		a.note("%s %v", a.color("33", "!"), err) // the node keeps trying
 	}
 	if _, err := out.Write(printed.Bytes()); err != nil {
 		return err
@@ -222,9 +238,55 @@ func (a *app) createFromConfiguration(ctx context.Context, d description) error 
 	return end(false)
 }
 
+// runFlags are those of a command line that say how a node is run, not what it is.
+func runFlags(args []string) []string {
+	var flags []string
+	for _, name := range []string{"foreground", "exit-on-eof", "in-memory", "skip-is-running-check"} {
+		if flagIn(args, name) == "true" {
+			flags = append(flags, "--"+name)
+		}
+	}
+	return flags
+}
+
+// applyFirst gives a node that was just started what it is to have. Entries that name another node are commands for that one.
+func (a *app) applyFirst(ctx context.Context, w *wish) (*applied, error) {
+	done, err := a.apply(ctx, w, applyOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range w.elsewhere {
+		if err := a.again(ctx, p.inv.Args, p.inv.What, fmt.Sprintf("%s:%d", p.file.source, p.inv.Line)); err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// applyAgain is `node create` with a node that is there: apply.
+func (a *app) applyAgain(ctx context.Context, w *wish, ticket string) error {
+	if err := a.enrollWish(ctx, w, ticket); err != nil {
+		return err
+	}
+	done, err := a.apply(ctx, w, applyOptions{wait: applyWait})
+	if err != nil {
+		return err
+	}
+	for _, line := range done.lines() {
+		a.note("%s", line)
+	}
+	if err := a.printNodeCreated(ctx, w.name); err != nil {
+		return err
+	}
+	if done.failed() {
+		return exitCode(exitSoftware)
+	}
+	return nil
+}
+
 // inBackground starts a node in a process of its own. There is nothing to wait for or to stop.
 func (a *app) inBackground(ctx context.Context, args []string, source string) (end func(now bool) error, err error) {
-	return func(bool) error { return nil }, a.again(ctx, args, "node", source)
+	return func(bool) error { return nil }, a.again(ctx, append(args, "--started-from-configuration"), "node", source)
 }
 
 // inForeground starts a node in this process and returns when it is up. end waits until it has ended; with now it makes it end.
@@ -233,7 +295,7 @@ func (a *app) inForeground(ctx context.Context, args []string, source string) (e
 	up, ended := make(chan struct{}), make(chan error, 1)
 	node := *a
 	node.onUp = func() { close(up) }
-	go func() { ended <- node.again(ctx, args, "node", source) }()
+	go func() { ended <- node.again(ctx, append(args, "--started-from-configuration"), "node", source) }()
 	select {
 	case err := <-ended:
 		stop()
@@ -254,7 +316,8 @@ func (a *app) again(ctx context.Context, args []string, what, where string) erro
 	inner := newApp(strings.NewReader(""), a.stdout, a.stderr)
 	defer inner.close()
 	inner.quiet, inner.noColor, inner.noInput, inner.verbose = a.quiet, a.noColor, true, a.verbose
-	inner.dirOnce, inner.isInMemory, inner.memoryVaults, inner.onUp, inner.logTo = a.dirOnce, a.isInMemory, a.memoryVaults, a.onUp, a.logTo
+	inner.dirOnce, inner.isInMemory, inner.memoryVaults = a.dirOnce, a.isInMemory, a.memoryVaults
+	inner.onUp, inner.hangup, inner.logTo = a.onUp, a.hangup, a.logTo
 	inner.output, inner.outputGiven, inner.jq, inner.compact = a.output, a.outputGiven, a.jq, a.compact
 	root := newRoot(inner)
 	inner.verbose = a.verbose // which the flag's definition has reset

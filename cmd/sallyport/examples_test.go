@@ -25,7 +25,7 @@ import (
 // What a screen holds.
 const (
 	helpLines     = 40
-	helpLinesRoot = 60 // the list of all commands scrolls
+	helpLinesRoot = 64 // the list of all commands scrolls
 	helpColumns   = 100
 )
 
@@ -83,6 +83,7 @@ var scenes = map[string]string{
  		until sallyport rendezvous get-my-address 127.0.0.1:4002 > /dev/null 2>&1; do sleep 0.05; done`,
 	"tcp-connection": `sallyport node create n1; sallyport node create n0 --tcp-listener-address 127.0.0.1:4000`,
 	"tcp-listener":   `sallyport node create n1`,
+	"apply":          "printf 'name: n1\ntcp-outlets: {db: {to: 5432}}\n' > box.yaml; sallyport node create box.yaml",
 	"run":            "printf 'nodes: [r1]\ntcp-outlets: {db: {to: $PORT, at: r1}}\n' > portal.yaml",
 	"reset":          `sallyport node create n1`,
 	"flow-control": `sallyport node create n1; sallyport tcp-outlet create db --to 5432; sallyport tcp-listener create 4500

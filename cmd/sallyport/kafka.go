@@ -13,6 +13,7 @@ import (
 
 	"sallyport/limits"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 	"sallyport/portal/kafka"
 )
 
@@ -289,6 +290,9 @@ func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFla
 	if r.ConsumerRelay == "" && r.Consumer == "" {
 		r.ConsumerRelay = r.To
 	}
+	if a.collect != nil {
+		return a.collect(resource.KindKafkaInlet, &r.Name, &r)
+	}
 	c, node, err := a.firstClient(ctx, v.at)
 	if err != nil {
 		return err
@@ -351,6 +355,9 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 			}
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
+			}
+			if a.collect != nil {
+				return a.collect(resource.KindKafkaOutlet, &r.Name, &r)
 			}
 			c, node, err := a.firstClient(ctx, at)
 			if err != nil {

@@ -59,7 +59,7 @@ func (v memoryValue) Set(text string) error {
 // limitFlags adds the flags of docs/limits.md.
 func limitFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f := cmd.Flags()
-	f.Var(memoryValue{&o.Limits}, "memory-limit", "what the node may use, like 512MiB (default: its control group's)")
+	f.Var(memoryValue{&o.Limits}, "memory-limit", "what the node may use, like 512MiB")
 	f.BoolVar(&o.NoSandbox, "no-sandbox", false, "let the process write outside its state directory")
 	f.Var(limitsValue{&o.Limits}, "limits", "other limits, `JSON` or a file with it (docs/limits.md)")
 }

@@ -14,26 +14,31 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), endingSignals()...)
 	ctx = context.WithValue(ctx, ownProcess{}, true)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	ctx, end := context.WithCancel(ctx)
+	a := newApp(os.Stdin, os.Stdout, os.Stderr)
+	a.hangup = &hangup{}
+	a.hangup.listen(end, false)
+	code := a.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
 
-// endingSignals are those that end a command. What is ignored when the program starts stays ignored: nohup does so with SIGHUP, and shells
-// with SIGINT for what they run in the background.
+// endingSignals are those that end a command, beside SIGHUP. What is ignored when the program starts stays ignored: shells do so with
+// SIGINT for what they run in the background.
 func endingSignals() []os.Signal {
 	list := []os.Signal{syscall.SIGTERM}
-	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGHUP} {
-		if !signal.Ignored(s) {
-			list = append(list, s)
-		}
+	if !signal.Ignored(syscall.SIGINT) {
+		list = append(list, syscall.SIGINT)
 	}
 	return list
 }
 
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := newApp(stdin, stdout, stderr)
+	return newApp(stdin, stdout, stderr).run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	defer a.close()
 	args, err := a.prepare(args)
 	if err != nil {

@@ -129,14 +129,14 @@ func nodeText(n admin.Node) string {
 	}
 	var rows [][]string
 	for _, in := range n.Inlets {
-		rows = append(rows, []string{in.Alias, in.Bind, in.Status, in.OutletAddr})
+		rows = append(rows, []string{in.Alias, in.Bind, string(in.State.State), in.OutletAddr, in.Reason})
 	}
-	section("Inlets", []string{"INLET", "LISTENS AT", "STATUS", "OUTLET"}, rows)
+	section("Inlets", []string{"INLET", "LISTENS AT", "STATE", "OUTLET", ""}, rows)
 	rows = nil
 	for _, o := range n.Outlets {
-		rows = append(rows, []string{"/service/" + string(o.Worker), o.To})
+		rows = append(rows, []string{"/service/" + string(o.Worker), o.To, string(o.State.State), o.Reason})
 	}
-	section("Outlets", []string{"OUTLET", "TARGET"}, rows)
+	section("Outlets", []string{"OUTLET", "TARGET", "STATE", ""}, rows)
 	rows = nil
 	for _, t := range n.Transports {
 		rows = append(rows, []string{strings.ToUpper(t.Type), t.Mode, t.Socket})
@@ -181,14 +181,7 @@ func nodeStart(a *app) *cobra.Command {
 			if r.Status() == state.Running {
 				return a.print(result{human: fmt.Sprintf("  ✗ The node '%s' is already running. To restart it: sallyport node stop %s, then sallyport node start %s", r.Name, r.Name, r.Name)})
 			} else {
-				o := r.Options
-				if r.TCPListener != "" {
-					o.TCPListenerAddress = r.TCPListener // others know it by this address
-				}
-				if o.UDP && r.UDPListener != "" {
-					o.UDPListenerAddress = r.UDPListener
-				}
-				if err := a.createBackground(ctx, r.Name, o); err != nil {
+				if err := a.createBackground(ctx, r.Name, r.Options); err != nil {
 					return err
 				}
 			}

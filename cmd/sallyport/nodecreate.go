@@ -32,6 +32,7 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.BoolVar(&o.UDP, "udp", false, "be reached over UDP too, and make punctures")
 	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "127.0.0.1:0", "where over UDP, `HOST:PORT` (IPv4)")
 	limitFlags(cmd, o)
+	logFlags(cmd, o)
 	noEffect(cmd, "http-server", "opentelemetry-context=")
 	flagAliases(cmd, "launch-config", "services", "launch-configuration", "services", "enable-udp", "udp", "enable-http-server", "http-server",
 		"node-config", "configuration")
@@ -74,7 +75,10 @@ func nodeCreate(a *app) *cobra.Command {
 			if !r.child && !fromConfig && (configuration != "" || ticket != "" || isConfiguration(arg)) {
 				return a.createFromConfiguration(ctx, description{arg: arg, inline: configuration, ticket: ticket, variables: variables, flags: flagsGiven(cmd)})
 			}
-			var err error
+			err := checkLog(cmd, &o)
+			if err != nil {
+				return err
+			}
 			if o.Services, err = servicesText(ctx, o.Services); err != nil {
 				return err
 			}
@@ -246,7 +250,12 @@ func childArgs(name string, o state.NodeOptions) []string {
 	if o.Authority != nil {
 		return authorityArgs(o)
 	}
-	args := []string{"node", "create", name, "--child-process"}
+	return append([]string{"node", "create", name, "--child-process"}, nodeArgs(o)...)
+}
+
+// nodeArgs is the command line that nodeFlags reads as o.
+func nodeArgs(o state.NodeOptions) []string {
+	var args []string
 	add := func(flag, value string) {
 		if value != "" {
 			args = append(args, flag, value)
@@ -268,5 +277,5 @@ func childArgs(name string, o state.NodeOptions) []string {
 	if o.NoStatusEndpoint {
 		args = append(args, "--no-status-endpoint")
 	}
-	return append(args, limitArgs(o)...)
+	return append(append(args, limitArgs(o)...), logArgs(o)...)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,9 +64,17 @@ func statusCommand(a *app) *cobra.Command {
 				Name       string `json:"name"`
 				Status     string `json:"status"`
 			}
+			credentials, err := d.Credentials()
+			if err != nil {
+				return err
+			}
 			identities, rows := []id{}, [][]string{}
 			for _, n := range ids {
-				identities = append(identities, id{n.Identifier, n.IsDefault, n.Name, "NotEnrolled"})
+				enrolled := "NotEnrolled"
+				if slices.ContainsFunc(credentials, func(c state.Credential) bool { return c.Subject == n.Identifier }) {
+					enrolled = "Enrolled"
+				}
+				identities = append(identities, id{n.Identifier, n.IsDefault, n.Name, enrolled})
 				rows = append(rows, []string{n.Name, n.Identifier})
 			}
 			records, err := d.Nodes()

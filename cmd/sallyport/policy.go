@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 	"sallyport/policy"
 )
 
@@ -36,6 +37,10 @@ func policyCreate(a *app) *cobra.Command {
 				if _, err := policy.ParseResourceType(r.ResourceType); err != nil {
 					return usageError("invalid value '%s' for '--resource-type': %v", r.ResourceType, err)
 				}
+			}
+			if a.collect != nil {
+				name := r.Resource + r.ResourceType
+				return a.collect(resource.KindPolicy, &name, &r)
 			}
 			c, node, err := a.firstClient(cmd.Context(), at)
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"sallyport/node"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 	"sallyport/portal/httpheader"
 	"sallyport/routing/multiaddr"
 )
@@ -86,20 +87,26 @@ func outletCommand(a *app) *cobra.Command {
 			type short struct {
 				From string `json:"from"`
 				To   string `json:"to"`
+				admin.State
 			}
 			out, rows := []short{}, [][]string{}
 			for _, o := range list {
-				out = append(out, short{From: "/service/" + string(o.Worker), To: o.To})
-				rows = append(rows, []string{"/service/" + string(o.Worker), o.To})
+				out = append(out, short{From: "/service/" + string(o.Worker), To: o.To, State: o.State})
+				rows = append(rows, []string{"/service/" + string(o.Worker), o.To, string(o.State.State), o.Reason})
 			}
-			return result{human: tableOr("no outlets at "+node, []string{"OUTLET", "TARGET"}, rows), json: out}, err
+			return result{human: tableOr("no outlets at "+node, []string{"OUTLET", "TARGET", "STATE", ""}, rows), json: out}, err
 		}),
 		showCommand(a, "Show an outlet", `  sallyport tcp-outlet show outlet
   sallyport tcp-outlet show db --at n1 --jq .to`, "tcp outlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
 			o, err := admin.Get[admin.Outlet](ctx, c, admin.Item(admin.PathOutlets, name))
 			return result{
-				human: fields("Outlet", "/service/"+name, "Node", node, "Target", o.To),
-				json:  map[string]string{"node_name": node, "to": o.To, "worker_address": "/service/" + name},
+				human: fields(append([]string{"Outlet", "/service/" + name, "Node", node, "Target", o.To}, stateFields(o.State)...)...),
+				json: struct {
+					Node   string `json:"node_name"`
+					To     string `json:"to"`
+					Worker string `json:"worker_address"`
+					admin.State
+				}{node, o.To, "/service/" + name, o.State},
 			}, err
 		}),
 		deleteCommand(a, "Delete an outlet; its open connections stay", `  sallyport tcp-outlet delete outlet --yes
@@ -121,7 +128,7 @@ func outletCommand(a *app) *cobra.Command {
 // What --hold of portals says.
 const (
 	holdDefault = time.Minute
-	holdHelp    = "how long connections wait for another path when theirs is gone; the shorter of both ends counts, 0 is off"
+	holdHelp    = "how long to outlive a lost path; 0 is off"
 )
 
 // outletFlags are the flags that all kinds of outlets have.
@@ -142,6 +149,7 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&r.TLS, "tls", false, "connect to the server with TLS")
 	f.StringSliceVar(&r.ALPN, "alpn", nil, "with --tls: the `PROTOCOLS` to offer, such as h2,http/1.1 (default: what the client speaks)")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
+	f.StringVar(&r.Check, "check", "", "tcp: look every 10s whether the server takes connections")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
 	hide(cmd, "privileged")
 	flagAliases(cmd, "expression", "allow")
@@ -175,6 +183,9 @@ func (o *outletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	r.Name, r.To = plainName(o.from), target
 	if err := checkAllow(cmd, r.Allow); err != nil {
 		return err
+	}
+	if a.collect != nil {
+		return a.collect(resource.KindOutlet, &r.Name, r)
 	}
 	c, node, err := a.firstClient(ctx, o.at)
 	if err != nil {
@@ -220,14 +231,15 @@ func inletCommand(a *app) *cobra.Command {
 			list, err := admin.Get[[]admin.Inlet](ctx, c, admin.PathInlets)
 			rows := [][]string{}
 			for _, in := range list {
-				rows = append(rows, []string{in.Alias, in.Bind, in.Status, in.OutletAddr})
+				rows = append(rows, []string{in.Alias, in.Bind, string(in.State.State), in.OutletAddr, in.Reason})
 			}
-			return result{human: tableOr("no inlets at "+node, []string{"INLET", "LISTENS AT", "STATUS", "OUTLET"}, rows), json: list}, err
+			return result{human: tableOr("no inlets at "+node, []string{"INLET", "LISTENS AT", "STATE", "OUTLET", ""}, rows), json: list}, err
 		}),
 		showCommand(a, "Show an inlet", `  sallyport tcp-inlet show web
   sallyport tcp-inlet show web --at n2 --jq .status`, "tcp inlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
 			in, err := admin.Get[admin.Inlet](ctx, c, admin.Item(admin.PathInlets, name))
-			return result{human: fields("Inlet", in.Alias, "Node", node, "Listens at", in.Bind, "Status", in.Status, "Outlet", in.OutletAddr, "Route", orDash(in.OutletRoute)), json: in}, err
+			about := []string{"Inlet", in.Alias, "Node", node, "Listens at", in.Bind, "Outlet", in.OutletAddr, "Route", orDash(in.OutletRoute)}
+			return result{human: fields(append(about, stateFields(in.State)...)...), json: in}, err
 		}),
 		deleteCommand(a, "Delete an inlet and end its connections", `  sallyport tcp-inlet delete web --yes
   sallyport tcp-inlet delete --all --at n2 --yes`, "tcp inlet", admin.PathInlets,
@@ -243,6 +255,21 @@ func inletCommand(a *app) *cobra.Command {
 				return result{human: "deleted the inlet " + name, json: map[string]string{"alias": name, "node": node}}
 			}),
 	)
+}
+
+// stateFields are a resource's state for a person.
+func stateFields(s admin.State) []string {
+	list := []string{"State", string(s.State)}
+	if !s.Since.IsZero() {
+		list = append(list, "Since", s.Since.Local().Format(time.DateTime))
+	}
+	if s.Reason != "" {
+		list = append(list, "Reason", s.Reason)
+	}
+	if !s.NextTry.IsZero() {
+		list = append(list, "Next try", s.NextTry.Local().Format(time.TimeOnly))
+	}
+	return list
 }
 
 func orDash(s *string) string {
@@ -332,6 +359,9 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 		r.Hold = o.hold.String()
 	}
 	r.From, r.To, r.ConnectionWaitMS = listen, addr.String(), o.wait.Milliseconds()
+	if a.collect != nil {
+		return a.collect(resource.KindInlet, &r.Alias, r)
+	}
 	c, node, err := a.firstClient(ctx, o.at)
 	if err != nil {
 		return err
@@ -402,9 +432,9 @@ func relayCommand(a *app) *cobra.Command {
 			list, err := admin.Get[[]admin.Relay](ctx, c, admin.PathRelays)
 			rows := [][]string{}
 			for _, r := range list {
-				rows = append(rows, []string{r.Name, r.ConnectionStatus, r.Destination, orDash(r.RemoteAddress)})
+				rows = append(rows, []string{r.Name, string(r.State.State), r.Destination, orDash(r.RemoteAddress), r.Reason})
 			}
-			return result{human: tableOr("no relays of "+node, []string{"RELAY", "STATUS", "AT", "ADDRESS THERE"}, rows), json: list}, err
+			return result{human: tableOr("no relays of "+node, []string{"RELAY", "STATE", "AT", "ADDRESS THERE", ""}, rows), json: list}, err
 		}),
 		showCommand(a, "Show a relay", `  sallyport relay show blue
   sallyport relay show blue --at n1 --jq .connection_status`, "relay", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
@@ -418,9 +448,18 @@ func relayCommand(a *app) *cobra.Command {
 			}
 			return result{
 				machine: name,
-				human:   fields("Relay", r.Name, "Node", node, "Status", r.ConnectionStatus, "At", r.Destination, "Address there", orDash(service(r.RemoteAddress)), "Last failure", orDash(r.LastFailure)),
-				json: map[string]any{"connection_status": r.ConnectionStatus, "destination": r.Destination, "name": r.Name,
-					"relay_route": r.ForwardingRoute, "remote_address": service(r.RemoteAddress), "worker_address": service(r.WorkerAddress)},
+				human: fields(append([]string{
+					"Relay", r.Name, "Node", node, "At", r.Destination, "Address there", orDash(service(r.RemoteAddress)),
+				}, stateFields(r.State)...)...),
+				json: struct {
+					Status      string  `json:"connection_status"`
+					Destination string  `json:"destination"`
+					Name        string  `json:"name"`
+					Route       *string `json:"relay_route"`
+					Remote      *string `json:"remote_address"`
+					Worker      *string `json:"worker_address"`
+					admin.State
+				}{r.ConnectionStatus, r.Destination, r.Name, r.ForwardingRoute, service(r.RemoteAddress), service(r.WorkerAddress), r.State},
 			}, err
 		}),
 		deleteCommand(a, "Give a relay up", `  sallyport relay delete blue --yes
@@ -469,6 +508,9 @@ func relayCreate(a *app) *cobra.Command {
 				return errors.New("--authorized cannot be used with a project's route: the project says who its relay is")
 			}
 			r.At = addr.String()
+			if a.collect != nil {
+				return a.collect(resource.KindRelay, &r.Name, &r)
+			}
 			c, node, err := a.firstClient(ctx, to)
 			if err != nil {
 				return err

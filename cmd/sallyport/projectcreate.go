@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,8 @@ type projectPlan struct {
 	authorityOnly, relayOnly bool
 	// Of an authority that is elsewhere: its history and the route to it.
 	authority, authorityRoute string
+	// Where status and metrics of the parts are, host:port, or empty.
+	authorityStatus, relayStatus string
 }
 
 // projectCreate makes a whole project on this machine, or one of its two parts.
@@ -49,6 +52,8 @@ func projectCreate(a *app) *cobra.Command {
 	f.StringVar(&p.admin, "identity", "admin", "the administrator, created if need be")
 	f.IntVar(&p.authorityPort, "authority-port", 4000, "the authority's `PORT`")
 	f.IntVar(&p.relayPort, "relay-port", 4001, "the relay's `PORT`")
+	f.StringVar(&p.authorityStatus, "authority-status", "", "its status and metrics, `HOST:PORT`")
+	f.StringVar(&p.relayStatus, "relay-status", "", "its status and metrics, `HOST:PORT`")
 	f.BoolVar(&p.authorityOnly, "authority-only", false, "create the authority; the relay is on another machine")
 	f.BoolVar(&p.relayOnly, "relay-only", false, "create the relay; the authority is on another machine")
 	f.StringVar(&p.authority, "authority-identity", "", "the `HISTORY` of the authority that is elsewhere, hex")
@@ -100,6 +105,14 @@ func (a *app) createProject(ctx context.Context, p projectPlan) error {
 	if err := state.CheckName("project", p.name); err != nil {
 		return usageError("%v", err)
 	}
+	for flag, address := range map[string]string{"--authority-status": p.authorityStatus, "--relay-status": p.relayStatus} {
+		if address == "" {
+			continue
+		}
+		if _, err := hostPort(flag, address); err != nil {
+			return err
+		}
+	}
 	if !p.relayOnly {
 		if err := a.createProjectAuthority(ctx, &p); err != nil {
 			return err
@@ -145,8 +158,8 @@ func (a *app) createProjectAuthority(ctx context.Context, p *projectPlan) error 
 	if err != nil {
 		return err
 	}
-	o := state.NodeOptions{TCPListenerAddress: p.listen(p.authorityPort), Identity: self.named.Name,
-		Authority: &state.AuthorityOptions{ProjectIdentifier: p.name, TrustedIdentities: trusted}}
+	o := state.NodeOptions{TCPListenerAddress: p.listen(p.authorityPort), Identity: self.named.Name, StatusEndpoint: p.authorityStatus,
+		Authority: &state.AuthorityOptions{ProjectIdentifier: p.name, TrustedIdentities: trusted, CredentialTTL: os.Getenv("CREDENTIAL_TTL_SECS")}}
 	p.authority, p.authorityRoute = history, p.route(p.authorityPort)
 	return a.createBackground(ctx, "authority-"+p.name, o)
 }
@@ -162,7 +175,8 @@ func (a *app) createProjectRelay(ctx context.Context, p projectPlan) (*project.P
 	if !p.relayOnly {
 		route = fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/service/api", p.authorityPort)
 	}
-	o := state.NodeOptions{TCPListenerAddress: p.listen(p.relayPort), Identity: self.named.Name, AuthorityIdentity: p.authority, AuthorityRoute: route}
+	o := state.NodeOptions{TCPListenerAddress: p.listen(p.relayPort), Identity: self.named.Name, AuthorityIdentity: p.authority, AuthorityRoute: route,
+		StatusEndpoint: p.relayStatus}
 	if err := a.createBackground(ctx, "relay-"+p.name, o); err != nil {
 		return nil, err
 	}

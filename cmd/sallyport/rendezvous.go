@@ -52,7 +52,8 @@ func rendezvousCreate(a *app) *cobra.Command {
 			}
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
-			r, err := node.StartRendezvous(ctx, listen, check, o.Transport, a.logger(0))
+			log, _ := a.logger("", "", 0)
+			r, err := node.StartRendezvous(ctx, listen, check, o.Transport, log)
 			if err != nil {
 				return err
 			}
@@ -99,7 +100,7 @@ func rendezvousAddress(a *app) *cobra.Command {
 			}
 			log := slog.New(slog.DiscardHandler)
 			if a.verbose > 0 {
-				log = a.logger(0)
+				log, _ = a.logger("", "", 0)
 			}
 			address, err := node.PublicAddress(cmd.Context(), server, o.Transport, log)
 			if err != nil {

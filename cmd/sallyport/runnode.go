@@ -19,7 +19,6 @@ import (
 	"sallyport/crypto/aead"
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
-	"sallyport/logging"
 	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/state"
@@ -83,10 +82,14 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		}
 	}
 	a.foreground = !r.child
+	old, err := dir.Node(name)
+	isNew := errors.Is(err, state.ErrNotFound)
 	options, self, err := a.nodeOptions(ctx, name, &o)
 	if err != nil {
 		return err
 	}
+	// Others know the node by the address that it had, where the port was left to it.
+	options.ListenBefore, options.UDP.ListenBefore = old.TCPListener, old.UDPListener
 	process, err := state.CurrentProcess()
 	if err != nil {
 		return err
@@ -99,8 +102,6 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		Name: name, IdentityName: self.named.Name, Identifier: self.named.Identifier, IsAuthority: o.Authority != nil,
 		TCPListener: o.TCPListenerAddress, AdminSocket: socket, Process: process, Options: o,
 	}
-	_, err = dir.Node(name)
-	isNew := errors.Is(err, state.ErrNotFound)
 	if _, err := dir.CreateNode(ctx, record); err != nil {
 		return err
 	}
@@ -160,6 +161,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 			cancel()
 		}()
 	}
+	a.reloadOnHangup(ctx, name, r, options.Log)
 	releaseStartup()
 	go returnMemory(ctx)
 	<-ctx.Done()
@@ -246,7 +248,7 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	if err := aead.SelectionError(); err != nil {
 		return none, nil, err
 	}
-	log := a.logger(o.Limits.LogRate)
+	log, level := a.logger(o.LogLevel, o.LogFormat, o.Limits.LogRate)
 	managers := a.nodeManagers()
 	if self.manager, err = managers(ctx, self.named.Vault); err != nil {
 		return none, nil, err
@@ -255,7 +257,7 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		return none, nil, fmt.Errorf("identity %q cannot be used: %w: put a backup of its vault %q in place, or create another identity", self.named.Name, err, self.named.Vault)
 	}
 	options := node.Options{
-		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Listen: o.TCPListenerAddress, Log: log,
+		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Listen: o.TCPListenerAddress, Log: log, LogLevel: level,
 		Store: node.NewHome(a.dirOnce, name, o.Authority == nil && !a.isInMemory),
 		IdentitiesOf: func(ctx context.Context, name string) (*identity.Manager, error) {
 			named, err := a.dirOnce.NamedIdentity(name)
@@ -387,39 +389,6 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 	return &node.AuthorityOptions{Services: auth.Services(), Revocations: auth, Events: events, Close: store.Close}, nil
 }
 
-// logger writes to standard error, which is the log file of a node in the background, and for a node in the foreground with --verbose to
-// standard output.
-func (a *app) logger(logRate int) *slog.Logger {
-	level := slog.LevelInfo
-	text := os.Getenv("OCKAM_LOG_LEVEL")
-	if v := os.Getenv("SALLYPORT_LOG_LEVEL"); v != "" {
-		text = v
-	}
-	switch strings.ToLower(text) {
-	case "trace", "debug":
-		level = slog.LevelDebug
-	case "warn", "warning":
-		level = slog.LevelWarn
-	case "error":
-		level = slog.LevelError
-	}
-	if a.verbose >= 2 {
-		level = slog.LevelDebug
-	}
-	o := &slog.HandlerOptions{Level: level}
-	encode := func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, o) }
-	if os.Getenv("OCKAM_LOG_FORMAT") == "json" {
-		encode = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, o) }
-	}
-	to := a.stderr
-	if a.foreground && a.verbose > 0 { // as in the reference, which without -v does not log in the foreground
-		to = a.logTo
-	}
-	h := logging.New(to, encode, logging.Options{Rate: logRate})
-	a.atEnd = append(a.atEnd, h.Close)
-	return slog.New(h)
-}
-
 // notifySystemd tells the service manager, if there is one (sd_notify(3)).
 func notifySystemd(text string) {
 	path := os.Getenv("NOTIFY_SOCKET")
@@ -449,7 +418,7 @@ func (a *app) embedded(ctx context.Context, identityName string, t trustFlags) (
 	}
 	log := slog.New(slog.DiscardHandler)
 	if a.verbose > 0 {
-		log = a.logger(0)
+		log, _ = a.logger("", "", 0)
 	}
 	over, err := udpOptions()
 	if err != nil {

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/node"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 )
 
 func init() {
@@ -92,15 +92,19 @@ func tcpListenerNoun(a *app) *cobra.Command {
 	create := &cobra.Command{Use: "create HOST:PORT [flags]", Short: "Listen for other nodes at a further address", Example: `  sallyport tcp-listener create 127.0.0.1:0
   sallyport tcp-listener create 4500 --at n1`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _, err := a.firstClient(cmd.Context(), at)
-			if err != nil {
-				return err
-			}
 			address, err := hostPort("<ADDRESS>", args[0])
 			if err != nil {
 				return atRunTime(err)
 			}
-			t, err := admin.Post[admin.Transport](cmd.Context(), c, admin.PathTCPListener, admin.TransportRequest{Address: address})
+			r := resource.TCPListener{Address: address}
+			if a.collect != nil {
+				return a.collect(resource.KindTCPListener, &r.Address, &r)
+			}
+			c, _, err := a.firstClient(cmd.Context(), at)
+			if err != nil {
+				return err
+			}
+			t, err := admin.Post[admin.Transport](cmd.Context(), c, admin.PathTCPListener, r)
 			if err != nil {
 				return err
 			}
@@ -155,11 +159,15 @@ func serviceNoun(a *app) *cobra.Command {
 	hop := &cobra.Command{Use: "hop [flags]", Short: "Start a hop service: it passes messages on", Example: `  sallyport service start hop
   sallyport service start hop --addr h2`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			r := resource.Hop{Address: plainName(addr)}
+			if a.collect != nil {
+				return a.collect(resource.KindHop, &r.Address, &r)
+			}
 			c, _, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
-			s, err := admin.Post[admin.Service](cmd.Context(), c, admin.PathServices+"/hop", admin.ServiceRequest{Address: plainName(addr)})
+			s, err := admin.Post[admin.Service](cmd.Context(), c, admin.PathServices+"/hop", r)
 			if err != nil {
 				return err
 			}
@@ -197,17 +205,20 @@ The files are read anew for each request.`,
 				if *path == "" {
 					return usageError("the following required arguments were not provided: %s <FILE>", flag)
 				}
-				whole, err := filepath.Abs(*path)
+				whole, err := a.abs(*path)
 				if err != nil {
 					return err
 				}
 				*path = whole
 			}
+			r.Address = plainName(r.Address)
+			if a.collect != nil {
+				return a.collect(resource.KindCertificate, &r.Address, &r)
+			}
 			c, _, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
-			r.Address = plainName(r.Address)
 			s, err := admin.Post[admin.Service](cmd.Context(), c, admin.PathServices+"/"+node.CertificateService, r)
 			if err != nil {
 				return err

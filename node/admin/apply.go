@@ -24,6 +24,8 @@ type ApplyRequest struct {
 	Check bool `json:"check,omitempty"`
 	// Prune removes what was made by hand too.
 	Prune bool `json:"prune,omitempty"`
+	// LogLevel is that of the node's log from now on; empty leaves it.
+	LogLevel string `json:"log_level,omitempty"`
 }
 
 // Operation says what is done with a resource.

@@ -1,7 +1,11 @@
 package resource
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -44,4 +48,59 @@ func KeepNotes[R any](from, to *R) {
 			y.Field(i).Set(x.Field(i))
 		}
 	}
+}
+
+// Compare returns in which fields two requests of a kind differ, given as JSON, as Differences does.
+func Compare(kind string, a, b []byte) ([]string, error) {
+	switch kind {
+	case KindPolicy:
+		return compare[Policy](a, b)
+	case KindTCPListener:
+		return compare[TCPListener](a, b)
+	case KindListener:
+		return compare[Listener](a, b)
+	case KindHop:
+		return compare[Hop](a, b)
+	case KindCertificate:
+		return compare[Certificate](a, b)
+	case KindOutlet:
+		return compare[Outlet](a, b)
+	case KindRelay:
+		return compare[Relay](a, b)
+	case KindInlet:
+		return compare[Inlet](a, b)
+	case KindKafkaOutlet:
+		return compare[KafkaOutlet](a, b)
+	case KindKafkaInlet:
+		return compare[KafkaInlet](a, b)
+	}
+	return nil, fmt.Errorf("no kind %q", kind)
+}
+
+func compare[R any](a, b []byte) ([]string, error) {
+	var x, y R
+	if err := errors.Join(json.Unmarshal(a, &x), json.Unmarshal(b, &y)); err != nil {
+		return nil, err
+	}
+	return Differences(&x, &y), nil
+}
+
+// Flags returns the flags of every kind's fields.
+func Flags() map[string][]string {
+	return map[string][]string{
+		KindPolicy: flags[Policy](), KindTCPListener: flags[TCPListener](), KindListener: flags[Listener](), KindHop: flags[Hop](),
+		KindCertificate: flags[Certificate](), KindOutlet: flags[Outlet](), KindRelay: flags[Relay](), KindInlet: flags[Inlet](),
+		KindKafkaOutlet: flags[KafkaOutlet](), KindKafkaInlet: flags[KafkaInlet](),
+	}
+}
+
+func flags[R any]() []string {
+	var list []string
+	t := reflect.TypeFor[R]()
+	for i := range t.NumField() {
+		if name := t.Field(i).Tag.Get("flag"); name != "" && name != "-" && !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
 }

@@ -11,6 +11,9 @@ type Outlet struct {
 	SkipHandshake bool     `json:"skip_handshake,omitempty" flag:"skip-handshake"`
 	// Hold is how long a connection waits for another path when its own is gone, as "60s", "0s" for not at all; empty: a minute.
 	Hold string `json:"hold,omitempty" flag:"hold"`
+	// Check is "tcp" for an outlet that looks every 10 s whether its target takes connections; empty or "none" for one that learns it from
+	// its clients.
+	Check string `json:"check,omitempty" flag:"check"`
 	// InfluxDB is set for an outlet to an InfluxDB.
 	InfluxDB *InfluxOutlet `json:"influxdb,omitempty" flag:"influxdb"`
 }

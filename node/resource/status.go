@@ -22,6 +22,8 @@ type Status struct {
 	Since time.Time `json:"since,omitzero"`
 	// Reason is why it is not up; with Up what is not known of it.
 	Reason string `json:"reason,omitempty"`
+	// Refused tells that the reason is a definite no of the other end, not that it could not be asked.
+	Refused bool `json:"refused,omitempty"`
 	// NextTry is when it is tried again; zero if nothing is planned.
 	NextTry time.Time `json:"next_try,omitzero"`
 }

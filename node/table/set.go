@@ -203,5 +203,4 @@ func (s *Set) Mount(mux *http.ServeMux) {
 		m.mount(mux)
 	}
 	mux.HandleFunc("GET "+admin.PathResources, func(w http.ResponseWriter, _ *http.Request) { admin.Write(w, s.Resources()) })
-	mux.HandleFunc("POST "+admin.PathApply, admin.Handle(s.Apply))
 }

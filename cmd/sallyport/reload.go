@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+)
+
+// reloadOnHangup makes SIGHUP apply the node's configuration again. A node in the foreground of a terminal ends with it, as before.
+func (a *app) reloadOnHangup(ctx context.Context, name string, r runOptions, log *slog.Logger) {
+	if !r.child && isTerminal(os.Stdin) {
+		return
+	}
+	if a.hangup == nil {
+		a.hangup = &hangup{}
+		a.hangup.listen(func() {}, r.child)
+	}
+	a.hangup.reloads(func() { a.reload(ctx, name, log) })
+}
+
+// reload applies the node's last configuration again. What is wrong with it is in the log, each mistake with its place, and nothing is
+// changed then.
+func (a *app) reload(ctx context.Context, name string, log *slog.Logger) {
+	notifySystemd("RELOADING=1")
+	defer notifySystemd("READY=1")
+	inner := newApp(strings.NewReader(""), io.Discard, io.Discard)
+	inner.quiet, inner.noInput, inner.dirOnce, inner.isInMemory, inner.memoryVaults = true, true, a.dirOnce, a.isInMemory, a.memoryVaults
+	w, err := inner.lastWish(ctx, name)
+	var done *applied
+	if err == nil {
+		done, err = inner.apply(ctx, w, applyOptions{})
+	}
+	if err != nil {
+		for _, line := range strings.Split(err.Error(), "\n") {
+			if line != "" && !strings.ContainsAny(line[:1], " >") { // no excerpts: a record is one line
+				log.Error("configuration not applied", "err", line)
+			}
+		}
+		return
+	}
+	done.log(log)
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"sallyport/limits"
+	"sallyport/state"
+)
+
+// setting is an option of a node itself that a configuration can set.
+type setting struct {
+	flag string
+	copy func(from, to *state.NodeOptions)
+	show func(o *state.NodeOptions) string
+	live bool // it can be changed while the node runs
+}
+
+// settings are the options of a node itself.
+var settings = []setting{
+	text1("tcp-listener-address", func(o *state.NodeOptions) *string { return &o.TCPListenerAddress }),
+	text1("udp-listener-address", func(o *state.NodeOptions) *string { return &o.UDPListenerAddress }),
+	switch1("udp", func(o *state.NodeOptions) *bool { return &o.UDP }),
+	text1("identity", func(o *state.NodeOptions) *string { return &o.Identity }),
+	text1("project", func(o *state.NodeOptions) *string { return &o.Project }),
+	text1("authority-identity", func(o *state.NodeOptions) *string { return &o.AuthorityIdentity }),
+	text1("authority-route", func(o *state.NodeOptions) *string { return &o.AuthorityRoute }),
+	text1("credential-scope", func(o *state.NodeOptions) *string { return &o.CredentialScope }),
+	text1("authority-grace", func(o *state.NodeOptions) *string { return &o.AuthorityGrace }),
+	text1("status-endpoint", func(o *state.NodeOptions) *string { return &o.StatusEndpoint }),
+	switch1("no-status-endpoint", func(o *state.NodeOptions) *bool { return &o.NoStatusEndpoint }),
+	switch1("no-sandbox", func(o *state.NodeOptions) *bool { return &o.NoSandbox }),
+	text1("services", func(o *state.NodeOptions) *string { return &o.Services }),
+	live(text1("log-level", func(o *state.NodeOptions) *string { return &o.LogLevel })),
+	text1("log-format", func(o *state.NodeOptions) *string { return &o.LogFormat }),
+	{
+		flag: "limits",
+		copy: func(from, to *state.NodeOptions) {
+			memory := to.Limits.Memory
+			to.Limits = from.Limits
+			to.Limits.Memory = memory
+		},
+		show: func(o *state.NodeOptions) string {
+			l := o.Limits
+			l.Memory = 0
+			return strings.Join(limitArgs(state.NodeOptions{Limits: l}), " ")
+		},
+	},
+	{
+		flag: "memory-limit",
+		copy: func(from, to *state.NodeOptions) { to.Limits.Memory = from.Limits.Memory },
+		show: func(o *state.NodeOptions) string { return limits.Bytes(o.Limits.Memory).String() },
+	},
+}
+
+func text1(flag string, field func(*state.NodeOptions) *string) setting {
+	return setting{
+		flag: flag,
+		copy: func(from, to *state.NodeOptions) { *field(to) = *field(from) },
+		show: func(o *state.NodeOptions) string { return *field(o) },
+	}
+}
+
+func switch1(flag string, field func(*state.NodeOptions) *bool) setting {
+	return setting{
+		flag: flag,
+		copy: func(from, to *state.NodeOptions) { *field(to) = *field(from) },
+		show: func(o *state.NodeOptions) string { return fmt.Sprint(*field(o)) },
+	}
+}
+
+func live(s setting) setting { s.live = true; return s }
+
+// merge returns a node's options as a configuration wants them, and the flags that differ. What neither this configuration nor the last
+// one sets stays as it is; what only the last one set goes back to its default.
+func (w *wish) merge(old state.NodeOptions, last *state.Configuration) (merged state.NodeOptions, differ []setting) {
+	merged = old
+	var defaults state.NodeOptions
+	for _, s := range settings {
+		from := &w.options
+		if !w.given[s.flag] {
+			if last == nil || !slices.Contains(last.Settings, s.flag) {
+				continue
+			}
+			if from = &defaults; s.flag == "tcp-listener-address" || s.flag == "udp-listener-address" {
+				defaults.TCPListenerAddress, defaults.UDPListenerAddress = "127.0.0.1:0", "127.0.0.1:0"
+			}
+		}
+		if s.show(&merged) != s.show(from) {
+			differ = append(differ, s)
+			s.copy(from, &merged)
+		}
+	}
+	return merged, differ
+}
+
+// settingNames are the flags that a wish sets, to be remembered.
+func (w *wish) settingNames() []string {
+	var names []string
+	for _, s := range settings {
+		if w.given[s.flag] {
+			names = append(names, s.flag)
+		}
+	}
+	return names
+}

@@ -1,0 +1,26 @@
+package portal
+
+// Refuse closes new clients at once, and those that wait for a path, with a reason for the log: it is known that nobody will serve them.
+// The empty reason ends that. Open connections stay. Any goroutine.
+func (in *Inlet) Refuse(reason string) {
+	if reason == "" {
+		in.refusal.Store(nil)
+		return
+	}
+	in.refusal.Store(&reason)
+	in.mu.Lock()
+	list := in.waiting
+	in.waiting = nil
+	in.env.Stats.Held.Add(-int64(len(list)))
+	in.mu.Unlock()
+	for _, w := range list {
+		in.refuse(w.fd, reason)
+	}
+}
+
+// refuse closes one client.
+func (in *Inlet) refuse(fd int, reason string) {
+	in.env.Log.Warn("client refused", "portal", in.opts.Name, "reason", reason)
+	in.env.Stats.Ended[ReasonRefused].Add(1)
+	closeFD(fd)
+}
