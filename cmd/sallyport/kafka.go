@@ -290,6 +290,9 @@ func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFla
 	if r.ConsumerRelay == "" && r.Consumer == "" {
 		r.ConsumerRelay = r.To
 	}
+	if r.TLSProvider, err = a.certificateProvider(v.provider, v.useTLS || scheme == "tls"); err != nil {
+		return err
+	}
 	if a.collect != nil {
 		return a.collect(resource.KindKafkaInlet, &r.Name, &r)
 	}
