@@ -26,8 +26,10 @@ var (
 type connectOptions struct {
 	// self is who this side is.
 	self identity.Identifier
-	// authorized are the identities accepted behind /secure; empty accepts everybody.
+	// authorized are the identities accepted behind the last /secure; empty accepts everybody.
 	authorized []identity.Identifier
+	// pin, if set, says who is expected there.
+	pin *pin
 	// credential, if set, replaces the node's own credential source.
 	credential func(context.Context) ([]byte, error)
 	// noCredential presents none.
@@ -185,8 +187,18 @@ func (n *Node) reachable(ctx context.Context, c *connection) error {
 
 // follow opens the pieces of a multiaddr one after the other.
 func (n *Node) follow(ctx context.Context, c *connection, to multiaddr.Addr, o connectOptions) error {
+	last := len(to) - 1
+	for last >= 0 && to[last].Protocol != multiaddr.Secure {
+		last--
+	}
+	between := o // whom the channels in between lead to is not what is asked for
+	between.authorized, between.pin = nil, nil
 	for i := 0; i < len(to); i++ {
 		piece := to[i]
+		o := o
+		if i != last {
+			o = between
+		}
 		switch piece.Protocol {
 		case multiaddr.Project:
 			if err := n.openProject(ctx, c, piece.Text, o); err != nil {
@@ -242,6 +254,10 @@ func (n *Node) openTCP(ctx context.Context, c *connection, host multiaddr.Addr) 
 // openChannel opens a channel to the listener `name` at the end of the route so far; the channel replaces that route.
 func (n *Node) openChannel(ctx context.Context, c *connection, name string, o connectOptions, authorized []identity.Identifier) error {
 	opts := n.channelOptions(o.self, authorized)
+	if o.pin != nil {
+		trust := opts.Trust
+		opts.Trust = func(peer identity.Identifier) error { return errors.Join(trust(peer), o.pin.check(peer)) }
+	}
 	if o.credential != nil {
 		opts.Credential = o.credential
 	}

@@ -142,6 +142,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 	if err != nil {
 		return nil, err
 	}
+	options.pin = n.pinOf(r, to)
 	in := &inlet{to: to}
 	g := (*guard)(nil)
 	env := n.portals
@@ -235,6 +236,12 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 		log: n.log.With("inlet", in.request.Alias), router: n.router, back: back,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, in.to, options) },
 		up: func(_ context.Context, c *connection) error {
+			if k := len(c.channels); options.pin != nil && k > 0 {
+				// Only whom the inlet's policy allows is expected from now on: else anybody could be the first.
+				if peer := c.channels[k-1].Peer.ID; in.admits(&peer) {
+					options.pin.keep(peer)
+				}
+			}
 			in.choose(func() { in.main = in.outletRoute(c) })
 			return nil
 		},
@@ -244,6 +251,15 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 	if in.request.UDP {
 		in.startDirect(n, options)
 	}
+}
+
+// admits reports whether the policy allows who is at the end of the path.
+func (in *inlet) admits(peer *[32]byte) bool {
+	g := in.guard
+	if g == nil {
+		g = in.parts.guard
+	}
+	return g == nil || g.Grant(peer).Allowed()
 }
 
 // closeInlet closes an inlet and its connections.

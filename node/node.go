@@ -127,6 +127,7 @@ type Node struct {
 	access      *access
 	creds       *credentials // nil: the node presents none
 	revoked     *revocations // nil: there is no authority, or no route to it
+	pins        pins
 	counters    counters
 	closeOnce   sync.Once
 	started     time.Time
@@ -182,7 +183,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.channels.Limit(channelLimits(o.Limits))
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
 	n.access = newAccess(n.policies)
-	n.access.self = o.Self
+	n.access.self, n.pins.node = o.Self, n
 	n.addKinds()
 	if o.Trust.Authority != nil && o.Trust.Scope != "" {
 		n.creds = newCredentials(n)

@@ -137,6 +137,10 @@ func (n *Node) adminHandler(stop func()) http.Handler {
 	n.set.Mount(mux)
 	mux.HandleFunc("POST "+admin.PathApply, admin.Handle(n.Apply))
 	n.mountPolicies(mux)
+	mux.HandleFunc("POST "+admin.PathInlets+"/{name}/accept", func(w http.ResponseWriter, r *http.Request) {
+		accepted, err := n.AcceptOutlet(r.Context(), r.PathValue("name"))
+		admin.Answer(w, accepted, err)
+	})
 	mux.HandleFunc("POST "+admin.PathListeners, admin.Handle(n.CreateListener))
 	mux.HandleFunc("GET "+admin.PathListeners, list(func(context.Context) []admin.ChannelListener { return n.Listeners() }))
 	mux.HandleFunc("GET "+admin.PathListeners+"/{name}", show(n.Listener))

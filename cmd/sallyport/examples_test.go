@@ -31,7 +31,7 @@ const (
 
 // oneExample are the commands of which a second example would say nothing new.
 var oneExample = []string{
-	"sallyport environment", "sallyport project delete", "sallyport lease revoke", "sallyport project import", "sallyport reset", "sallyport secure-channel delete",
+	"sallyport environment", "sallyport tcp-inlet accept", "sallyport project delete", "sallyport lease revoke", "sallyport project import", "sallyport reset", "sallyport secure-channel delete",
 	"sallyport tcp-connection delete", "sallyport tcp-listener delete", "sallyport vault move",
 }
 
@@ -59,7 +59,8 @@ var scenes = map[string]string{
 	"policy":         `sallyport node create n1; sallyport tcp-outlet create db --to 5432`,
 	"tcp-outlet":     `sallyport node create n1`,
 	"sallyport tcp-outlet delete --all --at n1 --yes": `sallyport tcp-outlet create --to 5432`,
-	"tcp-inlet": portalScene,
+	"tcp-inlet":                  portalScene,
+	"sallyport tcp-inlet accept": `sallyport tcp-inlet create db-in --to db --via blue --connection-wait 10s`,
 	"sallyport tcp-inlet delete --all --at n2 --yes": `sallyport tcp-inlet create --no-connection-wait`,
 	"kafka-inlet":  portalScene,
 	"kafka-outlet": `sallyport node create n1; sallyport node create n2`,

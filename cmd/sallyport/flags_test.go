@@ -119,7 +119,7 @@ var onlyHere = []string{
 	"relay delete --all", "policy delete --all",
 	"authority create --limits", "authority create --memory-limit", "authority create --no-sandbox", "node create --no-sandbox", "node create --limits", "node create --memory-limit",
 	"project create --authority-only", "project create --relay-only", "project create --authority-identity", "project create --authority-route",
-	"authority create --credential-ttl", "authority create --new", "node create --authority-grace", "authority audit --follow", "authority audit --since",
+	"authority create --credential-ttl", "authority create --new", "tcp-inlet accept --at", "node create --authority-grace", "authority audit --follow", "authority audit --since",
 	"authority audit verify --head",
 	"tcp-inlet create --alpn", "tcp-outlet create --alpn", "influxdb-inlet create --alpn", "influxdb-outlet create --alpn",
 	"tcp-inlet create --hold", "tcp-outlet create --hold", "influxdb-inlet create --hold", "influxdb-outlet create --hold",

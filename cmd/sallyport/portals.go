@@ -225,7 +225,7 @@ const skipHelp = "go without the portal's handshake, at both ends"
 var errPrivileged = withHint(fmt.Errorf("privileged portals are not supported"), "an ordinary portal does the same without the privilege: leave --privileged out")
 
 func inletCommand(a *app) *cobra.Command {
-	return noun(groupStory, "tcp-inlet", "Portals' ends beside clients", []string{"inlet"}, inletCreate(a),
+	return noun(groupStory, "tcp-inlet", "Portals' ends beside clients", []string{"inlet"}, inletCreate(a), inletAccept(a),
 		listCommand(a, "List a node's inlets", `  sallyport tcp-inlet list
   sallyport tcp-inlet list --jq '.[] | {alias, status}'`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
 			list, err := admin.Get[[]admin.Inlet](ctx, c, admin.PathInlets)
@@ -351,9 +351,6 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	addr, err := a.inletTo(ctx, o.to, o.via)
 	if err != nil {
 		return err
-	}
-	if r.Authorized != "" && len(addr) > 0 && addr[0].Protocol == multiaddr.Project {
-		return errors.New("--authorized cannot be used with a project's route: the project's policy decides")
 	}
 	if cmd.Flags().Changed("hold") {
 		r.Hold = o.hold.String()

@@ -137,7 +137,7 @@ func (a *app) createProject(ctx context.Context, p projectPlan) error {
 	}
 	a.done("Created the project %s: authority at port %d, relay at port %d of %s", p.name, p.authorityPort, p.relayPort, p.host)
 	a.note("%s Whoever runs this machine can make members and see who talks to whom; that they cannot read or change what is said, "+
-		"clients make sure with tickets that name whom to expect (--expects), or with the first outlet that they saw. --authority-only and --relay-only put the two apart", a.color("33", "!"))
+		"clients make sure with tcp-inlet create --authorized, or by expecting who was there first. --authority-only and --relay-only put the two apart", a.color("33", "!"))
 	a.hint("next: a ticket for each company, for example")
 	a.hint("  sallyport project ticket --identity %s --relay blue      for the one with the server", p.admin)
 	a.hint("  sallyport project ticket --identity %s                   for the one with the client", p.admin)

@@ -203,3 +203,10 @@ type Error struct {
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
 }
+
+// Accepted answers that an inlet goes on with another node at the end of its route.
+type Accepted struct {
+	Name   string `json:"name"`
+	Before string `json:"before"`        // who was expected
+	Now    string `json:"now,omitempty"` // who is; empty: whoever answers next
+}

@@ -1,0 +1,167 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+
+	"sallyport/crypto/identity"
+	"sallyport/node/admin"
+	"sallyport/node/resource"
+	"sallyport/routing/multiaddr"
+)
+
+// errPinned reports an outlet's node that is another one than before.
+var errPinned = errors.New("the outlet's node is not the one that it was")
+
+// pinStore is a Store that keeps pins from one start to the next.
+type pinStore interface {
+	PutPins(data []byte) error
+	Pins() ([]byte, error)
+}
+
+// pins are who was at the end of inlets' routes through a project when they first carried something. Whoever runs the project's relay and its
+// authority could put somebody else there, with a credential and the relay's name; so who was seen first is expected from then on, as SSH
+// does with host keys. An inlet with --authorized needs none, and a route without a project has nobody in the middle who hands out credentials.
+type pins struct {
+	node *Node
+
+	mu      sync.Mutex
+	loaded  bool
+	known   map[string]identity.Identifier // by inlet and route
+	refused map[string]identity.Identifier // who was there instead, last
+}
+
+// pin is one inlet's.
+type pin struct {
+	pins        *pins
+	inlet, name string
+}
+
+// pinOf returns the pin of an inlet, nil if it has none.
+func (n *Node) pinOf(r *resource.Inlet, to multiaddr.Addr) *pin {
+	if r.Authorized != "" || len(to) == 0 || to[0].Protocol != multiaddr.Project {
+		return nil
+	}
+	return &pin{pins: &n.pins, inlet: r.Alias, name: r.Alias + " " + to.String()}
+}
+
+// load reads what was kept. p.mu is held.
+func (p *pins) load() {
+	if p.loaded {
+		return
+	}
+	p.loaded = true
+	p.known, p.refused = map[string]identity.Identifier{}, map[string]identity.Identifier{}
+	store, ok := p.node.opts.Store.(pinStore)
+	if !ok {
+		return
+	}
+	raw, err := store.Pins()
+	var kept map[string]string
+	if err == nil && len(raw) > 0 {
+		err = json.Unmarshal(raw, &kept)
+	}
+	for name, text := range kept {
+		id, parseErr := identity.ParseIdentifier(text)
+		if parseErr != nil {
+			err = errors.Join(err, parseErr)
+			continue
+		}
+		p.known[name] = id
+	}
+	if err != nil {
+		p.node.log.Error("who the outlets were cannot be read; who answers next is believed", "err", err.Error())
+	}
+}
+
+// save keeps the pins. p.mu is held.
+func (p *pins) save() error {
+	store, ok := p.node.opts.Store.(pinStore)
+	if !ok {
+		return nil
+	}
+	kept := map[string]string{}
+	for name, id := range p.known {
+		kept[name] = id.String()
+	}
+	raw, err := json.MarshalIndent(kept, "", "  ")
+	if err == nil {
+		err = store.PutPins(raw)
+	}
+	return err
+}
+
+// check refuses a peer that is not the one that was seen first.
+func (p *pin) check(peer identity.Identifier) error {
+	p.pins.mu.Lock()
+	defer p.pins.mu.Unlock()
+	p.pins.load()
+	known, ok := p.pins.known[p.name]
+	if !ok || known == peer {
+		return nil
+	}
+	p.pins.refused[p.name] = peer
+	return fmt.Errorf("%w: expected %s, found %s; if that is right: sallyport tcp-inlet accept %s", errPinned, known, peer, p.inlet)
+}
+
+// keep notes who is there, if nobody was before.
+func (p *pin) keep(peer identity.Identifier) {
+	p.pins.mu.Lock()
+	defer p.pins.mu.Unlock()
+	p.pins.load()
+	if _, ok := p.pins.known[p.name]; ok {
+		return
+	}
+	p.pins.known[p.name] = peer
+	p.pins.node.log.Info("the outlet's node is expected from now on", "inlet", p.inlet, "identifier", peer.String())
+	if err := p.pins.save(); err != nil {
+		p.pins.node.log.Error("who the outlet's node is was not kept", "inlet", p.inlet, "err", err.Error())
+	}
+}
+
+// AcceptOutlet lets an inlet go on with whoever was refused at the end of its route last, or, if nobody was, with who answers next.
+func (n *Node) AcceptOutlet(_ context.Context, name string) (admin.Accepted, error) {
+	p := &n.pins
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.load()
+	out := admin.Accepted{Name: name}
+	found := false
+	for key := range maps.Clone(p.known) {
+		if !strings.HasPrefix(key, name+" ") {
+			continue
+		}
+		found = true
+		out.Before = p.known[key].String()
+		delete(p.known, key)
+		if id, ok := p.refused[key]; ok {
+			p.known[key], out.Now = id, id.String()
+			delete(p.refused, key)
+		}
+	}
+	if !found {
+		return out, fmt.Errorf("%w: no inlet %q that expects an outlet's node it has seen", admin.ErrNotFound, name)
+	}
+	return out, p.save()
+}
+
+// PutPins implements pinStore.
+func (h *home) PutPins(data []byte) error {
+	if !h.keep {
+		return nil
+	}
+	return h.dir.PutPins(h.node, data)
+}
+
+// Pins implements pinStore.
+func (h *home) Pins() ([]byte, error) {
+	if !h.keep {
+		return nil, nil
+	}
+	return h.dir.Pins(h.node)
+}
