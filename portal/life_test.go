@@ -187,7 +187,8 @@ func TestHalfCloseOrders(t *testing.T) {
 // TestPlainClose: without the extension a target's end closes the client, after all data.
 func TestPlainClose(t *testing.T) {
 	target, ch := served(t)
-	l := newLink(t, target, true, Limits{FinishTimeout: 20 * time.Millisecond}, Limits{FinishTimeout: 20 * time.Millisecond})
+	const finish = 300 * time.Millisecond
+	l := newLink(t, target, true, Limits{FinishTimeout: finish}, Limits{FinishTimeout: finish})
 	c := dial(t, l.in)
 	s := next(t, ch)
 	data := make([]byte, 4<<20)
@@ -207,7 +208,7 @@ func TestPlainClose(t *testing.T) {
 	expect(t, s, "question")
 	for range 5 {
 		s.Write([]byte("part "))
-		time.Sleep(8 * time.Millisecond)
+		time.Sleep(finish / 4) // all of them take longer than the time-out, none of them alone
 	}
 	if got, err := io.ReadAll(c); err != nil || string(got) != "part part part part part " {
 		t.Fatalf("%q, %v", got, err)
