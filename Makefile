@@ -79,6 +79,9 @@ bench-distance-short: build ## two distances, a minute; fails where ours is far 
 interop: build ## ours and the reference in every seat, and beyond; installs the reference first (20 minutes, once)
 	@reference=$$(interop/install-reference); $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" $(or $(INTEROP),--all)
 
+test-faults: build ## whole nodes under load, broken one thing after the other (an hour; SHORT=1: less than five minutes); needs root
+	$(GO) run ./bench/faults --sallyport $(PROGRAM) $(if $(SHORT),--short)
+
 kafka: build ## Kafka portals with real brokers and clients of all kinds (needs Java, Python; Maven fetches brokers), with the reference where it is installed
 	interop/kafka --ours $(PROGRAM) $(if $(wildcard $(HOME)/.cache/reference/bin/ockam),--reference $(HOME)/.cache/reference/bin/ockam)
 	interop/kafka-clients --ours $(PROGRAM) $(KAFKA)

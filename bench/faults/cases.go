@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+
+	"sallyport/bench/wire"
+)
+
+// fault is a case: what is done, what must show, and what does it. run returns what was seen.
+type fault struct {
+	name, expected string
+	run            func(ctx context.Context, w *world) (string, error)
+}
+
+// scale is how much of everything a run has.
+type scale struct {
+	streams, idle int
+	kills         int
+	drops         []time.Duration
+	stop          time.Duration
+	shaped        time.Duration
+	back          time.Duration // by when all must move again after a fault is over
+	bench         time.Duration // how long pgbench goes on after a fault is over, about
+}
+
+func cases(short bool) []fault {
+	s := scale{streams: 8, idle: 200, kills: 50, drops: []time.Duration{time.Second, 20 * time.Second, 50 * time.Second}, stop: 30 * time.Second,
+		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second}
+	if short { // on a machine that has other things to do
+		s = scale{streams: 4, idle: 60, kills: 3, drops: []time.Duration{8 * time.Second}, stop: 8 * time.Second, shaped: 5 * time.Second, back: 12 * time.Second,
+			bench: 3 * time.Second}
+	}
+	whole := fmt.Sprintf("0 failed, 0 reset, every byte right; all move within %v", s.back)
+	list := []fault{{fmt.Sprintf("kill -9 of the relay and start again, %d times", s.kills), whole, func(ctx context.Context, w *world) (string, error) {
+		return w.under(ctx, s, time.Duration(s.kills)*s.bench, func(l *load) (slowest time.Duration, err error) {
+			for range s.kills {
+				if err := w.restart(ctx, w.relay, 200*time.Millisecond); err != nil {
+					return slowest, err
+				}
+				begun := time.Now()
+				if err := l.moving(60 * time.Second); err != nil {
+					return slowest, err
+				}
+				slowest = max(slowest, time.Since(begun))
+			}
+			return slowest, nil
+		})
+	}}}
+	once := func(name string, during time.Duration, do func(ctx context.Context, w *world) error) {
+		list = append(list, fault{name, whole, func(ctx context.Context, w *world) (string, error) {
+			return w.under(ctx, s, during+s.bench, func(l *load) (time.Duration, error) {
+				if err := do(ctx, w); err != nil {
+					return 0, err
+				}
+				begun := time.Now()
+				err := l.moving(60 * time.Second)
+				return time.Since(begun), err
+			})
+		}})
+	}
+	for _, d := range s.drops {
+		once(fmt.Sprintf("packets dropped silently between inlet and relay for %v", d), d, func(_ context.Context, w *world) error { return drop(w.near, d) })
+		once(fmt.Sprintf("packets dropped silently between relay and outlet for %v", d), d, func(_ context.Context, w *world) error { return drop(w.far, d) })
+	}
+	once("the inlet's machine gets another address", 0, moveInlet)
+	for _, which := range []string{"inlet", "relay", "outlet"} {
+		once(fmt.Sprintf("SIGSTOP of the %s's node for %v", which, s.stop), s.stop, func(ctx context.Context, w *world) error {
+			m := map[string]*machine{"inlet": w.inlet, "relay": w.relay, "outlet": w.outlet}[which]
+			pid, err := w.pid(ctx, m)
+			if err != nil {
+				return err
+			}
+			_ = syscall.Kill(pid, syscall.SIGSTOP)
+			time.Sleep(s.stop)
+			return syscall.Kill(pid, syscall.SIGCONT)
+		})
+	}
+	for _, o := range []wire.Options{{Loss: 0.01, Delay: 5 * time.Millisecond}, {Loss: 0.05, Delay: 50 * time.Millisecond}, {Delay: 150 * time.Millisecond}, {Reorder: 0.05, Delay: 10 * time.Millisecond}} {
+		if short && (o.Loss == 0.01 || o.Reorder > 0) {
+			continue
+		}
+		once(fmt.Sprintf("%v round trip, %g %% loss, %g %% reordered on one leg", 2*o.Delay, 100*o.Loss, 100*o.Reorder), s.shaped, func(_ context.Context, w *world) error {
+			if err := w.near.Set(o, o); err != nil {
+				return err
+			}
+			time.Sleep(s.shaped)
+			return w.near.Set(usual, usual)
+		})
+	}
+	return append(list, fault{"kill of a client, of a target's connection", "the other side is reset within 2 s", resetsPass},
+		fault{"packets dropped for longer than the hold, " + briefHold.String(), "both sides reset, not before the hold is over", holdOver},
+		fault{"kill -9 of the outlet's node, and start again", "clients are reset, never ended as if whole; new ones work", outletKilled})
+}
+
+// under runs a fault under load and says what became of the load.
+func (w *world) under(ctx context.Context, s scale, during time.Duration, do func(l *load) (time.Duration, error)) (string, error) {
+	bench := min(during, time.Minute)
+	l, err := w.newLoad(ctx, s.streams, s.idle, bench)
+	if err != nil {
+		l.abandon()
+		return "", fmt.Errorf("before the fault: %w", err)
+	}
+	slowest, err := do(l)
+	errs := l.finish()
+	seen := fmt.Sprintf("%d of %d connections failed, back within %.1f s", len(errs), len(l.streams)+len(l.idle)+len(l.counts)+2, slowest.Seconds())
+	if len(errs) > 0 {
+		return seen, errs[0]
+	}
+	if err == nil && slowest > s.back {
+		err = fmt.Errorf("not back within %v", s.back)
+	}
+	return seen, err
+}
+
+// moveInlet gives the inlet's machine another address: what came from the old one is not answered any more.
+func moveInlet(_ context.Context, w *world) error {
+	to, from := inletMoved, inletAddr
+	if err := w.inlet.Run("ip", "addr", "del", from+"/24", "dev", "near"); err != nil {
+		to, from = inletAddr, inletMoved
+		if err := w.inlet.Run("ip", "addr", "del", from+"/24", "dev", "near"); err != nil {
+			return err
+		}
+	}
+	return w.inlet.Run("ip", "addr", "add", to+"/24", "dev", "near")
+}
+
+// wasReset waits for the end of a connection and returns an error unless that is a reset.
+func wasReset(c *net.TCPConn, within time.Duration) (time.Duration, error) {
+	begun := time.Now()
+	_ = c.SetReadDeadline(begun.Add(within))
+	for buf := make([]byte, 1<<16); ; {
+		if _, err := c.Read(buf); err != nil {
+			if errors.Is(err, syscall.ECONNRESET) {
+				return time.Since(begun), nil
+			}
+			return time.Since(begun), fmt.Errorf("ended with %w; a reset is right", err)
+		}
+	}
+}
+
+// resetsPass resets one side's socket and looks at the other's.
+func resetsPass(_ context.Context, w *world) (string, error) {
+	var slowest time.Duration
+	for _, byClient := range []bool{true, false} {
+		c, far, _, err := w.open("data", askEcho)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		x := c
+		if !byClient {
+			x = far.conn
+		}
+		_ = x.SetLinger(0)
+		_ = x.Close()
+		begun := time.Now()
+		if byClient {
+			if _, err = far.result(2 * time.Second); !errors.Is(err, syscall.ECONNRESET) {
+				return "", fmt.Errorf("the target's connection ended with %w; a reset is right", err)
+			}
+		} else if _, err = wasReset(c, 2*time.Second); err != nil {
+			return "", fmt.Errorf("the client's connection: %w", err)
+		}
+		slowest = max(slowest, time.Since(begun))
+	}
+	return fmt.Sprintf("reset within %.2f s", slowest.Seconds()), nil
+}
+
+// holdOver cuts the path for longer than the brief portal's hold.
+func holdOver(_ context.Context, w *world) (string, error) {
+	const most = briefHold + 75*time.Second
+	c, far, _, err := w.open("brief", askEcho)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	lost := wire.Options{Loss: 1}
+	if err := w.near.Set(lost, lost); err != nil {
+		return "", err
+	}
+	begun := time.Now()
+	_, err = wasReset(c, most)
+	atClient := time.Since(begun)
+	if err == nil && atClient < briefHold {
+		err = fmt.Errorf("reset after %v, the hold is longer", atClient)
+	}
+	if setErr := w.near.Set(usual, usual); err == nil {
+		err = setErr
+	}
+	if err != nil {
+		return "", fmt.Errorf("client: %w", err)
+	}
+	if _, err = far.result(most - atClient); !errors.Is(err, syscall.ECONNRESET) {
+		return "", fmt.Errorf("the target's connection ended with %w; a reset is right", err)
+	}
+	return fmt.Sprintf("client reset after %.1f s, target after %.1f s", atClient.Seconds(), time.Since(begun).Seconds()), nil
+}
+
+// outletKilled ends the outlet's node for good and starts another.
+func outletKilled(ctx context.Context, w *world) (string, error) {
+	c, _, _, err := w.open("data", askEcho)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if err := w.signal(ctx, w.outlet, syscall.SIGKILL); err != nil {
+		return "", err
+	}
+	begun := time.Now()
+	reset := make(chan error, 1)
+	var after time.Duration
+	go func() {
+		_, err := wasReset(c, 90*time.Second)
+		after = time.Since(begun)
+		reset <- err
+	}()
+	time.Sleep(time.Second)
+	if _, err := w.command(ctx, w.outlet, "node", "start", w.outlet.role); err != nil {
+		return "", err
+	}
+	if err := <-reset; err != nil {
+		return "", err
+	}
+	fresh, _, _, err := w.open("data", askEcho)
+	if err != nil {
+		return "", fmt.Errorf("a new client: %w", err)
+	}
+	defer fresh.Close()
+	return fmt.Sprintf("reset after %.1f s", after.Seconds()), nil
+}
