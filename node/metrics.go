@@ -106,7 +106,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}{
 		{"malformed", u.Malformed.Load()}, {"foreign", u.Foreign.Load()}, {"duplicate", u.Duplicates.Load()}, {"late", u.Late.Load()},
 		{"incomplete", u.Incomplete.Load()}, {"no_room", u.NoRoom.Load()}, {"truncated", u.Truncated.Load()}, {"overflow", u.Overflow.Load()},
-		{"refused", u.Failed.Load()}, {"unroutable", u.Unroutable.Load()},
+		{"refused", u.Failed.Load()}, {"unroutable", u.Unroutable.Load()}, {"unheard", u.Unheard.Load()}, {"unproven", u.Unproven.Load()},
 	} {
 		count(descUDPDropped, d.n, d.reason)
 	}

@@ -47,6 +47,9 @@ func (n *Node) startUDP(ctx context.Context) error {
 	if n.mainUDP, err = listenAgain(ctx, n.opts.UDP.Listen, n.opts.UDP.ListenBefore, n.log, bind); err != nil {
 		return err
 	}
+	if err := n.mainUDP.Guard(ctx); err != nil {
+		return err
+	}
 	n.negotiation = n.udp.NewListener(n.ctx, n.rendezvous)
 	if authority := n.authority(); authority != nil {
 		// The reference lets everybody who can open a channel make the node send to any address. Whom a portal may serve has a credential.

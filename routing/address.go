@@ -201,3 +201,12 @@ func (r Route) cut() (value, rest []byte) {
 
 // Equal reports whether r and o hold the same addresses.
 func (r Route) Equal(o Route) bool { return r.n == o.n && string(r.b) == string(o.b) }
+
+// FirstValue returns the value of the first address, borrowed; nil for an empty route.
+func (r Route) FirstValue() []byte {
+	if r.n == 0 {
+		return nil
+	}
+	_, v := r.first()
+	return v
+}

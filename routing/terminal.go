@@ -32,6 +32,10 @@ func IsAway(s *Shard, t Terminal) bool {
 	return ok && a.Away(s)
 }
 
+// Prover is a Terminal that wants to know which of the addresses behind it are those of authenticated peers: rest is a route to one,
+// without the Terminal itself.
+type Prover interface{ Prove(rest Route) }
+
 // Watchers is a set of Watchers for a Terminal to embed.
 type Watchers struct{ set map[Watcher]struct{} }
 

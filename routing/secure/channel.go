@@ -368,6 +368,9 @@ func (c *Channel) roam(ret routing.Route) {
 	if t := c.shard.FirstTerminal(c.remote); t != nil && t.TerminalProducer() != nil {
 		c.shard.AddConsumer(c.Decryptor.Text(), t.TerminalProducer().Own)
 	}
+	if p, ok := c.shard.FirstTerminal(c.remote).(routing.Prover); ok {
+		p.Prove(c.remote.WithoutFirst())
+	}
 	c.watchWay()
 	c.cs.log.Debug("secure channel moved", "route", c.remote.String(), describe(c.Peer.ID))
 }

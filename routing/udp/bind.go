@@ -44,6 +44,7 @@ type Bind struct {
 	sweep  *dataplane.Timer
 	number uint16 // of the next message
 	link   *link  // of the puncture that owns the socket, if both ends know it
+	guard  *guard // nil: it sends wherever a route says
 	closed bool
 	done   chan struct{}
 
@@ -158,6 +159,12 @@ func (b *Bind) ReserveFrame(onward, ret routing.Route, size int) []byte {
 		}
 		b.to, onward = to, onward.WithoutFirst()
 	}
+	if b.guard != nil {
+		var ok bool
+		if ret, ok = b.admits(b.to, onward, ret, size); !ok {
+			return nil
+		}
+	}
 	body := routing.HeaderLen(onward, ret, size) + size
 	if body > min(routing.MaxFrame, maxFragments*b.partSize()) {
 		b.t.Stats.NoRoom.Add(1)
@@ -240,6 +247,12 @@ func (b *Bind) OnDatagram(buf []byte, n int, from netip.AddrPort) {
 		b.sweep = b.shard.Loop().After(sweepInterval, b.sweepParts)
 	}
 	m, whole := b.parts.add(buf, f, from, b.shard.Loop().Now())
+	if b.guard != nil {
+		if e := b.parts.peers[from]; e != nil {
+			p := e.Value.(*peer)
+			p.credit = min(p.credit+n, strangersBurst)
+		}
+	}
 	if whole {
 		b.deliver(m)
 		b.parts.release(m)
@@ -262,6 +275,9 @@ func (b *Bind) deliver(w message) {
 		return
 	}
 	b.t.Stats.MessagesIn.Add(1)
+	if b.guard != nil {
+		p.Onward = b.guard.check(w.peer, p.Onward)
+	}
 	m := b.shard.NewMessage()
 	m.Onward, m.Return, m.From = p.Onward, p.Return, b.throttle
 	if !b.Peer.IsValid() {

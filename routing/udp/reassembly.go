@@ -50,6 +50,8 @@ type peer struct {
 	partial map[uint16]*partial
 	heard   time.Time // when a datagram of the window, or a newer one, came last
 	last    time.Time // when any came
+	credit  int       // bytes that came and were not answered yet; of a guarded socket
+	proven  bool      // it receives at its address
 }
 
 // partial is a message of which parts are missing.

@@ -103,6 +103,8 @@ type Stats struct {
 	Duplicates, Late, Incomplete, NoRoom, Restarts atomic.Uint64
 	// Unroutable messages named no address to send to.
 	Unroutable atomic.Uint64
+	// Unheard messages were for an address that nothing had come from, Unproven ones for one that might be claimed by another.
+	Unheard, Unproven atomic.Uint64
 	// Punctures opened, and closed because nothing came any more.
 	Opened, Lost atomic.Uint64
 	// Resent are packets that a link sent again.
