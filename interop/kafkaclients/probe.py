@@ -102,8 +102,16 @@ class Confluent:
         for b in brokers:
             if b.host != host:
                 raise SystemExit(f"error a broker at {b.host}")
-        for f in a.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values():
-            f.result(30)
+        end = time.time() + 30
+        while True:  # until every broker has heard of it
+            try:
+                for f in a.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values():
+                    f.result(30)
+                break
+            except Exception:
+                if time.time() > end:
+                    raise
+                time.sleep(0.3)
         for f in a.delete_topics([topic]).values():
             f.result(30)
         print("brokers", len(brokers))
