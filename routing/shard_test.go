@@ -344,6 +344,9 @@ func TestShardOf(t *testing.T) {
 // TestMayReach: what comes in reaches consumers of its own flow, of its listener's, or, when this node began it, of Begun; nothing else.
 func TestMayReach(t *testing.T) {
 	own, spawner, begun, other := NewFlow(), NewFlow(), NewFlow(), NewFlow()
+	if own.ID() == other.ID() || len(own.ID()) != 32 {
+		t.Errorf("flows have the ids %s and %s", own.ID(), other.ID())
+	}
 	accepted, dialed := &Producer{Own: own, Spawner: spawner}, &Producer{Own: own}
 	for _, c := range []struct {
 		name     string
