@@ -294,7 +294,8 @@ func (n *Node) relayAllowed() func(*routing.Message, string) bool {
 			return false
 		}
 		attributes, ok := n.access.attributes(identity.Identifier(m.Peer.ID), *authority)
-		return ok && (attributes[relayAttribute] == "*" || attributes[relayAttribute] == name)
+		granted := attributes[relayAttribute]
+		return ok && granted != "" && (granted == "*" || granted == name)
 	}
 }
 

@@ -305,3 +305,12 @@ func isTimeout(err error) bool {
 }
 
 var testLog = slog.New(slog.DiscardHandler)
+
+func mustRoute(t *testing.T, text string) multiaddr.Addr {
+	t.Helper()
+	to, err := multiaddr.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}

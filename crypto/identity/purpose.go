@@ -115,12 +115,34 @@ func (m *Manager) newKey(ctx context.Context, id Identifier, p Purpose, algorith
 	if err != nil {
 		return nil, err
 	}
+	old := m.replaced(ctx, id, p)
 	if err := m.attest(ctx, a, latest, k); err != nil {
 		// Nothing refers to the key; the first error is the one to tell.
 		_ = m.deleteKey(context.WithoutCancel(ctx), p, k.Handle)
 		return nil, err
 	}
+	if old != "" && old != k.Handle {
+		// Nobody presents it any more. A handshake under way that does fails, and is tried again with the new one.
+		m.forgetOwn(id)
+		_ = m.deleteKey(context.WithoutCancel(ctx), p, old)
+	}
 	return k, nil
+}
+
+// replaced returns the handle of the stored key that a new one is to replace, empty if there is none.
+func (m *Manager) replaced(ctx context.Context, id Identifier, p Purpose) vault.Handle {
+	raw, err := m.store.PurposeKey(ctx, id, p)
+	if err != nil {
+		return ""
+	}
+	a, err := decodeAttestation(raw)
+	if err != nil || a.Subject != id || a.Purpose != p {
+		return ""
+	}
+	if p == SecureChannel {
+		return vault.HandleOf(a.X25519[:])
+	}
+	return vault.HandleOf(a.Key.Bytes)
 }
 
 // signingKey makes a key that signs credentials: Ed25519 unless asked for another one, P-256 if the vault, a KMS, has no other.
