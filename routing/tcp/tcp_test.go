@@ -325,9 +325,11 @@ func TestRoutesOnTheWire(t *testing.T) {
 	b := dialRaw(t, n)
 	b.hello()
 	eventually(t, "accepted", func() bool { return len(n.tcp.Connections()) == 2 })
-	tb := n.tcp.Connections()[0]
-	if tb == ta {
-		tb = n.tcp.Connections()[1]
+	var tb *Connection
+	for _, c := range n.tcp.Connections() { // in no particular order
+		if c != ta {
+			tb = c
+		}
 	}
 	send := routing.AppendMessage(nil, routing.LocalRoute("hop").Concat(routing.RouteOf(tb.Sender), routing.LocalRoute("svc")), routing.LocalRoute("a"), []byte("ask"))
 	a.send(framed(send))
