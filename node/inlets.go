@@ -35,6 +35,8 @@ type inlet struct {
 	cancel  context.CancelFunc // ends what runs for the inlet besides its sessions
 	influx  *influxInlet       // nil for an ordinary inlet
 
+	answer *answer // what the outlet's node says of the outlet
+
 	mu        sync.Mutex
 	main, udp routing.Route // the paths there are
 }
@@ -143,7 +145,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		return nil, err
 	}
 	options.pin = n.pinOf(r, to)
-	in := &inlet{to: to}
+	in := &inlet{to: to, answer: newAnswer()}
 	g := (*guard)(nil)
 	env := n.portals
 	if parts != nil {
@@ -243,9 +245,14 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 				}
 			}
 			in.choose(func() { in.main = in.outletRoute(c) })
+			go in.inquire(n, c)
 			return nil
 		},
-		down: func() { in.choose(func() { in.main = routing.Route{} }) },
+		down: func() {
+			in.choose(func() { in.main = routing.Route{} })
+			in.answer.forget()
+			in.portal.Refuse("")
+		},
 	}
 	in.session.start(n.ctx)
 	if in.request.UDP {
@@ -286,6 +293,12 @@ func (in *inlet) wait(ctx context.Context, r resource.Inlet) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	in.session.first(ctx)
+	if up, _, _ := in.session.state(); up {
+		select {
+		case <-in.answer.first:
+		case <-ctx.Done():
+		}
+	}
 	if in.influx != nil && in.influx.refresher != nil {
 		in.influx.refresher.First(ctx)
 	}
@@ -306,7 +319,17 @@ func (in *inlet) path() *session {
 }
 
 // status is how the inlet is for its clients.
-func (in *inlet) status() resource.Status { return in.path().status() }
+func (in *inlet) status() resource.Status {
+	s := in.path().status()
+	if s.State != resource.Up || in.path() != in.session {
+		return s
+	}
+	if said, asked := in.answer.get(); asked {
+		return said
+	}
+	s.State = resource.Opening // the path is there, the outlet has not been heard of
+	return s
+}
 
 // outletRoute is where clients' connections go over c.
 func (in *inlet) outletRoute(c *connection) routing.Route {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/node/admin"
 	"sallyport/node/resource"
@@ -278,4 +281,70 @@ func TestReady(t *testing.T) {
 	if _, text := get("/metrics"); !strings.Contains(text, `sallyport_resources{kind="tcp-outlet",state="down"} 1`) {
 		t.Error("the metric is missing")
 	}
+}
+
+// An inlet says of its outlet what the outlet's node says: there, not there, its target dead; clients of one that is not there are closed
+// at once, and it is up when the outlet comes.
+func TestInletTellsTheTruth(t *testing.T) {
+	outlet, m := newMember(t), newMember(t)
+	ctx := within(t)
+	in, err := m.CreateInlet(ctx, resource.Inlet{Alias: "in", From: "127.0.0.1:0", To: outlet.route() + "/secure/api/service/db"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in.State.State != resource.Down || !in.Refused || !strings.Contains(in.Reason, "there is no outlet db") {
+		t.Errorf("%+v", in)
+	}
+	began := time.Now()
+	c, err := net.Dial("tcp", in.Bind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a client of an outlet that is not there: %v after %v", err, time.Since(began))
+	}
+	_ = c.Close()
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := outlet.CreateOutlet(ctx, resource.Outlet{Name: "db", To: server.Addr().String(), Check: "tcp"}); err != nil {
+		t.Fatal(err)
+	}
+	m.until(resource.KindInlet, "in", resource.Up)
+	// Refused to this node by the outlet's policy.
+	if err := outlet.SetPolicy(ctx, resource.Policy{Resource: "db", Expression: only(outlet)}); err != nil {
+		t.Fatal(err)
+	}
+	i, _ := m.inlets.Get("in")
+	i.Value.session.current.close() // it asks at once over the next path
+	eventually(t, func() error {
+		if i, _ := m.inlets.Get("in"); !i.Status.Refused || !strings.Contains(i.Status.Reason, "policy") {
+			return errors.New(i.Status.Reason)
+		}
+		return nil
+	})
+	_ = server.Close()
+}
+
+// An outlet whose target does not answer says so, and that it answers again.
+func TestOutletTarget(t *testing.T) {
+	m := newMember(t)
+	port := freePort(t)
+	at := fmt.Sprintf("127.0.0.1:%d", port)
+	if _, err := m.CreateOutlet(within(t), resource.Outlet{Name: "db", To: at, Check: "tcp"}); err != nil {
+		t.Fatal(err)
+	}
+	m.until(resource.KindOutlet, "db", resource.Degraded)
+	i, _ := m.outlets.Get("db")
+	if !strings.Contains(i.Status.Reason, "does not answer") || i.Status.NextTry.IsZero() {
+		t.Errorf("%+v", i.Status)
+	}
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	m.until(resource.KindOutlet, "db", resource.Up)
 }

@@ -212,6 +212,7 @@ func (s *session) status() resource.Status {
 		st.State = resource.Up
 	case s.failure != nil:
 		st.State, st.Reason, st.NextTry = resource.Down, s.failure.Error(), s.next
+		st.Refused = errors.Is(s.failure, secure.ErrAbsent)
 	}
 	return st
 }
