@@ -123,7 +123,7 @@ func (w *world) counting(stop <-chan struct{}, n *atomic.Int64) error {
 			return err
 		}
 		if want := fmt.Sprintf(":%d", n.Load()+1); strings.TrimSpace(line) != want {
-			return fmt.Errorf("Redis counted %q, want %s", line, want)
+			return fmt.Errorf("redis counted %q, want %s", line, want)
 		}
 		n.Add(1)
 	}
