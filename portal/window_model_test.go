@@ -127,24 +127,22 @@ func (l *line) pump() {
 
 // stream is one direction of a portal connection.
 type stream struct {
-	m          *model
-	out, back  *line // where data goes, and its credits
-	credit     int
-	top        int  // what credit was when the last came
-	held       bool // the line has enough
-	wasHeld    bool
-	turn       bool // has another
-	window     window
-	pending    int     // what the reader has not taken
-	reads      float64 // bytes a second; 0 for as fast as it comes
-	reading    bool
-	low        int // look again when so many bytes are pending; -1 for never
-	mostHeld   int
-	taken      int64
-	overrun    bool
-	from       time.Time
-	halfAt     time.Duration // when it first moved half of the line's rate within a round trip
-	lastSecond int64
+	m         *model
+	out, back *line // where data goes, and its credits
+	credit    int
+	top       int  // what credit was when the last came
+	held      bool // the line has enough
+	wasHeld   bool
+	turn      bool // has another
+	window    window
+	pending   int     // what the reader has not taken
+	reads     float64 // bytes a second; 0 for as fast as it comes
+	reading   bool
+	low       int // look again when so many bytes are pending; -1 for never
+	mostHeld  int
+	taken     int64
+	overrun   bool
+	from      time.Time
 }
 
 const (

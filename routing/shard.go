@@ -100,6 +100,7 @@ func NewRouter(g *dataplane.Group, log *slog.Logger) (*Router, error) {
 	for i := range g.Len() {
 		s := &Shard{router: r, loop: g.Loop(i), id: i, workers: map[string]entry{}, randAt: 512}
 		s.inboxGate = &Gate{shard: s, hard: true}
+		s.loop.Post(dataplane.TaskFunc(func() { s.loop.OnFault(s.faulted) }))
 		r.shards = append(r.shards, s)
 	}
 	return r, nil
