@@ -23,6 +23,7 @@ test: lint generated fuzz unit ## all checks and tests; the last lines are those
 
 lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt: $$bad" >&2; exit 1; }
+	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$< ./...
 
