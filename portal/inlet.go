@@ -63,6 +63,7 @@ type Inlet struct {
 
 	mu      sync.Mutex
 	waiting []waiting // clients that wait for a path
+	sweptAt time.Time // when all of them were there still
 	conns   map[*conn]struct{}
 }
 
@@ -207,7 +208,7 @@ func (in *Inlet) hold(broken *path, fd int, id token) {
 		in.hand(p, fd, id)
 		return
 	}
-	if in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients {
+	if in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients && !in.sweep() {
 		in.env.Stats.Ended[ReasonPath].Add(1)
 		closeFD(fd)
 		return
