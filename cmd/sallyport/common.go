@@ -160,9 +160,13 @@ func (a *app) noName(ctx context.Context, at, what string, otherwise error) erro
 	return a.print(result{human: "no " + what + " at " + node, machine: "[]", json: []any{}})
 }
 
-// errUnknown says that nothing has a name. In the reference that is an error only beside others.
-func errUnknown(what, name string) error {
-	return fmt.Errorf("the %s %s was not found", what, name)
+// unknown says that nothing has a name: as in the reference an error only beside others, but for relays always.
+func (a *app) unknown(ctx context.Context, at, what, name string) error {
+	err := fmt.Errorf("the %s %s was not found", what, name)
+	if what == "relay" {
+		return err
+	}
+	return a.noName(ctx, at, what, err)
 }
 
 // errNoName says that a name is missing.
@@ -185,7 +189,7 @@ func showCommand(a *app, short, example, what string, f func(ctx context.Context
 			name := plainName(args[0])
 			r, err := f(cmd.Context(), c, node, name)
 			if notFound(err) {
-				return errUnknown(what, name)
+				return a.unknown(cmd.Context(), at, what, name)
 			}
 			if err != nil {
 				return err
@@ -228,7 +232,7 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 					if what == "policy" { // as in the reference: not an error
 						return a.print(result{human: "no policy of " + name, machine: "[]", json: []any{}})
 					}
-					return errUnknown(what, name)
+					return a.unknown(ctx, at, what, name)
 				}
 				// The reference deletes listeners without asking.
 				if err := a.confirm(yes || what == "secure channel listener", fmt.Sprintf("Delete the %s %s", what, name)); err != nil {

@@ -126,11 +126,8 @@ func kafkaShow(a *app, what, path, standard, command string) *cobra.Command {
 				return err
 			}
 			s, err := admin.Get[admin.Service](cmd.Context(), c, admin.Item(path, name))
-			if notFound(err) && len(args) == 1 {
-				return errUnknown(what, name)
-			}
 			if notFound(err) {
-				return a.noName(cmd.Context(), at, what, errUnknown(what, name))
+				return a.unknown(cmd.Context(), at, what, name)
 			}
 			if err != nil {
 				return err

@@ -147,7 +147,7 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
 	durationVar(f, &o.hold, "hold", holdDefault, holdHelp)
 	f.BoolVar(&r.TLS, "tls", false, "connect to the server with TLS")
-	f.StringSliceVar(&r.ALPN, "alpn", nil, "with --tls: the `PROTOCOLS` to offer, such as h2,http/1.1 (default: what the client speaks)")
+	f.StringSliceVar(&r.ALPN, "alpn", nil, "with --tls: offer these `PROTOCOLS`, as h2,http/1.1")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
 	f.StringVar(&r.Check, "check", "", "tcp: look every 10s whether the server takes connections")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
@@ -306,7 +306,7 @@ func (o *inletFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
 	f.StringVar(&o.alias, "alias", "", "") // the older form of NAME
 	f.BoolVar(&o.useTLS, "tls", false, "clients speak TLS (also --from tls://HOST:PORT)")
-	f.StringSliceVar(&r.ALPN, "alpn", nil, "with --tls: the `PROTOCOLS` clients may speak, the best first, such as h2,http/1.1")
+	f.StringSliceVar(&r.ALPN, "alpn", nil, "with --tls: take these `PROTOCOLS`, as h2,http/1.1")
 	f.StringVar(&o.provider, "tls-certificate-provider", "", "`ROUTE` to who has the certificate (default: the project)")
 	hide(cmd, "retry-wait", "privileged", "alias")
 	flagAliases(cmd, "expression", "allow", "enable-udp-puncture", "udp", "disable-tcp-fallback", "no-tcp-fallback")

@@ -42,7 +42,6 @@ func TestWordsThatScriptsLookFor(t *testing.T) {
 		{64, "enroll", []string{"space", "create", "x"}},
 		{70, "enroll", []string{"relay", "create", "r"}},
 		{70, "The relay nope was not found", []string{"relay", "show", "nope"}},
-		{70, "The tcp inlet nope was not found", []string{"tcp-inlet", "show", "nope"}},
 		{70, "There is no node with name nope", []string{"node", "show", "nope"}},
 	} {
 		o := p.runWith(t, "", nil, c.args...)
