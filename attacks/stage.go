@@ -73,7 +73,7 @@ func newStage(ctx context.Context, binary string, o stageOptions, verbose bool) 
 	}
 	_, s.relayPort, _ = net.SplitHostPort(s.relay)
 	for _, args := range [][]string{
-		append([]string{"node", "create", "bank", "--no-status-endpoint", "--limits", `{"outlet-connections": 5000}`}, o.bank...),
+		append([]string{"node", "create", "bank", "--no-status-endpoint", "--limits", `{"outlet-connections": 20000}`}, o.bank...),
 		{"tcp-outlet", "create", "--at", "bank", "--to", s.target.addr(), "--from", "db"},
 		{"relay", "create", "db", "--at", "/dnsaddr/127.0.0.1/tcp/" + s.relayPort + "/secure/api", "--to", "bank"},
 		{"node", "create", "shop", "--no-status-endpoint"},
