@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 )
@@ -25,14 +24,12 @@ func init() {
 func unfinished(ctx context.Context, s *stage, back time.Duration) (string, error) {
 	before := s.rss("relay", "VmRSS")
 	var wg sync.WaitGroup
-	var conns []net.Conn
 	for range 40 {
 		c, err := hello(s.relay)
 		if err != nil {
 			return "", err
 		}
 		defer c.Close()
-		conns = append(conns, c)
 		wg.Go(func() {
 			_ = c.SetWriteDeadline(time.Now().Add(20 * time.Second))
 			_, _ = c.Write([]byte{0, 0xff, 0, 0})

@@ -13,7 +13,7 @@ const sweepPause = 100 * time.Millisecond
 type left uint8
 
 const (
-	stays left = iota
+	_ left = iota // it stays
 	// halfClosed has sent its last byte. It may have gone, or wait for an answer: nothing tells, so it is served, and makes room
 	// for others when there is none.
 	halfClosed

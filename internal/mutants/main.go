@@ -11,6 +11,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -34,7 +35,7 @@ func main() {
 	defer stop()
 	wanted, err := parseLines(*lines)
 	if err != nil || flag.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, cmp.Or(err, fmt.Errorf("usage: mutants [flags] PACKAGE...")))
+		fmt.Fprintln(os.Stderr, cmp.Or(err, errors.New("usage: mutants [flags] PACKAGE [PACKAGE]")))
 		os.Exit(2)
 	}
 	var table []tally
