@@ -32,6 +32,10 @@ type roundTrip struct {
 	before  int       // and in the one before
 	rate    peak      // bytes a nanosecond in a path that is slow
 	slow    bool
+	// The highest rate over one round trip lately.
+	burst      peak
+	burstAt    time.Time
+	burstMoved uint64
 }
 
 const (
@@ -42,6 +46,8 @@ const (
 	slowQueue = 100 * time.Millisecond
 	// slowRoom is what they hold beyond that, so that messages can be on each leg of the path.
 	slowRoom = 64 << 10
+	// burstRatio is from which ratio of the highest rate of a round trip to the rate over a credit's way data counts as bursts.
+	burstRatio = 3
 	// leastWindow is the least that a first window is reduced to.
 	leastWindow = 32 << 10
 )
@@ -49,6 +55,12 @@ const (
 // add notes that n bytes of a stream came. epoch is what add returned for the stream's bytes before.
 func (p *roundTrip) add(n int, epoch uint, now time.Time) uint {
 	p.moved += uint64(n)
+	if elapsed := now.Sub(p.burstAt); elapsed >= max(p.rtt, minRound) {
+		if p.burstMoved > 0 {
+			p.burst.add(float64(p.moved-p.burstMoved) / float64(elapsed))
+		}
+		p.burstAt, p.burstMoved = now, p.moved
+	}
 	if p.epoch == 0 || now.Sub(p.since) > max(slowEpoch, 4*p.rtt) {
 		p.epoch++
 		p.since, p.before, p.streams = now, p.streams, 0
@@ -60,14 +72,16 @@ func (p *roundTrip) add(n int, epoch uint, now time.Time) uint {
 }
 
 // brought notes that a credit brought new data after d, and that n bytes of all streams came meanwhile. When that took much longer than
-// the path is long, something waits in it, and n shows its rate; until something shows that it has become twice as fast.
+// the path is long, and they came evenly, something waits in it, and n shows its rate; until something shows that it has become
+// faster. When they came in bursts, the path stood still in between, as it does where packets are lost: there windows must not shrink.
 func (p *roundTrip) brought(n uint64, d time.Duration) {
 	rate := float64(n) / float64(d)
+	even := max(p.burst.now, p.burst.before) < burstRatio*rate
 	switch {
-	case d > 2*p.rtt+slowQueue:
+	case d > 2*p.rtt+slowQueue && even:
 		p.slow = true
 		p.rate.add(rate)
-	case p.slow && rate > 2*max(p.rate.now, p.rate.before):
+	case p.slow && (rate > 2*max(p.rate.now, p.rate.before) || !even):
 		p.slow, p.rate = false, peak{}
 	}
 }

@@ -106,8 +106,11 @@ func (l *line) pump() {
 	l.clock.after(time.Duration(float64(p.size)/l.rate*1e9), func() {
 		l.busy = false
 		arrives := l.clock.now.Add(l.delay)
-		if l.rng.Float64() < l.loss {
+		for again := 0; l.rng.Float64() < l.loss; again++ {
 			arrives = arrives.Add(2 * l.delay)
+			if again > 0 {
+				arrives = arrives.Add(200 * time.Millisecond) // what is lost twice is sent again after TCP's timeout
+			}
 		}
 		if arrives.Before(l.last) {
 			arrives = l.last
