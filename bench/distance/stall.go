@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// stallStreams never read anything; stallGrown read until their windows have grown, and then stop. An inlet takes 800 clients (four in five of the 1,000 that an outlet takes) of
-	// one peer.
+	// stallStreams never read anything; stallGrown read until their windows have grown, and then stop. An outlet takes 800
+	// connections of one peer, four in five of its 1,000.
 	stallStreams = 700
 	stallGrown   = 8
 	// stallFor is how long memory is watched then.
