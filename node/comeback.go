@@ -62,13 +62,14 @@ func (c *connection) relayAt() (routing.Route, string) {
 // awaitName waits until somebody may be registered under the relay name that c leads to. It reports false when that is of no use any more.
 func (n *Node) awaitName(ctx context.Context, c *connection) bool {
 	relay, name := c.relayAt()
+	ended := c.done() // c grows when this has returned
 	if name != "" {
 		const wait = 25 * time.Second
 		asking, cancel := context.WithTimeout(ctx, wait+2*time.Second)
 		defer cancel()
 		go func() {
 			select {
-			case <-c.done():
+			case <-ended:
 				cancel()
 			case <-asking.Done():
 			}
@@ -81,7 +82,7 @@ func (n *Node) awaitName(ctx context.Context, c *connection) bool {
 	select { // without a channel to the relay, or busy: look from time to time
 	case <-ctx.Done():
 		return false
-	case <-c.done():
+	case <-ended:
 		return false
 	case <-time.After(jitter(retryRefused)):
 		return true

@@ -206,6 +206,8 @@ func (k *kafkaPortals) openInlet(ctx context.Context, o *table.Opening[resource.
 	if in.bootstrap, err = in.openPart(ctx, r.From, &r.Bound, kafkaBootstrap); err != nil {
 		return nil, err
 	}
+	in.mu.Lock() // clients may have reached the bootstrap inlet by now
+	defer in.mu.Unlock()
 	for _, b := range r.Brokers {
 		broker, openErr := in.openPart(ctx, b.Address, nil, kafkaBroker+strconv.FormatInt(b.ID, 10))
 		if openErr != nil {

@@ -4,13 +4,10 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
-	"github.com/landlock-lsm/go-landlock/landlock"
 )
 
 // denied are the system calls that a node never makes. They fail with EPERM.
@@ -42,27 +39,4 @@ func Confine(writable []string) (inForce string, err error) {
 		parts = append(parts, "seccomp")
 	}
 	return strings.Join(parts, ", "), nil
-}
-
-// confineFiles reports false when the kernel has no landlock.
-func confineFiles(writable []string) (bool, error) {
-	version, err := landlockVersion()
-	if err != nil || version < 1 {
-		return false, nil
-	}
-	var there []string
-	for _, dir := range writable {
-		if _, err := os.Stat(dir); err == nil {
-			there = append(there, dir)
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return false, fmt.Errorf("sandbox: %w", err)
-		}
-	}
-	err = landlock.V5.BestEffort().RestrictPaths(
-		landlock.RODirs("/"), landlock.RWDirs(there...).WithRefer(), landlock.RWFiles("/dev/null"),
-	)
-	if err != nil {
-		return false, fmt.Errorf("sandbox: landlock: %w", err)
-	}
-	return true, nil
 }

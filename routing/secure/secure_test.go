@@ -362,7 +362,9 @@ func TestDirectChannelMayBeQuiet(t *testing.T) {
 // TestChannelLimits: too many channels, of all and of one peer.
 func TestChannelLimits(t *testing.T) {
 	greedy, modest, b := newNode(t, 1, nil), newNode(t, 1, nil), newNode(t, 1, nil)
-	b.channels.Limit(Limits{Channels: 8, ChannelsPerPeer: 6})
+	if err := b.router.Shards()[0].Do(limited(t), func() { b.channels.Limit(Limits{Channels: 8, ChannelsPerPeer: 6}) }); err != nil {
+		t.Fatal(err)
+	}
 	kept := modest.dial(t, modest.connect(t, b).Sender, "api")
 	conn := greedy.connect(t, b).Sender
 	var first, last *Channel
