@@ -63,7 +63,7 @@ var scenes = map[string]string{
 	"sallyport tcp-inlet accept": `sallyport tcp-inlet create db-in --to db --via blue --connection-wait 10s`,
 	"sallyport tcp-inlet delete --all --at n2 --yes": `sallyport tcp-inlet create --no-connection-wait`,
 	"kafka-inlet":  portalScene,
-	"kafka-outlet": `sallyport node create n1; sallyport node create n2`,
+	"kafka-outlet": `sallyport node create n1; sallyport node create n2; sallyport node create n3`,
 	"sallyport kafka-outlet delete --all --at n1 --yes": `sallyport kafka-outlet create --at n1`,
 	"relay": portalScene + `; sallyport relay delete --all --at n1 --yes; sallyport node default n1 || true`,
 	"sallyport relay create blue --at /node/n2/secure/api --to n1": `sallyport relay delete blue --yes`,

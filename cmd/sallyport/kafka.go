@@ -337,7 +337,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Create a Kafka outlet: it connects portal connections to the brokers of a cluster",
 		Example: `  sallyport kafka-outlet create --bootstrap-server 9092
-  sallyport kafka-outlet create --at n1 --bootstrap-server 10.0.0.1:9092,10.0.0.2:9092
+  sallyport kafka-outlet create --at n3 --bootstrap-server 10.0.0.1:9092,10.0.0.2:9092
   sallyport kafka-outlet create --at n2 --bootstrap-server tls://kafka.example.com:9093`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
