@@ -39,6 +39,7 @@ type InletOptions struct {
 type Inlet struct {
 	opts    InletOptions
 	readers *readers
+	order   order
 	// pause is retryPause, patience failPatience, sealing sealPatience, other than in tests.
 	pause, patience, sealing time.Duration
 

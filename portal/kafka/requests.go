@@ -117,6 +117,10 @@ func (c *inletConn) produce(ctx context.Context, message []byte, h header) ([]by
 		if topic == "" { // which the client then asks for
 			return nil, coded(codeUnknownTopicID, "%w: no client has asked for the topic's name, id %s", ErrRefused, t.id)
 		}
+		part := fetchPart{topicRef{name: topic}, partition}
+		if c.in.order.behind(part, records) {
+			return nil, coded(codeNotEnoughReplicas, "%w: an earlier batch has to come first", ErrRefused)
+		}
 		with, err := c.in.sealRecords(sealing, topic, partition, records)
 		switch {
 		case err != nil:
@@ -126,7 +130,11 @@ func (c *inletConn) produce(ctx context.Context, message []byte, h header) ([]by
 			err = coded(codeNotEnoughReplicas, "%w: requests have at most %d bytes when they are encrypted (--max-message-size)", ErrRefused, c.in.opts.MaxMessage)
 		default:
 			sum += len(with)
+			c.in.order.passed(part, records)
 			return with, nil
+		}
+		if produceCode(err) == codeNotEnoughReplicas {
+			c.in.order.refused(part, records)
 		}
 		c.in.opts.Log.Warn("records not sent on", "topic", topic, "partition", partition, "answered", answered, "err", err)
 		return nil, err
