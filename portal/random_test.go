@@ -26,6 +26,7 @@ type side struct {
 	got    []byte
 	err    error // with which reading ended; nil for a clean end
 	broke  error // with which sending ended, if it did not end well
+	over   chan struct{}
 }
 
 func (s *side) stream() *rand.ChaCha8 {
@@ -132,7 +133,7 @@ func newPairs(seed uint64, conns int) *pairs {
 	r := rand.New(rand.NewPCG(seed, 0))
 	for k := range conns {
 		for _, s := range []**side{&p.clients[k], &p.theirs[k]} {
-			*s = &side{seed: r.Uint64(), size: r.IntN(1 << (1 + r.IntN(20))), resets: -1, lazy: r.IntN(4) == 0, err: errNotReached}
+			*s = &side{seed: r.Uint64(), size: r.IntN(1 << (1 + r.IntN(20))), resets: -1, lazy: r.IntN(4) == 0, err: errNotReached, over: make(chan struct{})}
 			if r.IntN(6) == 0 {
 				(*s).resets = r.IntN((*s).size + 1)
 			}
@@ -162,6 +163,7 @@ func (p *pairs) serve(c net.Conn) {
 		return
 	}
 	s.run(c.(*net.TCPConn))
+	close(s.over)
 	p.running.Done()
 }
 
@@ -182,6 +184,24 @@ func (p *pairs) run(t *testing.T, inlets ...*Inlet) {
 		})
 	}
 	done.Wait()
+}
+
+// await waits for the servers of the connections that nobody resets: they may still have to read what their clients sent last.
+func (p *pairs) await(t *testing.T, describe func(testing.TB)) {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for k, s := range p.theirs {
+		if s.resets >= 0 || p.clients[k].resets >= 0 {
+			continue
+		}
+		select {
+		case <-s.over:
+		case <-late:
+			t.Errorf("the server of connection %d has not ended; its client got %d bytes, %v", k, len(p.clients[k].got), p.clients[k].err)
+			describe(t)
+			return
+		}
+	}
 }
 
 // judge waits for the servers, when all connections have ended, and compares.

@@ -289,6 +289,7 @@ func randomCuts(t *testing.T, seed uint64, resumed, again *atomic.Uint64) {
 			p.run(t, s.inlet)
 			over.Store(true)
 			cutting.Wait()
+			p.await(t, s.describe)
 			s.hurry()
 			s.idle(t)
 			p.judge(t)
