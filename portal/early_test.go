@@ -113,7 +113,7 @@ func TestClientHandedToClosedInlet(t *testing.T) {
 	}
 	defer unix.Close(fds[1])
 	p := l.in.path.Load()
-	if err := p.shard.Do(limited(t), func() { l.in.start(p, fds[0], token{}) }); err != nil {
+	if err := p.shard.Do(limited(t), func() { l.in.start(p, fds[0], offer{}) }); err != nil {
 		t.Fatal(err)
 	}
 	l.idle(t)

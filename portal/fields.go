@@ -15,6 +15,7 @@ const (
 	tagHold
 	tagClient
 	tagAsks
+	tagAgain
 )
 
 // maxClient is the most bytes of the client's address in a Ping.
@@ -30,6 +31,7 @@ type fields struct {
 	hold   uint64 // milliseconds that the sender keeps the connection without a path
 	client string // whom the inlet serves
 	asks   bool   // the sender waits for a confirmation
+	again  uint64 // how often the inlet has offered the client before
 }
 
 var (
@@ -52,7 +54,7 @@ func parseFields(b []byte) (f fields, err error) {
 			return f, fmt.Errorf("%w: field %d: %w", ErrMessage, tag, err)
 		}
 		b = b[n:]
-		if tag >= tagID && tag <= tagAsks {
+		if tag >= tagID && tag <= tagAgain {
 			if seen&(1<<tag) != 0 {
 				return f, fmt.Errorf("%w: field %d: %w", ErrMessage, tag, errRepeated)
 			}
@@ -73,12 +75,7 @@ func (f *fields) set(tag uint64, value []byte) error {
 	case tagSecret:
 		return f.secret.set(value)
 	case tagHold:
-		v, n, err := bare.Uvarint(value)
-		if err == nil && n != len(value) {
-			err = errFieldSize
-		}
-		f.hold = v
-		return err
+		return setNumber(&f.hold, value)
 	case tagClient:
 		if len(value) > maxClient {
 			return errFieldSize
@@ -94,8 +91,19 @@ func (f *fields) set(tag uint64, value []byte) error {
 			return errFieldSize
 		}
 		f.asks = true
+	case tagAgain:
+		return setNumber(&f.again, value)
 	}
 	return nil
+}
+
+func setNumber(to *uint64, value []byte) error {
+	v, n, err := bare.Uvarint(value)
+	if err == nil && n != len(value) {
+		err = errFieldSize
+	}
+	*to = v
+	return err
 }
 
 func (t *token) set(value []byte) error {
@@ -115,7 +123,7 @@ func (f *fields) append(b []byte) []byte {
 		b = bare.AppendBytes(append(b, tagSecret), f.secret[:])
 	}
 	if f.hold > 0 {
-		b = bare.AppendUvarint(append(b, tagHold, byte(bare.UvarintSize(f.hold))), f.hold)
+		b = appendNumber(b, tagHold, f.hold)
 	}
 	if f.client != "" {
 		b = bare.AppendString(append(b, tagClient), f.client)
@@ -123,7 +131,14 @@ func (f *fields) append(b []byte) []byte {
 	if f.asks {
 		b = append(b, tagAsks, 0)
 	}
+	if f.again > 0 {
+		b = appendNumber(b, tagAgain, f.again)
+	}
 	return b
+}
+
+func appendNumber(b []byte, tag byte, v uint64) []byte {
+	return bare.AppendUvarint(append(b, tag, byte(bare.UvarintSize(v))), v)
 }
 
 // appendOffer appends a Ping or Pong of version 2; window is above 0.

@@ -17,6 +17,7 @@ type extensionVector struct {
 	Counter                                      *uint16
 	Confirmed                                    *uint64
 	Asks                                         bool
+	Again                                        uint64
 	Attempt, Received, Allowed                   uint64
 	Reason                                       Reason
 }
@@ -75,7 +76,7 @@ func TestExtensionVectors(t *testing.T) {
 				}
 			}
 		}
-		if f.hold != c.Hold || f.client != c.Client || f.asks != c.Asks {
+		if f.hold != c.Hold || f.client != c.Client || f.asks != c.Asks || f.again != c.Again {
 			t.Errorf("%s: fields %+v", c.Name, f)
 		}
 		if again := encodeExtension(m, b, &f, &r); c.Version < 3 && !bytes.Contains([]byte(c.Name), []byte("not known")) && c.Name != "ping of version 1 with bytes after it" && !bytes.Equal(again, b) {

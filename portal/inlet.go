@@ -67,9 +67,15 @@ type Inlet struct {
 	conns   map[*conn]struct{}
 }
 
+// offer is what a client was offered to an outlet with, if it was: its id, and how often before.
+type offer struct {
+	id    token
+	again uint64
+}
+
 type waiting struct {
 	fd    int
-	id    token // that it was offered with before, if it was
+	offer offer
 	until time.Time
 }
 
@@ -125,7 +131,7 @@ func (in *Inlet) SetPath(route routing.Route) {
 	in.env.Stats.Held.Add(-int64(len(list)))
 	in.mu.Unlock()
 	for _, w := range list {
-		in.hand(p, w.fd, w.id)
+		in.hand(p, w.fd, w.offer)
 	}
 	in.resumeAll(p)
 }
@@ -180,32 +186,32 @@ func (in *Inlet) accepted(fd int) {
 				in.env.Log.Warn("client not accepted", "portal", in.opts.Name, "err", err)
 				return
 			}
-			in.place(wrapped, token{})
+			in.place(wrapped, offer{})
 		}()
 		return
 	}
 	if p := in.path.Load(); p != nil && p.shard == in.shard {
-		in.start(p, fd, token{})
+		in.start(p, fd, offer{})
 		return
 	}
-	in.place(fd, token{})
+	in.place(fd, offer{})
 }
 
-func (in *Inlet) place(fd int, id token) {
+func (in *Inlet) place(fd int, o offer) {
 	if p := in.path.Load(); p != nil && !in.closed.Load() {
-		in.hand(p, fd, id)
+		in.hand(p, fd, o)
 		return
 	}
-	in.hold(nil, fd, id)
+	in.hold(nil, fd, o)
 }
 
 // hold lets a client wait for a path other than broken. The path is looked at under the lock that SetPath takes after it has stored
 // the path, so no client starts to wait just after the others were called.
-func (in *Inlet) hold(broken *path, fd int, id token) {
+func (in *Inlet) hold(broken *path, fd int, o offer) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if p := in.path.Load(); p != broken && p != nil && !in.closed.Load() {
-		in.hand(p, fd, id)
+		in.hand(p, fd, o)
 		return
 	}
 	if in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients && !in.sweep() {
@@ -213,7 +219,7 @@ func (in *Inlet) hold(broken *path, fd int, id token) {
 		closeFD(fd)
 		return
 	}
-	in.waiting = append(in.waiting, waiting{fd: fd, id: id, until: time.Now().Add(in.env.Limits.HoldTimeout)})
+	in.waiting = append(in.waiting, waiting{fd: fd, offer: o, until: time.Now().Add(in.env.Limits.HoldTimeout)})
 	in.env.Stats.Held.Add(1)
 	if len(in.waiting) == 1 {
 		time.AfterFunc(in.env.Limits.HoldTimeout, in.expire)
@@ -242,20 +248,20 @@ func (in *Inlet) expire() {
 }
 
 // hand gives a client to the shard of the path.
-func (in *Inlet) hand(p *path, fd int, id token) {
-	start := func() { in.start(p, fd, id) }
+func (in *Inlet) hand(p *path, fd int, o offer) {
+	start := func() { in.start(p, fd, o) }
 	if !p.shard.Loop().Post(dataplane.TaskFunc(start)) {
 		_ = unix.Close(fd)
 	}
 }
 
-// start sends the Ping for a client (docs/protocol/03 §1.3). The client is not read before the Pong. id is what it was offered with
+// start sends the Ping for a client (docs/protocol/03 §1.3). The client is not read before the Pong. o is what it was offered with
 // before, on another path, if it was.
-func (in *Inlet) start(p *path, fd int, id token) {
+func (in *Inlet) start(p *path, fd int, o offer) {
 	s := p.shard
 	t := s.FirstTerminal(p.route)
 	if t == nil && p.route.Len() > 1+in.opts.Prefix.Len() {
-		in.hold(p, fd, id) // the path broke a moment ago; there may be another already
+		in.hold(p, fd, o) // the path broke a moment ago; there may be another already
 		return
 	}
 	sock, err := s.Loop().Adopt(fd, nil)
@@ -308,17 +314,17 @@ func (in *Inlet) start(p *path, fd int, id token) {
 	c.timer = s.Loop().After(in.env.Limits.OpenTimeout, func() { c.end(ReasonTimeout, false) })
 	c.watch(t)
 	if in.opts.Hold > 0 && c.hasPeer && !in.opts.Plain && !in.opts.SkipHandshake {
-		if id == (token{}) {
-			id = newToken()
+		if o.id == (token{}) {
+			o.id = newToken()
 		}
 		c.newLine(in.opts.Hold)
-		c.line.id = id
+		c.line.id, c.line.offers = o.id, o.again
 	}
 	c.reoffer = func(fd int, broken bool) {
 		if broken && in.path.Load() == p {
 			in.path.CompareAndSwap(p, nil) // whoever keeps the path sets the next one
 		}
-		in.place(fd, id)
+		in.place(fd, offer{id: o.id, again: o.again + 1})
 	}
 	c.openedAt, c.asked = time.Now(), true
 	if in.opts.Plain || in.opts.SkipHandshake {

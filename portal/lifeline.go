@@ -10,6 +10,7 @@ type lifeline struct {
 	id, secret token
 	hold       time.Duration // how long both ends wait for another path
 	attempt    uint64        // of the last Resume, sent or accepted
+	offers     uint64        // how often the client was offered before this connection
 
 	// What this end sends.
 	sent      uint64 // bytes of data, each counted once

@@ -11,11 +11,12 @@ type registry struct {
 	conns map[token]*conn
 }
 
-// add enters c by the id of its line and returns the connection that had the id, if there was one. Another peer's keeps it, and ok is false.
+// add enters c by the id of its line and returns the connection that had the id, if there was one. Another peer's keeps it, and so does one
+// whose client was offered later: targets do not answer in the order in which they are asked. Then ok is false.
 func (r *registry) add(c *conn) (before *conn, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if before = r.conns[c.line.id]; before != nil && before.peer != c.peer {
+	if before = r.conns[c.line.id]; before != nil && (before.peer != c.peer || before.line.offers > c.line.offers) {
 		return nil, false
 	}
 	if r.conns == nil {

@@ -42,7 +42,7 @@ func (c *conn) appendOffer(b []byte, kind byte) []byte {
 	if l := c.line; l != nil {
 		f.hold = uint64(l.hold / time.Millisecond)
 		if kind == kindPing {
-			f.id = l.id
+			f.id, f.again = l.id, l.offers
 		} else {
 			f.secret = l.secret
 		}

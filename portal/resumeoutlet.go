@@ -14,11 +14,11 @@ func (c *conn) promise(o *Outlet, m *routing.Message, msg message) {
 		return
 	}
 	c.newLine(shorter(o.opts.Hold, f.hold))
-	c.line.id, c.line.secret = f.id, newToken()
+	c.line.id, c.line.secret, c.line.offers = f.id, newToken(), f.again
 }
 
 // enter makes a connection known to those who may resume it, before its Pong. One with the same id was begun over a path that ended before
-// its client was read, and ends. It reports false if the id is another identity's.
+// its client was read, and ends. It reports false if the id is another identity's, or c is the one that was begun before.
 func (c *conn) enter(o *Outlet) bool {
 	if c.line == nil {
 		return true
