@@ -15,8 +15,8 @@ func (a *app) reloadOnHangup(ctx context.Context, name string, r runOptions, log
 	}
 	if a.hangup == nil {
 		a.hangup = &hangup{}
-		a.hangup.listen(func() {}, r.child)
 	}
+	a.hangup.listen(func() {}, r.child) // also where the shell that started a background node ignores the signal
 	a.hangup.reloads(func() { a.reload(ctx, name, log) })
 }
 
