@@ -375,6 +375,7 @@ func TestChannelLimits(t *testing.T) {
 		}
 	}
 	ended(t, last) // the seventh of one peer
+	eventually(t, "its place is given back", func() bool { _, n := b.channels.Held(); return n == 7 })
 	again, more := greedy.dial(t, conn, "api"), modest.dial(t, modest.connect(t, b).Sender, "api")
 	ended(t, again)
 	modest.through(t, modest.dial(t, modest.connect(t, b).Sender, "api"), []byte("in"))
