@@ -78,11 +78,7 @@ func ticketShow(a *app) *cobra.Command {
   sallyport project ticket show "$(cat bank.ticket)" --identity admin`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) error {
-				list, err := a.tickets(ctx, c)
-				if err != nil {
-					return err
-				}
-				i, err := findTicket(list, strings.TrimSpace(args[0]))
+				i, err := a.ticket(ctx, c, args[0])
 				if err != nil {
 					return err
 				}
@@ -103,11 +99,7 @@ func ticketRevoke(a *app) *cobra.Command {
   sallyport project ticket revoke "$(cat bank.ticket)" --identity admin`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) error {
-				list, err := a.tickets(ctx, c)
-				if err != nil {
-					return err
-				}
-				i, err := findTicket(list, strings.TrimSpace(args[0]))
+				i, err := a.ticket(ctx, c, args[0])
 				if err != nil {
 					return err
 				}
@@ -119,4 +111,13 @@ func ticketRevoke(a *app) *cobra.Command {
 		}}
 	t.add(cmd)
 	return cmd
+}
+
+// ticket returns the ticket that a command names by its reference or by itself.
+func (a *app) ticket(ctx context.Context, c *authority.Client, named string) (none authority.TicketInfo, err error) {
+	list, err := a.tickets(ctx, c)
+	if err != nil {
+		return none, err
+	}
+	return findTicket(list, strings.TrimSpace(named))
 }
