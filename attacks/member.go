@@ -33,7 +33,7 @@ func newVisitor(ctx context.Context) (*visitor, error) {
 		return nil, err
 	}
 	v.tcp = tcp.New(v.router, tcp.Options{})
-	v.channels = secure.New(v.router, 2, log)
+	v.channels = secure.New(v.router, 2, secure.Limits{}, log)
 	ids := identity.New(identity.Options{Vault: vault.NewMemory(), Store: identity.NewMemoryStore()})
 	self, err := ids.Create(ctx, identity.CreateOptions{})
 	if err != nil {

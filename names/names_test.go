@@ -233,7 +233,7 @@ func TestRace(t *testing.T) {
 		t.Errorf("%s, %v", got, err)
 	}
 	<-lost
-	for end := time.Now().Add(5 * time.Second); discarded.Load() != 1; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); discarded.Load() != 1; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("what the loser made was not given back")
 		}

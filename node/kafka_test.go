@@ -126,7 +126,7 @@ func within(t *testing.T) context.Context {
 // eventually waits until f succeeds: what a producer agreed on is with the consumer a moment later.
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := f()
 		if err == nil {
 			return
@@ -340,7 +340,7 @@ func metadata(at string) (host string, port int32, err error) {
 		return "", 0, err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 	m := kmsg.NewPtrMetadataRequest()
 	m.SetVersion(9)
 	out := m.AppendTo([]byte{0, 0, 0, 0, 0, 3, 0, 9, 0, 0, 0, 5, 0, 1, 'c', 0})

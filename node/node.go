@@ -179,8 +179,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	n.tcp = tcp.New(n.router, transportOptions(o.Limits))
 	n.udp = udp.New(n.router, o.UDP.Transport)
-	n.channels = secure.New(n.router, o.Shards, o.Log)
-	n.channels.Limit(channelLimits(o.Limits))
+	n.channels = secure.New(n.router, o.Shards, channelLimits(o.Limits), o.Log)
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
 	n.access = newAccess(n.policies)
 	n.access.self, n.pins.node = o.Self, n

@@ -50,7 +50,7 @@ func newMember(t testing.TB, shards int, limits Limits) *member {
 		t.Fatal(err)
 	}
 	m.options = secure.Options{Identities: ids, Self: self.Identifier()}
-	m.channels = secure.New(m.router, 2, slog.New(slog.DiscardHandler))
+	m.channels = secure.New(m.router, 2, secure.Limits{}, slog.New(slog.DiscardHandler))
 	t.Cleanup(m.channels.Stop)
 	return m
 }

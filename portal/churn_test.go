@@ -20,7 +20,7 @@ func TestManyOpensAndCloses(t *testing.T) {
 	}
 	target := serve(t, func(c net.Conn) {
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(30 * time.Second))
 		var b [1]byte
 		if _, err := io.ReadFull(c, b[:]); err != nil {
 			return
@@ -55,7 +55,7 @@ func TestManyOpensAndCloses(t *testing.T) {
 				}
 				client := conn.(*net.TCPConn)
 				defer client.Close()
-				client.SetDeadline(time.Now().Add(10 * time.Second))
+				client.SetDeadline(time.Now().Add(30 * time.Second))
 				how := "xrwgsc"[k%6]
 				if how == 'g' { // gone at once
 					client.SetLinger(0)

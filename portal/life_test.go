@@ -34,7 +34,7 @@ func limited(t testing.TB) context.Context {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -128,7 +128,7 @@ func (l *link) idle(t testing.TB) {
 func served(t testing.TB) (string, chan *net.TCPConn) {
 	ch := make(chan *net.TCPConn, 100)
 	return serve(t, func(c net.Conn) {
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(30 * time.Second))
 		ch <- c.(*net.TCPConn)
 	}), ch
 }
@@ -139,7 +139,7 @@ func next(t testing.TB, ch chan *net.TCPConn) *net.TCPConn {
 	case c := <-ch:
 		t.Cleanup(func() { c.Close() })
 		return c
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("target was not connected")
 		return nil
 	}
@@ -271,7 +271,7 @@ func TestTargetFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c, err := net.Dial("tcp", l.in.Bound().String()); err == nil {
-				c.SetDeadline(time.Now().Add(5 * time.Second))
+				c.SetDeadline(time.Now().Add(30 * time.Second))
 				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 					t.Errorf("client read %v", err)
 				}
@@ -543,7 +543,7 @@ func TestOverrun(t *testing.T) {
 	c, err := net.Dial("tcp", l.in.Bound().String()) // the reset may come before Dial has looked
 	if err == nil {
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		n, err = io.Copy(io.Discard, c)
 	}
 	if n > 10_000 || !errors.Is(err, syscall.ECONNRESET) {
@@ -614,7 +614,7 @@ func TestOddPeers(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(5 * time.Second))
+			c.SetDeadline(time.Now().Add(30 * time.Second))
 			<-said
 			if tc.closed {
 				if got, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) || string(got) != tc.read {
@@ -714,7 +714,7 @@ func TestGuards(t *testing.T) {
 			})
 			denied := n.env.Stats.Denied.Load()
 			if c, err := net.Dial("tcp", in.Bound().String()); err == nil {
-				c.SetDeadline(time.Now().Add(5 * time.Second))
+				c.SetDeadline(time.Now().Add(30 * time.Second))
 				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 					t.Errorf("without a grant: %v", err)
 				}
@@ -749,7 +749,7 @@ func TestHeld(t *testing.T) {
 	}
 	eventually(t, "held", func() bool { return l.a.env.Stats.Held.Load() == 3 })
 	if c, err := net.Dial("tcp", l.in.Bound().String()); err == nil { // one too many
-		c.SetDeadline(time.Now().Add(5 * time.Second))
+		c.SetDeadline(time.Now().Add(30 * time.Second))
 		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("one too many: %v", err)
 		}
@@ -820,7 +820,7 @@ func TestPathFlaps(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(5 * time.Second))
+			c.SetDeadline(time.Now().Add(30 * time.Second))
 			c.Write([]byte("ping"))
 			_, err = io.ReadFull(c, make([]byte, 4))
 			done <- err

@@ -151,7 +151,7 @@ func newLossyPortal(t *testing.T, plain bool, handle func(net.Conn)) *lossyPorta
 	if err != nil {
 		t.Fatal(err)
 	}
-	channelsA, channelsB := secure.New(a.router, 1, log), secure.New(b.router, 1, log)
+	channelsA, channelsB := secure.New(a.router, 1, secure.Limits{}, log), secure.New(b.router, 1, secure.Limits{}, log)
 	t.Cleanup(channelsA.Stop)
 	t.Cleanup(channelsB.Stop)
 	api, err := channelsB.Listen(ctx, "api", options(), false, bindB.Flow)

@@ -65,7 +65,7 @@ func TestWaitingClientsLeave(t *testing.T) {
 	}
 	in.SetPath(routing.NewRoute(c.Sender.Address(), routing.LocalAddress("outlet")))
 	for i, c := range []*net.TCPConn{halved, fourth, fifth} {
-		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
 		if n, err := c.Read(make([]byte, 6)); n != 6 || err != nil {
 			t.Errorf("client %d of the living: read %d, %v", i, n, err)
 		}

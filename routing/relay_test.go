@@ -66,7 +66,7 @@ func (c *caller) receive(t *testing.T) Reply {
 	select {
 	case r := <-c.got:
 		return r
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("nothing came")
 		return Reply{}
 	}

@@ -217,7 +217,7 @@ func TestResetOfBrokenState(t *testing.T) {
 			if o := p.runWith(t, "", nil, "reset", "--yes"); o.code != 0 {
 				t.Errorf("exit code %d: %s%s", o.code, o.stdout, o.stderr)
 			}
-			for deadline := time.Now().Add(5 * time.Second); len(p.processes()) > 0 && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(30 * time.Second); len(p.processes()) > 0 && time.Now().Before(deadline); {
 				time.Sleep(10 * time.Millisecond)
 			}
 			if left := p.processes(); len(left) > 0 {

@@ -138,7 +138,7 @@ func (p *program) processes() []int {
 // killAll ends what still runs in p's state directory, and waits until it has ended.
 func (p *program) killAll(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		left := p.processes()
 		if len(left) == 0 {
 			return

@@ -26,8 +26,8 @@ func (n *node) firsts(t testing.TB, c *tcp.Connection, count int) {
 
 // TestHalfOpenHandshakesShutNobodyOut: whoever leaves handshakes half-open loses the oldest of its own.
 func TestHalfOpenHandshakesShutNobodyOut(t *testing.T) {
-	stranger, member, bank := newNode(t, 1, nil), newNode(t, 1, nil), newNode(t, 2, nil)
-	bank.channels.Limit(Limits{Handshakes: 64})
+	stranger, member := newNode(t, 1, nil), newNode(t, 1, nil)
+	bank := newLimitedNode(t, 2, Limits{Handshakes: 64}, nil)
 	c := stranger.connect(t, bank)
 	stranger.firsts(t, c, 200)
 	eventually(t, "places taken and given to others", func() bool { return bank.channels.Stats.Refused.Load() >= 200-64 })

@@ -106,21 +106,16 @@ type Channels struct {
 	once      sync.Once
 }
 
-// New makes the channels of a node; work is how many handshakes compute at one time.
-func New(r *routing.Router, work int, log *slog.Logger) *Channels {
+// New makes the channels of a node; work is how many handshakes compute at one time. Limits that are 0 have their defaults.
+func New(r *routing.Router, work int, l Limits, log *slog.Logger) *Channels {
+	l = l.withDefaults()
 	cs := &Channels{
 		router: r, log: log, work: fair.NewTurns(max(work, 1)),
 		channels: map[string]*Channel{}, peers: map[[32]byte]int{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
+		asked: fair.NewShares[*handshake](l.Handshakes), opened: fair.NewShares[*Channel](l.Channels), perPeer: l.ChannelsPerPeer,
 	}
-	cs.Limit(Limits{})
 	go cs.sweep()
 	return cs
-}
-
-// Limit sets the limits, before the first channel.
-func (cs *Channels) Limit(l Limits) {
-	l = l.withDefaults()
-	cs.asked, cs.opened, cs.perPeer = fair.NewShares[*handshake](l.Handshakes), fair.NewShares[*Channel](l.Channels), l.ChannelsPerPeer
 }
 
 // Held returns how many handshakes that others began are under way, and how many channels that others opened are open.

@@ -81,7 +81,7 @@ func limited(t testing.TB) context.Context {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -148,7 +148,7 @@ func TestManyHops(t *testing.T) {
 		}
 		route = append(route, routing.LocalRoute("echo"))
 		payload := bytes.Repeat([]byte{byte(crossed)}, rapid.SampledFrom([]int{0, 1, 100, 70_000, 300_000}).Draw(t, "size"))
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		reply, err := nodes[start].router.Request(ctx, routing.Route{}.Concat(route...), payload)
 		if err != nil {
@@ -176,7 +176,7 @@ func dialRaw(t testing.TB, n *node) raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(30 * time.Second))
 	return raw{c.(*net.TCPConn), t}
 }
 
@@ -372,7 +372,7 @@ func TestConnectionsEnd(t *testing.T) {
 		for _, x := range []*Connection{c, d} {
 			select {
 			case <-x.Done():
-			case <-time.After(5 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatalf("closed by %s: not seen", who)
 			}
 		}
@@ -464,7 +464,7 @@ func TestTooLarge(t *testing.T) {
 	a.router.Inject(routing.RouteOf(c.Sender).Concat(routing.LocalRoute("echo")), routing.LocalRoute("x"), make([]byte, routing.MaxFrame))
 	select {
 	case <-c.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("still open")
 	}
 	if a.tcp.Stats.TooLarge.Load() != 1 {
@@ -540,7 +540,7 @@ func TestStorm(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(5 * time.Second))
+			c.SetDeadline(time.Now().Add(30 * time.Second))
 			switch kind {
 			case 0: // says nothing
 			case 1: // nonsense
