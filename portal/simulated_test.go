@@ -354,21 +354,33 @@ func TestChainCuts(t *testing.T) {
 	}
 }
 
+// standstill keeps a shard's loop from doing anything until release is called, which the end of the test does too.
+func standstill(t *testing.T, s *routing.Shard) (release func()) {
+	t.Helper()
+	stands, goes := make(chan struct{}), make(chan struct{})
+	release = sync.OnceFunc(func() { close(goes) })
+	t.Cleanup(release)
+	go s.Do(context.Background(), func() {
+		close(stands)
+		<-goes
+	})
+	<-stands
+	return release
+}
+
 // TestResumedTogether: many connections that have much to send again are resumed with one read of the transport; the frames behind each answer
 // must be what they were.
 func TestResumedTogether(t *testing.T) {
 	const conns, size = 12, 300_000
 	target, ch := served(t)
 	c := newChain(t, 1, 1, false, Limits{}, OutletOptions{Target: target})
-	release := make(chan struct{})
-	standstill := release
 	var clients, servers []*net.TCPConn
 	for range conns {
 		client, server := c.paired(t, 0, ch)
 		clients, servers = append(clients, client), append(servers, server)
 	}
 	// The outlet's node stands still, so nothing of what is sent now is confirmed when the path goes.
-	go c.outlet.router.Shards()[0].Do(context.Background(), func() { <-standstill })
+	release := standstill(t, c.outlet.router.Shards()[0])
 	for k, client := range clients {
 		if _, err := client.Write(bytes.Repeat([]byte{byte(k + 1)}, size)); err != nil {
 			t.Fatal(err)
@@ -378,11 +390,9 @@ func TestResumedTogether(t *testing.T) {
 	eventually(t, "all was read", func() bool { return m.env.Stats.Kept.Load() >= conns*size })
 	m.path.Close()
 	eventually(t, "the path is away", func() bool { return m.env.Stats.Away.Load() == conns })
-	close(release)
+	release()
 	// The relay stands still until all have asked: so what they are told comes at once, too.
-	release = make(chan struct{})
-	still := release
-	c.ready = func() { go c.relay.router.Shards()[0].Do(context.Background(), func() { <-still }) }
+	c.ready = func() { release = standstill(t, c.relay.router.Shards()[0]) }
 	c.reconnect(t, 0)
 	asked := func() (n int) {
 		_ = c.inlets[0].router.Shards()[0].Do(limited(t), func() {
@@ -395,7 +405,7 @@ func TestResumedTogether(t *testing.T) {
 		return n
 	}
 	eventually(t, "all have asked", func() bool { return asked() == conns })
-	close(release)
+	release()
 	for k, server := range servers {
 		server.SetDeadline(time.Now().Add(30 * time.Second))
 		got := make([]byte, size)
@@ -403,6 +413,7 @@ func TestResumedTogether(t *testing.T) {
 			t.Fatalf("connection %d: %d bytes, %v", k, n, err)
 		}
 	}
+	eventually(t, "each was resumed", func() bool { return m.env.Stats.Resumed.Load() >= conns })
 	if n := m.env.Stats.Resumed.Load(); n != conns {
 		t.Errorf("resumed %d times, want once for each", n)
 	}
