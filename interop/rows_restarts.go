@@ -90,8 +90,9 @@ func (s *story) startAgain(ctx context.Context, b *box, node string) error {
 	return err
 }
 
-// connectionEnd bounds how long the client of a broken portal may be left in the dark.
-const connectionEnd = 60 * time.Second
+// connectionEnd bounds how long the client of a broken portal may be left in the dark: two ends of ours hold its connection for 60 s
+// (--hold), which begin when the loss of the path has been seen.
+const connectionEnd = 90 * time.Second
 
 // knownLimit is how long a portal with the reference's inlet is watched. That
 // inlet does not close the client's connection when the far end disappears

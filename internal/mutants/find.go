@@ -54,14 +54,18 @@ func find(path string) ([]mutant, error) {
 	source := func(n ast.Node) string {
 		return string(text[set.Position(n.Pos()).Offset:set.Position(n.End()).Offset])
 	}
+	negated := map[ast.Expr]bool{} // == for != would make the same program again
 	ast.Inspect(tree, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.GenDecl:
 			return n.Tok == token.VAR // a constant's change is seldom a decision
+		case *ast.CallExpr:
+			return !isHint(n) && !isLog(n)
 		case *ast.IfStmt:
+			negated[n.Cond] = true
 			add(n.Cond.Pos(), n.Cond.End(), "!("+source(n.Cond)+")", "condition negated: "+short(source(n.Cond)))
 		case *ast.BinaryExpr:
-			if with, ok := swaps[n.Op]; ok && !strings.Contains(source(n), `"`) {
+			if with, ok := swaps[n.Op]; ok && !strings.Contains(source(n), `"`) && !(negated[n] && (n.Op == token.EQL || n.Op == token.NEQ)) {
 				add(n.OpPos, n.OpPos+token.Pos(len(n.Op.String())), with.String(), fmt.Sprintf("%s for %s: %s", with, n.Op, short(source(n))))
 			}
 		case *ast.ReturnStmt:
@@ -74,10 +78,14 @@ func find(path string) ([]mutant, error) {
 		case *ast.BlockStmt:
 			for _, s := range n.List {
 				switch s := s.(type) {
-				case *ast.ExprStmt, *ast.IncDecStmt, *ast.DeferStmt:
+				case *ast.ExprStmt:
+					if call, ok := s.X.(*ast.CallExpr); !ok || !isLog(call) {
+						add(s.Pos(), s.End(), "", "left out: "+short(source(s)))
+					}
+				case *ast.IncDecStmt, *ast.DeferStmt:
 					add(s.Pos(), s.End(), "", "left out: "+short(source(s)))
 				case *ast.AssignStmt:
-					if s.Tok != token.DEFINE {
+					if s.Tok != token.DEFINE && !isNothing(s) {
 						add(s.Pos(), s.End(), "", "left out: "+short(source(s)))
 					}
 				}
@@ -86,6 +94,43 @@ func find(path string) ([]mutant, error) {
 		return true
 	})
 	return list, nil
+}
+
+// isHint reports whether a call's numbers say how much memory to take beforehand: another number makes the same program.
+func isHint(call *ast.CallExpr) bool {
+	switch f := call.Fun.(type) {
+	case *ast.Ident:
+		if f.Name != "make" || len(call.Args) == 0 {
+			return false
+		}
+		_, isMap := call.Args[0].(*ast.MapType)
+		return isMap || len(call.Args) == 3
+	case *ast.SelectorExpr:
+		return f.Sel.Name == "Grow"
+	}
+	return false
+}
+
+// isLog reports whether a call writes a record to a log: its text is for people.
+func isLog(call *ast.CallExpr) bool {
+	f, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	switch f.Sel.Name {
+	case "Debug", "Info", "Warn", "Error", "DebugContext", "InfoContext", "WarnContext", "ErrorContext":
+		return len(call.Args) > 0
+	}
+	return false
+}
+
+// isNothing reports whether a statement only says that a name is meant to be unused.
+func isNothing(s *ast.AssignStmt) bool {
+	to, isName := s.Lhs[0].(*ast.Ident)
+	if _, isCall := s.Rhs[0].(*ast.CallExpr); isCall {
+		return false
+	}
+	return len(s.Lhs) == 1 && isName && to.Name == "_"
 }
 
 // short is the first line of a text, not too long.

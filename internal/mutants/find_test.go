@@ -97,7 +97,7 @@ func TestOutcomes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, text := runTests(context.Background(), ".", overlay, time.Minute); got != c.want {
+		if got, text := (run{}).tests(context.Background(), ".", time.Minute, "-overlay", overlay); got != c.want {
 			t.Errorf("%s: outcome %d\n%s", name, got, text)
 		}
 	}

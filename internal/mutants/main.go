@@ -14,7 +14,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/signal"
 	"slices"
@@ -25,8 +24,10 @@ import (
 )
 
 func main() {
-	each := flag.Int("n", 40, "changes tried of each package, chosen at random; 0 tries all")
-	seed := flag.Uint64("seed", 1, "what chooses them")
+	var r run
+	flag.IntVar(&r.each, "n", 40, "changes tried of each package, chosen at random; 0 tries all")
+	flag.Uint64Var(&r.seed, "seed", 1, "what chooses them")
+	flag.BoolVar(&r.short, "short", false, "the tests are run with -short")
 	file := flag.String("file", "", "only in files whose name has this in it")
 	lines := flag.String("lines", "", "only in these lines, as 10,20-30")
 	least := flag.Float64("least", 0, "fail when a smaller share, in percent, is noticed in any package")
@@ -38,11 +39,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, cmp.Or(err, errors.New("usage: mutants [flags] PACKAGE [PACKAGE]")))
 		os.Exit(2)
 	}
+	r.wanted = func(m mutant) bool { return strings.Contains(m.file, *file) && wanted(m.line) }
 	var table []tally
 	for _, pkg := range flag.Args() {
-		t, err := try(ctx, pkg, rand.New(rand.NewPCG(*seed, 0)), *each, func(m mutant) bool {
-			return strings.Contains(m.file, *file) && wanted(m.line)
-		})
+		t, err := r.try(ctx, pkg)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", pkg, err)
 			os.Exit(1)

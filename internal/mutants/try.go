@@ -9,14 +9,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
+// run is what is asked of the tool.
+type run struct {
+	each   int // changes of each package; 0: all
+	seed   uint64
+	short  bool // go test -short
+	wanted func(mutant) bool
+}
+
 // try makes changes to a package, one after the other, and runs its tests with each.
-func try(ctx context.Context, pkg string, chance *rand.Rand, most int, wanted func(mutant) bool) (tally, error) {
-	t, began := tally{pkg: pkg}, time.Now()
+func (r run) try(ctx context.Context, pkg string) (tally, error) {
+	t, began, chance := tally{pkg: pkg}, time.Now(), rand.New(rand.NewPCG(r.seed, 0))
 	out, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}\n{{range .GoFiles}}{{.}}\n{{end}}", pkg).Output()
 	if err != nil {
 		return t, fmt.Errorf("go list: %w", err)
@@ -29,7 +38,7 @@ func try(ctx context.Context, pkg string, chance *rand.Rand, most int, wanted fu
 			return t, err
 		}
 		for _, m := range found {
-			if wanted(m) {
+			if r.wanted(m) {
 				all = append(all, m)
 			}
 		}
@@ -40,20 +49,29 @@ func try(ctx context.Context, pkg string, chance *rand.Rand, most int, wanted fu
 		return t, err
 	}
 	defer os.RemoveAll(dir)
-	before := time.Now()
-	if got, text := runTests(ctx, pkg, "", 10*time.Minute); got != passed {
+	before, profile := time.Now(), filepath.Join(dir, "coverage")
+	if got, text := r.tests(ctx, pkg, 10*time.Minute, "-coverprofile", profile); got != passed {
 		return t, fmt.Errorf("the tests fail before anything was changed:\n%s", text)
+	}
+	runs, err := readCoverage(profile)
+	if err != nil {
+		return t, err
 	}
 	patience := 3*time.Since(before) + 10*time.Second
 	for _, m := range all {
-		if most > 0 && t.possible == most || ctx.Err() != nil {
+		if r.each > 0 && t.possible == r.each || ctx.Err() != nil {
 			break
 		}
 		overlay, err := overlayOf(dir, m)
 		if err != nil {
 			return t, err
 		}
-		got, _ := runTests(ctx, pkg, overlay, patience)
+		var got outcome
+		if runs(m) {
+			got, _ = r.tests(ctx, pkg, patience, "-overlay", overlay)
+		} else { // no test comes there: only whether it can be built is asked
+			got, _ = r.tests(ctx, pkg, patience, "-overlay", overlay, "-run", "^$")
+		}
 		if got == notBuilt || ctx.Err() != nil {
 			continue
 		}
@@ -61,11 +79,10 @@ func try(ctx context.Context, pkg string, chance *rand.Rand, most int, wanted fu
 		if got == failed {
 			t.noticed++
 		} else {
+			fmt.Fprintf(os.Stderr, "not noticed: %s\n", m)
 			t.missed = append(t.missed, m)
 		}
-		fmt.Fprintf(os.Stderr, "\r%s: %d of %d noticed", pkg, t.noticed, t.possible)
 	}
-	fmt.Fprintln(os.Stderr)
 	t.took = time.Since(began)
 	return t, nil
 }
@@ -92,13 +109,13 @@ const (
 	notBuilt
 )
 
-// runTests runs a package's tests, with an overlay unless that is empty. Running out of patience is a failure.
-func runTests(ctx context.Context, pkg, overlay string, patience time.Duration) (outcome, string) {
+// tests runs a package's tests. Running out of patience is a failure.
+func (r run) tests(ctx context.Context, pkg string, patience time.Duration, more ...string) (outcome, string) {
 	ctx, cancel := context.WithTimeout(ctx, patience+time.Minute) // beyond go test's own: the build takes some of it
 	defer cancel()
-	args := []string{"test", "-count=1", "-failfast", "-vet=off", "-timeout", patience.String()}
-	if overlay != "" {
-		args = append(args, "-overlay", overlay)
+	args := append([]string{"test", "-count=1", "-failfast", "-vet=off", "-timeout", patience.String()}, more...)
+	if r.short {
+		args = append(args, "-short")
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the tests end with go test
@@ -113,4 +130,32 @@ func runTests(ctx context.Context, pkg, overlay string, patience time.Duration) 
 	default:
 		return failed, text
 	}
+}
+
+// readCoverage reads a profile of go test and returns which changes are at a place that some test comes to.
+func readCoverage(path string) (func(mutant) bool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	known, covered := map[string]bool{}, map[string]bool{} // by file and line
+	for line := range strings.Lines(string(text)) {
+		name, rest, ok := strings.Cut(line, ":")
+		if !ok || name == "mode" {
+			continue
+		}
+		var from, to, skip, statements, count int
+		if _, err := fmt.Sscanf(rest, "%d.%d,%d.%d %d %d", &from, &skip, &to, &skip, &statements, &count); err != nil {
+			return nil, fmt.Errorf("%s: %q: %w", path, line, err)
+		}
+		for ; from <= to; from++ {
+			at := filepath.Base(name) + ":" + strconv.Itoa(from)
+			known[at] = true
+			covered[at] = covered[at] || count > 0
+		}
+	}
+	return func(m mutant) bool {
+		at := filepath.Base(m.file) + ":" + strconv.Itoa(m.line)
+		return covered[at] || !known[at]
+	}, nil
 }
