@@ -50,9 +50,11 @@ func (r run) try(ctx context.Context, pkg string) (tally, error) {
 	}
 	defer os.RemoveAll(dir)
 	before, profile := time.Now(), filepath.Join(dir, "coverage")
-	if got, text := r.tests(ctx, pkg, 10*time.Minute, "-coverprofile", profile); got != passed {
+	got, text := r.tests(ctx, pkg, 10*time.Minute, "-v", "-coverprofile", profile)
+	if got != passed {
 		return t, fmt.Errorf("the tests fail before anything was changed:\n%s", text)
 	}
+	quick := quickTests(text)
 	runs, err := readCoverage(profile)
 	if err != nil {
 		return t, err
@@ -67,10 +69,10 @@ func (r run) try(ctx context.Context, pkg string) (tally, error) {
 			return t, err
 		}
 		var got outcome
-		if runs(m) {
-			got, _ = r.tests(ctx, pkg, patience, "-overlay", overlay)
-		} else { // no test comes there: only whether it can be built is asked
+		if !runs(m) { // no test comes there: only whether it can be built is asked
 			got, _ = r.tests(ctx, pkg, patience, "-overlay", overlay, "-run", "^$")
+		} else if got, _ = r.tests(ctx, pkg, patience, "-overlay", overlay, "-run", quick); got == passed {
+			got, _ = r.tests(ctx, pkg, patience, "-overlay", overlay, "-skip", quick)
 		}
 		if got == notBuilt || ctx.Err() != nil {
 			continue
@@ -130,6 +132,19 @@ func (r run) tests(ctx context.Context, pkg string, patience time.Duration, more
 	default:
 		return failed, text
 	}
+}
+
+// quickTests returns what chooses the tests that took less than half a second, from the output of go test -v. They are asked first.
+func quickTests(output string) string {
+	var names []string
+	for line := range strings.Lines(output) {
+		rest, ok := strings.CutPrefix(line, "--- PASS: ")
+		name, took, found := strings.Cut(strings.TrimSpace(rest), " (")
+		if seconds, err := strconv.ParseFloat(strings.TrimSuffix(took, "s)"), 64); ok && found && err == nil && seconds < 0.5 {
+			names = append(names, name)
+		}
+	}
+	return "^(" + strings.Join(names, "|") + ")$"
 }
 
 // readCoverage reads a profile of go test and returns which changes are at a place that some test comes to.
