@@ -320,3 +320,186 @@ func TestPolicyChangedWhileDeciding(t *testing.T) {
 		g.close()
 	}
 }
+
+// TestRevokedIsRefusedWhateverItPresents: a member that was taken back is out at once and stays out, with new credentials too, until it is restored;
+// what was made before the revocation is never good again.
+func TestRevokedIsRefusedWhateverItPresents(t *testing.T) {
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	a.self = ours
+	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	now := time.Now()
+	made := func(at time.Time) *identity.Credential {
+		c := credential(aMember, ours, time.Hour, nil)
+		c.CreatedAt = identity.Timestamp(at.Unix())
+		return c
+	}
+	before, after := now.Add(-time.Minute), now.Add(time.Minute)
+	a.learn(made(before))
+	r, h := a.record(aMember), &holder{}
+	g.Grant(peerOf(aMember)).Watch(h)
+	a.learn(credential(another, ours, time.Hour, nil))
+	stays := &holder{}
+	g.Grant(peerOf(another)).Watch(stays)
+	if a.revokedCount() != 0 || a.isRevoked(aMember) || a.isTakenBack(aMember, before) {
+		t.Error("revoked before anybody said so")
+	}
+
+	a.revoke(aMember, now, now.Add(time.Hour), false)
+	if h.told.Load() != 1 || stays.told.Load() != 0 {
+		t.Errorf("told %d times, its neighbour %d times", h.told.Load(), stays.told.Load())
+	}
+	if a.record(aMember) != nil || r.timer.Stop() {
+		t.Error("the record or its timer is left")
+	}
+	for _, at := range []time.Time{before, now, after} {
+		a.learn(made(at))
+		if a.record(aMember) != nil || g.Grant(peerOf(aMember)).Allowed() || !a.isTakenBack(aMember, at) {
+			t.Errorf("a credential made %v after the revocation is believed", at.Sub(now))
+		}
+	}
+	if !a.isRevoked(aMember) || a.isRevoked(another) || a.isTakenBack(another, before) || a.revokedCount() != 1 {
+		t.Error("who is revoked")
+	}
+	setPolicy(t, policies, policy.ByName("db"), `(!= subject.identifier "nobody")`)
+	if g.Grant(peerOf(aMember)).Allowed() || !g.Grant(peerOf(numbered(50))).Allowed() {
+		t.Error("a policy for everybody lets a revoked member in, or nobody")
+	}
+	policies.Delete(policy.ByName("db"))
+
+	a.revoke(aMember, now, now.Add(time.Hour), true)
+	a.learn(made(before))
+	a.learn(made(now.Truncate(time.Second)))
+	if a.record(aMember) != nil || !a.isTakenBack(aMember, before) || !a.isTakenBack(aMember, now) {
+		t.Error("what was taken back is good again")
+	}
+	a.learn(made(after))
+	if a.isRevoked(aMember) || a.isTakenBack(aMember, after) || a.revokedCount() != 0 || !g.Grant(peerOf(aMember)).Allowed() {
+		t.Error("a restored member with a new credential is refused")
+	}
+	a.revoke(aMember, now, now.Add(time.Hour), true) // heard again
+	if a.record(aMember) == nil || !g.Grant(peerOf(aMember)).Allowed() {
+		t.Error("an old revocation takes a newer record")
+	}
+}
+
+// TestRevocationEnds: it is forgotten when what it took back would have expired by itself.
+func TestRevocationEnds(t *testing.T) {
+	a := newAccess(policy.NewSet())
+	now := time.Now()
+	a.revoke(aMember, now, now.Add(-time.Second), false)
+	if a.isRevoked(aMember) || a.isTakenBack(aMember, now.Add(-time.Hour)) || a.revokedCount() != 0 {
+		t.Error("revoked after the end")
+	}
+	a.revoke(another, now, now.Add(time.Hour), false)
+	if _, kept := a.revoked[aMember]; kept || len(a.revoked) != 1 {
+		t.Errorf("%d revocations are kept", len(a.revoked))
+	}
+	a.revoke(numbered(9), now, now.Add(time.Hour), false)
+	if len(a.revoked) != 2 || a.revokedCount() != 2 {
+		t.Error("a revocation that is in force was forgotten")
+	}
+}
+
+// TestRevokedNodeServesNobody: a node that was itself taken back closes what it has open.
+func TestRevokedNodeServesNobody(t *testing.T) {
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	a.self = theirs
+	a.learn(credential(aMember, ours, time.Hour, nil))
+	h, open := &holder{}, &holder{}
+	a.guard("db", policy.TCPOutlet, &ours, false).Grant(peerOf(aMember)).Watch(h)
+	free := a.portalGuard("free", policy.TCPOutlet, nil)
+	free.Grant(peerOf(another)).Watch(open)
+	a.revoke(theirs, time.Now(), time.Now().Add(time.Hour), false)
+	if h.told.Load() != 1 || open.told.Load() != 1 || free.Grant(peerOf(another)).Allowed() {
+		t.Errorf("told %d and %d times", h.told.Load(), open.told.Load())
+	}
+}
+
+// TestOpenPortalIsOpenUntilThereIsAPolicy: with neither authority nor policy a portal is everybody's, also for peers without a channel; a policy of its
+// name ends that for those that are connected too, and its end begins it again.
+func TestOpenPortalIsOpenUntilThereIsAPolicy(t *testing.T) {
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	g := a.portalGuard("db", policy.TCPOutlet, nil)
+	anyone, member := &holder{}, &holder{}
+	if !g.isOpen() || !g.Grant(nil).Allowed() || !g.Grant(peerOf(aMember)).Allowed() {
+		t.Fatal("not open")
+	}
+	g.Grant(nil).Watch(anyone)
+	g.Grant(peerOf(aMember)).Watch(member)
+	setPolicy(t, policies, policy.ByName("db"), `(= subject.identifier "`+another.String()+`")`)
+	if g.isOpen() || g.Grant(nil).Allowed() || g.Grant(peerOf(aMember)).Allowed() || anyone.told.Load() != 1 || member.told.Load() != 1 {
+		t.Errorf("open in spite of a policy; told %d and %d times", anyone.told.Load(), member.told.Load())
+	}
+	if !g.Grant(peerOf(another)).Allowed() {
+		t.Error("whom the policy names is refused")
+	}
+	policies.Delete(policy.ByName("db"))
+	if !g.Grant(nil).Allowed() || !g.Grant(peerOf(aMember)).Allowed() {
+		t.Error("not open again")
+	}
+	closed := a.portalGuard("closed", policy.TCPOutlet, &ours)
+	if closed.isOpen() || closed.Grant(nil).Allowed() || closed.Grant(peerOf(aMember)).Allowed() {
+		t.Error("with an authority it is open")
+	}
+	setPolicy(t, policies, policy.ByName("named"), `(= subject.has_credential true)`)
+	if named := a.portalGuard("named", policy.TCPOutlet, nil); named.Grant(nil).Allowed() || named.Grant(peerOf(aMember)).Allowed() {
+		t.Error("a policy that came first is not asked")
+	}
+}
+
+// TestMembersGuard: what is for members asks for a credential of the authority, whatever policies say.
+func TestMembersGuard(t *testing.T) {
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	setPolicy(t, policies, policy.ByName("echo"), `(!= subject.identifier "nobody")`)
+	g := newGuard(a, "echo", policy.TCPOutlet, &ours)
+	g.members = true
+	a.add(g)
+	a.learn(credential(aMember, ours, time.Hour, nil))
+	a.learn(credential(another, theirs, time.Hour, nil))
+	if !g.Grant(peerOf(aMember)).Allowed() || g.Grant(peerOf(another)).Allowed() || g.Grant(peerOf(numbered(50))).Allowed() || g.Grant(nil).Allowed() {
+		t.Error("not for members, or not for them alone")
+	}
+	setPolicy(t, policies, policy.ByName("echo"), `(= subject.identifier "nobody")`)
+	if !g.Grant(peerOf(aMember)).Allowed() {
+		t.Error("a policy decides")
+	}
+}
+
+// TestPolicyKnowsWithoutAuthority: where no authority is known, nobody has a credential and the policy is told so.
+func TestPolicyKnowsWithoutAuthority(t *testing.T) {
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	setPolicy(t, policies, policy.ByName("db"), `(= subject.has_credential true)`)
+	a.learn(credential(aMember, ours, time.Hour, nil))
+	if a.guard("db", policy.TCPOutlet, nil, true).Grant(peerOf(aMember)).Allowed() {
+		t.Error("a credential of an authority that the resource does not know counts")
+	}
+	if !a.guard("db", policy.TCPOutlet, &ours, true).Grant(peerOf(aMember)).Allowed() {
+		t.Error("that of its authority does not")
+	}
+}
+
+// TestGrantsMadeRoomFor: at the bound a grant that nobody holds goes, and below it none does.
+func TestGrantsMadeRoomFor(t *testing.T) {
+	policies := policy.NewSet()
+	a := newAccess(policies)
+	setPolicy(t, policies, policy.ByName("db"), `(!= subject.identifier "nobody")`)
+	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g.room = 2
+	first := g.Grant(peerOf(numbered(10)))
+	second := g.Grant(peerOf(numbered(11)))
+	if !first.Allowed() || !second.Allowed() || len(g.grants) != 2 {
+		t.Error("forgotten below the bound")
+	}
+	g.Grant(peerOf(numbered(12)))
+	if len(g.grants) != 2 || first.Allowed() == second.Allowed() {
+		t.Errorf("%d grants are kept, %v %v", len(g.grants), first.Allowed(), second.Allowed())
+	}
+	if g.Grant(peerOf(numbered(12))) != g.grants[numbered(12)] {
+		t.Error("a grant that is known is made again")
+	}
+}
