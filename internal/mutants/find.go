@@ -16,7 +16,7 @@ import (
 // mutant is one change to one file.
 type mutant struct {
 	file       string // path
-	line       int
+	line, col  int
 	what       string
 	start, end int // bytes of the file that are replaced
 	with       string
@@ -49,7 +49,7 @@ func find(path string) ([]mutant, error) {
 	var list []mutant
 	add := func(from, to token.Pos, with, what string) {
 		start, end := set.Position(from), set.Position(to)
-		list = append(list, mutant{file: path, line: start.Line, what: what, start: start.Offset, end: end.Offset, with: with})
+		list = append(list, mutant{file: path, line: start.Line, col: start.Column, what: what, start: start.Offset, end: end.Offset, with: with})
 	}
 	source := func(n ast.Node) string {
 		return string(text[set.Position(n.Pos()).Offset:set.Position(n.End()).Offset])

@@ -51,6 +51,42 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestCoverage: what no test comes to is known; what a profile does not say is not.
+func TestCoverage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "profile")
+	if err := os.WriteFile(path, []byte("mode: set\nsample/a.go:3.10,5.20 2 1\nsample/a.go:5.20,7.3 1 0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runs, err := readCoverage(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		line, col int
+		want      bool
+	}{{3, 9, true}, {3, 10, true}, {5, 19, true}, {5, 20, false}, {6, 1, false}, {7, 2, false}, {7, 3, true}} {
+		if runs(mutant{file: "/x/a.go", line: c.line, col: c.col}) != c.want {
+			t.Errorf("%d.%d: want %v", c.line, c.col, c.want)
+		}
+	}
+	if !runs(mutant{file: "/x/b.go", line: 6}) {
+		t.Error("another file is taken for one that no test comes to")
+	}
+}
+
+// TestNoChange: hints of how much memory, log records and blanks are left alone; what stands beside them is not.
+func TestNoChange(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sample.go")
+	text := "package sample\n\nfunc f(n int) {\n\tx := make([]int, 0, n+1)\n\ty := make(map[int]int, n+1)\n\tx = slices.Grow(x, n+1)\n\tlog.Warn(\"no\", n+1)\n\t_ = y\n\tlog.Close()\n}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := find(path)
+	if err != nil || len(list) != 2 || !strings.HasSuffix(list[0].String(), "x = slices.Grow(x, n+1)") || !strings.HasSuffix(list[1].String(), "log.Close()") {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
 func TestParseLines(t *testing.T) {
 	wanted, err := parseLines("3,5-7")
 	if err != nil {

@@ -153,24 +153,32 @@ func readCoverage(path string) (func(mutant) bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, covered := map[string]bool{}, map[string]bool{} // by file and line
+	type block struct{ line, col, endLine, endCol, count int }
+	blocks := map[string][]block{} // by file
 	for line := range strings.Lines(string(text)) {
 		name, rest, ok := strings.Cut(line, ":")
 		if !ok || name == "mode" {
 			continue
 		}
-		var from, to, skip, statements, count int
-		if _, err := fmt.Sscanf(rest, "%d.%d,%d.%d %d %d", &from, &skip, &to, &skip, &statements, &count); err != nil {
+		var b block
+		var statements int
+		if _, err := fmt.Sscanf(rest, "%d.%d,%d.%d %d %d", &b.line, &b.col, &b.endLine, &b.endCol, &statements, &b.count); err != nil {
 			return nil, fmt.Errorf("%s: %q: %w", path, line, err)
 		}
-		for ; from <= to; from++ {
-			at := filepath.Base(name) + ":" + strconv.Itoa(from)
-			known[at] = true
-			covered[at] = covered[at] || count > 0
-		}
+		blocks[filepath.Base(name)] = append(blocks[filepath.Base(name)], b)
 	}
 	return func(m mutant) bool {
-		at := filepath.Base(m.file) + ":" + strconv.Itoa(m.line)
-		return covered[at] || !known[at]
+		inside := false
+		for _, b := range blocks[filepath.Base(m.file)] {
+			begun := m.line > b.line || m.line == b.line && m.col >= b.col
+			over := m.line > b.endLine || m.line == b.endLine && m.col >= b.endCol
+			if begun && !over {
+				if b.count > 0 {
+					return true
+				}
+				inside = true
+			}
+		}
+		return !inside // what is in no block, as a case's condition, may be come to
 	}, nil
 }
