@@ -43,6 +43,11 @@ func TestDecodeMalformed(t *testing.T) {
 		"three elements":             "830481f504",
 		"no payload":                 "820480",
 		"payload no array":           "8204f5",
+		"number for an array":        "020481f5",
+		"map for an array":           "a20481f5",
+		"number for a payload":       "820401f5",
+		"text for a payload":         "820461f5",
+		"number for a sequence":      "82068101820281" + "01",
 		"variant 0":                  "820081f5",
 		"variant 8":                  "820881f5",
 		"variant 256+4":              "8219010481f5",
@@ -200,5 +205,30 @@ func TestInsideCBOR(t *testing.T) {
 	var e Expr
 	if e.UnmarshalCBOR([]byte{0x80}) == nil || new(PolicyExpression).UnmarshalCBOR([]byte{0x80}) == nil || new(Resource).UnmarshalCBOR([]byte{0x80}) == nil {
 		t.Error("an empty array is accepted")
+	}
+}
+
+// TestDecodeBooleanFields: fields that a later version adds are passed over, those that are known are not.
+func TestDecodeBooleanFields(t *testing.T) {
+	const a = "820081" + "6161" // the name a
+	for hex, want := range map[string]string{
+		"8201" + "81" + a:                            "a",
+		"8201" + "81" + "820082" + "6161" + "6162":   "a",
+		"8201" + "81" + "820182" + "6161" + "6162":   "a=b",
+		"8201" + "81" + "820183" + "6161" + "6162f6": "a=b",
+		"8201" + "81" + "820181" + "6161":            "", // a value that is not there
+		"8201" + "81" + "820481" + a:                 "", // half of a pair
+		"8201" + "81" + "820482" + a + a:             "a and a",
+		"8201" + "81" + "820483" + a + a + a:         "a and a",
+		"8201" + "81" + "820581" + a:                 "not a",
+		"8201" + "81" + "820582" + a + "f5":          "not a",
+		"8201" + "82" + a + a:                        "a",
+		"8201" + "81" + "820781" + a:                 "",
+		"8201" + "80":                                "",
+	} {
+		p, rest, err := DecodePolicyExpression(unhex(t, hex))
+		if got := p.String(); err == nil && (got != want || len(rest) != 0) || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %x, %v; want %q", hex, got, rest, err, want)
+		}
 	}
 }

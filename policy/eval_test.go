@@ -65,6 +65,11 @@ func TestEvaluate(t *testing.T) {
 		{"(< nan 1.0)", Bool(false), nil},
 		{"(= nan nan)", Bool(false), nil},
 		{"(< [1.0 nan] [1.0 nan])", Bool(false), nil},
+		{"(= nan:0xf 1.0)", Bool(false), nil},
+		{"(= nan:0xfg 1.0)", nil, ErrUnbound}, // a name
+		{"(= nan:0x 1.0)", nil, ErrUnbound},
+		{"(= [nan 1.0] [nan 1.0])", Bool(false), nil},
+		{"(< [nan 1.0] [nan 2.0])", Bool(false), nil},
 		{"(< [1] [0 0])", Bool(true), nil},
 		{"(< [1 2] [1 3])", Bool(true), nil},
 		{"(= q [1 2])", Bool(true), nil},

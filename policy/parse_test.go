@@ -82,6 +82,9 @@ func TestLimits(t *testing.T) {
 		{"many open lists of operators", strings.Repeat("(and ", MaxText/5), false},
 		{"many not", strings.Repeat("not ", MaxText/4), false},
 		{"not", strings.Repeat("not ", MaxDepth-1) + "a", true},
+		{"parentheses", nest("(", "a or b", ")", MaxDepth-2), true},
+		{"parentheses too deep", nest("(", "a or b", ")", MaxDepth+1), false},
+		{"many parentheses", nest("(", "a or b", ")", MaxText/4), false},
 		{"chain", "a" + strings.Repeat(" or a", MaxDepth-1), true},
 		{"chain too long", "a" + strings.Repeat(" or a", MaxDepth), false},
 		{"longest chain", "a" + strings.Repeat(" and a", (MaxText-1)/6), false},
@@ -350,4 +353,27 @@ func checkDecoded(t *testing.T, e *Expr) {
 		t.Fatalf("%s: not the same after CBOR: %v", e, err)
 	}
 	e.Allows(Env{})
+}
+
+// TestWhatMisleadsTheEye: a policy is read by people, so what turns the direction of text is refused wherever it stands, and its neighbours are not.
+func TestWhatMisleadsTheEye(t *testing.T) {
+	for r := rune(0x2020); r <= 0x2080; r++ {
+		refused := r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x206f
+		if _, err := Parse(`(= subject.name "` + string(r) + `")`); (err != nil) != refused {
+			t.Errorf("%U: %v", r, err)
+		}
+	}
+}
+
+// TestNameThatLooksLikeAnIdentifier: only I and 64 hexadecimal digits are somebody; whatever else is written is an attribute's name.
+func TestNameThatLooksLikeAnIdentifier(t *testing.T) {
+	digits := strings.Repeat("0123456789abcdef", 4)
+	for name, want := range map[string]bool{
+		"I" + digits: true, "I" + strings.ToUpper(digits): true, "I" + digits[1:]: false, "I" + digits + "0": false, "J" + digits: false,
+		"I" + digits[:63] + "g": false, "Ig" + digits[1:]: false, "I": false,
+	} {
+		if got := newBooleanName(name).op == booleanIdentifier; got != want {
+			t.Errorf("%s: an identifier is %v", name, got)
+		}
+	}
 }
