@@ -101,3 +101,25 @@ func TestOverlayBounds(t *testing.T) {
 	_, err = m.Import(ctx, long.History(), nil)
 	wantIs(t, "broken base", err, errBroken)
 }
+
+// TestStrangerThatRotates: a history that grows is counted once, however often it is renewed.
+func TestStrangerThatRotates(t *testing.T) {
+	ctx := t.Context()
+	maker := newNode(t)
+	o := NewOverlay(NewMemoryStore(), 8)
+	stranger := maker.create(t, CreateOptions{})
+	for range 10 {
+		must(t, o.PutIdentity(ctx, stranger))
+		if o.bytes != len(stranger.History()) || len(o.peers) != 1 {
+			t.Fatalf("%d bytes counted for one of %d", o.bytes, len(stranger.History()))
+		}
+		var err error
+		stranger, err = maker.Rotate(ctx, stranger.Identifier())
+		must(t, err)
+	}
+	o.forget(stranger.Identifier())
+	o.forget(stranger.Identifier())
+	if o.bytes != 0 || len(o.peers) != 0 {
+		t.Errorf("%d bytes of %d strangers are left", o.bytes, len(o.peers))
+	}
+}

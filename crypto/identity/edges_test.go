@@ -1,0 +1,155 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"testing"
+
+	"sallyport/crypto/vault"
+)
+
+// TestCutShort: of every kind of item the whole is read, and nothing that ends before its end.
+func TestCutShort(t *testing.T) {
+	for name, item := range map[string][]byte{
+		"a number":              {0x05},
+		"a long number":         {0x1b, 0, 0, 0, 0, 0, 0, 0, 1},
+		"a byte string":         {0x43, 1, 2, 3},
+		"a text":                {0x63, 'a', 'b', 'c'},
+		"an array":              {0x83, 1, 2, 3},
+		"an open array":         {0x9f, 1, 0x41, 2, 0xff},
+		"a map":                 {0xa2, 1, 2, 3, 4},
+		"an open map":           {0xbf, 1, 2, 0xff},
+		"a tag":                 {0xc1, 0x1a, 0, 0, 0, 1},
+		"an open byte string":   {0x5f, 0x41, 1, 0x42, 2, 3, 0xff},
+		"null":                  {0xf6},
+		"arrays in one another": {0x82, 0x82, 0x41, 7, 0xa1, 1, 2, 0x61, 'x'},
+	} {
+		for _, behind := range [][]byte{nil, {0}, {0xff, 0xff}} {
+			r := &reader{b: append(bytes.Clone(item), behind...)}
+			if got := r.raw(); r.err != nil || !bytes.Equal(got, item) {
+				t.Errorf("%s: %x, %v", name, got, r.err)
+			}
+		}
+		for cut := range item {
+			r := &reader{b: item[:cut]}
+			if got := r.raw(); r.err == nil {
+				t.Errorf("%s cut to %d bytes is read as %x", name, cut, got)
+			}
+		}
+	}
+	for name, item := range map[string][]byte{
+		"a map with more entries than bytes": {0xbb, 0x80, 0, 0, 0, 0, 0, 0, 1, 1, 2},
+		"a string of a huge length":          {0x5b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1},
+	} {
+		r := &reader{b: item}
+		if got := r.raw(); r.err == nil {
+			t.Errorf("%s is read as %x", name, got)
+		}
+	}
+}
+
+// TestDepthOfUnknownItems: what is passed over may be nested so deep, and no deeper.
+func TestDepthOfUnknownItems(t *testing.T) {
+	for depth, good := range map[int]bool{maxDepth: true, maxDepth + 1: false} {
+		r := &reader{b: append(bytes.Repeat([]byte{0x81}, depth), 0)}
+		if r.skip(); (r.err == nil) != good {
+			t.Errorf("depth %d: %v", depth, r.err)
+		}
+	}
+}
+
+// TestNumberOfCredentials: a peer may present as many as the bound, and not one more.
+func TestNumberOfCredentials(t *testing.T) {
+	for n, good := range map[int]bool{0: true, 1: true, maxPayloadCredentials: true, maxPayloadCredentials + 1: false} {
+		list := make([][]byte, n)
+		for i := range list {
+			list[i] = []byte{0x41, byte(i)}
+		}
+		p, err := DecodePayload(EncodePayload(Payload{History: []byte{0x80}, Attestation: []byte{0x80}, Credentials: list}))
+		if (err == nil) != good || good && len(p.Credentials) != n {
+			t.Errorf("%d in a payload: %d, %v", n, len(p.Credentials), err)
+		}
+		_, got, err := DecodeRefresh(EncodeRefresh([]byte{0x80}, list))
+		if (err == nil) != good || good && len(got) != n {
+			t.Errorf("%d in a refresh: %d, %v", n, len(got), err)
+		}
+	}
+}
+
+// TestCredentialOfNobody: what its issuer signed about nobody is about nobody, whoever shows it.
+func TestCredentialOfNobody(t *testing.T) {
+	var somebody Identifier
+	good := encodeCredential(somebody, sha256.Sum256(nil), Attributes{"a": "b"}, start, start+10)
+	c, err := readCredential(good)
+	must(t, err)
+	if c.CreatedAt != start || c.ExpiresAt != start+10 || c.Attributes["a"] != "b" {
+		t.Errorf("%+v", c)
+	}
+	subject := append([]byte{0x58, 32}, somebody[:]...)
+	if bytes.Count(good, subject) != 1 {
+		t.Fatalf("%x", good)
+	}
+	// The lengths in front of the content are of another size then, so the content is wrapped anew.
+	content, err := versioned(good, typeCredential)
+	must(t, err)
+	null := bytes.Replace(content, subject, []byte{0xf6}, 1)
+	again := append(appendUint(appendUint(appendArray(nil, 3), 1), typeCredential), appendBytes(nil, null)...)
+	_, err = readCredential(again)
+	wantIs(t, "no subject", err, ErrEncoding)
+	_, err = readCredential(append(appendUint(appendUint(appendArray(nil, 3), 1), typeCredential), appendBytes(nil, content)...))
+	must(t, err)
+}
+
+// TestForkIsNotOlder: a history that went another way is refused also where an older one is passed over.
+func TestForkIsNotOlder(t *testing.T) {
+	ctx := t.Context()
+	n := newNode(t)
+	one := n.create(t, CreateOptions{})
+	change := func() []byte {
+		fresh, key, err := n.vault.GenerateSigningKey(ctx, vault.Ed25519)
+		must(t, err)
+		data := encodeChange(&one.Latest().Hash, &Change{Key: key, ValidFrom: one.Latest().ValidFrom, ValidUntil: one.Latest().ValidUntil})
+		digest := sha256.Sum256(data)
+		by, err := n.vault.Sign(ctx, fresh, digest[:])
+		must(t, err)
+		previous, err := n.vault.Sign(ctx, vault.HandleOf(one.Latest().Key.Bytes), digest[:])
+		must(t, err)
+		return appendChange(one, data, by, &previous)
+	}
+	left, right := change(), change()
+	peer := newNode(t)
+	_, err := peer.Import(ctx, left, nil)
+	must(t, err)
+	got, err := peer.ImportIgnoreOlder(ctx, one.History())
+	if err != nil || len(got.Changes()) != 2 {
+		t.Errorf("the older one: %v, %v", got, err)
+	}
+	got, err = peer.ImportIgnoreOlder(ctx, right)
+	wantIs(t, "the fork", err, ErrConsistency)
+	if got != nil {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestDeletedIdentityTakesItsOwnKeysOnly: a record that names somebody else's key does not have that key deleted.
+func TestDeletedIdentityTakesItsOwnKeysOnly(t *testing.T) {
+	ctx := t.Context()
+	n := newNode(t)
+	one, other := n.create(t, CreateOptions{}).Identifier(), n.create(t, CreateOptions{}).Identifier()
+	theirs, err := n.SecureChannelKey(ctx, other)
+	must(t, err)
+	signing, err := n.CredentialKey(ctx, other, vault.Ed25519)
+	must(t, err)
+	mine, err := n.SecureChannelKey(ctx, one)
+	must(t, err)
+	raw, err := n.store.PurposeKey(ctx, other, CredentialSigning)
+	must(t, err)
+	must(t, n.store.PutPurposeKey(ctx, one, CredentialSigning, raw))
+	_ = n.Delete(ctx, one)
+	_, err = n.vault.VerifyingKey(ctx, signing.Handle)
+	must(t, err)
+	_, err = n.vault.PublicX25519(ctx, theirs.Handle)
+	must(t, err)
+	_, err = n.vault.PublicX25519(ctx, mine.Handle)
+	wantIs(t, "its own", err, vault.ErrNotFound)
+}
