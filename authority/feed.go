@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,8 @@ const Revocations = "sallyport_revocations"
 
 // Signer signs statements in the authority's name: what it needs of an identity manager beside Issuer to tell of revocations.
 type Signer interface {
-	SignStatement(ctx context.Context, issuer identity.Identifier, content []byte) ([]byte, error)
+	SignStatement(ctx context.Context, issuer identity.Identifier, content []byte, until time.Time) ([]byte, error)
+	History(ctx context.Context, id identity.Identifier) ([]byte, error)
 }
 
 var _ Signer = (*identity.Manager)(nil)
@@ -76,6 +78,7 @@ func VerifyRevocation(ctx context.Context, m *identity.Manager, raw []byte, auth
 type feed struct {
 	mu      sync.Mutex
 	signed  map[uint64][]byte
+	history []byte        // of the authority when it signed them
 	changed chan struct{} // closed when there is news
 }
 
@@ -115,8 +118,12 @@ func (a *Authority) News(ctx context.Context, q Query) (n News, err error) {
 	n = News{List: list, Head: head, From: q.Since, Statements: [][]byte{}}
 	a.feed.mu.Lock()
 	defer a.feed.mu.Unlock()
-	if a.feed.signed == nil {
-		a.feed.signed = map[uint64][]byte{}
+	history, err := signer.History(ctx, a.o.Self)
+	if err != nil {
+		return n, err
+	}
+	if a.feed.signed == nil || !bytes.Equal(a.feed.history, history) { // what a replaced primary key vouched for is refused
+		a.feed.signed, a.feed.history = map[uint64][]byte{}, history
 	}
 	for _, r := range all {
 		if r.Seq <= q.Since {
@@ -131,7 +138,7 @@ func (a *Authority) News(ctx context.Context, q Query) (n News, err error) {
 			if err != nil {
 				return n, err
 			}
-			if raw, err = signer.SignStatement(ctx, a.o.Self, content); err != nil {
+			if raw, err = signer.SignStatement(ctx, a.o.Self, content, r.Until); err != nil {
 				return n, err
 			}
 			a.feed.signed[r.Seq] = raw

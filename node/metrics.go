@@ -12,8 +12,8 @@ import (
 
 // counters are events of a node that are not counted elsewhere.
 type counters struct {
-	credentialsRefused, credentialsFetched, credentialsFailed atomic.Uint64
-	revoked, revokedRefused                                   atomic.Uint64
+	credentialsRefused, credentialsFetched, credentialsFailed, keysFailed atomic.Uint64
+	revoked, revokedRefused                                               atomic.Uint64
 }
 
 // collector turns a node's counters into metrics when they are asked for: the data path only adds to integers.
@@ -44,6 +44,8 @@ var (
 	descChanEnded   = desc("secure_channels_ended_total", "Secure channels that this node ended, not their users.", "reason")
 	descUndecrypted = desc("secure_channel_messages_refused_total", "Messages that failed decryption, were replayed or came too late.")
 	descGaps        = desc("secure_channel_gaps_total", "Messages out of order, which show that others were lost.")
+	descKeysUntil   = desc("keys_valid_until_seconds", "Unix time until which channels can be opened without the identity's primary key.")
+	descKeysFailed  = desc("keys_failed_total", "Times that the primary key was asked to attest a key for channels and did not.")
 	descCredentials = desc("credentials_total", "Credentials of peers refused, and own ones fetched or not.", "event")
 	descAuthUp      = desc("authority_reachable", "1 if the authority tells this node of revocations.", "state")
 	descAuthHeard   = desc("authority_silence_seconds", "Time since the authority last answered, or since the node started.")
@@ -136,6 +138,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descChanEnded, ch.Evicted.Load(), "limit")
 	count(descUndecrypted, ch.OpenFailed.Load())
 	count(descGaps, ch.Gaps.Load())
+	count(descKeysFailed, n.counters.keysFailed.Load())
+	if s, ok := n.opts.Identities.KeyState(n.opts.Self); ok {
+		gauge(descKeysUntil, float64(s.ValidUntil.Unix()))
+	}
 	count(descCredentials, n.counters.credentialsRefused.Load(), "peer_refused")
 	count(descCredentials, n.counters.credentialsFetched.Load(), "fetched")
 	count(descCredentials, n.counters.credentialsFailed.Load(), "fetch_failed")

@@ -83,6 +83,8 @@ type Options struct {
 	IdentityName string
 	Self         identity.Identifier
 	Identities   *identity.Manager
+	// KeysHome tells where Self's primary key is if that may be away, such as "vault hsm (pkcs11)"; it is for people.
+	KeysHome string
 	// IdentitiesOf returns what works with the keys of another named identity, which may be in another vault; it must share the Store of
 	// Identities. Nil: Identities has the keys of all.
 	IdentitiesOf func(ctx context.Context, name string) (*identity.Manager, error)
@@ -203,6 +205,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	} else if err := n.startServices(ctx); err != nil {
 		return nil, err
 	}
+	go n.keepKeys(n.ctx)
 	if n.creds != nil {
 		go n.creds.run(n.ctx)
 	}

@@ -174,7 +174,7 @@ func (n *Node) Describe() admin.Node {
 		Name: n.opts.Name, IdentityName: n.opts.IdentityName, Status: "running", PID: os.Getpid(),
 		Route:      admin.NodeRoute{Short: "/node/" + n.opts.Name, Verbose: &host},
 		Transports: slices.Concat(n.TCPListeners(), n.udpTransports(), n.TCPConnections()), Listeners: n.Listeners(),
-		Inlets: n.Inlets(), Outlets: n.Outlets(), Services: n.Services(),
+		Inlets: n.Inlets(), Outlets: n.Outlets(), Services: n.Services(), Keys: n.keys(),
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -112,26 +112,29 @@ func (d *Dir) purposeKeyPath(identifier string, p identity.Purpose) (string, err
 	return d.file("purpose_keys", identifier+"-"+name), nil
 }
 
-// PurposeKey implements identity.Store. The error matches both identity.ErrNotFound and ErrNotFound if there is none.
-func (s *Store) PurposeKey(_ context.Context, id identity.Identifier, p identity.Purpose) ([]byte, error) {
-	path, err := s.d.purposeKeyPath(id.String(), p)
-	if err != nil {
-		return nil, err
+// RetirePurposeKeys hands each stored attestation of an identity's purpose keys to wipe, which deletes the key, and removes it. Nothing
+// stores any now: keys are in memory alone.
+func (d *Dir) RetirePurposeKeys(identifier string, wipe func(attestation []byte) error) error {
+	for p := range purposeFiles {
+		path, err := d.purposeKeyPath(identifier, p)
+		if err != nil {
+			return err
+		}
+		raw, err := readFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = wipe(raw)
+		}
+		if err == nil {
+			err = removeFile(path)
+		}
+		if err != nil {
+			return fmt.Errorf("stored %s key of %s: %w", p, identifier, err)
+		}
 	}
-	raw, err := readFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", identity.ErrNotFound, &NotFoundError{Kind: "purpose key", Name: id.String()})
-	}
-	return raw, err
-}
-
-// PutPurposeKey implements identity.Store.
-func (s *Store) PutPurposeKey(ctx context.Context, id identity.Identifier, p identity.Purpose, attestation []byte) error {
-	path, err := s.d.purposeKeyPath(id.String(), p)
-	if err != nil {
-		return err
-	}
-	return s.d.locked(ctx, func() error { return writeFile(path, attestation) })
+	return nil
 }
 
 func (d *Dir) deletePurposeKeys(identifier string) error {

@@ -30,13 +30,13 @@ type app struct {
 	stdoutTTY, stderrTTY bool
 	usage                string // usage line of the command that ran, for errors
 
-	dirOnce      *state.Dir
-	isInMemory   bool          // the state directory is gone when the command ends
-	memoryVaults *memoryVaults // with --in-memory
-	onUp         func()        // called when the node that this command runs is up
-	foreground   bool          // this command runs a node in the foreground
-	logTo        io.Writer     // where it logs to with --verbose: standard output, while stdout gathers results
-	atEnd        []func()
+	dirOnce    *state.Dir
+	isInMemory bool // the state directory is gone when the command ends
+	vaults     *openVaults
+	onUp       func()    // called when the node that this command runs is up
+	foreground bool      // this command runs a node in the foreground
+	logTo      io.Writer // where it logs to with --verbose: standard output, while stdout gathers results
+	atEnd      []func()
 
 	// collect, if it is set, takes what a command would create in place of the node. name and request may be completed.
 	collect func(kind string, name *string, request any) error
@@ -46,7 +46,7 @@ type app struct {
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
-	return &app{stdin: stdin, stdout: stdout, stderr: stderr, logTo: stdout, stdoutTTY: isTerminal(stdout), stderrTTY: isTerminal(stderr)}
+	return &app{vaults: &openVaults{}, stdin: stdin, stdout: stdout, stderr: stderr, logTo: stdout, stdoutTTY: isTerminal(stdout), stderrTTY: isTerminal(stderr)}
 }
 
 // close ends what the command left to its end, the last first.

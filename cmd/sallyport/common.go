@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -329,7 +330,7 @@ func (a *app) manager(ctx context.Context, vaultName string) (*identity.Manager,
 	if err != nil {
 		return nil, v, err
 	}
-	keys, err := a.openVault(v.Path)
+	keys, err := a.openVault(v)
 	if err != nil {
 		return nil, v, err
 	}
@@ -356,16 +357,23 @@ const maxStrangers = 100_000
 // shared by all.
 func (a *app) nodeManagers() func(ctx context.Context, vaultName string) (*identity.Manager, error) {
 	store := identity.NewOverlay(a.dirOnce.Store(), maxStrangers)
+	var mu sync.Mutex
+	managers := map[string]*identity.Manager{}
 	return func(ctx context.Context, vaultName string) (*identity.Manager, error) {
 		v, err := a.dirOnce.EnsureVault(ctx, vaultName)
 		if err != nil {
 			return nil, err
 		}
-		keys, err := a.openVault(v.Path)
+		keys, err := a.openVault(v)
 		if err != nil {
 			return nil, err
 		}
-		return identity.New(identity.Options{Vault: keys, Store: store}), nil
+		mu.Lock()
+		defer mu.Unlock()
+		if managers[v.Path] == nil {
+			managers[v.Path] = identity.New(identity.Options{Vault: keys, Store: store})
+		}
+		return managers[v.Path], nil
 	}
 }
 

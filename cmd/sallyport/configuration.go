@@ -316,7 +316,7 @@ func (a *app) again(ctx context.Context, args []string, what, where string) erro
 	inner := newApp(strings.NewReader(""), a.stdout, a.stderr)
 	defer inner.close()
 	inner.quiet, inner.noColor, inner.noInput, inner.verbose = a.quiet, a.noColor, true, a.verbose
-	inner.dirOnce, inner.isInMemory, inner.memoryVaults = a.dirOnce, a.isInMemory, a.memoryVaults
+	inner.dirOnce, inner.isInMemory, inner.vaults = a.dirOnce, a.isInMemory, a.vaults
 	inner.onUp, inner.hangup, inner.logTo = a.onUp, a.hangup, a.logTo
 	inner.output, inner.outputGiven, inner.jq, inner.compact = a.output, a.outputGiven, a.jq, a.compact
 	root := newRoot(inner)

@@ -305,7 +305,7 @@ func (a *app) deleteIdentity(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	keys, err := a.openVault(v.Path)
+	keys, err := a.openVault(v)
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,15 @@ func nodeText(n admin.Node) string {
 	if n.PID != 0 {
 		status += fmt.Sprintf(", process %d", n.PID)
 	}
-	b.WriteString(fields("Node", n.Name, "Status", status, "Identity", n.IdentityName, "Route", n.Route.Short, "", orDash(n.Route.Verbose), "Status endpoint", orDash(n.StatusEndpoint)))
+	pairs := []string{"Node", n.Name, "Status", status, "Identity", n.IdentityName, "Route", n.Route.Short, "", orDash(n.Route.Verbose), "Status endpoint", orDash(n.StatusEndpoint)}
+	if k := n.Keys; k != nil {
+		text := "good until " + time.Unix(k.ValidUntil, 0).Format(time.DateTime) + " without the primary key, which is in " + k.Home
+		if k.Reason != "" {
+			text += " and is away since " + time.Unix(k.Since, 0).Format(time.DateTime) + ": " + k.Reason
+		}
+		pairs = append(pairs, "Keys", text)
+	}
+	b.WriteString(fields(pairs...))
 	section := func(title string, header []string, rows [][]string) {
 		if len(rows) > 0 {
 			b.WriteString("\n" + title + "\n")

@@ -26,7 +26,7 @@ func (a *app) reload(ctx context.Context, name string, log *slog.Logger) {
 	notifySystemd("RELOADING=1")
 	defer notifySystemd("READY=1")
 	inner := newApp(strings.NewReader(""), io.Discard, io.Discard)
-	inner.quiet, inner.noInput, inner.dirOnce, inner.isInMemory, inner.memoryVaults = true, true, a.dirOnce, a.isInMemory, a.memoryVaults
+	inner.quiet, inner.noInput, inner.dirOnce, inner.isInMemory, inner.vaults = true, true, a.dirOnce, a.isInMemory, a.vaults
 	w, err := inner.lastWish(ctx, name)
 	var done *applied
 	if err == nil {

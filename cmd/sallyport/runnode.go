@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"sallyport/authority"
@@ -197,25 +196,6 @@ func (a *app) nodeIsUp(ctx context.Context, c *admin.Client, n *node.Node, r run
 	return nil
 }
 
-// memoryVaults are vaults that are in this process alone, by path.
-type memoryVaults struct {
-	mu sync.Mutex
-	m  map[string]*vault.Software
-}
-
-// openVault opens the vault at a path: with --in-memory one that is in this process alone, whose keys a killed process takes along.
-func (a *app) openVault(path string) (*vault.Software, error) {
-	if !a.isInMemory {
-		return vault.OpenFile(path)
-	}
-	a.memoryVaults.mu.Lock()
-	defer a.memoryVaults.mu.Unlock()
-	if a.memoryVaults.m[path] == nil {
-		a.memoryVaults.m[path] = vault.NewMemory()
-	}
-	return a.memoryVaults.m[path], nil
-}
-
 // inMemory moves the state directory of this command into memory, unless it is there already. forget removes it.
 func (a *app) inMemory() (forget func(), err error) {
 	if a.isInMemory {
@@ -234,7 +214,7 @@ func (a *app) inMemory() (forget func(), err error) {
 		_ = os.RemoveAll(dir)
 		return nil, err
 	}
-	a.isInMemory, a.memoryVaults = true, &memoryVaults{m: map[string]*vault.Software{}}
+	a.isInMemory = true
 	return func() { _ = os.RemoveAll(dir) }, nil
 }
 
@@ -256,6 +236,7 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	if err := self.manager.CheckKeys(ctx, self.id); errors.Is(err, vault.ErrKey) || errors.Is(err, vault.ErrNotFound) {
 		return none, nil, fmt.Errorf("identity %q cannot be used: %w: put a backup of its vault %q in place, or create another identity", self.named.Name, err, self.named.Vault)
 	}
+	a.retirePurposeKeys(ctx, self, log)
 	options := node.Options{
 		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Listen: o.TCPListenerAddress, Log: log, LogLevel: level,
 		Store: node.NewHome(a.dirOnce, name, o.Authority == nil && !a.isInMemory),

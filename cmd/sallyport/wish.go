@@ -280,7 +280,7 @@ func targetOf(inv config.Invocation) string {
 
 func (a *app) collectEntry(ctx context.Context, w *wish, p place) error {
 	inner := newApp(strings.NewReader(""), a.stdout, a.stderr)
-	inner.quiet, inner.noInput, inner.dirOnce, inner.isInMemory, inner.memoryVaults, inner.base = true, true, a.dirOnce, a.isInMemory, a.memoryVaults, p.file.base
+	inner.quiet, inner.noInput, inner.dirOnce, inner.isInMemory, inner.vaults, inner.base = true, true, a.dirOnce, a.isInMemory, a.vaults, p.file.base
 	inner.itself = a.itself
 	taken := func(kind, name string) bool { _, there := w.places[[2]string{kind, name}]; return there }
 	inner.collect = func(kind string, name *string, request any) error {

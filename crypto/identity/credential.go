@@ -144,7 +144,7 @@ func (m *Manager) IssueCredential(ctx context.Context, issuer, subject Identifie
 	if err != nil {
 		return nil, fmt.Errorf("subject %s: %w", subject, err)
 	}
-	key, err := m.purposeKey(ctx, issuer, CredentialSigning, nil)
+	key, err := m.purposeKey(ctx, issuer, CredentialSigning, nil, ttl)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (m *Manager) IssueCredential(ctx context.Context, issuer, subject Identifie
 	expires := min(created+Timestamp(ttl/time.Second), key.ExpiresAt)
 	data := encodeCredential(subject, i.Latest().Hash, attributes, created, expires)
 	digest := sha256.Sum256(data)
-	sig, err := m.vault.Sign(ctx, key.Handle, digest[:])
+	sig, err := m.keys.Sign(ctx, key.Handle, digest[:])
 	if err != nil {
 		return nil, err
 	}

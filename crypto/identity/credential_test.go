@@ -211,7 +211,7 @@ func TestRebuildChain(t *testing.T) {
 	for _, seed := range []string{c.IssuerSeed, c.SubjectSeed, c.CredentialSeed} {
 		n.seed(t, seed)
 	}
-	_, public, err := n.vault.ImportX25519(ctx, [32]byte(unhex(t, c.X25519Secret)))
+	_, public, err := n.keys.ImportX25519(ctx, [32]byte(unhex(t, c.X25519Secret)))
 	must(t, err)
 	for _, a := range []struct {
 		of      Identifier
@@ -221,17 +221,17 @@ func TestRebuildChain(t *testing.T) {
 		i, err := n.Identity(ctx, a.of)
 		must(t, err)
 		made := Attestation{Subject: a.of, ChangeHash: i.Latest().Hash, Purpose: a.purpose, CreatedAt: c.AttestedAt, ExpiresAt: c.AttestedUntil}
-		made.X25519 = public
-		if a.purpose == CredentialSigning {
-			h := n.seed(t, c.CredentialSeed)
-			made.Key, err = n.vault.VerifyingKey(ctx, h)
+		held := &heldKey{change: made.ChangeHash, PurposeKey: &PurposeKey{Handle: vault.HandleOf(public[:]), Public: public, CreatedAt: made.CreatedAt, ExpiresAt: made.ExpiresAt}}
+		if made.X25519 = public; a.purpose == CredentialSigning {
+			held.Public = [32]byte{}
+			held.Handle, made.Key, err = n.keys.ImportSigningKey(ctx, vault.Ed25519, unhex(t, c.CredentialSeed))
 			must(t, err)
 		}
-		raw := n.signWith(t, i.Latest().Key, made.data())
-		if hex.EncodeToString(raw) != a.want {
-			t.Errorf("%s attestation: %x", a.purpose, raw)
+		held.Attestation = n.signWith(t, i.Latest().Key, made.data())
+		if hex.EncodeToString(held.Attestation) != a.want {
+			t.Errorf("%s attestation: %x", a.purpose, held.Attestation)
 		}
-		must(t, n.store.PutPurposeKey(ctx, a.of, a.purpose, raw))
+		n.current[purposeOf{a.of, a.purpose}] = held
 	}
 	n.now = c.CreatedAt
 	raw, err := n.IssueCredential(ctx, issuer, subject, c.Attributes, time.Duration(c.ExpiresAt-c.CreatedAt)*time.Second)

@@ -238,9 +238,9 @@ func TestCompare(t *testing.T) {
 	ctx := t.Context()
 	n := newNode(t)
 	one := n.create(t, CreateOptions{})
-	two, err := n.Rotate(ctx, one.Identifier())
+	two, err := n.Rotate(ctx, one.Identifier(), RotateOptions{})
 	must(t, err)
-	three, err := n.Rotate(ctx, one.Identifier())
+	three, err := n.Rotate(ctx, one.Identifier(), RotateOptions{})
 	must(t, err)
 	other := n.create(t, CreateOptions{})
 	fork := &Identity{id: one.id, raw: one.raw, changes: append([]Change{one.changes[0]}, other.changes[0])}

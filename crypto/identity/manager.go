@@ -13,13 +13,15 @@ import (
 
 // Lifetimes (docs/protocol/02 §2.5, §3.2) and the tolerance for clocks that run ahead (§3.3).
 const (
-	DefaultLifetime    = 10 * 365 * 24 * time.Hour
-	AttestationTTL     = 5 * 365 * 24 * time.Hour
-	futureTolerance    = 60
-	attestationRenewal = 24 * time.Hour // an attestation that ends sooner is made anew
+	DefaultLifetime = 10 * 365 * 24 * time.Hour
+	// AttestationTTL is for how long a purpose key is attested; that of one that signs lasts as much longer as what it signs. It is replaced
+	// after half of this time, so that for the other half the primary key need not be reached. The reference attests for five years.
+	AttestationTTL   = 24 * time.Hour
+	futureTolerance  = 60
+	attestationSlack = time.Hour // an attestation says to be so much older than it is
 )
 
-// Store keeps change histories and purpose key attestations. Implementations are safe for concurrent use, also by several
+// Store keeps change histories. Implementations are safe for concurrent use, also by several
 // processes if they are on disk, and what a method stored is there for every later call.
 type Store interface {
 	// Identity returns the known history; ErrNotFound if there is none. It must come from Import, now or when it was stored.
@@ -27,10 +29,6 @@ type Store interface {
 	// PutIdentity stores a history if it is new or newer than the known one; an equal one changes nothing, an older or
 	// conflicting one is ErrConsistency. It is atomic: of two at once, none overwrites the other's newer history.
 	PutIdentity(ctx context.Context, i *Identity) error
-	// PurposeKey returns the stored attestation; ErrNotFound if there is none.
-	PurposeKey(ctx context.Context, id Identifier, p Purpose) ([]byte, error)
-	// PutPurposeKey replaces it, as a whole.
-	PutPurposeKey(ctx context.Context, id Identifier, p Purpose, attestation []byte) error
 }
 
 // Options configure a Manager.
@@ -39,13 +37,22 @@ type Options struct {
 	Store Store
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// PurposeLife replaces AttestationTTL; 0 leaves it.
+	PurposeLife time.Duration
 }
 
-// Manager creates identities and works with their keys. It is safe for concurrent use.
+// Manager creates identities and works with their keys: primary keys, which a vault holds, make and attest purpose keys, which are in the
+// memory of this process alone and do everything else. It is safe for concurrent use.
 type Manager struct {
 	vault vault.Vault
 	store Store
 	now   func() time.Time
+	life  time.Duration // of attestations
+
+	keys    *vault.Software // purpose keys
+	keysMu  sync.Mutex
+	current map[purposeOf]*heldKey
+	retired []retiredKey
 	// making holds one value while a purpose key is made.
 	making chan struct{}
 
@@ -58,7 +65,13 @@ func New(o Options) *Manager {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Manager{vault: o.Vault, store: o.Store, now: o.Now, making: make(chan struct{}, 1), own: map[Identifier]*Own{}}
+	if o.PurposeLife == 0 {
+		o.PurposeLife = AttestationTTL
+	}
+	return &Manager{
+		vault: o.Vault, store: o.Store, now: o.Now, life: o.PurposeLife, making: make(chan struct{}, 1), own: map[Identifier]*Own{},
+		keys: vault.NewMemory(), current: map[purposeOf]*heldKey{},
+	}
 }
 
 func (m *Manager) seconds() Timestamp { return Timestamp(max(m.now().Unix(), 0)) }
@@ -70,23 +83,42 @@ type CreateOptions struct {
 	Lifetime time.Duration
 	// Key is a signing key already in the vault, whatever its algorithm; empty makes one.
 	Key vault.Handle
+	// OnlyAlgorithm refuses a vault that has no keys of Algorithm; else it makes one of P-256, which all have.
+	OnlyAlgorithm bool
 }
 
 // Create makes an identity with a key in the vault (docs/protocol/02 §2.5).
 func (m *Manager) Create(ctx context.Context, o CreateOptions) (*Identity, error) {
-	return m.change(ctx, nil, o)
+	return m.change(ctx, nil, o, m.vault)
 }
 
-// Rotate gives an identity a new primary key of the same algorithm, signed by the old one, which is then deleted. Its purpose keys
-// have to be attested anew, which happens when they are next used, and peers learn of it in the next handshake. If two rotate at
-// once, one gets ErrConsistency. If only deleting the old key failed, the rotated identity is returned together with the error.
-func (m *Manager) Rotate(ctx context.Context, id Identifier) (*Identity, error) {
+// RotateOptions are the properties of a new primary key.
+type RotateOptions struct {
+	// Algorithm of the new key; nil keeps that of the old one.
+	Algorithm *vault.KeyAlgorithm
+	// Vault holds the new key; nil is the vault of the old one. The caller works with a Manager of that vault afterwards.
+	Vault vault.Vault
+	// Lifetime is how long the new key may attest; 0 is DefaultLifetime.
+	Lifetime time.Duration
+}
+
+// Rotate gives an identity a new primary key, signed by the old one, which is then deleted. Its purpose keys have to be attested anew, which
+// happens when they are next used, and peers learn of it in the next handshake. If two rotate at once, one gets ErrConsistency. If only deleting
+// the old key failed, the rotated identity is returned together with the error.
+func (m *Manager) Rotate(ctx context.Context, id Identifier, o RotateOptions) (*Identity, error) {
 	known, err := m.store.Identity(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer m.forgetOwn(id)
-	rotated, err := m.change(ctx, known, CreateOptions{Algorithm: known.Latest().Key.Algorithm})
+	c := CreateOptions{Algorithm: known.Latest().Key.Algorithm, Lifetime: o.Lifetime}
+	if o.Algorithm != nil {
+		c.Algorithm, c.OnlyAlgorithm = *o.Algorithm, true
+	}
+	if o.Vault == nil {
+		o.Vault = m.vault
+	}
+	rotated, err := m.change(ctx, known, c, o.Vault)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +143,7 @@ func (m *Manager) CheckKeys(ctx context.Context, id Identifier) error {
 	return err
 }
 
-// Delete deletes the secrets of an identity from the vault: its primary key and its purpose keys. Without them it can never act or
+// Delete deletes the secrets of an identity: its primary key from the vault, its purpose keys from memory. Without them it can never act or
 // be rotated again. Its history, which is public, stays in the Store.
 func (m *Manager) Delete(ctx context.Context, id Identifier) error {
 	i, err := m.store.Identity(ctx, id)
@@ -119,32 +151,13 @@ func (m *Manager) Delete(ctx context.Context, id Identifier) error {
 		return err
 	}
 	defer m.forgetOwn(id)
-	var failures []error
-	for _, p := range []Purpose{SecureChannel, CredentialSigning} {
-		raw, err := m.store.PurposeKey(ctx, id, p)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		var a *Attestation
-		if err == nil {
-			a, err = decodeAttestation(raw)
-		}
-		if err == nil && a.Subject == id && a.Purpose == p {
-			public := a.X25519[:]
-			if p == CredentialSigning {
-				public = a.Key.Bytes
-			}
-			err = m.deleteKey(ctx, p, vault.HandleOf(public))
-		}
-		failures = append(failures, err)
-	}
-	failures = append(failures, m.vault.DeleteSigningKey(ctx, vault.HandleOf(i.Latest().Key.Bytes)))
-	return errors.Join(failures...)
+	m.wipeKeys(id)
+	return m.vault.DeleteSigningKey(ctx, vault.HandleOf(i.Latest().Key.Bytes))
 }
 
 // change appends a change to a history, or begins one, and stores it. A key made for it is deleted if that fails, unless the
 // history may have been stored all the same: a key too many does no harm, a missing one ends the identity.
-func (m *Manager) change(ctx context.Context, known *Identity, o CreateOptions) (i *Identity, err error) {
+func (m *Manager) change(ctx context.Context, known *Identity, o CreateOptions, keys vault.Vault) (i *Identity, err error) {
 	if o.Lifetime == 0 {
 		o.Lifetime = DefaultLifetime
 	}
@@ -154,14 +167,17 @@ func (m *Manager) change(ctx context.Context, known *Identity, o CreateOptions) 
 	c := &Change{ValidFrom: m.seconds()}
 	handle, maybeStored := o.Key, false
 	if handle == "" {
-		handle, c.Key, err = m.vault.GenerateSigningKey(ctx, o.Algorithm)
+		handle, c.Key, err = keys.GenerateSigningKey(ctx, o.Algorithm)
+		if errors.Is(err, vault.ErrAlgorithm) && o.Algorithm != vault.P256 && !o.OnlyAlgorithm {
+			handle, c.Key, err = keys.GenerateSigningKey(ctx, vault.P256)
+		}
 		defer func() {
 			if i == nil && handle != "" && !maybeStored {
-				_ = m.vault.DeleteSigningKey(context.WithoutCancel(ctx), handle)
+				_ = keys.DeleteSigningKey(context.WithoutCancel(ctx), handle)
 			}
 		}()
 	} else {
-		c.Key, err = m.vault.VerifyingKey(ctx, handle)
+		c.Key, err = keys.VerifyingKey(ctx, handle)
 	}
 	if err != nil {
 		return nil, err
@@ -174,7 +190,7 @@ func (m *Manager) change(ctx context.Context, known *Identity, o CreateOptions) 
 	c.ValidUntil = c.ValidFrom + Timestamp(o.Lifetime/time.Second)
 	data := encodeChange(previous, c)
 	digest := sha256.Sum256(data)
-	sig, err := m.vault.Sign(ctx, handle, digest[:])
+	sig, err := keys.Sign(ctx, handle, digest[:])
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ func TestRotation(t *testing.T) {
 			must(t, err)
 
 			n.now += 100
-			two, err := n.Rotate(ctx, self)
+			two, err := n.Rotate(ctx, self, RotateOptions{})
 			must(t, err)
 			if two.Identifier() != self || len(two.Changes()) != 2 || two.Latest().Key.Algorithm != algorithm || two.Latest().ValidFrom != start+100 {
 				t.Errorf("%+v", two.Latest())
@@ -49,7 +49,7 @@ func TestRotation(t *testing.T) {
 
 			// A clock that was set back does not break the chain.
 			n.now = start
-			three, err := n.Rotate(ctx, self)
+			three, err := n.Rotate(ctx, self, RotateOptions{})
 			must(t, err)
 			if three.Latest().ValidFrom != start+100 {
 				t.Errorf("valid from %d", three.Latest().ValidFrom)
@@ -68,7 +68,7 @@ func TestRotateIndefinite(t *testing.T) {
 	raw := append(append([]byte{0x9f}, one.History()[1:]...), 0xff)
 	_, err := again.Import(ctx, raw, nil)
 	must(t, err)
-	two, err := again.Rotate(ctx, one.Identifier())
+	two, err := again.Rotate(ctx, one.Identifier(), RotateOptions{})
 	must(t, err)
 	if len(two.Changes()) != 2 || two.Identifier() != one.Identifier() {
 		t.Errorf("%+v", two.Changes())
@@ -82,9 +82,6 @@ type failing struct {
 }
 
 func (f failing) PutIdentity(context.Context, *Identity) error { return f.err }
-func (f failing) PutPurposeKey(context.Context, Identifier, Purpose, []byte) error {
-	return f.err
-}
 
 // counting counts keys made and deleted.
 type counting struct {
@@ -99,17 +96,9 @@ func (c *counting) GenerateSigningKey(ctx context.Context, a vault.KeyAlgorithm)
 	c.add(&c.made)
 	return c.Vault.GenerateSigningKey(ctx, a)
 }
-func (c *counting) GenerateX25519(ctx context.Context) (vault.Handle, [32]byte, error) {
-	c.add(&c.made)
-	return c.Vault.GenerateX25519(ctx)
-}
 func (c *counting) DeleteSigningKey(ctx context.Context, h vault.Handle) error {
 	c.add(&c.deleted)
 	return c.Vault.DeleteSigningKey(ctx, h)
-}
-func (c *counting) DeleteX25519(ctx context.Context, h vault.Handle) error {
-	c.add(&c.deleted)
-	return c.Vault.DeleteX25519(ctx, h)
 }
 
 // What fails leaves no key behind, unless the key may be in use.
@@ -124,10 +113,8 @@ func TestFailuresLeaveNoKeys(t *testing.T) {
 		run     func(m *Manager) error
 		deleted int
 	}{
-		{"lost race of rotations", ErrConsistency, func(m *Manager) error { _, err := m.Rotate(ctx, me.Identifier()); return err }, 1},
-		{"history maybe stored", broken, func(m *Manager) error { _, err := m.Rotate(ctx, me.Identifier()); return err }, 0},
-		{"attestation", broken, func(m *Manager) error { _, err := m.SecureChannelKey(ctx, me.Identifier()); return err }, 1},
-		{"credential key", broken, func(m *Manager) error { _, err := m.CredentialKey(ctx, me.Identifier(), vault.P256); return err }, 1},
+		{"lost race of rotations", ErrConsistency, func(m *Manager) error { _, err := m.Rotate(ctx, me.Identifier(), RotateOptions{}); return err }, 1},
+		{"history maybe stored", broken, func(m *Manager) error { _, err := m.Rotate(ctx, me.Identifier(), RotateOptions{}); return err }, 0},
 	} {
 		keys := &counting{Vault: n.vault}
 		m := New(Options{Vault: keys, Store: failing{n.store, c.err}, Now: n.Manager.now})
@@ -153,20 +140,20 @@ func TestWithoutSecret(t *testing.T) {
 	peer.knows(t, me)
 	_, err = peer.SecureChannelKey(ctx, self)
 	wantIs(t, "foreign identity", err, ErrWrongSecretKey)
-	_, err = peer.Rotate(ctx, self)
+	_, err = peer.Rotate(ctx, self, RotateOptions{})
 	wantIs(t, "foreign identity", err, ErrWrongSecretKey)
 	_, err = peer.SecureChannelKey(ctx, Identifier{})
 	wantIs(t, "unknown identity", err, ErrNotFound)
-	_, err = peer.Rotate(ctx, Identifier{})
+	_, err = peer.Rotate(ctx, Identifier{}, RotateOptions{})
 	wantIs(t, "unknown identity", err, ErrNotFound)
 
 	must(t, n.Delete(ctx, self))
-	_, err = n.vault.PublicX25519(ctx, key.Handle)
+	_, err = n.keys.PublicX25519(ctx, key.Handle)
 	wantIs(t, "deleted", err, vault.ErrNotFound)
-	for _, h := range []vault.Handle{credentials.Handle, vault.HandleOf(me.Latest().Key.Bytes)} {
-		_, err = n.vault.VerifyingKey(ctx, h)
-		wantIs(t, "deleted", err, vault.ErrNotFound)
-	}
+	_, err = n.keys.VerifyingKey(ctx, credentials.Handle)
+	wantIs(t, "deleted", err, vault.ErrNotFound)
+	_, err = n.vault.VerifyingKey(ctx, vault.HandleOf(me.Latest().Key.Bytes))
+	wantIs(t, "deleted", err, vault.ErrNotFound)
 	_, err = n.SecureChannelKey(ctx, self)
 	wantIs(t, "deleted", err, ErrWrongSecretKey)
 	must(t, n.Delete(ctx, self))
@@ -192,30 +179,46 @@ func TestLifetimes(t *testing.T) {
 		return k
 	}
 	first := key()
-	if first.CreatedAt != start || first.ExpiresAt != start+5*year {
+	if first.CreatedAt != start || first.ExpiresAt != start+day {
 		t.Errorf("%d to %d", first.CreatedAt, first.ExpiresAt)
 	}
-	// It is kept until it is about to end.
-	n.now = start + 5*year - day - 1
+	// It is replaced after half of its life and up to a tenth more, and says to be an hour older than it is.
+	n.now = start + day/2 - 1
+	must(t, n.RenewKeys(ctx))
 	if key().Handle != first.Handle {
 		t.Error("made anew too early")
 	}
-	n.now++
+	n.now = start + day*6/10 + 1
+	must(t, n.RenewKeys(ctx))
 	second := key()
-	if second.Handle == first.Handle {
-		t.Error("not made anew a day before it ends")
+	if second.Handle == first.Handle || second.ExpiresAt != n.now+day || second.CreatedAt != n.now-3600 {
+		t.Errorf("%+v", second)
 	}
-	// The second one would outlive the primary key by a day.
-	n.now = start + 5*year + day
-	must(t, n.store.PutPurposeKey(ctx, self, SecureChannel, first.Attestation)) // has expired
-	third := key()
-	if third.Handle == first.Handle || third.ExpiresAt != start+10*year {
-		t.Errorf("expires at %d", third.ExpiresAt)
+	// Who keeps nothing up to date gets a new one when the old one has ended.
+	n.now = second.ExpiresAt
+	if key().Handle != second.Handle {
+		t.Error("the last second is included")
 	}
-	// In the last day it cannot be prolonged: the same key is used, as a handshake asks for it twice.
+	n.now++
+	if key().Handle == second.Handle {
+		t.Error("not made anew at its end")
+	}
+	// One that signs lasts for a life more than what it signs, whatever that is.
+	other := n.create(t, CreateOptions{})
+	for _, ttl := range []Timestamp{3600, 30 * day, 60} {
+		raw, err := n.IssueCredential(ctx, self, other.Identifier(), nil, time.Duration(ttl)*time.Second)
+		must(t, err)
+		c, err := n.VerifyCredential(ctx, raw, nil, []Identifier{self})
+		must(t, err)
+		if c.ExpiresAt != n.now+ttl {
+			t.Errorf("a credential of %d s ends after %d", ttl, c.ExpiresAt-n.now)
+		}
+	}
+	// The primary key's end is everything's end.
 	n.now = start + 10*year - 5
-	if key().Handle != third.Handle {
-		t.Error("made anew in the last day")
+	third := key()
+	if third.ExpiresAt != start+10*year {
+		t.Errorf("expires at %d", third.ExpiresAt)
 	}
 	n.now = start + 10*year
 	if key().Handle != third.Handle {
@@ -224,9 +227,9 @@ func TestLifetimes(t *testing.T) {
 	n.now++
 	_, err := n.SecureChannelKey(ctx, self)
 	wantIs(t, "identity at its end", err, ErrExpired)
-	_, err = n.Rotate(ctx, self)
+	_, err = n.Rotate(ctx, self, RotateOptions{})
 	must(t, err)
-	if key().ExpiresAt != n.now+5*year {
+	if key().ExpiresAt != n.now+day {
 		t.Error("rotated identity")
 	}
 
@@ -382,7 +385,7 @@ func TestPeer(t *testing.T) {
 func TestConcurrentKeys(t *testing.T) {
 	n := newNode(t)
 	me := n.create(t, CreateOptions{})
-	keys := &counting{Vault: n.vault}
+	keys := &signing{Vault: n.vault}
 	m := New(Options{Vault: keys, Store: n.store, Now: n.Manager.now})
 	handles := make([]vault.Handle, 16)
 	var wg sync.WaitGroup
@@ -402,20 +405,91 @@ func TestConcurrentKeys(t *testing.T) {
 			t.Fatal("different keys")
 		}
 	}
-	if keys.made != 1 {
-		t.Errorf("%d keys made", keys.made)
-	}
-	// A key whose secret is gone is made anew.
-	must(t, n.vault.DeleteX25519(t.Context(), handles[0]))
-	again, err := m.SecureChannelKey(t.Context(), me.Identifier())
-	if err != nil || again.Handle == handles[0] {
-		t.Errorf("%v, %v", again, err)
+	if keys.count != 1 {
+		t.Errorf("the primary key signed %d times", keys.count)
 	}
 	// Whoever gives up waiting does not make one.
 	m.making <- struct{}{}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = m.CredentialKey(ctx, me.Identifier(), vault.Ed25519)
+	_, err := m.CredentialKey(ctx, me.Identifier(), vault.Ed25519)
 	wantIs(t, "cancelled", err, context.Canceled)
 	<-m.making
+}
+
+// signing counts signatures, and is away while err is set.
+type signing struct {
+	vault.Vault
+	mu    sync.Mutex
+	count int
+	err   error
+}
+
+func (s *signing) Sign(ctx context.Context, h vault.Handle, data []byte) (vault.Signature, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return vault.Signature{}, s.err
+	}
+	s.count++
+	return s.Vault.Sign(ctx, h, data)
+}
+
+// TestPrimaryKeyAway: everything goes on with one signature until the purpose key ends, and it is told for how long.
+func TestPrimaryKeyAway(t *testing.T) {
+	ctx := t.Context()
+	n := newNode(t)
+	home := &signing{Vault: n.vault}
+	m := New(Options{Vault: home, Store: n.store, Now: n.Manager.now, PurposeLife: 10 * time.Hour})
+	i, err := m.Create(ctx, CreateOptions{})
+	must(t, err)
+	self := i.Identifier()
+	home.count = 0
+	must(t, m.CheckKeys(ctx, self))
+	first, err := m.SecureChannelKey(ctx, self)
+	must(t, err)
+	for range 100 {
+		_, _, err := m.Payload(ctx, self, nil)
+		must(t, err)
+		_, err = m.DH(ctx, first, publicKey(t))
+		must(t, err)
+	}
+	if home.count != 1 {
+		t.Errorf("the primary key signed %d times", home.count)
+	}
+	home.err = errors.New("unplugged")
+	n.now = start + 10*3600
+	wantIs(t, "renewal", m.RenewKeys(ctx), home.err)
+	if k, err := m.SecureChannelKey(ctx, self); err != nil || k.Handle != first.Handle {
+		t.Errorf("not used until its end: %v", err)
+	}
+	s, ok := m.KeyState(self)
+	if !ok || !errors.Is(s.Err, home.err) || s.ValidUntil.Unix() != int64(start+10*3600) || s.Since.Unix() != int64(n.now) {
+		t.Errorf("%+v", s)
+	}
+	n.now++
+	_, err = m.SecureChannelKey(ctx, self)
+	wantIs(t, "after its end", err, home.err)
+	home.err = nil
+	must(t, m.RenewKeys(ctx))
+	if s, _ := m.KeyState(self); s.Err != nil || s.ValidUntil.Unix() != int64(n.now+10*3600) {
+		t.Errorf("%+v", s)
+	}
+	// What signs wrongly is found out before a peer does.
+	bad := New(Options{Vault: wrong{n.vault}, Store: n.store, Now: n.Manager.now})
+	_, err = bad.SecureChannelKey(ctx, self)
+	wantIs(t, "a wrong signature", err, vault.ErrSignature)
+}
+
+type wrong struct{ vault.Vault }
+
+func (w wrong) Sign(ctx context.Context, h vault.Handle, data []byte) (vault.Signature, error) {
+	return w.Vault.Sign(ctx, h, append([]byte("x"), data...))
+}
+
+func publicKey(t *testing.T) [32]byte {
+	t.Helper()
+	_, public, err := vault.NewMemory().GenerateX25519(t.Context())
+	must(t, err)
+	return public
 }

@@ -10,7 +10,6 @@ import (
 type MemoryStore struct {
 	mu         sync.Mutex
 	identities map[Identifier]*Identity
-	keys       map[purposeOf][]byte
 }
 
 type purposeOf struct {
@@ -20,7 +19,7 @@ type purposeOf struct {
 
 // NewMemoryStore makes an empty store.
 func NewMemoryStore() *MemoryStore {
-	return &MemoryStore{identities: map[Identifier]*Identity{}, keys: map[purposeOf][]byte{}}
+	return &MemoryStore{identities: map[Identifier]*Identity{}}
 }
 
 // Identity implements Store.
@@ -42,22 +41,4 @@ func (s *MemoryStore) PutIdentity(_ context.Context, i *Identity) error {
 		s.identities[i.id] = i
 	}
 	return err
-}
-
-// PurposeKey implements Store.
-func (s *MemoryStore) PurposeKey(_ context.Context, id Identifier, p Purpose) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a := s.keys[purposeOf{id, p}]; a != nil {
-		return a, nil
-	}
-	return nil, fmt.Errorf("%w: %s key of %s", ErrNotFound, p, id)
-}
-
-// PutPurposeKey implements Store.
-func (s *MemoryStore) PutPurposeKey(_ context.Context, id Identifier, p Purpose, attestation []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keys[purposeOf{id, p}] = append([]byte(nil), attestation...)
-	return nil
 }

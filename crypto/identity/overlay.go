@@ -98,13 +98,3 @@ func (o *Overlay) forget(id Identifier) {
 		delete(o.peers, id)
 	}
 }
-
-// PurposeKey implements Store.
-func (o *Overlay) PurposeKey(ctx context.Context, id Identifier, p Purpose) ([]byte, error) {
-	return o.base.PurposeKey(ctx, id, p)
-}
-
-// PutPurposeKey implements Store.
-func (o *Overlay) PutPurposeKey(ctx context.Context, id Identifier, p Purpose, attestation []byte) error {
-	return o.base.PutPurposeKey(ctx, id, p, attestation)
-}

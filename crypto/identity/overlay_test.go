@@ -14,9 +14,9 @@ func TestOverlay(t *testing.T) {
 	ctx := t.Context()
 	maker := newNode(t)
 	one := maker.create(t, CreateOptions{})
-	two, err := maker.Rotate(ctx, one.Identifier())
+	two, err := maker.Rotate(ctx, one.Identifier(), RotateOptions{})
 	must(t, err)
-	three, err := maker.Rotate(ctx, one.Identifier())
+	three, err := maker.Rotate(ctx, one.Identifier(), RotateOptions{})
 	must(t, err)
 	base := NewMemoryStore()
 	o := NewOverlay(base, 10)
@@ -49,13 +49,6 @@ func TestOverlay(t *testing.T) {
 	must(t, base.PutIdentity(ctx, one))
 	changes(o, 2)
 	wantIs(t, "older than the memory's", o.PutIdentity(ctx, one), ErrConsistency)
-
-	must(t, o.PutPurposeKey(ctx, one.Identifier(), SecureChannel, []byte{1}))
-	if a, err := base.PurposeKey(ctx, one.Identifier(), SecureChannel); err != nil || len(a) != 1 {
-		t.Errorf("%x, %v", a, err)
-	}
-	_, err = o.PurposeKey(ctx, one.Identifier(), CredentialSigning)
-	wantIs(t, "no key", err, ErrNotFound)
 }
 
 // broken is a Store that cannot be read.
@@ -83,7 +76,7 @@ func TestOverlayBounds(t *testing.T) {
 	long := maker.create(t, CreateOptions{})
 	for range 15 {
 		var err error
-		long, err = maker.Rotate(ctx, long.Identifier())
+		long, err = maker.Rotate(ctx, long.Identifier(), RotateOptions{})
 		must(t, err)
 	}
 	must(t, o.PutIdentity(ctx, long))

@@ -5,14 +5,16 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	"sallyport/crypto/vault"
 )
 
-// PurposeKey is a key of this side with its attestation.
+// PurposeKey is a key of this side with its attestation. It lives in this process alone.
 type PurposeKey struct {
-	// Handle names the key in the vault.
+	// Handle names the key in the process's memory.
 	Handle vault.Handle
 	// Public is the key of a secure channel; zero for one that signs credentials.
 	Public [32]byte
@@ -21,152 +23,239 @@ type PurposeKey struct {
 	CreatedAt, ExpiresAt Timestamp
 }
 
-// SecureChannelKey returns an identity's key for secure channels, and makes one if there is none that is valid for a while
-// (docs/protocol/02 §3.2). It never outlives the primary key. The error matches ErrNotFound, ErrWrongSecretKey or ErrExpired if
-// that is the cause.
+// heldKey is a purpose key in use.
+type heldKey struct {
+	*PurposeKey
+	algorithm vault.KeyAlgorithm // of one that signs
+	change    [32]byte           // hash of the change whose primary key attests it
+	made      Timestamp
+	renewAt   Timestamp     // it is replaced from then on, while what attests can be reached
+	span      time.Duration // how long what it signs has to last
+	failed    error         // why it could not be replaced
+	since     Timestamp     // when that began
+}
+
+// retiredKey is a purpose key that was replaced. A handshake under way may still use it.
+type retiredKey struct {
+	p  Purpose
+	h  vault.Handle
+	at Timestamp
+}
+
+// retirement is for how long a replaced key is kept, in seconds: longer than a handshake may last.
+const retirement = 60
+
+// KeyState tells how an identity's key for secure channels stands.
+type KeyState struct {
+	// ValidUntil is how long new channels can be opened with it, whether or not the primary key can be reached; from RenewAt on it is
+	// replaced.
+	MadeAt, RenewAt, ValidUntil time.Time
+	// Err is why it could not be replaced when it was due, since when; nil if it was not due or could.
+	Err   error
+	Since time.Time
+}
+
+// SecureChannelKey returns an identity's key for secure channels, and makes one in memory if there is none that is valid
+// (docs/protocol/02 §3.2). It is attested for hours and never outlives the primary key. The error matches ErrNotFound, ErrWrongSecretKey or
+// ErrExpired if that is the cause.
 func (m *Manager) SecureChannelKey(ctx context.Context, id Identifier) (*PurposeKey, error) {
-	return m.purposeKey(ctx, id, SecureChannel, nil)
+	return m.purposeKey(ctx, id, SecureChannel, nil, 0)
 }
 
 // CredentialKey is SecureChannelKey for the key that signs credentials. A key of another algorithm is replaced.
 func (m *Manager) CredentialKey(ctx context.Context, id Identifier, a vault.KeyAlgorithm) (*PurposeKey, error) {
-	return m.purposeKey(ctx, id, CredentialSigning, &a)
+	return m.purposeKey(ctx, id, CredentialSigning, &a, 0)
 }
 
-// purposeKey gets or makes a purpose key. a is the algorithm of a key for credentials; nil takes any.
-func (m *Manager) purposeKey(ctx context.Context, id Identifier, p Purpose, a *vault.KeyAlgorithm) (*PurposeKey, error) {
-	if k, err := m.storedKey(ctx, id, p, a); k != nil || err != nil {
+// KeyState returns how an identity's key for secure channels stands; false if it has none yet.
+func (m *Manager) KeyState(id Identifier) (s KeyState, ok bool) {
+	m.keysMu.Lock()
+	defer m.keysMu.Unlock()
+	k := m.current[purposeOf{id, SecureChannel}]
+	if k == nil {
+		return s, false
+	}
+	at := func(t Timestamp) time.Time { return time.Unix(int64(t), 0) }
+	s = KeyState{MadeAt: at(k.made), RenewAt: at(k.renewAt), ValidUntil: at(k.ExpiresAt), Err: k.failed}
+	if k.failed != nil {
+		s.Since = at(k.since)
+	}
+	return s, true
+}
+
+// purposeKey gets or makes a purpose key. algorithm is that of a key for credentials; nil takes any. What it signs lasts for span.
+func (m *Manager) purposeKey(ctx context.Context, id Identifier, p Purpose, algorithm *vault.KeyAlgorithm, span time.Duration) (*PurposeKey, error) {
+	if k, err := m.usable(ctx, id, p, algorithm, span); k != nil || err != nil {
 		return k, err
 	}
 	// Of those who found none at the same time, one makes it: a handshake that asks twice gets the same key twice.
-	select {
-	case m.making <- struct{}{}:
-		defer func() { <-m.making }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if k, err := m.storedKey(ctx, id, p, a); k != nil || err != nil {
-		return k, err
-	}
-	return m.newKey(ctx, id, p, a)
-}
-
-// storedKey returns the stored key, nil if there is none, or one that is not to be used any more for whatever reason.
-func (m *Manager) storedKey(ctx context.Context, id Identifier, p Purpose, algorithm *vault.KeyAlgorithm) (*PurposeKey, error) {
-	raw, err := m.store.PurposeKey(ctx, id, p)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
+	unlock, err := m.lockMaking(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, i, err := m.verifyAttestation(ctx, raw, &id)
-	if err != nil || a.Purpose != p || !m.fresh(a, i) {
+	defer unlock()
+	if k, err := m.usable(ctx, id, p, algorithm, span); k != nil || err != nil {
+		return k, err
+	}
+	return m.newKey(ctx, id, p, algorithm, span)
+}
+
+func (m *Manager) lockMaking(ctx context.Context) (unlock func(), err error) {
+	select {
+	case m.making <- struct{}{}:
+		return func() { <-m.making }, nil
+	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	k := &PurposeKey{Attestation: raw, CreatedAt: a.CreatedAt, ExpiresAt: a.ExpiresAt, Public: a.X25519}
-	if p == SecureChannel {
-		k.Handle = vault.HandleOf(a.X25519[:])
-		_, err = m.vault.PublicX25519(ctx, k.Handle)
-	} else {
-		if algorithm != nil && *algorithm != a.Key.Algorithm {
-			return nil, nil
-		}
-		k.Handle = vault.HandleOf(a.Key.Bytes)
-		_, err = m.vault.VerifyingKey(ctx, k.Handle)
-	}
-	switch {
-	case err == nil:
-		return k, nil
-	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrKey):
+}
+
+// usable returns the key in use, nil if there is none that a peer would accept.
+func (m *Manager) usable(ctx context.Context, id Identifier, p Purpose, algorithm *vault.KeyAlgorithm, span time.Duration) (*PurposeKey, error) {
+	m.keysMu.Lock()
+	k := m.current[purposeOf{id, p}]
+	m.keysMu.Unlock()
+	if k == nil {
 		return nil, nil
 	}
-	return nil, err // the key is there but not to be had now: making another one would not help
+	i, err := m.store.Identity(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	now := m.seconds()
+	switch {
+	case k.change != i.Latest().Hash, algorithm != nil && *algorithm != k.algorithm, current(k.CreatedAt, k.ExpiresAt, now) != nil:
+		return nil, nil
+	case k.ExpiresAt < now+Timestamp(span/time.Second) && k.ExpiresAt < i.Latest().ValidUntil:
+		return nil, nil // what it signs would have to end too early
+	}
+	return k.PurposeKey, nil
 }
 
-// fresh reports whether an attestation lasts for a while, or as long as the identity allows.
-func (m *Manager) fresh(a *Attestation, i *Identity) bool {
-	return a.ExpiresAt == i.Latest().ValidUntil || a.ExpiresAt > m.seconds()+Timestamp(attestationRenewal/time.Second)
-}
-
-// newKey makes a purpose key and its attestation, and stores both.
-func (m *Manager) newKey(ctx context.Context, id Identifier, p Purpose, algorithm *vault.KeyAlgorithm) (*PurposeKey, error) {
+// newKey makes a purpose key and its attestation, in place of the one in use.
+func (m *Manager) newKey(ctx context.Context, id Identifier, p Purpose, algorithm *vault.KeyAlgorithm, span time.Duration) (*PurposeKey, error) {
 	i, err := m.store.Identity(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	latest, now := i.Latest(), m.seconds()
 	switch {
-	case latest.ValidUntil <= now:
-		return nil, fmt.Errorf("identity %s: its key %w; rotate it", id, ErrExpired)
+	case latest.ValidUntil < now:
+		return nil, fmt.Errorf("identity %s: its key %w; rotate it: sallyport identity rotate", id, ErrExpired)
 	case latest.ValidFrom > now && latest.ValidFrom-now > futureTolerance:
 		return nil, fmt.Errorf("%w: identity %s was made %d seconds in the future; is the clock right?", ErrAttestation, id, latest.ValidFrom-now)
 	}
-	a := &Attestation{Subject: id, ChangeHash: latest.Hash, Purpose: p, CreatedAt: max(now, latest.ValidFrom)}
+	a := &Attestation{Subject: id, ChangeHash: latest.Hash, Purpose: p}
+	// A peer whose clock is behind accepts it all the same.
+	a.CreatedAt = max(now-min(now, Timestamp(attestationSlack/time.Second)), latest.ValidFrom)
 	// Every verifier refuses an attestation that outlives the primary key.
-	a.ExpiresAt = min(a.CreatedAt+Timestamp(AttestationTTL/time.Second), latest.ValidUntil)
-	k := &PurposeKey{CreatedAt: a.CreatedAt, ExpiresAt: a.ExpiresAt}
+	a.ExpiresAt = min(now+Timestamp((m.life+span)/time.Second), latest.ValidUntil)
+	half := uint64(m.life / time.Second / 2)
+	held := &heldKey{change: latest.Hash, made: now, span: span}
+	held.renewAt = now + Timestamp(half+rand.Uint64N(half/5+1))
+	held.PurposeKey = &PurposeKey{CreatedAt: a.CreatedAt, ExpiresAt: a.ExpiresAt}
 	if p == SecureChannel {
-		k.Handle, a.X25519, err = m.vault.GenerateX25519(ctx)
-		k.Public = a.X25519
+		held.Handle, a.X25519, err = m.keys.GenerateX25519(ctx)
+		held.Public = a.X25519
 	} else {
-		k.Handle, a.Key, err = m.signingKey(ctx, algorithm)
+		if algorithm != nil {
+			held.algorithm = *algorithm
+		}
+		held.Handle, a.Key, err = m.keys.GenerateSigningKey(ctx, held.algorithm)
 	}
 	if err != nil {
 		return nil, err
 	}
-	old := m.replaced(ctx, id, p)
-	if err := m.attest(ctx, a, latest, k); err != nil {
-		// Nothing refers to the key; the first error is the one to tell.
-		_ = m.deleteKey(context.WithoutCancel(ctx), p, k.Handle)
-		return nil, err
-	}
-	if old != "" && old != k.Handle {
-		// Nobody presents it any more. A handshake under way that does fails, and is tried again with the new one.
-		m.forgetOwn(id)
-		_ = m.deleteKey(context.WithoutCancel(ctx), p, old)
-	}
-	return k, nil
-}
-
-// replaced returns the handle of the stored key that a new one is to replace, empty if there is none.
-func (m *Manager) replaced(ctx context.Context, id Identifier, p Purpose) vault.Handle {
-	raw, err := m.store.PurposeKey(ctx, id, p)
-	if err != nil {
-		return ""
-	}
-	a, err := decodeAttestation(raw)
-	if err != nil || a.Subject != id || a.Purpose != p {
-		return ""
-	}
-	if p == SecureChannel {
-		return vault.HandleOf(a.X25519[:])
-	}
-	return vault.HandleOf(a.Key.Bytes)
-}
-
-// signingKey makes a key that signs credentials: Ed25519 unless asked for another one, P-256 if the vault, a KMS, has no other.
-func (m *Manager) signingKey(ctx context.Context, algorithm *vault.KeyAlgorithm) (vault.Handle, vault.VerifyingKey, error) {
-	if algorithm != nil {
-		return m.vault.GenerateSigningKey(ctx, *algorithm)
-	}
-	h, key, err := m.vault.GenerateSigningKey(ctx, vault.Ed25519)
-	if errors.Is(err, vault.ErrAlgorithm) {
-		return m.vault.GenerateSigningKey(ctx, vault.P256)
-	}
-	return h, key, err
-}
-
-// attest signs and stores an attestation.
-func (m *Manager) attest(ctx context.Context, a *Attestation, latest *Change, k *PurposeKey) error {
 	data := a.data()
 	digest := sha256.Sum256(data)
-	sig, err := m.signPrimary(ctx, a.Subject, latest, digest[:])
+	sig, err := m.signPrimary(ctx, id, latest, digest[:])
+	if err != nil {
+		m.wipeKey(p, held.Handle)
+		return nil, err
+	}
+	held.Attestation = appendSigned(data, sig)
+	m.keysMu.Lock()
+	defer m.keysMu.Unlock()
+	if old := m.current[purposeOf{id, p}]; old != nil {
+		m.retired = append(m.retired, retiredKey{p, old.Handle, now})
+	}
+	m.current[purposeOf{id, p}] = held
+	m.forgetOwn(id)
+	return held.PurposeKey, nil
+}
+
+// RenewKeys replaces the purpose keys that are due, and wipes those that were replaced a minute ago. A key that cannot be replaced is used
+// on until it ends: the error, which KeyState tells too, is no reason to stop. Who keeps a Manager for long calls it every minute.
+func (m *Manager) RenewKeys(ctx context.Context) error {
+	now := m.seconds()
+	m.keysMu.Lock()
+	var due []purposeOf
+	for of, k := range m.current {
+		if now >= k.renewAt {
+			due = append(due, of)
+		}
+	}
+	m.retired = slices.DeleteFunc(m.retired, func(k retiredKey) bool {
+		if now-min(now, k.at) < retirement {
+			return false
+		}
+		m.wipeKey(k.p, k.h)
+		return true
+	})
+	m.keysMu.Unlock()
+	var failures []error
+	for _, of := range due {
+		if err := m.renew(ctx, of); err != nil {
+			failures = append(failures, fmt.Errorf("%s key of %s: %w", of.p, of.id, err))
+		}
+	}
+	return errors.Join(failures...)
+}
+
+func (m *Manager) renew(ctx context.Context, of purposeOf) error {
+	unlock, err := m.lockMaking(ctx)
 	if err != nil {
 		return err
 	}
-	k.Attestation = appendSigned(data, sig)
-	return m.store.PutPurposeKey(ctx, a.Subject, a.Purpose, k.Attestation)
+	defer unlock()
+	m.keysMu.Lock()
+	k := m.current[of]
+	m.keysMu.Unlock()
+	if k == nil || m.seconds() < k.renewAt { // somebody was faster
+		return nil
+	}
+	var algorithm *vault.KeyAlgorithm
+	if of.p == CredentialSigning {
+		algorithm = &k.algorithm
+	}
+	_, err = m.newKey(ctx, of.id, of.p, algorithm, k.span)
+	m.keysMu.Lock()
+	defer m.keysMu.Unlock()
+	if err != nil && k.failed == nil {
+		k.since = m.seconds()
+	}
+	k.failed = err
+	return err
+}
+
+// wipeKeys forgets the purpose keys of an identity.
+func (m *Manager) wipeKeys(id Identifier) {
+	m.keysMu.Lock()
+	defer m.keysMu.Unlock()
+	for of, k := range m.current {
+		if of.id == id {
+			m.wipeKey(of.p, k.Handle)
+			delete(m.current, of)
+		}
+	}
+}
+
+// wipeKey wipes a key in memory, which cannot fail.
+func (m *Manager) wipeKey(p Purpose, h vault.Handle) {
+	if p == SecureChannel {
+		_ = m.keys.DeleteX25519(context.Background(), h)
+	} else {
+		_ = m.keys.DeleteSigningKey(context.Background(), h)
+	}
 }
 
 // signPrimary signs with the key of a change.
@@ -175,43 +264,46 @@ func (m *Manager) signPrimary(ctx context.Context, id Identifier, c *Change, dig
 	if errors.Is(err, vault.ErrNotFound) {
 		err = fmt.Errorf("%w: %s: %w", ErrWrongSecretKey, id, err)
 	}
-	return sig, err
-}
-
-func (m *Manager) deleteKey(ctx context.Context, p Purpose, h vault.Handle) error {
-	if p == SecureChannel {
-		return m.vault.DeleteX25519(ctx, h)
+	if err == nil { // what a machine of others signed is looked at before anybody sees it
+		err = vault.Verify(c.Key, digest, sig)
 	}
-	return m.vault.DeleteSigningKey(ctx, h)
+	return sig, err
 }
 
 // DH computes a shared secret with a purpose key for secure channels.
 func (m *Manager) DH(ctx context.Context, k *PurposeKey, peer [32]byte) ([32]byte, error) {
-	return m.vault.DH(ctx, k.Handle, peer)
+	return m.keys.DH(ctx, k.Handle, peer)
+}
+
+// AttestedKey returns the purpose and the handle of the key that an attestation is of. It verifies nothing.
+func AttestedKey(raw []byte) (Purpose, vault.Handle, error) {
+	a, err := decodeAttestation(raw)
+	if err != nil {
+		return 0, "", err
+	}
+	if a.Purpose == SecureChannel {
+		return a.Purpose, vault.HandleOf(a.X25519[:]), nil
+	}
+	return a.Purpose, vault.HandleOf(a.Key.Bytes), nil
 }
 
 // VerifyAttestation verifies an attestation against the subject's known history (docs/protocol/02 §3.3). subject, if not nil, is
 // whose it must be. The error matches ErrAttestation, and where it applies ErrNotFound, ErrExpired, ErrVersion, ErrDataType or
 // ErrEncoding.
 func (m *Manager) VerifyAttestation(ctx context.Context, raw []byte, subject *Identifier) (*Attestation, error) {
-	a, _, err := m.verifyAttestation(ctx, raw, subject)
-	return a, err
-}
-
-func (m *Manager) verifyAttestation(ctx context.Context, raw []byte, subject *Identifier) (*Attestation, *Identity, error) {
 	a, err := decodeAttestation(raw)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrAttestation, err)
+		return nil, fmt.Errorf("%w: %w", ErrAttestation, err)
 	}
 	if subject != nil && *subject != a.Subject {
-		return nil, nil, fmt.Errorf("%w: it is of %s, not of %s", ErrAttestation, a.Subject, *subject)
+		return nil, fmt.Errorf("%w: it is of %s, not of %s", ErrAttestation, a.Subject, *subject)
 	}
 	i, err := m.store.Identity(ctx, a.Subject)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: subject %s: %w", ErrAttestation, a.Subject, err)
+		return nil, fmt.Errorf("%w: subject %s: %w", ErrAttestation, a.Subject, err)
 	}
 	if err := a.verify(i, m.seconds()); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return a, i, nil
+	return a, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"time"
 
 	"sallyport/crypto/vault"
 )
@@ -13,15 +14,16 @@ import (
 const maxStatement = 16 << 10
 
 // SignStatement signs what an issuer says in its own name, beside credentials and with the key that signs those. A verifier reads it with
-// VerifyStatement. Only nodes of ours know statements: their type is one that the reference has not.
-func (m *Manager) SignStatement(ctx context.Context, issuer Identifier, content []byte) ([]byte, error) {
-	key, err := m.purposeKey(ctx, issuer, CredentialSigning, nil)
+// VerifyStatement, until the time given or the end of the issuer's primary key. Only nodes of ours know statements: their type is one that the
+// reference has not.
+func (m *Manager) SignStatement(ctx context.Context, issuer Identifier, content []byte, until time.Time) ([]byte, error) {
+	key, err := m.purposeKey(ctx, issuer, CredentialSigning, nil, max(0, until.Sub(m.now())))
 	if err != nil {
 		return nil, err
 	}
 	data := appendVersioned(nil, typeStatement, content)
 	digest := sha256.Sum256(data)
-	sig, err := m.vault.Sign(ctx, key.Handle, digest[:])
+	sig, err := m.keys.Sign(ctx, key.Handle, digest[:])
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ func TestStatement(t *testing.T) {
 		must(t, err)
 	}
 	trusted := []Identifier{issuer.Identifier()}
-	raw, err := n.SignStatement(ctx, issuer.Identifier(), []byte("it rains"))
+	raw, err := n.SignStatement(ctx, issuer.Identifier(), []byte("it rains"), time.Time{})
 	must(t, err)
 	got, err := reader.VerifyStatement(ctx, raw, trusted)
 	must(t, err)
@@ -27,7 +27,7 @@ func TestStatement(t *testing.T) {
 	}
 	_, err = reader.VerifyStatement(ctx, raw, []Identifier{other.Identifier()})
 	wantIs(t, "of somebody else", err, ErrUnknownAuthority)
-	foreign, err := n.SignStatement(ctx, other.Identifier(), []byte("it rains"))
+	foreign, err := n.SignStatement(ctx, other.Identifier(), []byte("it rains"), time.Time{})
 	must(t, err)
 	_, err = reader.VerifyStatement(ctx, foreign, trusted)
 	wantIs(t, "by somebody else", err, ErrUnknownAuthority)
@@ -65,7 +65,7 @@ func mustPayloadKey(t *testing.T, n *node, i *Identity) []byte {
 	t.Helper()
 	key, err := n.SecureChannelKey(t.Context(), i.Identifier())
 	must(t, err)
-	raw, err := n.SignStatement(t.Context(), i.Identifier(), []byte("x"))
+	raw, err := n.SignStatement(t.Context(), i.Identifier(), []byte("x"), time.Time{})
 	must(t, err)
 	parts, err := splitCredential(raw)
 	must(t, err)

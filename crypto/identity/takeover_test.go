@@ -57,7 +57,7 @@ func TestRotationNeedsBothKeys(t *testing.T) {
 	}
 }
 
-// TestReplacedKeysAreWiped: when a purpose key is made anew, the vault does not keep the one before.
+// TestReplacedKeysAreWiped: a purpose key that was made anew is kept for handshakes under way, for a minute.
 func TestReplacedKeysAreWiped(t *testing.T) {
 	ctx := t.Context()
 	n := newNode(t)
@@ -66,18 +66,24 @@ func TestReplacedKeysAreWiped(t *testing.T) {
 	must(t, err)
 	signing, err := n.CredentialKey(ctx, id, vault.Ed25519)
 	must(t, err)
-	_, err = n.Rotate(ctx, id)
+	_, err = n.Rotate(ctx, id, RotateOptions{})
 	must(t, err)
 	newChannel, err := n.SecureChannelKey(ctx, id)
 	must(t, err)
 	newSigning, err := n.CredentialKey(ctx, id, vault.P256)
 	must(t, err)
-	_, err = n.vault.PublicX25519(ctx, channel.Handle)
-	wantIs(t, "the replaced key for channels", err, vault.ErrNotFound)
-	_, err = n.vault.VerifyingKey(ctx, signing.Handle)
-	wantIs(t, "the replaced key for credentials", err, vault.ErrNotFound)
-	_, err = n.vault.PublicX25519(ctx, newChannel.Handle)
+	n.now += retirement - 1
+	must(t, n.RenewKeys(ctx))
+	_, err = n.keys.PublicX25519(ctx, channel.Handle)
 	must(t, err)
-	_, err = n.vault.VerifyingKey(ctx, newSigning.Handle)
+	n.now++
+	must(t, n.RenewKeys(ctx))
+	_, err = n.keys.PublicX25519(ctx, channel.Handle)
+	wantIs(t, "the replaced key for channels", err, vault.ErrNotFound)
+	_, err = n.keys.VerifyingKey(ctx, signing.Handle)
+	wantIs(t, "the replaced key for credentials", err, vault.ErrNotFound)
+	_, err = n.keys.PublicX25519(ctx, newChannel.Handle)
+	must(t, err)
+	_, err = n.keys.VerifyingKey(ctx, newSigning.Handle)
 	must(t, err)
 }

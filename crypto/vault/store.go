@@ -69,7 +69,7 @@ func (v *Software) GenerateSigningKey(_ context.Context, a KeyAlgorithm) (Handle
 	return v.store(a, secret)
 }
 
-// ImportSigningKey implements Vault.
+// ImportSigningKey stores a secret: the 32-byte seed of Ed25519, the 32-byte scalar of P-256.
 func (v *Software) ImportSigningKey(_ context.Context, a KeyAlgorithm, secret []byte) (Handle, VerifyingKey, error) {
 	return v.store(a, secret)
 }
@@ -125,7 +125,7 @@ func (v *Software) DeleteSigningKey(_ context.Context, h Handle) error {
 	return nil
 }
 
-// GenerateX25519 implements Vault.
+// GenerateX25519 makes a key for secure channels.
 func (v *Software) GenerateX25519(ctx context.Context) (Handle, [32]byte, error) {
 	var secret [32]byte
 	if _, err := rand.Read(secret[:]); err != nil {
@@ -135,7 +135,7 @@ func (v *Software) GenerateX25519(ctx context.Context) (Handle, [32]byte, error)
 	return v.ImportX25519(ctx, secret)
 }
 
-// ImportX25519 implements Vault.
+// ImportX25519 stores a 32-byte scalar.
 func (v *Software) ImportX25519(_ context.Context, secret [32]byte) (Handle, [32]byte, error) {
 	pub := publicX25519(&secret)
 	h := HandleOf(pub[:])
@@ -160,7 +160,7 @@ func (v *Software) x25519(h Handle) (secret, pub [32]byte, err error) {
 	return secret, pub, err
 }
 
-// PublicX25519 implements Vault.
+// PublicX25519 returns the public key. ErrNotFound if the vault does not hold it.
 func (v *Software) PublicX25519(_ context.Context, h Handle) ([32]byte, error) {
 	secret, pub, err := v.x25519(h)
 	clear(secret[:])
@@ -170,7 +170,7 @@ func (v *Software) PublicX25519(_ context.Context, h Handle) ([32]byte, error) {
 	return pub, nil
 }
 
-// DH implements Vault.
+// DH computes the shared secret with a peer's public key. A result of all zeros is an error.
 func (v *Software) DH(_ context.Context, h Handle, peer [32]byte) ([32]byte, error) {
 	secret, _, err := v.x25519(h)
 	if err != nil {
@@ -180,7 +180,7 @@ func (v *Software) DH(_ context.Context, h Handle, peer [32]byte) ([32]byte, err
 	return dh(&secret, peer)
 }
 
-// DeleteX25519 implements Vault.
+// DeleteX25519 forgets a key; it is no error if there is none.
 func (v *Software) DeleteX25519(_ context.Context, h Handle) error { return v.s.del(kindX25519, h) }
 
 // memory keeps secrets in a map.

@@ -1,5 +1,5 @@
-// Package vault keeps secret keys and works with them: signing keys (Ed25519, ECDSA P-256) and X25519 keys for secure channels.
-// Callers name a key by its handle and never see its secret (docs/protocol/01 §8).
+// Package vault keeps secret keys and works with them: signing keys (Ed25519, ECDSA P-256) of identities, in files or in a machine of their
+// own, and in memory also X25519 keys for secure channels. Callers name a key by its handle and never see its secret (docs/protocol/01 §8).
 //
 // Secrets are kept as they are, in files that only their owner can read, and the bytes read for one operation are wiped after it.
 // What the standard library derives from them, such as an ECDSA key, is left to the garbage collector.
@@ -83,28 +83,17 @@ func (h Handle) valid() bool {
 	return true
 }
 
-// Vault holds keys. Implementations are safe for concurrent use; signing may go over a network, so every method takes a context.
+// Vault holds the primary keys of identities, which sign seldom. Implementations are safe for concurrent use; a key may be in a machine of
+// its own, so every method takes a context and may take seconds, or fail because the machine is away.
 type Vault interface {
-	// GenerateSigningKey makes a key.
+	// GenerateSigningKey makes a key. ErrAlgorithm if the vault has none of this kind.
 	GenerateSigningKey(ctx context.Context, a KeyAlgorithm) (Handle, VerifyingKey, error)
-	// ImportSigningKey stores a secret: the 32-byte seed of Ed25519, the 32-byte scalar of P-256.
-	ImportSigningKey(ctx context.Context, a KeyAlgorithm, secret []byte) (Handle, VerifyingKey, error)
 	// VerifyingKey returns the public key. ErrNotFound if the vault does not hold it.
 	VerifyingKey(ctx context.Context, h Handle) (VerifyingKey, error)
 	// Sign signs data: Ed25519 over data itself, P-256 over its SHA-256.
 	Sign(ctx context.Context, h Handle, data []byte) (Signature, error)
 	// DeleteSigningKey forgets a key; it is no error if there is none.
 	DeleteSigningKey(ctx context.Context, h Handle) error
-	// GenerateX25519 makes a key for secure channels.
-	GenerateX25519(ctx context.Context) (Handle, [32]byte, error)
-	// ImportX25519 stores a 32-byte scalar.
-	ImportX25519(ctx context.Context, secret [32]byte) (Handle, [32]byte, error)
-	// PublicX25519 returns the public key. ErrNotFound if the vault does not hold it.
-	PublicX25519(ctx context.Context, h Handle) ([32]byte, error)
-	// DH computes the shared secret with a peer's public key. A result of all zeros is an error.
-	DH(ctx context.Context, h Handle, peer [32]byte) ([32]byte, error)
-	// DeleteX25519 forgets a key; it is no error if there is none.
-	DeleteX25519(ctx context.Context, h Handle) error
 }
 
 // Verify checks a signature over data. A key and a signature of different algorithms are an error of their own

@@ -10,7 +10,7 @@ import (
 )
 
 // vaults runs a test against every kind of vault.
-func vaults(t *testing.T, test func(t *testing.T, v Vault)) {
+func vaults(t *testing.T, test func(t *testing.T, v *Software)) {
 	t.Run("memory", func(t *testing.T) { test(t, NewMemory()) })
 	t.Run("file", func(t *testing.T) { test(t, openDir(t, t.TempDir())) })
 }
@@ -31,7 +31,7 @@ func wantIs(t *testing.T, what string, err, want error) {
 
 func TestSigningKeys(t *testing.T) {
 	sizes := map[KeyAlgorithm]int{Ed25519: 32, P256: 65}
-	vaults(t, func(t *testing.T, v Vault) {
+	vaults(t, func(t *testing.T, v *Software) {
 		ctx := t.Context()
 		for a, size := range sizes {
 			h, key, err := v.GenerateSigningKey(ctx, a)
@@ -80,7 +80,7 @@ func TestSigningKeys(t *testing.T) {
 
 // TestKnownKeys are keys whose public halves and handles are published (docs/protocol/vectors, files 02-identities and 02-credentials) or in RFCs.
 func TestKnownKeys(t *testing.T) {
-	vaults(t, func(t *testing.T, v Vault) {
+	vaults(t, func(t *testing.T, v *Software) {
 		ctx := t.Context()
 		h, key, err := v.ImportSigningKey(ctx, Ed25519, unhex(t, "31ff4e1cd55f17735a633fbab4b838cf88d1252d164735cb3185a6e315438c2c"))
 		must(t, err)
@@ -107,7 +107,7 @@ func TestKnownKeys(t *testing.T) {
 }
 
 func TestX25519(t *testing.T) {
-	vaults(t, func(t *testing.T, v Vault) {
+	vaults(t, func(t *testing.T, v *Software) {
 		ctx := t.Context()
 		a, aPub, err := v.GenerateX25519(ctx)
 		must(t, err)
@@ -141,7 +141,7 @@ func TestX25519(t *testing.T) {
 
 // Handles come from users and become names of files: nothing but a handle gets that far.
 func TestHandles(t *testing.T) {
-	vaults(t, func(t *testing.T, v Vault) {
+	vaults(t, func(t *testing.T, v *Software) {
 		ctx := t.Context()
 		for _, h := range []Handle{"", "x", "../../etc/passwd", Handle(strings.Repeat("A", 64)), Handle(strings.Repeat("/", 64)), Handle(strings.Repeat("a", 65))} {
 			_, err := v.Sign(ctx, h, nil)
@@ -156,7 +156,7 @@ func TestHandles(t *testing.T) {
 
 // TestConcurrent has several users of a vault at once; the race detector and the signatures judge.
 func TestConcurrent(t *testing.T) {
-	vaults(t, func(t *testing.T, v Vault) {
+	vaults(t, func(t *testing.T, v *Software) {
 		ctx := context.Background()
 		shared, key, err := v.GenerateSigningKey(ctx, Ed25519)
 		must(t, err)

@@ -67,6 +67,19 @@ type Node struct {
 	Inlets         []Inlet           `json:"inlets"`
 	Outlets        []Outlet          `json:"outlets"`
 	Services       []Service         `json:"services"`
+	Keys           *Keys             `json:"keys,omitempty"`
+}
+
+// Keys tells how the key stands with which a node opens secure channels. It is in the node's memory, attested by the identity's primary key.
+type Keys struct {
+	// Home is the vault with the primary key.
+	Home string `json:"home"`
+	// ValidUntil is how long the node opens channels without its primary key, RenewAt when it next asks for it; both Unix seconds.
+	ValidUntil int64 `json:"valid_until"`
+	RenewAt    int64 `json:"renew_at"`
+	// Reason is why the primary key does not attest a new one since Since, Unix seconds; empty if nothing is wrong.
+	Reason string `json:"reason,omitempty"`
+	Since  int64  `json:"since,omitempty"`
 }
 
 // NodeRoute says how a node is reached.

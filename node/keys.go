@@ -1,0 +1,78 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/node/admin"
+)
+
+// Times of the loop that renews purpose keys: how often it looks, and how long a primary key may take to sign.
+const (
+	keysInterval = 30 * time.Second
+	keysTimeout  = 20 * time.Second
+)
+
+// keepKeys renews the purpose keys of the node's identities before they end, and wipes those that were replaced.
+func (n *Node) keepKeys(ctx context.Context) {
+	failing := false
+	for {
+		pause := time.NewTimer(keysInterval + rand.N(keysInterval/3))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+		failing = n.renewKeys(ctx, failing)
+	}
+}
+
+// renewKeys does so once, logs when renewing begins to fail and when it works again, and reports whether it fails.
+func (n *Node) renewKeys(ctx context.Context, failing bool) bool {
+	managers := map[*identity.Manager]bool{n.opts.Identities: true}
+	n.others.Range(func(_, m any) bool {
+		managers[m.(*identity.Manager)] = true
+		return true
+	})
+	var failed error
+	for m := range managers {
+		ctx, cancel := context.WithTimeout(ctx, keysTimeout)
+		if err := m.RenewKeys(ctx); err != nil {
+			failed = err
+		}
+		cancel()
+	}
+	switch {
+	case failed != nil && ctx.Err() == nil:
+		n.counters.keysFailed.Add(1)
+		if !failing {
+			until := ""
+			if s, ok := n.opts.Identities.KeyState(n.opts.Self); ok {
+				until = s.ValidUntil.Format(time.RFC3339)
+			}
+			n.log.Warn("the identity's primary key does not attest a new key for channels; it is tried again", "goes_on_until", until, "reason", failed.Error())
+		}
+	case failed == nil && failing:
+		n.log.Info("the identity's primary key attests again")
+	}
+	return failed != nil
+}
+
+// keys describes the key for channels of the node's own identity. Where the primary key is a file of this machine there is nothing to tell.
+func (n *Node) keys() *admin.Keys {
+	if n.opts.KeysHome == "" {
+		return nil
+	}
+	s, ok := n.opts.Identities.KeyState(n.opts.Self)
+	if !ok {
+		return nil
+	}
+	k := &admin.Keys{Home: n.opts.KeysHome, ValidUntil: s.ValidUntil.Unix(), RenewAt: s.RenewAt.Unix()}
+	if s.Err != nil {
+		k.Reason, k.Since = s.Err.Error(), s.Since.Unix()
+	}
+	return k
+}
