@@ -1,8 +1,8 @@
-// Command attacks shows what strangers, members, slow readers and broken machines can do to a node and to its neighbours. Each row is an
-// attack by a client of its own on whole processes of sallyport, while a neighbour uses the same relay: the table says what was
-// promised, what was seen, what the neighbour lost and how much memory each node took.
+// Command attacks shows what strangers, members, slow readers, hostile relays and broken machines can do to a node and to its neighbours.
+// Each row is an attack by a client of its own on whole processes of sallyport, while a neighbour uses the same relay: the table says
+// what was promised, what was seen, what the neighbour lost and how much memory each node took.
 //
-// One row is one small file, row_NAME.go, which adds itself to rows.
+// A row is a value. Rows lie in rooms, one file for each kind of attack: room_NAME.go has the list and what its rows run.
 package main
 
 import (
@@ -11,110 +11,143 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// row is one attack.
-type row struct {
-	name     string
-	attack   string // what is done
-	promised string // what must be so
-	long     bool   // left out of a short run
-	stage    stageOptions
-	// pause is the longest time that the neighbour may wait for an answer; default 2 s. Negative: the neighbour's node is attacked, and
-	// not measured.
-	pause time.Duration
-	run   func(ctx context.Context, s *stage) (seen string, err error)
-}
-
-var rows []row
+// rooms are all rows, in the order of the table.
+var rooms = [][]row{relayRows, readerRows, frameRows, floodRows, crashRows}
 
 func main() {
-	short := flag.Bool("short", false, "leave out what takes long")
-	only := flag.String("only", "", "rows whose name has this in it")
-	binary := flag.String("sallyport", "bin/sallyport", "the program to attack")
-	verbose := flag.Bool("v", false, "show what nodes log")
+	var o options
+	flag.BoolVar(&o.short, "short", false, "leave out what takes long")
+	flag.StringVar(&o.row, "row", "", "the rows with these names, or whose number it is, with commas between")
+	flag.StringVar(&o.binary, "sallyport", "bin/sallyport", "the program to attack")
+	flag.BoolVar(&o.verbose, "v", false, "show what nodes log")
+	flag.BoolVar(&o.race, "race-nodes", false, "build nodes with the race detector, and fail on what it reports")
+	flag.DurationVar(&o.soak, "soak", -1, "how long to attack one stage again and again at the end (default: 30m, nothing if short or with --row)")
+	list := flag.Bool("list", false, "name the rows, and the tests that stand for what cannot be seen from outside")
 	flag.Parse()
+	if *list {
+		names(os.Stdout)
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	var results []result
-	for _, r := range rows {
-		if *short && r.long || !strings.Contains(r.name, *only) {
-			continue
+	ok, err := attackAll(ctx, o)
+	stop()
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	case !ok:
+		os.Exit(1)
+	}
+}
+
+// options are those of the command line.
+type options struct {
+	binary, row          string
+	short, verbose, race bool
+	soak                 time.Duration
+}
+
+// chosen returns the rows to run.
+func (o options) chosen() ([]row, error) {
+	var list []row
+	names := strings.Split(o.row, ",")
+	for _, r := range slices.Concat(rooms...) {
+		if o.row != "" && (slices.Contains(names, r.name) || slices.Contains(names, fmt.Sprint(r.number))) || o.row == "" && !(o.short && r.long) {
+			list = append(list, r)
 		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("no row is called %q; --list names them", o.row)
+	}
+	return list, nil
+}
+
+// attackAll runs the chosen rows and writes the table; ok is false if one did not hold.
+func attackAll(ctx context.Context, o options) (ok bool, err error) {
+	list, err := o.chosen()
+	if err != nil {
+		return false, err
+	}
+	if o.soak < 0 {
+		o.soak = 0
+		if !o.short && o.row == "" {
+			o.soak = 30 * time.Minute
+		}
+	}
+	s, err := newSuite(ctx, o)
+	if err != nil {
+		return false, err
+	}
+	defer s.close()
+	var results []result
+	for _, r := range list {
 		fmt.Fprintf(os.Stderr, "%s ...\n", r.name)
-		res := perform(ctx, *binary, r, *verbose)
+		res := s.perform(ctx, r)
 		results = append(results, res)
-		fmt.Fprintf(os.Stderr, "%s: %s\n", r.name, res.verdict())
+		fmt.Fprintf(os.Stderr, "%s: %s (%.1f s)\n", r.name, res.verdict(), res.took.Seconds())
 		if ctx.Err() != nil {
 			break
 		}
 	}
+	if o.soak > 0 && ctx.Err() == nil {
+		results = append(results, s.soak(ctx, list, o.soak))
+	}
 	table(os.Stdout, results)
-	for _, res := range results {
-		if res.err != nil {
-			stop()
-			os.Exit(1) //nolint:gocritic // nothing is left to be done
+	ok = true
+	for _, r := range results {
+		ok = ok && r.err == nil
+	}
+	return ok, nil
+}
+
+// suite is what all rows of a run have together.
+type suite struct {
+	options
+	dir      string
+	database *database // nil where PostgreSQL is not installed
+	shared   *stage    // for rows that leave their stage as it was
+}
+
+func newSuite(ctx context.Context, o options) (s *suite, err error) {
+	s = &suite{options: o}
+	if s.binary, err = filepath.Abs(o.binary); err != nil {
+		return nil, err
+	}
+	if s.dir, err = os.MkdirTemp("", "attacks-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := os.Chmod(s.dir, 0o711); err != nil { // the database has a user of its own
+		return nil, err
+	}
+	if o.race {
+		if s.binary, err = buildRace(ctx, s.dir); err != nil {
+			return nil, err
 		}
 	}
-	if len(results) == 0 {
-		fmt.Fprintln(os.Stderr, "no row has such a name")
-		stop()
-		os.Exit(2)
+	if s.database, err = startDatabase(ctx, s.dir); err != nil {
+		fmt.Fprintf(os.Stderr, "without pgbench: %v\n", err)
 	}
+	return s, nil
 }
 
-// result is what came of a row.
-type result struct {
-	row
-	seen      string
-	err       error
-	neighbour report
-	memory    []string
-	took      time.Duration
-}
-
-func (r result) verdict() string {
-	if r.err != nil {
-		return "BROKEN: " + r.err.Error()
+func (s *suite) close() {
+	if s.shared != nil {
+		s.shared.close()
 	}
-	return "held: " + r.seen
-}
-
-// perform sets the stage, lets the neighbour run, attacks, and looks.
-func perform(ctx context.Context, binary string, r row, verbose bool) (res result) {
-	res.row = r
-	began := time.Now()
-	defer func() { res.took = time.Since(began) }()
-	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
-	defer cancel()
-	s, err := newStage(ctx, binary, r.stage, verbose)
-	if err != nil {
-		res.err = fmt.Errorf("stage: %w", err)
-		return res
+	if s.database != nil {
+		s.database.close()
 	}
-	defer s.close()
-	n, err := newNeighbour(s)
-	if err != nil {
-		res.err = fmt.Errorf("neighbour: %w", err)
-		return res
-	}
-	defer n.stop()
-	if err := n.begin(ctx); err != nil {
-		res.err = err
-		return res
-	}
-	res.seen, res.err = r.run(ctx, s)
-	res.neighbour = n.stop()
-	res.memory = s.memory()
-	allowed := r.pause
-	if allowed == 0 {
-		allowed = 2 * time.Second
-	}
-	if res.err == nil && r.pause >= 0 {
-		res.err = res.neighbour.fault(allowed)
-	}
-	return res
+	_ = os.RemoveAll(s.dir)
 }

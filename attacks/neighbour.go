@@ -12,31 +12,46 @@ import (
 	"time"
 )
 
-// neighbour uses the relay and the bank as a good citizen: a stream of blocks that come back and are compared, and small requests whose
-// waits are measured. A request waits for one to six hundredths of a second, a block for no time.
+// neighbour uses the relay and the bank as a good citizen: a stream of blocks at a fixed pace that come back and are compared, small requests
+// whose waits are measured, and pgbench where there is PostgreSQL. A request waits for one to six hundredths of a second.
 type neighbour struct {
-	at     string
+	s      *stage
 	bytes  atomic.Int64
+	asked  atomic.Int64 // since when a request waits, 0 for none
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	once   sync.Once
 	start  time.Time // of the attack
+	pg     *pgLoad
 
 	mu sync.Mutex
 	r  report
 }
 
-func newNeighbour(s *stage) (*neighbour, error) { return &neighbour{at: s.inlet}, nil }
+// block is sent every blockEvery: 16 MB a second there, and as much back.
+const (
+	blockSize  = 256 << 10
+	blockEvery = 16 * time.Millisecond
+)
+
+func newNeighbour(s *stage) *neighbour { return &neighbour{s: s} }
 
 // begin starts the traffic and returns when the attack may begin.
-func (n *neighbour) begin(ctx context.Context) error {
+func (n *neighbour) begin(ctx context.Context) (err error) {
 	ctx, n.cancel = context.WithCancel(ctx)
+	n.start = time.Now()
+	if n.s.pgInlet != "" {
+		_, port, _ := net.SplitHostPort(n.s.pgInlet)
+		if n.pg, err = startPgbench(port); err != nil {
+			return err
+		}
+	}
 	n.wg.Go(func() { n.loop(ctx, n.stream) })
 	n.wg.Go(func() { n.loop(ctx, n.requests) })
-	time.Sleep(time.Second) // windows grow
+	time.Sleep(500 * time.Millisecond) // windows grow
 	before, began := n.bytes.Load(), time.Now()
 	select {
-	case <-time.After(2 * time.Second):
+	case <-time.After(time.Second):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -46,6 +61,9 @@ func (n *neighbour) begin(ctx context.Context) error {
 	n.r.before = float64(n.bytes.Load()-before) / time.Since(began).Seconds()
 	n.r.longest = 0
 	n.bytes.Store(0)
+	if n.pg != nil {
+		n.pg.count()
+	}
 	if n.r.errors > 0 {
 		return fmt.Errorf("the neighbour had errors before the attack: %w", n.r.firstError)
 	}
@@ -59,6 +77,20 @@ func (n *neighbour) stop() report {
 			return
 		}
 		took := time.Since(n.start)
+		if asked := n.asked.Load(); asked != 0 { // it waits still
+			n.mu.Lock()
+			n.r.longest = max(n.r.longest, time.Since(time.Unix(0, asked)))
+			n.mu.Unlock()
+		}
+		if n.pg != nil {
+			var err error
+			if n.r.tps, n.r.tpsSeconds, err = n.pg.stop(); err != nil {
+				n.mu.Lock()
+				n.r.errors++
+				n.r.firstError = err
+				n.mu.Unlock()
+			}
+		}
 		n.cancel()
 		n.wg.Wait()
 		n.mu.Lock()
@@ -71,15 +103,16 @@ func (n *neighbour) stop() report {
 	return n.r
 }
 
-// loop connects and runs f until ctx ends; what goes wrong before is counted.
-func (n *neighbour) loop(ctx context.Context, f func(net.Conn) error) {
+// loop connects and runs what f makes until ctx ends; what goes wrong before is counted.
+func (n *neighbour) loop(ctx context.Context, begin func() func(net.Conn) error) {
 	for ctx.Err() == nil {
 		err := func() error {
-			c, err := net.DialTimeout("tcp", n.at, 5*time.Second)
+			c, err := net.DialTimeout("tcp", n.s.inlet, 5*time.Second)
 			if err != nil {
 				return err
 			}
 			defer c.Close()
+			f := begin()
 			stop := context.AfterFunc(ctx, func() { c.Close() })
 			defer stop()
 			for ctx.Err() == nil {
@@ -101,48 +134,59 @@ func (n *neighbour) loop(ctx context.Context, f func(net.Conn) error) {
 	}
 }
 
-// stream sends a block of random bytes and compares what comes back.
-func (n *neighbour) stream(c net.Conn) error {
-	var seed [32]byte
-	for i := range seed {
-		seed[i] = byte(rand.Uint32())
+// stream sends blocks of random bytes at the neighbour's pace and compares what comes back.
+func (n *neighbour) stream() func(net.Conn) error {
+	next := time.Now()
+	return func(c net.Conn) error {
+		time.Sleep(time.Until(next))
+		if next = next.Add(blockEvery); time.Since(next) > time.Second { // what was lost is lost
+			next = time.Now()
+		}
+		var seed [32]byte
+		for i := range seed {
+			seed[i] = byte(rand.Uint32())
+		}
+		block := make([]byte, blockSize)
+		_, _ = rand.NewChaCha8(seed).Read(block)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := c.Write(block)
+			sent <- err
+		}()
+		got := make([]byte, len(block))
+		_, err := io.ReadFull(c, got)
+		if err == nil && !bytes.Equal(got, block) {
+			err = fmt.Errorf("what came back is not what was sent")
+		}
+		if writeErr := <-sent; err == nil {
+			err = writeErr
+		}
+		if err == nil {
+			n.bytes.Add(int64(len(block)))
+		}
+		return err
 	}
-	block := make([]byte, 256<<10)
-	_, _ = rand.NewChaCha8(seed).Read(block)
-	sent := make(chan error, 1)
-	go func() {
-		_, err := c.Write(block)
-		sent <- err
-	}()
-	got := make([]byte, len(block))
-	_, err := io.ReadFull(c, got)
-	if err == nil && !bytes.Equal(got, block) {
-		err = fmt.Errorf("what came back is not what was sent")
-	}
-	if writeErr := <-sent; err == nil {
-		err = writeErr
-	}
-	if err == nil {
-		n.bytes.Add(int64(len(block)))
-	}
-	return err
 }
 
 // requests measures the wait for one small answer.
-func (n *neighbour) requests(c net.Conn) error {
-	began := time.Now()
-	if _, err := c.Write([]byte("request")); err != nil {
-		return err
+func (n *neighbour) requests() func(net.Conn) error {
+	return func(c net.Conn) error {
+		began := time.Now()
+		n.asked.Store(began.UnixNano())
+		defer n.asked.Store(0)
+		if _, err := c.Write([]byte("request")); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, make([]byte, 7)); err != nil {
+			return err
+		}
+		wait := time.Since(began)
+		n.mu.Lock()
+		n.r.longest = max(n.r.longest, wait)
+		n.mu.Unlock()
+		time.Sleep(time.Duration(10+rand.IntN(50)) * time.Millisecond)
+		return nil
 	}
-	if _, err := io.ReadFull(c, make([]byte, 7)); err != nil {
-		return err
-	}
-	wait := time.Since(began)
-	n.mu.Lock()
-	n.r.longest = max(n.r.longest, wait)
-	n.mu.Unlock()
-	time.Sleep(time.Duration(10+rand.IntN(50)) * time.Millisecond)
-	return nil
 }
 
 // echoServer answers with what it is sent, and keeps its connections for those who want to see how they end.

@@ -3,25 +3,49 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
 
+// names lists the rows.
+func names(w io.Writer) {
+	for _, r := range slices.Concat(rooms...) {
+		number, what := "-", r.attack
+		if r.number != 0 {
+			number = fmt.Sprint(r.number)
+		}
+		if r.run == nil {
+			what += " (" + r.proof + ")"
+		}
+		if r.long {
+			what += " (long)"
+		}
+		fmt.Fprintf(w, "%2s  %-20s %s\n", number, r.name, what)
+	}
+}
+
 // table writes the table, as Markdown.
 func table(w io.Writer, results []result) {
-	fmt.Fprintln(w, "| row | attack | promised | seen | neighbour | memory of the nodes | |")
+	fmt.Fprintln(w, "| row | attack | promised | seen | neighbour | peak memory of the nodes | |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|")
 	for _, r := range results {
-		held, seen := "held", r.seen
-		if r.err != nil {
-			held = "**BROKEN**"
-			seen = strings.TrimSpace(seen + " " + r.err.Error())
+		name, held, seen := r.name, "held", r.seen
+		if r.number != 0 {
+			name = fmt.Sprintf("%d %s", r.number, r.name)
 		}
 		neighbour := r.neighbour.String()
+		switch {
+		case r.err != nil:
+			held = "**BROKEN**"
+			seen = strings.TrimSpace(seen + " " + r.err.Error())
+		case r.run == nil && r.proof != "":
+			held, seen, neighbour = "by test", r.proof, ""
+		}
 		if r.pause < 0 {
 			neighbour = "attacked too"
 		}
-		cells := []string{r.name, r.attack, r.promised, seen, neighbour, strings.Join(r.memory, ", "), held}
+		cells := []string{name, r.attack, r.promised, seen, neighbour, strings.Join(r.memory, ", "), held}
 		for i, c := range cells {
 			cells[i] = strings.ReplaceAll(strings.ReplaceAll(c, "\n", " "), "|", "\\|")
 		}
@@ -36,18 +60,32 @@ type report struct {
 	errors         int
 	firstError     error
 	bytes          int64
+	tps            float64 // pgbench's
+	tpsSeconds     int     // in how many seconds they were counted
+}
+
+// lost is how much less of the stream there was, in percent.
+func (r report) lost() float64 {
+	if r.before <= 0 {
+		return 0
+	}
+	return max(0, 100*(1-r.during/r.before))
 }
 
 func (r report) String() string {
-	lost := 0.0
-	if r.before > 0 {
-		lost = max(0, 100*(1-r.during/r.before))
+	text := fmt.Sprintf("%d MB whole, %.0f %% lost, longest wait %d ms, %d errors", r.bytes>>20, r.lost(), r.longest.Milliseconds(), r.errors)
+	if r.tpsSeconds > 0 {
+		text += fmt.Sprintf(", pgbench %.0f of %d tps", r.tps, pgRate)
 	}
-	return fmt.Sprintf("%d MB whole, %.0f %% slower, longest wait %d ms, %d errors", r.bytes>>20, lost, r.longest.Milliseconds(), r.errors)
+	return text
 }
 
-// fault says what the neighbour must not have seen.
-func (r report) fault(longest time.Duration) error {
+// fault says what the neighbour of a row must not have seen.
+func (r report) fault(of row) error {
+	longest := of.pause
+	if longest == 0 {
+		longest = 2 * time.Second
+	}
 	switch {
 	case r.errors > 0:
 		return fmt.Errorf("the neighbour had %d errors, first: %w", r.errors, r.firstError)
@@ -55,6 +93,8 @@ func (r report) fault(longest time.Duration) error {
 		return fmt.Errorf("the neighbour waited %v for an answer, at most %v are allowed", r.longest, longest)
 	case r.bytes == 0:
 		return fmt.Errorf("the neighbour got nothing through")
+	case of.loss > 0 && r.lost() > of.loss:
+		return fmt.Errorf("the neighbour lost %.0f %% of its stream", r.lost())
 	}
 	return nil
 }

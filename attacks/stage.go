@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,32 +23,46 @@ type stageOptions struct {
 	relay, bank []string
 	// descriptors is `ulimit -n` of the relay; 0 leaves it.
 	descriptors int
+	// project has an authority, and bank and shop are its members, each with a home of its own.
+	project bool
 }
 
-// stage is the story in small: a relay, the bank's node with an outlet and a relay name, the shop's node with an inlet, and a server
+// plain reports whether it is the stage of most rows.
+func (o stageOptions) plain() bool {
+	return len(o.relay) == 0 && len(o.bank) == 0 && o.descriptors == 0 && !o.project
+}
+
+// stage is the story in small: a relay, the bank's node with outlets and a relay name, the shop's node with inlets, and a server
 // that answers with what it is sent. All are processes of this machine.
 type stage struct {
-	binary, dir string
-	verbose     bool
-	env         []string
-	relay       string // host:port
-	relayPort   string
-	bank        string // the bank's node, host:port
-	inlet       string // host:port
-	target      *echoServer
-	nodes       []string
+	suite     *suite
+	binary    string
+	dir       string
+	env       []string
+	relay     string // host:port
+	relayPort string
+	bank      string // the bank's node, host:port
+	inlet     string // host:port of the way to the server
+	pgInlet   string // host:port of the way to PostgreSQL, if there is one
+	target    *echoServer
+	nodes     []string          // all that are there
+	homes     map[string]string // state directories by node; "home" for those that are not named
+	project   bool
 }
 
-func newStage(ctx context.Context, binary string, o stageOptions, verbose bool) (_ *stage, err error) {
-	dir, err := os.MkdirTemp("", "attacks-")
+// statusAt lets a node serve its metrics at a free port.
+var statusAt = []string{"--status-endpoint", "127.0.0.1:0"}
+
+// wideLimits gives an outlet with places for what attacks hold there.
+const wideLimits = `{"outlet-connections": 20000}`
+
+func newStage(ctx context.Context, u *suite, o stageOptions) (_ *stage, err error) {
+	dir, err := os.MkdirTemp(u.dir, "stage-")
 	if err != nil {
 		return nil, err
 	}
-	if binary, err = filepath.Abs(binary); err != nil {
-		return nil, err
-	}
-	s := &stage{binary: binary, dir: dir, verbose: verbose, nodes: []string{"relay", "bank", "shop"}}
-	s.env = append(os.Environ(), "SALLYPORT_HOME="+filepath.Join(dir, "home"), "NO_COLOR=1", "QUIET=1")
+	s := &stage{suite: u, binary: u.binary, dir: dir, homes: map[string]string{}, project: o.project}
+	s.env = append(os.Environ(), "NO_COLOR=1", "QUIET=1", "NO_INPUT=1", "GORACE=log_path="+filepath.Join(dir, "race"))
 	defer func() {
 		if err != nil {
 			s.close()
@@ -56,14 +71,10 @@ func newStage(ctx context.Context, binary string, o stageOptions, verbose bool) 
 	if s.target, err = newEchoServer(); err != nil {
 		return nil, err
 	}
-	create := append([]string{"node", "create", "relay", "--no-status-endpoint"}, o.relay...)
-	if i := indexOf(o.relay, "--status-endpoint"); i >= 0 {
-		create = append([]string{"node", "create", "relay"}, o.relay...)
-	}
-	if o.descriptors > 0 {
-		_, err = s.shell(ctx, fmt.Sprintf("ulimit -n %d", o.descriptors), create...)
+	if o.project {
+		err = s.makeProject(ctx)
 	} else {
-		_, err = s.cli(ctx, create...)
+		err = s.makeRelay(ctx, o)
 	}
 	if err != nil {
 		return nil, err
@@ -72,47 +83,119 @@ func newStage(ctx context.Context, binary string, o stageOptions, verbose bool) 
 		return nil, err
 	}
 	_, s.relayPort, _ = net.SplitHostPort(s.relay)
-	for _, args := range [][]string{
-		append([]string{"node", "create", "bank", "--no-status-endpoint", "--limits", `{"outlet-connections": 20000}`}, o.bank...),
-		{"tcp-outlet", "create", "--at", "bank", "--to", s.target.addr(), "--from", "db"},
-		{"relay", "create", "db", "--at", "/dnsaddr/127.0.0.1/tcp/" + s.relayPort + "/secure/api", "--to", "bank"},
-		{"node", "create", "shop", "--no-status-endpoint"},
-	} {
-		if _, err := s.cli(ctx, args...); err != nil {
+	if err = s.newNode(ctx, "bank", append([]string{"--limits", wideLimits}, o.bank...)...); err != nil {
+		return nil, err
+	}
+	if err = s.newNode(ctx, "shop"); err != nil {
+		return nil, err
+	}
+	outlets := map[string]string{"db": s.target.addr()}
+	if u.database != nil {
+		outlets["pg"] = u.database.addr()
+	}
+	for name, to := range outlets {
+		if _, err = s.cli(ctx, "bank", "tcp-outlet", "create", "--at", "bank", "--to", to, "--from", name); err != nil {
 			return nil, err
 		}
+	}
+	if err = s.newRelayName(ctx, "bank"); err != nil {
+		return nil, err
 	}
 	if s.bank, err = s.listensAt(ctx, "bank"); err != nil {
 		return nil, err
 	}
-	if s.inlet, err = s.newInlet(ctx, "shop", "main"); err != nil {
+	if s.inlet, err = s.newInlet(ctx, "shop", "db"); err != nil {
 		return nil, err
 	}
-	return s, nil
+	if err = s.await(ctx, "the inlet carries data", func() error { return once(s.inlet) }); err != nil {
+		return nil, err
+	}
+	if u.database != nil {
+		s.pgInlet, err = s.newInlet(ctx, "shop", "pg")
+	}
+	return s, err
 }
 
-func indexOf(list []string, s string) int {
-	for i, v := range list {
-		if v == s {
-			return i
+// makeRelay makes a relay without an authority.
+func (s *stage) makeRelay(ctx context.Context, o stageOptions) error {
+	s.nodes = append(s.nodes, "relay")
+	first := "true"
+	if o.descriptors > 0 {
+		first = fmt.Sprintf("ulimit -n %d", o.descriptors)
+	}
+	_, err := s.shell(ctx, "relay", first, append(append([]string{"node", "create", "relay"}, statusAt...), o.relay...)...)
+	return err
+}
+
+// makeProject makes a project with its authority and relay, and members that are to have the nodes bank and shop.
+func (s *stage) makeProject(ctx context.Context) error {
+	s.nodes = append(s.nodes, "authority", "relay")
+	authority, err := freePort()
+	if err != nil {
+		return err
+	}
+	relay, err := freePort()
+	if err != nil {
+		return err
+	}
+	if _, err := s.cli(ctx, "relay", "project", "create", "p", "--authority-port", authority, "--relay-port", relay,
+		"--authority-status", "127.0.0.1:0", "--relay-status", "127.0.0.1:0"); err != nil {
+		return err
+	}
+	for _, member := range []string{"bank", "shop"} {
+		s.homes[member] = member
+		args := []string{"project", "ticket"}
+		if member == "bank" {
+			args = append(args, "--relay", "db")
+		}
+		ticket, err := s.cli(ctx, "relay", args...)
+		if err != nil {
+			return err
+		}
+		if _, err := s.cli(ctx, member, "project", "enroll", ticket); err != nil {
+			return err
 		}
 	}
-	return -1
+	return nil
 }
 
-// newInlet opens an inlet to the bank's outlet through the relay and waits until it is up.
-func (s *stage) newInlet(ctx context.Context, node, alias string) (string, error) {
+// newNode creates a node in the background.
+func (s *stage) newNode(ctx context.Context, node string, args ...string) error {
+	if !slices.Contains(s.nodes, node) {
+		s.nodes = append(s.nodes, node)
+	}
+	_, err := s.cli(ctx, node, append(append([]string{"node", "create", node}, statusAt...), args...)...)
+	return err
+}
+
+// relayRoute is the way to the relay's node of a stage without an authority.
+func (s *stage) relayRoute() string { return "/dnsaddr/127.0.0.1/tcp/" + s.relayPort + "/secure/api" }
+
+// newRelayName registers a node as db at the relay.
+func (s *stage) newRelayName(ctx context.Context, node string) error {
+	args := []string{"relay", "create", "db", "--to", node}
+	if !s.project {
+		args = append(args, "--at", s.relayRoute())
+	}
+	_, err := s.cli(ctx, node, args...)
+	return err
+}
+
+// newInlet opens an inlet to an outlet of the bank's, through the relay.
+func (s *stage) newInlet(ctx context.Context, node, outlet string, more ...string) (string, error) {
 	port, err := freePort()
 	if err != nil {
 		return "", err
 	}
 	at := net.JoinHostPort("127.0.0.1", port)
-	_, err = s.cli(ctx, "tcp-inlet", "create", alias, "--at", node, "--from", at, "--to",
-		"/dnsaddr/127.0.0.1/tcp/"+s.relayPort+"/secure/api/service/forward_to_db/secure/api/service/db")
-	if err != nil {
-		return "", err
+	args := []string{"tcp-inlet", "create", "--at", node, "--from", at}
+	if s.project {
+		args = append(args, "--via", "db", "--to", outlet)
+	} else {
+		args = append(args, "--to", s.relayRoute()+"/service/forward_to_db/secure/api/service/"+outlet)
 	}
-	return at, s.await(ctx, "the inlet carries data", func() error { return once(at) })
+	_, err = s.cli(ctx, node, append(args, more...)...)
+	return at, err
 }
 
 // await tries f until it succeeds, for 20 s.
@@ -126,24 +209,30 @@ func (s *stage) await(ctx context.Context, what string, f func() error) error {
 	return fmt.Errorf("not in time: %s: %w", what, err)
 }
 
-// cli runs a command and returns what it printed. Output goes to a file: a node in the background keeps descriptors.
-func (s *stage) cli(ctx context.Context, args ...string) (string, error) {
-	return s.shell(ctx, "true", args...)
+// cli runs a command in the home of a node and returns what it printed.
+func (s *stage) cli(ctx context.Context, node string, args ...string) (string, error) {
+	return s.shell(ctx, node, "true", args...)
 }
 
-// shell runs a command after a line of shell.
-func (s *stage) shell(ctx context.Context, first string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 45*time.Second)
+// shell runs a command after a line of shell. Output goes to a file: a node in the background keeps descriptors.
+func (s *stage) shell(ctx context.Context, node, first string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", first + ` && exec "$0" "$@"`, s.binary}, args...)...)
-	cmd.Env = s.env
+	cmd.Env = append(s.env, "SALLYPORT_HOME="+s.home(node))
 	out, err := os.CreateTemp(s.dir, "out")
 	if err != nil {
 		return "", err
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
-	cmd.Stdout, cmd.Stderr = out, out
+	errs, err := os.CreateTemp(s.dir, "err")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(errs.Name())
+	defer errs.Close()
+	cmd.Stdout, cmd.Stderr = out, errs
 	runErr := cmd.Run()
 	b, err := os.ReadFile(out.Name())
 	if err != nil {
@@ -151,9 +240,27 @@ func (s *stage) shell(ctx context.Context, first string, args ...string) (string
 	}
 	text := strings.TrimSpace(string(b))
 	if runErr != nil {
-		return text, fmt.Errorf("sallyport %s: %w: %.500s", strings.Join(args, " "), runErr, text)
+		b, _ = os.ReadFile(errs.Name())
+		return text, fmt.Errorf("sallyport %s: %w: %.500s%.500s", strings.Join(args, " "), runErr, text, b)
 	}
 	return text, nil
+}
+
+// home is the state directory that a node is in.
+func (s *stage) home(node string) string {
+	name := s.homes[node]
+	if name == "" {
+		name = "home"
+	}
+	return filepath.Join(s.dir, name)
+}
+
+// nodeName is what a node is called on the command line.
+func (s *stage) nodeName(node string) string {
+	if s.project && (node == "relay" || node == "authority") {
+		return node + "-p"
+	}
+	return node
 }
 
 // record is a node's record in the state directory.
@@ -166,7 +273,7 @@ type record struct {
 }
 
 func (s *stage) record(node string) (r record, err error) {
-	b, err := os.ReadFile(filepath.Join(s.dir, "home", "nodes", node, "node.json"))
+	b, err := os.ReadFile(filepath.Join(s.home(node), "nodes", s.nodeName(node), "node.json"))
 	if err != nil {
 		return r, err
 	}
@@ -205,6 +312,15 @@ func (s *stage) rss(node, figure string) int64 {
 	return 0
 }
 
+// forgetPeaks lets memory count from now on.
+func (s *stage) forgetPeaks() {
+	for _, n := range s.nodes {
+		if pid := s.pid(n); pid > 0 {
+			_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) // VmHWM begins anew (proc(5))
+		}
+	}
+}
+
 // memory says what the nodes took at most.
 func (s *stage) memory() (list []string) {
 	for _, n := range s.nodes {
@@ -227,28 +343,34 @@ func (s *stage) logSize(node string) int64 {
 func (s *stage) logPath(node string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	path, _ := s.cli(ctx, "node", "logs", node)
+	path, _ := s.cli(ctx, node, "node", "logs", s.nodeName(node))
 	return strings.TrimSpace(path)
 }
 
 // answers measures how long a node takes to answer a command.
 func (s *stage) answers(ctx context.Context, node string) (time.Duration, error) {
 	began := time.Now()
-	_, err := s.cli(ctx, "node", "show", node)
+	_, err := s.cli(ctx, node, "node", "show", s.nodeName(node))
 	return time.Since(began), err
 }
 
 func (s *stage) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if s.verbose {
+	if s.suite.verbose {
 		for _, n := range s.nodes {
 			if b, err := os.ReadFile(s.logPath(n)); err == nil {
 				fmt.Fprintf(os.Stderr, "--- %s\n%s\n", n, tail(b, 4000))
 			}
 		}
 	}
-	_, _ = s.cli(ctx, "node", "delete", "--all", "--yes", "--force")
+	ended := map[string]bool{}
+	for _, n := range append(s.nodes, "relay") {
+		if home := s.home(n); !ended[home] {
+			ended[home] = true
+			_, _ = s.cli(ctx, n, "node", "delete", "--all", "--yes", "--force")
+		}
+	}
 	if s.target != nil {
 		s.target.close()
 	}
@@ -286,4 +408,10 @@ func once(at string) error {
 		return fmt.Errorf("read %q", b)
 	}
 	return nil
+}
+
+// removeNode deletes a node that an attack created.
+func (s *stage) removeNode(ctx context.Context, node string) {
+	_, _ = s.cli(context.WithoutCancel(ctx), node, "node", "delete", node, "--yes", "--force")
+	s.nodes = slices.DeleteFunc(s.nodes, func(n string) bool { return n == node })
 }

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// crashRows end nodes while they are at work.
+var crashRows = []row{
+	cutRow("kill-bank", 18, "bank", true), cutRow("kill-shop", 18, "shop", true),
+	cutRow("stop-bank", 25, "bank", false), cutRow("stop-shop", 25, "shop", false),
+	{
+		name: "restart", number: 30, attack: "node stop --force, then node start, with 2,000 connections, twice", pause: -1, alone: true,
+		promised: "starts at once on the same port",
+		run:      restart,
+	},
+}
+
+func cutRow(name string, number int, node string, kill bool) row {
+	how := map[bool]string{true: "kill -9", false: "node stop"}[kill]
+	return row{
+		name: name, number: number, attack: how + " of the node of the " + node + " with 20 half-done transfers", pause: -1, alone: true,
+		promised: "client and target of each read a reset, none an end",
+		run:      func(ctx context.Context, s *stage) (string, error) { return cutOff(ctx, s, node, kill) },
+	}
+}
+
+// cutOff ends a node in the middle of transfers. Whose node goes on may keep its end for a while, to go on over another path; it must
+// not end it as if all were well. The end of the node that went away is looked at.
+func cutOff(ctx context.Context, s *stage, node string, kill bool) (string, error) {
+	targets, release := s.target.take()
+	defer release()
+	var clients, servers []net.Conn
+	for range 20 {
+		c, err := dial(s.inlet)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("half of it")); err != nil {
+			return "", err
+		}
+		select {
+		case t := <-targets:
+			defer t.Close()
+			_ = t.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := io.ReadFull(t, make([]byte, 10)); err != nil {
+				return "", err
+			}
+			clients, servers = append(clients, c), append(servers, t)
+		case <-time.After(10 * time.Second):
+			return "", fmt.Errorf("the target was not reached")
+		}
+	}
+	if kill {
+		if err := syscall.Kill(s.pid(node), syscall.SIGKILL); err != nil {
+			return "", err
+		}
+	} else if _, err := s.cli(ctx, node, "node", "stop", node); err != nil {
+		return "", err
+	}
+	near, far := servers, clients
+	if node == "shop" {
+		near, far = clients, servers
+	}
+	for i, c := range near {
+		if err := reset(c, 10*time.Second); err != nil {
+			return "", fmt.Errorf("connection %d of the node that went: %w", i, err)
+		}
+	}
+	for i, c := range far {
+		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		if n, err := c.Read(make([]byte, 1)); err == io.EOF {
+			return "", fmt.Errorf("connection %d of the other node: read %d bytes and an end", i, n)
+		}
+	}
+	return fmt.Sprintf("%d of %d resets, no end", len(near), len(near)), nil
+}
+
+func restart(ctx context.Context, s *stage) (string, error) {
+	var longest time.Duration
+	for range 2 {
+		var conns []net.Conn
+		for range 2000 {
+			c, err := net.DialTimeout("tcp", s.inlet, 5*time.Second)
+			if err != nil {
+				return "", err
+			}
+			defer c.Close()
+			conns = append(conns, c)
+		}
+		began := time.Now()
+		if _, err := s.cli(ctx, "shop", "node", "stop", "shop", "--force"); err != nil {
+			return "", err
+		}
+		if _, err := s.cli(ctx, "shop", "node", "start", "shop"); err != nil {
+			return "", err
+		}
+		longest = max(longest, time.Since(began))
+		for _, c := range conns {
+			c.Close()
+		}
+		if err := s.await(ctx, "the inlet carries data again", func() error { return once(s.inlet) }); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("stopped and started in %v at most", longest.Round(time.Millisecond)), nil
+}
