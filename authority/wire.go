@@ -2,67 +2,41 @@ package authority
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
 	"sallyport/crypto/identity"
+	"sallyport/internal/cborhead"
 	"sallyport/routing/rpc"
 )
 
 // errBody reports a request or response body that is not what the endpoint wants.
 var errBody = errors.New("authority: malformed body")
 
-// CBOR major types, the upper three bits of an item's first byte.
-const (
-	majorUint  = 0
-	majorBytes = 2
-	majorText  = 3
-	majorArray = 4
-	majorMap   = 5
-)
-
-// appendHead appends an item's head with its argument in the shortest form.
-func appendHead(b []byte, major byte, v uint64) []byte {
-	major <<= 5
-	switch {
-	case v < 24:
-		return append(b, major|byte(v))
-	case v <= math.MaxUint8:
-		return append(b, major|24, byte(v))
-	case v <= math.MaxUint16:
-		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(v))
-	case v <= math.MaxUint32:
-		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(v))
-	}
-	return binary.BigEndian.AppendUint64(append(b, major|27), v)
-}
-
 func appendBytes(b []byte, data []byte) []byte {
-	return append(appendHead(b, majorBytes, uint64(len(data))), data...)
+	return append(cborhead.Append(b, cborhead.Bytes, uint64(len(data))), data...)
 }
 
 // appendSpelled appends bytes the way member entries have them: as an array of numbers.
 func appendSpelled(b []byte, s string) []byte {
-	b = appendHead(b, majorArray, uint64(len(s)))
+	b = cborhead.Append(b, cborhead.Array, uint64(len(s)))
 	for i := range len(s) {
-		b = appendHead(b, majorUint, uint64(s[i]))
+		b = cborhead.Append(b, cborhead.Uint, uint64(s[i]))
 	}
 	return b
 }
 
 // appendAttributes appends a map text -> text in byte order of the keys.
 func appendAttributes(b []byte, a Attributes) []byte {
-	b = appendHead(b, majorMap, uint64(len(a)))
+	b = cborhead.Append(b, cborhead.Map, uint64(len(a)))
 	for _, key := range slices.Sorted(maps.Keys(a)) {
 		for _, s := range [...]string{key, a[key]} {
-			b = append(appendHead(b, majorText, uint64(len(s))), s...)
+			b = append(cborhead.Append(b, cborhead.Text, uint64(len(s))), s...)
 		}
 	}
 	return b
@@ -80,7 +54,7 @@ func identifierFrom(s cbor.ByteString) (id identity.Identifier, err error) {
 // POST direct_authenticator: {1: member, 2: attributes}.
 
 func encodeAddMember(id identity.Identifier, a Attributes) []byte {
-	b := appendBytes([]byte{majorMap<<5 | 2, 1}, id[:])
+	b := appendBytes([]byte{cborhead.Map | 2, 1}, id[:])
 	return appendAttributes(append(b, 2), a)
 }
 
@@ -108,12 +82,12 @@ func encodeCreateToken(a Attributes, seconds, uses uint64) []byte {
 			fields++
 		}
 	}
-	b := appendAttributes(append(appendHead(nil, majorMap, fields), 1), a)
+	b := appendAttributes(append(cborhead.Append(nil, cborhead.Map, fields), 1), a)
 	if seconds != 0 {
-		b = appendHead(append(b, 2), majorUint, seconds)
+		b = cborhead.Append(append(b, 2), cborhead.Uint, seconds)
 	}
 	if uses != 0 {
-		b = appendHead(append(b, 3), majorUint, uses)
+		b = cborhead.Append(append(b, 3), cborhead.Uint, uses)
 	}
 	return b
 }
@@ -142,7 +116,7 @@ func decodeCreateToken(body []byte) (a Attributes, ttl time.Duration, uses uint6
 
 // A code on its own: {1: code}.
 
-func encodeCode(c Code) []byte { return appendBytes([]byte{majorMap<<5 | 1, 1}, c[:]) }
+func encodeCode(c Code) []byte { return appendBytes([]byte{cborhead.Map | 1, 1}, c[:]) }
 
 func decodeCode(body []byte) (c Code, err error) {
 	var w struct {
@@ -160,7 +134,7 @@ func decodeCode(body []byte) (c Code, err error) {
 
 // decodeMap reads a body that must be a map.
 func decodeMap(body []byte, v any) error {
-	if len(body) == 0 || body[0]>>5 != majorMap {
+	if len(body) == 0 || body[0]&0xe0 != cborhead.Map {
 		return fmt.Errorf("%w: not a map", errBody)
 	}
 	if err := rpc.DecodeBody(body, v); err != nil {
@@ -172,17 +146,17 @@ func decodeMap(body []byte, v any) error {
 // Member entries: {1: attributes with keys and values spelled out, 2: added at, 4: attested by}.
 
 func appendEntry(b []byte, m Member) []byte {
-	b = append(b, majorMap<<5|3, 1)
-	b = appendHead(b, majorMap, uint64(len(m.Attributes)))
+	b = append(b, cborhead.Map|3, 1)
+	b = cborhead.Append(b, cborhead.Map, uint64(len(m.Attributes)))
 	for _, key := range slices.Sorted(maps.Keys(m.Attributes)) {
 		b = appendSpelled(appendSpelled(b, key), m.Attributes[key])
 	}
-	b = appendHead(append(b, 2), majorUint, uint64(max(m.AddedAt.Unix(), 0)))
+	b = cborhead.Append(append(b, 2), cborhead.Uint, uint64(max(m.AddedAt.Unix(), 0)))
 	return appendBytes(append(b, 4), m.AddedBy[:])
 }
 
 func encodeMembers(all []Member) []byte {
-	b := appendHead(nil, majorMap, uint64(len(all)))
+	b := cborhead.Append(nil, cborhead.Map, uint64(len(all)))
 	for _, m := range all {
 		b = appendEntry(appendBytes(b, m.ID[:]), m)
 	}
@@ -190,7 +164,7 @@ func encodeMembers(all []Member) []byte {
 }
 
 func encodeMemberIDs(all []Member) []byte {
-	b := appendHead(nil, majorArray, uint64(len(all)))
+	b := cborhead.Append(nil, cborhead.Array, uint64(len(all)))
 	for _, m := range all {
 		b = appendBytes(b, m.ID[:])
 	}
@@ -241,7 +215,7 @@ func unix(seconds uint64) time.Time {
 
 // decodeSpelled reads the attributes of an entry. Byte strings are accepted as well. raw is one well-formed item.
 func decodeSpelled(raw []byte) (Attributes, error) {
-	if len(raw) == 0 || raw[0]>>5 != majorMap {
+	if len(raw) == 0 || raw[0]&0xe0 != cborhead.Map {
 		return nil, fmt.Errorf("%w: attributes that are not a map", errBody)
 	}
 	// The head is cut off by its own length: 0 to 8 bytes after the first, none for a map of indefinite length.

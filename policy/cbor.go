@@ -1,45 +1,19 @@
 package policy
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math"
 	"unicode/utf8"
+
+	"sallyport/internal/cborhead"
 )
 
-// CBOR major types (RFC 8949 §3.1) and the limit on skipped items.
 const (
-	majorUint     = 0 << 5
-	majorNegative = 1 << 5
-	majorBytes    = 2 << 5
-	majorText     = 3 << 5
-	majorArray    = 4 << 5
-	majorMap      = 5 << 5
-	majorTag      = 6 << 5
-	majorSimple   = 7 << 5
-
-	cborNull  = 0xf6
-	cborBreak = 0xff
-
+	cborNull     = 0xf6
 	maxSkipDepth = 16
 )
 
-func appendHead(b []byte, major byte, n uint64) []byte {
-	switch {
-	case n < 24:
-		return append(b, major|byte(n))
-	case n <= math.MaxUint8:
-		return append(b, major|24, byte(n))
-	case n <= math.MaxUint16:
-		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(n))
-	case n <= math.MaxUint32:
-		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(n))
-	}
-	return binary.BigEndian.AppendUint64(append(b, major|27), n)
-}
-
 func appendText(b []byte, s string) []byte {
-	return append(appendHead(b, majorText, uint64(len(s))), s...)
+	return append(cborhead.Append(b, cborhead.Text, uint64(len(s))), s...)
 }
 
 // reader reads CBOR. Its first error sticks; reads after it return zero values.
@@ -57,31 +31,13 @@ func (r *reader) fail(format string, args ...any) {
 
 // head reads an item head. indefinite is set for the additional information 31, which covers the break code.
 func (r *reader) head() (major, info byte, n uint64, indefinite bool) {
-	if len(r.b) == 0 {
-		r.fail("unexpected end")
+	h, size, err := cborhead.Read(r.b)
+	if err != nil {
+		r.fail("%v", err)
 		return 0, 0, 0, false
-	}
-	major, info = r.b[0]&0xe0, r.b[0]&0x1f
-	r.b = r.b[1:]
-	switch {
-	case info < 24:
-		return major, info, uint64(info), false
-	case info == 31:
-		return major, info, 0, true
-	case info > 27:
-		r.fail("reserved additional information %d", info)
-		return 0, 0, 0, false
-	}
-	size := 1 << (info - 24)
-	if len(r.b) < size {
-		r.fail("unexpected end")
-		return 0, 0, 0, false
-	}
-	for _, c := range r.b[:size] {
-		n = n<<8 | uint64(c)
 	}
 	r.b = r.b[size:]
-	return major, info, n, false
+	return h.Major, h.Info, h.N, h.Indefinite
 }
 
 // want reads a definite head of the given major type.
@@ -94,10 +50,10 @@ func (r *reader) want(want byte, what string) uint64 {
 	return n
 }
 
-func (r *reader) uint(what string) uint64 { return r.want(majorUint, what) }
+func (r *reader) uint(what string) uint64 { return r.want(cborhead.Uint, what) }
 
 func (r *reader) text() string {
-	n := r.want(majorText, "text")
+	n := r.want(cborhead.Text, "text")
 	if n > uint64(len(r.b)) {
 		r.fail("text longer than the input")
 		return ""
@@ -115,12 +71,12 @@ func (r *reader) text() string {
 // item. It returns the number of elements. Nothing is allocated on the announced length.
 func (r *reader) array(what string, element func(i int)) int {
 	major, _, n, indefinite := r.head()
-	if r.err == nil && major != majorArray {
+	if r.err == nil && major != cborhead.Array {
 		r.fail("expected %s", what)
 	}
 	i := 0
 	for r.err == nil && (indefinite || uint64(i) < n) {
-		if indefinite && len(r.b) > 0 && r.b[0] == cborBreak {
+		if indefinite && len(r.b) > 0 && r.b[0] == cborhead.Break {
 			r.b = r.b[1:]
 			break
 		}
@@ -159,37 +115,37 @@ func (r *reader) skip(depth int) {
 	switch {
 	case r.err != nil:
 	case indefinite:
-		if major < majorBytes || major >= majorTag {
+		if major < cborhead.Bytes || major >= cborhead.Tag {
 			r.fail("unexpected break or indefinite length")
 			return
 		}
 		for r.err == nil {
-			if len(r.b) > 0 && r.b[0] == cborBreak {
+			if len(r.b) > 0 && r.b[0] == cborhead.Break {
 				r.b = r.b[1:]
 				return
 			}
 			r.skip(depth + 1)
 		}
-	case major == majorBytes || major == majorText:
+	case major == cborhead.Bytes || major == cborhead.Text:
 		if n > uint64(len(r.b)) {
 			r.fail("string longer than the input")
 			return
 		}
 		r.b = r.b[n:]
-	case major == majorArray || major == majorMap:
+	case major == cborhead.Array || major == cborhead.Map:
 		if n > uint64(len(r.b)) { // every item takes a byte at least
 			r.fail("container longer than the input")
 			return
 		}
-		if major == majorMap {
+		if major == cborhead.Map {
 			n *= 2
 		}
 		for i := uint64(0); i < n && r.err == nil; i++ {
 			r.skip(depth + 1)
 		}
-	case major == majorTag:
+	case major == cborhead.Tag:
 		r.skip(depth + 1)
-	case major == majorSimple && info == 24 && n < 32:
+	case major == cborhead.Simple && info == 24 && n < 32:
 		r.fail("invalid simple value")
 	}
 }

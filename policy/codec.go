@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"sallyport/internal/cborhead"
 )
 
 // The CBOR forms are enums with payload (docs/protocol/02 §1, §7.1, §7.2). Decoders ignore bytes after the item.
@@ -11,24 +13,24 @@ import (
 
 // AppendCBOR appends the encoding of e to b. e must not be nil.
 func (e *Expr) AppendCBOR(b []byte) []byte {
-	b = append(b, majorArray|2, byte(e.kind), majorArray|1)
+	b = append(b, cborhead.Array|2, byte(e.kind), cborhead.Array|1)
 	switch e.kind {
 	case KindString, KindIdentifier:
 		return appendText(b, e.s)
 	case KindInt:
 		if e.i < 0 {
-			return appendHead(b, majorNegative, uint64(^e.i))
+			return cborhead.Append(b, cborhead.Negative, uint64(^e.i))
 		}
-		return appendHead(b, majorUint, uint64(e.i))
+		return cborhead.Append(b, cborhead.Uint, uint64(e.i))
 	case KindFloat:
-		return binary.BigEndian.AppendUint64(append(b, majorSimple|27), math.Float64bits(e.f))
+		return binary.BigEndian.AppendUint64(append(b, cborhead.Simple|27), math.Float64bits(e.f))
 	case KindBool:
 		if e.b {
 			return append(b, 0xf5)
 		}
 		return append(b, 0xf4)
 	}
-	b = appendHead(b, majorArray, uint64(len(e.items)))
+	b = cborhead.Append(b, cborhead.Array, uint64(len(e.items)))
 	for _, item := range e.items {
 		b = item.AppendCBOR(b)
 	}
@@ -126,11 +128,11 @@ func (r *reader) int() int64 {
 	major, _, n, indefinite := r.head()
 	switch {
 	case r.err != nil:
-	case indefinite || major > majorNegative:
+	case indefinite || major > cborhead.Negative:
 		r.fail("expected an integer")
 	case n > math.MaxInt64:
 		r.fail("integer out of the range of 64 bits")
-	case major == majorNegative:
+	case major == cborhead.Negative:
 		return ^int64(n)
 	}
 	return int64(n & math.MaxInt64)
@@ -138,7 +140,7 @@ func (r *reader) int() int64 {
 
 func (r *reader) bool() bool {
 	major, info, _, _ := r.head()
-	if r.err == nil && (major != majorSimple || info != 20 && info != 21) {
+	if r.err == nil && (major != cborhead.Simple || info != 20 && info != 21) {
 		r.fail("expected a boolean")
 	}
 	return info == 21
@@ -146,7 +148,7 @@ func (r *reader) bool() bool {
 
 func (r *reader) float() float64 {
 	major, info, n, _ := r.head()
-	if r.err == nil && major == majorSimple {
+	if r.err == nil && major == cborhead.Simple {
 		switch info {
 		case 25:
 			return halfFloat(uint16(n))
@@ -189,9 +191,9 @@ const (
 // AppendCBOR appends the encoding of p to b.
 func (p PolicyExpression) AppendCBOR(b []byte) []byte {
 	if p.bool != nil {
-		return p.bool.appendCBOR(append(b, majorArray|2, variantBoolean, majorArray|1))
+		return p.bool.appendCBOR(append(b, cborhead.Array|2, variantBoolean, cborhead.Array|1))
 	}
-	return p.Expr().AppendCBOR(append(b, majorArray|2, variantFull, majorArray|1))
+	return p.Expr().AppendCBOR(append(b, cborhead.Array|2, variantFull, cborhead.Array|1))
 }
 
 // MarshalCBOR is [PolicyExpression.AppendCBOR] into a new slice. It never fails.
@@ -237,18 +239,18 @@ func DecodePolicyExpression(b []byte) (p PolicyExpression, rest []byte, err erro
 }
 
 func (b *boolean) appendCBOR(out []byte) []byte {
-	out = append(out, majorArray|2, byte(b.op))
+	out = append(out, cborhead.Array|2, byte(b.op))
 	switch b.op {
 	case booleanName, booleanIdentifier:
-		return appendText(append(out, majorArray|1), b.name)
+		return appendText(append(out, cborhead.Array|1), b.name)
 	case booleanNameValue:
-		return appendText(appendText(append(out, majorArray|2), b.name), b.value)
+		return appendText(appendText(append(out, cborhead.Array|2), b.name), b.value)
 	case booleanOr, booleanAnd:
-		return b.right.appendCBOR(b.left.appendCBOR(append(out, majorArray|2)))
+		return b.right.appendCBOR(b.left.appendCBOR(append(out, cborhead.Array|2)))
 	case booleanNot:
-		return b.left.appendCBOR(append(out, majorArray|1))
+		return b.left.appendCBOR(append(out, cborhead.Array|1))
 	}
-	return append(out, majorArray)
+	return append(out, cborhead.Array)
 }
 
 func (r *reader) boolean(depth int) *boolean {

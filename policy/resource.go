@@ -1,6 +1,10 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+
+	"sallyport/internal/cborhead"
+)
 
 // Action is what a peer wants to do with a resource. The number is the CBOR form (docs/protocol/02 §7.4).
 type Action uint8
@@ -121,9 +125,9 @@ const (
 // AppendCBOR appends the encoding of r to b.
 func (r Resource) AppendCBOR(b []byte) []byte {
 	if r.typ != 0 {
-		return appendHead(append(b, majorArray|2, variantByType, majorArray|2, cborNull), majorUint, uint64(r.typ))
+		return cborhead.Append(append(b, cborhead.Array|2, variantByType, cborhead.Array|2, cborNull), cborhead.Uint, uint64(r.typ))
 	}
-	return appendText(append(b, majorArray|2, variantByName, majorArray|2, cborNull), r.name)
+	return appendText(append(b, cborhead.Array|2, variantByName, cborhead.Array|2, cborNull), r.name)
 }
 
 // MarshalCBOR is [Resource.AppendCBOR] into a new slice. It never fails.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"sallyport/internal/cborhead"
 )
 
 // Transport types of an address (docs/protocol/01 §4.1).
@@ -50,8 +52,8 @@ func (a Address) String() string { return strconv.Itoa(int(a.Type)) + "#" + a.Va
 // append appends the wire form: the CBOR array [type, bytes].
 func (a Address) append(b []byte) []byte {
 	b = append(b, 0x82)
-	b = AppendHead(b, MajorUint, uint64(a.Type))
-	b = AppendHead(b, MajorBytes, uint64(len(a.Value)))
+	b = cborhead.Append(b, cborhead.Uint, uint64(a.Type))
+	b = cborhead.Append(b, cborhead.Bytes, uint64(len(a.Value)))
 	return append(b, a.Value...)
 }
 

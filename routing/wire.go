@@ -3,6 +3,8 @@ package routing
 import (
 	"errors"
 	"fmt"
+
+	"sallyport/internal/cborhead"
 )
 
 // Limits on what is read from the network. They are far above what any real route needs.
@@ -18,45 +20,9 @@ const MaxFrame = 16 << 20
 // ErrMalformed reports bytes that are no routing message.
 var ErrMalformed = errors.New("routing: malformed message")
 
-// CBOR major types, as the bits they have in a head (RFC 8949 §3.1).
-const (
-	MajorUint  = 0 << 5
-	MajorBytes = 2 << 5
-	MajorText  = 3 << 5
-	MajorArray = 4 << 5
-)
-
-// AppendHead appends a CBOR head in its shortest form.
-func AppendHead(b []byte, major byte, n uint64) []byte {
-	switch {
-	case n < 24:
-		return append(b, major|byte(n))
-	case n <= 0xff:
-		return append(b, major|24, byte(n))
-	case n <= 0xffff:
-		return append(b, major|25, byte(n>>8), byte(n))
-	case n <= 0xffffffff:
-		return append(b, major|26, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-	}
-	return append(b, major|27, byte(n>>56), byte(n>>48), byte(n>>40), byte(n>>32), byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-}
-
-// headLen is the length of a head with argument n.
-func headLen(n int) int {
-	switch {
-	case n < 24:
-		return 1
-	case n <= 0xff:
-		return 2
-	case n <= 0xffff:
-		return 3
-	}
-	return 5
-}
-
 // AppendRoute appends a route in wire form.
 func AppendRoute(b []byte, r Route) []byte {
-	b = AppendHead(b, MajorArray, uint64(r.n))
+	b = cborhead.Append(b, cborhead.Array, uint64(r.n))
 	return append(b, r.b...)
 }
 
@@ -67,12 +33,12 @@ func AppendHeader(b []byte, onward, ret Route, size int) []byte {
 	b = append(b, 0x83)
 	b = AppendRoute(b, onward)
 	b = AppendRoute(b, ret)
-	return AppendHead(b, MajorBytes, uint64(size))
+	return cborhead.Append(b, cborhead.Bytes, uint64(size))
 }
 
 // HeaderLen is the length of what AppendHeader appends.
 func HeaderLen(onward, ret Route, size int) int {
-	return 1 + headLen(onward.n) + len(onward.b) + headLen(ret.n) + len(ret.b) + headLen(size)
+	return 1 + cborhead.Len(uint64(onward.n)) + len(onward.b) + cborhead.Len(uint64(ret.n)) + len(ret.b) + cborhead.Len(uint64(size))
 }
 
 // AppendMessage appends a whole routing message.
@@ -122,7 +88,7 @@ func openArray(b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if h.Major != MajorArray || (!h.Indefinite && h.N < 3) {
+	if h.Major != cborhead.Array || (!h.Indefinite && h.N < 3) {
 		return 0, fmt.Errorf("%w: not an array of at least 3 items", ErrMalformed)
 	}
 	return i, nil
@@ -134,7 +100,7 @@ func bytesHead(b []byte, i int) (n, at int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if h.Major != MajorBytes || h.Indefinite {
+	if h.Major != cborhead.Bytes || h.Indefinite {
 		return 0, 0, fmt.Errorf("%w: not a byte string at offset %d", ErrMalformed, i)
 	}
 	if h.N > uint64(len(b)-at) {
@@ -204,7 +170,7 @@ func parseRouteSlow(b []byte, i int) (Route, int, error) {
 	if err != nil {
 		return Route{}, 0, err
 	}
-	if h.Major != MajorArray {
+	if h.Major != cborhead.Array {
 		return Route{}, 0, fmt.Errorf("%w: not an array", ErrMalformed)
 	}
 	var r Route
@@ -231,14 +197,14 @@ func parseAddress(b []byte, i int) (Address, int, error) {
 	if err != nil {
 		return Address{}, 0, err
 	}
-	if arr.Major != MajorArray || (!arr.Indefinite && arr.N < 2) {
+	if arr.Major != cborhead.Array || (!arr.Indefinite && arr.N < 2) {
 		return Address{}, 0, fmt.Errorf("%w: not an array of type and value", ErrMalformed)
 	}
 	kind, i, err := ReadHead(b, i)
 	if err != nil {
 		return Address{}, 0, err
 	}
-	if kind.Major != MajorUint || kind.N > 255 {
+	if kind.Major != cborhead.Uint || kind.N > 255 {
 		return Address{}, 0, fmt.Errorf("%w: transport type is not a number up to 255", ErrMalformed)
 	}
 	n, i, err := bytesHead(b, i)
@@ -273,39 +239,19 @@ func need(b []byte, i int) error {
 	return nil
 }
 
-// Head is the head of a CBOR item: what it is, and its argument.
-type Head struct {
-	Major      byte // one of the Major constants
-	N          uint64
-	Indefinite bool
-}
-
 // ReadHead reads a CBOR head at b[i:] and returns where what follows it begins. Errors match ErrMalformed.
-func ReadHead(b []byte, i int) (h Head, next int, err error) {
+func ReadHead(b []byte, i int) (h cborhead.Head, next int, err error) {
 	if err := need(b, i); err != nil {
 		return h, 0, err
 	}
-	h.Major = b[i] & 0xe0
-	low := b[i] & 0x1f
-	i++
-	switch {
-	case low < 24:
-		h.N = uint64(low)
-		return h, i, nil
-	case low <= 27:
-		k := 1 << (low - 24)
-		if len(b)-i < k {
-			return h, 0, fmt.Errorf("%w: cut short", ErrMalformed)
-		}
-		for _, c := range b[i : i+k] {
-			h.N = h.N<<8 | uint64(c)
-		}
-		return h, i + k, nil
-	case low == 31 && h.Major >= MajorBytes && h.Major <= 5<<5:
-		h.Indefinite = true
-		return h, i, nil
+	h, size, err := cborhead.Read(b[i:])
+	if err == nil && h.Indefinite && (h.Major < cborhead.Bytes || h.Major > cborhead.Map) {
+		err = cborhead.ErrReserved
 	}
-	return h, 0, fmt.Errorf("%w: byte %#02x begins no item", ErrMalformed, b[i-1])
+	if err != nil {
+		return h, 0, fmt.Errorf("%w: byte %#02x: %w", ErrMalformed, b[i], err)
+	}
+	return h, i + size, nil
 }
 
 // SkipItem returns the end of the CBOR item at b[i:]. Errors match ErrMalformed.
@@ -321,21 +267,21 @@ func skipItem(b []byte, i, depth int) (int, error) {
 	}
 	items := h.N
 	switch h.Major {
-	case MajorUint, 1 << 5, 7 << 5:
+	case cborhead.Uint, cborhead.Negative, cborhead.Simple:
 		return i, nil
-	case MajorBytes, MajorText:
+	case cborhead.Bytes, cborhead.Text:
 		if !h.Indefinite {
 			if h.N > uint64(len(b)-i) {
 				return 0, fmt.Errorf("%w: cut short", ErrMalformed)
 			}
 			return i + int(h.N), nil
 		}
-	case 5 << 5:
+	case cborhead.Map:
 		if items > uint64(len(b)) {
 			return 0, fmt.Errorf("%w: cut short", ErrMalformed)
 		}
 		items *= 2
-	case 6 << 5:
+	case cborhead.Tag:
 		items = 1
 	}
 	for k := uint64(0); h.Indefinite || k < items; k++ {

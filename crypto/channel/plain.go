@@ -3,6 +3,8 @@ package channel
 import (
 	"errors"
 	"fmt"
+
+	"sallyport/internal/cborhead"
 )
 
 // Kind is the kind of a decrypted message: the variant on the wire (docs/protocol/01 §7.6).
@@ -56,7 +58,7 @@ func parsePlaintext(b []byte) (Kind, []byte, error) {
 	if !ok || n != 2 || indefinite {
 		return 0, nil, fmt.Errorf("%w: message is not [kind, fields]", ErrPlaintext)
 	}
-	number, b, ok := head(b, majorUnsigned)
+	number, b, ok := head(b, cborhead.Uint)
 	if !ok || number > uint64(KindClose) {
 		return 0, nil, fmt.Errorf("%w: unknown kind of message", ErrPlaintext)
 	}
@@ -65,48 +67,28 @@ func parsePlaintext(b []byte) (Kind, []byte, error) {
 		return kind, nil, nil
 	}
 	n, indefinite, b, ok = arrayHead(b)
-	if !ok || len(b) == 0 || indefinite && b[0] == breakCode || !indefinite && n < 1 {
+	if !ok || len(b) == 0 || indefinite && b[0] == cborhead.Break || !indefinite && n < 1 {
 		return 0, nil, fmt.Errorf("%w: message without content", ErrPlaintext)
 	}
 	return kind, b, nil
 }
 
-// CBOR (RFC 8949 §3): major types, in the upper three bits, and the ends of arrays of indefinite length.
-const (
-	majorUnsigned   = 0
-	majorArray      = 4
-	indefiniteArray = 0x9f
-	breakCode       = 0xff
-)
+const indefiniteArray = 0x9f
 
 // arrayHead reads the head of an array and returns how many items it has, unless it is indefinite, and the bytes after it.
 func arrayHead(b []byte) (n uint64, indefinite bool, rest []byte, ok bool) {
 	if len(b) > 0 && b[0] == indefiniteArray {
 		return 0, true, b[1:], true
 	}
-	n, rest, ok = head(b, majorArray)
+	n, rest, ok = head(b, cborhead.Array)
 	return n, false, rest, ok
 }
 
-// head reads a head of the given major type, in any of the forms that a number can have.
+// head reads a definite head of the given major type.
 func head(b []byte, major byte) (n uint64, rest []byte, ok bool) {
-	if len(b) == 0 || b[0]>>5 != major {
+	h, size, err := cborhead.Read(b)
+	if err != nil || h.Major != major || h.Indefinite {
 		return 0, nil, false
 	}
-	low := b[0] & 0x1f
-	b = b[1:]
-	if low < 24 {
-		return uint64(low), b, true
-	}
-	if low > 27 {
-		return 0, nil, false
-	}
-	size := 1 << (low - 24)
-	if len(b) < size {
-		return 0, nil, false
-	}
-	for _, c := range b[:size] {
-		n = n<<8 | uint64(c)
-	}
-	return n, b[size:], true
+	return h.N, b[size:], true
 }

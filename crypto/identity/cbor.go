@@ -1,30 +1,20 @@
 package identity
 
-import "fmt"
+import (
+	"fmt"
+
+	"sallyport/internal/cborhead"
+)
 
 // A small CBOR reader and writer for signed objects: they are kept as the bytes that were signed, so the reader hands out
 // slices and the writer makes the one deterministic form (docs/protocol/02 §1, RFC 8949).
 
 const maxDepth = 16 // nesting of items that are skipped
 
-func appendHead(b []byte, major byte, n uint64) []byte {
-	switch {
-	case n < 24:
-		return append(b, major<<5|byte(n))
-	case n <= 0xff:
-		return append(b, major<<5|24, byte(n))
-	case n <= 0xffff:
-		return append(b, major<<5|25, byte(n>>8), byte(n))
-	case n <= 0xffffffff:
-		return append(b, major<<5|26, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-	}
-	return append(b, major<<5|27, byte(n>>56), byte(n>>48), byte(n>>40), byte(n>>32), byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-}
-
-func appendUint(b []byte, n uint64) []byte { return appendHead(b, 0, n) }
-func appendArray(b []byte, n int) []byte   { return appendHead(b, 4, uint64(n)) }
+func appendUint(b []byte, n uint64) []byte { return cborhead.Append(b, cborhead.Uint, n) }
+func appendArray(b []byte, n int) []byte   { return cborhead.Append(b, cborhead.Array, uint64(n)) }
 func appendBytes(b []byte, data []byte) []byte {
-	return append(appendHead(b, 2, uint64(len(data))), data...)
+	return append(cborhead.Append(b, cborhead.Bytes, uint64(len(data))), data...)
 }
 
 func appendList(b []byte, items [][]byte) []byte {
@@ -59,38 +49,22 @@ func (r *reader) head() (major byte, n uint64, indefinite bool) {
 	if r.err != nil {
 		return 0, 0, false
 	}
-	if r.at >= len(r.b) {
-		r.fail("cut short")
+	h, size, err := cborhead.Read(r.b[r.at:])
+	if err == nil && h.Indefinite && (h.Major < cborhead.Bytes || h.Major > cborhead.Map) {
+		err = cborhead.ErrReserved
+	}
+	if err != nil {
+		r.fail("%w", err)
 		return 0, 0, false
 	}
-	first := r.b[r.at]
-	major, low := first>>5, first&0x1f
-	r.at++
-	switch {
-	case low < 24:
-		return major, uint64(low), false
-	case low <= 27:
-		k := 1 << (low - 24)
-		if len(r.b)-r.at < k {
-			r.fail("cut short")
-			return 0, 0, false
-		}
-		for _, c := range r.b[r.at : r.at+k] {
-			n = n<<8 | uint64(c)
-		}
-		r.at += k
-		return major, n, false
-	case low == 31 && major >= 2 && major <= 5:
-		return major, 0, true
-	}
-	r.fail("byte %#02x begins no item", first)
-	return 0, 0, false
+	r.at += size
+	return h.Major, h.N, h.Indefinite
 }
 
 // uint reads an unsigned integer of at most max.
 func (r *reader) uint(max uint64) uint64 {
 	major, n, _ := r.head()
-	if r.err == nil && (major != 0 || n > max) {
+	if r.err == nil && (major != cborhead.Uint || n > max) {
 		r.fail("not a number up to %d", max)
 	}
 	return n
@@ -111,7 +85,7 @@ func (r *reader) bytes(size int) []byte {
 	if r.err != nil {
 		return nil
 	}
-	if major != 2 || indefinite || n > uint64(len(r.b)-r.at) || (size >= 0 && n != uint64(size)) {
+	if major != cborhead.Bytes || indefinite || n > uint64(len(r.b)-r.at) || (size >= 0 && n != uint64(size)) {
 		if size >= 0 {
 			r.fail("not a byte string of %d bytes", size)
 		} else {
@@ -136,11 +110,11 @@ func (r *reader) null() bool {
 // array reads an array: item is called for each element with its position, and must read it or skip it.
 func (r *reader) array(item func(i int)) (count int) {
 	major, n, indefinite := r.head()
-	if r.err == nil && major != 4 {
+	if r.err == nil && major != cborhead.Array {
 		r.fail("not an array")
 	}
 	for i := 0; r.err == nil && (indefinite || uint64(i) < n); i++ {
-		if indefinite && r.at < len(r.b) && r.b[r.at] == 0xff {
+		if indefinite && r.at < len(r.b) && r.b[r.at] == cborhead.Break {
 			r.at++
 			return i
 		}
@@ -168,7 +142,7 @@ func (r *reader) fields(n int, item func(i int)) {
 // (docs/protocol/01 §1.1).
 func (r *reader) variant(max uint64, field func(variant uint64)) {
 	major, n, indefinite := r.head()
-	if r.err == nil && (major != 4 || indefinite || n != 2) {
+	if r.err == nil && (major != cborhead.Array || indefinite || n != 2) {
 		r.fail("not a definite array of two elements")
 	}
 	v := r.uint(max)
@@ -197,9 +171,9 @@ func (r *reader) skipItem(depth int) {
 		return
 	}
 	switch major {
-	case 0, 1, 7:
+	case cborhead.Uint, cborhead.Negative, cborhead.Simple:
 		return
-	case 2, 3:
+	case cborhead.Bytes, cborhead.Text:
 		if !indefinite {
 			if n > uint64(len(r.b)-r.at) {
 				r.fail("cut short")
@@ -208,17 +182,17 @@ func (r *reader) skipItem(depth int) {
 			r.at += int(n)
 			return
 		}
-	case 5:
+	case cborhead.Map:
 		if n > uint64(len(r.b)) {
 			r.fail("cut short")
 			return
 		}
 		n *= 2
-	case 6:
+	case cborhead.Tag:
 		n = 1
 	}
 	for i := uint64(0); r.err == nil && (indefinite || i < n); i++ {
-		if indefinite && r.at < len(r.b) && r.b[r.at] == 0xff {
+		if indefinite && r.at < len(r.b) && r.b[r.at] == cborhead.Break {
 			r.at++
 			return
 		}

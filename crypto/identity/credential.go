@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/crypto/vault"
+	"sallyport/internal/cborhead"
 )
 
 // Attributes are what a credential says of its subject. Keys and values are arbitrary bytes, not only text.
@@ -93,11 +94,11 @@ func (c *Credential) readAttributes(r *reader) {
 			return
 		}
 		major, n, indefinite := r.head()
-		if r.err == nil && (major != 5 || (!indefinite && n > maxAttributes)) {
+		if r.err == nil && (major != cborhead.Map || (!indefinite && n > maxAttributes)) {
 			r.fail("attributes are not a map of at most %d entries", maxAttributes)
 		}
 		for k := uint64(0); r.err == nil && (indefinite || k < n); k++ {
-			if indefinite && r.at < len(r.b) && r.b[r.at] == 0xff {
+			if indefinite && r.at < len(r.b) && r.b[r.at] == cborhead.Break {
 				r.at++
 				return
 			}
@@ -117,7 +118,7 @@ func encodeCredential(subject Identifier, changeHash [32]byte, attributes Attrib
 	b = appendBytes(b, subject[:])
 	b = appendBytes(b, changeHash[:])
 	b = appendUint(appendArray(b, 2), memberSchema)
-	b = appendHead(b, 5, uint64(len(attributes)))
+	b = cborhead.Append(b, cborhead.Map, uint64(len(attributes)))
 	keys := make([]string, 0, len(attributes))
 	for k := range attributes {
 		keys = append(keys, k)

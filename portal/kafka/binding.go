@@ -1,6 +1,10 @@
 package kafka
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"sallyport/internal/cborhead"
+)
 
 // bindingForm names the way in which a value is bound, in its envelope and in what is authenticated.
 const bindingForm = 1
@@ -35,7 +39,7 @@ func appendSized(d, b []byte) []byte {
 // reference does not know it.
 func appendBoundEnvelope(b []byte, address string, ciphertext []byte) []byte {
 	b = append(b, cborTriple, cborPair, 0)
-	b = append(appendCBORHead(b, cborBytes, len(address)), address...)
-	b = append(appendCBORHead(b, cborBytes, len(ciphertext)), ciphertext...)
+	b = append(cborhead.Append(b, cborhead.Bytes, uint64(len(address))), address...)
+	b = append(cborhead.Append(b, cborhead.Bytes, uint64(len(ciphertext))), ciphertext...)
 	return append(b, bindingForm)
 }

@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+
+	"sallyport/internal/cborhead"
 )
 
 // ErrEnvelope reports a value that was not encrypted by a portal.
@@ -15,12 +18,9 @@ var ErrEnvelope = errors.New("kafka: value is not encrypted by a portal")
 // CBOR heads of the envelope (RFC 8949 §3.1).
 const (
 	cborUint8   = 0x18
-	cborBytes   = 0x40
-	cborArray   = 0x80
 	cborPair    = 0x82
 	cborTriple  = 0x83
 	cborEndless = 0x9f
-	cborEnd     = 0xff
 	maxAddress  = 1 << 10 // bytes in an address
 )
 
@@ -29,9 +29,9 @@ const (
 func appendEnvelope(b []byte, address string, ciphertext []byte) []byte {
 	b = slices.Grow(b, envelopeSize(address, ciphertext))
 	b = append(b, cborPair, cborPair, 0)
-	b = appendCBORHead(b, cborBytes, len(address))
+	b = cborhead.Append(b, cborhead.Bytes, uint64(len(address)))
 	b = append(b, address...)
-	b = appendCBORHead(b, cborArray, len(ciphertext))
+	b = cborhead.Append(b, cborhead.Array, uint64(len(ciphertext)))
 	for _, c := range ciphertext {
 		if c >= 24 {
 			b = append(b, cborUint8)
@@ -52,18 +52,6 @@ func envelopeSize(address string, ciphertext []byte) int {
 	return size
 }
 
-func appendCBORHead(b []byte, major byte, n int) []byte {
-	switch {
-	case n < 24:
-		return append(b, major|byte(n))
-	case n < 1<<8:
-		return append(b, major|24, byte(n))
-	case n < 1<<16:
-		return append(b, major|25, byte(n>>8), byte(n))
-	}
-	return append(b, major|26, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-}
-
 // envelope is an envelope's content. bound is set when the ciphertext belongs to one place only, see binding.
 type envelope struct {
 	address    string
@@ -77,7 +65,7 @@ func parseEnvelope(b []byte) (e envelope, err error) {
 		return envelope{}, ErrEnvelope
 	}
 	e.bound = b[0] == cborTriple
-	n, b, ok := cborHead(b[3:], cborBytes)
+	n, b, ok := cborHead(b[3:], cborhead.Bytes)
 	if !ok || n > maxAddress || n > len(b) {
 		return envelope{}, ErrEnvelope
 	}
@@ -95,7 +83,7 @@ func parseEnvelope(b []byte) (e envelope, err error) {
 
 // boundCiphertext reads the rest of a bound value's envelope: bytes, and the form of the binding.
 func boundCiphertext(b []byte) ([]byte, error) {
-	n, b, ok := cborHead(b, cborBytes)
+	n, b, ok := cborHead(b, cborhead.Bytes)
 	if !ok || n != len(b)-1 || b[n] != bindingForm {
 		return nil, ErrEnvelope
 	}
@@ -106,11 +94,11 @@ func boundCiphertext(b []byte) ([]byte, error) {
 func plainCiphertext(b []byte) ([]byte, error) {
 	n, ok := 0, false
 	if len(b) > 0 && b[0] == cborEndless {
-		if n = -1; b[len(b)-1] != cborEnd {
+		if n = -1; b[len(b)-1] != cborhead.Break {
 			return nil, ErrEnvelope
 		}
 		b = b[1 : len(b)-1]
-	} else if n, b, ok = cborHead(b, cborArray); !ok || n > len(b) {
+	} else if n, b, ok = cborHead(b, cborhead.Array); !ok || n > len(b) {
 		return nil, ErrEnvelope
 	}
 	ciphertext := make([]byte, 0, max(n, len(b)/2))
@@ -130,23 +118,13 @@ func plainCiphertext(b []byte) ([]byte, error) {
 	return ciphertext, nil
 }
 
-// cborHead reads a head of a major type.
+// cborHead reads a definite head of a major type, of something that could be in memory.
 func cborHead(b []byte, major byte) (n int, rest []byte, ok bool) {
-	if len(b) == 0 || b[0]&0xe0 != major {
+	h, size, err := cborhead.Read(b)
+	if err != nil || h.Major != major || h.Indefinite || h.N > math.MaxInt32 {
 		return 0, nil, false
 	}
-	info := b[0] & 0x1f
-	if info < 24 {
-		return int(info), b[1:], true
-	}
-	size := 1 << (info - 24)
-	if info > 26 || len(b) < 1+size {
-		return 0, nil, false
-	}
-	for _, c := range b[1 : 1+size] {
-		n = n<<8 | int(c)
-	}
-	return n, b[1+size:], true
+	return int(h.N), b[size:], true
 }
 
 // rewriteFields gives the named fields of a JSON object to field, as JSON, and puts the JSON that it returns in their place. Fields that

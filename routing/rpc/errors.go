@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"sallyport/internal/cborhead"
 )
 
 // Error is the body of an answer that is not OK. Empty text is left out on the wire, like NoMethod and a nil Cause.
@@ -25,12 +27,12 @@ func (e *Error) append(b []byte) []byte {
 			fields++
 		}
 	}
-	b = appendHead(b, majorMap, fields)
+	b = cborhead.Append(b, cborhead.Map, fields)
 	if e.Path != "" {
 		b = appendText(append(b, 1), e.Path)
 	}
 	if e.Method != NoMethod {
-		b = appendHead(append(b, 2), majorUint, uint64(e.Method))
+		b = cborhead.Append(append(b, 2), cborhead.Uint, uint64(e.Method))
 	}
 	if e.Message != "" {
 		b = appendText(append(b, 3), e.Message)
@@ -48,18 +50,18 @@ func DecodeError(body []byte) *Error {
 	if len(body) == 0 {
 		return empty
 	}
-	switch body[0] >> 5 {
-	case majorText:
+	switch body[0] & 0xe0 {
+	case cborhead.Text:
 		var s string
 		if DecodeBody(body, &s) == nil {
 			return &Error{Method: NoMethod, Message: s}
 		}
-	case majorBytes:
+	case cborhead.Bytes:
 		var b []byte
 		if DecodeBody(body, &b) == nil && utf8.Valid(b) {
 			return &Error{Method: NoMethod, Message: string(b)}
 		}
-	case majorMap:
+	case cborhead.Map:
 		var w wireError
 		if DecodeBody(body, &w) == nil {
 			return w.error()

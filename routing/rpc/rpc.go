@@ -18,6 +18,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"sallyport/crypto/identity"
+	"sallyport/internal/cborhead"
 	"sallyport/routing/bare"
 )
 
@@ -180,11 +181,11 @@ func (r *Request) Encode() []byte {
 	if r.Method == NoMethod {
 		fields--
 	}
-	h = appendHead(h, majorMap, fields)
-	h = appendHead(append(h, 1), majorUint, uint64(r.ID))
+	h = cborhead.Append(h, cborhead.Map, fields)
+	h = cborhead.Append(append(h, 1), cborhead.Uint, uint64(r.ID))
 	h = appendText(append(h, 2), r.Path)
 	if r.Method != NoMethod {
-		h = appendHead(append(h, 3), majorUint, uint64(r.Method))
+		h = cborhead.Append(append(h, 3), cborhead.Uint, uint64(r.Method))
 	}
 	return envelope(appendBool(append(h, 4), r.HasBody), r.Body)
 }
@@ -196,11 +197,11 @@ func (r *Response) Encode() []byte {
 	if r.Status == 0 {
 		fields--
 	}
-	h = appendHead(h, majorMap, fields)
-	h = appendHead(append(h, 1), majorUint, uint64(r.ID))
-	h = appendHead(append(h, 2), majorUint, uint64(r.Re))
+	h = cborhead.Append(h, cborhead.Map, fields)
+	h = cborhead.Append(append(h, 1), cborhead.Uint, uint64(r.ID))
+	h = cborhead.Append(append(h, 2), cborhead.Uint, uint64(r.Re))
 	if r.Status != 0 {
-		h = appendHead(append(h, 3), majorUint, uint64(r.Status))
+		h = cborhead.Append(append(h, 3), cborhead.Uint, uint64(r.Status))
 	}
 	return envelope(appendBool(append(h, 4), r.HasBody), r.Body)
 }
@@ -260,7 +261,7 @@ func open(payload []byte, header any) (body []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(content) == 0 || content[0]>>5 != majorMap {
+	if len(content) == 0 || content[0]&0xe0 != cborhead.Map {
 		return nil, errors.New("the header is not a map")
 	}
 	return cbor.UnmarshalFirst(content, header)

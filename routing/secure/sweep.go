@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport/dataplane"
+	"sallyport/internal/cborhead"
 	"sallyport/routing"
 	"sallyport/routing/fair"
 )
@@ -118,7 +119,7 @@ func (c *Channel) probe() {
 	_, _ = rand.Read(number[:])
 	m := s.NewMessage()
 	m.Onward, m.Return = routing.RouteOf(c.Encryptor).Concat(routing.LocalRoute(routing.EchoService)), routing.RouteOf(*c.pong)
-	m.SetPayloadBytes(routing.AppendHead(nil, routing.MajorUint, binary.BigEndian.Uint64(number[:])))
+	m.SetPayloadBytes(cborhead.Append(nil, cborhead.Uint, binary.BigEndian.Uint64(number[:])))
 	s.Deliver(m)
 	s.Free(m)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"sallyport/internal/cborhead"
 	"sallyport/routing"
 )
 
@@ -31,7 +32,7 @@ func parseFragment(b []byte) (f fragment, err error) {
 	if err != nil {
 		return f, err
 	}
-	if h.Major != routing.MajorArray || !h.Indefinite && h.N < 5 {
+	if h.Major != cborhead.Array || !h.Indefinite && h.N < 5 {
 		return f, fmt.Errorf("%w: not an array of 5 items", errFragment)
 	}
 	for k, to := range [...]*uint16{nil, &f.number, &f.offset, &f.total} {
@@ -42,7 +43,7 @@ func parseFragment(b []byte) (f fragment, err error) {
 		if k == 0 {
 			limit = 0xff
 		}
-		if h.Major != routing.MajorUint || h.N > limit {
+		if h.Major != cborhead.Uint || h.N > limit {
 			return f, fmt.Errorf("%w: item %d is not a number up to %d", errFragment, k, limit)
 		}
 		if to != nil {
@@ -52,7 +53,7 @@ func parseFragment(b []byte) (f fragment, err error) {
 	if h, i, err = routing.ReadHead(b, i); err != nil {
 		return f, err
 	}
-	if h.Major != routing.MajorBytes || h.Indefinite || h.N > uint64(len(b)-i) {
+	if h.Major != cborhead.Bytes || h.Indefinite || h.N > uint64(len(b)-i) {
 		return f, fmt.Errorf("%w: no whole byte string at its end", errFragment)
 	}
 	f.start, f.end = i, i+int(h.N)
@@ -68,9 +69,9 @@ func parseFragment(b []byte) (f fragment, err error) {
 
 // appendFragmentHead appends what precedes the size bytes of a part.
 func appendFragmentHead(b []byte, number, offset, total uint16, size int) []byte {
-	b = append(b, routing.MajorArray|5, fragmentVersion)
-	b = routing.AppendHead(b, routing.MajorUint, uint64(number))
-	b = routing.AppendHead(b, routing.MajorUint, uint64(offset))
-	b = routing.AppendHead(b, routing.MajorUint, uint64(total))
-	return routing.AppendHead(b, routing.MajorBytes, uint64(size))
+	b = append(b, cborhead.Array|5, fragmentVersion)
+	b = cborhead.Append(b, cborhead.Uint, uint64(number))
+	b = cborhead.Append(b, cborhead.Uint, uint64(offset))
+	b = cborhead.Append(b, cborhead.Uint, uint64(total))
+	return cborhead.Append(b, cborhead.Bytes, uint64(size))
 }

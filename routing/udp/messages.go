@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"sallyport/internal/cborhead"
 	"sallyport/routing"
 )
 
@@ -34,7 +35,7 @@ func openArray(b []byte, i, n int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if h.Major != routing.MajorArray || !h.Indefinite && h.N < uint64(n) {
+	if h.Major != cborhead.Array || !h.Indefinite && h.N < uint64(n) {
 		return 0, fmt.Errorf("%w: not an array of %d items at offset %d", errMessage, n, i)
 	}
 	return i, nil
@@ -46,13 +47,13 @@ func openKind(b []byte) (kind uint64, at int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if h.Major != routing.MajorArray || h.Indefinite || h.N != 2 {
+	if h.Major != cborhead.Array || h.Indefinite || h.N != 2 {
 		return 0, 0, fmt.Errorf("%w: not an array of a number and its fields", errMessage)
 	}
 	if h, i, err = routing.ReadHead(b, i); err != nil {
 		return 0, 0, err
 	}
-	if h.Major != routing.MajorUint {
+	if h.Major != cborhead.Uint {
 		return 0, 0, fmt.Errorf("%w: its kind is not a number", errMessage)
 	}
 	if i >= len(b) {
@@ -67,7 +68,7 @@ func readText(b []byte, i int) (string, int, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	if h.Major != routing.MajorText || h.Indefinite || h.N > maxTextLen || h.N > uint64(len(b)-i) {
+	if h.Major != cborhead.Text || h.Indefinite || h.N > maxTextLen || h.N > uint64(len(b)-i) {
 		return "", 0, fmt.Errorf("%w: no text of at most %d bytes at offset %d", errMessage, maxTextLen, i)
 	}
 	return string(b[i : i+int(h.N)]), i + int(h.N), nil
@@ -75,13 +76,13 @@ func readText(b []byte, i int) (string, int, error) {
 
 // appendInts appends bytes as an array of numbers, which is what the reference makes of them.
 func appendInts(b, bytes []byte) []byte {
-	b = routing.AppendHead(b, routing.MajorArray, uint64(len(bytes)))
+	b = cborhead.Append(b, cborhead.Array, uint64(len(bytes)))
 	b = slices.Grow(b, 2*len(bytes))
 	for _, c := range bytes {
 		if c < 24 {
 			b = append(b, c)
 		} else {
-			b = append(b, routing.MajorUint|24, c)
+			b = append(b, cborhead.Uint|24, c)
 		}
 	}
 	return b
@@ -93,7 +94,7 @@ func readInts(out, b []byte, i, limit int) ([]byte, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if h.Major != routing.MajorArray || !h.Indefinite && h.N > uint64(limit) {
+	if h.Major != cborhead.Array || !h.Indefinite && h.N > uint64(limit) {
 		return nil, 0, fmt.Errorf("%w: no array of at most %d numbers at offset %d", errMessage, limit, i)
 	}
 	for k := uint64(0); h.Indefinite || k < h.N; k++ {
@@ -113,7 +114,7 @@ func readInts(out, b []byte, i, limit int) ([]byte, int, error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		if n.Major != routing.MajorUint || n.N > 255 {
+		if n.Major != cborhead.Uint || n.N > 255 {
 			return nil, 0, fmt.Errorf("%w: not a number up to 255 at offset %d", errMessage, i)
 		}
 		out, i = append(out, byte(n.N)), next
@@ -140,7 +141,7 @@ func parseAddress(b []byte) (string, error) {
 // appendAddress appends that answer.
 func appendAddress(b []byte, address string) []byte {
 	b = append(b, 0x82, kindAddress, 0x81)
-	b = routing.AppendHead(b, routing.MajorText, uint64(len(address)))
+	b = cborhead.Append(b, cborhead.Text, uint64(len(address)))
 	return append(b, address...)
 }
 
@@ -160,13 +161,13 @@ func appendOffer(b []byte, o offer) []byte {
 	if o.link > 0 {
 		n = 3
 	}
-	b = routing.AppendHead(b, routing.MajorArray, n)
-	b = routing.AppendHead(b, routing.MajorText, uint64(len(o.address)))
+	b = cborhead.Append(b, cborhead.Array, n)
+	b = cborhead.Append(b, cborhead.Text, uint64(len(o.address)))
 	b = append(b, o.address...)
 	b = appendInts(b, o.remote)
 	if o.link > 0 {
 		b = append(b, "\x82\x62SP"...)
-		b = routing.AppendHead(b, routing.MajorUint, o.link)
+		b = cborhead.Append(b, cborhead.Uint, o.link)
 	}
 	return b
 }
@@ -176,7 +177,7 @@ func parseOffer(b []byte) (o offer, err error) {
 	if err != nil {
 		return o, err
 	}
-	if h.Major != routing.MajorArray || !h.Indefinite && (h.N < 2 || h.N > maxExtensions) {
+	if h.Major != cborhead.Array || !h.Indefinite && (h.N < 2 || h.N > maxExtensions) {
 		return o, fmt.Errorf("%w: not an array of an address and a worker", errMessage)
 	}
 	if o.address, i, err = readText(b, i); err != nil {
@@ -189,7 +190,7 @@ func parseOffer(b []byte) (o offer, err error) {
 		return o, fmt.Errorf("%w: a worker without an address", errMessage)
 	}
 	if more := b[i:]; !h.Indefinite && h.N > 2 && len(more) > 4 && string(more[:4]) == "\x82\x62SP" {
-		if v, _, err := routing.ReadHead(more, 4); err == nil && v.Major == routing.MajorUint {
+		if v, _, err := routing.ReadHead(more, 4); err == nil && v.Major == cborhead.Uint {
 			o.link = v.N
 		}
 	}
