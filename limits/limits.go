@@ -21,6 +21,9 @@ type Limits struct {
 	FrameTimeout Duration `json:"frame-timeout,omitempty"`
 	// Handshakes is how many handshakes others have under way; default 1,024.
 	Handshakes int `json:"handshakes,omitempty"`
+	// HandshakesPerSecond is how many of them begin in a second; when they are used up only those who had less than their part get more. Default
+	// 5,000.
+	HandshakesPerSecond int `json:"handshakes-per-second,omitempty"`
 	// Channels is how many secure channels others have open; default 65,536.
 	Channels int `json:"channels,omitempty"`
 	// ChannelsPerPeer is how many of them one identity has; default 4,096.
@@ -35,6 +38,8 @@ type Limits struct {
 	NamesPerOwner int `json:"names-per-owner,omitempty"`
 	// Message is the largest message that is read from the network; default and most 16 MiB.
 	Message Bytes `json:"message,omitempty"`
+	// Route is how many addresses a route of a message has at most, the one to go or the one to come back; default and most 64.
+	Route int `json:"route,omitempty"`
 	// Memory is what the node may use. It bounds the heap, and what is unfinished, windows and buffers follow it. Default: 90 % of the
 	// control group's limit or GOMEMLIMIT, whichever is less; without either there is no limit and the others have their largest values.
 	Memory Bytes `json:"memory,omitempty"`
@@ -54,6 +59,12 @@ type Limits struct {
 
 // MaxMessage is the largest message of the protocol.
 const MaxMessage Bytes = 16 << 20
+
+// What Route may be: routes through a relay and three channels need 8.
+const (
+	minRoute = 8
+	maxRoute = 64
+)
 
 // machine is what defaults depend on.
 type machine struct {
@@ -87,6 +98,7 @@ func (l Limits) complete(m machine) Limits {
 	set(&l.Connections, half)
 	set(&l.ConnectionsPerAddress, 4096)
 	set(&l.Handshakes, 1024)
+	set(&l.HandshakesPerSecond, 5000)
 	set(&l.Channels, 1<<16)
 	set(&l.ChannelsPerPeer, 4096)
 	set(&l.PortalConnections, half)
@@ -96,6 +108,7 @@ func (l Limits) complete(m machine) Limits {
 	set(&l.LogRate, 10)
 	setTime(&l.PreambleTimeout, 10*time.Second)
 	setTime(&l.FrameTimeout, 10*time.Second)
+	set(&l.Route, maxRoute)
 	setBytes(&l.Message, MaxMessage)
 	setBytes(&l.Memory, m.memory)
 	share := Bytes(1 << 62)
@@ -125,6 +138,9 @@ func (l Limits) Validate() error {
 	if l.Message > 0 && l.Message < 256<<10 {
 		faults = append(faults, fmt.Errorf("limits: message is %s; it must be at least 256KiB, which portals send", l.Message))
 	}
+	if l.Route != 0 && (l.Route < minRoute || l.Route > maxRoute) {
+		faults = append(faults, fmt.Errorf("limits: route is %d; it must be from %d to %d addresses", l.Route, minRoute, maxRoute))
+	}
 	if l.Memory > 0 && l.Memory < MinMemory {
 		faults = append(faults, fmt.Errorf("limits: memory is %s; it must be at least %s", l.Memory, MinMemory))
 	}
@@ -149,9 +165,9 @@ func (l Limits) list() []Named {
 	return []Named{
 		number("connections", l.Connections), number("connections-per-address", l.ConnectionsPerAddress),
 		span("preamble-timeout", l.PreambleTimeout), span("frame-timeout", l.FrameTimeout),
-		number("handshakes", l.Handshakes), number("channels", l.Channels), number("channels-per-peer", l.ChannelsPerPeer),
+		number("handshakes", l.Handshakes), number("handshakes-per-second", l.HandshakesPerSecond), number("channels", l.Channels), number("channels-per-peer", l.ChannelsPerPeer),
 		number("portal-connections", l.PortalConnections), number("outlet-connections", l.OutletConnections),
-		number("names", l.Names), number("names-per-owner", l.NamesPerOwner), size("message", l.Message),
+		number("names", l.Names), number("names-per-owner", l.NamesPerOwner), size("message", l.Message), number("route", l.Route),
 		size("memory", l.Memory), size("unfinished", l.Unfinished), size("windows", l.Windows), size("interceptors", l.Interceptors),
 		number("descriptors", l.Descriptors), number("log-rate", l.LogRate),
 	}

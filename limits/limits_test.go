@@ -74,8 +74,8 @@ func TestNames(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	err := Limits{Connections: -1, Names: -5, Message: 1 << 30, Memory: 1 << 20}.Validate()
-	for _, want := range []string{"connections is -1", "names is -5", "message is 1GiB", "memory is 1MiB"} {
+	err := Limits{Connections: -1, Names: -5, Message: 1 << 30, Memory: 1 << 20, Route: 65}.Validate()
+	for _, want := range []string{"connections is -1", "names is -5", "message is 1GiB", "memory is 1MiB", "route is 65"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}

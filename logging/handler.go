@@ -41,8 +41,12 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Counts is what became of a log's records. LeftOut are those beyond the rate, Dropped those for which the queue had no room.
-type Counts struct{ Written, LeftOut, Dropped uint64 }
+// Counts is what became of a log's records. LeftOut are those beyond the rate, Dropped those for which the queue had no room. Busiest is how many
+// records the kind with the most had in the last whole second.
+type Counts struct {
+	Written, LeftOut, Dropped uint64
+	Busiest                   int
+}
 
 // Handler is a slog.Handler. Make it with New and end it with Close.
 type Handler struct {
@@ -109,7 +113,9 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 
 // Counts returns what became of the records so far.
 func (h *Handler) Counts() Counts {
-	return Counts{Written: h.queue.written.Load(), LeftOut: h.leftOut.Load(), Dropped: h.queue.dropped.Load()}
+	return Counts{
+		Written: h.queue.written.Load(), LeftOut: h.leftOut.Load(), Dropped: h.queue.dropped.Load(), Busiest: h.rates.busiest(time.Now()),
+	}
 }
 
 // Close writes what waits and ends the goroutine. It gives up when the writer takes nothing for a second. Records that come later are

@@ -22,6 +22,33 @@ type kind struct {
 	tokens float64
 	at     time.Time // when tokens was right
 	left   uint64    // out, since that was told
+	second int64     // that count is of, Unix time
+	count  int       // records of this second, written or not
+	before int       // of the second before
+}
+
+// busiest returns how many records the kind with the most had in the last whole second.
+func (r *rates) busiest(now time.Time) (most int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range r.kinds {
+		k.turn(now.Unix())
+		most = max(most, k.before)
+	}
+	return most
+}
+
+// turn begins to count another second when it is time.
+func (k *kind) turn(second int64) {
+	switch {
+	case second == k.second:
+		return
+	case second == k.second+1:
+		k.before = k.count
+	default:
+		k.before = 0
+	}
+	k.second, k.count = second, 0
 }
 
 func newRates(perSecond, burst int) rates {
@@ -48,6 +75,8 @@ func (r *rates) take(text string, level slog.Level, now time.Time) bool {
 			r.kinds[text] = k
 		}
 	}
+	k.turn(now.Unix())
+	k.count++
 	if d := now.Sub(k.at); d > 0 {
 		k.tokens, k.at = min(k.tokens+d.Seconds()*r.perSecond, r.burst), now
 	}

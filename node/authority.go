@@ -78,5 +78,5 @@ func (n *Node) startAuthority(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return n.router.StartNamed(ctx, routing.EchoService, func(*routing.Shard) routing.Worker { return routing.Echo(nil) }, n.api.Flow)
+	return n.router.StartNamed(ctx, routing.EchoService, func(*routing.Shard) routing.Worker { return routing.Echo(nil, nil) }, n.api.Flow)
 }

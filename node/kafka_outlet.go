@@ -70,6 +70,9 @@ func (k *kafkaPortals) checkOutlet(_ context.Context, r *resource.KafkaOutlet, _
 			return fmt.Errorf("%w: --bootstrap-server %q must be host:port, or several with commas between", admin.ErrInvalid, r.Bootstrap)
 		}
 	}
+	if err := checkMaxConnections(r.MaxConnections); err != nil {
+		return err
+	}
 	return checkAllow(r.Allow)
 }
 
@@ -128,7 +131,7 @@ func (out *kafkaOutlet) startPart(ctx context.Context, name, to string) error {
 	if name == kafkaBootstrap {
 		targets = out.servers
 	}
-	_, err := out.k.n.outlets.CreatePart(ctx, out.request.Name, resource.Outlet{Name: name, To: to, TLS: out.request.TLS},
+	_, err := out.k.n.outlets.CreatePart(ctx, out.request.Name, resource.Outlet{Name: name, To: to, TLS: out.request.TLS, MaxConnections: out.request.MaxConnections},
 		func(ctx context.Context, o *table.Opening[resource.Outlet]) (*outlet, error) {
 			part, err := out.k.n.startOutletTo(ctx, o.Request, targets, out.guard)
 			if err == nil {

@@ -47,5 +47,5 @@ func transportOptions(l limits.Limits) tcp.Options {
 }
 
 func channelLimits(l limits.Limits) secure.Limits {
-	return secure.Limits{Handshakes: l.Handshakes, Channels: l.Channels, ChannelsPerPeer: l.ChannelsPerPeer}
+	return secure.Limits{Handshakes: l.Handshakes, PerSecond: l.HandshakesPerSecond, Channels: l.Channels, ChannelsPerPeer: l.ChannelsPerPeer}
 }

@@ -135,7 +135,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descHandshakes, ch.HandshakeFailed.Load(), "failed")
 	count(descHandshakes, ch.Refused.Load(), "busy")
 	count(descChanEnded, ch.Silent.Load(), "silent")
-	count(descChanEnded, ch.Evicted.Load(), "limit")
+	count(descChanEnded, ch.Evicted.Load()+ch.TooMany.Load(), "limit")
 	count(descUndecrypted, ch.OpenFailed.Load())
 	count(descGaps, ch.Gaps.Load())
 	count(descKeysFailed, n.counters.keysFailed.Load())

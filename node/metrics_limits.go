@@ -1,9 +1,13 @@
 package node
 
 import (
+	"os"
+	"runtime/metrics"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sallyport/logging"
+	"sallyport/routing"
 )
 
 var (
@@ -37,29 +41,81 @@ func (c collector) limits(gauge func(*prometheus.Desc, float64, ...string), coun
 		count(descRefused, u.refused, u.name)
 	}
 	count(descFaults, c.n.group.Use().Faults)
-	if h, ok := c.n.log.Handler().(interface{ Counts() logging.Counts }); ok {
-		k := h.Counts()
-		count(descLog, k.Written, "written")
-		count(descLog, k.LeftOut, "left_out")
-		count(descLog, k.Dropped, "dropped")
-	}
+	k := c.log()
+	count(descLog, k.Written, "written")
+	count(descLog, k.LeftOut, "left_out")
+	count(descLog, k.Dropped, "dropped")
 }
 
-// uses returns the limits that are counted.
+// log returns what became of the log's records; nothing where the log is a library user's own.
+func (c collector) log() logging.Counts {
+	if h, ok := c.n.log.Handler().(interface{ Counts() logging.Counts }); ok {
+		return h.Counts()
+	}
+	return logging.Counts{}
+}
+
+// uses returns what is used of every limit, and refused because of it. A time span has no use, and nothing is refused for want of memory: what
+// follows the memory is a limit of its own.
 func (c collector) uses() []use {
 	n := c.n
-	open, refused := n.tcp.Admission()
-	loops, ch := n.group.Use(), &n.channels.Stats
-	return []use{
-		{"connections", int64(open), refused},
+	conns, loops, ch, p, log := n.tcp.Admission(), n.group.Use(), &n.channels.Stats, n.portals.Stats, c.log()
+	handshakes, channels := n.channels.Held()
+	route, message, longRoutes := int64(0), int64(0), uint64(0)
+	for _, s := range n.router.Shards() {
+		route, message = max(route, s.LongestRoute.Load()), max(message, s.LargestMessage.Load())
+		longRoutes += s.Drops.LongRoute.Load()
+	}
+	fullest, outletRefused := n.outletPlaces()
+	list := []use{
+		{"connections", int64(conns.Open), conns.Refused},
+		{"connections-per-address", int64(conns.OpenEach), conns.RefusedEach},
 		{"preamble-timeout", -1, loops.LatePreamble},
 		{"frame-timeout", -1, loops.LateFrame},
+		{"handshakes", int64(handshakes), ch.Refused.Load()},
+		{"handshakes-per-second", int64(n.channels.HandshakeRate()), ch.TooFast.Load()},
+		{"channels", int64(channels), ch.Evicted.Load()},
+		{"channels-per-peer", int64(n.channels.MostOfPeer()), ch.TooMany.Load()},
+		{"portal-connections", p.Active.Load(), p.Crowded.Load()},
+		{"outlet-connections", int64(fullest), outletRefused},
+		{"message", message, n.tcp.Stats.Oversize.Load()},
+		{"route", route, longRoutes},
+		{"memory", memoryInUse(), 0},
 		{"unfinished", loops.Unfinished, loops.NoRoom},
-		{"descriptors", -1, loops.NoDescriptor},
-		{"handshakes", n.channels.UnderWay(), ch.Refused.Load()},
-		{"channels", int64(len(n.channels.List())), ch.Evicted.Load()},
-		{"portal-connections", n.portals.Stats.Active.Load(), n.portals.Stats.Limited.Load()},
-		{"windows", n.portals.Stats.WindowGranted.Load(), 0},
+		{"windows", p.WindowGranted.Load(), p.WindowsRefused.Load()},
 		{"interceptors", n.intercepted.Used(), n.intercepted.Refused()},
+		{"descriptors", descriptorsInUse(), loops.NoDescriptor},
+		{"log-rate", int64(log.Busiest), log.LeftOut},
 	}
+	var names routing.NamesUse
+	if n.relaySvc != nil {
+		names = n.relaySvc.Use()
+	}
+	return append(list, use{"names", int64(names.Names), names.RefusedNames}, use{"names-per-owner", int64(names.OfOwner), names.RefusedOwners})
+}
+
+// outletPlaces returns how many connections the outlet with the most has, and how many all outlets refused.
+func (n *Node) outletPlaces() (fullest int, refused uint64) {
+	for _, i := range n.outlets.List() {
+		if i.IsOpen {
+			now, _ := i.Value.portal.Connections()
+			fullest, refused = max(fullest, now), refused+i.Value.portal.Refused()
+		}
+	}
+	return fullest, refused
+}
+
+// memoryInUse returns what the process has from the system, in bytes, as the runtime's limit counts it.
+func memoryInUse() int64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(samples)
+	return int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
+}
+
+// descriptorsInUse returns how many descriptors the process has open, -1 where the kernel does not say without listing them all.
+func descriptorsInUse() int64 {
+	if fi, err := os.Stat("/proc/self/fd"); err == nil && fi.Size() > 0 {
+		return fi.Size()
+	}
+	return -1
 }

@@ -179,6 +179,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.router, err = routing.NewRouter(n.group, o.Log); err != nil {
 		return nil, err
 	}
+	n.router.MaxRoute = o.Limits.Route
 	n.tcp = tcp.New(n.router, transportOptions(o.Limits))
 	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.channels = secure.New(n.router, o.Shards, channelLimits(o.Limits), o.Log)
@@ -245,8 +246,12 @@ func (n *Node) startServices(ctx context.Context) (err error) {
 		return err
 	}
 	both := append(n.listenerFlows(), n.api.Flow)
+	if n.authority() == nil {
+		both = append(both, n.router.Begun()) // as outlets, whose users ask it whether the way still leads here
+	}
 	echo := n.access.guard(routing.EchoService, policy.Echoer, n.authority(), false)
-	if err := n.router.StartNamed(ctx, routing.EchoService, func(*routing.Shard) routing.Worker { return routing.Echo(echo.admits()) }, both...); err != nil {
+	answer := func(*routing.Shard) routing.Worker { return routing.Echo(echo.admits(), n.portals.Heard) }
+	if err := n.router.StartNamed(ctx, routing.EchoService, answer, both...); err != nil {
 		return err
 	}
 	if err := n.router.StartNamed(ctx, routing.UppercaseService, func(*routing.Shard) routing.Worker { return routing.Uppercase() }, both...); err != nil {

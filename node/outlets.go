@@ -50,12 +50,16 @@ func addOutlets(n *Node) {
 			if err := checkTargetCheck(r.Check); err != nil {
 				return err
 			}
+			if err := checkMaxConnections(r.MaxConnections); err != nil {
+				return err
+			}
 			return checkAllow(r.Allow)
 		},
 		Open:    n.openOutlet,
-		InPlace: []string{"allow", "check"},
+		InPlace: []string{"allow", "check", "max-connections"},
 		Update: func(_ context.Context, o *outlet, _, to *resource.Outlet) error {
 			o.target.setCheck(to.Check)
+			o.portal.SetMaxConnections(to.MaxConnections)
 			if to.InfluxDB != nil {
 				n.setPolicyOf(to.Name+leaseSuffix, to.Allow)
 			}
@@ -82,6 +86,14 @@ func addOutlets(n *Node) {
 		}
 		return nil
 	}))
+}
+
+// checkMaxConnections refuses what can be no number of connections; 0 is what nobody has set.
+func checkMaxConnections(v int) error {
+	if v < 0 || v > portal.MostConnections {
+		return fmt.Errorf("%w: --max-connections %d must be from 1 to %d", admin.ErrInvalid, v, portal.MostConnections)
+	}
+	return nil
 }
 
 // openOutlet opens an outlet for those whom its policy admits.
@@ -123,7 +135,8 @@ func (n *Node) startOutletTo(
 	if err != nil {
 		return nil, err
 	}
-	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: names.Lookup, Flows: flows, SkipHandshake: r.SkipHandshake, Hold: hold}
+	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: names.Lookup, Flows: flows, SkipHandshake: r.SkipHandshake, Hold: hold,
+		MaxConnections: r.MaxConnections}
 	if g != nil {
 		o.Guard = g
 	}

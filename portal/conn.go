@@ -53,6 +53,7 @@ type conn struct {
 	pace     *pacer
 	timer    *dataplane.Timer
 	asked    bool      // inlet: the Ping has no answer yet
+	bare     *bareWay  // of an outlet's without channel, behind other nodes
 	inlet    *Inlet    // that the connection belongs to, or
 	lines    *registry // of the outlet that it belongs to
 
@@ -111,6 +112,7 @@ func (c *conn) start(route routing.Route) {
 	if c.state == ended {
 		return
 	}
+	c.watchBare()
 	c.sock.SetHandler(c)
 	c.sock.Resume()
 	if c.extended && c.credit <= 0 {
@@ -364,6 +366,9 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 			c.end(ReasonGap, true) // whatever it was, the stream is no longer whole
 		}
 		return
+	}
+	if c.bare != nil {
+		c.bare.heard = c.shard.Loop().Now()
 	}
 	if !c.openedAt.IsZero() {
 		if p := c.window.path; p != nil {

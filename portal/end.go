@@ -124,6 +124,7 @@ func (c *conn) forget(r Reason) bool {
 		c.backlog.Close() // else OnClose does
 	}
 	c.unwatch()
+	c.unwatchBare()
 	c.grant.Unwatch(c)
 	c.forgetLine()
 	c.window.end()

@@ -75,10 +75,8 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	if o.Resolve == nil {
 		o.Resolve = names.Lookup
 	}
-	out := &Outlet{env: env, router: r, opts: o, places: places{max: o.MaxConnections}}
-	if out.places.max == 0 {
-		out.places.max = env.Limits.OutletConnections
-	}
+	out := &Outlet{env: env, router: r, opts: o, places: places{}}
+	out.SetMaxConnections(o.MaxConnections)
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil && !o.ResolveAlways {
 		out.fixed = []netip.AddrPort{fixed}
 	}
@@ -165,13 +163,28 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 // room takes one of the outlet's places, if there is one for the peer.
 func (o *Outlet) room(peer *[32]byte) (ok, tell bool) {
 	if o.env.Stats.Active.Load() >= int64(o.env.Limits.Connections) {
+		o.env.Stats.Crowded.Add(1)
 		return false, o.places.tell()
 	}
 	return o.places.take(peer)
 }
 
-// Connections returns how many connections the outlet has, and how many it may have.
-func (o *Outlet) Connections() (now, limit int) { return o.places.taken(), o.places.max }
+// MostConnections is the largest number that an outlet's connections can be limited to.
+const MostConnections = 1 << 20
+
+// SetMaxConnections lets the outlet have max connections from now on, 0 for Limits.OutletConnections. Those that it has stay. Any goroutine.
+func (o *Outlet) SetMaxConnections(most int) {
+	if most == 0 {
+		most = o.env.Limits.OutletConnections
+	}
+	o.places.limit(most)
+}
+
+// Connections returns how many connections the outlet has, and how many it may have. Any goroutine.
+func (o *Outlet) Connections() (now, limit int) { return o.places.taken() }
+
+// Refused returns how many connections were refused because the outlet, or its peer at it, had too many. Any goroutine.
+func (o *Outlet) Refused() uint64 { return o.places.refused() }
 
 // refuse tells an inlet of ours that it may not; one of the reference's would not understand.
 func (o *Outlet) refuse(s *routing.Shard, m *routing.Message, msg message, why Reason, tell bool) {

@@ -7,12 +7,19 @@ import (
 
 // places counts the connections of one outlet, and those of each peer. It is asked when a connection begins and told when it ends.
 type places struct {
-	max int
-
 	mu    sync.Mutex
+	max   int
 	all   int
 	peers map[[32]byte]int
+	full  uint64    // refusals
 	noted time.Time // when the log last said that they are short
+}
+
+// limit sets how many places there are; those who have one keep it.
+func (p *places) limit(most int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.max = most
 }
 
 // perPeer is how many an outlet gives to one peer: four in five, so that no member can keep the others out.
@@ -23,6 +30,7 @@ func (p *places) take(peer *[32]byte) (ok, tell bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all >= p.max || peer != nil && p.peers[*peer] >= p.perPeer() {
+		p.full++
 		return false, p.tellLocked()
 	}
 	p.all++
@@ -63,9 +71,16 @@ func (p *places) leave(peer *[32]byte) {
 	}
 }
 
-// taken returns how many places are taken.
-func (p *places) taken() int {
+// refused returns how many got no place.
+func (p *places) refused() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.all
+	return p.full
+}
+
+// taken returns how many places are taken, and how many there are.
+func (p *places) taken() (now, most int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all, p.max
 }

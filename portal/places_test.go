@@ -114,8 +114,8 @@ func TestOnePeerLeavesRoom(t *testing.T) {
 	for range 2 {
 		p.leave(&modest)
 	}
-	if p.taken() != 0 || len(p.peers) != 0 {
-		t.Errorf("%d places, %d peers left", p.taken(), len(p.peers))
+	if now, _ := p.taken(); now != 0 || len(p.peers) != 0 {
+		t.Errorf("%d places, %d peers left", now, len(p.peers))
 	}
 	if n := count(nil); n != 10 {
 		t.Errorf("peers without identity got %d of 10", n)
@@ -127,5 +127,40 @@ func TestOnePeerLeavesRoom(t *testing.T) {
 	_, second := p.take(&greedy)
 	if first || second { // the refusals above told already
 		t.Error("the log is told of each refusal")
+	}
+}
+
+// TestPlacesFollow: the number of places changes while an outlet serves; who has one keeps it.
+func TestPlacesFollow(t *testing.T) {
+	target, ch := served(t)
+	l := newLink(t, "", false, Limits{}, Limits{})
+	out, err := NewOutlet(limited(t), l.b.env, l.b.router, OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{l.b.ln.Flow}, MaxConnections: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, l.in)
+	s := next(t, ch)
+	dial(t, l.in)
+	next(t, ch)
+	out.SetMaxConnections(1)
+	expectEcho(t, c, s)
+	refused := func(want uint64) {
+		t.Helper()
+		if c, err := net.Dial("tcp", l.in.Bound().String()); err == nil { // else it was reset sooner
+			t.Cleanup(func() { c.Close() })
+		}
+		eventually(t, "a refusal", func() bool { return out.Refused() == want })
+	}
+	refused(1)
+	out.SetMaxConnections(3)
+	dial(t, l.in)
+	next(t, ch)
+	refused(2)
+	if now, most := out.Connections(); now != 3 || most != 3 {
+		t.Errorf("%d of %d", now, most)
+	}
+	out.SetMaxConnections(0)
+	if _, most := out.Connections(); most != l.b.env.Limits.OutletConnections {
+		t.Errorf("%d places by default", most)
 	}
 }

@@ -86,6 +86,7 @@ type Stats struct {
 	Ended             [reasonCount]atomic.Uint64
 	Denied            atomic.Uint64
 	Limited           atomic.Uint64 // connections refused because there were too many
+	Crowded           atomic.Uint64 // those of them that the node had no place for, whichever outlet they were for
 	Malformed         atomic.Uint64
 	Held              atomic.Int64
 	Away              atomic.Int64  // connections that wait for another path
@@ -94,6 +95,7 @@ type Stats struct {
 	Kept              atomic.Int64  // bytes that were sent and are not confirmed
 	Resent            atomic.Uint64 // bytes sent again
 	WindowGranted     atomic.Int64  // bytes of windows beyond their first size
+	WindowsRefused    atomic.Uint64 // times a window did not grow because all had too much
 	WindowsGrown      atomic.Int64  // windows that are larger than at first
 	// Credits sent and received.
 	CreditsOut, CreditsIn atomic.Uint64
@@ -115,4 +117,5 @@ type Env struct {
 	Log     *slog.Logger
 	pacers  sync.Map // of *routing.Shard: *pacer
 	keepers sync.Map // of *routing.Shard: *keeper
+	bare    sync.Map // of *routing.Shard: *bareWays
 }

@@ -38,6 +38,7 @@ func (m *windowMemory) resize(had, want int) int {
 	}
 	if all := m.stats.WindowGranted.Add(int64(want - had)); want > had && all > m.limits.Budget {
 		m.stats.WindowGranted.Add(int64(had - want))
+		m.stats.WindowsRefused.Add(1)
 		return had
 	}
 	if had == 0 {

@@ -147,6 +147,9 @@ func (r Route) Last() Address {
 // WithoutFirst returns r without its first address (borrowed as r is). An empty route stays empty.
 func (r Route) WithoutFirst() Route { return r.rest() }
 
+// Key returns what is the same for equal routes (borrowed as r is).
+func (r Route) Key() []byte { return r.b }
+
 // WithoutLast returns r without its last address (borrowed as r is).
 func (r Route) WithoutLast() Route {
 	if r.n == 0 {

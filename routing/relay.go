@@ -39,12 +39,14 @@ type Relays struct {
 	mu    sync.Mutex
 	named map[string]*relayName
 	held  map[string]int // names by holder
-	waits map[string]map[*relayWait]struct{}
-	ended []string // names without a registration, whose workers are to be removed
-	queue chan request
-	wake  chan struct{}
-	stop  chan struct{}
-	once  sync.Once
+	// full and ownerFull count refusals because of opts.Names and of opts.NamesPerOwner.
+	full, ownerFull uint64
+	waits           map[string]map[*relayWait]struct{}
+	ended           []string // names without a registration, whose workers are to be removed
+	queue           chan request
+	wake            chan struct{}
+	stop            chan struct{}
+	once            sync.Once
 }
 
 // request waits to be carried out.
@@ -90,6 +92,23 @@ func (rs *Relays) Close() {
 		rs.router.noName.Store(nil)
 		close(rs.stop)
 	})
+}
+
+// NamesUse says how many names there are and how many the owner with the most has, and how many were refused because of either limit.
+type NamesUse struct {
+	Names, OfOwner              int
+	RefusedNames, RefusedOwners uint64
+}
+
+// Use returns what names use of their limits. Any goroutine.
+func (rs *Relays) Use() NamesUse {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	u := NamesUse{Names: len(rs.named), RefusedNames: rs.full, RefusedOwners: rs.ownerFull}
+	for _, n := range rs.held {
+		u.OfOwner = max(u.OfOwner, n)
+	}
+	return u
 }
 
 // Names returns the names registered now, without the prefix.
@@ -227,7 +246,11 @@ func (rs *Relays) grant(q request) (n *relayName, created bool, refused NoticeKi
 	case n != nil && len(n.regs) > 0 && !sameOwner(n.owner, q.owner):
 		// The reference lets the last one win, whoever it is. A name belongs to the identity that holds it.
 		return nil, false, NoticeHeld
-	case n == nil && len(rs.named) >= rs.opts.Names, rs.held[q.reg.holder] >= rs.opts.NamesPerOwner:
+	case n == nil && len(rs.named) >= rs.opts.Names:
+		rs.full++
+		return nil, false, NoticeFull
+	case rs.held[q.reg.holder] >= rs.opts.NamesPerOwner:
+		rs.ownerFull++
 		return nil, false, NoticeFull
 	case n != nil && len(n.regs) >= maxPerName:
 		return nil, false, NoticeFull

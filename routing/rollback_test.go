@@ -33,7 +33,7 @@ func TestStartNamedRollsBack(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			err := start.f(r, ctx, "service", func(*Shard) Worker {
 				cancel() // the first shard has it, the second one hangs
-				return Echo(nil)
+				return Echo(nil, nil)
 			})
 			if !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
@@ -49,7 +49,7 @@ func TestStartNamedRollsBack(t *testing.T) {
 			if r.HasNamed("service") {
 				t.Error("the name is taken")
 			}
-			named(t, r, "service", Echo(nil))
+			named(t, r, "service", Echo(nil, nil))
 		})
 	}
 }
@@ -57,7 +57,7 @@ func TestStartNamedRollsBack(t *testing.T) {
 // TestStopNamedFinishes: a worker whose stopping nobody waited for is gone all the same, on every shard.
 func TestStopNamedFinishes(t *testing.T) {
 	r := newRouter(t, 3)
-	named(t, r, "service", Echo(nil))
+	named(t, r, "service", Echo(nil, nil))
 	release := hang(t, r.Shards()[1])
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -77,7 +77,7 @@ func TestStopNamedFinishes(t *testing.T) {
 // TestAddConsumerRollsBack: when one shard does not answer, no shard lets the flow in.
 func TestAddConsumerRollsBack(t *testing.T) {
 	r := newRouter(t, 3)
-	named(t, r, "service", Echo(nil))
+	named(t, r, "service", Echo(nil, nil))
 	release := hang(t, r.Shards()[2])
 	ctx, cancel := context.WithCancel(t.Context())
 	f := NewFlow()

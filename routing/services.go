@@ -31,8 +31,8 @@ func (m *Message) Reply(s *Shard, from WireAddress) {
 	s.Deliver(m)
 }
 
-// Echo returns the payload unchanged to the return route.
-func Echo(access Access) Worker {
+// Echo returns the payload unchanged to the return route. pinged, if set, is told the return route of what came without a secure channel.
+func Echo(access Access, pinged func(s *Shard, ret Route)) Worker {
 	self := LocalAddress(EchoService).Wire()
 	return WorkerFunc(func(s *Shard, m *Message) {
 		if m.Peer != nil {
@@ -40,6 +40,9 @@ func Echo(access Access) Worker {
 		}
 		if access != nil && !access(m) {
 			return
+		}
+		if m.Peer == nil && pinged != nil {
+			pinged(s, m.Return)
 		}
 		m.Reply(s, self)
 	})

@@ -8,8 +8,8 @@ import (
 
 func TestEcho(t *testing.T) {
 	r := newRouter(t, 1)
-	named(t, r, EchoService, Echo(nil))
-	named(t, r, "private", Echo(func(m *Message) bool { return m.Peer != nil && m.Peer.ID == [32]byte{1} }))
+	named(t, r, EchoService, Echo(nil, nil))
+	named(t, r, "private", Echo(func(m *Message) bool { return m.Peer != nil && m.Peer.ID == [32]byte{1} }, nil))
 	m, err := r.Request(limited(t), LocalRoute(EchoService, "ignored"), []byte{1, 2, 0xff})
 	if err != nil || string(m.Payload) != "\x01\x02\xff" || !m.Return.Equal(LocalRoute(EchoService)) {
 		t.Fatalf("%+v, %v", m, err)

@@ -52,6 +52,8 @@ type Drops struct {
 	NoWorker, NotLocal, Flow, Loop, Malformed, Overflow atomic.Uint64
 	// NotMember were for a relay that passes on what members send.
 	NotMember atomic.Uint64
+	// LongRoute had a route with more addresses than the router's MaxRoute.
+	LongRoute atomic.Uint64
 }
 
 // Shard is one event loop with its workers. Its methods are for the loop's goroutine unless they say otherwise.
@@ -72,6 +74,8 @@ type Shard struct {
 	notices     noticeBudget
 	// Drops counts what this shard did not deliver.
 	Drops Drops
+	// LongestRoute and LargestMessage are the most addresses and bytes that came so far. Any goroutine may read them.
+	LongestRoute, LargestMessage atomic.Int64
 	// Delivered counts messages handed to workers; read it on the shard only.
 	Delivered uint64
 }
@@ -86,6 +90,8 @@ type Router struct {
 	begun  *Flow
 	// noName is told of messages for which there is no worker, of the relay service.
 	noName atomic.Pointer[func(s *Shard, m *Message, name []byte)]
+	// MaxRoute is how many addresses a route from the network may have; 0 is the most that the program reads, 64. Set before the first message.
+	MaxRoute int
 	// Backlogs is the budget for what waits at destinations beyond their high water marks.
 	Backlogs BacklogBudget
 }

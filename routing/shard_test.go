@@ -277,7 +277,7 @@ func TestLoopEnds(t *testing.T) {
 func TestLongRoute(t *testing.T) {
 	r := newRouter(t, 1)
 	named(t, r, "hop", Hop("hop"))
-	named(t, r, "echo", Echo(nil))
+	named(t, r, "echo", Echo(nil, nil))
 	var route []string
 	for range 60 {
 		route = append(route, "hop")

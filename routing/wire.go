@@ -3,6 +3,7 @@ package routing
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"sallyport/internal/cborhead"
 )
@@ -19,6 +20,9 @@ const MaxFrame = 16 << 20
 
 // ErrMalformed reports bytes that are no routing message.
 var ErrMalformed = errors.New("routing: malformed message")
+
+// errLongRoute reports a route with too many addresses.
+var errLongRoute = fmt.Errorf("%w: a route", ErrMalformed)
 
 // AppendRoute appends a route in wire form.
 func AppendRoute(b []byte, r Route) []byte {
@@ -80,6 +84,31 @@ func ParseMessage(b []byte) (Parsed, error) {
 	}
 	p.Start, p.End = i, i+n
 	return p, nil
+}
+
+// Parse is ParseMessage of what came from the network, with the limit of the router for routes. It counts what is refused. Errors match ErrMalformed.
+func (s *Shard) Parse(b []byte) (Parsed, error) {
+	p, err := ParseMessage(b)
+	if err == nil {
+		longest := max(p.Onward.n, p.Return.n)
+		if s.router.MaxRoute != 0 && longest > s.router.MaxRoute {
+			err = fmt.Errorf("%w with %d addresses, the limit is %d", errLongRoute, longest, s.router.MaxRoute)
+		} else {
+			raise(&s.LongestRoute, longest)
+			raise(&s.LargestMessage, len(b))
+		}
+	}
+	if errors.Is(err, errLongRoute) {
+		s.Drops.LongRoute.Add(1)
+	}
+	return p, err
+}
+
+// raise makes v n if that is more. Only its shard writes it.
+func raise(v *atomic.Int64, n int) {
+	if int64(n) > v.Load() {
+		v.Store(int64(n))
+	}
 }
 
 // openArray reads the head of a message's array when it is not the usual one.
@@ -180,7 +209,7 @@ func parseRouteSlow(b []byte, i int) (Route, int, error) {
 			break
 		}
 		if r.n == maxRouteLen {
-			return Route{}, 0, fmt.Errorf("%w: more than %d addresses", ErrMalformed, maxRouteLen)
+			return Route{}, 0, fmt.Errorf("%w with more than %d addresses", errLongRoute, maxRouteLen)
 		}
 		var a Address
 		if a, i, err = parseAddress(b, i); err != nil {

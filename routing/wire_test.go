@@ -377,3 +377,32 @@ func FuzzParseMessage(f *testing.F) {
 		}
 	})
 }
+
+// TestRouteLimit: a router takes no longer routes than it is told to, and counts those that it refused, whichever of its limits they exceed.
+func TestRouteLimit(t *testing.T) {
+	r := newRouter(t, 1)
+	r.MaxRoute = 8
+	s := r.shards[0]
+	route := func(n int) (out Route) {
+		for range n {
+			out = out.Concat(LocalRoute("x"))
+		}
+		return out
+	}
+	refused := uint64(0)
+	for _, c := range []struct {
+		onward, ret int
+		ok          bool
+	}{{8, 8, true}, {0, 0, true}, {9, 1, false}, {1, 9, false}, {23, 1, false}, {24, 1, false}, {1, 64, false}, {65, 1, false}, {10_000, 1, false}} {
+		_, err := s.Parse(AppendMessage(nil, route(c.onward), route(c.ret), nil))
+		if (err == nil) != c.ok || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%d and %d addresses: %v", c.onward, c.ret, err)
+		}
+		if !c.ok {
+			refused++
+		}
+	}
+	if got := s.Drops.LongRoute.Load(); got != refused || s.LongestRoute.Load() != 8 {
+		t.Errorf("%d of %d counted, the longest has %d addresses", got, refused, s.LongestRoute.Load())
+	}
+}

@@ -356,6 +356,9 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
+			if err := checkMaxConnections(cmd, r.MaxConnections); err != nil {
+				return err
+			}
 			if a.collect != nil {
 				return a.collect(resource.KindKafkaOutlet, &r.Name, &r)
 			}
@@ -379,6 +382,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.BoolVar(&r.TLS, "tls", false, "connect to brokers with TLS")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
+	f.IntVar(&r.MaxConnections, "max-connections", 0, "`NUMBER` of connections to a broker at most")
 	hide(cmd, "to", "addr")
 	return cmd
 }

@@ -16,6 +16,7 @@ import (
 	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
+	"sallyport/portal"
 	"sallyport/portal/httpheader"
 	"sallyport/routing/multiaddr"
 )
@@ -150,9 +151,20 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.StringSliceVar(&r.ALPN, "alpn", nil, "with --tls: offer these `PROTOCOLS`, as h2,http/1.1")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
 	f.StringVar(&r.Check, "check", "", "tcp: look every 10s whether the server takes connections")
+	f.IntVar(&r.MaxConnections, "max-connections", 0, maxConnectionsHelp)
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
 	hide(cmd, "privileged")
 	flagAliases(cmd, "expression", "allow")
+}
+
+const maxConnectionsHelp = "`NUMBER` of connections at most (default: 1000)"
+
+// checkMaxConnections refuses a --max-connections with which nobody could connect; leaving it out is the way to the default.
+func checkMaxConnections(cmd *cobra.Command, v int) error {
+	if cmd.Flags().Changed("max-connections") && (v < 1 || v > portal.MostConnections) {
+		return usageError("invalid value '%d' for '--max-connections': it must be from 1 to %d", v, portal.MostConnections)
+	}
+	return nil
 }
 
 // create asks the node for the outlet that the flags and arguments describe.
@@ -184,6 +196,9 @@ func (o *outletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if err := checkAllow(cmd, r.Allow); err != nil {
 		return err
 	}
+	if err := checkMaxConnections(cmd, r.MaxConnections); err != nil {
+		return err
+	}
 	if a.collect != nil {
 		return a.collect(resource.KindOutlet, &r.Name, r)
 	}
@@ -210,7 +225,7 @@ func outletCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create [NAME] --to HOST:PORT [flags]", Short: "Create an outlet: it connects portal connections to a server",
 		Example: `  sallyport tcp-outlet create --to 5432
-  sallyport tcp-outlet create db --to 127.0.0.1:5432 --allow 'company=acme'`,
+  sallyport tcp-outlet create db --to 127.0.0.1:5432 --allow 'company=acme' --max-connections 90`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.create(cmd, a, args) },
 	}

@@ -14,6 +14,8 @@ type Outlet struct {
 	// Check is "tcp" for an outlet that looks every 10 s whether its target takes connections; empty or "none" for one that learns it from
 	// its clients.
 	Check string `json:"check,omitempty" flag:"check"`
+	// MaxConnections is how many connections it has at most, of which one peer gets four in five; 0: the limit outlet-connections of the node.
+	MaxConnections int `json:"max_connections,omitempty" flag:"max-connections"`
 	// InfluxDB is set for an outlet to an InfluxDB.
 	InfluxDB *InfluxOutlet `json:"influxdb,omitempty" flag:"influxdb"`
 }

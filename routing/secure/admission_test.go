@@ -114,3 +114,22 @@ func BenchmarkFirstMessage(b *testing.B) {
 	}
 	b.ReportMetric(float64(cpu()-start)/float64(n), "cpu-ns/message")
 }
+
+// TestHandshakesPerSecond: whoever begins more handshakes than there are in a second gets no answer to the others, and keeps nobody else out.
+func TestHandshakesPerSecond(t *testing.T) {
+	stranger, member, bank := newNode(t, 1, nil), newNode(t, 1, nil), newLimitedNode(t, 2, Limits{PerSecond: 50}, nil)
+	way := member.connect(t, bank).Sender
+	c := stranger.connect(t, bank)
+	for round := range 5 {
+		before := bank.channels.Stats.TooFast.Load()
+		stranger.firsts(t, c, 500)
+		eventually(t, "refusals", func() bool { return bank.channels.Stats.TooFast.Load()-before >= 300 })
+		member.through(t, member.dial(t, way, "api"), []byte{byte(round)})
+	}
+	if n := bank.channels.asked.Held(); n > 1000 {
+		t.Errorf("%d handshakes are under way", n)
+	}
+	if !bank.log.contains("too many a second") {
+		t.Error("the log does not say so")
+	}
+}

@@ -289,7 +289,7 @@ func (d *decryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 	}
 	switch kind {
 	case channel.KindPayload:
-		p, err := routing.ParseMessage(body)
+		p, err := s.Parse(body)
 		if err != nil {
 			c.cs.log.Warn("secure channel message malformed", "reason", err.Error(), describe(c.Peer.ID))
 			return

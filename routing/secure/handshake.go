@@ -91,6 +91,11 @@ func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
 	h := &handshake{cs: cs, shard: s, opts: l.opts, spawner: l, remote: m.Return.Clone()}
 	h.terminal = s.FirstTerminal(h.remote)
 	h.from = fair.SourceOf(h.terminal, h.remote)
+	if !cs.rate.Take(h.from) {
+		cs.Stats.TooFast.Add(1)
+		cs.note("secure channel handshake refused, its source begins too many a second", cs.rate.PerSecond(), h.from)
+		return
+	}
 	cs.open.Add(1)
 	place, oldest, evicted := cs.asked.Take(h.from, h)
 	h.place = place

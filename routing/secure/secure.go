@@ -55,10 +55,12 @@ type Options struct {
 // Stats counts what happened to channels, for metrics.
 type Stats struct {
 	Opened, Closed, HandshakeFailed, OpenFailed atomic.Uint64
-	// Refused are handshakes that had to make room for others, of sources that had fewer under way.
-	Refused atomic.Uint64
-	// Evicted are channels that had to make room for others, or of which the peer had too many, Silent those whose peer had gone without a word.
-	Evicted, Silent atomic.Uint64
+	// Refused are handshakes that had to make room for others, of sources that had fewer under way, TooFast those that were not begun because
+	// of their rate.
+	Refused, TooFast atomic.Uint64
+	// Evicted are channels that had to make room for others, TooMany those that ended because their peer had too many, Silent those whose peer had
+	// gone without a word.
+	Evicted, TooMany, Silent atomic.Uint64
 	// Gaps are messages that came out of order, which shows that others were lost.
 	Gaps atomic.Uint64
 }
@@ -67,13 +69,15 @@ type Stats struct {
 type Limits struct {
 	// Handshakes is how many handshakes that others began are under way; default 1024.
 	Handshakes int
+	// PerSecond is how many of them begin in a second; default 5000.
+	PerSecond int
 	// Channels is how many channels that others opened are open, and ChannelsPerPeer how many of them one identity has; default 65,536
 	// and 4096.
 	Channels, ChannelsPerPeer int
 }
 
 func (l Limits) withDefaults() Limits {
-	for p, v := range map[*int]int{&l.Handshakes: 1024, &l.Channels: 1 << 16, &l.ChannelsPerPeer: 4096} {
+	for p, v := range map[*int]int{&l.Handshakes: 1024, &l.PerSecond: 5000, &l.Channels: 1 << 16, &l.ChannelsPerPeer: 4096} {
 		if *p == 0 {
 			*p = v
 		}
@@ -90,6 +94,7 @@ type Channels struct {
 	log     *slog.Logger
 	work    *fair.Turns              // public-key work
 	asked   *fair.Shares[*handshake] // handshakes under way that others began
+	rate    *fair.Rate               // of handshakes that others begin
 	opened  *fair.Shares[*Channel]   // channels that others opened
 	perPeer int                      // how many of them one identity may have
 	open    atomic.Int64             // handshakes under way
@@ -113,6 +118,7 @@ func New(r *routing.Router, work int, l Limits, log *slog.Logger) *Channels {
 		router: r, log: log, work: fair.NewTurns(max(work, 1)),
 		channels: map[string]*Channel{}, peers: map[[32]byte]int{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
 		asked: fair.NewShares[*handshake](l.Handshakes), opened: fair.NewShares[*Channel](l.Channels), perPeer: l.ChannelsPerPeer,
+		rate: fair.NewRate(l.PerSecond),
 	}
 	go cs.sweep()
 	return cs
@@ -120,6 +126,19 @@ func New(r *routing.Router, work int, l Limits, log *slog.Logger) *Channels {
 
 // Held returns how many handshakes that others began are under way, and how many channels that others opened are open.
 func (cs *Channels) Held() (handshakes, channels int) { return cs.asked.Held(), cs.opened.Held() }
+
+// HandshakeRate returns how many handshakes others began in the last whole second.
+func (cs *Channels) HandshakeRate() int { return cs.rate.Used() }
+
+// MostOfPeer returns how many open channels the peer has that opened most.
+func (cs *Channels) MostOfPeer() (most int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for _, n := range cs.peers {
+		most = max(most, n)
+	}
+	return most
+}
 
 // Stop ends the housekeeping; channels stay until they are closed.
 func (cs *Channels) Stop() { cs.once.Do(func() { close(cs.stop) }) }

@@ -93,7 +93,7 @@ func newLimitedNode(t testing.TB, shards int, l Limits, change func(*Options)) *
 	if n.api, err = n.channels.Listen(limited(t), "api", o, true, n.ln.Flow); err != nil {
 		t.Fatal(err)
 	}
-	n.serve(t, "echo", routing.Echo(nil), n.api.Flow)
+	n.serve(t, "echo", routing.Echo(nil, nil), n.api.Flow)
 	return n
 }
 
@@ -197,7 +197,7 @@ func TestChannel(t *testing.T) {
 			t.Errorf("responder's channel is with %x", d.Peer.ID)
 		}
 		// What the listener is open to later does not open the channels there are; a consumer of the channel is reached.
-		b.serve(t, "private", routing.Echo(nil))
+		b.serve(t, "private", routing.Echo(nil, nil))
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		route := routing.RouteOf(c.Encryptor).Concat(routing.LocalRoute("private"))
 		if _, err := a.router.Request(ctx, route, nil); err == nil {
@@ -391,7 +391,7 @@ func TestChannelLimits(t *testing.T) {
 	modest.through(t, kept, []byte("stays"))
 	modest.through(t, more, []byte("stays"))
 	counted(8)
-	if n := b.channels.Stats.Evicted.Load(); n != 2 || !b.log.contains("too many") {
+	if n := b.channels.Stats.Evicted.Load() + b.channels.Stats.TooMany.Load(); n != 2 || !b.log.contains("too many") {
 		t.Errorf("%d evicted", n)
 	}
 	for _, c := range b.channels.List() {

@@ -22,7 +22,7 @@ func (cs *Channels) admit(c *Channel, from fair.Source) {
 	place, oldest, evicted := cs.opened.Take(from, c)
 	c.place = place
 	if tooMany {
-		cs.Stats.Evicted.Add(1)
+		cs.Stats.TooMany.Add(1)
 		cs.note("secure channel closed: its peer has too many", cs.perPeer, from)
 		c.Close()
 	}

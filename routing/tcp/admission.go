@@ -13,8 +13,8 @@ import (
 // secure channel over. A stranger who only connects so never keeps out whoever uses the node.
 type admission struct {
 	most, mostEach int
-	refused        atomic.Uint64 // connections not begun
-	displaced      atomic.Uint64 // connections ended to make room
+	refused        atomic.Uint64 // connections not begun, or ended to make room
+	refusedEach    atomic.Uint64 // the same for those of an address that had too many
 
 	mu     sync.Mutex
 	count  int
@@ -51,13 +51,14 @@ func (a *admission) take(from netip.Addr) *place {
 	}
 	var gone func()
 	if h.count >= a.mostEach {
+		a.refusedEach.Add(1)
 		gone = a.displace(h.bare)
 	} else if a.count >= a.most {
+		a.refused.Add(1)
 		gone = a.displace(a.bare)
 	}
 	if gone == nil && (h.count >= a.mostEach || a.count >= a.most) {
 		a.mu.Unlock()
-		a.refused.Add(1)
 		return nil
 	}
 	p := &place{name: name, of: h}
@@ -80,7 +81,6 @@ func (a *admission) displace(l *list.List) func() {
 	}
 	p := first.Value.(*place)
 	a.forget(p)
-	a.displaced.Add(1)
 	if p.end == nil {
 		p.unwanted = true // whoever gives it a connection sees to it
 		return func() {}
@@ -132,6 +132,17 @@ func (a *admission) give(p *place) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.forget(p)
+}
+
+// use returns what is taken, and what was refused.
+func (a *admission) use() Admitted {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u := Admitted{Open: a.count, Refused: a.refused.Load(), RefusedEach: a.refusedEach.Load()}
+	for _, h := range a.byHost {
+		u.OpenEach = max(u.OpenEach, h.count)
+	}
+	return u
 }
 
 // open returns how many places are taken.

@@ -54,8 +54,8 @@ func TestStrangersMakeRoom(t *testing.T) {
 		}
 	}
 	eventually(t, "four are open", func() bool { return len(n.tcp.Connections()) == 4 })
-	if open, refused := n.tcp.Admission(); open != 4 || refused != 6 {
-		t.Errorf("%d open, %d refused", open, refused)
+	if u := n.tcp.Admission(); u.Open != 4 || u.Refused+u.RefusedEach != 6 {
+		t.Errorf("%+v", u)
 	}
 	vouchAll()
 	if c, err := net.Dial("tcp", n.ln.Bound.String()); err == nil && !ended(t, c) { // the reset may come while it connects
@@ -65,7 +65,7 @@ func TestStrangersMakeRoom(t *testing.T) {
 		t.Errorf("%d are open", got)
 	}
 	conns[0].Close()
-	eventually(t, "its place is free", func() bool { open, _ := n.tcp.Admission(); return open == 3 })
+	eventually(t, "its place is free", func() bool { return n.tcp.Admission().Open == 3 })
 	dial()
 	eventually(t, "the next one has it", func() bool { return len(n.tcp.Connections()) == 4 })
 }

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"sallyport/dataplane"
@@ -214,7 +215,7 @@ func (c *Connection) OnFrame(buf []byte, start, end int) error {
 	if c.closed {
 		return nil
 	}
-	p, err := routing.ParseMessage(buf[start:end])
+	p, err := c.shard.Parse(buf[start:end])
 	if err != nil {
 		c.t.Stats.Malformed.Add(1)
 		return err
@@ -240,6 +241,9 @@ func (c *Connection) OnClose(err error) {
 		c.t.admission.give(c.place)
 	}
 	c.t.Stats.Closed.Add(1)
+	if errors.Is(err, dataplane.ErrFrameSize) {
+		c.t.Stats.Oversize.Add(1)
+	}
 	if err != nil && err != dataplane.ErrConnClosed {
 		c.t.router.Log().Info("connection to node lost", "peer", c.Remote.String(), "err", err)
 	}

@@ -15,7 +15,7 @@ import (
 // connection of another listener goes to this transport.
 func TestListenGivenUp(t *testing.T) {
 	n := newNode(t, 1, Options{})
-	n.serve(t, "echo2", routing.Echo(nil))
+	n.serve(t, "echo2", routing.Echo(nil, nil))
 	for range 20 {
 		free, began := make(chan struct{}), make(chan struct{})
 		n.router.Shards()[0].Loop().Post(dataplane.TaskFunc(func() { close(began); <-free }))

@@ -79,6 +79,8 @@ type Stats struct {
 	MessagesIn, MessagesOut      atomic.Uint64
 	BytesIn, BytesOut            atomic.Uint64
 	Malformed, TooLarge, Stalled atomic.Uint64
+	// Oversize are connections ended because a message was announced that is larger than what may be, or has no length.
+	Oversize atomic.Uint64
 	// CutOff are connections ended because the peer took too little of what was for it.
 	CutOff atomic.Uint64
 }
@@ -195,10 +197,15 @@ func (t *Transport) accepted(l *Listener, fd int, from netip.AddrPort) {
 	}
 }
 
-// Admission says how many connections of others are open, and how many were not begun or had to make room. Any goroutine.
-func (t *Transport) Admission() (open int, refused uint64) {
-	return t.admission.open(), t.admission.refused.Load() + t.admission.displaced.Load()
+// Admitted says how many connections of others are open and how many of them come from the address with the most; and how many were not begun
+// or had to make room because all had too many, and because their address had.
+type Admitted struct {
+	Open, OpenEach       int
+	Refused, RefusedEach uint64
 }
+
+// Admission returns what connections of others use of their limits. Any goroutine.
+func (t *Transport) Admission() Admitted { return t.admission.use() }
 
 // loadLimit is the share of its time from which a shard is full: new connections then go to the next one.
 const loadLimit = 0.7

@@ -51,7 +51,7 @@ func newNode(t testing.TB, shards int, o Options) *node {
 	if n.ln, err = n.tcp.Listen(limited(t), loopback); err != nil {
 		t.Fatal(err)
 	}
-	for name, w := range map[string]routing.Worker{"echo": routing.Echo(nil), "uppercase": routing.Uppercase(), "hop": routing.Hop("hop")} {
+	for name, w := range map[string]routing.Worker{"echo": routing.Echo(nil, nil), "uppercase": routing.Uppercase(), "hop": routing.Hop("hop")} {
 		n.serve(t, name, w, n.ln.Flow)
 	}
 	return n
@@ -240,7 +240,7 @@ func (r raw) ended(why string) {
 // TestReceiver follows what was observed of the reference's receiver (docs/protocol 04-captures, tcp_receiver_behaviour).
 func TestReceiver(t *testing.T) {
 	n := newNode(t, 2, Options{})
-	n.serve(t, "hidden", routing.Echo(nil)) // consumes nothing
+	n.serve(t, "hidden", routing.Echo(nil, nil)) // consumes nothing
 	message := func(onward routing.Route, payload string) []byte {
 		return framed(routing.AppendMessage(nil, onward, routing.LocalRoute("me"), []byte(payload)))
 	}

@@ -268,7 +268,7 @@ func (b *Bind) sweepParts() {
 
 // deliver hands a whole message to the worker at the front of its onward route, with the way back in front of its return route.
 func (b *Bind) deliver(w message) {
-	p, err := routing.ParseMessage(w.buf[w.start:w.end])
+	p, err := b.shard.Parse(w.buf[w.start:w.end])
 	if err != nil {
 		b.t.Stats.Malformed.Add(1)
 		b.t.router.Log().Debug("message malformed", "peer", w.peer.addr.String(), "reason", err.Error())

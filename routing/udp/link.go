@@ -125,7 +125,7 @@ func (l *link) handOn() {
 			break
 		}
 		start, end := at+4, at+4+size
-		m, err := routing.ParseMessage(buf[start:end])
+		m, err := l.p.bind.shard.Parse(buf[start:end])
 		if err != nil {
 			l.fail(err.Error())
 			return

@@ -48,7 +48,7 @@ func newNode(t testing.TB, o Options) *node {
 	}
 	n := &node{router: r, udp: New(r, o), shard: r.Shards()[1]}
 	n.bind = n.open(t, netip.AddrPort{})
-	for name, w := range map[string]routing.Worker{"echo": routing.Echo(nil), "hop": routing.Hop("hop"), RendezvousService: Rendezvous()} {
+	for name, w := range map[string]routing.Worker{"echo": routing.Echo(nil, nil), "hop": routing.Hop("hop"), RendezvousService: Rendezvous()} {
 		n.serve(t, name, w, n.bind.Flow)
 	}
 	return n
@@ -167,7 +167,7 @@ func TestRequests(t *testing.T) {
 // TestReceiver: what is not a message, not of the peer, or not to be reached is dropped, and the socket stays.
 func TestReceiver(t *testing.T) {
 	n := newNode(t, Options{})
-	n.serve(t, "hidden", routing.Echo(nil))
+	n.serve(t, "hidden", routing.Echo(nil, nil))
 	c := newClient(t, n.bind.Local)
 	message := func(onward routing.Route, payload string) []byte {
 		return routing.AppendMessage(nil, onward, routing.LocalRoute("me"), []byte(payload))
@@ -402,7 +402,7 @@ func meet(t *testing.T, lose func([]byte) bool, change func(l *Listener, n *Nego
 		change(l, &n)
 	}
 	b.serve(t, NegotiationService, l, ln.Flow)
-	b.serve(t, "far echo", routing.Echo(nil), l.Flow)
+	b.serve(t, "far echo", routing.Echo(nil, nil), l.Flow)
 	p, err = a.udp.Negotiate(limited(t), n)
 	return a, b, p, err
 }

@@ -1,0 +1,150 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sallyport/node/admin"
+	"sallyport/node/resource"
+)
+
+// limitMetrics returns the metrics of limits, by their name and the limit's.
+func (m *member) limitMetrics() map[string]float64 {
+	m.t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(m.Collector())
+	families, err := reg.Gather()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	all := map[string]float64{}
+	for _, f := range families {
+		for _, v := range f.GetMetric() {
+			for _, l := range v.GetLabel() {
+				if l.GetName() == "limit" {
+					all[f.GetName()+" "+l.GetValue()] = v.GetGauge().GetValue() + v.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return all
+}
+
+// TestEveryLimitIsSeen: each limit is on the page of limits, and has metrics of its value, its use and what it refused.
+func TestEveryLimitIsSeen(t *testing.T) {
+	page, err := os.ReadFile("../docs/limits.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMember(t)
+	got := m.limitMetrics()
+	for _, l := range m.opts.Limits.List() {
+		if !strings.Contains(string(page), "\n| `"+l.Name+"` |") {
+			t.Errorf("docs/limits.md has no row %s", l.Name)
+		}
+		for _, metric := range []string{"sallyport_limit", "sallyport_limit_used", "sallyport_limit_refused_total"} {
+			_, there := got[metric+" "+l.Name]
+			if needed := metric != "sallyport_limit_used" || !l.IsTime && (l.Name != "descriptors" || descriptorsInUse() >= 0); needed && !there {
+				t.Errorf("no metric %s of %s", metric, l.Name)
+			}
+		}
+	}
+	if used := got["sallyport_limit_used memory"]; used < 1<<20 {
+		t.Errorf("%v bytes of memory in use", used)
+	}
+}
+
+// TestMaxConnections: an outlet has as many connections as it was created with, and follows a change without losing those that it has.
+func TestMaxConnections(t *testing.T) {
+	ctx := within(t)
+	m := newMember(t)
+	target := echoServer(t)
+	create := func(most int) error {
+		_, err := m.CreateOutlet(ctx, resource.Outlet{Name: "few", To: target, MaxConnections: most})
+		return err
+	}
+	for _, wrong := range []int{-1, 1<<20 + 1} {
+		if err := create(wrong); !errors.Is(err, admin.ErrInvalid) {
+			t.Errorf("%d: %v", wrong, err)
+		}
+	}
+	if err := create(5); err != nil {
+		t.Fatal(err)
+	}
+	in, err := m.CreateInlet(ctx, resource.Inlet{Alias: "in", From: "127.0.0.1:0", To: m.route() + "/secure/api/service/few"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.until(resource.KindInlet, "in", resource.Up)
+	var conns []net.Conn
+	dial := func() error {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", in.Bind)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { c.Close() })
+		if err := ping(ctx, c); err != nil {
+			return err
+		}
+		conns = append(conns, c)
+		return nil
+	}
+	expect := func(most int, perPeer int) {
+		t.Helper()
+		for len(conns) < perPeer {
+			if err := dial(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if dial() == nil {
+			t.Errorf("%d connections of one peer, %d of %d are for it", len(conns), perPeer, most)
+		}
+		i, _ := m.outlets.Get("few")
+		if now, limit := i.Value.portal.Connections(); now != perPeer || limit != most {
+			t.Errorf("%d of %d", now, limit)
+		}
+	}
+	expect(5, 4)
+	got := m.limitMetrics()
+	if got["sallyport_limit_used outlet-connections"] != 4 || got["sallyport_limit_refused_total outlet-connections"] != 1 {
+		t.Errorf("%v", got)
+	}
+	for _, most := range []int{10, 4} {
+		r := resource.Outlet{Name: "few", To: target, MaxConnections: most}
+		a, err := m.set.Apply(ctx, admin.ApplyRequest{Resources: []resource.Stored{stored(t, resource.KindOutlet, "few", r)}})
+		if err != nil || len(a.Faults) > 0 {
+			t.Fatal(err, a.Faults)
+		}
+		if most == 10 {
+			expect(10, 8)
+		} else if dial() == nil {
+			t.Error("a ninth connection with four places")
+		}
+		for i, c := range conns {
+			if err := ping(ctx, c); err != nil {
+				t.Errorf("connection %d after the change to %d: %v", i, most, err)
+			}
+		}
+	}
+}
+
+// ping expects an echo.
+func ping(ctx context.Context, c net.Conn) error {
+	end, _ := ctx.Deadline()
+	_ = c.SetDeadline(end)
+	if _, err := c.Write([]byte{1}); err != nil {
+		return err
+	}
+	b := make([]byte, 1)
+	if n, err := c.Read(b); err != nil || n != 1 {
+		return fmt.Errorf("read %d: %w", n, err)
+	}
+	return nil
+}
