@@ -24,7 +24,7 @@ func fill(v reflect.Value) {
 		v.SetString("text")
 	case reflect.Bool:
 		v.SetBool(true)
-	case reflect.Int64:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(1500)
 	default:
 		panic("a field of the kind " + v.Kind().String())
