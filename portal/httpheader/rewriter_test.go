@@ -104,51 +104,76 @@ func TestSplits(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	long := strings.Repeat("a", MaxHead)
-	for name, in := range map[string]string{
-		"TLS":                     "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\r\n",
-		"HTTP/2":                  "PRI * HTTP/2.0\r\n\r\n",
-		"no version":              "GET /\r\n\r\n",
-		"two spaces":              "GET  / HTTP/1.1\r\n\r\n",
-		"white space in target":   "GET /\t HTTP/1.1\r\n\r\n",
-		"folded":                  "GET / HTTP/1.1\r\nA: 1\r\n b\r\n\r\n",
-		"space before the colon":  "GET / HTTP/1.1\r\nX-User : b\r\n\r\n",
-		"no name":                 "GET / HTTP/1.1\r\n: b\r\n\r\n",
-		"carriage return":         "GET / HTTP/1.1\r\nA: 1\rX-User: b\r\n\r\n",
-		"NUL":                     "GET / HTTP/1.1\r\nA: \x00\r\n\r\n",
-		"target without a path":   "GET evil.example HTTP/1.1\r\n\r\n",
-		"two hosts":               "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-		"two lengths":             "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-		"list of lengths":         "POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
-		"signed length":           "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
-		"length in hex":           "POST / HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n",
-		"huge length":             "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
-		"length and chunks":       "POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
-		"disguised name":          "POST / HTTP/1.1\r\nContent_Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
-		"disguised coding":        "POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n",
-		"quoted coding":           "POST / HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n",
-		"chunked twice":           "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
-		"chunked not last":        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
-		"chunks in HTTP/1.0":      "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
-		"chunk ends in LF":        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n",
-		"chunk without size":      "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n;a\r\n",
-		"chunk longer than size":  "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
-		"chunk size overflows":    "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000001\r\n",
-		"chunk line too long":     "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + long[:maxChunkLine] + "\r\n",
-		"length in trailer":       "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
-		"head too long":           "GET / HTTP/1.1\r\nA: " + long + "\r\n\r\n",
-		"head without end":        "GET / HTTP/1.1\r\n" + strings.Repeat("A: 1\r\n", MaxHead/6),
-		"line without end":        "GET /" + long,
-		"body in CONNECT request": "CONNECT a:1 HTTP/1.1\r\nContent-Length: 1\r\n\r\n",
+	for name, c := range map[string]struct{ reason, in string }{
+		"TLS":                         {"this is not HTTP", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\r\n"},
+		"HTTP/2":                      {"only HTTP/1.0 and HTTP/1.1 are understood", "PRI * HTTP/2.0\r\n\r\n"},
+		"no version":                  {"the first line is no HTTP request line", "GET /\r\n\r\n"},
+		"two spaces":                  {"the first line is no HTTP request line", "GET  / HTTP/1.1\r\n\r\n"},
+		"white space in target":       {"the first line is no HTTP request line", "GET /\t HTTP/1.1\r\n\r\n"},
+		"folded":                      {"a header line is folded", "GET / HTTP/1.1\r\nA: 1\r\n b\r\n\r\n"},
+		"space before the colon":      {"a header line has no name", "GET / HTTP/1.1\r\nX-User : b\r\n\r\n"},
+		"no name":                     {"a header line has no name", "GET / HTTP/1.1\r\n: b\r\n\r\n"},
+		"carriage return":             {"a header has control characters", "GET / HTTP/1.1\r\nA: 1\rX-User: b\r\n\r\n"},
+		"NUL":                         {"a header has control characters", "GET / HTTP/1.1\r\nA: \x00\r\n\r\n"},
+		"target without a path":       {"neither a path nor an http URL", "GET evil.example HTTP/1.1\r\n\r\n"},
+		"two hosts":                   {"more than one Host", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"},
+		"two lengths":                 {"Content-Length is not one number", "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"},
+		"list of lengths":             {"Content-Length is not one number", "POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n"},
+		"signed length":               {"Content-Length is not one number", "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n"},
+		"length in hex":               {"Content-Length is not one number", "POST / HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n"},
+		"huge length":                 {"Content-Length is not one number", "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n"},
+		"length and chunks":           {"both Content-Length and Transfer-Encoding", "POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		"disguised name":              {"both Content-Length and Transfer-Encoding", "POST / HTTP/1.1\r\nContent_Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		"disguised coding":            {"Transfer-Encoding does not end in chunked", "POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n"},
+		"quoted coding":               {"Transfer-Encoding is not clear", "POST / HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n"},
+		"chunked twice":               {"Transfer-Encoding is not clear", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n"},
+		"chunked not last":            {"Transfer-Encoding is not clear", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n\r\n"},
+		"chunks in HTTP/1.0":          {"Transfer-Encoding in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		"chunk ends in LF":            {"a chunk has no size", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n"},
+		"chunk without size":          {"a chunk has no size", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n;a\r\n"},
+		"chunk longer than size":      {"a chunk is longer than its size", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n"},
+		"chunk size overflows":        {"a chunk has no size", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000001\r\n"},
+		"chunk line too long":         {"the line before a chunk is too long", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + long[:maxChunkLine] + "\r\n"},
+		"length in trailer":           {"a trailer says where the request ends", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n"},
+		"head too long":               {"the header is longer than 65536 bytes", "GET / HTTP/1.1\r\nA: " + long + "\r\n\r\n"},
+		"head without end":            {"the header is longer than 65536 bytes", "GET / HTTP/1.1\r\n" + strings.Repeat("A: 1\r\n", MaxHead/6)},
+		"line without end":            {"the header is longer than 65536 bytes", "GET /" + long},
+		"body in CONNECT request":     {"CONNECT is not supported here", "CONNECT a:1 HTTP/1.1\r\nContent-Length: 1\r\n\r\n"},
+		"text behind a chunk":         {"a chunk is longer than its size", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na0\r\n\r\n"},
+		"a chunk's end in LF":         {"a chunk is longer than its size", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\n0\r\n\r\n"},
+		"a chunk's end in CR":         {"a chunk is longer than its size", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\rX0\r\n\r\n"},
+		"coding in trailer":           {"a trailer says where the request ends", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nTransfer-encoding: chunked\r\n\r\n"},
+		"disguised length in trailer": {"a trailer says where the request ends", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent_Length: 5\r\n\r\n"},
+		"folded trailer":              {"a header line is folded", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: 1\r\n b\r\n\r\n"},
+		"chunks in CONNECT request":   {"CONNECT is not supported here", "CONNECT a:1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		"delete in target":            {"the first line is no HTTP request line", "GET /\x7f HTTP/1.1\r\n\r\n"},
+		"no target":                   {"the first line is no HTTP request line", "GET  HTTP/1.1\r\n\r\n"},
+		"method that is no token":     {"the first line is no HTTP request line", "GE(T / HTTP/1.1\r\n\r\n"},
+		"another scheme":              {"neither a path nor an http URL", "GET ftp://a/ HTTP/1.1\r\n\r\n"},
 	} {
-		for _, pieces := range [][]string{{in}, strings.Split(in, "")} {
+		for _, pieces := range [][]string{{c.in}, strings.Split(c.in, "")} {
 			out, err := rewrite(Options{}, pieces...)
 			var refused *Error
-			if !errors.As(err, &refused) {
-				t.Errorf("%s: %q, %v", name, out, err)
+			if !errors.As(err, &refused) || !strings.Contains(refused.Reason, c.reason) {
+				t.Errorf("%s: %q, %v, want %q", name, out, err, c.reason)
 			} else if answer := New(Options{}).Refusal(err); !bytes.Contains(answer, []byte(refused.Reason)) {
 				t.Errorf("%s: answer %q", name, answer)
 			}
 		}
+	}
+}
+
+// TestTrailerWithoutAHostOfOurs: a host behind the body is refused where none is set, too; what is set is left out, and the rest passes.
+func TestTrailerWithoutAHostOfOurs(t *testing.T) {
+	user := Options{Fields: func() []Field { return set[:1] }}
+	const head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+	_, err := rewrite(user, head+"hOst: a\r\n\r\n")
+	if e := (&Error{}); !errors.As(err, &e) || e.Reason != "a trailer says where the request ends" {
+		t.Error(err)
+	}
+	out, err := rewrite(user, head+"X-User: mallory\r\nx_user: mallory\r\nSum: 1\r\n\r\n")
+	if err != nil || !strings.HasSuffix(out, "\r\n0\r\nSum: 1\r\n\r\n") || strings.Contains(out, "mallory") {
+		t.Errorf("%q, %v", out, err)
 	}
 }
 
