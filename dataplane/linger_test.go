@@ -107,3 +107,58 @@ func TestCloseEndsStuckPeer(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// TestSlowPeerIsNotStuck: each time that is looked, a peer that has taken some of what waits gets more time, and one that has taken nothing is reset.
+func TestSlowPeerIsNotStuck(t *testing.T) {
+	networks(t, func(t *testing.T, network string) {
+		l := newLoop(t)
+		r := newRecorder()
+		c, peer := adopt(t, l, network, r)
+		if tcp, ok := peer.(*net.TCPConn); ok {
+			tcp.SetReadBuffer(16 << 10)
+		}
+		data := random(48 << 20) // more than the system holds, several times
+		on(t, l, func() {
+			c.Write(data)
+			c.Close()
+		})
+		taken := 0
+		for range 3 {
+			before := 0
+			on(t, l, func() { before = c.outBytes })
+			if before == 0 {
+				t.Fatal("all is sent: the test is of no use")
+			}
+			eventually(t, "some is taken", func() bool {
+				n, err := peer.Read(make([]byte, 64<<10))
+				if err != nil {
+					t.Fatal(err)
+				}
+				taken += n
+				now := 0
+				on(t, l, func() { now = c.outBytes })
+				return now < before
+			})
+			on(t, l, func() {
+				if c.lingered(); c.closed {
+					t.Error("reset while it takes what waits for it")
+				} else if c.left != c.outBytes {
+					t.Errorf("%d bytes waited when it was looked, %d are remembered", c.outBytes, c.left)
+				}
+			})
+		}
+		on(t, l, func() {
+			if c.outBytes == 0 {
+				t.Error("all is sent: the test is of no use")
+			}
+			if c.left = c.outBytes; !c.closed {
+				c.lingered()
+			}
+		})
+		r.wait(t)
+		n, err := io.Copy(io.Discard, peer)
+		if network == "tcp" && err == nil || taken+int(n) >= len(data) {
+			t.Errorf("a stream cut short after %d bytes looks whole (%v)", taken+int(n), err)
+		}
+	})
+}
