@@ -48,8 +48,9 @@ type connection struct {
 	channels []*secure.Channel
 	// authority is the authority of the project that the route begins with, if it does.
 	authority *identity.Identifier
-	// project is the identity of that project's node.
+	// project is the identity of that project's node, expects who the project says may be behind it; empty for anybody.
 	project *identity.Identifier
+	expects []identity.Identifier
 
 	// relay leads to a relay's node through a channel, and name is the relay's there that the innermost channel was opened through; empty
 	// if that is not how it was.
@@ -256,7 +257,7 @@ func (n *Node) openChannel(ctx context.Context, c *connection, name string, o co
 	opts := n.channelOptions(o.self, authorized)
 	if o.pin != nil {
 		trust := opts.Trust
-		opts.Trust = func(peer identity.Identifier) error { return errors.Join(trust(peer), o.pin.check(peer)) }
+		opts.Trust = func(peer identity.Identifier) error { return errors.Join(trust(peer), o.pin.check(peer, c.expects)) }
 	}
 	if o.credential != nil {
 		opts.Credential = o.credential
@@ -296,6 +297,6 @@ func (n *Node) openProject(ctx context.Context, c *connection, name string, o co
 		return err
 	}
 	id := p.Identifier
-	c.project, c.authority = &id, p.Authority
+	c.project, c.authority, c.expects = &id, p.Authority, p.Expects
 	return nil
 }

@@ -37,6 +37,13 @@ func ProjectOf(p *project.Project) (*Project, error) {
 	if out.Identifier, err = identity.ParseIdentifier(p.Identity); err != nil {
 		return nil, fmt.Errorf("project %s: %w", p.Name, err)
 	}
+	for _, text := range p.Expects {
+		id, err := identity.ParseIdentifier(text)
+		if err != nil {
+			return nil, fmt.Errorf("project %s: expects: %w", p.Name, err)
+		}
+		out.Expects = append(out.Expects, id)
+	}
 	if p.AuthorityChangeHistory != "" {
 		authority, err := identity.ImportHex(p.AuthorityChangeHistory, nil)
 		if err != nil {

@@ -238,7 +238,7 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 		log: n.log.With("inlet", in.request.Alias), router: n.router, back: back,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, in.to, options) },
 		up: func(_ context.Context, c *connection) error {
-			if k := len(c.channels); options.pin != nil && k > 0 {
+			if k := len(c.channels); options.pin != nil && k > 0 && len(c.expects) == 0 {
 				// Only whom the inlet's policy allows is expected from now on: else anybody could be the first.
 				if peer := c.channels[k-1].Peer.ID; in.admits(&peer) {
 					options.pin.keep(peer)

@@ -34,6 +34,8 @@ type Project struct {
 	Identifier identity.Identifier
 	// Authority issues the project's credentials; nil if the project has none.
 	Authority *identity.Identifier
+	// Expects are the nodes that inlets may send to through the project; empty for whoever was there first.
+	Expects []identity.Identifier
 }
 
 // Trust says whose credentials a node believes, and how it gets its own (docs/protocol/02 §5.7).

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,8 +16,11 @@ import (
 	"sallyport/routing/multiaddr"
 )
 
-// errPinned reports an outlet's node that is another one than before.
-var errPinned = errors.New("the outlet's node is not the one that it was")
+// Why an outlet's node is refused: it is another one than before, or none of those that the member's ticket named.
+var (
+	errPinned   = errors.New("the outlet's node is not the one that it was")
+	errExpected = errors.New("the outlet's node is not the one that this member's ticket says")
+)
 
 // pinStore is a Store that keeps pins from one start to the next.
 type pinStore interface {
@@ -26,7 +30,7 @@ type pinStore interface {
 
 // pins are who was at the end of inlets' routes through a project when they first carried something. Whoever runs the project's relay and its
 // authority could put somebody else there, with a credential and the relay's name; so who was seen first is expected from then on, as SSH
-// does with host keys. An inlet with --authorized needs none, and a route without a project has nobody in the middle who hands out credentials.
+// does with host keys, unless the member's ticket said who is to be there. An inlet with --authorized needs none, and a route without a project has nobody in the middle who hands out credentials.
 type pins struct {
 	node *Node
 
@@ -34,6 +38,7 @@ type pins struct {
 	loaded  bool
 	known   map[string]identity.Identifier // by inlet and route
 	refused map[string]identity.Identifier // who was there instead, last
+	named   map[string]identity.Identifier // whom the ticket named, where somebody else was refused last
 }
 
 // pin is one inlet's.
@@ -56,7 +61,7 @@ func (p *pins) load() {
 		return
 	}
 	p.loaded = true
-	p.known, p.refused = map[string]identity.Identifier{}, map[string]identity.Identifier{}
+	p.known, p.refused, p.named = map[string]identity.Identifier{}, map[string]identity.Identifier{}, map[string]identity.Identifier{}
 	store, ok := p.node.opts.Store.(pinStore)
 	if !ok {
 		return
@@ -96,17 +101,41 @@ func (p *pins) save() error {
 	return err
 }
 
-// check refuses a peer that is not the one that was seen first.
-func (p *pin) check(peer identity.Identifier) error {
+// check refuses a peer that is none of those that the ticket named, or, where it named nobody, not the one that was seen first.
+func (p *pin) check(peer identity.Identifier, expects []identity.Identifier) error {
 	p.pins.mu.Lock()
 	defer p.pins.mu.Unlock()
 	p.pins.load()
+	delete(p.pins.named, p.name)
+	if len(expects) > 0 {
+		if slices.Contains(expects, peer) {
+			return nil
+		}
+		p.pins.named[p.name] = expects[0]
+		return fmt.Errorf("%w: expected %s, found %s; if that is right, enroll with a ticket that expects it, or create the inlet with --authorized",
+			errExpected, joinIdentifiers(expects), peer)
+	}
 	known, ok := p.pins.known[p.name]
 	if !ok || known == peer {
 		return nil
 	}
 	p.pins.refused[p.name] = peer
 	return fmt.Errorf("%w: expected %s, found %s; if that is right: sallyport tcp-inlet accept %s", errPinned, known, peer, p.inlet)
+}
+
+// joinIdentifiers lists a few identifiers for an error.
+func joinIdentifiers(list []identity.Identifier) string {
+	text := ""
+	for i, id := range list {
+		if i == 3 {
+			return fmt.Sprintf("%s or %d others", text, len(list)-i)
+		}
+		if i > 0 {
+			text += " or "
+		}
+		text += id.String()
+	}
+	return text
 }
 
 // keep notes who is there, if nobody was before.
@@ -131,6 +160,12 @@ func (n *Node) AcceptOutlet(_ context.Context, name string) (admin.Accepted, err
 	defer p.mu.Unlock()
 	p.load()
 	out := admin.Accepted{Name: name}
+	for key, id := range p.named {
+		if strings.HasPrefix(key, name+" ") {
+			return out, fmt.Errorf("%w: this member's ticket says that inlet %q leads to %s: enroll with a ticket that expects another node, or create the inlet with --authorized",
+				admin.ErrInvalid, name, id)
+		}
+	}
 	found := false
 	for key := range maps.Clone(p.known) {
 		if !strings.HasPrefix(key, name+" ") {

@@ -127,7 +127,7 @@ var errNoMainPath = errors.New("the main path, over which a puncture is negotiat
 // puncture makes a direct path to the node at the end of another one (docs/protocol/03 §1.10): a second secure channel to it, which is
 // moved onto UDP. The path ends at the same worker.
 func (n *Node) puncture(ctx context.Context, main *connection, o connectOptions) (_ *connection, err error) {
-	c := &connection{router: n.router, closed: make(chan struct{}), route: main.pingRoute()}
+	c := &connection{router: n.router, closed: make(chan struct{}), route: main.pingRoute(), expects: main.expects}
 	defer func() {
 		if err != nil {
 			c.close()

@@ -2,6 +2,7 @@ package project
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	"sallyport/routing/multiaddr"
@@ -9,6 +10,9 @@ import (
 
 // MaxSize is the largest project or ticket that is read, in bytes. A usual ticket has 1-2 KB, and 4 KB in hex.
 const MaxSize = 256 << 10
+
+// maxExpected is how many nodes a project can name whose outlets its members may use.
+const maxExpected = 64
 
 // Project describes a project (docs/protocol/02 §6.3). Routes are multi-part addresses as text, histories are hex. An optional
 // field that is absent is empty text or nil.
@@ -41,6 +45,9 @@ type Project struct {
 	OperationID string
 	// UserRoles are the roles of the users.
 	UserRoles []UserRole
+	// Expects are the identifiers of the nodes that inlets of a member may send to through the project, as its ticket said; empty for
+	// whoever is there first. Not of the reference, which ignores the field.
+	Expects []string
 
 	authority string // identifier of the authority, from AuthorityChangeHistory
 }
@@ -88,6 +95,7 @@ func (p *Project) UnmarshalJSON(data []byte) error {
 	}
 	f.value("users", "an array of e-mail addresses", true, &n.Users)
 	f.value("running", "true, false or null", false, &n.Running)
+	f.value("expects", "an array of identifiers", false, &n.Expects)
 	n.OktaConfig = f.optionalObject("okta_config")
 	n.KafkaConfig = f.optionalObject("kafka_config")
 	f.objects("user_roles", func(o *fields) {
@@ -148,10 +156,12 @@ func (p Project) MarshalJSON() ([]byte, error) {
 		OperationID    *string         `json:"operation_id"`
 		UserRoles      []UserRole      `json:"user_roles"`
 		ChangeHistory  *string         `json:"project_change_history"`
+		Expects        []string        `json:"expects,omitempty"`
 	}{
 		p.ID, p.Name, p.SpaceName, p.AccessRoute, append([]string{}, p.Users...), p.SpaceID, optional(p.Identity),
 		optional(p.AuthorityAccessRoute), optional(p.AuthorityChangeHistory), p.OktaConfig, p.KafkaConfig, optional(p.Version),
 		p.Running, optional(p.OperationID), append([]UserRole{}, p.UserRoles...), optional(p.ChangeHistory),
+		p.Expects,
 	})
 }
 
@@ -211,6 +221,18 @@ func (p *Project) verify(input string) error {
 		}
 		p.Identity, p.ChangeHistory = id, history
 	}
+	if len(p.Expects) > maxExpected {
+		return bad("expects", fmt.Sprintf("%d identifiers, at most %d are possible", len(p.Expects), maxExpected), ErrInvalid, nil)
+	}
+	expects := make([]string, 0, len(p.Expects))
+	for _, text := range p.Expects {
+		id, err := parseIdentifier(text)
+		if err != nil {
+			return bad("expects", identifierProblem, ErrInvalid, err)
+		}
+		expects = append(expects, id)
+	}
+	p.Expects = slices.Compact(slices.Sorted(slices.Values(expects)))
 	p.authority = ""
 	if p.AuthorityChangeHistory != "" {
 		id, history, err := verifyHistory(p.AuthorityChangeHistory)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -486,5 +487,47 @@ func TestTicketFromAMail(t *testing.T) {
 	}
 	if _, err := ParseTicket(spaced.String()); err != nil {
 		t.Errorf("hex in groups: %v", err)
+	}
+}
+
+// TestExpects: who is expected is in every form of a ticket, and stays with the project; what is no identifier is an error, and a reader that knows the
+// seven fields finds them where they were.
+func TestExpects(t *testing.T) {
+	v := vectors(t)
+	ticket, err := ParseTicket(v.Plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := ProjectFromTicket(ticket)
+	a, b := "I"+strings.Repeat("a", 64), "I"+strings.Repeat("0", 64)
+	p.Expects = []string{a, b, strings.Replace(a, "a", "A", 9)}
+	if ticket, err = NewTicket(p, ticket.Code); err != nil {
+		t.Fatal(err)
+	}
+	plain, err := ticket.Text()
+	if err != nil || !strings.HasPrefix(plain, v.Plain+",") {
+		t.Fatalf("the fields of the reference are not first: %v", err)
+	}
+	hex, _ := ticket.Hex()
+	for form, text := range map[string]string{"plain": plain, "hex": hex, "JSON": string(ticket.JSON()), "legacy JSON": string(ticket.LegacyJSON()), "legacy hex": ticket.LegacyHex()} {
+		read, err := ParseTicket(text)
+		if err != nil {
+			t.Errorf("%s: %v", form, err)
+			continue
+		}
+		if got := ProjectFromTicket(read).Expects; !slices.Equal(got, []string{b, a}) {
+			t.Errorf("%s expects %v", form, got)
+		}
+	}
+	for _, bad := range []string{",expects=", ",expects=I12", ",other," + "expects=" + a + "0"} {
+		if _, err := ParseTicket(v.Plain + bad); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	if _, err := ParseTicket(v.Plain + strings.Repeat(",expects="+a, maxExpected+1)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("too many: %v", err)
+	}
+	if got, err := ParseTicket(v.Plain + ",later=x"); err != nil || len(ProjectFromTicket(got).Expects) != 0 {
+		t.Errorf("a field that is not known: %v", err)
 	}
 }

@@ -42,6 +42,9 @@ func ParseCode(s string) (c Code, err error) {
 // the reference. The JSON forms have a field, which the reference fills with that same derived value; ours say the true id of the
 // project, so that two self-hosted projects on one machine do not replace each other and credentials keep their scope. Both programs
 // read both.
+//
+// A ticket may name the nodes whose outlets its member is to use (Project.Expects). The plain form has them behind the fields of the reference,
+// which ignores what is there as it ignores a JSON field that it does not know.
 type Ticket struct {
 	// Code is the secret.
 	Code Code
@@ -120,6 +123,9 @@ func isHex(s string) bool {
 // plainFields are the fields of the comma text, in order.
 var plainFields = [...]string{"project_route", "project_identifier", "project_name", "one_time_code", "project_change_history", "authority_change_history", "authority_route"}
 
+// expectsField begins a field of the plain form behind those of the reference: an identifier that the member is to expect.
+const expectsField = "expects="
+
 func parsePlainTicket(text string) (*Ticket, error) {
 	parts := strings.Split(text, ",")
 	for i := range parts {
@@ -131,6 +137,11 @@ func parsePlainTicket(text string) (*Ticket, error) {
 	}
 	w := wireTicket{Code: parts[3], Identifier: parts[1], Name: parts[2], History: parts[4], AuthorityHistory: parts[5], AuthorityRoute: parts[6]}
 	w.Route.Route = parts[0]
+	for _, part := range parts[len(plainFields):] {
+		if id, ok := strings.CutPrefix(part, expectsField); ok {
+			w.Expects = append(w.Expects, id)
+		}
+	}
 	addr, err := multiaddr.Parse(parts[0])
 	if err != nil {
 		return nil, &Error{Input: "ticket", Field: "project_route", Reason: ErrInvalid, Problem: routeProblem, Err: err}
@@ -160,11 +171,12 @@ type wireTicket struct {
 		ID    string `json:"id"`
 		Route string `json:"route"`
 	} `json:"project_route"`
-	Identifier       string `json:"project_identifier"`
-	Name             string `json:"project_name"`
-	History          string `json:"project_change_history"`
-	AuthorityHistory string `json:"authority_change_history"`
-	AuthorityRoute   string `json:"authority_route"`
+	Identifier       string   `json:"project_identifier"`
+	Name             string   `json:"project_name"`
+	History          string   `json:"project_change_history"`
+	AuthorityHistory string   `json:"authority_change_history"`
+	AuthorityRoute   string   `json:"authority_route"`
+	Expects          []string `json:"expects,omitempty"`
 }
 
 type legacyTicket struct {
@@ -188,6 +200,7 @@ func parseJSONTicket(data []byte) (*Ticket, error) {
 		AuthorityHistory: f.text("authority_change_history", true),
 		AuthorityRoute:   f.text("authority_route", true),
 	}
+	f.value("expects", "an array of identifiers", false, &w.Expects)
 	if raw, ok := f.get("project_route", "an object with id and route", true); ok {
 		route, err := parseObject("ticket", "project_route.", raw)
 		if err != nil {
@@ -256,10 +269,14 @@ func (w *wireTicket) ticket() (*Ticket, error) {
 	if p.authority, p.AuthorityChangeHistory, err = verifyHistory(w.AuthorityHistory); err != nil {
 		return bad("authority_change_history", historyProblem, ErrInvalid, err)
 	}
+	p.Expects = w.Expects
+	if err := p.verify("ticket"); err != nil {
+		return nil, err
+	}
 	return &Ticket{Code: code, project: p}, nil
 }
 
-// Text returns the comma text, byte for byte what the reference writes. It fails if the project's name contains a comma or its route
+// Text returns the comma text, byte for byte what the reference writes as long as nobody is expected. It fails if the project's name contains a comma or its route
 // no /service/ part, as nobody could read that back; the JSON forms can carry both. The result contains the secret.
 func (t *Ticket) Text() (string, error) {
 	p := t.project
@@ -269,7 +286,11 @@ func (t *Ticket) Text() (string, error) {
 	route, err := multiaddr.Parse(p.AccessRoute)
 	if err == nil {
 		if _, ok := ProjectID(route); ok {
-			return strings.Join([]string{p.AccessRoute, p.Identity, p.Name, t.Code.Reveal(), p.ChangeHistory, p.AuthorityChangeHistory, p.AuthorityAccessRoute}, ","), nil
+			fields := []string{p.AccessRoute, p.Identity, p.Name, t.Code.Reveal(), p.ChangeHistory, p.AuthorityChangeHistory, p.AuthorityAccessRoute}
+			for _, id := range p.Expects {
+				fields = append(fields, expectsField+id)
+			}
+			return strings.Join(fields, ","), nil
 		}
 	}
 	return "", &Error{Input: "ticket", Field: "project_route", Reason: ErrInvalid, Problem: "has no /service/ part, which the plain form needs; use JSON", Err: err}
@@ -284,7 +305,8 @@ func (t *Ticket) Hex() (string, error) {
 // JSON returns the JSON form, with the project's true id (see Ticket). The result contains the secret.
 func (t *Ticket) JSON() []byte {
 	p := t.project
-	w := wireTicket{Code: t.Code.Reveal(), Identifier: p.Identity, Name: p.Name, History: p.ChangeHistory, AuthorityHistory: p.AuthorityChangeHistory, AuthorityRoute: p.AuthorityAccessRoute}
+	w := wireTicket{Code: t.Code.Reveal(), Identifier: p.Identity, Name: p.Name, History: p.ChangeHistory, AuthorityHistory: p.AuthorityChangeHistory, AuthorityRoute: p.AuthorityAccessRoute,
+		Expects: p.Expects}
 	w.Route.ID, w.Route.Route = p.ID, p.AccessRoute
 	return marshal(w)
 }

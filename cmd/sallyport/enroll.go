@@ -69,6 +69,9 @@ func projectEnroll(a *app) *cobra.Command {
 	return cmd
 }
 
+// onlyFor is the policy that lets one identity in.
+func onlyFor(identifier string) string { return fmt.Sprintf(`(= subject.identifier "%s")`, identifier) }
+
 // readTicket reads a ticket from a file, a pipe, a page on the web or the argument itself; nil for no argument.
 func (a *app) readTicket(ctx context.Context, arg string) (*project.Ticket, error) {
 	if arg == "" {
@@ -100,6 +103,13 @@ func (a *app) enroll(ctx context.Context, ticket *project.Ticket, t *trustFlags,
 		if known, err := knownProject(d, p); err != nil {
 			return nil, nil, err
 		} else if known != nil {
+			// A ticket that says who is expected replaces what one before said; one that does not takes nothing away.
+			if len(p.Expects) > 0 && !slices.Equal(p.Expects, known.Expects) {
+				known.Expects = p.Expects
+				if err := d.PutProject(ctx, known); err != nil {
+					return nil, nil, err
+				}
+			}
 			p = known
 		} else if err := d.ImportProject(ctx, p); err != nil {
 			return nil, nil, err
@@ -219,8 +229,11 @@ func (a *app) printEnrolled(ctx context.Context, s *self, raw []byte, projectNam
 	if err != nil {
 		return err
 	}
-	return a.print(result{human: credentialText(c), json: map[string]any{
+	// What others need in order to know this member by its identifier, whoever the authority lets in.
+	who := fields("Others let this member alone in with", "--allow '"+onlyFor(c.Subject.String())+"'", "Its clients' tickets", "sallyport project ticket --expects "+c.Subject.String())
+	return a.print(result{human: credentialText(c) + who, json: map[string]any{
 		"credential": credentialJSON(c, raw, "")["credential"], "identity": identityJSON(s.named), "project_name": projectName,
+		"allow": onlyFor(c.Subject.String()),
 	}})
 }
 

@@ -120,7 +120,7 @@ var onlyHere = []string{
 	"authority create --limits", "authority create --memory-limit", "authority create --no-sandbox", "node create --no-sandbox", "node create --limits", "node create --memory-limit",
 	"project create --authority-only", "project create --relay-only", "project create --authority-identity", "project create --authority-route",
 	"authority create --credential-ttl", "authority create --new", "tcp-inlet accept --at", "node create --authority-grace", "authority audit --follow", "authority audit --since",
-	"authority audit verify --head",
+	"authority audit verify --head", "project ticket --expects",
 	"tcp-inlet create --alpn", "tcp-outlet create --alpn", "influxdb-inlet create --alpn", "influxdb-outlet create --alpn",
 	"tcp-inlet create --hold", "tcp-outlet create --hold", "influxdb-inlet create --hold", "influxdb-outlet create --hold",
 	"tcp-outlet create --max-connections", "influxdb-outlet create --max-connections", "kafka-outlet create --max-connections",

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/authority"
+	"sallyport/crypto/identity"
 	"sallyport/project"
 	"sallyport/routing/rpc"
 )
@@ -61,10 +62,12 @@ func projectTicket(a *app) *cobra.Command {
 	var expires time.Duration
 	var uses uint64
 	var relay string
+	var expects []string
 	var enroller, useTLS, asHex, legacy bool
 	var again retry
 	cmd := &cobra.Command{Use: "ticket [flags]", Short: "Make a ticket for a new member", Example: `  sallyport project ticket --relay blue --attribute company=acme
-  sallyport project ticket --usage-count 3 --expires-in 1h`, Args: cobra.NoArgs,
+  sallyport project ticket --usage-count 3 --expires-in 1h
+  sallyport project ticket --expects "$IDENTIFIER"`, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			wanted, err := parseAttributes(attributes, true)
 			if err != nil {
@@ -78,6 +81,11 @@ func projectTicket(a *app) *cobra.Command {
 			}
 			if useTLS {
 				wanted[authority.TLSAttribute] = "true"
+			}
+			for _, text := range expects {
+				if _, err := identity.ParseIdentifier(text); err != nil {
+					return usageError("invalid value '%s' for '--expects': an identifier is I and 64 hex digits", text)
+				}
 			}
 			if uses == 0 {
 				return usageError("invalid value '0' for '--usage-count': it must be at least 1")
@@ -93,6 +101,11 @@ func projectTicket(a *app) *cobra.Command {
 			if err != nil {
 				return withHint(errors.New("there is no default project"), "import one: sallyport project import --project-file FILE")
 			}
+			described := *p.Project
+			described.Expects = expects
+			if err := described.Verify(); err != nil {
+				return err
+			}
 			var code authority.Code
 			if err := a.retrying(cmd.Context(), again, func() error {
 				return a.askAuthority(cmd.Context(), t, func(ctx context.Context, c *authority.Client, _ *self) (err error) {
@@ -102,7 +115,7 @@ func projectTicket(a *app) *cobra.Command {
 			}); err != nil {
 				return err
 			}
-			ticket, err := project.NewTicket(p.Project, project.Code(code))
+			ticket, err := project.NewTicket(&described, project.Code(code))
 			if err != nil {
 				return err
 			}
@@ -114,6 +127,7 @@ func projectTicket(a *app) *cobra.Command {
 	durationVar(f, &expires, "expires-in", 10*time.Minute, "how long it can be used")
 	f.Uint64Var(&uses, "usage-count", 1, "by how many members")
 	f.StringVar(&relay, "relay", "", "the relay `NAME` that the member may register, or *")
+	f.StringArrayVar(&expects, "expects", nil, "the `IDENTIFIER` of the node with the outlet: the member's inlets send to no other")
 	f.BoolVar(&enroller, "enroller", false, "the member may make tickets")
 	f.BoolVar(&useTLS, "tls", false, "the member's nodes may have certificates for TLS inlets")
 	f.BoolVar(&asHex, "hex", false, "")
@@ -235,7 +249,11 @@ func (a *app) findProject(args []string) (*project.Project, error) {
 }
 
 func projectText(p *project.Project) string {
-	return fields("Project", p.Name, "Id", p.ID, "Identifier", p.Identity, "Route", p.AccessRoute, "Authority", p.AuthorityIdentifier(), "Authority's route", p.AuthorityAccessRoute)
+	list := []string{"Project", p.Name, "Id", p.ID, "Identifier", p.Identity, "Route", p.AccessRoute, "Authority", p.AuthorityIdentifier(), "Authority's route", p.AuthorityAccessRoute}
+	for _, id := range p.Expects {
+		list = append(list, "Outlets are at", id)
+	}
+	return fields(list...)
 }
 
 func projectShow(a *app) *cobra.Command {
