@@ -18,10 +18,13 @@ import (
 // aloneMark tells a test that it runs in namespaces of its own.
 const aloneMark = "SALLYPORT_TEST_ALONE"
 
-// relayHost is the name that help and documents give to the relay's machine. In alone's namespaces it is this machine.
-const relayHost = "relay.example.com"
+// relayHost and authorityHost are the names that help and documents give to two machines. In alone's namespaces they are this machine.
+const (
+	relayHost     = "relay.example.com"
+	authorityHost = "authority.example.com"
+)
 
-// alone runs the calling test again in a process with a network of its own, where every port is free and relayHost is this machine. It
+// alone runs the calling test again in a process with a network of its own, where every port is free and relayHost and authorityHost are this machine. It
 // reports true in that process, and false in the process that waited for it, whose test is over then. Where the kernel does not
 // give namespaces away, the test runs on the machine's network if the ports that it needs are free, and is skipped otherwise.
 func alone(t *testing.T, ports ...string) bool {
@@ -86,8 +89,10 @@ func alone(t *testing.T, ports ...string) bool {
 		}
 		_ = l.Close()
 	}
-	if _, err := net.LookupHost(relayHost); err != nil {
-		t.Skipf("no network namespace, and %s is nobody", relayHost)
+	for _, host := range []string{relayHost, authorityHost} {
+		if _, err := net.LookupHost(host); err != nil {
+			t.Skipf("no network namespace, and %s is nobody", host)
+		}
 	}
 	return true
 }
@@ -106,10 +111,10 @@ func loopbackUp() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
 }
 
-// nameThisMachine gives this machine the name relayHost, in this mount namespace.
+// nameThisMachine gives this machine the names relayHost and authorityHost, in this mount namespace.
 func nameThisMachine(t *testing.T) error {
 	hosts := filepath.Join(t.TempDir(), "hosts")
-	if err := os.WriteFile(hosts, []byte("127.0.0.1 localhost "+relayHost+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(hosts, []byte("127.0.0.1 localhost "+relayHost+" "+authorityHost+"\n"), 0o644); err != nil {
 		return err
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {

@@ -70,7 +70,7 @@ type story struct {
 }
 
 var stories = map[string]story{
-	"On three machines": {query: true},
+	"On four machines": {query: true},
 	"Who may use what": {query: true, before: `
 bank$ sallyport tcp-outlet delete outlet --yes
 analysis$ sallyport tcp-inlet delete --all --yes
@@ -80,13 +80,14 @@ analysis$ sallyport tcp-inlet delete --all --yes
 bank$ sallyport reset --yes
 analysis$ sallyport reset --yes
 relay$ sallyport reset --yes
+authority$ sallyport reset --yes
 relay$ sallyport project create partners --host relay.example.com
 relay$ sallyport project ticket --relay postgres > bank.ticket
 relay$ sallyport project ticket --attribute company=analysis > analysis.ticket
 `},
 }
 
-// TestCLIDocs: the commands in the documents work as they stand, one after the other. The three machines of the story are three state
+// TestCLIDocs: the commands in the documents work as they stand, one after the other. The machines of the story are state
 // directories that share nothing but the network and the tickets.
 func TestCLIDocs(t *testing.T) {
 	if testing.Short() {

@@ -31,7 +31,9 @@ func projectCreate(a *app) *cobra.Command {
 	var p projectPlan
 	cmd := &cobra.Command{Use: "create [NAME] [flags]", Short: "Create a project here: an authority, a relay, or both",
 		Example: `  sallyport project create partners
-  sallyport project create partners --host relay.example.com`, Args: cobra.MaximumNArgs(1),
+  sallyport project create partners --host authority.example.com --authority-only > partners.authority
+  sallyport project create partners --host relay.example.com --relay-only --authority-identity "$(cat partners.authority)" \
+    --authority-route /dnsaddr/authority.example.com/tcp/4000/service/api > partners.json`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p.name = "default"
 			if len(args) == 1 {
@@ -121,8 +123,9 @@ func (a *app) createProject(ctx context.Context, p projectPlan) error {
 	if p.authorityOnly {
 		a.done("Created the authority of the project %s at port %d of %s", p.name, p.authorityPort, p.host)
 		a.hint("next, on the relay's machine, which should not be run by who runs this one:")
-		a.hint("  sallyport project create %s --relay-only --host RELAY --authority-identity %s --authority-route %s", p.name, p.authority, p.authorityRoute)
-		a.hint("then here, with the file that it writes: sallyport project import --project-file %s.json", p.name)
+		a.hint("  sallyport project create %s --relay-only --host RELAY --authority-route %s --authority-identity %s > %s.json",
+			p.name, p.authorityRoute, p.authority, p.name)
+		a.hint("then here, with what it printed: sallyport project import --project-file %s.json", p.name)
 		return a.print(result{human: fields("Identity", p.authority, "Route", p.authorityRoute), machine: p.authority,
 			json: map[string]string{"authority_identity": p.authority, "authority_route": p.authorityRoute}})
 	}
@@ -132,12 +135,12 @@ func (a *app) createProject(ctx context.Context, p projectPlan) error {
 	}
 	if p.relayOnly {
 		a.done("Created the relay of the project %s at port %d of %s", p.name, p.relayPort, p.host)
-		a.hint("next, where the administrator is: import what is printed here: sallyport project import --project-file FILE")
+		a.hint("next, where the administrator is: sallyport project import --project-file FILE, with what `sallyport project information %s --output json` prints", p.name)
 		return a.print(result{human: projectText(made), json: made})
 	}
 	a.done("Created the project %s: authority at port %d, relay at port %d of %s", p.name, p.authorityPort, p.relayPort, p.host)
-	a.note("%s Whoever runs this machine can make members and see who talks to whom; that they cannot read or change what is said, "+
-		"clients make sure with tcp-inlet create --authorized, or by expecting who was there first. --authority-only and --relay-only put the two apart", a.color("33", "!"))
+	a.note("%s Whoever runs this machine runs authority and relay, so they can make members and put one in another's place: clients should know whom they expect "+
+		"(project ticket --expects, tcp-inlet create --authorized), or the two be on machines of different hands (--authority-only, --relay-only)", a.color("33", "!"))
 	a.hint("next: a ticket for each company, for example")
 	a.hint("  sallyport project ticket --identity %s --relay blue      for the one with the server", p.admin)
 	a.hint("  sallyport project ticket --identity %s                   for the one with the client", p.admin)
