@@ -195,6 +195,16 @@ func (c *credentials) held(raw []byte) bool {
 	return string(raw) == string(c.own.raw)
 }
 
+// life is how long the credential in use lasts from its beginning, otherwise if there is none.
+func (c *credentials) life(otherwise time.Duration) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own.raw == nil {
+		return otherwise
+	}
+	return c.own.expires.Sub(c.own.created)
+}
+
 // takenBack has a credential replaced that was made at a time or before: the authority has taken it back.
 func (c *credentials) takenBack(at time.Time) {
 	c.mu.Lock()

@@ -2,7 +2,6 @@ package node
 
 import (
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -13,7 +12,7 @@ import (
 // counters are events of a node that are not counted elsewhere.
 type counters struct {
 	credentialsRefused, credentialsFetched, credentialsFailed, keysFailed atomic.Uint64
-	revoked, revokedRefused                                               atomic.Uint64
+	revoked, revokedRefused, lateRefused                                  atomic.Uint64
 }
 
 // collector turns a node's counters into metrics when they are asked for: the data path only adds to integers.
@@ -49,6 +48,7 @@ var (
 	descCredentials = desc("credentials_total", "Credentials of peers refused, and own ones fetched or not.", "event")
 	descAuthUp      = desc("authority_reachable", "1 if the authority tells this node of revocations.", "state")
 	descAuthHeard   = desc("authority_silence_seconds", "Time since the authority last answered, or since the node started.")
+	descAuthLate    = desc("authority_late", "1 if the authority has been silent for longer than --authority-grace, or the life of credentials.")
 	descRevoked     = desc("members_revoked", "Members that are revoked.")
 	descRevocations = desc("revocations_total", "Members revoked, and channels refused to them.", "event")
 	descResources   = desc("resources", "What the node was asked to have.", "kind", "state")
@@ -147,18 +147,20 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descCredentials, n.counters.credentialsFailed.Load(), "fetch_failed")
 	if n.revoked != nil {
 		a := n.AuthorityState()
-		reachable, since := 0.0, a.Heard
+		reachable, late := 0.0, 0.0
 		if a.State == AuthorityUp {
 			reachable = 1
 		}
-		if since.IsZero() {
-			since = n.started
+		if a.Late {
+			late = 1
 		}
 		gauge(descAuthUp, reachable, a.State)
-		gauge(descAuthHeard, time.Since(since).Seconds())
+		gauge(descAuthHeard, a.Silence.Seconds())
+		gauge(descAuthLate, late)
 		gauge(descRevoked, float64(a.Revoked))
 		count(descRevocations, n.counters.revoked.Load(), "revoked")
 		count(descRevocations, n.counters.revokedRefused.Load(), "channel_refused")
+		count(descRevocations, n.counters.lateRefused.Load(), "authority_late")
 	}
 	states := map[[2]string]int{}
 	for _, r := range n.set.Resources() {

@@ -46,7 +46,9 @@ type Trust struct {
 	Route multiaddr.Addr
 	// Scope names the node's own credential in the store; empty presents none.
 	Scope string
-	// Grace is how long the authority may be out of reach before the node says so in its state; 0 is for as long as credentials last.
+	// Grace is how long the authority may be out of reach before the node says so in its state and opens no channel with a member any more,
+	// since it cannot know whom the authority has revoked. 0: it says so when the credentials that it last heard of have expired, and goes on
+	// believing those that have not.
 	Grace time.Duration
 }
 

@@ -53,8 +53,10 @@ type revocations struct {
 	list  []byte // the name of the authority's list
 	since uint64 // the number of its last entry that is known
 	known []knownRevocation
-	heard time.Time // when the authority last answered
+	heard time.Time // when the authority last answered, zero if it never did
+	kept  time.Time // the value of heard that is stored
 	state string
+	late  bool // it was said that the authority has been out of reach for too long
 }
 
 // knownRevocation is kept for as long as it matters.
@@ -68,15 +70,20 @@ type keptRevocations struct {
 	List       []byte   `cbor:"1,keyasint"`
 	Since      uint64   `cbor:"2,keyasint"`
 	Statements [][]byte `cbor:"3,keyasint"`
+	Heard      int64    `cbor:"4,keyasint"` // Unix seconds; 0 if not known
 }
 
 // AuthorityState says how the node stands with the authority whose credentials it believes.
 type AuthorityState struct {
 	// State is one of the Authority constants, empty if there is no authority or no route to it.
 	State string
-	// Heard is when it last answered, zero if it never did since the node started.
+	// Heard is when it last answered, also before a restart; zero if that is not known.
 	Heard time.Time
-	// Late tells that it has not answered for longer than Trust.Grace.
+	// Silence is how long ago that was, else how long the node has been running.
+	Silence time.Duration
+	// Grace is how long it may be silent: Trust.Grace, else the life of credentials.
+	Grace time.Duration
+	// Late tells that it has been silent for longer than Grace. An authority that does not tell of revocations is never late.
 	Late bool
 	// Revoked is how many members are known to be revoked.
 	Revoked int
@@ -90,14 +97,39 @@ func (n *Node) AuthorityState() AuthorityState {
 	r := n.revoked
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	s := r.stateNow()
+	s.Revoked = n.access.revokedCount()
+	return s
+}
+
+// stateNow is the state without the number of revoked members. r.mu is held.
+func (r *revocations) stateNow() AuthorityState {
+	s := AuthorityState{State: r.state, Heard: r.heard, Grace: r.node.opts.Trust.Grace}
 	since := r.heard
 	if since.IsZero() {
-		since = n.started
+		since = r.node.started
 	}
-	grace := n.opts.Trust.Grace
-	return AuthorityState{
-		State: r.state, Heard: r.heard, Revoked: n.access.revokedCount(),
-		Late: r.state != AuthoritySilent && grace > 0 && time.Since(since) > grace,
+	s.Silence = max(time.Since(since), 0)
+	if s.Grace == 0 {
+		s.Grace = authority.DefaultCredentialTTL
+		if r.node.creds != nil {
+			s.Grace = r.node.creds.life(s.Grace)
+		}
+	}
+	s.Late = r.state != AuthoritySilent && s.Silence > s.Grace
+	return s
+}
+
+// watch says once when the authority has been out of reach for too long.
+func (r *revocations) watch() {
+	r.mu.Lock()
+	s := r.stateNow()
+	said := r.late
+	r.late = s.Late
+	r.mu.Unlock()
+	if s.Late && !said {
+		r.node.log.Error("the authority has been out of reach for too long: what it revokes is not known here", "silence", s.Silence.Round(time.Second).String(),
+			"authority-grace", s.Grace.String(), "new_channels", map[bool]string{true: "refused", false: "as credentials say"}[r.node.opts.Trust.Grace > 0])
 	}
 }
 
@@ -112,6 +144,12 @@ func (r *revocations) load(ctx context.Context) {
 		var kept keptRevocations
 		if err = cbor.Unmarshal(raw, &kept); err == nil {
 			err = r.take(ctx, authority.News{List: kept.List, Head: kept.Since, Statements: kept.Statements}, true)
+			// A clock that was set back must not make it later than now.
+			if heard := time.Unix(kept.Heard, 0); kept.Heard > 0 && !heard.After(time.Now()) {
+				r.mu.Lock()
+				r.heard, r.kept = heard, heard
+				r.mu.Unlock()
+			}
 		}
 	}
 	if err != nil {
@@ -122,8 +160,11 @@ func (r *revocations) load(ctx context.Context) {
 // run keeps a channel to the authority and takes what it tells.
 func (r *revocations) run(ctx context.Context) {
 	pause := newsRetry
+	everAnswered := false
 	for ctx.Err() == nil {
+		r.watch()
 		answered, err := r.listen(ctx)
+		everAnswered = everAnswered || answered
 		if ctx.Err() != nil {
 			return
 		}
@@ -131,7 +172,7 @@ func (r *revocations) run(ctx context.Context) {
 			pause = newsRetry
 		}
 		r.mu.Lock()
-		foreign := !answered && errors.Is(err, errSilentAuthority) && r.heard.IsZero()
+		foreign := !everAnswered && errors.Is(err, errSilentAuthority) && r.heard.IsZero()
 		before := r.state
 		if r.state = AuthorityUnreachable; foreign {
 			r.state = AuthoritySilent
@@ -272,6 +313,10 @@ func (r *revocations) take(ctx context.Context, news authority.News, again bool)
 		if err != nil {
 			return err
 		}
+		// The oldest end first, so what is missing at the front has ended; what is missing between has not been told.
+		if k := len(entries); k > 0 && e.Seq != entries[k-1].Seq+1 && !again {
+			return fmt.Errorf("revocation %d is followed by %d", entries[k-1].Seq, e.Seq)
+		}
 		entries = append(entries, e)
 	}
 	for _, e := range entries {
@@ -299,9 +344,16 @@ func (r *revocations) take(ctx context.Context, news authority.News, again bool)
 		if r.state != AuthorityUp {
 			n.log.Info("told of revocations by the authority", "revoked", n.access.revokedCount())
 		}
-		r.heard, r.state = time.Now(), AuthorityUp
+		r.heard, r.state, r.late = time.Now(), AuthorityUp, false
+		// So that a restart does not begin the grace anew.
+		if grace := n.opts.Trust.Grace; grace > 0 && r.heard.Sub(r.kept) > grace/4 {
+			changed = true
+		}
 	}
-	kept := keptRevocations{List: r.list, Since: r.since}
+	kept := keptRevocations{List: r.list, Since: r.since, Heard: r.heard.Unix()}
+	if changed && !again {
+		r.kept = r.heard
+	}
 	for _, k := range r.known {
 		kept.Statements = append(kept.Statements, k.signed)
 	}
@@ -345,15 +397,31 @@ func (r *revocations) enforce() {
 // isRevoked reports whether the authority has taken a peer's membership back. The node that a project names as its own needs none, so it
 // has none to lose.
 func (n *Node) isRevoked(peer identity.Identifier) bool {
-	_, named := n.projectNodes.Load(peer)
-	return !named && n.access.isRevoked(peer)
+	return !n.isProjectNode(peer) && n.access.isRevoked(peer)
 }
 
-// trusts refuses a channel to a revoked member.
+func (n *Node) isProjectNode(peer identity.Identifier) bool {
+	_, named := n.projectNodes.Load(peer)
+	return named
+}
+
+// errLate is why no channel is opened while the authority has been out of reach for longer than Trust.Grace.
+var errLate = errors.New("the authority has been out of reach for longer than --authority-grace, so whom it has revoked is not known")
+
+// trusts refuses a channel to a revoked member, and to any while too long nothing was heard of the authority.
 func (n *Node) trusts(peer identity.Identifier) error {
 	if n.isRevoked(peer) {
 		n.counters.revokedRefused.Add(1)
 		return errors.New("the authority has revoked this member")
+	}
+	if r := n.revoked; r != nil && n.opts.Trust.Grace > 0 && peer != *n.opts.Trust.Authority && !n.isProjectNode(peer) {
+		r.mu.Lock()
+		late := r.stateNow().Late
+		r.mu.Unlock()
+		if late {
+			n.counters.lateRefused.Add(1)
+			return errLate
+		}
 	}
 	return nil
 }

@@ -40,13 +40,16 @@ func (n *Node) ServeAdmin(ctx context.Context, path string, stop func()) error {
 	return nil
 }
 
-// serveReady answers 200 when every resource serves, else 503 with those that do not, one on a line.
+// serveReady answers 200 when every resource serves and the authority is not late, else 503 with what is not so, one on a line.
 func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 	var waiting strings.Builder
 	for _, r := range n.set.Resources() {
 		if r.State == resource.Opening || r.State == resource.Down {
 			fmt.Fprintf(&waiting, "%s %s: %s: %s\n", r.Kind, r.Name, r.State, r.Reason)
 		}
+	}
+	if s := n.AuthorityState(); s.Late {
+		fmt.Fprintf(&waiting, "authority: out of reach for %v, longer than %v\n", s.Silence.Round(time.Second), s.Grace)
 	}
 	if waiting.Len() > 0 {
 		http.Error(w, strings.TrimSuffix(waiting.String(), "\n"), http.StatusServiceUnavailable)
@@ -175,6 +178,16 @@ func (n *Node) Describe() admin.Node {
 		Route:      admin.NodeRoute{Short: "/node/" + n.opts.Name, Verbose: &host},
 		Transports: slices.Concat(n.TCPListeners(), n.udpTransports(), n.TCPConnections()), Listeners: n.Listeners(),
 		Inlets: n.Inlets(), Outlets: n.Outlets(), Services: n.Services(), Keys: n.keys(),
+	}
+	if n.revoked != nil {
+		s := n.AuthorityState()
+		d.Authority = &admin.Authority{
+			Identifier: n.opts.Trust.Authority.String(), State: s.State, Silence: s.Silence.Seconds(), Grace: s.Grace.Seconds(), Late: s.Late, Revoked: s.Revoked,
+		}
+		if !s.Heard.IsZero() {
+			heard := s.Heard.UTC()
+			d.Authority.Heard = &heard
+		}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -233,7 +233,6 @@ func (a *app) printEnrolled(ctx context.Context, s *self, raw []byte, projectNam
 	who := fields("Others let this member alone in with", "--allow '"+onlyFor(c.Subject.String())+"'", "Its clients' tickets", "sallyport project ticket --expects "+c.Subject.String())
 	return a.print(result{human: credentialText(c) + who, json: map[string]any{
 		"credential": credentialJSON(c, raw, "")["credential"], "identity": identityJSON(s.named), "project_name": projectName,
-		"allow": onlyFor(c.Subject.String()),
 	}})
 }
 

@@ -93,7 +93,7 @@ var scenes = map[string]string{
 	"sallyport tcp-connection delete": `echo CONNECTION=$(sallyport tcp-connection create --from n1 --to 127.0.0.1:4000) > variables`,
 	`sallyport authority create -t 0.0.0.0:4000 --project-identifier p2 \
     --trusted-identities "{\"$IDENTIFIER\": {\"ockam-role\": \"enroller\"}}"`: `sallyport node stop authority-p1`,
-	"sallyport project create partners --host " + authorityHost + " --authority-only > partners.authority": `sallyport reset --yes`,
+	"sallyport project create partners --authority-only --host " + authorityHost + " > authority.txt": `sallyport reset --yes`,
 	"sallyport project enroll": `mkdir member
 		echo TICKET=$(sallyport project ticket) > variables
 		sallyport project ticket > ticket.txt

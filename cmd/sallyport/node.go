@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/state"
 )
@@ -112,6 +113,9 @@ func nodeShow(a *app) *cobra.Command {
 		}}
 }
 
+// seconds writes a number of seconds as a duration.
+func seconds(s float64) string { return (time.Duration(s) * time.Second).String() }
+
 func nodeText(n admin.Node) string {
 	var b strings.Builder
 	status := n.Status
@@ -125,6 +129,18 @@ func nodeText(n admin.Node) string {
 			text += " and is away since " + time.Unix(k.Since, 0).Format(time.DateTime) + ": " + k.Reason
 		}
 		pairs = append(pairs, "Keys", text)
+	}
+	if s := n.Authority; s != nil {
+		line := s.State
+		switch {
+		case s.State == node.AuthoritySilent:
+			line += ", it does not tell of revocations: credentials are believed until they expire"
+		case s.Late:
+			line += fmt.Sprintf(", for %s, longer than %s", seconds(s.Silence), seconds(s.Grace))
+		case s.State == node.AuthorityUnreachable:
+			line += fmt.Sprintf(", for %s of %s", seconds(s.Silence), seconds(s.Grace))
+		}
+		pairs = append(pairs, "Authority", line)
 	}
 	b.WriteString(fields(pairs...))
 	section := func(title string, header []string, rows [][]string) {

@@ -23,7 +23,7 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.StringVar(&o.Project, "project", "", "`PROJECT` whose authority it trusts (default: the default)")
 	f.StringVar(&o.AuthorityIdentity, "authority-identity", "", "the authority to trust, a change history in `HEX`")
 	f.StringVar(&o.AuthorityRoute, "authority-route", "", "`ROUTE` to that authority, for credentials and news")
-	f.StringVar(&o.AuthorityGrace, "authority-grace", "", "`DURATION` out of its reach until the state says so")
+	f.StringVar(&o.AuthorityGrace, "authority-grace", "", "`DURATION` out of its reach until no channel is opened")
 	f.StringVar(&o.CredentialScope, "credential-scope", "", "the `SCOPE` of the stored credential to present")
 	f.StringVar(&o.StatusEndpoint, "status-endpoint", "", "`HOST:PORT` of status and metrics (default: 23345 or free)")
 	f.BoolVar(&o.NoStatusEndpoint, "no-status-endpoint", false, "serve no status and metrics")
@@ -77,6 +77,9 @@ func nodeCreate(a *app) *cobra.Command {
 			}
 			err := checkLog(cmd, &o)
 			if err != nil {
+				return err
+			}
+			if _, err := authorityGrace(o.AuthorityGrace); err != nil {
 				return err
 			}
 			if o.Services, err = servicesText(ctx, o.Services); err != nil {

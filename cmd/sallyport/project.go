@@ -127,7 +127,7 @@ func projectTicket(a *app) *cobra.Command {
 	durationVar(f, &expires, "expires-in", 10*time.Minute, "how long it can be used")
 	f.Uint64Var(&uses, "usage-count", 1, "by how many members")
 	f.StringVar(&relay, "relay", "", "the relay `NAME` that the member may register, or *")
-	f.StringArrayVar(&expects, "expects", nil, "the `IDENTIFIER` of the node with the outlet: the member's inlets send to no other")
+	f.StringArrayVar(&expects, "expects", nil, "the `IDENTIFIER` that the member's inlets send to, and to no other")
 	f.BoolVar(&enroller, "enroller", false, "the member may make tickets")
 	f.BoolVar(&useTLS, "tls", false, "the member's nodes may have certificates for TLS inlets")
 	f.BoolVar(&asHex, "hex", false, "")

@@ -31,8 +31,9 @@ func projectCreate(a *app) *cobra.Command {
 	var p projectPlan
 	cmd := &cobra.Command{Use: "create [NAME] [flags]", Short: "Create a project here: an authority, a relay, or both",
 		Example: `  sallyport project create partners
-  sallyport project create partners --host authority.example.com --authority-only > partners.authority
-  sallyport project create partners --host relay.example.com --relay-only --authority-identity "$(cat partners.authority)" \
+  sallyport project create partners --authority-only --host authority.example.com > authority.txt
+  sallyport project create partners --relay-only --host relay.example.com \
+    --authority-identity "$(cat authority.txt)" \
     --authority-route /dnsaddr/authority.example.com/tcp/4000/service/api > partners.json`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p.name = "default"

@@ -272,10 +272,28 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		}
 	}
 	options.Trust, err = a.trust(ctx, self.manager, o.Project, o.AuthorityIdentity, o.AuthorityRoute, o.CredentialScope)
-	if err == nil && o.AuthorityGrace != "" {
-		options.Trust.Grace, err = time.ParseDuration(o.AuthorityGrace)
+	if err == nil {
+		options.Trust.Grace, err = authorityGrace(o.AuthorityGrace)
 	}
 	return options, self, err
+}
+
+// leastGrace is the shortest --authority-grace: an authority that is there is heard every 10 s, and a query may be lost.
+const leastGrace = 30 * time.Second
+
+// authorityGrace reads --authority-grace; 0 if it is not given.
+func authorityGrace(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := parseDuration(text)
+	if err != nil {
+		return 0, usageError("invalid value '%s' for '--authority-grace': %v", text, err)
+	}
+	if d < leastGrace {
+		return 0, usageError("invalid value '%s' for '--authority-grace': it must be at least %v", text, leastGrace)
+	}
+	return d, nil
 }
 
 // trust works out whose credentials to believe (docs/protocol/02 §5.7): the authority named, else the project's, else that of

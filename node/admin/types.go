@@ -4,6 +4,7 @@ package admin
 
 import (
 	"encoding/json"
+	"time"
 
 	"sallyport/node/resource"
 )
@@ -68,6 +69,7 @@ type Node struct {
 	Outlets        []Outlet          `json:"outlets"`
 	Services       []Service         `json:"services"`
 	Keys           *Keys             `json:"keys,omitempty"`
+	Authority      *Authority        `json:"authority,omitempty"` // nil for a node without a route to one
 }
 
 // Keys tells how the key stands with which a node opens secure channels. It is in the node's memory, attested by the identity's primary key.
@@ -80,6 +82,17 @@ type Keys struct {
 	// Reason is why the primary key does not attest a new one since Since, Unix seconds; empty if nothing is wrong.
 	Reason string `json:"reason,omitempty"`
 	Since  int64  `json:"since,omitempty"`
+}
+
+// Authority says how a node stands with the authority whose credentials it believes.
+type Authority struct {
+	Identifier string     `json:"identifier"`
+	State      string     `json:"state"`           // up, unreachable, or silent: it does not tell of revocations
+	Heard      *time.Time `json:"heard,omitempty"` // when it last answered
+	Silence    float64    `json:"silence_seconds"` // since then, or since the node started
+	Grace      float64    `json:"grace_seconds"`   // how long that may be
+	Late       bool       `json:"late"`            // it is longer
+	Revoked    int        `json:"revoked"`         // members that are known to be revoked
 }
 
 // NodeRoute says how a node is reached.
