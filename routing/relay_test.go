@@ -74,10 +74,15 @@ func (c *caller) receive(t *testing.T) Reply {
 
 func (c *caller) nothing(t *testing.T, why string) {
 	t.Helper()
+	for range 3 { // what was sent has been handled, and what that posted to other shards
+		for _, s := range c.shard.router.shards {
+			on(t, s, func() {})
+		}
+	}
 	select {
 	case r := <-c.got:
 		t.Errorf("%s: got %q", why, r.Payload)
-	case <-time.After(20 * time.Millisecond):
+	default:
 	}
 }
 
@@ -577,4 +582,65 @@ func TestEndedFlowsAreForgotten(t *testing.T) {
 			t.Errorf("%d flows kept", len(list))
 		}
 	})
+}
+
+// TestRelayKeepsANameThatWasTakenAgain: between the end of a registration and the moment in which it is noticed the name may have found another owner, who
+// keeps it.
+func TestRelayKeepsANameThatWasTakenAgain(t *testing.T) {
+	r := newRouter(t, 1)
+	l := NewFlow()
+	rs := newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+	owner, user := newCaller(t, r.shards[0], l, nil), newCaller(t, r.shards[0], l, nil)
+	owner.register(t, "n")
+	owner.receive(t)
+	rs.mu.Lock()
+	rs.ended = append(rs.ended, "n", "nobody's")
+	rs.mu.Unlock()
+	rs.removeEnded()
+	if !slices.Equal(rs.Names(), []string{"n"}) || !r.HasNamed("forward_to_n") {
+		t.Fatalf("names %v", rs.Names())
+	}
+	user.send(t, LocalRoute("forward_to_n", "x"), LocalRoute("app"), []byte("hello"))
+	if m := owner.receive(t); string(m.Payload) != "hello" {
+		t.Errorf("got %q", m.Payload)
+	}
+}
+
+// TestRelayOpensNoWorkerThatPassesOn: a worker of the relay's node that uses the relay may be answered; one that only passed a message on does not become
+// reachable by that.
+func TestRelayOpensNoWorkerThatPassesOn(t *testing.T) {
+	r := newRouter(t, 1)
+	l := NewFlow()
+	newRelays(t, r, RelayOptions{Flows: []*Flow{l}})
+	got := make(chan string, 10)
+	for _, name := range []string{"asks", "passes"} {
+		named(t, r, name, WorkerFunc(func(_ *Shard, m *Message) { got <- name + " " + string(m.Payload()) }))
+	}
+	owner := newCaller(t, r.shards[0], l, nil)
+	owner.register(t, "n")
+	owner.receive(t)
+	use := func(ret Route) {
+		t.Helper()
+		on(t, r.shards[0], func() {
+			s := r.shards[0]
+			m := s.NewMessage()
+			m.Onward, m.Return = LocalRoute("forward_to_n", "x"), ret
+			m.SetPayloadBytes([]byte("question"))
+			s.Deliver(m)
+			s.Free(m)
+		})
+		owner.receive(t)
+	}
+	use(LocalRoute("passes", "elsewhere"))
+	owner.send(t, LocalRoute("passes"), LocalRoute("x"), []byte("answer"))
+	on(t, r.shards[0], func() {})
+	if len(got) != 0 {
+		t.Errorf("reached by the owner of a name: %q", <-got)
+	}
+	use(LocalRoute("asks"))
+	owner.send(t, LocalRoute("asks"), LocalRoute("x"), []byte("answer"))
+	on(t, r.shards[0], func() {})
+	if len(got) != 1 || <-got != "asks answer" {
+		t.Error("whoever used the relay is not answered")
+	}
 }

@@ -39,3 +39,48 @@ func TestData(t *testing.T) {
 	s.Wipe()
 	wantErr(t, "after Wipe", s.SealData(bound, []byte("value"), nil), ErrExhausted)
 }
+
+// TestDataOfMany: every message has its own number, so none is sealed like another, and each opens wherever it comes.
+func TestDataOfMany(t *testing.T) {
+	key := [32]byte{9}
+	var s Sealer
+	var o Opener
+	s.InitKeyExchangeOnly(&key)
+	o.InitKeyExchangeOnly(&key)
+	var list [][]byte
+	for i := range 5 {
+		msg := make([]byte, 5+Overhead)
+		must(t, s.SealData(msg, []byte("value"), []byte("here")))
+		if i > 0 && bytes.Equal(msg[CounterSize:], list[i-1][CounterSize:]) {
+			t.Errorf("message %d is the same as the one before", i)
+		}
+		list = append(list, msg)
+	}
+	for _, i := range []int{4, 0, 2, 1, 3} {
+		got, err := o.OpenData(bytes.Clone(list[i]), []byte("here"))
+		must(t, err)
+		wantBytes(t, "plaintext", got, []byte("value"))
+	}
+}
+
+// TestDataOnAChannel: a channel's messages have no associated data, and its keys do not make any.
+func TestDataOnAChannel(t *testing.T) {
+	for name, f := range map[string]func(s *Sealer, o *Opener){
+		"seal": func(s *Sealer, _ *Opener) { _ = s.SealData(make([]byte, 100), []byte("value"), []byte("here")) },
+		"open": func(_ *Sealer, o *Opener) { _, _ = o.OpenData(make([]byte, 100), []byte("here")) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error(name, "with associated data on a channel")
+				}
+			}()
+			key := [32]byte{9}
+			var s Sealer
+			var o Opener
+			s.Init(&key)
+			o.Init(&key)
+			f(&s, &o)
+		}()
+	}
+}

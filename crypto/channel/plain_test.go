@@ -42,6 +42,8 @@ func TestParsePlaintext(t *testing.T) {
 		{"variant of one", "82810240", 0, "", true},
 		{"indefinite variant", "829f0280ff40", 0, "", true},
 		{"kind 3", "8282038040", 0, "", true},
+		{"kind 3 with content", "82820381 83808040 40", 0, "", true},
+		{"kind 255 with content", "828218ff81 83808040 40", 0, "", true},
 		{"kind 256", "82821901008040", 0, "", true},
 		{"kind text", "82826130 8040", 0, "", true},
 		{"kind negative", "8282208040", 0, "", true},
