@@ -238,6 +238,16 @@ func TestClose(t *testing.T) {
 				t.Error("workers are left")
 			}
 		})
+		for _, x := range []*Channel{c, d} { // its keys are gone: nothing can be sealed or opened with them
+			on(t, x.Shard(), func() {
+				if err := x.sealer.Seal(make([]byte, 100), []byte("x")); !errors.Is(err, channel.ErrExhausted) {
+					t.Errorf("sealed after the end: %v", err)
+				}
+				if x.opener != (channel.Opener{}) {
+					t.Error("keys for opening are left")
+				}
+			})
+		}
 		c.Close()
 		a.unanswered(t, c)
 	}

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -384,6 +385,17 @@ func TestConnectionsEnd(t *testing.T) {
 			if c.Shard().Worker(c.Sender.Text()) != nil {
 				t.Error("sender still there")
 			}
+			s := c.Shard()
+			w := s.Start(routing.Echo(nil, nil), c.Flow)
+			s.AddConsumer(w.Text(), c.Flow)
+			if !slices.Equal(s.Consumes(w.Text()), []*routing.Flow{c.Flow}) {
+				t.Error("it is not known what a worker consumes")
+			}
+			s.AddConsumer(w.Text(), a.ln.Flow)
+			if slices.Contains(s.Consumes(w.Text()), c.Flow) {
+				t.Error("workers keep the flow of a connection that has ended")
+			}
+			s.Stop(w)
 		}); err != nil {
 			t.Fatal(err)
 		}
