@@ -44,7 +44,7 @@ func TestReadersThatStop(t *testing.T) {
 				return framed(routing.AppendMessage(nil, onward, routing.LocalRoute("me"), payload))
 			}
 			neighbour := dialRaw(t, relay)
-			neighbour.SetDeadline(time.Now().Add(time.Minute))
+			neighbour.SetDeadline(time.Now().Add(4 * time.Minute))
 			neighbour.hello()
 			var longest atomic.Int64
 			ask := func(rounds int) {
@@ -63,7 +63,7 @@ func TestReadersThatStop(t *testing.T) {
 			var ended atomic.Int32
 			for range attackers {
 				r := dialRaw(t, relay)
-				r.SetDeadline(time.Now().Add(time.Minute))
+				r.SetDeadline(time.Now().Add(4 * time.Minute))
 				r.hello()
 				stop := make(chan struct{})
 				t.Cleanup(func() { r.Close(); <-stop })
@@ -94,7 +94,7 @@ func TestReadersThatStop(t *testing.T) {
 			}
 			t.Logf("the longest answer took %v", time.Duration(longest.Load()))
 			// Before, nothing at all was answered until the attackers' connections ended.
-			if longest.Load() > int64(3*time.Second) {
+			if longest.Load() > int64(15*time.Second) {
 				t.Errorf("the neighbour waited %v for an answer", time.Duration(longest.Load()))
 			}
 		})
@@ -106,7 +106,7 @@ func TestSlowReader(t *testing.T) {
 	relay, bank := bankAndRelay(t, 1, Options{HighWater: 128 << 10})
 	relay.router.Backlogs.SetLimit(40 << 20)
 	reader := dialRaw(t, relay)
-	reader.SetDeadline(time.Now().Add(time.Minute))
+	reader.SetDeadline(time.Now().Add(4 * time.Minute))
 	reader.hello()
 	const size, count = 60 << 10, 1500
 	request := framed(routing.AppendMessage(nil, routing.LocalRoute("hop").Concat(routing.RouteOf(bank), routing.LocalRoute("echo")),
