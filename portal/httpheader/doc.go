@@ -3,7 +3,7 @@
 //
 // Heads are held back until they are whole, at most MaxHead bytes, and written anew; bodies pass unchanged. Because a server trusts
 // the fields that are set here, a stream that could be understood in two ways is refused rather than guessed at: conflicting
-// or repeated lengths, folded lines, stray control characters. What a client sent under a name that is set is left out, in trailers too,
+// or repeated lengths, lengths spelled with "_", folded lines, stray control characters. What a client sent under a name that is set is left out, in trailers too,
 // and so is the option of its Connection field that would make a server drop it. "_" and "-" in names count as the same, as they do for
 // many servers behind a gateway.
 //

@@ -115,12 +115,17 @@ type framing struct {
 	length  int64 // -1 if not given
 }
 
-// bodyOf reads the framing; two statements of it are one too many (RFC 9112 §6.3).
+// bodyOf reads the framing; two statements of it are one too many (RFC 9112 §6.3). One that is spelled with "_" is a statement for some servers and
+// none for others, so what follows it would be a body for these and a request for those.
 func bodyOf(fields []line) (framing, error) {
 	f := framing{length: -1}
 	codings := 0
 	for _, h := range fields {
-		switch canonical(h.name) {
+		name := canonical(h.name)
+		if (name == "content-length" || name == "transfer-encoding") && bytes.IndexByte(h.name, '_') >= 0 {
+			return f, refuse(400, "a length is spelled with _")
+		}
+		switch name {
 		case "content-length":
 			n, ok := parseUint(h.value, 10)
 			if !ok || f.length >= 0 {
