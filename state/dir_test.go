@@ -282,7 +282,7 @@ func TestReset(t *testing.T) {
 	d := open(t)
 	withIdentity(t, d, "", 1)
 	outside := filepath.Join(t.TempDir(), "keys")
-	_, err := d.CreateVault(t.Context(), "elsewhere", outside, false)
+	_, err := d.CreateVault(t.Context(), "elsewhere", outside, VaultHome{}, nil)
 	must(t, err)
 	must(t, os.WriteFile(d.file("vaults", "default", "key"), nil, 0o600))
 	_, err = d.CreateNode(t.Context(), Node{Name: "n1"})

@@ -117,20 +117,20 @@ func TestVaults(t *testing.T) {
 	must(t, os.WriteFile(key, []byte("secret"), 0o600))
 	withIdentity(t, d, "", 1)
 
-	_, err = d.CreateVault(ctx, "default", "", false)
+	_, err = d.CreateVault(ctx, "default", "", VaultHome{}, nil)
 	wantError(t, err, ErrExists, `vault "default" already exists`)
-	_, err = d.CreateVault(ctx, "x y", "", false)
+	_, err = d.CreateVault(ctx, "x y", "", VaultHome{}, nil)
 	wantError(t, err, ErrName)
-	_, err = d.CreateVault(ctx, "x", v.Path, false)
+	_, err = d.CreateVault(ctx, "x", v.Path, VaultHome{}, nil)
 	wantError(t, err, ErrInUse, `vault "default" already lies in`)
 	shared := t.TempDir()
 	must(t, os.Chmod(shared, 0o750))
-	_, err = d.CreateVault(ctx, "x", shared, false)
+	_, err = d.CreateVault(ctx, "x", shared, VaultHome{}, nil)
 	wantError(t, err, ErrUnsafe, `vault "x"`, "can be used by others")
 	if list, err := d.Vaults(); err != nil || len(list) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}
-	kms, err := d.CreateVault(ctx, "", "", true)
+	kms, err := d.CreateVault(ctx, "", "", VaultHome{Kind: VaultAWSKMS}, nil)
 	must(t, err)
 	if !kms.KMS || kms.IsDefault || !strings.Contains(kms.Name, "-") {
 		t.Errorf("%+v", kms)

@@ -17,8 +17,34 @@ type Vault struct {
 	Path string `json:"path"`
 	// IsDefault marks the vault used when none is named.
 	IsDefault bool `json:"is_default"`
-	// KMS tells that signing keys are in a key management service; the directory holds the others.
+	// KMS tells that signing keys are in AWS KMS; the directory holds what is known of them.
 	KMS bool `json:"kms"`
+	VaultHome
+}
+
+// Kinds of vaults, beside that of plain or encrypted files, which is the empty kind.
+const (
+	VaultPKCS11 = "pkcs11"
+	VaultAWSKMS = "aws-kms"
+	VaultTPM    = "tpm"
+)
+
+// VaultHome says where a vault's keys are and what opens it. It holds no secret.
+type VaultHome struct {
+	// Kind is one of the Vault constants, or empty.
+	Kind string `json:"kind,omitempty"`
+	// Locked tells that files are encrypted.
+	Locked bool `json:"locked,omitempty"`
+	// PassphraseFile, KeyFile and Credential are where the passphrase, key or PIN is read from: a file, or a credential of systemd. All
+	// empty: a person is asked.
+	PassphraseFile string `json:"passphrase_file,omitempty"`
+	KeyFile        string `json:"key_file,omitempty"`
+	Credential     string `json:"credential,omitempty"`
+	// URI names a PKCS#11 token (RFC 7512), without a PIN.
+	URI string `json:"uri,omitempty"`
+	// Device is a TPM's device or socket, PCRs the registers that keys are bound to.
+	Device string `json:"device,omitempty"`
+	PCRs   string `json:"pcrs,omitempty"`
 }
 
 type vaultsFile struct {
@@ -52,7 +78,9 @@ func (d *Dir) writeVaults(f *vaultsFile) error {
 // CreateVault records a vault and creates its directory with mode 0700. An empty name means "default" for the first vault and a
 // random one later. An empty path means vaults/NAME in the state directory; a path elsewhere may exist already, with keys, if it is
 // a directory of ours that nobody else can use.
-func (d *Dir) CreateVault(ctx context.Context, name, path string, kms bool) (Vault, error) {
+//
+// prepare, if it is not nil, makes of the directory what the vault needs; when it fails there is no vault.
+func (d *Dir) CreateVault(ctx context.Context, name, path string, home VaultHome, prepare func(Vault) error) (Vault, error) {
 	if name != "" {
 		if err := CheckName("vault", name); err != nil {
 			return Vault{}, err
@@ -60,10 +88,22 @@ func (d *Dir) CreateVault(ctx context.Context, name, path string, kms bool) (Vau
 	}
 	var v Vault
 	err := d.changeVaults(ctx, func(f *vaultsFile) (err error) {
-		v, err = d.addVault(f, name, path, kms)
+		v, err = d.addVault(f, name, path, home, prepare)
 		return err
 	})
 	return v, err
+}
+
+// SetVaultHome writes down what opens a vault, after change has seen to it.
+func (d *Dir) SetVaultHome(ctx context.Context, name string, home VaultHome, change func() error) error {
+	return d.changeVaults(ctx, func(f *vaultsFile) error {
+		i := f.find(name)
+		if i < 0 {
+			return &NotFoundError{Kind: "vault", Name: name}
+		}
+		f.Vaults[i].VaultHome = home
+		return change()
+	})
 }
 
 // EnsureVault returns a vault by name, the default one if the name is empty, and creates the first vault if there is none yet and
@@ -84,13 +124,13 @@ func (d *Dir) EnsureVault(ctx context.Context, name string) (Vault, error) {
 		if len(f.Vaults) > 0 {
 			return &NotFoundError{Kind: "vault", Name: name}
 		}
-		v, err = d.addVault(f, DefaultName, "", false)
+		v, err = d.addVault(f, DefaultName, "", VaultHome{}, nil)
 		return err
 	})
 	return v, err
 }
 
-func (d *Dir) addVault(f *vaultsFile, name, path string, kms bool) (Vault, error) {
+func (d *Dir) addVault(f *vaultsFile, name, path string, home VaultHome, prepare func(Vault) error) (Vault, error) {
 	switch {
 	case name == "" && len(f.Vaults) == 0:
 		name = DefaultName
@@ -107,6 +147,8 @@ func (d *Dir) addVault(f *vaultsFile, name, path string, kms bool) (Vault, error
 	if err != nil {
 		return Vault{}, err
 	}
+	_, statErr := os.Lstat(path)
+	isNew := errors.Is(statErr, os.ErrNotExist)
 	if err := mkdir(path); err != nil {
 		return Vault{}, fmt.Errorf("vault %q: %w", name, err)
 	}
@@ -117,7 +159,15 @@ func (d *Dir) addVault(f *vaultsFile, name, path string, kms bool) (Vault, error
 	if err != nil {
 		return Vault{}, fmt.Errorf("vault %q: %w", name, err)
 	}
-	v := Vault{Name: name, Path: path, IsDefault: len(f.Vaults) == 0, KMS: kms}
+	v := Vault{Name: name, Path: path, IsDefault: len(f.Vaults) == 0, KMS: home.Kind == VaultAWSKMS, VaultHome: home}
+	if prepare != nil {
+		if err := prepare(v); err != nil {
+			if isNew {
+				err = errors.Join(err, os.RemoveAll(path))
+			}
+			return Vault{}, err
+		}
+	}
 	f.Vaults = append(f.Vaults, v)
 	return v, nil
 }

@@ -330,11 +330,7 @@ func (a *app) manager(ctx context.Context, vaultName string) (*identity.Manager,
 	if err != nil {
 		return nil, v, err
 	}
-	keys, err := a.openVault(v)
-	if err != nil {
-		return nil, v, err
-	}
-	return identity.New(identity.Options{Vault: keys, Store: d.Store()}), v, nil
+	return identity.New(identity.Options{Vault: a.openVault(v), Store: d.Store()}), v, nil
 }
 
 // managerOf opens the identities of a vault that exists.
@@ -364,14 +360,10 @@ func (a *app) nodeManagers() func(ctx context.Context, vaultName string) (*ident
 		if err != nil {
 			return nil, err
 		}
-		keys, err := a.openVault(v)
-		if err != nil {
-			return nil, err
-		}
 		mu.Lock()
 		defer mu.Unlock()
 		if managers[v.Path] == nil {
-			managers[v.Path] = identity.New(identity.Options{Vault: keys, Store: store})
+			managers[v.Path] = identity.New(identity.Options{Vault: a.openVault(v), Store: store})
 		}
 		return managers[v.Path], nil
 	}
@@ -449,7 +441,7 @@ func (a *app) identityNamed(ctx context.Context, name, vaultName string, o ident
 		}
 		if vaultName != "" {
 			if _, err := a.dirOnce.Vault(vaultName); errors.Is(err, state.ErrNotFound) { // as in the reference
-				if _, err := a.dirOnce.CreateVault(ctx, vaultName, "", false); err != nil {
+				if _, err := a.dirOnce.CreateVault(ctx, vaultName, "", state.VaultHome{}, nil); err != nil {
 					return err
 				}
 				a.note("%s Created a new Vault named %s.", a.color(green, "✔"), vaultName)
@@ -467,6 +459,11 @@ func (a *app) createIdentity(ctx context.Context, name, vaultName string, o iden
 	m, v, err := a.manager(ctx, vaultName)
 	if err != nil {
 		return state.NamedIdentity{}, err
+	}
+	if o.Key != "" {
+		if o.Key, err = a.openVault(v).adopt(ctx, string(o.Key)); err != nil {
+			return state.NamedIdentity{}, err
+		}
 	}
 	i, err := m.Create(ctx, o)
 	if err != nil {

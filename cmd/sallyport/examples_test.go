@@ -74,6 +74,7 @@ var scenes = map[string]string{
 	"secure-channel-listener": `sallyport node create n1; echo IDENTIFIER=$(sallyport identity show) > variables`,
 	"service":                 `sallyport node create n1`,
 	"worker":                  `sallyport node create n1`,
+	"vault":                   `umask 077; head -c 32 /dev/urandom > vault.key; echo secret > passphrase`,
 	"influxdb-outlet":         `sallyport node create n1; echo TOKEN=all-access > variables`,
 	"influxdb-inlet":          influxScene,
 	"lease":                   influxScene + `; echo LEASES=/project/partners/service/forward_to_blue/secure/api/service/metrics_lease_manager >> variables`,

@@ -49,7 +49,9 @@ func identityCreate(a *app) *cobra.Command {
 			}
 			o := identity.CreateOptions{Key: vault.Handle(key)}
 			switch strings.ToLower(algorithm) {
-			case "", "ed25519":
+			case "":
+			case "ed25519":
+				o.OnlyAlgorithm = true
 			case "p256", "ecdsa":
 				o.Algorithm = vault.P256
 			default:
@@ -66,9 +68,9 @@ func identityCreate(a *app) *cobra.Command {
 		}}
 	f := cmd.Flags()
 	f.StringVar(&vaultName, "vault", "", "the `VAULT` for its keys (default: the default vault)")
-	f.StringVarP(&key, "key-id", "k", "", "use a signing key already in the vault, by its `HANDLE`")
+	f.StringVarP(&key, "key-id", "k", "", "a key that the vault has already: its `HANDLE`, or its name in an HSM or KMS")
 	f.StringVar(&imported, "identity", "", "import a public identity, a change history in `HEX`")
-	f.StringVar(&algorithm, "algorithm", "ed25519", "the key's algorithm: ed25519 or p256")
+	f.StringVar(&algorithm, "algorithm", "", "the key's algorithm: ed25519 or p256 (default: ed25519 if the vault has it)")
 	return cmd
 }
 
@@ -305,9 +307,5 @@ func (a *app) deleteIdentity(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	keys, err := a.openVault(v)
-	if err != nil {
-		return err
-	}
-	return keys.DeleteSigningKey(ctx, vault.HandleOf(i.Latest().Key.Bytes))
+	return a.openVault(v).DeleteSigningKey(ctx, vault.HandleOf(i.Latest().Key.Bytes))
 }

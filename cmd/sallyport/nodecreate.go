@@ -225,9 +225,17 @@ func (a *app) createBackground(ctx context.Context, name string, o state.NodeOpt
 	if a.verbose > 0 {
 		args = append(args, "-"+strings.Repeat("v", a.verbose))
 	}
-	p, err := os.StartProcess(self, args, &os.ProcAttr{
-		Files: []*os.File{null, logFile, logFile, told}, Env: os.Environ(), Sys: &syscall.SysProcAttr{Setsid: true},
-	})
+	files, env := []*os.File{null, logFile, logFile, told}, os.Environ()
+	secrets, err := a.secretsFor(ctx, o.Identity)
+	if err != nil {
+		return err
+	}
+	if secrets != nil {
+		defer secrets.Close()
+		env = append(env, fmt.Sprintf("%s=%d", secretsVariable, len(files)))
+		files = append(files, secrets)
+	}
+	p, err := os.StartProcess(self, args, &os.ProcAttr{Files: files, Env: env, Sys: &syscall.SysProcAttr{Setsid: true}})
 	_ = told.Close()
 	if err != nil {
 		return fmt.Errorf("start node %s: %w", name, err)

@@ -44,7 +44,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 			return
 		}
 		if err != nil {
-			fmt.Fprintln(tell, strings.ReplaceAll(err.Error(), "\n", " "))
+			fmt.Fprintln(tell, oneLine(err))
 		} else {
 			fmt.Fprintln(tell, "ok")
 		}
@@ -235,10 +235,16 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	}
 	if err := self.manager.CheckKeys(ctx, self.id); errors.Is(err, vault.ErrKey) || errors.Is(err, vault.ErrNotFound) {
 		return none, nil, fmt.Errorf("identity %q cannot be used: %w: put a backup of its vault %q in place, or create another identity", self.named.Name, err, self.named.Vault)
+	} else if err != nil {
+		return none, nil, fmt.Errorf("identity %q cannot be used: %w", self.named.Name, err)
 	}
 	a.retirePurposeKeys(ctx, self, log)
+	home := ""
+	if v, err := a.dirOnce.Vault(self.named.Vault); err == nil {
+		home = homeOf(v)
+	}
 	options := node.Options{
-		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Listen: o.TCPListenerAddress, Log: log, LogLevel: level,
+		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, KeysHome: home, Listen: o.TCPListenerAddress, Log: log, LogLevel: level,
 		Store: node.NewHome(a.dirOnce, name, o.Authority == nil && !a.isInMemory),
 		IdentitiesOf: func(ctx context.Context, name string) (*identity.Manager, error) {
 			named, err := a.dirOnce.NamedIdentity(name)

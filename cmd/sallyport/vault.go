@@ -1,16 +1,21 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"sallyport/crypto/vault"
 	"sallyport/state"
 )
 
 func vaultNoun(a *app) *cobra.Command {
-	return noun(groupObjects, "vault", "Vaults: where secret keys are kept", nil, vaultCreate(a), vaultMove(a), vaultShow(a), vaultList(a), vaultDelete(a))
+	return noun(groupObjects, "vault", "Vaults: where secret keys are kept", nil, vaultCreate(a), vaultEncrypt(a), vaultMove(a), vaultShow(a), vaultList(a), vaultDelete(a))
 }
 
 // vaultJSON has the reference's shape.
@@ -23,14 +28,104 @@ func vaultJSON(v state.Vault) map[string]any {
 	if v.Name == state.DefaultName {
 		kind = map[string]any{"DatabaseVault": map[string]string{"use_aws_kms": kms}}
 	}
-	return map[string]any{"vault": map[string]any{"is_default": v.IsDefault, "name": v.Name, "vault_type": kind}}
+	out := map[string]any{"is_default": v.IsDefault, "name": v.Name, "vault_type": kind}
+	if v.Locked {
+		out["opened_by"] = opens(v)
+	}
+	return map[string]any{"vault": out}
+}
+
+// vaultFlags are the flags that say where a vault's keys are and what opens it.
+type vaultFlags struct {
+	passphrase bool
+	home       state.VaultHome
+}
+
+// secretFlags adds those that say what opens a vault.
+func (f *vaultFlags) secretFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.BoolVar(&f.passphrase, "passphrase", false, "encrypt the keys; the passphrase is asked for")
+	flags.StringVar(&f.home.PassphraseFile, "passphrase-file", "", "encrypt the keys with the passphrase in a `FILE`, read at every use")
+	flags.StringVar(&f.home.KeyFile, "key-file", "", "encrypt the keys with a `FILE` of 32 random bytes or more")
+	flags.StringVar(&f.home.Credential, "credential", "", "encrypt the keys with the passphrase in systemd's credential `NAME`")
+	cmd.MarkFlagsMutuallyExclusive("passphrase", "passphrase-file", "key-file", "credential")
+}
+
+// lock returns what the keys are to be encrypted with, nil if they are not. The caller wipes it.
+func (f *vaultFlags) lock(ctx context.Context, a *app) (*vault.Secret, error) {
+	h := &f.home
+	switch {
+	case h.KeyFile != "":
+		path, b, err := fixedSecret(h.KeyFile, false)
+		if err != nil {
+			return nil, fmt.Errorf("--key-file: %w", err)
+		}
+		h.KeyFile, h.Locked = path, true
+		return &vault.Secret{Bytes: b, Random: true}, nil
+	case h.PassphraseFile != "":
+		path, b, err := fixedSecret(h.PassphraseFile, true)
+		if err != nil {
+			return nil, fmt.Errorf("--passphrase-file: %w", err)
+		}
+		h.PassphraseFile, h.Locked = path, true
+		return &vault.Secret{Bytes: b}, nil
+	case h.Credential != "":
+		dir := os.Getenv("CREDENTIALS_DIRECTORY")
+		if dir == "" {
+			return nil, withHint(errors.New("--credential: there are no credentials here"), "run the command with systemd-run --pipe -p LoadCredential=%s:/path/to/file", h.Credential)
+		}
+		if err := state.CheckName("credential", h.Credential); err != nil {
+			return nil, err
+		}
+		b, err := readSecret(filepath.Join(dir, h.Credential), true)
+		if err != nil {
+			return nil, fmt.Errorf("--credential: %w", err)
+		}
+		h.Locked = true
+		return &vault.Secret{Bytes: b}, nil
+	case f.passphrase:
+		if !a.canAsk() {
+			return nil, withHint(errors.New("--passphrase: there is no terminal to ask for it"), "--passphrase-file, --key-file or --credential need none")
+		}
+		first, err := a.readPassword(ctx, "new passphrase: ")
+		if err != nil {
+			return nil, err
+		}
+		again, err := a.readPassword(ctx, "once more: ")
+		if err != nil {
+			return nil, err
+		}
+		defer clear(again)
+		if !bytes.Equal(first, again) {
+			clear(first)
+			return nil, errors.New("the passphrases differ")
+		}
+		h.Locked = true
+		return &vault.Secret{Bytes: first}, nil
+	}
+	return nil, nil
+}
+
+// fixedSecret reads a file with a secret. Its path is kept if it can be read again; what comes out of a pipe is asked for the next time.
+func fixedSecret(path string, line bool) (kept string, b []byte, err error) {
+	b, err = readSecret(path, line)
+	if err != nil {
+		return "", nil, err
+	}
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return "", b, nil
+	}
+	kept, err = filepath.Abs(path)
+	return kept, b, err
 }
 
 func vaultCreate(a *app) *cobra.Command {
 	var path string
 	var kms bool
+	var flags vaultFlags
 	cmd := &cobra.Command{Use: "create [NAME] [flags]", Short: "Create a vault", Example: `  sallyport vault create
-  sallyport vault create v2`, Args: cobra.MaximumNArgs(1),
+  sallyport vault create v2
+  sallyport vault create locked --key-file vault.key`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := ""
 			if len(args) == 1 {
@@ -43,7 +138,17 @@ func vaultCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v, err := d.CreateVault(cmd.Context(), name, path, false)
+			secret, err := flags.lock(cmd.Context(), a)
+			if err != nil {
+				return err
+			}
+			v, err := d.CreateVault(cmd.Context(), name, path, flags.home, func(v state.Vault) error {
+				if secret == nil {
+					return nil
+				}
+				defer clear(secret.Bytes)
+				return vault.Lock(v.Path, nil, *secret)
+			})
 			if err != nil {
 				return err
 			}
@@ -57,7 +162,74 @@ func vaultCreate(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&path, "path", "", "the `DIRECTORY` for its keys")
 	cmd.Flags().BoolVar(&kms, "aws-kms", false, "")
 	hide(cmd, "aws-kms")
+	flags.secretFlags(cmd)
 	return cmd
+}
+
+func vaultEncrypt(a *app) *cobra.Command {
+	var flags vaultFlags
+	cmd := &cobra.Command{Use: "encrypt NAME [flags]", Short: "Encrypt a vault's keys, or change what opens it", Example: `  sallyport vault encrypt default --key-file vault.key
+  sallyport vault encrypt default --passphrase-file passphrase`, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			d, err := a.dir()
+			if err != nil {
+				return err
+			}
+			v, err := d.Vault(args[0])
+			if err != nil {
+				return fmt.Errorf("the vault %s was not found", args[0])
+			}
+			if v.Kind != "" {
+				return fmt.Errorf("the keys of vault %s are not files: they are in %s", v.Name, homeOf(v))
+			}
+			locked, err := vault.IsLocked(v.Path)
+			if err != nil {
+				return err
+			}
+			var old *vault.Secret
+			if locked {
+				err := a.withSecret(ctx, v, "passphrase", func(s vault.Secret) error {
+					old = &vault.Secret{Bytes: bytes.Clone(s.Bytes), Random: s.Random}
+					_, err := vault.OpenLocked(v.Path, s)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				defer clear(old.Bytes)
+			}
+			secret, err := flags.lock(ctx, a)
+			if err != nil {
+				return err
+			}
+			if secret == nil {
+				return usageError("the following required arguments were not provided: --passphrase, --passphrase-file, --key-file or --credential")
+			}
+			defer clear(secret.Bytes)
+			if err := d.SetVaultHome(ctx, v.Name, flags.home, func() error { return vault.Lock(v.Path, old, *secret) }); err != nil {
+				return err
+			}
+			a.done("Encrypted the vault %s; nodes that run go on and need what opens it at their next start", v.Name)
+			return a.print(result{human: v.Name, machine: v.Name, json: map[string]string{"name": v.Name}})
+		}}
+	flags.secretFlags(cmd)
+	return cmd
+}
+
+// opens tells what opens a vault.
+func opens(v state.Vault) string {
+	switch {
+	case v.KeyFile != "":
+		return "key file " + v.KeyFile
+	case v.PassphraseFile != "":
+		return "passphrase in " + v.PassphraseFile
+	case v.Credential != "":
+		return "systemd credential " + v.Credential
+	case v.Locked:
+		return "passphrase, which is asked for"
+	}
+	return "nothing: its files are not encrypted"
 }
 
 func vaultMove(a *app) *cobra.Command {
@@ -114,7 +286,7 @@ func vaultShow(a *app) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("the vault %s was not found", name)
 			}
-			return a.print(result{human: fields("Vault", v.Name, "Directory", v.Path), machine: v.Name, json: vaultJSON(v)})
+			return a.print(result{human: fields("Vault", v.Name, "Directory", v.Path, "Opened by", opens(v)), machine: v.Name, json: vaultJSON(v)})
 		}}
 }
 

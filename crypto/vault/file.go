@@ -38,14 +38,41 @@ func checkPrivate(path string, info fs.FileInfo) error {
 	return nil
 }
 
-// put writes a temporary file and renames it: the key is there as a whole or not at all.
-func (dir files) put(kind string, h Handle, secret []byte) error {
-	path := dir.path(kind, h)
+// read reads a file of ours that nobody else has access to, of at most so many bytes.
+func (dir files) read(path string, size int) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%w: %s is a symbolic link", ErrUnsafe, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
+	if err := checkPrivate(path, info); err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > int64(size) {
+		return nil, fmt.Errorf("%w: %s has %d bytes, must be a file of %d", ErrKey, path, info.Size(), size)
+	}
+	b := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		clear(b)
+		return nil, fmt.Errorf("vault: %s: %w", path, err)
+	}
+	return b, nil
+}
+
+// write writes a temporary file, syncs it and renames it: the content is there as a whole or not at all.
+func (dir files) write(path string, content []byte) error {
 	f, err := os.CreateTemp(string(dir), newFile+"*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("vault: %w", err)
 	}
-	_, err = f.Write(secret)
+	_, err = f.Write(content)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -57,6 +84,10 @@ func (dir files) put(kind string, h Handle, secret []byte) error {
 		return fmt.Errorf("vault: %w", err)
 	}
 	return syncDir(string(dir))
+}
+
+func (dir files) put(kind string, h Handle, secret []byte) error {
+	return dir.write(dir.path(kind, h), secret)
 }
 
 func (dir files) path(kind string, h Handle) string {
@@ -80,31 +111,16 @@ func (dir files) get(kind string, h Handle) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %q is no handle", ErrNotFound, string(h))
 	}
 	path := dir.path(kind, h)
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, fmt.Errorf("%w: %s is a symbolic link", ErrUnsafe, path)
-	}
+	b, err := dir.read(path, secretSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s key %s", ErrNotFound, kind, h)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("vault: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("vault: %w", err)
-	}
-	if err := checkPrivate(path, info); err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() != secretSize {
-		return nil, fmt.Errorf("%w: %s has %d bytes, must be a file of %d", ErrKey, path, info.Size(), secretSize)
-	}
-	b := make([]byte, secretSize)
-	if _, err := io.ReadFull(f, b); err != nil {
+	if len(b) != secretSize {
 		clear(b)
-		return nil, fmt.Errorf("vault: %s: %w", path, err)
+		return nil, fmt.Errorf("%w: %s has %d bytes, must be a file of %d", ErrKey, path, len(b), secretSize)
 	}
 	return b, nil
 }
@@ -139,7 +155,7 @@ func (dir files) del(kind string, h Handle) error {
 func wipeFile(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err == nil {
-		_, err = f.Write(make([]byte, secretSize))
+		_, err = f.Write(make([]byte, sealSize))
 		err = errors.Join(err, f.Sync(), f.Close())
 	} else {
 		err = nil // removing it is what counts

@@ -38,13 +38,16 @@ type Software struct{ s secrets }
 func NewMemory() *Software { return &Software{s: &memory{m: map[string][]byte{}}} }
 
 // OpenFile makes a vault of a directory with one file a key, and creates the directory. Several processes may use it at the
-// same time. A directory or key file that others could read or change is refused (ErrUnsafe).
+// same time. A directory or key file that others could read or change is refused (ErrUnsafe), and so is an encrypted one (ErrLocked).
 func OpenFile(dir string) (*Software, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
 	if err := private(dir); err != nil {
 		return nil, err
+	}
+	if locked, err := IsLocked(dir); err != nil || locked {
+		return nil, errors.Join(err, ErrLocked)
 	}
 	files(dir).tidy()
 	return &Software{s: files(dir)}, nil

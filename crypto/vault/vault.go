@@ -1,7 +1,7 @@
 // Package vault keeps secret keys and works with them: signing keys (Ed25519, ECDSA P-256) of identities, in files or in a machine of their
 // own, and in memory also X25519 keys for secure channels. Callers name a key by its handle and never see its secret (docs/protocol/01 §8).
 //
-// Secrets are kept as they are, in files that only their owner can read, and the bytes read for one operation are wiped after it.
+// Secrets are kept in files that only their owner can read, encrypted or as they are, and the bytes read for one operation are wiped after it.
 // What the standard library derives from them, such as an ECDSA key, is left to the garbage collector.
 package vault
 

@@ -13,6 +13,13 @@ import (
 func vaults(t *testing.T, test func(t *testing.T, v *Software)) {
 	t.Run("memory", func(t *testing.T) { test(t, NewMemory()) })
 	t.Run("file", func(t *testing.T) { test(t, openDir(t, t.TempDir())) })
+	t.Run("encrypted file", func(t *testing.T) {
+		dir := t.TempDir() + "/vault"
+		must(t, Lock(dir, nil, randomKey(3)))
+		v, err := OpenLocked(dir, randomKey(3))
+		must(t, err)
+		test(t, v)
+	})
 }
 
 func openDir(t *testing.T, parent string) *Software {
