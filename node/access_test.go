@@ -143,6 +143,11 @@ func TestOpenConnectionsAreToldOfEveryChange(t *testing.T) {
 		}
 		change(a, policies)
 		settles(t, name, func() bool { return h.told.Load() == 1 && !grant.Allowed() && !g.Grant(peerOf(aMember)).Allowed() })
+		settles(t, name+": who is denied is forgotten", func() bool {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return len(g.grants) == 0
+		})
 	}
 }
 
