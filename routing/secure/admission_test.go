@@ -87,7 +87,7 @@ func TestFloodOfFirstMessages(t *testing.T) {
 			cancel()
 			<-ended
 			t.Logf("%d first messages; the slowest of 5 handshakes took %v; %d refused", sent.Load(), worst, bank.channels.Stats.Refused.Load())
-			if worst > 5*time.Second { // two are promised, on a machine that does nothing else
+			if worst > 15*time.Second { // two are promised, on a machine that does nothing else; before there were turns, it was longer than the flood
 				t.Errorf("a handshake took %v", worst)
 			}
 			c.Close()

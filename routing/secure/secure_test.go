@@ -643,6 +643,21 @@ func TestRoaming(t *testing.T) {
 			t.Fatalf("move %d: answers do not follow", i)
 		}
 	}
+	// Only what is newer than the last move can move it: a message that was late, or was kept and sent again, does not.
+	d := b.channels.List()[0]
+	on(t, d.Shard(), func() {
+		before, moved := d.remote.Clone(), d.moved
+		elsewhere := routing.LocalRoute("elsewhere")
+		d.moved = d.opener.Last()
+		if d.roam(elsewhere); !d.remote.Equal(before) {
+			t.Errorf("an old message moves the channel to %s", d.remote)
+		}
+		d.moved = d.opener.Last() - 1
+		if d.roam(elsewhere); !d.remote.Equal(elsewhere.Concat(routing.NewRoute(before.Last()))) || d.moved != d.opener.Last() {
+			t.Errorf("a new one leaves it at %s", d.remote)
+		}
+		d.remote, d.moved, d.sink = before, moved, nil
+	})
 	on(t, c.Shard(), func() {
 		c.remote = routing.RouteOf(second.Sender).Concat(c.remote.WithoutFirst())
 		c.sink = nil
