@@ -12,7 +12,7 @@ const (
 	plain   kind = iota
 	noBody       // HEAD: the answer has no body
 	upgrade      // 101 ends HTTP
-	connect      // 2xx ends HTTP
+	connect      // 200 without a body ends HTTP
 )
 
 func kindOf(method string, asksUpgrade bool) kind {
@@ -131,7 +131,9 @@ func (a *answers) head(lines [][]byte) {
 		return
 	}
 	k := a.queue[0]
-	if (k == upgrade && status == 101) || (k == connect && status/100 == 2) {
+	// A server that does not know CONNECT may answer it as any request, and go on in HTTP. A tunnel has no length (RFC 9110 §9.3.6), and an answer
+	// after which HTTP goes on has one.
+	if (k == upgrade && status == 101) || (k == connect && status == 200 && !body.chunked && body.length < 0) {
 		a.lost, a.accepted = false, true
 		return
 	}

@@ -7,7 +7,7 @@
 // and so is the option of its Connection field that would make a server drop it. "_" and "-" in names count as the same, as they do for
 // many servers behind a gateway.
 //
-// After an upgrade that the server accepts (101, or 2xx to CONNECT) the stream is no longer HTTP and passes unchanged. Until the
+// After an upgrade that the server accepts (101, or to CONNECT 200 without a length) the stream is no longer HTTP and passes unchanged. Until the
 // server has answered, what follows such a request is held back. Upgrades to HTTP/2 are left out of the request: the requests in it
 // could not be rewritten. A server goes on in HTTP/1.1 then.
 package httpheader

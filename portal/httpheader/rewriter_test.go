@@ -237,6 +237,38 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+// TestConnectAnsweredAsAnyRequest: a server that does not know CONNECT and answers it as any other request goes on in HTTP, and what follows is set
+// as before. Only 200 without a length makes a tunnel.
+func TestConnectAnsweredAsAnyRequest(t *testing.T) {
+	const request = "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"
+	const next = "GET /2 HTTP/1.1\r\nHost: a\r\nX-User: mallory\r\n\r\n"
+	for answer, tunnel := range map[string]bool{
+		"HTTP/1.1 200 OK\r\n\r\n": true,
+		"HTTP/1.0 200 Connection established\r\nProxy-Agent: a\r\n\r\n":  true,
+		"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n":                   false,
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok":                 false,
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": false,
+		"HTTP/1.1 204 No Content\r\n\r\n":                                false,
+		"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n":   false,
+	} {
+		r := New(Options{Fields: fields})
+		_, left := feed(t, r, request+next)
+		if left != next {
+			t.Fatalf("%q left", left)
+		}
+		r.Answer([]byte(answer))
+		if out, _ := feed(t, r, next); (out == next) != tunnel || !tunnel && strings.Contains(out, "mallory") {
+			t.Errorf("%q: %q", answer, out)
+		}
+	}
+	r := New(Options{Fields: fields})
+	_, left := feed(t, r, request+next)
+	r.Answer([]byte("HTTP/1.1 202 Accepted\r\n\r\n")) // up to the end of the connection, or nobody knows
+	if out, _, err := r.Rewrite(nil, []byte(left)); err == nil || len(out) > 0 {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
 func TestUpgradeRefusedThenNext(t *testing.T) {
 	r := New(Options{Fields: fields})
 	_, left := feed(t, r, upgradeRequest+"GET /2 HTTP/1.1\r\n\r\n")
