@@ -63,6 +63,7 @@ type Inlet struct {
 
 	mu      sync.Mutex
 	waiting []waiting // clients that wait for a path
+	looking bool      // expire is going to be called
 	sweptAt time.Time // when all of them were there still
 	conns   map[*conn]struct{}
 }
@@ -130,6 +131,7 @@ func (in *Inlet) SetPath(route routing.Route) {
 	in.waiting = nil
 	in.env.Stats.Held.Add(-int64(len(list)))
 	in.mu.Unlock()
+	list, _ = in.living(list, look(list)) // no target is opened for those that have gone
 	for _, w := range list {
 		in.hand(p, w.fd, w.offer)
 	}
@@ -221,15 +223,17 @@ func (in *Inlet) hold(broken *path, fd int, o offer) {
 	}
 	in.waiting = append(in.waiting, waiting{fd: fd, offer: o, until: time.Now().Add(in.env.Limits.HoldTimeout)})
 	in.env.Stats.Held.Add(1)
-	if len(in.waiting) == 1 {
-		time.AfterFunc(in.env.Limits.HoldTimeout, in.expire)
+	if len(in.waiting) == 1 && !in.looking {
+		in.looking = true
+		time.AfterFunc(min(in.env.Limits.HoldTimeout, lookEvery), in.expire)
 	}
 }
 
-// expire closes clients that waited too long.
+// expire closes clients that waited too long, and those that have gone.
 func (in *Inlet) expire() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.leave(look(in.waiting))
 	now := time.Now()
 	n := 0
 	for n < len(in.waiting) && !in.waiting[n].until.After(now) {
@@ -242,8 +246,8 @@ func (in *Inlet) expire() {
 	if n > 0 {
 		in.env.Log.Warn("clients closed, no path to the outlet", "portal", in.opts.Name, "clients", n)
 	}
-	if len(in.waiting) > 0 {
-		time.AfterFunc(time.Until(in.waiting[0].until), in.expire)
+	if in.looking = len(in.waiting) > 0; in.looking {
+		time.AfterFunc(min(time.Until(in.waiting[0].until), lookEvery), in.expire)
 	}
 }
 
@@ -324,7 +328,10 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		if broken && in.path.Load() == p {
 			in.path.CompareAndSwap(p, nil) // whoever keeps the path sets the next one
 		}
-		in.place(fd, offer{id: o.id, again: o.again + 1})
+		w := []waiting{{fd: fd, offer: offer{id: o.id, again: o.again + 1}}}
+		if rest, _ := in.living(w, look(w)); len(rest) > 0 {
+			in.place(fd, rest[0].offer)
+		}
 	}
 	c.openedAt, c.asked = time.Now(), true
 	if in.opts.Plain || in.opts.SkipHandshake {

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -72,5 +73,75 @@ func TestWaitingClientsLeave(t *testing.T) {
 	}
 	if n := opened.Load(); n != 3 {
 		t.Errorf("%d connections of the target for 3 living clients", n)
+	}
+}
+
+// TestGoneClientsOpenNoTarget: a client that closed its socket while it waited, or whose process ended, frees its place and no connection to the
+// target is opened for it, whatever it had sent; one that has only ended its sending direction is served, as is every other.
+func TestGoneClientsOpenNoTarget(t *testing.T) {
+	var opened atomic.Int64
+	target := serve(t, func(c net.Conn) {
+		opened.Add(1)
+		_, _ = c.Write([]byte("answer"))
+		_, _ = io.Copy(io.Discard, c)
+		_ = c.Close()
+	})
+	for _, listen := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(listen, func(t *testing.T) {
+			a, b := newNode(t, 2, Limits{}), newNode(t, 1, Limits{})
+			ctx := context.Background()
+			if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{b.ln.Flow}}); err != nil {
+				t.Fatal(err)
+			}
+			in, err := NewInlet(ctx, a.env, a.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort(listen)})
+			if err != nil {
+				t.Skip(err)
+			}
+			before, waiting := opened.Load(), int64(0)
+			client := func(request string, then func(*net.TCPConn) error) *net.TCPConn {
+				t.Helper()
+				c := dial(t, in)
+				waiting++
+				eventually(t, "the client waits", func() bool { return a.env.Stats.Opened.Load() == 0 && a.env.Stats.Held.Load() == waiting })
+				if _, err := c.Write([]byte(request)); err != nil {
+					t.Fatal(err)
+				}
+				if err := then(c); err != nil {
+					t.Fatal(err)
+				}
+				return c
+			}
+			stay := func(*net.TCPConn) error { return nil }
+			living := []*net.TCPConn{
+				client("", stay), client("request", stay), client("", (*net.TCPConn).CloseWrite), client("request", (*net.TCPConn).CloseWrite),
+			}
+			gone := func(request string) {
+				client(request, (*net.TCPConn).Close)
+				waiting--
+				eventually(t, "its place is free", func() bool { return a.env.Stats.Held.Load() == waiting })
+			}
+			gone("")
+			gone("request")
+			// One that goes in the moment in which there is a path.
+			last := client("request", stay)
+			last.Close()
+			c, err := a.tcp.Connect(ctx, b.ln.Bound.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			in.SetPath(routing.NewRoute(c.Sender.Address(), routing.LocalAddress("outlet")))
+			for i, c := range living {
+				_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+				if _, err := io.ReadFull(c, make([]byte, 6)); err != nil {
+					t.Errorf("client %d of the living: %v", i, err)
+				}
+			}
+			if n := opened.Load() - before; n != int64(len(living)) {
+				t.Errorf("%d connections of the target for %d living clients", n, len(living))
+			}
+			if n := a.env.Stats.Ended[ReasonReset].Load(); n != 3 {
+				t.Errorf("%d clients are known to have gone", n)
+			}
+		})
 	}
 }
