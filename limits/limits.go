@@ -47,6 +47,11 @@ type Limits struct {
 	Unfinished Bytes `json:"unfinished,omitempty"`
 	// Windows bounds the windows of portal connections beyond their first size; default an eighth of Memory, at most 256 MiB.
 	Windows Bytes `json:"windows,omitempty"`
+	// Kept bounds the memory in which portal connections keep what the other end has not confirmed; default an eighth of Memory, at most 256 MiB.
+	Kept Bytes `json:"kept,omitempty"`
+	// Backlog bounds what waits at connections that take it slower than it comes, beyond the first MiB of each; default an eighth of Memory, at most
+	// 128 MiB.
+	Backlog Bytes `json:"backlog,omitempty"`
 	// Interceptors bounds what waits in the interceptors of Kafka portals, messages that are collected among it; default an eighth of Memory,
 	// at most 256 MiB.
 	Interceptors Bytes `json:"interceptors,omitempty"`
@@ -117,6 +122,8 @@ func (l Limits) complete(m machine) Limits {
 	}
 	setBytes(&l.Unfinished, min(share, 64<<20))
 	setBytes(&l.Windows, min(share, 256<<20))
+	setBytes(&l.Kept, min(share, 256<<20))
+	setBytes(&l.Backlog, min(share, 128<<20))
 	setBytes(&l.Interceptors, min(share, 256<<20))
 	return l
 }
@@ -168,7 +175,8 @@ func (l Limits) list() []Named {
 		number("handshakes", l.Handshakes), number("handshakes-per-second", l.HandshakesPerSecond), number("channels", l.Channels), number("channels-per-peer", l.ChannelsPerPeer),
 		number("portal-connections", l.PortalConnections), number("outlet-connections", l.OutletConnections),
 		number("names", l.Names), number("names-per-owner", l.NamesPerOwner), size("message", l.Message), number("route", l.Route),
-		size("memory", l.Memory), size("unfinished", l.Unfinished), size("windows", l.Windows), size("interceptors", l.Interceptors),
+		size("memory", l.Memory), size("unfinished", l.Unfinished), size("windows", l.Windows), size("kept", l.Kept), size("backlog", l.Backlog),
+		size("interceptors", l.Interceptors),
 		number("descriptors", l.Descriptors), number("log-rate", l.LogRate),
 	}
 }

@@ -40,8 +40,8 @@ func TestDefaults(t *testing.T) {
 		if used := l.Connections + l.PortalConnections + l.Descriptors; used > m.descriptors {
 			t.Errorf("%+v: %d descriptors are given away", m, used)
 		}
-		if m.memory > 0 && l.Unfinished+l.Windows+l.Interceptors > 3*m.memory/8 {
-			t.Errorf("%+v: %s, %s and %s", m, l.Unfinished, l.Windows, l.Interceptors)
+		if m.memory > 0 && l.Unfinished+l.Windows+l.Kept+l.Backlog+l.Interceptors > 5*m.memory/8 {
+			t.Errorf("%+v: %s, %s, %s, %s and %s", m, l.Unfinished, l.Windows, l.Kept, l.Backlog, l.Interceptors)
 		}
 		if err := l.Validate(); err != nil {
 			t.Error(err)

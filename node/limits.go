@@ -15,6 +15,9 @@ func portalLimits(p portal.Limits, l limits.Limits) portal.Limits {
 	if p.Budget == 0 {
 		p.Budget = int64(l.Windows)
 	}
+	if p.KeepBudget == 0 {
+		p.KeepBudget = int64(l.Kept)
+	}
 	if p.Connections == 0 {
 		p.Connections = l.PortalConnections
 	}
@@ -30,6 +33,7 @@ func portalLimits(p portal.Limits, l limits.Limits) portal.Limits {
 		}
 		part(&p.Window, 1024, 32<<10, 512<<10)
 		part(&p.HighWater, 512, 64<<10, 1<<20)
+		part(&p.LeastWindow, 4096, 8<<10, 32<<10)
 		part(&p.MaxWindow, 32, 256<<10, 64<<20)
 	}
 	return p.WithDefaults()
@@ -40,7 +44,12 @@ func loopLimits(l limits.Limits) dataplane.Limits {
 }
 
 func transportOptions(l limits.Limits) tcp.Options {
+	highWater := 0
+	if l.Memory > 0 {
+		highWater = int(min(max(l.Memory/256, 128<<10), 1<<20))
+	}
 	return tcp.Options{
+		HighWater:   highWater,
 		Connections: l.Connections, ConnectionsPerAddress: l.ConnectionsPerAddress, MaxMessage: int(l.Message),
 		Deadlines: dataplane.Deadlines{Preamble: time.Duration(l.PreambleTimeout), Frame: time.Duration(l.FrameTimeout)},
 	}

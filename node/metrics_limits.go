@@ -83,6 +83,8 @@ func (c collector) uses() []use {
 		{"memory", memoryInUse(), 0},
 		{"unfinished", loops.Unfinished, loops.NoRoom},
 		{"windows", p.WindowGranted.Load(), p.WindowsRefused.Load()},
+		{"kept", p.KeptMemory.Load(), p.KeepShort.Load()},
+		{"backlog", n.router.Backlogs.Used(), uint64(n.router.Backlogs.Cut())},
 		{"interceptors", n.intercepted.Used(), n.intercepted.Refused()},
 		{"descriptors", descriptorsInUse(), loops.NoDescriptor},
 		{"log-rate", int64(log.Busiest), log.LeftOut},

@@ -184,6 +184,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.router.MaxRoute = o.Limits.Route
+	n.router.Backlogs.SetLimit(int64(o.Limits.Backlog))
 	n.tcp = tcp.New(n.router, transportOptions(o.Limits))
 	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.channels = secure.New(n.router, o.Shards, channelLimits(o.Limits), o.Log)

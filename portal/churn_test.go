@@ -108,7 +108,7 @@ func TestCrowdedWindows(t *testing.T) {
 		total += c.window.first
 	}
 	l.in.mu.Unlock()
-	if most := 1<<20 + 32*crowdedWindow; total > most {
+	if most := 1<<20 + 32*(32<<10); total > most {
 		t.Errorf("windows of %d bytes, at most %d", total, most)
 	}
 	data := make([]byte, 4<<20)

@@ -279,6 +279,7 @@ func (c *conn) starve() {
 	c.starved = true
 	c.sock.Pause()
 	if c.line != nil && c.credit > 0 {
+		c.env.Stats.KeepShort.Add(1)
 		c.confirm(true) // as much is kept as may be
 	}
 }

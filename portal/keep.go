@@ -17,8 +17,11 @@ const (
 	adoptFrom = 32 << 10
 )
 
-// keepFree is how many free blocks a shard keeps, small and large ones: at most 128*2 KiB + 64*65 KiB = 4.3 MiB.
+// keepFree is how many free blocks a shard keeps at most, small and large ones: 128*2 KiB + 64*65 KiB = 4.3 MiB. With a small budget it keeps less.
 var keepFree = [...]int{128, 64}
+
+// keepFreePart is the part of the budget that the free blocks of each size and shard may come to.
+const keepFreePart = 32
 
 // keepBlock is a block: buf[r:w] is kept.
 type keepBlock struct {
@@ -29,17 +32,22 @@ type keepBlock struct {
 
 // keepPool is the free blocks of one shard.
 type keepPool struct {
-	payload int // the most bytes of one payload
+	payload int           // the most bytes of one payload
+	budget  int64         // of all shards, for blocks in use
+	memory  *atomic.Int64 // what blocks in use take, of all shards
 	free    [len(keepFree)][]*keepBlock
 }
 
-// get returns an empty block, a small one if n bytes fit into it.
+// get returns an empty block for n bytes: a small one if they fit into it, and also while memory is scarce, since a large one may be kept for little.
 func (p *keepPool) get(n int) *keepBlock {
-	if n > smallBlock {
+	if n > smallBlock && !p.spent() {
 		return p.large()
 	}
 	return p.take(0, smallBlock)
 }
+
+// spent reports whether the node's memory for what is kept is used up.
+func (p *keepPool) spent() bool { return p.memory.Load() >= p.budget }
 
 // large returns an empty block that takes a payload and the room around it.
 func (p *keepPool) large() *keepBlock {
@@ -47,6 +55,7 @@ func (p *keepPool) large() *keepBlock {
 }
 
 func (p *keepPool) take(class, size int) *keepBlock {
+	p.memory.Add(int64(size))
 	if k := len(p.free[class]); k > 0 {
 		b := p.free[class][k-1]
 		p.free[class][k-1] = nil
@@ -63,7 +72,8 @@ func (p *keepPool) put(b *keepBlock) {
 		panic("portal: block freed twice")
 	}
 	b.r = -1
-	if len(p.free[b.class]) < keepFree[b.class] {
+	p.memory.Add(-int64(len(b.buf)))
+	if most := p.budget / keepFreePart / int64(len(b.buf)); len(p.free[b.class]) < int(min(int64(keepFree[b.class]), most)) {
 		p.free[b.class] = append(p.free[b.class], b)
 	}
 }

@@ -18,7 +18,7 @@ type keeper struct {
 func (e *Env) keeper(s *routing.Shard) *keeper {
 	k, ok := e.keepers.Load(s)
 	if !ok {
-		k, _ = e.keepers.LoadOrStore(s, &keeper{shard: s, pool: keepPool{payload: e.Limits.PayloadSize}})
+		k, _ = e.keepers.LoadOrStore(s, &keeper{shard: s, pool: keepPool{payload: e.Limits.PayloadSize, budget: e.Limits.KeepBudget, memory: &e.Stats.KeptMemory}})
 	}
 	return k.(*keeper)
 }

@@ -16,11 +16,14 @@ type Limits struct {
 	MaxWindow int
 	// Budget bounds all windows of the node beyond their first size; default 256 MiB. When it is nearly used up, every window that
 	// has grown keeps an equal share at most. An eighth of it is what first windows share: beside 63 others a connection begins with
-	// Window, beside more with less, and with 32 KiB at least.
+	// Window, beside more with less, and with LeastWindow at least.
 	Budget int64
-	// KeepBudget bounds what the node's connections keep of what they sent and the other end has not confirmed; default 256 MiB.
-	// When it is spent, a connection has 32 KiB under way at most.
+	// KeepBudget bounds the memory in which the node's connections keep what they sent and the other end has not confirmed; default 256 MiB.
+	// When it is spent, a connection has LeastWindow under way at most.
 	KeepBudget int64
+	// LeastWindow is the least first window, of a connection beside very many others, and what one may have under way when memory is spent; default
+	// 32 KiB.
+	LeastWindow int
 	// HighWater is how many bytes wait on a socket before the connection that carries them is paused, with a peer that
 	// has no windows; default 1 MiB.
 	HighWater int
@@ -59,6 +62,7 @@ func (l Limits) WithDefaults() Limits {
 	}
 	set(&l.Window, 512<<10)
 	set(&l.MaxWindow, 64<<20)
+	set(&l.LeastWindow, 32<<10)
 	set(&l.HighWater, 1<<20)
 	set(&l.HoldClients, 1024)
 	set(&l.PayloadSize, 64<<10)
@@ -93,6 +97,8 @@ type Stats struct {
 	Resumed           atomic.Uint64 // times that a connection went on over another path
 	ResumeRefused     atomic.Uint64 // attempts to take up a connection that is not there, or not the peer's
 	Kept              atomic.Int64  // bytes that were sent and are not confirmed
+	KeptMemory        atomic.Int64  // bytes of memory that they take
+	KeepShort         atomic.Uint64 // times that a connection waited for want of it
 	Resent            atomic.Uint64 // bytes sent again
 	WindowGranted     atomic.Int64  // bytes of windows beyond their first size
 	WindowsRefused    atomic.Uint64 // times a window did not grow because all had too much

@@ -294,10 +294,10 @@ func (c *conn) unstarve() {
 
 // keepRoom returns how much more may be sent without being confirmed: anything while the node's memory for it is not spent.
 func (c *conn) keepRoom() int {
-	if c.env.Stats.Kept.Load() < c.env.Limits.KeepBudget {
+	if !c.keeper.pool.spent() {
 		return MaxPayload * readBudget
 	}
-	return max(crowdedWindow-c.line.kept.size, 0)
+	return max(c.env.Limits.LeastWindow-c.line.kept.size, 0)
 }
 
 // owe sees to it that the other end is told what has come.

@@ -138,7 +138,7 @@ func TestWindowBudget(t *testing.T) {
 	for _, s := range m.streams {
 		held += s.pending
 	}
-	if most := 3*512<<10 + 1000*crowdedWindow + 32<<20; held > most {
+	if most := 3*512<<10 + 1000*(32<<10) + 32<<20; held > most {
 		t.Errorf("%d MiB held", held>>20)
 	}
 	for _, s := range m.streams {

@@ -2,12 +2,8 @@ package portal
 
 import "math"
 
-const (
-	// crowdedWindow is the least first window, of a connection beside very many others.
-	crowdedWindow = 32 << 10
-	// firstShare is the part of the budget that connections share equally for their first windows: 64 have 512 KiB each.
-	firstShare = 8
-)
+// firstShare is the part of the budget that connections share equally for their first windows: 64 have 512 KiB each.
+const firstShare = 8
 
 // windowMemory bounds what the windows of a node come to. Its methods are for any goroutine.
 type windowMemory struct {
@@ -19,7 +15,7 @@ type windowMemory struct {
 // whoever comes next waits behind it.
 func (m *windowMemory) first() int {
 	share := m.limits.Budget / firstShare / (m.stats.Active.Load() + 1)
-	return min(m.limits.Window, max(int(share), crowdedWindow))
+	return min(m.limits.Window, max(int(share), m.limits.LeastWindow))
 }
 
 // most returns how much a window may have now beyond its first size: as much as it likes while memory is not short, else an equal share.

@@ -131,7 +131,7 @@ func (b *Backlog) Over(pending int, from *Throttle) {
 	if b.mode == lagging {
 		b.arm(drainTime)
 		room := b.room(pending)
-		if room && (b.slow || pending-b.high <= quickBacklog) {
+		if room && (b.slow || pending-b.high <= b.quick()) {
 			return
 		}
 		if !from.mayHold(now) {
@@ -144,6 +144,11 @@ func (b *Backlog) Over(pending int, from *Throttle) {
 		b.dest.WantDrain(max(pending-drainStep, b.high/4))
 	}
 	b.hold(from, now)
+}
+
+// quick is how much may wait at a destination that takes a lot: quickBacklog, or less with a small budget.
+func (b *Backlog) quick() int {
+	return int(min(quickBacklog, b.gate.shard.router.Backlogs.Limit()/8))
 }
 
 // hold pauses a shared source, and sees to it that somebody looks after it in time.

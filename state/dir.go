@@ -240,7 +240,7 @@ const lockName = "lock"
 // ownNames are what this program keeps in a state directory, as in filepath.Match. The copies of broken files and what a crash left of a
 // write are own too.
 var ownNames = []string{"identities.json", "vaults.json", "nodes.json", "projects.json", "histories", "purpose_keys", "credentials", "vaults", "nodes",
-	"authority-*.db", "authority-*.db.made", "first-use-*.lock", "*.json.broken-*", ".*.tmp"}
+	"authority-*.db", "authority-*.db.made", "first-use-*.lock", reserveName, "*.json.broken-*", ".*.tmp"}
 
 func isOwn(name string) bool {
 	for _, pattern := range ownNames {

@@ -161,8 +161,9 @@ func (d *Dir) CreateNode(ctx context.Context, n Node) (Node, error) {
 			n.CreatedAt = time.Now().UTC()
 		}
 		old, err := d.readNode(n.Name)
+		isNew := errors.Is(err, ErrNotFound)
 		switch {
-		case errors.Is(err, ErrNotFound):
+		case isNew:
 		case err != nil:
 			return err
 		case old.Status() == Running && old.Process != n.Process:
@@ -177,7 +178,14 @@ func (d *Dir) CreateNode(ctx context.Context, n Node) (Node, error) {
 		if err != nil {
 			return err
 		}
-		if err := d.writeNode(n); err != nil {
+		write := func() error { return d.writeNode(n) }
+		if isNew {
+			if err := write(); err != nil {
+				// What is there is the log in which it would have begun.
+				return errors.Join(err, os.RemoveAll(d.file("nodes", n.Name)))
+			}
+			d.keepReserve()
+		} else if err := d.withReserve(write); err != nil {
 			return err
 		}
 		if n.IsDefault = def == n.Name; n.IsDefault {
@@ -204,7 +212,7 @@ func (d *Dir) UpdateNode(ctx context.Context, name string, change func(*Node) er
 			return err
 		}
 		n.Name = name
-		return d.writeNode(n)
+		return d.withReserve(func() error { return d.writeNode(n) })
 	})
 }
 

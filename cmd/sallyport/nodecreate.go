@@ -242,6 +242,9 @@ func (a *app) createBackground(ctx context.Context, name string, o state.NodeOpt
 	}
 	line, err := bufio.NewReader(ready).ReadString('\n')
 	if strings.TrimSpace(line) == "ok" {
+		if d := a.dirOnce; d != nil && d.Full() {
+			a.note("%s The disk of %s is full: the node %s runs with what it has; what changes now is not remembered for its next start", a.color("33", "!"), d.Path(), name)
+		}
 		return p.Release()
 	}
 	_, _ = p.Wait()

@@ -104,6 +104,9 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	if _, err := dir.CreateNode(ctx, record); err != nil {
 		return err
 	}
+	if dir.Full() {
+		options.Log.Warn("the disk is full: the node starts with what it has, and what changes now is not remembered for its next start", "directory", dir.Path())
+	}
 	if r.named != nil {
 		r.named()
 	}

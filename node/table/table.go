@@ -231,7 +231,10 @@ func (t *Table[R, V]) drop(name string, e *entry[R, V]) {
 // Delete closes an entry and forgets it. The error matches admin.ErrNotFound if there is none.
 func (t *Table[R, V]) Delete(ctx context.Context, name string) error {
 	err := t.remove(ctx, name)
-	return firstOf(err, t.set.Save(ctx))
+	if saveErr := t.set.Save(ctx); err == nil && saveErr != nil {
+		err = fmt.Errorf("deleted, but it comes back at the next start: %w", saveErr)
+	}
+	return err
 }
 
 func firstOf(errs ...error) error { return cmp.Or(errs...) }
