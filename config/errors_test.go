@@ -98,6 +98,18 @@ func TestLimits(t *testing.T) {
 	for c := 'b'; c <= 'h'; c++ {
 		bomb += fmt.Sprintf("%c: &%c [%s]\n", c, c, strings.Repeat(fmt.Sprintf("*%c,", c-1), 10))
 	}
+	maps := "a: &a {"
+	for i := range 10 {
+		maps += fmt.Sprintf("k%d: x, ", i)
+	}
+	maps += "}\n"
+	for c := 'b'; c <= 'h'; c++ {
+		maps += fmt.Sprintf("%c: &%c {", c, c)
+		for i := range 10 {
+			maps += fmt.Sprintf("k%d: *%c, ", i, c-1)
+		}
+		maps += "}\n"
+	}
 	tests := []struct{ name, text, want string }{
 		{"too long", strings.Repeat("#", MaxText+1), "more than"},
 		{"variables too long", "variables: {A: " + strings.Repeat("x", 1000) + "}\nrelay: " + strings.Repeat("$A", 2000), "with its variables"},
@@ -117,6 +129,7 @@ func TestLimits(t *testing.T) {
 		{"too many entries", "nodes:\n" + strings.Repeat("- n\n", 30_000), "too large"},
 		{"long name", "nodes: \"" + strings.Repeat("\\n", 10_000) + "\"", " …"},
 		{"alias bomb", bomb, "too many values"},
+		{"alias bomb of maps", maps, "too many values"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -141,5 +154,102 @@ func TestTicketLikeAnOption(t *testing.T) {
 	}
 	if plan, err := Load(NodeCreate, []byte("name: a\nticket: a-x\n"), badOptions()); err != nil || plan.Ticket != "a-x" {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhereItIsWritten: a place behind a variable is that of the file, one in its value is where the variable stands.
+func TestWhereItIsWritten(t *testing.T) {
+	s, err := newSource([]byte("x: ${V}y\nz: $W w\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.expand(env(map[string]string{"V": "1234567890", "W": "a\nb"})); err != nil {
+		t.Fatal(err)
+	}
+	if string(s.expanded) != "x: 1234567890y\nz: a\nb w\n" {
+		t.Fatalf("%q", s.expanded)
+	}
+	for _, c := range []struct{ line, column, at, of int }{
+		{1, 1, 0, 1}, {1, 3, 2, 1}, {1, 4, 3, 1}, {1, 9, 3, 1}, {1, 13, 3, 1}, {1, 14, 7, 1}, {1, 15, 8, 1}, {1, 99, 8, 1},
+		{2, 1, 9, 2}, {2, 4, 12, 2}, {3, 1, 12, 2}, {3, 2, 14, 2}, {3, 3, 15, 2}, {0, 0, 0, 1}, {99, 1, 17, 3},
+	} {
+		if at, line := s.writtenByte(position{c.line, c.column}), s.line(position{c.line, c.column}); at != c.at || line != c.of {
+			t.Errorf("%d:%d is byte %d of line %d, want %d of %d", c.line, c.column, at, line, c.at, c.of)
+		}
+	}
+}
+
+// TestHashInALine: a line that is only a comment is left alone, what stands behind something else is not.
+func TestHashInALine(t *testing.T) {
+	for text, want := range map[string]string{
+		"a: 'x #$E'": "a: 'x #v'", "a: b # $E": "a: b # v", "# $E\na: $E": "# $E\na: v", " \t# $E": " \t# $E", "a: 1\n  # $E\n": "a: 1\n  # $E\n",
+		"$E # $E": "v # v", "$E": "v", "\n  ": "\n  ", "#": "#",
+	} {
+		s, err := newSource([]byte(text))
+		if err == nil {
+			err = s.expand(env(map[string]string{"E": "v"}))
+		}
+		if err != nil || string(s.expanded) != want {
+			t.Errorf("%q: %q, %v", text, s.expanded, err)
+		}
+	}
+}
+
+// TestErrorsInOrder: mistakes are told in the order in which they stand in the file.
+func TestErrorsInOrder(t *testing.T) {
+	list := []*Error{{Line: 2, Column: 1, Msg: "c"}, {Line: 1, Column: 7, Msg: "b"}, {Line: 1, Column: 2, Msg: "a"}, {Line: 10, Column: 1, Msg: "d"}}
+	text := Joined(list).Error()
+	last := -1
+	for _, msg := range []string{": a", ": b", ": c", ": d"} {
+		at := strings.Index(text, msg)
+		if at <= last {
+			t.Fatalf("out of order: %q", text)
+		}
+		last = at
+	}
+	if Joined(nil) != nil || Joined(list[:1]) != error(list[0]) {
+		t.Error("one, or none, is made a list")
+	}
+}
+
+// TestSecretsAreHiddenFromEightOn: a value of eight characters may be a secret, and does not stand in a message.
+func TestSecretsAreHiddenFromEightOn(t *testing.T) {
+	s := &source{hidden: map[string]string{}}
+	s.hide("A", "12345678")
+	s.hide("B", "1234567")
+	s.hide("C", "12345678-and-more")
+	if got := s.scrub("<12345678> <1234567> <12345678-and-more>"); strings.Contains(got, "12345678") || !strings.Contains(got, "<1234567>") || strings.Contains(got, "more") {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestMarks: as many anchors and tags as the bound, and not one more.
+func TestMarks(t *testing.T) {
+	for n, good := range map[int]bool{maxMarks: true, maxMarks + 1: false} {
+		text := "relay: [" + strings.Repeat("!!str r, ", n) + "]\n"
+		_, err := Load(Run, []byte(text), Options{})
+		if over := err != nil && strings.Contains(err.Error(), "anchors, aliases"); over == good {
+			t.Errorf("%d marks: %v", n, err)
+		}
+	}
+}
+
+// TestNumbersInJSON: what JSON has as a number stays one, what only YAML has becomes text.
+func TestNumbersInJSON(t *testing.T) {
+	for text, want := range map[string]string{
+		"[1, 1.5, -2]": `[1,1.5,-2]`, "[0o17, .5, 010, 1_000]": `["0o17",".5","010","1_000"]`, `["1", 'true']`: `["1","true"]`,
+		"[true, null, abc]": `[true,null,"abc"]`, "{a: 1, b: [x]}": `{"a":1,"b":["x"]}`,
+	} {
+		s, err := newSource([]byte("x: " + text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(v.appendJSON(nil)); got != `{"x":`+want+"}" {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
 	}
 }
