@@ -134,7 +134,7 @@ func outletStatus(name string, m control.Message) resource.Status {
 	case control.StatusAbsent:
 		return resource.Status{State: resource.Down, Refused: true, Reason: "there is no outlet " + name + " at the node that the route leads to"}
 	case control.StatusDenied:
-		return resource.Status{State: resource.Down, Refused: true, Reason: "the outlet " + name + " is not for this identity: its policy refuses it"}
+		return resource.Status{State: resource.Down, Refused: true, Denied: true, Reason: "the outlet " + name + " is not for this identity: its policy refuses it"}
 	case control.StatusOK:
 	default:
 		return resource.Status{State: resource.Up, Reason: unanswered}

@@ -299,7 +299,7 @@ func (a *app) inForeground(ctx context.Context, args []string, source string) (e
 	select {
 	case err := <-ended:
 		stop()
-		return nil, err
+		return func(bool) error { return nil }, err // without an error: it was told to end before it was up
 	case <-up:
 	}
 	return func(now bool) error {

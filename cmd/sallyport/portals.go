@@ -392,9 +392,19 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	if in.Status == "Up" {
+	if !r.NoConnectionWait && in.State.State == resource.Down && in.Refused && !in.Denied { // whoever runs this has to know, a script too
+		if err := a.print(result{human: in.Bind, machine: in.Bind, json: in}); err != nil {
+			return err
+		}
+		return withHint(fmt.Errorf("the inlet %s was created, but %s", in.Alias, in.Reason),
+			"its clients are closed at once until the other side says yes; to take it back: sallyport tcp-inlet delete %s --at %s", in.Alias, node)
+	}
+	switch {
+	case in.Denied: // scripts make such inlets before they are allowed
+		a.warn("%s Created an inlet at %s of node %s, but %s", a.color("33", "!"), in.Bind, node, in.Reason)
+	case in.Status == "Up":
 		a.done("Created an inlet at %s of node %s, to %s", in.Bind, node, in.OutletAddr)
-	} else {
+	default:
 		a.warn("%s Created an inlet at %s of node %s; the outlet cannot be reached yet, the node keeps trying", a.color("33", "!"), in.Bind, node)
 	}
 	a.hint("next: connect your client to %s", in.Bind)

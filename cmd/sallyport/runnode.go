@@ -154,7 +154,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	report(nil)
 	isNew = false
 	notifySystemd("READY=1\nSTATUS=node " + name + " at " + n.Listening())
-	if err := a.nodeIsUp(ctx, admin.NewClient(socket), n, r); err != nil {
+	if err := a.nodeIsUp(ctx, admin.NewClient(socket), n, r); err != nil && ctx.Err() == nil { // told to end, it ends as always
 		return err
 	}
 	if o.ExitOnEOF {

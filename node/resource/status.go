@@ -24,6 +24,8 @@ type Status struct {
 	Reason string `json:"reason,omitempty"`
 	// Refused tells that the reason is a definite no of the other end, not that it could not be asked.
 	Refused bool `json:"refused,omitempty"`
+	// Denied tells that it is a policy that said no: what asked is there, for others.
+	Denied bool `json:"denied,omitempty"`
 	// NextTry is when it is tried again; zero if nothing is planned.
 	NextTry time.Time `json:"next_try,omitzero"`
 }
