@@ -173,6 +173,7 @@ func (a *access) attributes(id, authority identity.Identifier) (map[string]strin
 type guard struct {
 	access    *access
 	name      string
+	own       policy.Resource // what the resource asks for itself; that of its name where it cannot
 	kind      policy.ResourceType
 	authority *identity.Identifier // nil: the node knows none
 	lenient   bool                 // everybody is allowed while there is no policy of the name
@@ -187,18 +188,19 @@ type guard struct {
 
 // guard returns the guard of a resource. With neither an authority nor a policy of its own a resource is open to everybody, as in the
 // reference (docs/protocol/02 §7.4): the result is then nil.
-func (a *access) guard(name string, kind policy.ResourceType, authority *identity.Identifier, hasPolicy bool) *guard {
+func (a *access) guard(own policy.Resource, kind policy.ResourceType, authority *identity.Identifier, hasPolicy bool) *guard {
 	if authority == nil && !hasPolicy {
 		return nil
 	}
-	g := newGuard(a, name, kind, authority)
+	g := newGuard(a, own, kind, authority)
 	a.add(g)
 	return g
 }
 
-func newGuard(a *access, name string, kind policy.ResourceType, authority *identity.Identifier) *guard {
+func newGuard(a *access, own policy.Resource, kind policy.ResourceType, authority *identity.Identifier) *guard {
+	name, _ := own.Name()
 	return &guard{
-		access: a, name: name, kind: kind, authority: authority, anyone: portal.NewGrant(false), room: maxGrants,
+		access: a, name: name, own: own, kind: kind, authority: authority, anyone: portal.NewGrant(false), room: maxGrants,
 		grants: map[identity.Identifier]*portal.Grant{},
 	}
 }
@@ -269,7 +271,7 @@ func (g *guard) allows(id identity.Identifier) bool {
 		_, has := g.access.attributes(id, *g.authority)
 		return has
 	}
-	expr := g.access.policies.Lookup(g.name, g.kind)
+	expr := g.access.policies.LookupOwn(g.own, g.kind)
 	if expr == nil {
 		return false
 	}
@@ -331,8 +333,8 @@ func (g *guard) decide(id identity.Identifier) {
 
 // portalGuard returns the guard of a portal. With neither an authority nor a policy of its own a portal is open to everybody, as in the
 // reference (docs/protocol/02 §7.4), until there is one.
-func (a *access) portalGuard(name string, kind policy.ResourceType, authority *identity.Identifier) *guard {
-	g := newGuard(a, name, kind, authority)
+func (a *access) portalGuard(own policy.Resource, kind policy.ResourceType, authority *identity.Identifier) *guard {
+	g := newGuard(a, own, kind, authority)
 	g.lenient = authority == nil
 	g.decideAnyone()
 	a.add(g)
@@ -342,7 +344,7 @@ func (a *access) portalGuard(name string, kind policy.ResourceType, authority *i
 
 // isOpen reports whether nobody is asked who it is.
 func (g *guard) isOpen() bool {
-	return g.lenient && g.access.policies.Get(policy.ByName(g.name)) == nil
+	return g.lenient && g.access.policies.Get(policy.ByName(g.name)) == nil && g.access.policies.Get(g.own) == nil
 }
 
 // decideAnyone decides about peers without an identity.

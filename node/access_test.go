@@ -61,7 +61,7 @@ var (
 func TestWhoIsAllowed(t *testing.T) {
 	policies := policy.NewSet()
 	a := newAccess(policies)
-	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g := a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false)
 	allowed := func(what string, id identity.Identifier, want bool) {
 		t.Helper()
 		if got := g.Grant(peerOf(id)).Allowed(); got != want {
@@ -91,11 +91,11 @@ func TestWhoIsAllowed(t *testing.T) {
 	policies.Delete(policy.ByType(policy.TCPOutlet))
 	allowed("without any policy", aMember, false)
 
-	if a.guard("x", policy.TCPOutlet, nil, false) != nil {
+	if a.guard(policy.ByName("x"), policy.TCPOutlet, nil, false) != nil {
 		t.Error("without authority and policy there is a guard")
 	}
 	setPolicy(t, policies, policy.ByName("open"), `(= subject.identifier "`+aMember.String()+`")`)
-	open := a.guard("open", policy.TCPOutlet, nil, true)
+	open := a.guard(policy.ByName("open"), policy.TCPOutlet, nil, true)
 	if !open.Grant(peerOf(aMember)).Allowed() || open.Grant(peerOf(another)).Allowed() {
 		t.Error("without an authority the policy by identifier does not decide")
 	}
@@ -134,7 +134,7 @@ func TestOpenConnectionsAreToldOfEveryChange(t *testing.T) {
 	} {
 		policies := policy.NewSet()
 		a := newAccess(policies)
-		g := a.guard("db", policy.TCPOutlet, &ours, false)
+		g := a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false)
 		a.learn(credential(aMember, ours, time.Hour, nil))
 		grant, h := g.Grant(peerOf(aMember)), &holder{}
 		grant.Watch(h)
@@ -154,7 +154,7 @@ func TestOpenConnectionsAreToldOfEveryChange(t *testing.T) {
 // TestClosedGuardIsNotTold: a portal that was deleted costs nothing any more.
 func TestClosedGuardIsNotTold(t *testing.T) {
 	a := newAccess(policy.NewSet())
-	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g := a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false)
 	if len(a.guardsNow()) != 1 {
 		t.Fatal("guard not known")
 	}
@@ -196,7 +196,7 @@ func TestOneTimerForEachMember(t *testing.T) {
 // TestOldExpiryLeavesRenewedRecord: what was renewed does not end when what it replaced would have.
 func TestOldExpiryLeavesRenewedRecord(t *testing.T) {
 	a := newAccess(policy.NewSet())
-	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g := a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false)
 	a.learn(credential(aMember, ours, time.Hour, nil))
 	old := a.record(aMember)
 	a.learn(credential(aMember, ours, 2*time.Hour, nil))
@@ -235,7 +235,7 @@ func TestRecallIsForWhomNothingIsKnown(t *testing.T) {
 func TestStrangersPushNobodyOut(t *testing.T) {
 	policies := policy.NewSet()
 	a := newAccess(policies)
-	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g := a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false)
 	g.room = 100
 	a.learn(credential(aMember, ours, time.Hour, nil))
 	h := &holder{}
@@ -275,7 +275,7 @@ func TestForgottenGrantDenies(t *testing.T) {
 	policies := policy.NewSet()
 	a := newAccess(policies)
 	setPolicy(t, policies, policy.ByName("db"), `(!= subject.identifier "nobody")`)
-	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g := a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false)
 	g.room = 1
 	late := g.Grant(peerOf(numbered(10)))
 	g.Grant(peerOf(numbered(11)))
@@ -304,7 +304,7 @@ func TestPolicyChangedWhileDeciding(t *testing.T) {
 		if err := policies.Set(policy.ByName("db"), yes); err != nil {
 			t.Fatal(err)
 		}
-		g := a.guard("db", policy.TCPOutlet, &ours, false)
+		g := a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false)
 		last, answer := no, false
 		if round%2 == 1 {
 			last, answer = yes, true
@@ -332,7 +332,7 @@ func TestRevokedIsRefusedWhateverItPresents(t *testing.T) {
 	policies := policy.NewSet()
 	a := newAccess(policies)
 	a.self = ours
-	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g := a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false)
 	now := time.Now()
 	made := func(at time.Time) *identity.Credential {
 		c := credential(aMember, ours, time.Hour, nil)
@@ -413,8 +413,8 @@ func TestRevokedNodeServesNobody(t *testing.T) {
 	a.self = theirs
 	a.learn(credential(aMember, ours, time.Hour, nil))
 	h, open := &holder{}, &holder{}
-	a.guard("db", policy.TCPOutlet, &ours, false).Grant(peerOf(aMember)).Watch(h)
-	free := a.portalGuard("free", policy.TCPOutlet, nil)
+	a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false).Grant(peerOf(aMember)).Watch(h)
+	free := a.portalGuard(policy.Own("tcp-outlet", "free"), policy.TCPOutlet, nil)
 	free.Grant(peerOf(another)).Watch(open)
 	a.revoke(theirs, time.Now(), time.Now().Add(time.Hour), false)
 	if h.told.Load() != 1 || open.told.Load() != 1 || free.Grant(peerOf(another)).Allowed() {
@@ -427,7 +427,7 @@ func TestRevokedNodeServesNobody(t *testing.T) {
 func TestOpenPortalIsOpenUntilThereIsAPolicy(t *testing.T) {
 	policies := policy.NewSet()
 	a := newAccess(policies)
-	g := a.portalGuard("db", policy.TCPOutlet, nil)
+	g := a.portalGuard(policy.Own("tcp-outlet", "db"), policy.TCPOutlet, nil)
 	anyone, member := &holder{}, &holder{}
 	if !g.isOpen() || !g.Grant(nil).Allowed() || !g.Grant(peerOf(aMember)).Allowed() {
 		t.Fatal("not open")
@@ -445,12 +445,12 @@ func TestOpenPortalIsOpenUntilThereIsAPolicy(t *testing.T) {
 	if !g.Grant(nil).Allowed() || !g.Grant(peerOf(aMember)).Allowed() {
 		t.Error("not open again")
 	}
-	closed := a.portalGuard("closed", policy.TCPOutlet, &ours)
+	closed := a.portalGuard(policy.Own("tcp-outlet", "closed"), policy.TCPOutlet, &ours)
 	if closed.isOpen() || closed.Grant(nil).Allowed() || closed.Grant(peerOf(aMember)).Allowed() {
 		t.Error("with an authority it is open")
 	}
 	setPolicy(t, policies, policy.ByName("named"), `(= subject.has_credential true)`)
-	if named := a.portalGuard("named", policy.TCPOutlet, nil); named.Grant(nil).Allowed() || named.Grant(peerOf(aMember)).Allowed() {
+	if named := a.portalGuard(policy.Own("tcp-outlet", "named"), policy.TCPOutlet, nil); named.Grant(nil).Allowed() || named.Grant(peerOf(aMember)).Allowed() {
 		t.Error("a policy that came first is not asked")
 	}
 }
@@ -460,7 +460,7 @@ func TestMembersGuard(t *testing.T) {
 	policies := policy.NewSet()
 	a := newAccess(policies)
 	setPolicy(t, policies, policy.ByName("echo"), `(!= subject.identifier "nobody")`)
-	g := newGuard(a, "echo", policy.TCPOutlet, &ours)
+	g := newGuard(a, policy.ByName("echo"), policy.TCPOutlet, &ours)
 	g.members = true
 	a.add(g)
 	a.learn(credential(aMember, ours, time.Hour, nil))
@@ -480,10 +480,10 @@ func TestPolicyKnowsWithoutAuthority(t *testing.T) {
 	a := newAccess(policies)
 	setPolicy(t, policies, policy.ByName("db"), `(= subject.has_credential true)`)
 	a.learn(credential(aMember, ours, time.Hour, nil))
-	if a.guard("db", policy.TCPOutlet, nil, true).Grant(peerOf(aMember)).Allowed() {
+	if a.guard(policy.ByName("db"), policy.TCPOutlet, nil, true).Grant(peerOf(aMember)).Allowed() {
 		t.Error("a credential of an authority that the resource does not know counts")
 	}
-	if !a.guard("db", policy.TCPOutlet, &ours, true).Grant(peerOf(aMember)).Allowed() {
+	if !a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, true).Grant(peerOf(aMember)).Allowed() {
 		t.Error("that of its authority does not")
 	}
 }
@@ -493,7 +493,7 @@ func TestGrantsMadeRoomFor(t *testing.T) {
 	policies := policy.NewSet()
 	a := newAccess(policies)
 	setPolicy(t, policies, policy.ByName("db"), `(!= subject.identifier "nobody")`)
-	g := a.guard("db", policy.TCPOutlet, &ours, false)
+	g := a.guard(policy.ByName("db"), policy.TCPOutlet, &ours, false)
 	g.room = 2
 	first := g.Grant(peerOf(numbered(10)))
 	second := g.Grant(peerOf(numbered(11)))

@@ -53,7 +53,8 @@ func (n *Node) influxOutlet(ctx context.Context, r resource.Outlet, o *portal.Ou
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
 	}
-	g, err := n.portalGuard(name, policy.Lessor, n.authority(), r.Allow)
+	own := policy.Own(resource.KindOutlet, name)
+	g, err := n.portalGuard(own, policy.Lessor, n.authority(), r.Allow)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (n *Node) influxOutlet(ctx context.Context, r resource.Outlet, o *portal.Ou
 	return func(ctx context.Context) error {
 		cancel()
 		g.close()
-		n.dropPolicyOf(name)
+		n.dropPolicyOf(own)
 		return n.router.StopNamed(ctx, name)
 	}, nil
 }

@@ -60,18 +60,20 @@ func addInlets(n *Node) {
 		},
 		InPlace: []string{"allow"},
 		Update: func(_ context.Context, _ *inlet, _, to *resource.Inlet) error {
-			n.setPolicyOf(to.Alias, to.Allow)
+			n.setPolicyOf(policy.Own(resource.KindInlet, to.Alias), to.Allow)
 			return nil
 		},
 		Close:    n.closeInlet,
 		Status:   (*inlet).status,
 		Describe: func(i table.Item[resource.Inlet, *inlet]) any { return inletOf(i) },
-		Creating: func(ctx context.Context, r *resource.Inlet) error { return n.overrulePolicy(ctx, r.Alias, r.Allow) },
+		Creating: func(ctx context.Context, r *resource.Inlet) error {
+			return n.overrulePolicy(ctx, resource.KindInlet, r.Alias, r.Allow)
+		},
 		Created: func(ctx context.Context, i table.Item[resource.Inlet, *inlet]) error {
 			return i.Value.wait(ctx, i.Request)
 		},
 	})
-	n.policed = append(n.policed, policed(n.inlets, func(r *resource.Inlet, name string) *string {
+	n.policed = append(n.policed, policed(resource.KindInlet, n.inlets, func(r *resource.Inlet, name string) *string {
 		if name == r.Alias {
 			return &r.Allow
 		}
@@ -151,7 +153,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 	if parts != nil {
 		in.parts, g, env = *parts, parts.guard, parts.env
 	} else {
-		if g, err = n.portalGuard(r.Alias, policy.TCPInlet, n.authorityOf(ctx, to), r.Allow); err != nil {
+		if g, err = n.portalGuard(policy.Own(resource.KindInlet, r.Alias), policy.TCPInlet, n.authorityOf(ctx, to), r.Allow); err != nil {
 			return nil, err
 		}
 		in.guard = g
@@ -276,7 +278,7 @@ func (n *Node) closeInlet(ctx context.Context, in *inlet) error {
 	in.stop()
 	if in.guard != nil {
 		in.guard.close()
-		n.dropPolicyOf(in.request.Alias)
+		n.dropPolicyOf(in.guard.own)
 	}
 	return err
 }

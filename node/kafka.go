@@ -60,13 +60,11 @@ func addKafka(n *Node) {
 // guard is the guard of producers or consumers. Unlike a portal's it lets nobody without an authority or a policy
 // (docs/protocol/03 §5.4): keys are not given to just anybody.
 func (k *kafkaPortals) guard(
-	ctx context.Context, name string, kind policy.ResourceType, to multiaddr.Addr, allow string,
+	ctx context.Context, own policy.Resource, kind policy.ResourceType, to multiaddr.Addr, allow string,
 ) (*guard, error) {
-	if err := k.n.policyReady(name, kind, allow); err != nil {
+	if err := k.n.policyReady(own, kind, allow); err != nil {
 		return nil, err
 	}
-	if allow != "" {
-		k.n.setPolicyOf(name, allow)
-	}
-	return k.n.access.guard(name, kind, k.n.authorityOf(ctx, to), true), nil
+	k.n.setPolicyOf(own, allow)
+	return k.n.access.guard(own, kind, k.n.authorityOf(ctx, to), true), nil
 }

@@ -45,6 +45,9 @@ const (
 	producerPolicy = "kafka-producer-"
 )
 
+// kafkaInletPolicy is what a Kafka inlet asks for under one of its names.
+func kafkaInletPolicy(name string) policy.Resource { return policy.Own(resource.KindKafkaInlet, name) }
+
 func (k *kafkaPortals) addInlets() {
 	n := k.n
 	k.inlets = table.Add(n.set, table.Kind[resource.KafkaInlet, *kafkaInlet]{
@@ -59,9 +62,9 @@ func (k *kafkaPortals) addInlets() {
 			if err != nil {
 				return err
 			}
-			n.setPolicyOf(to.Name, allow)
-			n.setPolicyOf(consumerPolicy+to.Name, to.AllowConsumer)
-			n.setPolicyOf(producerPolicy+to.Name, to.AllowProducer)
+			n.setPolicyOf(kafkaInletPolicy(to.Name), allow)
+			n.setPolicyOf(kafkaInletPolicy(consumerPolicy+to.Name), to.AllowConsumer)
+			n.setPolicyOf(kafkaInletPolicy(producerPolicy+to.Name), to.AllowProducer)
 			return nil
 		},
 		Close:  func(ctx context.Context, in *kafkaInlet) error { return in.close(ctx) },
@@ -75,7 +78,7 @@ func (k *kafkaPortals) addInlets() {
 		},
 	})
 	n.serviceLists = append(n.serviceLists, func() []admin.Service { return each(k.inlets.List(), kafkaInletOf) })
-	n.policed = append(n.policed, policed(k.inlets, func(r *resource.KafkaInlet, name string) *string {
+	n.policed = append(n.policed, policed(resource.KindKafkaInlet, k.inlets, func(r *resource.KafkaInlet, name string) *string {
 		switch name {
 		case r.Name:
 			return &r.Allow
@@ -170,13 +173,13 @@ func (k *kafkaPortals) openInlet(ctx context.Context, o *table.Opening[resource.
 	if err != nil {
 		return nil, err
 	}
-	if in.guard, err = n.portalGuard(r.Name, policy.TCPInlet, n.authorityOf(ctx, in.to), allow); err != nil {
+	if in.guard, err = n.portalGuard(kafkaInletPolicy(r.Name), policy.TCPInlet, n.authorityOf(ctx, in.to), allow); err != nil {
 		return nil, err
 	}
-	if in.consumers, err = k.guard(ctx, consumerPolicy+r.Name, policy.KafkaConsumer, in.to, r.AllowConsumer); err != nil {
+	if in.consumers, err = k.guard(ctx, kafkaInletPolicy(consumerPolicy+r.Name), policy.KafkaConsumer, in.to, r.AllowConsumer); err != nil {
 		return nil, err
 	}
-	if in.producers, err = k.guard(ctx, producerPolicy+r.Name, policy.KafkaProducer, in.to, r.AllowProducer); err != nil {
+	if in.producers, err = k.guard(ctx, kafkaInletPolicy(producerPolicy+r.Name), policy.KafkaProducer, in.to, r.AllowProducer); err != nil {
 		return nil, err
 	}
 	keys, err := k.keyring(ctx)
@@ -324,7 +327,7 @@ func (in *kafkaInlet) close(ctx context.Context) error {
 	for _, g := range []*guard{in.guard, in.consumers, in.producers} {
 		if g != nil {
 			g.close()
-			n.dropPolicyOf(g.name)
+			n.dropPolicyOf(g.own)
 		}
 	}
 	if in.sealers != nil {

@@ -41,14 +41,14 @@ func (k *kafkaPortals) addOutlets() {
 		Open:    k.openOutlet,
 		InPlace: []string{"allow"},
 		Update: func(_ context.Context, _ *kafkaOutlet, _, to *resource.KafkaOutlet) error {
-			n.setPolicyOf(to.Name, to.Allow)
+			n.setPolicyOf(policy.Own(resource.KindKafkaOutlet, to.Name), to.Allow)
 			return nil
 		},
 		Close:    func(ctx context.Context, out *kafkaOutlet) error { return out.close(ctx) },
 		Describe: func(i table.Item[resource.KafkaOutlet, *kafkaOutlet]) any { return kafkaOutletOf(i) },
 	})
 	n.serviceLists = append(n.serviceLists, func() []admin.Service { return each(k.outlets.List(), kafkaOutletOf) })
-	n.policed = append(n.policed, policed(k.outlets, func(r *resource.KafkaOutlet, name string) *string {
+	n.policed = append(n.policed, policed(resource.KindKafkaOutlet, k.outlets, func(r *resource.KafkaOutlet, name string) *string {
 		if name == r.Name {
 			return &r.Allow
 		}
@@ -91,7 +91,7 @@ func (k *kafkaPortals) openOutlet(ctx context.Context, o *table.Opening[resource
 			err = errors.Join(err, out.close(ctx))
 		}
 	}()
-	if out.guard, err = n.portalGuard(r.Name, policy.TCPOutlet, n.authority(), r.Allow); err != nil {
+	if out.guard, err = n.portalGuard(policy.Own(resource.KindKafkaOutlet, r.Name), policy.TCPOutlet, n.authority(), r.Allow); err != nil {
 		return nil, err
 	}
 	found := func(_ context.Context, broker int32, at kafka.Place) error { return out.found(n.ctx, broker, at) }
@@ -203,7 +203,7 @@ func (out *kafkaOutlet) close(ctx context.Context) error {
 	err = errors.Join(err, n.outlets.DeleteParts(ctx, out.request.Name))
 	if out.guard != nil {
 		out.guard.close()
-		n.dropPolicyOf(out.request.Name)
+		n.dropPolicyOf(out.guard.own)
 	}
 	return err
 }

@@ -14,7 +14,7 @@ func (n *Node) relayMembers() func(peer [32]byte) routing.Admission {
 	if authority == nil {
 		return nil
 	}
-	g := n.access.guard(relayMembersName, policy.Relay, authority, false)
+	g := n.access.guard(policy.ByName(relayMembersName), policy.Relay, authority, false)
 	g.members = true
 	return func(peer [32]byte) routing.Admission {
 		id := identity.Identifier(peer)

@@ -254,7 +254,7 @@ func (n *Node) startServices(ctx context.Context) (err error) {
 	if n.authority() == nil {
 		both = append(both, n.router.Begun()) // as outlets, whose users ask it whether the way still leads here
 	}
-	echo := n.access.guard(routing.EchoService, policy.Echoer, n.authority(), false)
+	echo := n.access.guard(policy.ByName(routing.EchoService), policy.Echoer, n.authority(), false)
 	answer := func(*routing.Shard) routing.Worker { return routing.Echo(echo.admits(), n.portals.Heard) }
 	if err := n.router.StartNamed(ctx, routing.EchoService, answer, both...); err != nil {
 		return err
@@ -300,7 +300,7 @@ func (n *Node) relayAllowed() func(*routing.Message, string) bool {
 	if authority == nil {
 		return nil
 	}
-	g := n.access.guard(routing.RelayService, policy.Relay, authority, false)
+	g := n.access.guard(policy.ByName(routing.RelayService), policy.Relay, authority, false)
 	return func(m *routing.Message, name string) bool {
 		if m.Peer == nil || !g.Grant(&m.Peer.ID).Allowed() {
 			return false

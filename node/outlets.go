@@ -61,14 +61,14 @@ func addOutlets(n *Node) {
 			o.target.setCheck(to.Check)
 			o.portal.SetMaxConnections(to.MaxConnections)
 			if to.InfluxDB != nil {
-				n.setPolicyOf(to.Name+leaseSuffix, to.Allow)
+				n.setPolicyOf(policy.Own(resource.KindOutlet, to.Name+leaseSuffix), to.Allow)
 			}
-			n.setPolicyOf(to.Name, to.Allow)
+			n.setPolicyOf(policy.Own(resource.KindOutlet, to.Name), to.Allow)
 			return nil
 		},
 		Close: func(ctx context.Context, o *outlet) error {
 			err := o.close(ctx)
-			n.dropPolicyOf(o.name)
+			n.dropPolicyOf(policy.Own(resource.KindOutlet, o.name))
 			return err
 		},
 		Status: func(o *outlet) resource.Status {
@@ -78,9 +78,11 @@ func addOutlets(n *Node) {
 			return o.target.status()
 		},
 		Describe: func(i table.Item[resource.Outlet, *outlet]) any { return outletOf(i) },
-		Creating: func(ctx context.Context, r *resource.Outlet) error { return n.overrulePolicy(ctx, r.Name, r.Allow) },
+		Creating: func(ctx context.Context, r *resource.Outlet) error {
+			return n.overrulePolicy(ctx, resource.KindOutlet, r.Name, r.Allow)
+		},
 	})
-	n.policed = append(n.policed, policed(n.outlets, func(r *resource.Outlet, name string) *string {
+	n.policed = append(n.policed, policed(resource.KindOutlet, n.outlets, func(r *resource.Outlet, name string) *string {
 		if name == r.Name {
 			return &r.Allow
 		}
@@ -99,7 +101,7 @@ func checkMaxConnections(v int) error {
 // openOutlet opens an outlet for those whom its policy admits.
 func (n *Node) openOutlet(ctx context.Context, o *table.Opening[resource.Outlet]) (*outlet, error) {
 	r := o.Request
-	g, err := n.portalGuard(r.Name, policy.TCPOutlet, n.authority(), r.Allow)
+	g, err := n.portalGuard(policy.Own(resource.KindOutlet, r.Name), policy.TCPOutlet, n.authority(), r.Allow)
 	if err != nil {
 		return nil, err
 	}

@@ -79,30 +79,26 @@ func (n *Node) enact(r *resource.Policy) (policy.Resource, error) {
 	return p, nil
 }
 
-// repeal puts what was in effect before a policy in its place: what a portal asks for itself, or the default of a type.
+// repeal ends a policy: what a resource asks for itself decides again, or the default of a type.
 func (n *Node) repeal(p policy.Resource) {
-	name, byName := p.Name()
-	if !byName {
+	if _, byName := p.Name(); byName {
+		n.policies.Delete(p)
+	} else {
 		_ = n.policies.Set(p, policy.DefaultExpr()) // never refused
-		return
 	}
-	if expr, err := policy.Parse(n.allowOf(name)); err == nil {
-		_ = n.policies.Set(p, expr)
-		return
-	}
-	n.policies.Delete(p)
 }
 
 // asking is a kind of resource whose requests can ask for a policy themselves.
 type asking struct {
-	// allow returns what the resource that a policy's name belongs to asks for, "" for nothing.
-	allow func(name string) string
-	// forget makes it ask for nothing.
+	kind string
+	// has reports whether there is a resource that a policy's name belongs to.
+	has func(name string) bool
+	// forget makes the resource that a policy's name belongs to ask for nothing.
 	forget func(ctx context.Context, name string) error
 }
 
 // policed makes an asking of a table. field returns where a request has the policy of a name, nil if the name is not its.
-func policed[R, V any](t *table.Table[R, V], field func(r *R, name string) *string) asking {
+func policed[R, V any](kind string, t *table.Table[R, V], field func(r *R, name string) *string) asking {
 	find := func(name string) (R, *string) {
 		for _, i := range t.List() {
 			if p := field(&i.Request, name); p != nil {
@@ -113,11 +109,10 @@ func policed[R, V any](t *table.Table[R, V], field func(r *R, name string) *stri
 		return none, nil
 	}
 	return asking{
-		allow: func(name string) string {
-			if _, p := find(name); p != nil {
-				return *p
-			}
-			return ""
+		kind: kind,
+		has: func(name string) bool {
+			_, p := find(name)
+			return p != nil
 		},
 		forget: func(ctx context.Context, name string) error {
 			r, p := find(name)
@@ -127,16 +122,6 @@ func policed[R, V any](t *table.Table[R, V], field func(r *R, name string) *stri
 			return t.Note(ctx, t.Name(&r), func(r *R) { *field(r, name) = "" })
 		},
 	}
-}
-
-// allowOf is what the resource that a policy's name belongs to asks for itself, "" for nothing.
-func (n *Node) allowOf(name string) string {
-	for _, a := range n.policed {
-		if allow := a.allow(name); allow != "" {
-			return allow
-		}
-	}
-	return ""
 }
 
 // checkAllow refuses a portal's own policy that cannot be read. The empty one is none.
@@ -150,29 +135,32 @@ func checkAllow(text string) error {
 	return nil
 }
 
-// setPolicyOf puts into effect what a resource asks for itself, unless there is a policy of its name.
-func (n *Node) setPolicyOf(name, allow string) {
-	if _, own := n.policyTable.Get(name); own {
-		return
-	}
+// setPolicyOf puts into effect what a resource asks for itself; the empty text is nothing.
+func (n *Node) setPolicyOf(own policy.Resource, allow string) {
 	if expr, err := policy.Parse(allow); err == nil {
-		_ = n.policies.Set(policy.ByName(name), expr)
+		_ = n.policies.Set(own, expr)
 		return
 	}
-	n.policies.Delete(policy.ByName(name))
+	n.policies.Delete(own)
 }
 
 // dropPolicyOf ends what setPolicyOf began, for a resource that is closed.
-func (n *Node) dropPolicyOf(name string) {
-	if _, own := n.policyTable.Get(name); !own {
-		n.policies.Delete(policy.ByName(name))
-	}
-}
+func (n *Node) dropPolicyOf(own policy.Resource) { n.policies.Delete(own) }
 
-// overrulePolicy lets what a command asks for with --allow take the place of a policy of the same name, as in the reference.
-func (n *Node) overrulePolicy(ctx context.Context, name, allow string) error {
+// overrulePolicy lets what a command asks for with --allow take the place of a policy of the same name, as in the reference. Where that policy also
+// decides about a resource of another kind it stays, and the command is refused: it would open what it does not name.
+func (n *Node) overrulePolicy(ctx context.Context, kind, name, allow string) error {
 	if allow == "" {
 		return nil
+	}
+	if _, there := n.policyTable.Get(name); !there {
+		return nil
+	}
+	for _, a := range n.policed {
+		if a.kind != kind && a.has(name) {
+			return fmt.Errorf("%w: --allow would take the place of the policy of the name %q, which also decides about the %s of that name: choose another name, or delete the policy first",
+				admin.ErrInvalid, name, a.kind)
+		}
 	}
 	if err := n.policyTable.Delete(ctx, name); !errors.Is(err, admin.ErrNotFound) {
 		return err
@@ -184,30 +172,29 @@ func (n *Node) overrulePolicy(ctx context.Context, name, allow string) error {
 var errNoPolicy = errors.New("it stays closed: its policy is not in effect")
 
 // policyReady fails while a policy that is to decide about a resource could not be opened.
-func (n *Node) policyReady(name string, kind policy.ResourceType, allow string) error {
+func (n *Node) policyReady(own policy.Resource, kind policy.ResourceType, allow string) error {
+	name, _ := own.Name()
 	of := name
-	i, own := n.policyTable.Get(of)
-	if !own && allow == "" {
+	i, there := n.policyTable.Get(of)
+	if !there && allow == "" {
 		of = kind.String()
-		i, own = n.policyTable.Get(of)
+		i, there = n.policyTable.Get(of)
 	}
-	if own && !i.IsOpen {
+	if there && !i.IsOpen {
 		return fmt.Errorf("%w: policy %s: %s", errNoPolicy, of, i.Status.Reason)
 	}
 	return checkAllow(allow)
 }
 
 // portalGuard puts a portal's own policy into effect and returns the portal's guard.
-func (n *Node) portalGuard(name string, kind policy.ResourceType, authority *identity.Identifier, allow string) (*guard, error) {
-	if err := n.policyReady(name, kind, allow); err != nil {
+func (n *Node) portalGuard(own policy.Resource, kind policy.ResourceType, authority *identity.Identifier, allow string) (*guard, error) {
+	if err := n.policyReady(own, kind, allow); err != nil {
 		return nil, err
 	}
-	if allow != "" {
-		n.setPolicyOf(name, allow)
-	}
-	g := n.access.portalGuard(name, kind, authority)
+	n.setPolicyOf(own, allow)
+	g := n.access.portalGuard(own, kind, authority)
 	if g.isOpen() {
-		n.log.Warn("portal is open to every peer that can reach it: the node has no authority and no policy was given", "portal", name)
+		n.log.Warn("portal is open to every peer that can reach it: the node has no authority and no policy was given", "portal", g.name)
 	}
 	return g, nil
 }
@@ -229,19 +216,28 @@ func (n *Node) Policies() []admin.Policy {
 // until the next start, which sets its default.
 func (n *Node) DeletePolicy(ctx context.Context, name string) error {
 	p := policy.ParseResource(name)
-	if n.policies.Get(p) == nil {
+	_, byName := p.Name()
+	var list []policy.Resource // of the name: a policy, and what resources of any kind ask for
+	for _, e := range n.policies.List() {
+		if of, named := e.Resource.Name(); e.Resource == p || byName && named && of == name {
+			list = append(list, e.Resource)
+		}
+	}
+	if len(list) == 0 {
 		return fmt.Errorf("%w: no policy of %q", admin.ErrNotFound, name)
 	}
 	err := n.policyTable.Delete(ctx, name)
 	if errors.Is(err, admin.ErrNotFound) {
 		err = nil
 	}
-	if _, byName := p.Name(); byName {
+	if byName {
 		for _, a := range n.policed {
 			err = errors.Join(err, a.forget(ctx, name))
 		}
 	}
-	n.policies.Delete(p)
+	for _, r := range list {
+		n.policies.Delete(r)
+	}
 	return err
 }
 

@@ -184,7 +184,9 @@ func TestOutletWithoutItsPolicy(t *testing.T) {
 func TestPolicyPrecedence(t *testing.T) {
 	m := newMember(t)
 	ctx := within(t)
-	now := func() string { return m.policies.Lookup("db", policy.TCPOutlet).String() }
+	now := func() string {
+		return m.policies.LookupOwn(policy.Own(resource.KindOutlet, "db"), policy.TCPOutlet).String()
+	}
 	const x, y, z = `(= subject.x "1")`, `(= subject.y "1")`, `(= subject.z "1")`
 	if _, err := m.CreateOutlet(ctx, resource.Outlet{Name: "db", To: "127.0.0.1:1", Allow: x}); err != nil || now() != x {
 		t.Fatal(err, now())
@@ -217,7 +219,7 @@ func TestPolicyPrecedence(t *testing.T) {
 	if _, err := m.CreateOutlet(ctx, resource.Outlet{Name: "new", To: "127.0.0.1:1", Allow: x}); err != nil {
 		t.Fatal(err)
 	}
-	if got := m.policies.Lookup("new", policy.TCPOutlet).String(); got != x {
+	if got := m.policies.LookupOwn(policy.Own(resource.KindOutlet, "new"), policy.TCPOutlet).String(); got != x {
 		t.Error(got)
 	}
 }

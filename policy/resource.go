@@ -73,18 +73,22 @@ func ParseResourceType(name string) (ResourceType, error) {
 	return 0, fmt.Errorf("%w resource type %q", ErrUnknown, name)
 }
 
-// Resource says what a policy is for: all resources of one type, or the one resource of a name. It is comparable.
-// The zero value is no resource.
+// Resource says what a policy is for: all resources of one type, those of a name, or the one of a name and a kind, which asks for it itself. It is
+// comparable. The zero value is no resource.
 type Resource struct {
 	typ  ResourceType // 0 if by name
 	name string
+	kind string // only of what a resource asks for itself
 }
 
 // ByType is every resource of type t.
 func ByType(t ResourceType) Resource { return Resource{typ: t} }
 
-// ByName is the resource called name.
+// ByName is the resources called name, of whatever kind.
 func ByName(name string) Resource { return Resource{name: name} }
+
+// Own is the resource of a kind called name, whose owner said with it who may use it. Names are a kind's own: an inlet may have that of an outlet.
+func Own(kind, name string) Resource { return Resource{name: name, kind: kind} }
 
 // ParseResource is [ByType] if text names a resource type, else [ByName]: the deprecated reading of the option
 // --resource (docs/protocol/02 §7.5).
@@ -110,7 +114,7 @@ func (r Resource) String() string {
 }
 
 func (r Resource) check() error {
-	if r.typ != 0 && !r.typ.Valid() || r == (Resource{}) {
+	if r.typ != 0 && !r.typ.Valid() || r.typ == 0 && r.name == "" {
 		return fmt.Errorf("%w resource %q", ErrUnknown, r.String())
 	}
 	return nil

@@ -64,6 +64,18 @@ func (s *Set) Lookup(name string, t ResourceType) *Expr {
 	return p.expr[ByType(t)]
 }
 
+// LookupOwn is [Set.Lookup] for a resource that may ask for a policy itself: that decides if there is none of the name.
+func (s *Set) LookupOwn(own Resource, t ResourceType) *Expr {
+	p := s.load()
+	if e := p.expr[ByName(own.name)]; e != nil {
+		return e
+	}
+	if e := p.expr[own]; e != nil {
+		return e
+	}
+	return p.expr[ByType(t)]
+}
+
 // Get returns the policy set for exactly r, nil if there is none.
 func (s *Set) Get(r Resource) *Expr { return s.load().expr[r] }
 
@@ -104,7 +116,7 @@ func (s *Set) List() []Entry {
 		entries = append(entries, Entry{r, e})
 	}
 	slices.SortFunc(entries, func(a, b Entry) int {
-		return cmp.Or(cmp.Compare(a.Resource.typ, b.Resource.typ), cmp.Compare(a.Resource.name, b.Resource.name))
+		return cmp.Or(cmp.Compare(a.Resource.typ, b.Resource.typ), cmp.Compare(a.Resource.name, b.Resource.name), cmp.Compare(a.Resource.kind, b.Resource.kind))
 	})
 	return entries
 }
