@@ -14,6 +14,8 @@ type AuthorityOptions struct {
 	Services map[string]rpc.Server
 	// Revocations is where nodes are told from what was revoked; nil tells nothing.
 	Revocations Revoker
+	// AccountAdmins is told who presents a credential of the account authority; nil where there is none.
+	AccountAdmins *AccountAdmins
 	// Events counts what they did, for metrics.
 	Events *AuthorityEvents
 	// Close releases the authority's store when the node has stopped.
@@ -64,6 +66,9 @@ func (e *AuthorityEvents) each(f func(event, reason string, count uint64)) {
 func (n *Node) startAuthority(ctx context.Context) (err error) {
 	o := n.channelOptions(n.opts.Self, nil)
 	o.Credential, o.Accept = nil, nil
+	if admins := n.opts.Authority.AccountAdmins; admins != nil {
+		o.Accept = n.acceptAdmins(admins)
+	}
 	if n.api, err = n.channels.Listen(ctx, routing.ChannelService, o, false, n.main.Flow); err != nil {
 		return err
 	}

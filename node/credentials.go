@@ -228,14 +228,38 @@ func (n *Node) FetchCredential(ctx context.Context) ([]byte, error) {
 	return resp.Body, nil
 }
 
-// AskAuthority sends one request to a service of the node's authority, as self, through a channel that only the
-// authority can answer.
-func (n *Node) AskAuthority(ctx context.Context, self identity.Identifier, service string, req *rpc.Request) (*rpc.Response, error) {
+// How long an authority may be silent until it is asked again through another channel, and how often it is asked.
+const (
+	askAuthorityTimeout = 10 * time.Second
+	askAuthorityTries   = 3
+)
+
+// AskAuthority sends one request to a service of the node's authority, as self, through a channel that only the authority can answer. One that
+// stays silent is asked again: a busy authority of the reference now and then loses what comes right behind the handshake. To be asked twice changes
+// nothing, except that a ticket may be made that nobody gets.
+func (n *Node) AskAuthority(ctx context.Context, self identity.Identifier, service string, req *rpc.Request) (resp *rpc.Response, err error) {
+	for range askAuthorityTries {
+		attempt, cancel := context.WithTimeout(ctx, askAuthorityTimeout)
+		resp, err = n.askAuthority(attempt, self, service, req)
+		silent := attempt.Err() != nil
+		cancel()
+		if err == nil || !silent || ctx.Err() != nil {
+			return resp, err
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", errSilentAuthority, err)
+}
+
+func (n *Node) askAuthority(ctx context.Context, self identity.Identifier, service string, req *rpc.Request) (*rpc.Response, error) {
 	trust := n.opts.Trust
 	if trust.Authority == nil || len(trust.Route) == 0 {
 		return nil, errors.New("no authority is known: import a project, or enroll with a ticket")
 	}
-	c, err := n.connectListener(ctx, trust.Route, connectOptions{self: self, authorized: []identity.Identifier{*trust.Authority}, noCredential: true})
+	o := connectOptions{self: self, authorized: []identity.Identifier{*trust.Authority}, noCredential: trust.Present == nil}
+	if trust.Present != nil {
+		o.credential = func(context.Context) ([]byte, error) { return trust.Present, nil }
+	}
+	c, err := n.connectListener(ctx, trust.Route, o)
 	if err != nil {
 		return nil, fmt.Errorf("authority: %w", err)
 	}

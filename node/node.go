@@ -50,6 +50,8 @@ type Trust struct {
 	// since it cannot know whom the authority has revoked. 0: it says so when the credentials that it last heard of have expired, and goes on
 	// believing those that have not.
 	Grace time.Duration
+	// Present is shown to the authority: what an account authority says of an administrator; nil shows nothing.
+	Present []byte
 }
 
 // Store is what a node keeps from one start to the next.

@@ -46,8 +46,8 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	f.BoolVar(&auth.DisableTrustContextID, "disable-trust-context-id", false, "leave trust_context_id out of credentials")
 	f.BoolVar(&auth.New, "new", false, "begin with no members where the store has gone")
 	f.StringVar(&auth.CredentialTTL, "credential-ttl", "", "`DURATION` of credentials, kept for later starts (default 1h)")
-	f.StringVar(&auth.AccountAuthority, "account-authority", "", "")
-	f.BoolVar(&auth.EnforceAdminChecks, "enforce-admin-checks", false, "")
+	f.StringVar(&auth.AccountAuthority, "account-authority", "", "`HISTORY` of who says who administers projects, hex")
+	f.BoolVar(&auth.EnforceAdminChecks, "enforce-admin-checks", false, "with it: only those make enrollers, not enrollers")
 	f.StringVar(&auth.ProjectAccessRoute, "project-access-route", "", "")
 	f.String("project-identity-identifier-file", "", "")
 	f.StringVar(&auth.TenantBaseURL, "tenant-base-url", "", "")
@@ -56,7 +56,7 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	f.StringVar(&o.StatusEndpoint, "status-endpoint", "", "`HOST:PORT` of status and metrics (default: 23345 or free)")
 	limitFlags(cmd, o)
 	logFlags(cmd, o)
-	hide(cmd, "account-authority", "enforce-admin-checks", "project-access-route", "project-identity-identifier-file", "tenant-base-url", "certificate", "attributes")
+	hide(cmd, "project-access-route", "project-identity-identifier-file", "tenant-base-url", "certificate", "attributes")
 }
 
 func authorityCreate(a *app) *cobra.Command {
@@ -76,8 +76,13 @@ func authorityCreate(a *app) *cobra.Command {
 			if trusted == "" {
 				return usageError("the following required arguments were not provided: --trusted-identities <JSON>")
 			}
-			if auth.AccountAuthority != "" || auth.TenantBaseURL != "" {
-				return withHint(errors.New("account authorities and Okta need the hosted service"), "name the administrators with --trusted-identities")
+			if auth.TenantBaseURL != "" {
+				return withHint(errors.New("Okta is not supported"), "name the administrators with --trusted-identities")
+			}
+			if auth.AccountAuthority = unfolded(auth.AccountAuthority); auth.AccountAuthority != "" {
+				if _, err := identity.ImportHex(auth.AccountAuthority, nil); err != nil {
+					return usageError("invalid value for '--account-authority': it must be the change history of an identity in hex, as identity show --full --encoding hex prints it: %v", err)
+				}
 			}
 			auth.TrustedIdentities = json.RawMessage(trusted)
 			if _, err := parseTrusted(auth.TrustedIdentities); err != nil {
@@ -145,7 +150,10 @@ func authorityArgs(o state.NodeOptions) []string {
 	if auth.CredentialTTL != "" {
 		args = append(args, "--credential-ttl", auth.CredentialTTL)
 	}
-	for flag, given := range map[string]bool{"--new": auth.New, "--no-direct-authentication": auth.NoDirectAuthentication, "--no-token-enrollment": auth.NoTokenEnrollment, "--disable-trust-context-id": auth.DisableTrustContextID} {
+	if auth.AccountAuthority != "" {
+		args = append(args, "--account-authority", auth.AccountAuthority)
+	}
+	for flag, given := range map[string]bool{"--new": auth.New, "--enforce-admin-checks": auth.EnforceAdminChecks, "--no-direct-authentication": auth.NoDirectAuthentication, "--no-token-enrollment": auth.NoTokenEnrollment, "--disable-trust-context-id": auth.DisableTrustContextID} {
 		if given {
 			args = append(args, flag)
 		}

@@ -87,6 +87,7 @@ func statusCommand(a *app) *cobra.Command {
 				if r.Status() == state.Running {
 					if live, err := a.describeNode(cmd.Context(), admin.NewClient(r.AdminSocket)); err == nil {
 						n = live
+						n.Authority = nil // in the reference's shape; node show has it
 					}
 				}
 				nodes = append(nodes, n)

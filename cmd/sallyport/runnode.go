@@ -385,16 +385,52 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 		}
 	}
 	events := &node.AuthorityEvents{}
+	var admins *node.AccountAdmins
+	var isAdmin func(context.Context, identity.Identifier) bool
+	if o.AccountAuthority != "" {
+		account, err := node.AuthorityHistory(ctx, self.manager, o.AccountAuthority)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("--account-authority: %w", err), store.Close())
+		}
+		admins = node.NewAccountAdmins(account, o.ProjectIdentifier)
+		isAdmin = admins.Is
+	}
 	auth, err := authority.New(ctx, authority.Options{
 		Store: store, Identities: self.manager, Self: self.id, ProjectID: o.ProjectIdentifier, TrustedIdentities: trusted, CredentialTTL: ttl,
 		NoDirectAuthentication: o.NoDirectAuthentication, NoTokenEnrollment: o.NoTokenEnrollment, DisableTrustContextID: o.DisableTrustContextID,
-		Log: log, Events: events,
+		AccountAdmin: isAdmin, EnforceAdminChecks: o.EnforceAdminChecks, Log: log, Events: events,
 	})
 	if err != nil {
 		_ = store.Close()
 		return nil, err
 	}
-	return &node.AuthorityOptions{Services: auth.Services(), Revocations: auth, Events: events, Close: store.Close}, nil
+	return &node.AuthorityOptions{Services: auth.Services(), Revocations: auth, AccountAdmins: admins, Events: events, Close: store.Close}, nil
+}
+
+// adminCredential returns what an account authority said of an identity as a project's administrator, and is stored here, under the scope that is
+// given or the project's; nil if there is nothing.
+func (a *app) adminCredential(t trustFlags, subject identity.Identifier) ([]byte, error) {
+	scope := t.scope
+	if scope == "" {
+		p, err := a.dirOnce.Project(t.project)
+		if notFound(err) || err == nil && t.authority != "" {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		scope = "project-admin-" + p.Project.ID
+	}
+	stored, err := a.dirOnce.Credentials()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range stored {
+		if c.Subject == subject.String() && c.Scope == scope && time.Now().Before(c.ExpiresAt) {
+			return c.Raw, nil
+		}
+	}
+	return nil, nil
 }
 
 // notifySystemd tells the service manager, if there is one (sd_notify(3)).
@@ -422,6 +458,9 @@ func (a *app) embedded(ctx context.Context, identityName string, t trustFlags) (
 	}
 	trust, err := a.trust(ctx, self.manager, t.project, t.authority, t.route, t.scope)
 	if err != nil {
+		return nil, nil, err
+	}
+	if trust.Present, err = a.adminCredential(t, self.id); err != nil {
 		return nil, nil, err
 	}
 	log := slog.New(slog.DiscardHandler)

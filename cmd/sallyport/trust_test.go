@@ -298,3 +298,96 @@ func TestTrustReferenceReadsExpects(t *testing.T) {
 		s.at("ours"+strings.ReplaceAll(form, " ", ""), "sallyport project enroll form.ticket; sallyport project show --output json | grep -q "+id)
 	}
 }
+
+// TestTrustAccountAuthority: who another authority says administers the project is an administrator of the project's authority, ours and the reference's
+// alike; with --enforce-admin-checks nobody else makes enrollers. Both refuse and allow the same, with the same words.
+func TestTrustAccountAuthority(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	said := map[string]map[string]string{}
+	programs := map[string]*program{"ours": ours(t)}
+	if path := reference(); path != "" {
+		programs["reference"] = newProgram(t, path)
+	}
+	for name, authority := range programs {
+		for _, enforce := range []bool{false, true} {
+			s := newShell(t)
+			port, status := freePort(t), freePort(t)
+			s.must(`for i in account admin other enroller; do sallyport identity create $i; done; sallyport node create n1 --no-status-endpoint`)
+			id := func(who string) string { return strings.TrimSpace(s.must("sallyport identity show " + who)) }
+			account := strings.TrimSpace(s.must("sallyport identity show account --full --encoding hex"))
+			args := []string{"authority", "create", "--project-identifier", "p1", "--identity", "made", "--account-authority", account, "-t", "127.0.0.1:" + port,
+				"--trusted-identities", fmt.Sprintf(`{"%s": {"ockam-role": "enroller"}}`, id("enroller"))}
+			if name == "ours" {
+				args = append(args, "--status-endpoint", "127.0.0.1:"+status)
+			}
+			if enforce {
+				args = append(args, "--enforce-admin-checks")
+			}
+			if o := authority.runWith(t, "", nil, args...); o.code != 0 {
+				t.Fatalf("%s: %s%s", name, o.stdout, o.stderr)
+			}
+			history := authority.runWith(t, "", nil, "identity", "show", "made", "--full", "--encoding", "hex")
+			if history.code != 0 {
+				t.Fatalf("%s: --identity made nothing: %s", name, history.stderr)
+			}
+			// Credentials of the account authority: for this project, for another one, and one that has expired.
+			store := func(who, attributes, ttl string) {
+				t.Helper()
+				s.must(fmt.Sprintf(`sallyport credential issue --as account --for %s %s --ttl %s --encoding hex > c
+					sallyport credential store --at n1 --issuer %s --credential-path c --scope project-admin-p1`, id(who), attributes, ttl, id("account")))
+			}
+			store("admin", "--attribute project=p1", "1h")
+			store("other", "--attribute project=p2", "1h")
+			way := fmt.Sprintf(" --authority-route /ip4/127.0.0.1/tcp/%s/service/api --authority-identity %s --credential-scope project-admin-p1", port, strings.TrimSpace(history.stdout))
+			// project ticket wants a project to write into the ticket.
+			s.must(fmt.Sprintf(`sallyport project import --project-file /dev/stdin <<X
+{"id":"p1","name":"p1","space_name":"s","space_id":"s","access_route":"/ip4/127.0.0.1/tcp/1/service/api","users":[],"user_roles":[],
+"identity":"%s","project_change_history":"%s","authority_access_route":"/ip4/127.0.0.1/tcp/%s/service/api","authority_identity":"%s"}
+X`, id("account"), account, port, strings.TrimSpace(history.stdout)))
+			tried := map[string]string{}
+			for _, who := range []string{"admin", "other", "enroller"} {
+				for what, flags := range map[string]string{"a ticket": "", "an enroller's ticket": "--enroller"} {
+					t.Log(name, enforce, who, what)
+					o := s.run("sallyport project ticket --no-retry --identity " + who + " " + flags + way)
+					answer := "yes"
+					if o.code != 0 {
+						answer = o.stdout + o.stderr
+						if _, text, found := strings.Cut(answer, "403"); found { // what the authority said
+							answer = text
+						}
+						answer, _, _ = strings.Cut(answer, "\n")
+					}
+					tried[who+" "+what] = answer
+				}
+			}
+			for key, want := range map[string]bool{"admin a ticket": true, "admin an enroller's ticket": true, "other a ticket": false, "other an enroller's ticket": false,
+				"enroller a ticket": true, "enroller an enroller's ticket": !enforce} {
+				if (tried[key] == "yes") != want {
+					t.Errorf("%s, enforce %v: %s: %s", name, enforce, key, tried[key])
+				}
+			}
+			said[fmt.Sprint(name, enforce)] = tried
+			if o := authority.runWith(t, "", nil, "node", "delete", "--all", "--yes"); o.code != 0 {
+				t.Errorf("%s: %s", name, o.stderr)
+			}
+		}
+	}
+	for _, bad := range []string{"zz", "8182", "I635f253feba21ef944931e60351c60100b31d2c733eaf98c40888592e90d46fb"} {
+		for name, p := range programs {
+			if o := p.runWith(t, "", nil, "authority", "create", "--account-authority", bad, "--project-identifier", "p0", "--trusted-identities", "{}"); o.code != 64 {
+				t.Errorf("%s takes %s for an account authority: exit code %d", name, bad, o.code)
+			}
+		}
+	}
+	for _, enforce := range []bool{false, true} {
+		ours, theirs := said[fmt.Sprint("ours", enforce)], said[fmt.Sprint("reference", enforce)]
+		for key, text := range theirs {
+			if ours[key] != text {
+				t.Errorf("enforce %v: %s: the reference says %q, ours %q", enforce, key, text, ours[key])
+			}
+		}
+	}
+}
