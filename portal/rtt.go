@@ -26,6 +26,7 @@ type roundTrip struct {
 
 	// What all streams together bring.
 	moved   uint64    // bytes so far
+	came    time.Time // when the last of them did
 	epoch   uint      // counts times of slowEpoch or four round trips
 	since   time.Time // when the epoch began
 	streams int       // that brought something in it
@@ -55,6 +56,7 @@ const (
 // add notes that n bytes of a stream came. epoch is what add returned for the stream's bytes before.
 func (p *roundTrip) add(n int, epoch uint, now time.Time) uint {
 	p.moved += uint64(n)
+	p.came = now
 	if elapsed := now.Sub(p.burstAt); elapsed >= max(p.rtt, minRound) {
 		if p.burstMoved > 0 {
 			p.burst.add(float64(p.moved-p.burstMoved) / float64(elapsed))

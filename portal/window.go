@@ -18,6 +18,13 @@ const (
 	windowSlack = 64 << 10
 	// leastSlack is the same in a path that is slow: there it would be most of what waits.
 	leastSlack = 8 << 10
+	// dryShare is from which share of a credit's way on a peer without credit counts as held up by its window, and dryGain by how much more
+	// than it has that window then covers.
+	dryShare = 1.0 / 8
+	dryGain  = 1.25
+	// dryTrips bounds that in round trips, and dryMost beyond two of them.
+	dryTrips = 8
+	dryMost  = 250 * time.Millisecond
 	// minRound is the least time over which the rate of delivery is measured. On shorter paths single bursts would be taken for it.
 	minRound = 10 * time.Millisecond
 	// peakRounds is for how many rounds at least the highest rate counts, as BBR's filter (BBRMaxBwFilterLen is in rounds too).
@@ -40,6 +47,7 @@ type window struct {
 	path   *roundTrip // what the connections over one channel know of it
 
 	size, first int    // now, and at the beginning
+	extra       int    // counted beyond first for this window
 	fits        int    // what size would be without bounds; 0 before it is known
 	received    uint64 // bytes that came
 	allowed     uint64 // bytes that the peer may have sent so far
@@ -48,8 +56,13 @@ type window struct {
 	askedAt  time.Time // when the raise was sent that data beyond asked depends on
 	asked    uint64
 	moved    uint64 // what the path had brought then, of all its streams
+	behind   bool   // the reader had much to take then
 	waiting  bool   // for that data
 	epoch    uint   // of the path, when bytes last came
+
+	spentAt time.Time     // when all bytes up to asked had come and none beyond; zero if that did not happen
+	dry     float64       // share of the credits' ways in which nothing came since the peer had spent what it had, lately
+	cover   time.Duration // what the window has to cover because of that; 0 for what the round trip says
 
 	roundAt    time.Time // when the round began in which the rate is measured
 	roundTaken uint64    // bytes taken until then
@@ -89,17 +102,29 @@ func (w *window) add(n int, now time.Time) bool {
 	if w.received > w.allowed {
 		return false
 	}
+	last := w.spentAt // when anything came since the peer had spent its credit
 	if w.path != nil {
+		if !last.IsZero() && w.path.came.After(last) {
+			last = w.path.came
+		}
 		w.epoch = w.path.add(n, w.epoch, now)
 	}
-	if w.waiting && w.received > w.asked {
+	switch {
+	case !w.waiting:
+	case w.received == w.asked:
+		w.spentAt = now
+	case w.received > w.asked:
 		// These bytes could only be sent after the credit had come: it went there and they came back.
 		w.waiting = false
+		took, idle := now.Sub(w.askedAt), time.Duration(0)
 		if w.path != nil {
-			took := now.Sub(w.askedAt)
 			w.path.sample(took, now)
 			w.path.brought(w.path.moved-w.moved, took)
 		}
+		if !last.IsZero() && !w.behind {
+			idle = now.Sub(last)
+		}
+		w.ranDry(idle, took)
 	}
 	return true
 }
@@ -109,7 +134,7 @@ func (w *window) add(n int, now time.Time) bool {
 // pending when it is time to look again, -1 for never before the peer sends more.
 func (w *window) update(pending, limit int, now time.Time) (credit uint64, low int) {
 	taken := w.received - uint64(pending)
-	w.measure(taken, now)
+	w.measure(pending, now)
 	size := w.size
 	if w.path != nil && w.path.probing(now) {
 		size = max(min(size, w.fits)/2, min(size, probeWindow))
@@ -123,6 +148,10 @@ func (w *window) update(pending, limit int, now time.Time) (credit uint64, low i
 	}
 	if !w.waiting {
 		w.waiting, w.asked, w.askedAt = true, w.allowed, now
+		w.behind, w.spentAt = pending > size/4, time.Time{}
+		if w.received == w.asked {
+			w.spentAt = now
+		}
 		if w.path != nil {
 			w.moved = w.path.moved
 		}
@@ -132,8 +161,24 @@ func (w *window) update(pending, limit int, now time.Time) (credit uint64, low i
 	return uint64(amount), -1
 }
 
+// ranDry notes that a credit brought new data after took, and that nothing came on this path for the time idle before it, though the reader was
+// ready: the peer had spent what it had. Then the window is too small, however short the shortest round trip is: nodes that are busy, and
+// segments that are lost and sent again, make a credit's way longer. The window covers more and more of that until the peer no longer runs dry.
+func (w *window) ranDry(idle, took time.Duration) {
+	w.dry += (float64(idle)/float64(max(took, 1)) - w.dry) / 4
+	most, rtt := max(w.peak.now, w.peak.before), w.rtt()
+	switch {
+	case w.dry > dryShare && most > 0:
+		covered := time.Duration(dryGain * float64(w.size) / most)
+		w.cover = min(max(covered, w.cover), dryTrips*rtt, 2*rtt+dryMost)
+	case w.dry < dryShare/4:
+		w.cover -= w.cover / 64
+	}
+}
+
 // measure ends a round if it has lasted long enough, and makes the window fit what was measured.
-func (w *window) measure(taken uint64, now time.Time) {
+func (w *window) measure(pending int, now time.Time) {
+	taken := w.received - uint64(pending)
 	if w.roundAt.IsZero() {
 		w.roundAt, w.roundTaken = now, taken
 		return
@@ -157,28 +202,34 @@ func (w *window) measure(taken uint64, now time.Time) {
 	if w.flat < fullRounds {
 		gain = startGain
 	}
-	w.fits = int(gain * most * float64(rtt))
+	if pending > w.size/4 {
+		// The reader had enough to take all the time: it is the limit, and what it once took does not matter.
+		most, w.cover = w.rate, 0
+	}
+	w.fits = int(most * max(gain*float64(rtt), float64(w.cover)))
 	w.fits += max(min(w.fits, windowSlack), leastSlack)
-	w.resize(w.fits, w.path.floor(w.first))
+	w.resize(w.fits, w.path.floor(w.first), int(int64(w.allowed)-int64(taken)))
 }
 
 // resize makes the window want bytes large, not less than floor, within its bounds, and in steps when it shrinks. Small differences are left.
-func (w *window) resize(want, floor int) {
+// under is what the peer may have under way as it is.
+func (w *window) resize(want, floor, under int) {
 	want = min(want, w.memory.limits.MaxWindow)
 	if extra := w.memory.most(); want-w.first > extra {
 		want = w.first + extra
 	}
 	want = max(want, floor, w.size-w.size/4)
 	if w.size < want && want < w.size+w.size/8 || want < w.size && w.size-w.size/8 < want {
-		return
+		want = w.size
 	}
-	extra := w.memory.resize(max(w.size-w.first, 0), max(want-w.first, 0))
-	w.size = min(want, w.first+extra)
+	// What the peer was allowed to send counts until the reader has taken it, however small the window is by then.
+	w.extra = w.memory.resize(w.extra, max(min(max(want, under), max(want, w.first+w.extra))-w.first, 0))
+	w.size = min(want, w.first+w.extra)
 }
 
 // end gives back what the window took beyond its first size.
 func (w *window) end() {
-	w.memory.resize(max(w.size-w.first, 0), 0)
+	w.extra = w.memory.resize(w.extra, 0)
 	w.size = min(w.size, w.first)
 }
 

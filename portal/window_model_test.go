@@ -71,8 +71,9 @@ type line struct {
 	rate    float64 // bytes a second
 	delay   time.Duration
 	hold    int
-	loss    float64 // share of the packets that have to be sent twice
-	mark    int     // bytes that may wait before the sources are paused
+	loss    float64       // share of the segments that have to be sent again
+	turn    time.Duration // the node at the end is busy with others for so long, and then awake for as long
+	mark    int           // bytes that may wait before the sources are paused
 	deliver func(packet)
 	resume  func() // the sources may go on
 
@@ -105,12 +106,10 @@ func (l *line) pump() {
 	l.busy = true
 	l.clock.after(time.Duration(float64(p.size)/l.rate*1e9), func() {
 		l.busy = false
-		arrives := l.clock.now.Add(l.delay)
-		for again := 0; l.rng.Float64() < l.loss; again++ {
-			arrives = arrives.Add(2 * l.delay)
-			if again > 0 {
-				arrives = arrives.Add(200 * time.Millisecond) // what is lost twice is sent again after TCP's timeout
-			}
+		// A message arrives with the last of its segments. What is lost is seen a round trip later, and again if it is lost again (RACK).
+		arrives := l.clock.now.Add(l.delay + 2*l.delay*time.Duration(l.lost(p.size)))
+		if late := arrives.Sub(time.Unix(1000, 0)) % max(2*l.turn, 1); late < l.turn {
+			arrives = arrives.Add(l.turn - late)
 		}
 		if arrives.Before(l.last) {
 			arrives = l.last
@@ -126,6 +125,21 @@ func (l *line) pump() {
 			l.resume()
 		}
 	})
+}
+
+// lost returns how often a message of size bytes has to wait for segments that are sent again: as often as the unluckiest of them.
+func (l *line) lost(size int) (most int) {
+	if l.loss == 0 {
+		return 0
+	}
+	for range (size + 1447) / 1448 {
+		again := 0
+		for l.rng.Float64() < l.loss {
+			again++
+		}
+		most = max(most, again)
+	}
+	return most
 }
 
 // stream is one direction of a portal connection.
@@ -244,6 +258,7 @@ type modelOptions struct {
 	rate   float64       // bytes a second
 	hold   int           // bytes on the way in one TCP connection; 0 for what fits, twice
 	loss   float64
+	turn   time.Duration
 	limits Limits
 }
 
@@ -257,7 +272,7 @@ func newModel(o modelOptions) *model {
 	}
 	for end := range m.lines {
 		for k := range m.lines[end] {
-			m.lines[end][k] = &line{clock: m.clock, rng: rng, rate: o.rate, delay: o.trip / 4, hold: hold, loss: o.loss, mark: 1 << 20}
+			m.lines[end][k] = &line{clock: m.clock, rng: rng, rate: o.rate, delay: o.trip / 4, hold: hold, loss: o.loss, turn: o.turn, mark: 1 << 20}
 		}
 		first, second := m.lines[end][0], m.lines[end][1]
 		held := []packet{} // the relay stops reading while its way out is full
