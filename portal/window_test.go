@@ -208,7 +208,7 @@ func TestWindowBusyNodes(t *testing.T) {
 		for _, turn := range []time.Duration{time.Millisecond, 2 * time.Millisecond} {
 			m := newModel(modelOptions{trip: trip, rate: 1000 * mbit, turn: turn})
 			s := m.open(0, 0)
-			m.clock.runFor(15*time.Second)
+			m.clock.runFor(15 * time.Second)
 			v := m.moved(10 * time.Second)[0]
 			t.Logf("%v, nodes busy for %v: %.2f of the line, a window of %d KiB", trip, turn, v/(1000*mbit), s.window.size>>10)
 			if v < 0.95*1000*mbit {
