@@ -8,16 +8,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Glossary: a datagram is what a peer sends or gets; a run is datagrams of one size to or from one peer, the last of which may be shorter,
+// that the kernel takes or gives as one message (UDP_SEGMENT, UDP_GRO); a batch is the messages of one system call.
+
+const (
+	// runBytes and runDatagrams bound a run: the kernel refuses more than fits into one IP packet, and more than 64 (UDP_MAX_SEGMENTS before
+	// Linux 6.9).
+	runBytes     = 1<<16 - 1 - 48
+	runDatagrams = 64
+	// runSlot is the memory for one message received.
+	runSlot = 1 << 16
+	// receiveBatch is how many messages are received at once.
+	receiveBatch = 16
+	controlSize  = 24 // CmsgSpace of an int
+)
+
 // datagrams is what one loop needs to receive and send many datagrams with one system call (recvmmsg(2), sendmmsg(2)). It is on the
 // heap and stays where it is: the kernel follows its pointers.
 type datagrams struct {
-	in       [udpBatch]unix.Mmsghdr
-	inVec    [udpBatch]unix.Iovec
-	inName   [udpBatch]unix.RawSockaddrInet4
-	inBytes  [udpBatch * udpSlot]byte
-	out      [udpBatch]unix.Mmsghdr
-	outVec   [udpBatch]unix.Iovec
-	outNames [udpBatch]unix.RawSockaddrInet4
+	in        [receiveBatch]unix.Mmsghdr
+	inVec     [receiveBatch]unix.Iovec
+	inName    [receiveBatch]unix.RawSockaddrInet4
+	inControl [receiveBatch][controlSize]byte
+	inBytes   []byte
+	single    [udpSlot]byte // one datagram of a run, with nothing behind it that is needed
+	out       [udpBatch]unix.Mmsghdr
+	outVec    [udpBatch]unix.Iovec
+	outNames  [udpBatch]unix.RawSockaddrInet4
+	outRun    [udpBatch]int // datagrams in each message
+	outSize   [udpBatch][controlSize]byte
 }
 
 // datagrams returns the loop's own, made when it is first needed.
@@ -25,48 +44,104 @@ func (l *Loop) datagrams() *datagrams {
 	if l.udp != nil {
 		return l.udp
 	}
-	b := &datagrams{}
+	b := &datagrams{inBytes: make([]byte, receiveBatch*runSlot)}
+	for i := range receiveBatch {
+		b.inVec[i].Base = &b.inBytes[i*runSlot]
+		b.inVec[i].SetLen(runSlot)
+		b.in[i].Hdr = unix.Msghdr{Iov: &b.inVec[i], Iovlen: 1, Name: (*byte)(unsafe.Pointer(&b.inName[i])), Control: &b.inControl[i][0]}
+	}
 	for i := range udpBatch {
-		b.inVec[i].Base = &b.inBytes[i*udpSlot]
-		b.in[i].Hdr = unix.Msghdr{Iov: &b.inVec[i], Iovlen: 1, Name: (*byte)(unsafe.Pointer(&b.inName[i]))}
 		b.out[i].Hdr = unix.Msghdr{Iov: &b.outVec[i], Iovlen: 1, Name: (*byte)(unsafe.Pointer(&b.outNames[i])), Namelen: unix.SizeofSockaddrInet4}
 		b.outNames[i].Family = unix.AF_INET
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b.outSize[i][0]))
+		h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+		h.SetLen(unix.CmsgLen(2))
 	}
 	l.udp = b
 	return b
 }
 
-// slot returns the memory of datagram i of the last receive.
-func (b *datagrams) slot(i int) []byte { return b.inBytes[i*udpSlot : (i+1)*udpSlot : (i+1)*udpSlot] }
+// message returns what message i of the last receive brought, and how long each datagram in it is.
+func (b *datagrams) message(i int) (bytes []byte, size int) {
+	n := int(b.in[i].Len)
+	size = n
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b.inControl[i][0]))
+	if int(b.in[i].Hdr.Controllen) >= unix.CmsgLen(4) && h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO {
+		size = int(binary.NativeEndian.Uint32(b.inControl[i][unix.CmsgLen(0):]))
+	}
+	return b.inBytes[i*runSlot:][:n], size
+}
 
-// from returns who sent datagram i of the last receive.
+// from returns who sent message i of the last receive.
 func (b *datagrams) from(i int) netip.AddrPort { return fromInet4(&b.inName[i]) }
 
-// receive takes up to udpBatch datagrams.
+// receive takes up to receiveBatch messages.
 func (b *datagrams) receive(fd int) (int, unix.Errno) {
-	for i := range udpBatch {
+	for i := range receiveBatch {
 		b.in[i].Hdr.Namelen = unix.SizeofSockaddrInet4
 		b.in[i].Hdr.Flags = 0
-		b.inVec[i].SetLen(udpSlot)
+		b.in[i].Hdr.SetControllen(controlSize)
 	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.in)), udpBatch, unix.MSG_DONTWAIT, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.in)), receiveBatch, unix.MSG_DONTWAIT, 0, 0)
 	return int(n), errno
 }
 
-// send offers the first datagrams of a list, which lie in bytes, and returns how many were taken.
-func (b *datagrams) send(fd int, list []datagram, bytes []byte) (int, unix.Errno) {
-	n := min(len(list), udpBatch)
-	for i, d := range list[:n] {
-		b.outVec[i].Base = unsafe.SliceData(bytes[d.start:])
-		b.outVec[i].SetLen(d.end - d.start)
-		b.outNames[i].Addr = d.to.Addr().Unmap().As4()
-		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&b.outNames[i].Port))[:], d.to.Port())
+// send offers the first datagrams of a list, which lie one behind the other in bytes, and returns how many were taken; in runs, if the socket
+// can. After an error first is how many datagrams the message had that it is about.
+func (b *datagrams) send(fd int, list []datagram, bytes []byte, runs bool) (taken, first int, errno unix.Errno) {
+	messages := 0
+	for at := 0; at < len(list) && messages < udpBatch; messages++ {
+		count := 1
+		if runs {
+			count = runOf(list[at:])
+		}
+		head, last := list[at], list[at+count-1]
+		hdr := &b.out[messages].Hdr
+		b.outVec[messages].Base = unsafe.SliceData(bytes[head.start:])
+		b.outVec[messages].SetLen(last.end - head.start)
+		b.outNames[messages].Addr = head.to.Addr().Unmap().As4()
+		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&b.outNames[messages].Port))[:], head.to.Port())
+		hdr.Control = nil
+		hdr.SetControllen(0)
+		if count > 1 {
+			hdr.Control = &b.outSize[messages][0]
+			hdr.SetControllen(unix.CmsgSpace(2))
+			binary.NativeEndian.PutUint16(b.outSize[messages][unix.CmsgLen(0):], uint16(head.end-head.start))
+		}
+		b.outRun[messages] = count
+		at += count
 	}
-	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.out)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
-	for i := range n {
+	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.out)), uintptr(messages), unix.MSG_DONTWAIT, 0, 0)
+	for i := range messages {
 		b.outVec[i].Base = nil // not to keep the bytes alive
 	}
-	return int(sent), errno
+	if errno != 0 {
+		return 0, b.outRun[0], errno
+	}
+	for _, count := range b.outRun[:sent] {
+		taken += count
+	}
+	return taken, 0, 0
+}
+
+// runOf returns how many datagrams at the beginning of list go as one run.
+func runOf(list []datagram) int {
+	head := list[0]
+	size, n := head.end-head.start, 1
+	if size == 0 {
+		return 1
+	}
+	for n < min(len(list), runDatagrams) {
+		d := list[n]
+		if d.to != head.to || d.end-d.start > size || d.end == d.start || d.end-head.start > runBytes {
+			break
+		}
+		n++
+		if d.end-d.start < size {
+			break // only the last may be shorter
+		}
+	}
+	return n
 }
 
 func fromInet4(sa *unix.RawSockaddrInet4) netip.AddrPort {

@@ -13,11 +13,13 @@ import (
 
 // Sizes of datagram sockets.
 const (
-	udpBatch = 32 // datagrams taken from or given to the kernel with one system call
+	udpBatch = 32 // messages given to the kernel with one system call
 	// udpSlot is the largest datagram received; what is longer is dropped. It is above every size that passes the internet whole.
 	udpSlot = 2048
-	// udpReadBudget is how many batches one socket receives before others get their turn.
-	udpReadBudget = 8
+	// udpReadBudget is how many batches one socket receives before others get their turn, and udpReadMost from how many datagrams on it is their
+	// turn all the same.
+	udpReadBudget = 16
+	udpReadMost   = 256
 	// udpQueueLimit is how many bytes wait for the kernel on one socket; more is dropped, as a network would.
 	udpQueueLimit = 4 << 20
 	// udpKernelBuffer is asked of the kernel for each direction; it gives less to a user without privileges.
@@ -26,6 +28,9 @@ const (
 
 // ErrNotIPv4 reports an address that a UDP socket cannot have: the transport is for IPv4 alone (docs/protocol/01 §3.1).
 var ErrNotIPv4 = errors.New("dataplane: UDP needs an IPv4 address")
+
+// noRunsVar turns UDP_SEGMENT and UDP_GRO off when it is "off": drivers have had faults with them.
+const noRunsVar = "SALLYPORT_UDP_OFFLOAD"
 
 // UDPHandler is called by a UDPSocket, always on its loop.
 type UDPHandler interface {
@@ -66,6 +71,7 @@ type UDPSocket struct {
 	bytes   []byte // of all datagrams in out, one after the other
 	blocked bool   // the kernel took less than offered; EPOLLOUT will come
 	drain   bool   // OnDrain is wanted
+	runs    bool   // the kernel takes runs of datagrams on this socket
 	inDirty bool
 	closed  bool
 }
@@ -110,13 +116,23 @@ func ListenUDP(at netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
 func (l *Loop) AdoptUDP(fd int, h UDPHandler, stats *UDPStats) (*UDPSocket, error) {
 	sa, err := unix.Getsockname(fd)
 	if err == nil {
-		u := &UDPSocket{loop: l, fd: fd, local: fromSockaddr(sa), handler: h, stats: stats}
+		u := &UDPSocket{loop: l, fd: fd, local: fromSockaddr(sa), handler: h, stats: stats, runs: takesRuns(fd)}
 		if err = l.register(fd, u); err == nil {
 			return u, nil
 		}
 	}
 	_ = unix.Close(fd)
 	return nil, fmt.Errorf("add UDP socket to poller: %w", err)
+}
+
+// takesRuns asks the kernel to give runs of datagrams (UDP_GRO, Linux 5.0), and reports whether it takes them (UDP_SEGMENT, 4.18).
+func takesRuns(fd int) bool {
+	if os.Getenv(noRunsVar) == "off" {
+		return false
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+	_, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT)
+	return err == nil
 }
 
 // Local returns the address bound to.
@@ -234,7 +250,7 @@ func (u *UDPSocket) readReady() {
 	if u.closed {
 		return
 	}
-	b, again := u.loop.datagrams(), time.Duration(0)
+	b, again, total := u.loop.datagrams(), time.Duration(0), 0
 	for range udpReadBudget {
 		n, errno := b.receive(u.fd)
 		if errno == unix.EINTR {
@@ -250,23 +266,43 @@ func (u *UDPSocket) readReady() {
 		}
 		again = 0
 		for i := range n {
-			if b.in[i].Hdr.Flags&unix.MSG_TRUNC != 0 {
-				u.stats.Truncated.Add(1)
-				continue
-			}
-			u.stats.In.Add(1)
-			u.handler.OnDatagram(b.slot(i), int(b.in[i].Len), b.from(i))
+			total += u.take(b, i)
 			if u.closed {
 				return
 			}
 		}
 		u.handler.OnBatchEnd()
-		if u.closed || n < udpBatch {
+		if u.closed || n < receiveBatch {
 			return // drained: the next datagram raises a new edge
+		}
+		if total >= udpReadMost {
+			break
 		}
 	}
 	u.retry.Stop()
 	u.retry = u.loop.After(again, u.readReady) // edge-triggered: nobody tells of those still waiting
+}
+
+// take hands on the datagrams of message i and returns how many there were.
+func (u *UDPSocket) take(b *datagrams, i int) (count int) {
+	bytes, size := b.message(i)
+	from := b.from(i)
+	if size > udpSlot || size <= 0 && len(bytes) > 0 || b.in[i].Hdr.Flags&unix.MSG_TRUNC != 0 {
+		u.stats.Truncated.Add(1)
+		return 1
+	}
+	if len(bytes) == size {
+		u.stats.In.Add(1)
+		u.handler.OnDatagram(bytes[:udpSlot:udpSlot], size, from)
+		return 1
+	}
+	for ; len(bytes) > 0 && !u.closed; count++ {
+		n := copy(b.single[:], bytes[:min(size, len(bytes))])
+		bytes = bytes[n:]
+		u.stats.In.Add(1)
+		u.handler.OnDatagram(b.single[:], n, from)
+	}
+	return count
 }
 
 // flush offers what waits to the kernel.
@@ -277,15 +313,17 @@ func (u *UDPSocket) flush() {
 	b := u.loop.datagrams()
 	until := u.sent + u.allowance(len(u.out)-u.sent)
 	for u.sent < until && !u.blocked {
-		n, errno := b.send(u.fd, u.out[u.sent:until], u.bytes)
-		switch errno {
-		case 0:
+		n, run, errno := b.send(u.fd, u.out[u.sent:until], u.bytes, u.runs)
+		switch {
+		case errno == 0:
 			u.stats.Out.Add(uint64(n))
 			u.sent += n
 			u.tokens -= n
-		case unix.EINTR:
-		case unix.EAGAIN, unix.ENOBUFS:
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN, errno == unix.ENOBUFS:
 			u.blocked = true
+		case run > 1 && (errno == unix.EIO || errno == unix.EINVAL || errno == unix.EMSGSIZE):
+			u.runs = false // a device that does not compute checksums (udp_send_skb), a path that takes less
 		default:
 			// The first one cannot be sent (no route, a firewall): it is lost, as it could be anywhere on its way.
 			u.stats.Failed.Add(1)

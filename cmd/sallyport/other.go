@@ -154,6 +154,7 @@ func environmentCommand(a *app) *cobra.Command {
 				"OCKAM_LOG_MAX_SIZE_MB", "size of a node's log after which a new one is begun (default: 100)",
 				"OCKAM_LOG_MAX_FILES", "how many logs of a node are kept (default: 60)",
 				"SALLYPORT_AEAD", "force an AES-256-GCM kernel, for tests",
+				"SALLYPORT_UDP_OFFLOAD", "off: give the kernel datagrams one by one, without UDP_SEGMENT and UDP_GRO",
 				"OCKAM_TCP_PORTAL_SKIP_HANDSHAKE", "as --skip-handshake of tcp-inlet and tcp-outlet",
 				"OCKAM_TCP_PORTAL_ENABLE_NAGLE", "as --enable-nagle of tcp-inlet",
 				"OCKAM_TCP_PORTAL_PAYLOAD_LENGTH", "for nodes: the most bytes read from a socket at once, up to 131072",
