@@ -19,6 +19,10 @@ TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
 build: ## build bin/sallyport, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
 
+.PHONY: pkcs11
+pkcs11: ## build bin/sallyport-pkcs11, which loads modules of PKCS#11 tokens; the only program with C
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags "-s -w" -o bin/sallyport-pkcs11 ./cmd/sallyport-pkcs11
+
 test: lint generated fuzz unit ## all checks and tests; the last lines are those of go test
 
 lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) ## gofmt, go vet, staticcheck
@@ -109,6 +113,7 @@ mutants: ## production code changed a line at a time: do the tests notice? (hour
 install: SHARE = $(DESTDIR)$(PREFIX)/share
 install: build ## the program, its manual pages, completions and systemd units, below DESTDIR
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/sallyport
+	if [ -x bin/sallyport-pkcs11 ]; then install -m 755 bin/sallyport-pkcs11 $(DESTDIR)$(PREFIX)/bin/; fi
 	install -d $(DESTDIR)$(UNITS)
 	install -m 644 systemd/*.service $(DESTDIR)$(UNITS)
 	install -D -m 644 systemd/sallyport.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sallyport.conf

@@ -202,6 +202,12 @@ func TestFlags(t *testing.T) {
 			onlyHere = append(onlyHere, command+" --"+flag)
 		}
 	}
+	onlyHere = append(onlyHere, "vault create --pkcs11", "vault create --pin-file")
+	for _, command := range []string{"vault create", "vault encrypt"} {
+		for _, flag := range []string{"credential", "key-file", "passphrase", "passphrase-file"} {
+			onlyHere = append(onlyHere, command+" --"+flag)
+		}
+	}
 	slices.Sort(only)
 	slices.Sort(onlyHere)
 	if !slices.Equal(only, onlyHere) {

@@ -68,9 +68,9 @@ func identityCreate(a *app) *cobra.Command {
 		}}
 	f := cmd.Flags()
 	f.StringVar(&vaultName, "vault", "", "the `VAULT` for its keys (default: the default vault)")
-	f.StringVarP(&key, "key-id", "k", "", "a key that the vault has already: its `HANDLE`, or its name in an HSM or KMS")
+	f.StringVarP(&key, "key-id", "k", "", "a key that the vault has: its `HANDLE`, or its name in an HSM")
 	f.StringVar(&imported, "identity", "", "import a public identity, a change history in `HEX`")
-	f.StringVar(&algorithm, "algorithm", "", "the key's algorithm: ed25519 or p256 (default: ed25519 if the vault has it)")
+	f.StringVar(&algorithm, "algorithm", "", "the key's algorithm: ed25519 (if the vault has it) or p256")
 	return cmd
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/crypto/vault/pkcs11"
 	"sallyport/state"
 )
 
@@ -41,6 +42,9 @@ func (a *app) newVault(ctx context.Context, v state.Vault) (vault.Vault, error) 
 	if a.isInMemory {
 		return vault.NewMemory(), nil
 	}
+	if v.Kind == state.VaultPKCS11 {
+		return a.openToken(v)
+	}
 	locked, err := vault.IsLocked(v.Path)
 	if err != nil {
 		return nil, err
@@ -49,7 +53,7 @@ func (a *app) newVault(ctx context.Context, v state.Vault) (vault.Vault, error) 
 		return vault.OpenFile(v.Path)
 	}
 	var opened vault.Vault
-	err = a.withSecret(ctx, v, "passphrase", func(s vault.Secret) error {
+	err = a.withSecret(ctx, v, func(s vault.Secret) error {
 		software, err := vault.OpenLocked(v.Path, s)
 		if err == nil {
 			opened = software
@@ -57,6 +61,20 @@ func (a *app) newVault(ctx context.Context, v state.Vault) (vault.Vault, error) 
 		return err
 	})
 	return opened, err
+}
+
+// openToken opens a vault in a PKCS#11 token.
+func (a *app) openToken(v state.Vault) (*pkcs11.Vault, error) {
+	u, err := pkcs11.ParseURI(v.URI)
+	if err != nil {
+		return nil, fmt.Errorf("vault %s: %w", v.Name, err)
+	}
+	t, err := pkcs11.Open(pkcs11.Options{Records: v.Path, URI: u, PIN: func(ctx context.Context) ([]byte, error) { return a.pin(ctx, v) }})
+	if err != nil {
+		return nil, fmt.Errorf("vault %s: %w", v.Name, err)
+	}
+	a.atEnd = append(a.atEnd, t.Close)
+	return t, nil
 }
 
 // lazyVault is a vault that is opened at its first use. What fails is tried again at the next.

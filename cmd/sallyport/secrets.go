@@ -1,12 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,13 +29,8 @@ const secretsVariable = "SALLYPORT_SECRETS_FD"
 // maxTries is how often a person is asked.
 const maxTries = 3
 
-// withSecret calls open with what opens a vault, what for a person being "passphrase" or "PIN". A person may try again while open returns
-// vault.ErrUnlock.
-func (a *app) withSecret(ctx context.Context, v state.Vault, what string, open func(vault.Secret) error) error {
-	a.takeSecrets()
-	if b := a.givenSecret(v.Name); b != nil {
-		return secretFault(open(vault.Secret{Bytes: b}), v, what, "")
-	}
+// withSecret calls open with what opens an encrypted vault. A person may try again while open returns vault.ErrUnlock.
+func (a *app) withSecret(ctx context.Context, v state.Vault, open func(vault.Secret) error) error {
 	if v.KeyFile != "" {
 		b, err := readSecret(v.KeyFile, false)
 		if err != nil {
@@ -44,25 +39,67 @@ func (a *app) withSecret(ctx context.Context, v state.Vault, what string, open f
 		defer clear(b)
 		return secretFault(open(vault.Secret{Bytes: b, Random: true}), v, "key", v.KeyFile)
 	}
+	for try := 1; ; try++ {
+		b, from, err := a.storedSecret(v, "passphrase")
+		if err != nil {
+			return err
+		}
+		asked := b == nil
+		if asked {
+			if b, err = a.askSecret(ctx, v, "passphrase"); err != nil {
+				return err
+			}
+		}
+		err = open(vault.Secret{Bytes: b})
+		if err == nil && asked {
+			a.giveSecret(v.Name, b)
+		} else {
+			clear(b)
+		}
+		if !asked || try == maxTries || !errors.Is(err, vault.ErrUnlock) {
+			return secretFault(err, v, "passphrase", from)
+		}
+		a.warn("the passphrase is wrong; try again")
+	}
+}
+
+// pin returns the PIN of a vault in a token, which the caller wipes. A person is asked once: a token counts wrong ones.
+func (a *app) pin(ctx context.Context, v state.Vault) ([]byte, error) {
+	b, _, err := a.storedSecret(v, "PIN")
+	if b != nil || err != nil {
+		return b, err
+	}
+	if b, err = a.askSecret(ctx, v, "PIN"); err != nil {
+		return nil, err
+	}
+	a.giveSecret(v.Name, bytes.Clone(b))
+	return b, nil
+}
+
+// storedSecret returns a passphrase or PIN that nobody has to be asked for, and where it is from; nil if somebody has. The caller wipes it.
+func (a *app) storedSecret(v state.Vault, what string) (secret []byte, from string, err error) {
+	a.takeSecrets()
+	if b := a.givenSecret(v.Name); b != nil {
+		return b, "", nil
+	}
 	path := v.PassphraseFile
 	if v.Credential != "" {
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir != "" {
 			path = filepath.Join(dir, v.Credential)
 		} else if !a.canAsk() {
-			return withHint(fmt.Errorf("vault %s: its %s is the systemd credential %q, and there is none here", v.Name, what, v.Credential),
+			return nil, "", withHint(fmt.Errorf("vault %s: its %s is the systemd credential %q, and there is none here", v.Name, what, v.Credential),
 				"in the unit: LoadCredential=%s:/path/to/file, or LoadCredentialEncrypted=", v.Credential)
 		}
 	}
 	if path == "" {
-		return a.askSecret(ctx, v, what, open)
+		return nil, "", nil
 	}
 	b, err := readSecret(path, true)
 	if err != nil {
-		return withHint(fmt.Errorf("vault %s: its %s: %w", v.Name, what, err), "the file has the %s in its first line, and only its owner may read it", what)
+		return nil, "", withHint(fmt.Errorf("vault %s: its %s: %w", v.Name, what, err), "the file has the %s in its first line, and only its owner may read it", what)
 	}
-	defer clear(b)
-	return secretFault(open(vault.Secret{Bytes: b}), v, what, path)
+	return b, path, nil
 }
 
 // secretFault says in one line that a secret is wrong.
@@ -80,32 +117,16 @@ func secretFault(err error, v state.Vault, what, path string) error {
 // canAsk reports whether there is a person to ask.
 func (a *app) canAsk() bool { return !a.noInput && isTerminal(a.stdin) && a.stderrTTY }
 
-// askSecret asks a person, and keeps the right answer for a node that this command starts.
-func (a *app) askSecret(ctx context.Context, v state.Vault, what string, open func(vault.Secret) error) error {
+// askSecret asks a person.
+func (a *app) askSecret(ctx context.Context, v state.Vault, what string) ([]byte, error) {
 	if !a.canAsk() {
-		return withHint(fmt.Errorf("vault %s needs its %s, and there is no terminal to ask for it", v.Name, what), "keep it in a file or a systemd credential: sallyport vault encrypt --help")
+		hint := "keep it in a file or a systemd credential: sallyport vault encrypt --help"
+		if what == "PIN" {
+			hint = "keep it in a file: sallyport vault create --pin-file"
+		}
+		return nil, withHint(fmt.Errorf("vault %s needs its %s, and there is no terminal to ask for it", v.Name, what), "%s", hint)
 	}
-	for try := 1; ; try++ {
-		b, err := a.readPassword(ctx, fmt.Sprintf("%s of vault %s: ", what, v.Name))
-		if err != nil {
-			return err
-		}
-		err = open(vault.Secret{Bytes: b})
-		if err == nil {
-			a.vaults.mu.Lock()
-			defer a.vaults.mu.Unlock()
-			if a.vaults.given == nil {
-				a.vaults.given = map[string][]byte{}
-			}
-			a.vaults.given[v.Name] = b
-			return nil
-		}
-		clear(b)
-		if !errors.Is(err, vault.ErrUnlock) || try == maxTries {
-			return secretFault(err, v, what, "")
-		}
-		a.warn("the %s is wrong; try again", what)
-	}
+	return a.readPassword(ctx, fmt.Sprintf("%s of vault %s: ", what, v.Name))
 }
 
 // readPassword reads a line that is not shown.
@@ -172,10 +193,21 @@ func readSecret(path string, line bool) ([]byte, error) {
 	return b, nil
 }
 
+// givenSecret returns a copy of what a person typed, nil if nobody did.
 func (a *app) givenSecret(vaultName string) []byte {
 	a.vaults.mu.Lock()
 	defer a.vaults.mu.Unlock()
-	return a.vaults.given[vaultName]
+	return bytes.Clone(a.vaults.given[vaultName])
+}
+
+// giveSecret keeps what a person typed, for the next use and for a node that this command starts.
+func (a *app) giveSecret(vaultName string, b []byte) {
+	a.vaults.mu.Lock()
+	defer a.vaults.mu.Unlock()
+	if a.vaults.given == nil {
+		a.vaults.given = map[string][]byte{}
+	}
+	a.vaults.given[vaultName] = b
 }
 
 // takeSecrets reads what the parent of this process asked for, once.
@@ -194,12 +226,9 @@ func (a *app) takeSecrets() {
 	if json.NewDecoder(io.LimitReader(f, 1<<20)).Decode(&given) != nil {
 		return
 	}
-	a.vaults.mu.Lock()
-	defer a.vaults.mu.Unlock()
-	if a.vaults.given == nil {
-		a.vaults.given = map[string][]byte{}
+	for name, b := range given {
+		a.giveSecret(name, b)
 	}
-	maps.Copy(a.vaults.given, given)
 }
 
 // secretsFor opens the vault of an identity that a node in the background will have, so that a person is asked now, and returns a pipe with the
@@ -211,7 +240,11 @@ func (a *app) secretsFor(ctx context.Context, identityName string) (*os.File, er
 		if err != nil {
 			return nil, err
 		}
-		if _, err := a.openVault(v).get(ctx); err != nil {
+		opened, err := a.openVault(v).get(ctx)
+		if with, ok := opened.(interface{ Check(context.Context) error }); ok && err == nil {
+			err = with.Check(ctx)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

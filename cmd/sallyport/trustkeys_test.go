@@ -3,6 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
@@ -244,5 +248,124 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("%s does not come", what)
 		}
+	}
+}
+
+// softToken makes a token of SoftHSM with the PIN 1234, has p's commands find it, and builds the program that loads its module.
+func softToken(t *testing.T, p *program) (tokens string) {
+	t.Helper()
+	if _, err := exec.LookPath("softhsm2-util"); err != nil {
+		t.Skip("SoftHSM is not installed: apt-get install softhsm2 (make test-trust does)")
+	}
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin+"/sallyport-pkcs11", "../sallyport-pkcs11")
+	build.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Skipf("no C compiler: %v\n%s", err, out)
+	}
+	tokens = p.dir + "/tokens"
+	if err := os.Mkdir(tokens, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	conf := writeSecret(t, p.dir+"/softhsm2.conf", "directories.tokendir = "+tokens+"\nobjectstore.backend = file\nlog.level = ERROR\n")
+	p.env = append(p.env, "SOFTHSM2_CONF="+conf, "PATH="+bin+":"+os.Getenv("PATH"))
+	p.softHSM(t, "--init-token", "--free", "--label", "bank", "--pin", "1234", "--so-pin", "5678")
+	return tokens
+}
+
+func (p *program) softHSM(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.Command("softhsm2-util", args...)
+	cmd.Env = p.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("softhsm2-util %q: %v\n%s", args, err, out)
+	}
+}
+
+// TestTrustKeysPKCS11: primary keys in a token, both algorithms; the token is taken away from a node at work and comes back; what is wrong is one
+// line and leaves nothing.
+func TestTrustKeysPKCS11(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	p := ours(t)
+	tokens := softToken(t, p)
+	pin, bad := writeSecret(t, p.dir+"/pin", "1234\n"), writeSecret(t, p.dir+"/bad", "4321\n")
+	const uri = "pkcs11:token=bank?module-name=softhsm2"
+	create := func(name string, args ...string) []string { return append([]string{"vault", "create", name}, args...) }
+	p.must(t, create("hsm", "--pkcs11", uri, "--pin-file", pin)...)
+	for name, algorithm := range map[string]string{"e": "ed25519", "p": "p256"} {
+		p.must(t, "identity", "create", name, "--vault", "hsm", "--algorithm", algorithm)
+		p.must(t, "node", "create", name, "--identity", name)
+	}
+	if out := p.must(t, "node", "show", "e", "--jq", ".keys.home"); !strings.Contains(out, "pkcs11") {
+		t.Errorf("it is not told where the primary key is: %s", out)
+	}
+	works := func(when string) {
+		t.Helper()
+		for _, name := range []string{"e", "p"} {
+			if out := p.must(t, "secure-channel", "create", "--from", "e", "--to", "/node/"+name+"/service/api"); out == "" {
+				t.Errorf("%s: no channel", when)
+			}
+		}
+	}
+	works("with the token")
+	if err := os.Rename(tokens, tokens+".away"); err != nil {
+		t.Fatal(err)
+	}
+	works("without the token")
+	p.must(t, "node", "stop", "p")
+	p.oneLineOf(t, []string{"keys are away"}, "node", "start", "p")
+	if err := os.Rename(tokens+".away", tokens); err != nil {
+		t.Fatal(err)
+	}
+	p.must(t, "node", "start", "p")
+	works("with the token again")
+
+	left := func() string {
+		entries, err := os.ReadDir(p.dir + "/state/vaults")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(entries) + p.must(t, "vault", "list") + p.must(t, "identity", "list")
+	}
+	before := left()
+	p.oneLineOf(t, []string{"wrong passphrase, key or PIN", "token bank"}, create("x", "--pkcs11", uri, "--pin-file", bad)...)
+	p.oneLineOf(t, []string{"no such token", "plug it in"}, create("x", "--pkcs11", "pkcs11:token=none?module-name=softhsm2", "--pin-file", pin)...)
+	p.oneLineOf(t, []string{"there is no PKCS#11 module nosuch"}, create("x", "--pkcs11", "pkcs11:token=bank?module-name=nosuch", "--pin-file", pin)...)
+	p.oneLineOf(t, []string{"module", "cannot be loaded"}, create("x", "--pkcs11", "pkcs11:token=bank?module-path=/etc/passwd", "--pin-file", pin)...)
+	p.oneLineOf(t, []string{"PIN", "no terminal"}, create("x", "--pkcs11", uri)...)
+	p.fails(t, "written down", create("x", "--pkcs11", uri+"&pin-value=1234")...)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(rsaKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := writeSecret(t, p.dir+"/rsa.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	p.softHSM(t, "--import", file, "--token", "bank", "--label", "old", "--id", "A1", "--pin", "1234")
+	p.oneLineOf(t, []string{"not of an elliptic curve"}, "identity", "create", "x", "--vault", "hsm", "--key-id", "old")
+	p.oneLineOf(t, []string{"no such key"}, "identity", "create", "x", "--vault", "hsm", "--key-id", "nosuch")
+	if after := left(); after != before {
+		t.Errorf("something is left:\n%s\n%s", before, after)
+	}
+
+	// A PIN that is asked for, also by a node in the background.
+	ask := "PIN of vault typed: "
+	if o := p.terminal(t, [][2]string{{ask, "1234"}}, create("typed", "--pkcs11", uri)...); o.code != 0 {
+		t.Fatalf("%+v", o)
+	}
+	if o := p.terminal(t, [][2]string{{ask, "1234"}}, "identity", "create", "t", "--vault", "typed"); o.code != 0 {
+		t.Fatalf("%+v", o)
+	}
+	if o := p.terminal(t, [][2]string{{ask, "1234"}}, "node", "create", "t", "--identity", "t"); o.code != 0 {
+		t.Fatalf("%+v", o)
+	}
+	// A wrong one is tried once and not again: the token would lock itself.
+	if o := p.terminal(t, [][2]string{{ask, "0000"}}, "identity", "create", "u", "--vault", "typed"); o.code == 0 || !strings.Contains(o.stdout, "not tried again") {
+		t.Errorf("%+v", o)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/crypto/vault"
+	"sallyport/crypto/vault/pkcs11"
 	"sallyport/state"
 )
 
@@ -29,16 +30,89 @@ func vaultJSON(v state.Vault) map[string]any {
 		kind = map[string]any{"DatabaseVault": map[string]string{"use_aws_kms": kms}}
 	}
 	out := map[string]any{"is_default": v.IsDefault, "name": v.Name, "vault_type": kind}
-	if v.Locked {
+	if v.Locked || v.Kind == state.VaultPKCS11 {
 		out["opened_by"] = opens(v)
+	}
+	if v.Kind != "" && v.Kind != state.VaultAWSKMS {
+		out["kind"] = v.Kind
+	}
+	if v.URI != "" {
+		out["uri"] = v.URI
 	}
 	return map[string]any{"vault": out}
 }
 
 // vaultFlags are the flags that say where a vault's keys are and what opens it.
 type vaultFlags struct {
-	passphrase bool
-	home       state.VaultHome
+	passphrase, kms bool
+	pkcs11, pinFile string
+	home            state.VaultHome
+}
+
+// homeFlags adds those that put keys elsewhere than into files.
+func (f *vaultFlags) homeFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.pkcs11, "pkcs11", "", "keep the keys in the PKCS#11 token that a `URI` names (RFC 7512)")
+	flags.StringVar(&f.pinFile, "pin-file", "", "with --pkcs11: a `FILE` with the PIN; without it the PIN is asked for")
+	flags.BoolVar(&f.kms, "aws-kms", false, "")
+	hide(cmd, "aws-kms")
+	cmd.MarkFlagsMutuallyExclusive("pkcs11", "aws-kms")
+	for _, flag := range []string{"passphrase", "passphrase-file", "key-file"} {
+		cmd.MarkFlagsMutuallyExclusive("pkcs11", flag)
+	}
+	cmd.MarkFlagsMutuallyExclusive("pin-file", "credential")
+}
+
+// prepare returns what makes a vault of a directory, after it has completed the home.
+func (f *vaultFlags) prepare(ctx context.Context, a *app) (func(state.Vault) error, error) {
+	switch {
+	case f.kms:
+		return nil, withHint(fmt.Errorf("vaults in a key management service are not supported"), "leave --aws-kms out: keys are then files that only you can read")
+	case f.pinFile != "" && f.pkcs11 == "":
+		return nil, usageError("the argument '--pin-file' needs '--pkcs11'")
+	case f.pkcs11 != "":
+		return f.token(ctx, a)
+	}
+	secret, err := f.lock(ctx, a)
+	if err != nil || secret == nil {
+		return nil, err
+	}
+	return func(v state.Vault) error {
+		defer clear(secret.Bytes)
+		return vault.Lock(v.Path, nil, *secret)
+	}, nil
+}
+
+// token prepares a vault in a PKCS#11 token: it must be there, and the PIN right.
+func (f *vaultFlags) token(ctx context.Context, a *app) (func(state.Vault) error, error) {
+	u, err := pkcs11.ParseURI(f.pkcs11)
+	if err != nil {
+		return nil, usageError("invalid value '%s' for '--pkcs11': %v", f.pkcs11, err)
+	}
+	from := f.pinFile
+	if from == "" {
+		from = u.PINSource
+	}
+	if from != "" {
+		path, b, err := fixedSecret(from, true)
+		if err != nil {
+			return nil, fmt.Errorf("the PIN: %w", err)
+		}
+		clear(b)
+		f.home.PassphraseFile = path
+	}
+	u.PINSource = ""
+	f.home.Kind, f.home.URI = state.VaultPKCS11, u.String()
+	return func(v state.Vault) error {
+		t, err := a.openToken(v)
+		if err != nil {
+			return err
+		}
+		if err := t.Check(ctx); err != nil {
+			return fmt.Errorf("vault %s: %w", v.Name, err)
+		}
+		return nil
+	}, nil
 }
 
 // secretFlags adds those that say what opens a vault.
@@ -121,7 +195,6 @@ func fixedSecret(path string, line bool) (kept string, b []byte, err error) {
 
 func vaultCreate(a *app) *cobra.Command {
 	var path string
-	var kms bool
 	var flags vaultFlags
 	cmd := &cobra.Command{Use: "create [NAME] [flags]", Short: "Create a vault", Example: `  sallyport vault create
   sallyport vault create v2
@@ -131,24 +204,15 @@ func vaultCreate(a *app) *cobra.Command {
 			if len(args) == 1 {
 				name = args[0]
 			}
-			if kms {
-				return withHint(fmt.Errorf("vaults in a key management service are not supported"), "leave --aws-kms out: keys are then files that only you can read")
-			}
 			d, err := a.dir()
 			if err != nil {
 				return err
 			}
-			secret, err := flags.lock(cmd.Context(), a)
+			prepare, err := flags.prepare(cmd.Context(), a)
 			if err != nil {
 				return err
 			}
-			v, err := d.CreateVault(cmd.Context(), name, path, flags.home, func(v state.Vault) error {
-				if secret == nil {
-					return nil
-				}
-				defer clear(secret.Bytes)
-				return vault.Lock(v.Path, nil, *secret)
-			})
+			v, err := d.CreateVault(cmd.Context(), name, path, flags.home, prepare)
 			if err != nil {
 				return err
 			}
@@ -160,9 +224,8 @@ func vaultCreate(a *app) *cobra.Command {
 			return a.print(result{human: v.Name, machine: v.Name, json: map[string]string{"name": v.Name}})
 		}}
 	cmd.Flags().StringVar(&path, "path", "", "the `DIRECTORY` for its keys")
-	cmd.Flags().BoolVar(&kms, "aws-kms", false, "")
-	hide(cmd, "aws-kms")
 	flags.secretFlags(cmd)
+	flags.homeFlags(cmd)
 	return cmd
 }
 
@@ -189,7 +252,7 @@ func vaultEncrypt(a *app) *cobra.Command {
 			}
 			var old *vault.Secret
 			if locked {
-				err := a.withSecret(ctx, v, "passphrase", func(s vault.Secret) error {
+				err := a.withSecret(ctx, v, func(s vault.Secret) error {
 					old = &vault.Secret{Bytes: bytes.Clone(s.Bytes), Random: s.Random}
 					_, err := vault.OpenLocked(v.Path, s)
 					return err
@@ -217,17 +280,30 @@ func vaultEncrypt(a *app) *cobra.Command {
 	return cmd
 }
 
+// vaultHome tells people where a vault's keys are and what opens it.
+func vaultHome(v state.Vault) []string {
+	switch v.Kind {
+	case state.VaultPKCS11:
+		return []string{"Keys", "in the PKCS#11 token " + v.URI, "Opened by", opens(v)}
+	}
+	return []string{"Opened by", opens(v)}
+}
+
 // opens tells what opens a vault.
 func opens(v state.Vault) string {
+	what := "passphrase"
+	if v.Kind == state.VaultPKCS11 {
+		what = "PIN"
+	}
 	switch {
 	case v.KeyFile != "":
 		return "key file " + v.KeyFile
 	case v.PassphraseFile != "":
-		return "passphrase in " + v.PassphraseFile
+		return what + " in " + v.PassphraseFile
 	case v.Credential != "":
 		return "systemd credential " + v.Credential
-	case v.Locked:
-		return "passphrase, which is asked for"
+	case v.Locked, v.Kind == state.VaultPKCS11:
+		return what + ", which is asked for"
 	}
 	return "nothing: its files are not encrypted"
 }
@@ -286,7 +362,7 @@ func vaultShow(a *app) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("the vault %s was not found", name)
 			}
-			return a.print(result{human: fields("Vault", v.Name, "Directory", v.Path, "Opened by", opens(v)), machine: v.Name, json: vaultJSON(v)})
+			return a.print(result{human: fields(append([]string{"Vault", v.Name, "Directory", v.Path}, vaultHome(v)...)...), machine: v.Name, json: vaultJSON(v)})
 		}}
 }
 

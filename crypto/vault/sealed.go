@@ -55,7 +55,7 @@ var (
 	// ErrLocked reports an encrypted vault that was opened without its passphrase or key.
 	ErrLocked = errors.New("vault: it is encrypted")
 	// ErrUnlock reports a passphrase or a key that does not open the vault.
-	ErrUnlock = errors.New("vault: wrong passphrase or key")
+	ErrUnlock = errors.New("vault: wrong passphrase, key or PIN")
 	// ErrLock reports a lock that cannot be read.
 	ErrLock = errors.New("vault: damaged lock")
 )

@@ -45,6 +45,10 @@ var (
 	ErrKey = errors.New("vault: malformed key")
 	// ErrSignature reports a signature that does not verify.
 	ErrSignature = errors.New("vault: signature does not verify")
+	// ErrAway reports that the machine with the keys cannot be reached, or does not answer; it may be back later.
+	ErrAway = errors.New("vault: its keys are away")
+	// ErrRefused reports that the machine with the keys refuses, and will as long as somebody does not change that.
+	ErrRefused = errors.New("vault: refused")
 	// ErrUnsafe reports a key file or directory that others could read or change.
 	ErrUnsafe = errors.New("vault: others have access")
 )
@@ -132,4 +136,18 @@ func parseP256(b []byte) (*ecdsa.PublicKey, error) {
 		return nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}
 	return pub, nil
+}
+
+// CheckPublic refuses a public key that is not of its algorithm.
+func CheckPublic(key VerifyingKey) error {
+	switch {
+	case key.Algorithm > P256:
+		return fmt.Errorf("%w: %d", ErrAlgorithm, key.Algorithm)
+	case len(key.Bytes) != key.Algorithm.publicSize():
+		return fmt.Errorf("%w: %s key of %d bytes, must be %d", ErrKey, key.Algorithm, len(key.Bytes), key.Algorithm.publicSize())
+	case key.Algorithm == P256:
+		_, err := parseP256(key.Bytes)
+		return err
+	}
+	return nil
 }

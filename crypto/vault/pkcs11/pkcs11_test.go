@@ -1,0 +1,91 @@
+package pkcs11
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestParseURI(t *testing.T) {
+	for text, want := range map[string]URI{
+		"pkcs11:":        {},
+		"PKCS11:token=a": {Token: "a"},
+		"pkcs11:token=My%20token%3b;object=k;id=%00%ff": {Token: "My token;", Object: "k", ID: []byte{0, 0xff}},
+		"pkcs11:serial=1;model=m;manufacturer=x;slot-id=7;type=private?module-name=softhsm2&pin-source=file:/run/pin": {
+			Serial: "1", Model: "m", Manufacturer: "x", SlotID: "7", ModuleName: "softhsm2", PINSource: "/run/pin"},
+		"pkcs11:?module-path=/usr/lib/m.so": {ModulePath: "/usr/lib/m.so"},
+	} {
+		got, err := ParseURI(text)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+		if again, err := ParseURI(got.String()); err != nil || !reflect.DeepEqual(got, again) {
+			t.Errorf("%s is written as %s: %v", text, got, err)
+		}
+	}
+	for _, text := range []string{
+		"", "pkcs11", "token=a", "pkcs11:token", "pkcs11:=a", "pkcs11:token=a;token=b", "pkcs11:tokem=a", "pkcs11:token=%zz", "pkcs11:token=%00",
+		"pkcs11:token=a?pin-value=1234", "pkcs11:?module-path=m.so", "pkcs11:?module-name=../m", "pkcs11:?pin-source=|cat", "pkcs11:type=cert", "pkcs11:slot-id=x",
+		"pkcs11:?module-path=/m.so&module-name=m", "pkcs11:?x-vendor=1", "pkcs11:token=" + strings.Repeat("a", maxURI),
+	} {
+		if u, err := ParseURI(text); !errors.Is(err, ErrURI) {
+			t.Errorf("%q: %+v, %v", text, u, err)
+		}
+	}
+}
+
+func FuzzParseURI(f *testing.F) {
+	f.Add("pkcs11:token=My%20token;object=k;id=%00%ff?module-name=softhsm2&pin-source=file:/run/pin")
+	f.Fuzz(func(t *testing.T, text string) {
+		u, err := ParseURI(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseURI(u.String()); err != nil || again.String() != u.String() {
+			t.Errorf("%q is written as %q: %v", text, u, err)
+		}
+	})
+}
+
+func TestMessages(t *testing.T) {
+	var b bytes.Buffer
+	want := Request{Op: OpSign, Module: "/m.so", Token: URI{Token: "a"}, PIN: []byte("1234"), ID: []byte{1}, Data: []byte("text")}
+	if err := WriteMessage(&b, want); err != nil {
+		t.Fatal(err)
+	}
+	whole := bytes.Clone(b.Bytes())
+	var got Request
+	if err := ReadMessage(&b, &got); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := ReadMessage(&b, &got); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	for n := 1; n < len(whole); n++ {
+		if err := ReadMessage(bytes.NewReader(whole[:n]), &got); err == nil {
+			t.Errorf("%d bytes are a message", n)
+		}
+	}
+	if err := ReadMessage(bytes.NewReader(binary.BigEndian.AppendUint32(nil, maxMessage+1)), &got); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("a length without bound: %v", err)
+	}
+	if err := WriteMessage(io.Discard, Request{Data: make([]byte, maxMessage)}); err == nil {
+		t.Error("a message without bound is written")
+	}
+}
+
+func FuzzReadMessage(f *testing.F) {
+	var b bytes.Buffer
+	_ = WriteMessage(&b, Request{Op: OpFind, Label: "k"})
+	f.Add(b.Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var r Request
+		_ = ReadMessage(bytes.NewReader(b), &r)
+		var resp Response
+		_ = ReadMessage(bytes.NewReader(b), &resp)
+	})
+}

@@ -1,0 +1,334 @@
+package pkcs11
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"sallyport/crypto/vault"
+)
+
+// Program is the name of the program that loads modules.
+const Program = "sallyport-pkcs11"
+
+// Timeout is how long the program gives a module for one request; Wait is how long its answer is waited for.
+const (
+	Timeout = 30 * time.Second
+	Wait    = Timeout + 5*time.Second
+)
+
+// label is what keys are called in the token.
+const label = "sallyport"
+
+// Options say which token a vault is.
+type Options struct {
+	// Records is a directory for what is known of keys.
+	Records string
+	URI     URI
+	// PIN is asked for at every use; the vault wipes what it returns.
+	PIN func(ctx context.Context) ([]byte, error)
+}
+
+var _ vault.Vault = (*Vault)(nil)
+
+// Vault is a token's keys.
+type Vault struct {
+	o       Options
+	module  string
+	records vault.Records
+	helper  helper
+
+	mu    sync.Mutex
+	wrong error // a wrong PIN is not tried again: tokens lock themselves after a few
+}
+
+// Open makes a vault of a token, which need not be there yet. It starts the program that will load the token's module, before the process is
+// confined.
+func Open(o Options) (*Vault, error) {
+	module, err := o.URI.Module()
+	if err != nil {
+		return nil, err
+	}
+	records, err := vault.OpenRecords(o.Records)
+	if err != nil {
+		return nil, err
+	}
+	v := &Vault{o: o, module: module, records: records}
+	return v, v.helper.start()
+}
+
+// Close ends the program.
+func (v *Vault) Close() { v.helper.stop() }
+
+// Check reports whether the token is there and the PIN right.
+func (v *Vault) Check(ctx context.Context) error {
+	_, err := v.ask(ctx, Request{Op: OpCheck})
+	return err
+}
+
+// GenerateSigningKey implements vault.Vault.
+func (v *Vault) GenerateSigningKey(ctx context.Context, a vault.KeyAlgorithm) (vault.Handle, vault.VerifyingKey, error) {
+	r, err := v.ask(ctx, Request{Op: OpGenerate, Algorithm: a, Label: label})
+	if err != nil {
+		return "", vault.VerifyingKey{}, err
+	}
+	h, key, err := v.keep(r)
+	if err != nil { // nothing half-made stays in the token
+		_, deleteErr := v.ask(context.WithoutCancel(ctx), Request{Op: OpDelete, Algorithm: r.Algorithm, ID: r.ID})
+		err = errors.Join(err, deleteErr)
+	}
+	return h, key, err
+}
+
+// AdoptSigningKey takes a key into use that the token has, by its label, by "id=" and hex digits, or by a pkcs11: URI with object or id.
+func (v *Vault) AdoptSigningKey(ctx context.Context, name string) (vault.Handle, vault.VerifyingKey, error) {
+	req := Request{Op: OpFind, Label: name}
+	if digits, ok := strings.CutPrefix(name, "id="); ok {
+		id, err := hex.DecodeString(digits)
+		if err != nil {
+			return "", vault.VerifyingKey{}, fmt.Errorf("the key's id is hex: %w", err)
+		}
+		req.Label, req.ID = "", id
+	} else if _, ok := cutScheme(name); ok {
+		u, err := ParseURI(name)
+		if err != nil {
+			return "", vault.VerifyingKey{}, err
+		}
+		req.Label, req.ID = u.Object, u.ID
+	}
+	r, err := v.ask(ctx, req)
+	if err != nil {
+		return "", vault.VerifyingKey{}, err
+	}
+	return v.keep(r)
+}
+
+// keep writes down a key of the token.
+func (v *Vault) keep(r Response) (vault.Handle, vault.VerifyingKey, error) {
+	key := vault.VerifyingKey{Algorithm: r.Algorithm, Bytes: r.Public}
+	if err := vault.CheckPublic(key); err != nil {
+		return "", vault.VerifyingKey{}, err
+	}
+	h, err := v.records.Put(vault.Record{Algorithm: r.Algorithm, Public: r.Public, Blob: r.ID})
+	return h, key, err
+}
+
+// VerifyingKey implements vault.Vault. The token is not asked.
+func (v *Vault) VerifyingKey(_ context.Context, h vault.Handle) (vault.VerifyingKey, error) {
+	r, err := v.records.Get(h)
+	return r.Key(), err
+}
+
+// Sign implements vault.Vault.
+func (v *Vault) Sign(ctx context.Context, h vault.Handle, data []byte) (vault.Signature, error) {
+	rec, err := v.records.Get(h)
+	if err != nil {
+		return vault.Signature{}, err
+	}
+	r, err := v.ask(ctx, Request{Op: OpSign, Algorithm: rec.Algorithm, ID: rec.Blob, Data: data})
+	if err != nil {
+		return vault.Signature{}, err
+	}
+	sig := vault.Signature{Algorithm: rec.Algorithm}
+	if len(r.Signature) != len(sig.Bytes) {
+		return vault.Signature{}, fmt.Errorf("%w: the token's signature has %d bytes", vault.ErrSignature, len(r.Signature))
+	}
+	copy(sig.Bytes[:], r.Signature)
+	return sig, nil
+}
+
+// DeleteSigningKey implements vault.Vault.
+func (v *Vault) DeleteSigningKey(ctx context.Context, h vault.Handle) error {
+	rec, err := v.records.Get(h)
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := v.ask(ctx, Request{Op: OpDelete, Algorithm: rec.Algorithm, ID: rec.Blob}); err != nil && !errors.Is(err, vault.ErrNotFound) {
+		return err
+	}
+	return v.records.Delete(h)
+}
+
+// ask has the program do something with the token.
+func (v *Vault) ask(ctx context.Context, r Request) (Response, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.wrong != nil {
+		return Response{}, v.wrong
+	}
+	pin, err := v.o.PIN(ctx)
+	if err != nil {
+		return Response{}, err
+	}
+	defer clear(pin)
+	r.Module, r.Token, r.PIN = v.module, v.o.URI, pin
+	resp, err := v.helper.ask(ctx, r)
+	if err != nil {
+		return Response{}, fmt.Errorf("%w: %s: %w", vault.ErrAway, Program, err)
+	}
+	name := v.o.URI.Token
+	if name == "" {
+		name = v.o.URI.String()
+	}
+	switch resp.Code {
+	case CodeOK:
+		return resp, nil
+	case CodePIN:
+		v.wrong = fmt.Errorf("token %s: %w: the PIN is not tried again, since tokens lock themselves", name, vault.ErrUnlock)
+		return resp, v.wrong
+	case CodePINLocked:
+		v.wrong = fmt.Errorf("token %s: %w: its PIN is locked after wrong ones; its security officer sets a new one", name, vault.ErrRefused)
+		return resp, v.wrong
+	case CodeNoToken:
+		return resp, fmt.Errorf("%w: there is no such token: %s (plug it in, or see what there is: pkcs11-tool --module %s -L)", vault.ErrAway, v.o.URI, v.module)
+	case CodeNoKey:
+		return resp, fmt.Errorf("token %s: %w", name, vault.ErrNotFound)
+	case CodeKeyType:
+		return resp, fmt.Errorf("token %s: %w: %s; a key must be of Ed25519 or P-256", name, vault.ErrAlgorithm, resp.Text)
+	case CodeAlgorithm:
+		return resp, fmt.Errorf("token %s: %w: it has no %s (%s)", name, vault.ErrAlgorithm, r.Algorithm, resp.Text)
+	case CodeModule:
+		return resp, fmt.Errorf("%w: the module %s: %s", vault.ErrAway, v.module, resp.Text)
+	}
+	return resp, fmt.Errorf("%w: token %s: %s", vault.ErrAway, name, resp.Text)
+}
+
+// helper is the running program. One request is under way at a time.
+type helper struct {
+	mu  sync.Mutex
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *os.File
+}
+
+// find returns the path of the program: beside this one, else in PATH.
+func find() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		if path := filepath.Join(filepath.Dir(self), Program); isProgram(path) {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath(Program)
+	if err != nil {
+		return "", fmt.Errorf("the program %s is not installed: put it beside sallyport (make pkcs11 builds it)", Program)
+	}
+	return path, nil
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+}
+
+// environment is what the program is given: all that modules may need, and nothing of ours or of clouds.
+func environment() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "SALLYPORT_") && !strings.HasPrefix(v, "OCKAM_") && !strings.HasPrefix(v, "AWS_") && !strings.HasPrefix(v, "ENROLLMENT_TICKET=") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// start starts the program if it does not run.
+func (h *helper) start() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.startLocked()
+}
+
+func (h *helper) startLocked() error {
+	if h.cmd != nil {
+		return nil
+	}
+	path, err := find()
+	if err != nil {
+		return err
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(path)
+	cmd.Env, cmd.Dir, cmd.Stdout = environment(), "/", outW
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's Ctrl-C is for this process
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	outW.Close()
+	if err != nil {
+		return errors.Join(fmt.Errorf("start %s: %w", path, err), outR.Close())
+	}
+	h.cmd, h.in, h.out = cmd, in, outR
+	return nil
+}
+
+// ask sends a request and waits for the answer. After an error the program is ended, and started again with the next request.
+func (h *helper) ask(ctx context.Context, r Request) (resp Response, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return resp, err
+	}
+	if err := h.startLocked(); err != nil {
+		return resp, err
+	}
+	wait := time.Now().Add(Wait)
+	if at, ok := ctx.Deadline(); ok && at.Before(wait) {
+		wait = at
+	}
+	_ = h.out.SetReadDeadline(wait)
+	interrupted := context.AfterFunc(ctx, func() { _ = h.out.SetReadDeadline(time.Unix(1, 0)) })
+	defer interrupted()
+	if err = WriteMessage(h.in, r); err == nil {
+		err = ReadMessage(h.out, &resp)
+	}
+	if err != nil {
+		h.stopLocked()
+		switch {
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			err = errors.New("it does not answer")
+		case errors.Is(err, io.EOF):
+			err = errors.New("it has ended")
+		}
+		return Response{}, err
+	}
+	return resp, nil
+}
+
+func (h *helper) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stopLocked()
+}
+
+func (h *helper) stopLocked() {
+	if h.cmd == nil {
+		return
+	}
+	_ = h.in.Close() // it ends with its input
+	cmd, out := h.cmd, h.out
+	h.cmd = nil
+	kill := time.AfterFunc(2*time.Second, func() { _ = cmd.Process.Kill() })
+	go func() {
+		_ = cmd.Wait()
+		kill.Stop()
+		_ = out.Close()
+	}()
+}
