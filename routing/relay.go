@@ -44,6 +44,7 @@ type Relays struct {
 	waits           map[string]map[*relayWait]struct{}
 	ended           []string // names without a registration, whose workers are to be removed
 	queue           chan request
+	waiting         map[string]int // requests in queue, by holder
 	wake            chan struct{}
 	stop            chan struct{}
 	once            sync.Once
@@ -57,7 +58,8 @@ type request struct {
 	back  Route
 }
 
-// maxRegistrations bounds the requests that wait; more are dropped, as if they had been lost on the way.
+// maxRegistrations bounds the requests that wait; more are dropped, as if they had been lost on the way. One owner has as many as are left free at
+// most, so that whoever repeats its own as fast as it can keeps nobody else out.
 const maxRegistrations = 4096
 
 // batch is how many requests are carried out with one round of the shards.
@@ -72,7 +74,7 @@ func NewRelays(ctx context.Context, r *Router, o RelayOptions) (*Relays, error) 
 		o.NamesPerOwner = 10_000
 	}
 	rs := &Relays{
-		router: r, opts: o, named: map[string]*relayName{}, held: map[string]int{}, waits: map[string]map[*relayWait]struct{}{},
+		router: r, opts: o, named: map[string]*relayName{}, held: map[string]int{}, waiting: map[string]int{}, waits: map[string]map[*relayWait]struct{}{},
 		queue: make(chan request, maxRegistrations), wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	for _, name := range []string{RelayService, StaticRelayService} {
@@ -157,10 +159,35 @@ func (rs *Relays) register(s *Shard, m *Message) {
 		}
 		return
 	}
+	if !rs.enqueue(q) {
+		s.Drops.Overflow.Add(1)
+	}
+}
+
+// enqueue lets a request wait, if its owner has room for it.
+func (rs *Relays) enqueue(q request) bool {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.waiting[q.reg.holder] >= cap(rs.queue)-len(rs.queue) {
+		return false
+	}
 	select {
 	case rs.queue <- q:
+		rs.waiting[q.reg.holder]++
+		return true
 	default:
-		s.Drops.Overflow.Add(1)
+		return false
+	}
+}
+
+// dequeued notes that requests wait no longer.
+func (rs *Relays) dequeued(list []request) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, q := range list {
+		if rs.waiting[q.reg.holder]--; rs.waiting[q.reg.holder] == 0 {
+			delete(rs.waiting, q.reg.holder)
+		}
 	}
 }
 
@@ -198,6 +225,7 @@ func (rs *Relays) serve() {
 					more = false
 				}
 			}
+			rs.dequeued(list)
 			q.reg.shard.loop.Guard("registrations", func() { rs.install(list) })
 		}
 	}
