@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("distance", flag.ContinueOnError)
 	fs.StringVar(&s.sallyport, "sallyport", "bin/sallyport", "our program")
 	fs.StringVar(&s.reference, "reference", filepath.Join(home, ".cache/reference/bin/ockam"), "the reference; left out where it is not there")
-	fs.StringVar(&paths, "paths", "tcp,plain,reference,ours", "paths to measure")
+	fs.StringVar(&paths, "paths", "tcp,plain,reference,ours,direct", "paths to measure")
 	fs.StringVar(&s.only, "only", "", "scenarios whose name begins with one of these, separated by ;")
 	fs.StringVar(&s.loads, "loads", "", "loads to put on them, separated by ; as they are named in the table")
 	fs.BoolVar(&s.short, "short", false, "two distances, a few loads; fails where ours is far behind the plain chain")
@@ -135,7 +135,7 @@ func (s *settings) loadsOf(sc scenario) []load {
 		list = every()
 	case s.short:
 		list = []load{{down: 1}, {up: 1}, {down: 8, requests: true}}
-	case sc.loss > 0 || sc.near > 0:
+	case sc.loss > 0 || sc.near > 0 || sc.jitter > 0 || sc.reorder > 0:
 		list = []load{{}, {down: 1}, {up: 1}, {down: 8, requests: true}}
 	case sc.rate < gbit:
 		list = []load{{}, {down: 1, requests: true}, {up: 1, requests: true}, {down: 8, requests: true}}

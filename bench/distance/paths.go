@@ -17,12 +17,13 @@ import (
 	"sallyport/bench/wire"
 )
 
-// Names of the paths: one TCP connection end to end, three haproxy in a row, the reference, ours.
+// Names of the paths: one TCP connection end to end, three haproxy in a row, the reference, ours by relay, ours directly over UDP.
 const (
-	pathTCP   = "tcp"
-	pathPlain = "plain"
-	pathRef   = "reference"
-	pathOurs  = "ours"
+	pathTCP    = "tcp"
+	pathPlain  = "plain"
+	pathRef    = "reference"
+	pathOurs   = "ours"
+	pathDirect = "direct"
 )
 
 // serverPort is where the server listens, frontPort where clients connect, hopPort between the nodes.
@@ -116,17 +117,24 @@ func (p *path) haproxy() error {
 func (p *path) story(ctx context.Context, program string) error {
 	port := hopPort + 10
 	front := frontPort + 10
-	if p.name == pathRef {
+	switch p.name {
+	case pathRef:
 		port, front = hopPort+20, frontPort+20
+	case pathDirect:
+		port, front = hopPort+30, frontPort+30
+	}
+	rendezvous := fmt.Sprintf("%s:%d", relayAddr, port)
+	environment := func(home string) []string {
+		return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "OCKAM_HOME=" + home, "SALLYPORT_HOME=" + home, "LANG=C",
+			"OCKAM_OPENTELEMETRY_EXPORT=false", "OCKAM_TELEMETRY_EXPORT=false", "OCKAM_DISABLE_UPGRADE_CHECK=true",
+			"OCKAM_LOGGING=false", "NO_INPUT=true", "QUIET=true", "OCKAM_RENDEZVOUS_SERVER=" + rendezvous, p.tag}
 	}
 	do := func(n *wire.Namespace, role string, args ...string) error {
 		return n.Do(func() error {
 			home := filepath.Join(p.dir, role)
 			cmd := exec.CommandContext(ctx, program, args...)
 			cmd.Dir = p.dir
-			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "OCKAM_HOME=" + home, "SALLYPORT_HOME=" + home, "LANG=C",
-				"OCKAM_OPENTELEMETRY_EXPORT=false", "OCKAM_TELEMETRY_EXPORT=false", "OCKAM_DISABLE_UPGRADE_CHECK=true",
-				"OCKAM_LOGGING=false", "NO_INPUT=true", "QUIET=true", p.tag}
+			cmd.Env = environment(home)
 			// A node in the background keeps what its starter gave it: no pipes.
 			out, err := os.CreateTemp(p.dir, "out")
 			if err != nil {
@@ -144,23 +152,51 @@ func (p *path) story(ctx context.Context, program string) error {
 	relay := fmt.Sprintf("/ip4/%s/tcp/%d", relayAddr, port)
 	w := p.world
 	p.target = fmt.Sprintf("127.0.0.1:%d", front)
+	createNode := func(name string) []string {
+		args := []string{"node", "create", name}
+		if p.name == pathDirect {
+			args = append(args, "--udp", "--udp-listener-address", "0.0.0.0:0")
+		}
+		return args
+	}
+	inlet := []string{"tcp-inlet", "create", "--at", "green", "--from", p.target, "--to",
+		relay + "/secure/api/service/forward_to_blue/secure/api/service/server"}
+	if p.name == pathDirect {
+		inlet = append(inlet, "--udp", "--no-tcp-fallback")
+		if err := p.rendezvous(program, rendezvous, fmt.Sprintf("%s:%d", relayAddr, port+1), environment(filepath.Join(p.dir, "rendezvous"))); err != nil {
+			return err
+		}
+	}
 	for _, step := range []struct {
 		n    *wire.Namespace
 		role string
 		args []string
 	}{
 		{w.relay, "relay", []string{"node", "create", "relay", "--tcp-listener-address", fmt.Sprintf("%s:%d", relayAddr, port)}},
-		{w.outlet, "outlet", []string{"node", "create", "blue"}},
+		{w.outlet, "outlet", createNode("blue")},
 		{w.outlet, "outlet", []string{"tcp-outlet", "create", "--at", "blue", "--from", "server", "--to", fmt.Sprintf("%s:%d", outletAddr, serverPort)}},
 		{w.outlet, "outlet", []string{"relay", "create", "blue", "--at", relay + "/secure/api", "--to", "blue"}},
-		{w.inlet, "inlet", []string{"node", "create", "green"}},
-		{w.inlet, "inlet", []string{"tcp-inlet", "create", "--at", "green", "--from", p.target, "--to", relay + "/secure/api/service/forward_to_blue/secure/api/service/server"}},
+		{w.inlet, "inlet", createNode("green")},
+		{w.inlet, "inlet", inlet},
 	} {
 		if err := do(step.n, step.role, step.args...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// rendezvous starts the server on the relay's machine that tells nodes their public addresses.
+func (p *path) rendezvous(program, at, health string, env []string) error {
+	return p.world.relay.Do(func() error {
+		cmd := exec.Command(program, "rendezvous", "create", "--udp", at, "--healthcheck", health)
+		cmd.Env = env
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		go func() { _ = cmd.Wait() }()
+		return nil
+	})
 }
 
 var errNoEnd = errors.New("the path does not reach its server")

@@ -129,6 +129,9 @@ type scenario struct {
 	rate  float64       // bits a second
 	queue time.Duration
 	loss  float64 // on each leg
+	// jitter is by how much packets come late at most on each leg, in order; reorder is the share that others overtake.
+	jitter  time.Duration
+	reorder float64
 }
 
 // leg returns one direction of a wire: 0 is near, 1 far.
@@ -141,7 +144,7 @@ func (s scenario) leg(k int) wire.Options {
 	if k == 1 {
 		d = s.trip - near
 	}
-	return wire.Options{Delay: d / 2, Rate: s.rate, Queue: s.queue, Loss: s.loss, Seed: uint64(k)}
+	return wire.Options{Delay: d / 2, Rate: s.rate, Queue: s.queue, Loss: s.loss, Jitter: s.jitter, Reorder: s.reorder, Seed: uint64(k)}
 }
 
 const gbit = 1e9
@@ -156,6 +159,8 @@ func scenarios() []scenario {
 	for _, loss := range []float64{0.001, 0.01, 0.05} {
 		list = append(list, scenario{name: fmt.Sprintf("50 ms, %g %% loss", 100*loss), trip: 50 * ms, rate: gbit, queue: 100 * ms, loss: loss})
 	}
+	list = append(list, scenario{name: "50 ms, jitter 10 ms", trip: 50 * ms, rate: gbit, queue: 100 * ms, jitter: 10 * ms},
+		scenario{name: "50 ms, 1 % overtaken", trip: 50 * ms, rate: gbit, queue: 100 * ms, reorder: 0.01})
 	for _, rate := range []float64{2, 20, 200} {
 		for _, queue := range []time.Duration{10 * ms, 200 * ms} {
 			list = append(list, scenario{name: fmt.Sprintf("40 ms, %g Mbit/s, queue %d ms", rate, queue/ms), trip: 40 * ms, rate: rate * 1e6, queue: queue})
