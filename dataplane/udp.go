@@ -22,6 +22,8 @@ const (
 	udpReadMost   = 256
 	// udpQueueLimit is how many bytes wait for the kernel on one socket; more is dropped, as a network would.
 	udpQueueLimit = 4 << 20
+	// udpSmallFlushes is after how many flushes of little a socket gives up what it needed for a burst: a session's pings are a minute's.
+	udpSmallFlushes = 64
 	// udpKernelBuffer is asked of the kernel for each direction; it gives less to a user without privileges.
 	udpKernelBuffer = 4 << 20
 )
@@ -69,6 +71,7 @@ type UDPSocket struct {
 	out     []datagram
 	sent    int    // datagrams of out that the kernel has
 	bytes   []byte // of all datagrams in out, one after the other
+	small   int    // flushes since one filled much of what bytes has room for
 	blocked bool   // the kernel took less than offered; EPOLLOUT will come
 	drain   bool   // OnDrain is wanted
 	runs    bool   // the kernel takes runs of datagrams on this socket
@@ -334,9 +337,12 @@ func (u *UDPSocket) flush() {
 		u.compact()
 		return
 	}
+	if u.small++; len(u.bytes) > cap(u.bytes)/8 {
+		u.small = 0
+	}
 	u.out, u.bytes, u.sent = u.out[:0], u.bytes[:0], 0
-	if cap(u.bytes) > 1<<20 {
-		u.out, u.bytes = nil, nil // an idle socket keeps nothing of a burst
+	if cap(u.bytes) > 64<<10 && u.small > udpSmallFlushes {
+		u.out, u.bytes, u.small = nil, nil, 0 // an idle socket keeps nothing of a burst
 	}
 	if u.drain {
 		u.drain = false

@@ -9,14 +9,15 @@ import (
 
 // Numbers of the Link. They follow what QUIC does (RFC 9002), with one stream of bytes in each direction and no handshake.
 const (
-	arqWindow      = 2 << 20 // bytes that a side takes before it has handed them on
-	arqInitial     = 32      // packets under way at first
-	arqMinimum     = 4       // and at least
-	arqMaximum     = 4 << 20 // bytes under way at most
-	arqReorder     = 3       // later packets acknowledged that show one to be lost
-	arqRanges      = 24      // ranges of packet numbers in an acknowledgement
-	arqSeen        = 64      // ranges remembered
-	arqSegments    = 8192    // parts of the stream that came early, more than a window of the smallest packets
+	arqWindow      = 2 << 20       // bytes that a side takes at first before it has handed them on
+	arqWindowMost  = 16 << 20      // and at most, when that is what comes in two round trips
+	arqInitial     = 32            // packets under way at first
+	arqMinimum     = 4             // and at least
+	arqMaximum     = arqWindowMost // bytes under way at most
+	arqReorder     = 3             // later packets acknowledged that show one to be lost
+	arqRanges      = 24            // ranges of packet numbers in an acknowledgement
+	arqSeen        = 64            // ranges remembered
+	arqSegments    = 32768         // parts of the stream that came early, about a window of the smallest packets
 	arqFirstRTT    = 200 * time.Millisecond
 	arqMinTimeout  = 15 * time.Millisecond
 	arqMaxTimeout  = 2 * time.Second
@@ -28,6 +29,9 @@ const (
 	arqAck  = 1
 	arqData = 2
 )
+
+// keptBuffer is up to which size a link keeps its buffers.
+const keptBuffer = 64 << 10
 
 // errPacket reports a packet that no honest peer sends.
 var errPacket = errors.New("udp: malformed link packet")
@@ -72,11 +76,12 @@ type segment struct {
 type arq struct {
 	size int // of the largest packet
 
-	out   []byte // out[head:] is what was not acknowledged yet
-	head  int
-	base  uint64 // offset of out[head] in the stream
-	next  uint64 // offset of the first byte never sent
-	limit uint64 // the peer takes bytes before it
+	out             []byte // out[head:] is what was not acknowledged yet
+	head            int
+	outMost, inMost int    // of out and in since the last trim
+	base            uint64 // offset of out[head] in the stream
+	next            uint64 // offset of the first byte never sent
+	limit           uint64 // the peer takes bytes before it
 
 	number   uint64 // of the next packet
 	flight   []sentPacket
@@ -88,8 +93,11 @@ type arq struct {
 	cwnd     int
 	ssthresh int
 	recovery uint64 // losses of packets before it belong to a reduction that was made
-	growth   int    // bytes acknowledged since cwnd last grew, beyond slow start
+	cubic    cubic  // how cwnd grows beyond slow start
 	rtt, dev time.Duration
+	tokens   float64   // bytes that may be sent at pacedAt
+	pacedAt  time.Time // when tokens was last reckoned
+	paceAt   time.Time // when more may be sent, if that is what is waited for
 	lossAt   time.Time // when the next packet counts as lost by time
 	sentAt   time.Time
 	tries    int  // timeouts in a row
@@ -104,10 +112,14 @@ type arq struct {
 	in     []byte // bytes before expect that were not taken yet
 	allow  uint64 // the peer may send bytes before it
 	told   uint64 // allow as the peer knows it
+	window int    // how far allow is ahead of what was handed on
+	// The round trip in which what comes is measured.
+	roundAt     time.Time
+	roundExpect uint64
 }
 
 func newARQ(size int) *arq {
-	return &arq{size: size, limit: arqWindow, allow: arqWindow, told: arqWindow, cwnd: arqInitial * size, ssthresh: arqMaximum, rtt: arqFirstRTT, dev: arqFirstRTT / 2}
+	return &arq{size: size, limit: arqWindow, allow: arqWindow, told: arqWindow, window: arqWindow, cwnd: arqInitial * size, ssthresh: arqMaximum, rtt: arqFirstRTT, dev: arqFirstRTT / 2}
 }
 
 // pending returns how many bytes were not acknowledged.
@@ -127,7 +139,25 @@ func (a *arq) reserve(n int) []byte {
 	return a.out[len(a.out) : len(a.out)+n : len(a.out)+n]
 }
 
-func (a *arq) commit(n int) { a.out = a.out[:len(a.out)+n] }
+// waiting returns how many bytes were never sent.
+func (a *arq) waiting() int { return int(a.end() - a.next) }
+
+func (a *arq) commit(n int) {
+	a.out = a.out[:len(a.out)+n]
+	a.outMost = max(a.outMost, a.pending())
+}
+
+// trim gives up buffers that are empty and were hardly used since the last call: a burst begins with what the last one left, and an idle link keeps
+// nothing.
+func (a *arq) trim() {
+	if a.pending() == 0 && cap(a.out) > keptBuffer && a.outMost < cap(a.out)/8 {
+		a.out, a.head = nil, 0
+	}
+	if len(a.in) == 0 && cap(a.in) > keptBuffer && a.inMost < cap(a.in)/8 {
+		a.in = nil
+	}
+	a.outMost, a.inMost = a.pending(), len(a.in)
+}
 
 // end is the offset after the last byte written.
 func (a *arq) end() uint64 { return a.base + uint64(a.pending()) }
@@ -135,6 +165,9 @@ func (a *arq) end() uint64 { return a.base + uint64(a.pending()) }
 // packet appends the next packet to buf, which has room for size bytes. It returns nil if there is none to send now.
 func (a *arq) packet(buf []byte, now time.Time) []byte {
 	data, again := a.pick()
+	if a.paceAt = (time.Time{}); data.to > data.from && a.probes == 0 && a.tooSoon(now) {
+		data.to, again = data.from, false
+	}
 	if data.to == data.from && a.probes == 0 && !a.due {
 		return nil
 	}
@@ -176,6 +209,7 @@ func (a *arq) packet(buf []byte, now time.Time) []byte {
 	a.flight = append(a.flight, sentPacket{number: number, data: data, at: now})
 	a.inFlight += int(data.to - data.from)
 	a.sentAt = now
+	a.tokens -= float64(data.to - data.from)
 	return buf
 }
 
@@ -296,6 +330,8 @@ func (a *arq) receive(b []byte, now time.Time) error {
 	if flags&arqData != 0 {
 		a.due = true
 		a.take(from, n.b)
+		a.inMost = max(a.inMost, len(a.in))
+		a.widen(now)
 	}
 	return nil
 }
@@ -355,9 +391,19 @@ func (a *arq) take(from uint64, data []byte) {
 	a.ahead = slices.Delete(a.ahead, 0, k)
 }
 
+// widen makes the window twice what came in a round trip, if that is more than it is (dynamic right-sizing, as TCP receivers do it).
+func (a *arq) widen(now time.Time) {
+	if a.roundAt.IsZero() || now.Sub(a.roundAt) >= a.rtt {
+		if !a.roundAt.IsZero() {
+			a.window = min(max(a.window, 2*int(a.expect-a.roundExpect)), arqWindowMost)
+		}
+		a.roundAt, a.roundExpect = now, a.expect
+	}
+}
+
 // open lets the peer send a window beyond what has come, and tells it if that is much more than it knows.
 func (a *arq) open() {
-	if allow := a.expect + arqWindow; allow > a.allow {
+	if allow := a.expect + uint64(a.window); allow > a.allow {
 		a.allow = allow
 		a.due = a.due || a.allow-a.told > arqWindow/8
 	}

@@ -27,6 +27,7 @@ type network struct {
 	lose, twice     float64
 	delay, jitter   time.Duration
 	queue           int // packets under way in one direction at most
+	ahead           int // bytes that wait to be sent at most
 	lost, delivered int
 }
 
@@ -106,7 +107,7 @@ func (n *network) step() bool {
 func newNetwork(seed uint64) *network {
 	return &network{
 		rnd: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1000, 0), sides: [2]*arq{newARQ(1191), newARQ(1191)},
-		delay: 10 * time.Millisecond, queue: 1 << 20,
+		delay: 10 * time.Millisecond, queue: 1 << 20, ahead: linkHighWater,
 	}
 }
 
@@ -115,7 +116,7 @@ func (n *network) run(streams [2][]byte, chunk int) (got [2][]byte) {
 	left := streams
 	for range 2_000_000 {
 		for i, a := range n.sides {
-			if k := min(len(left[i]), 1+n.rnd.IntN(chunk), linkHighWater-a.pending()); k > 0 {
+			if k := min(len(left[i]), 1+n.rnd.IntN(chunk), n.ahead-a.waiting()); k > 0 {
 				copy(a.reserve(k), left[i][:k])
 				a.commit(k)
 				left[i] = left[i][k:]
@@ -194,6 +195,38 @@ func TestARQUsesThePath(t *testing.T) {
 		if took > c.limit || waste > c.waste {
 			t.Errorf("%s: took %v, %.3f lost", c.name, took, waste)
 		}
+	}
+}
+
+// TestARQLongLine: what is under way grows with the distance, at both ends, within its bound; after a loss a long line is soon full again.
+func TestARQLongLine(t *testing.T) {
+	n := newNetwork(3)
+	n.delay, n.ahead = 150*time.Millisecond, 32<<20 // all that comes in one round trip comes at once here
+	began := n.now
+	stream := random(n.rnd, 32<<20)
+	if got := n.run([2][]byte{stream, nil}, 64<<20); !bytes.Equal(got[0], stream) {
+		t.Fatalf("%d bytes", len(got[0]))
+	}
+	took := n.now.Sub(began)
+	t.Logf("32 MiB in %v, window %d KiB, cwnd %d KiB", took, n.sides[1].window>>10, n.sides[0].cwnd>>10)
+	if took > 5*time.Second { // 2 MiB in each round trip take this, and 1 MiB twice as long
+		t.Errorf("32 MiB took %v", took)
+	}
+	if n.sides[1].window > arqWindowMost || n.sides[0].cwnd > arqMaximum {
+		t.Errorf("a window of %d bytes, %d under way", n.sides[1].window, n.sides[0].cwnd)
+	}
+	a := newARQ(1191)
+	a.cwnd, a.ssthresh, a.rtt = 8<<20, 1<<20, 300*time.Millisecond
+	a.number = 1
+	a.shrink(0)
+	low, now := a.cwnd, time.Unix(1000, 0)
+	for range 100 { // 30 s
+		now = now.Add(a.rtt)
+		a.grow(a.cwnd, now)
+	}
+	t.Logf("a window that was 8 MiB before a loss is %d KiB after it and %d KiB 30 s later", low>>10, a.cwnd>>10)
+	if low > 6<<20 || a.cwnd < 8<<20 {
+		t.Errorf("a window that was 8 MiB before a loss is %d KiB after it and %d KiB 30 s later", low>>10, a.cwnd>>10)
 	}
 }
 

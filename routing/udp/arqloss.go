@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -39,13 +40,11 @@ func (a *arq) acknowledged(ranges []span, now time.Time) {
 		a.acked = slices.Delete(a.acked, 0, 1)
 		a.next = max(a.next, a.base)
 		if a.head == len(a.out) {
-			if a.out, a.head = a.out[:0], 0; cap(a.out) > 512<<10 {
-				a.out = nil // an idle link keeps nothing of a burst
-			}
+			a.out, a.head = a.out[:0], 0
 		}
 	}
 	if bytes > 0 && before >= a.cwnd/2 { // not while it is not the window that holds back
-		a.grow(bytes)
+		a.grow(bytes, now)
 	}
 	a.findLost(now)
 }
@@ -60,14 +59,33 @@ func (a *arq) measure(sample time.Duration) {
 	a.rtt += (sample - a.rtt) / 8
 }
 
-func (a *arq) grow(bytes int) {
+// cubic is the growth of CUBIC (RFC 9438) after a loss: fast at first, slow where the last loss was, then faster and faster. So a long line is
+// filled again within seconds where one packet for each round trip would take minutes.
+type cubic struct {
+	top   float64   // cwnd at the last loss, bytes
+	since time.Time // when growth began after it; zero if it has not
+	reach float64   // seconds until top is reached
+	reno  float64   // cwnd as it were with a packet for each round trip, which is more on short lines
+}
+
+// cubicScale is C of RFC 9438, packets by seconds cubed.
+const cubicScale = 0.4
+
+func (a *arq) grow(bytes int, now time.Time) {
 	if a.cwnd < a.ssthresh {
-		a.cwnd += bytes
-	} else if a.growth += bytes; a.growth >= a.cwnd {
-		a.growth -= a.cwnd
-		a.cwnd += a.size
+		a.cwnd = min(a.cwnd+bytes, arqMaximum)
+		return
 	}
-	a.cwnd = min(a.cwnd, arqMaximum)
+	c, cwnd, size := &a.cubic, float64(a.cwnd), float64(a.size)
+	if c.since.IsZero() {
+		c.since, c.reno, c.top = now, cwnd, max(c.top, cwnd)
+		c.reach = math.Cbrt((c.top - cwnd) / size / cubicScale)
+	}
+	t := (now.Sub(c.since) + a.rtt).Seconds() - c.reach
+	target := min(max(c.top+size*cubicScale*t*t*t, cwnd), 1.5*cwnd)
+	// A packet for each round trip, where the RFC has half of one until top is reached: packets are smaller than TCP's.
+	c.reno += float64(bytes) * size / cwnd
+	a.cwnd = min(int(max(cwnd+(target-cwnd)*float64(bytes)/cwnd, c.reno)), arqMaximum)
 }
 
 // shrink reduces what is under way after a loss, once for all losses of one round trip.
@@ -76,8 +94,13 @@ func (a *arq) shrink(number uint64) {
 		return
 	}
 	a.recovery = a.number
+	top := float64(a.cwnd)
+	if top < a.cubic.top {
+		top *= 0.85 // others need room (fast convergence)
+	}
+	a.cubic = cubic{top: top}
 	a.ssthresh = max(a.cwnd*7/10, arqMinimum*a.size)
-	a.cwnd, a.growth = a.ssthresh, 0
+	a.cwnd = a.ssthresh
 }
 
 // findLost looks for packets that later ones have overtaken (RFC 9002 §6.1).
@@ -114,8 +137,50 @@ func (a *arq) patience() time.Duration {
 	return min(d, arqMaxTimeout)
 }
 
+// Pacing (RFC 9002 §7.7): what is under way is spread over the round trip, since a burst of it overflows the queue of the first device, a thousand
+// packets. Timers are exact to a millisecond or so, hence the steps; a shorter path has no need of it.
+const (
+	paceFrom      = 2 * time.Millisecond // of round trips
+	paceStep      = time.Millisecond
+	paceGain      = 1.25
+	paceStartGain = 2
+	paceBurst     = 32 // packets that may go at once however slow it is
+)
+
+// tooSoon reports whether the next packet has to wait; paceAt then says until when.
+func (a *arq) tooSoon(now time.Time) bool {
+	if a.rtt < paceFrom {
+		return false
+	}
+	rate := paceGain * float64(a.cwnd) / float64(a.rtt) // bytes a nanosecond
+	if a.cwnd < a.ssthresh {
+		rate *= paceStartGain / paceGain
+	}
+	most := max(2*rate*float64(paceStep), float64(paceBurst*a.size))
+	if a.pacedAt.IsZero() {
+		a.tokens = most
+	} else {
+		a.tokens = min(a.tokens+rate*float64(now.Sub(a.pacedAt)), most)
+	}
+	if a.pacedAt = now; a.tokens >= float64(a.size) {
+		return false
+	}
+	wait := time.Duration((float64(a.size) - a.tokens) / rate)
+	a.paceAt = now.Add(max(wait, paceStep))
+	return true
+}
+
 // deadline is when timeout is to be called; the zero time is never.
 func (a *arq) deadline() time.Time {
+	at := a.patienceEnds()
+	if !a.paceAt.IsZero() && (at.IsZero() || a.paceAt.Before(at)) {
+		return a.paceAt
+	}
+	return at
+}
+
+// patienceEnds is when something counts as lost.
+func (a *arq) patienceEnds() time.Time {
 	switch {
 	case !a.lossAt.IsZero():
 		return a.lossAt

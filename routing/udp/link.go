@@ -18,7 +18,8 @@ const (
 	linkPacketSize = 1200
 	// linkMinPacketSize has room for the longest acknowledgement.
 	linkMinPacketSize = 512
-	// linkHighWater is how many bytes wait before the sources that fill a link are paused, linkLimit how many end it.
+	// linkHighWater is how many bytes wait to be sent before the sources that fill a link are paused; linkLimit is how many that were not
+	// acknowledged end it.
 	linkHighWater = 1 << 20
 	linkLimit     = 64 << 20
 )
@@ -138,14 +139,16 @@ func (l *link) handOn() {
 		at = end
 	}
 	l.arq.in = buf[:copy(buf, buf[at:])]
-	if len(l.arq.in) == 0 && cap(l.arq.in) > 512<<10 {
-		l.arq.in = nil
-	}
 	if !l.paused {
 		l.arq.open()
 		l.p.bind.sock.WantFlush()
 	}
-	if l.drain > 0 && l.arq.pending() <= l.drain {
+	l.drained()
+}
+
+// drained tells the backlog when little enough waits.
+func (l *link) drained() {
+	if l.drain > 0 && l.arq.waiting() <= l.drain {
 		l.drain = 0
 		l.backlog.Drained()
 	}
@@ -181,6 +184,7 @@ func (l *link) flush() {
 		}
 		sock.Commit(len(out), l.p.Peer)
 	}
+	l.drained()
 	l.p.bind.t.Stats.Resent.Add(l.arq.resent - l.resent)
 	l.resent = l.arq.resent
 	l.arm(now)
@@ -217,8 +221,8 @@ type linkDraining link
 
 // Waiting implements routing.Draining.
 func (d *linkDraining) Waiting() (int, uint64) {
-	pending := d.arq.pending()
-	return pending, d.written - uint64(pending)
+	waiting := d.arq.waiting()
+	return waiting, d.written - uint64(waiting)
 }
 
 // WantDrain implements routing.Draining.
@@ -272,7 +276,7 @@ func (s *linkSender) CommitFrame(from *routing.Throttle) {
 	s.bind.t.Stats.MessagesOut.Add(1)
 	s.bind.sock.WantFlush()
 	l.written += uint64(l.reserved)
-	if pending := l.arq.pending(); pending > linkHighWater {
-		l.backlog.Over(pending, from)
+	if waiting := l.arq.waiting(); waiting > linkHighWater { // what is under way fills the line
+		l.backlog.Over(waiting, from)
 	}
 }

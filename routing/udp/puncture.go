@@ -124,6 +124,9 @@ func (p *Puncture) beats() {
 		return
 	}
 	p.beat = p.shard.Loop().After(t.beat, p.beats)
+	if p.bind.link != nil {
+		p.bind.link.arq.trim()
+	}
 	onward := p.onward
 	if p.responder && !p.pinged {
 		// The peer's worker starts when it gets our answer. Until then a message for nobody opens our own NAT.
