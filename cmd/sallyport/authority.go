@@ -77,7 +77,7 @@ func authorityCreate(a *app) *cobra.Command {
 				return usageError("the following required arguments were not provided: --trusted-identities <JSON>")
 			}
 			if auth.TenantBaseURL != "" {
-				return withHint(errors.New("Okta is not supported"), "name the administrators with --trusted-identities")
+				return withHint(errors.New("signing in with Okta is not supported"), "name the administrators with --trusted-identities")
 			}
 			if auth.AccountAuthority = unfolded(auth.AccountAuthority); auth.AccountAuthority != "" {
 				if _, err := identity.ImportHex(auth.AccountAuthority, nil); err != nil {
