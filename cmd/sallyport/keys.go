@@ -10,6 +10,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/crypto/vault/awskms"
 	"sallyport/crypto/vault/pkcs11"
 	"sallyport/state"
 )
@@ -42,8 +43,11 @@ func (a *app) newVault(ctx context.Context, v state.Vault) (vault.Vault, error) 
 	if a.isInMemory {
 		return vault.NewMemory(), nil
 	}
-	if v.Kind == state.VaultPKCS11 {
+	switch v.Kind {
+	case state.VaultPKCS11:
 		return a.openToken(v)
+	case state.VaultAWSKMS:
+		return awskms.Open(v.Path)
 	}
 	locked, err := vault.IsLocked(v.Path)
 	if err != nil {

@@ -54,12 +54,13 @@ func (f *vaultFlags) homeFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.pkcs11, "pkcs11", "", "keep the keys in the PKCS#11 token that a `URI` names (RFC 7512)")
 	flags.StringVar(&f.pinFile, "pin-file", "", "with --pkcs11: a `FILE` with the PIN; without it the PIN is asked for")
-	flags.BoolVar(&f.kms, "aws-kms", false, "")
-	hide(cmd, "aws-kms")
+	flags.BoolVar(&f.kms, "aws-kms", false, "keep the keys in AWS KMS")
 	cmd.MarkFlagsMutuallyExclusive("pkcs11", "aws-kms")
 	for _, flag := range []string{"passphrase", "passphrase-file", "key-file"} {
 		cmd.MarkFlagsMutuallyExclusive("pkcs11", flag)
+		cmd.MarkFlagsMutuallyExclusive("aws-kms", flag)
 	}
+	cmd.MarkFlagsMutuallyExclusive("aws-kms", "credential")
 	cmd.MarkFlagsMutuallyExclusive("pin-file", "credential")
 }
 
@@ -67,7 +68,8 @@ func (f *vaultFlags) homeFlags(cmd *cobra.Command) {
 func (f *vaultFlags) prepare(ctx context.Context, a *app) (func(state.Vault) error, error) {
 	switch {
 	case f.kms:
-		return nil, withHint(fmt.Errorf("vaults in a key management service are not supported"), "leave --aws-kms out: keys are then files that only you can read")
+		f.home.Kind = state.VaultAWSKMS // it is asked when a key is made, as in the reference
+		return nil, nil
 	case f.pinFile != "" && f.pkcs11 == "":
 		return nil, usageError("the argument '--pin-file' needs '--pkcs11'")
 	case f.pkcs11 != "":
@@ -285,6 +287,8 @@ func vaultHome(v state.Vault) []string {
 	switch v.Kind {
 	case state.VaultPKCS11:
 		return []string{"Keys", "in the PKCS#11 token " + v.URI, "Opened by", opens(v)}
+	case state.VaultAWSKMS:
+		return []string{"Keys", "in AWS KMS"}
 	}
 	return []string{"Opened by", opens(v)}
 }
