@@ -61,16 +61,13 @@ func (n *Node) renewKeys(ctx context.Context, failing bool) bool {
 	return failed != nil
 }
 
-// keys describes the key for channels of the node's own identity. Where the primary key is a file of this machine there is nothing to tell.
+// keys describes the key for channels of the node's own identity.
 func (n *Node) keys() *admin.Keys {
-	if n.opts.KeysHome == "" {
-		return nil
-	}
 	s, ok := n.opts.Identities.KeyState(n.opts.Self)
 	if !ok {
 		return nil
 	}
-	k := &admin.Keys{Home: n.opts.KeysHome, ValidUntil: s.ValidUntil.Unix(), RenewAt: s.RenewAt.Unix()}
+	k := &admin.Keys{Home: n.opts.KeysHome, MadeAt: s.MadeAt.Unix(), ValidUntil: s.ValidUntil.Unix(), RenewAt: s.RenewAt.Unix()}
 	if s.Err != nil {
 		k.Reason, k.Since = s.Err.Error(), s.Since.Unix()
 	}

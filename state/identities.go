@@ -127,6 +127,33 @@ func (d *Dir) SetDefaultIdentity(ctx context.Context, name string) error {
 	})
 }
 
+// SetIdentityVault records that an identity's key is in another vault.
+func (d *Dir) SetIdentityVault(ctx context.Context, name, vault string) error {
+	if _, err := d.Vault(vault); err != nil {
+		return err
+	}
+	return d.changeIdentities(ctx, func(f *identitiesFile) error {
+		i := f.find(name)
+		if i < 0 {
+			return &NotFoundError{Kind: "identity", Name: name}
+		}
+		f.Identities[i].Vault = vault
+		return nil
+	})
+}
+
+// NodesOf returns the names of the running nodes that have an identity.
+func (d *Dir) NodesOf(identifier string) ([]string, error) {
+	nodes, err := d.Nodes()
+	var names []string
+	for _, n := range nodes {
+		if n.Identifier == identifier && n.Status() == Running {
+			names = append(names, n.Name)
+		}
+	}
+	return names, err
+}
+
 // RenameIdentity gives an identity another name; nodes that use it keep it.
 func (d *Dir) RenameIdentity(ctx context.Context, from, to string) error {
 	if err := CheckName("identity", to); err != nil {

@@ -19,7 +19,7 @@ func init() { nouns = append(nouns, identityNoun, vaultNoun) }
 
 func identityNoun(a *app) *cobra.Command {
 	return noun(groupStory, "identity", "Identities: who a node or a person is", nil,
-		identityCreate(a), identityShow(a), identityList(a), identityDefault(a), identityDelete(a))
+		identityCreate(a), identityShow(a), identityList(a), identityDefault(a), identityRotate(a), identityPurposeKeys(a), identityDelete(a))
 }
 
 func identityCreate(a *app) *cobra.Command {

@@ -29,6 +29,9 @@ func (a *app) describeNode(ctx context.Context, c *admin.Client) (admin.Node, er
 	if err != nil {
 		return n, err
 	}
+	if n.Keys != nil && n.Keys.Home == "" { // files are never away, and the reference's output has nothing of it
+		n.Keys = nil
+	}
 	if record, err := a.nodeRecord(""); err == nil {
 		n.IsDefault = record.Name == n.Name
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -545,4 +547,78 @@ func TestTrustKeysAWSKMS(t *testing.T) {
 			t.Errorf("JSON: %s, the reference has %s", got, want)
 		}
 	}
+}
+
+// TestTrustKeysRotate: an identity gets new primary keys while a connection is open and peers know it, and moves into another vault.
+func TestTrustKeysRotate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	p := ours(t)
+	p.must(t, "identity", "create", "bank")
+	p.must(t, "identity", "create", "client")
+	p.must(t, "node", "create", "bank", "--identity", "bank")
+	p.must(t, "node", "create", "client", "--identity", "client")
+	p.must(t, "tcp-outlet", "create", "--at", "bank", "--to", echoServer(t, "0"))
+	port := freePort(t)
+	id := p.must(t, "identity", "show", "bank")
+	p.must(t, "tcp-inlet", "create", "--at", "client", "--from", port, "--to", "/node/bank/secure/api/service/outlet", "--authorized", id)
+	eventuallyExchange(t, "before", port)
+	open, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	exchange := func(when string) {
+		t.Helper()
+		_ = open.SetDeadline(time.Now().Add(time.Minute))
+		b := make([]byte, 4)
+		if _, err := open.Write([]byte("ping")); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if _, err := io.ReadFull(open, b); err != nil || string(b) != "ping" {
+			t.Fatalf("%s: %q, %v", when, b, err)
+		}
+	}
+	exchange("at first")
+	keysIn := func() []string {
+		t.Helper()
+		keys, err := filepath.Glob(p.dir + "/state/vaults/default/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	before := keysIn()
+	for n, args := range [][]string{{}, {"--algorithm", "p256"}} {
+		if out := p.must(t, append([]string{"identity", "rotate", "bank", "--jq", ".changes"}, args...)...); out != fmt.Sprint(n+2) {
+			t.Errorf("%s changes", out)
+		}
+		exchange("after a rotation")
+		// A peer that knows the old history follows, once the node has looked: it does so every second.
+		eventually(t, "a channel after a rotation", func() bool {
+			return p.runWith(t, "", nil, "secure-channel", "create", "--from", "client", "--to", "/node/bank/service/api", "--authorized", id).code == 0
+		})
+	}
+	if out := p.must(t, "identity", "show", "bank"); out != id {
+		t.Errorf("%s became %s", id, out)
+	}
+	after := keysIn()
+	if len(after) != len(before) || slices.Equal(before, after) {
+		t.Errorf("old keys stay in the vault: %v, %v", before, after)
+	}
+	if out := p.must(t, "identity", "purpose-keys", "bank", "--jq", ".[].node"); out != `"bank"` {
+		t.Errorf("%s", out)
+	}
+	p.must(t, "vault", "create", "locked", "--key-file", writeSecret(t, p.dir+"/key", strings.Repeat("k", 32)))
+	p.oneLineOf(t, []string{"in use", "node stop bank"}, "identity", "rotate", "bank", "--vault", "locked")
+	p.must(t, "node", "stop", "bank")
+	p.must(t, "identity", "rotate", "bank", "--vault", "locked")
+	p.must(t, "node", "start", "bank")
+	eventuallyExchange(t, "in another vault", port)
+	if len(keysIn()) != len(before)-1 {
+		t.Errorf("the old key stays in the old vault: %v", keysIn())
+	}
+	p.fails(t, "no identity", "identity", "rotate", "nosuch")
 }

@@ -74,8 +74,10 @@ type Node struct {
 
 // Keys tells how the key stands with which a node opens secure channels. It is in the node's memory, attested by the identity's primary key.
 type Keys struct {
-	// Home is the vault with the primary key.
-	Home string `json:"home"`
+	// Home is the vault with the primary key, if that may be away.
+	Home string `json:"home,omitempty"`
+	// MadeAt is when the key was made, Unix seconds.
+	MadeAt int64 `json:"made_at"`
 	// ValidUntil is how long the node opens channels without its primary key, RenewAt when it next asks for it; both Unix seconds.
 	ValidUntil int64 `json:"valid_until"`
 	RenewAt    int64 `json:"renew_at"`

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
+	"sallyport/node/admin"
+	"sallyport/state"
+)
+
+func identityRotate(a *app) *cobra.Command {
+	var vaultName, algorithm string
+	cmd := &cobra.Command{Use: "rotate [NAME] [flags]", Short: "Give an identity a new primary key, signed by the old one", Example: `  sallyport identity rotate
+  sallyport identity rotate first --algorithm p256`, Args: cobra.MaximumNArgs(1),
+		Long: `Give an identity a new primary key, signed by the old one, which is then deleted. Its identifier
+stays, its nodes go on, and peers learn of the new key with the next channel.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			name := strings.Join(args, "")
+			d, err := a.dir()
+			if err != nil {
+				return err
+			}
+			if _, err := d.NamedIdentity(name); err != nil {
+				return err
+			}
+			s, err := a.identityOf(ctx, name)
+			if err != nil {
+				return err
+			}
+			var o identity.RotateOptions
+			switch strings.ToLower(algorithm) {
+			case "":
+			case "ed25519":
+				o.Algorithm = new(vault.KeyAlgorithm)
+			case "p256", "ecdsa":
+				o.Algorithm = new(vault.KeyAlgorithm)
+				*o.Algorithm = vault.P256
+			default:
+				return usageError("invalid value '%s' for '--algorithm': it must be ed25519 or p256", algorithm)
+			}
+			if vaultName != "" && vaultName != s.named.Vault {
+				return a.rotateInto(ctx, s, vaultName, o)
+			}
+			i, err := s.manager.Rotate(ctx, s.id, o)
+			return a.rotated(s, i, err)
+		}}
+	cmd.Flags().StringVar(&vaultName, "vault", "", "the `VAULT` for the new key (default: that of the old one)")
+	cmd.Flags().StringVar(&algorithm, "algorithm", "", "the new key's algorithm: ed25519 or p256 (default: as before)")
+	return cmd
+}
+
+// rotateInto moves an identity to another vault, by a new key there.
+func (a *app) rotateInto(ctx context.Context, s *self, vaultName string, o identity.RotateOptions) error {
+	v, err := a.dirOnce.Vault(vaultName)
+	if err != nil {
+		return fmt.Errorf("the vault %s was not found", vaultName)
+	}
+	if nodes, err := a.dirOnce.NodesOf(s.named.Identifier); err != nil || len(nodes) > 0 { // they work with the vault that they know
+		if err != nil {
+			return err
+		}
+		return withHint(&state.InUseError{Kind: "identity", Name: s.named.Name, By: nodes}, "stop them first: sallyport node stop %s", nodes[0])
+	}
+	o.Vault = a.openVault(v)
+	i, err := s.manager.Rotate(ctx, s.id, o)
+	if i == nil {
+		return err
+	}
+	if recordErr := a.dirOnce.SetIdentityVault(ctx, s.named.Name, v.Name); recordErr != nil {
+		return fmt.Errorf("the identity's key is in vault %s now, but that could not be written down: %w", v.Name, recordErr)
+	}
+	return a.rotated(s, i, err)
+}
+
+// rotated tells what became of a rotation. That the old key could not be deleted does not undo it.
+func (a *app) rotated(s *self, i *identity.Identity, err error) error {
+	if i == nil {
+		return err
+	}
+	if err != nil {
+		a.warn("the identity has its new key, but the old one is still in its vault: %v", err)
+	}
+	n := len(i.Changes())
+	a.done("Rotated the identity %s: change %d, key %s", s.named.Name, n, i.Latest().Key.Algorithm)
+	return a.print(result{human: s.named.Identifier, machine: s.named.Identifier, json: map[string]any{"identifier": s.named.Identifier, "changes": n}})
+}
+
+func identityPurposeKeys(a *app) *cobra.Command {
+	return &cobra.Command{Use: "purpose-keys [NAME]", Short: "Show the keys in memory that nodes use in an identity's name", Example: `  sallyport identity purpose-keys
+  sallyport identity purpose-keys first --jq '.[].valid_until'`, Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := a.dir()
+			if err != nil {
+				return err
+			}
+			named, err := d.NamedIdentity(strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			nodes, err := d.NodesOf(named.Identifier)
+			if err != nil {
+				return err
+			}
+			type item struct {
+				Node    string `json:"node"`
+				Purpose string `json:"purpose"`
+				admin.Keys
+			}
+			list, rows := []item{}, [][]string{}
+			for _, name := range nodes {
+				c, _, err := a.nodeClient(name)
+				if err != nil {
+					continue // it has stopped
+				}
+				n, err := admin.Get[admin.Node](cmd.Context(), c, admin.PathNode)
+				if err != nil {
+					return fmt.Errorf("node %s: %w", name, err)
+				}
+				if n.Keys == nil {
+					continue
+				}
+				at := func(t int64) string { return time.Unix(t, 0).Format(time.DateTime) }
+				list = append(list, item{name, identity.SecureChannel.String(), *n.Keys})
+				rows = append(rows, []string{name, identity.SecureChannel.String(), at(n.Keys.MadeAt), at(n.Keys.RenewAt), at(n.Keys.ValidUntil), n.Keys.Reason})
+			}
+			return a.print(result{human: tableOr("no node runs with this identity", []string{"NODE", "PURPOSE", "MADE", "RENEWED FROM", "VALID UNTIL", ""}, rows), json: list})
+		}}
+}
