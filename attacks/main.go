@@ -19,7 +19,7 @@ import (
 )
 
 // rooms are all rows, in the order of the table.
-var rooms = [][]row{relayRows, readerRows, frameRows, floodRows, crashRows}
+var rooms = [][]row{relayRows, readerRows, channelRows, frameRows, floodRows, authorityRows, pathRows, crashRows, hostileRows, httpRows, insideRows}
 
 func main() {
 	var o options

@@ -191,7 +191,8 @@ func (n *neighbour) requests() func(net.Conn) error {
 
 // echoServer answers with what it is sent, and keeps its connections for those who want to see how they end.
 type echoServer struct {
-	ln net.Listener
+	ln       net.Listener
+	accepted atomic.Int64
 	// silent, if set, takes connections instead of answering.
 	silent atomic.Pointer[chan net.Conn]
 }
@@ -208,6 +209,7 @@ func newEchoServer() (*echoServer, error) {
 			if err != nil {
 				return
 			}
+			e.accepted.Add(1)
 			if to := e.silent.Load(); to != nil {
 				*to <- c
 				continue

@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -17,6 +21,11 @@ var crashRows = []row{
 		name: "restart", number: 30, attack: "node stop --force, then node start, with 2,000 connections, twice", pause: -1, alone: true,
 		promised: "starts at once on the same port",
 		run:      restart,
+	},
+	{
+		name: "in-memory", number: 19, attack: "kill -9 of a node with --in-memory",
+		promised: "no file of it is left, neither in /dev/shm nor where temporary files are",
+		run:      inMemory,
 	},
 }
 
@@ -109,4 +118,76 @@ func restart(ctx context.Context, s *stage) (string, error) {
 		}
 	}
 	return fmt.Sprintf("stopped and started in %v at most", longest.Round(time.Millisecond)), nil
+}
+
+// inMemory looks for files that a node without a state directory leaves behind.
+func inMemory(ctx context.Context, s *stage) (string, error) {
+	tmp := filepath.Join(s.dir, "tmp")
+	if err := os.MkdirAll(tmp, 0o700); err != nil {
+		return "", err
+	}
+	files := func() map[string]bool {
+		m := map[string]bool{}
+		for _, dir := range []string{"/dev/shm", tmp, "/tmp", "/var/tmp", "/run"} {
+			entries, _ := os.ReadDir(dir)
+			for _, e := range entries {
+				m[filepath.Join(dir, e.Name())] = true
+			}
+		}
+		return m
+	}
+	before := files()
+	port, err := freePort()
+	if err != nil {
+		return "", err
+	}
+	out, err := os.Create(filepath.Join(s.dir, "in-memory.out"))
+	if err != nil {
+		return "", err
+	}
+	defer out.Close()
+	cmd := exec.CommandContext(ctx, s.binary, "node", "create", "mem", "--in-memory", "--foreground", "--no-status-endpoint", "--tcp-listener-address", "127.0.0.1:"+port)
+	cmd.Env = append(s.env, "TMPDIR="+tmp, "HOME="+tmp, "SALLYPORT_HOME="+filepath.Join(s.dir, "nowhere"))
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	up := s.await(ctx, "the node listens", func() error {
+		c, err := dial("127.0.0.1:" + port)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	during := 0
+	for f := range files() {
+		if !before[f] {
+			during++
+		}
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if up != nil {
+		return "", up
+	}
+	for f := range files() {
+		if before[f] {
+			continue
+		}
+		var left []string
+		_ = filepath.WalkDir(f, func(path string, d os.DirEntry, err error) error {
+			name := filepath.Base(path)
+			if err == nil && !d.IsDir() && (strings.HasPrefix(name, "x25519-") || strings.HasPrefix(name, "ed25519-") || strings.Contains(path, "sallyport")) {
+				left = append(left, path)
+			}
+			return nil
+		})
+		if len(left) > 0 {
+			return "", fmt.Errorf("left behind: %s", strings.Join(left, ", "))
+		}
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, "nowhere")); err == nil {
+		return "", fmt.Errorf("it made its state directory")
+	}
+	return fmt.Sprintf("nothing is left, of %d new files and directories while it ran", during), nil
 }

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
+
+	"sallyport/routing"
 )
 
 var smallMemory = []string{"--memory-limit", "64MiB"}
@@ -13,11 +18,56 @@ var smallMemory = []string{"--memory-limit", "64MiB"}
 // readerRows are those who ask for much and take nothing of it.
 var readerRows = []row{
 	{
+		name: "uppercase", number: 1, attack: "three readers that stop reading ask the bank's uppercase through the relay, 3 MB/s, 12 s", loss: 40,
+		promised: "the neighbour waits for less than 2 s, and loses less than 5 % on a quiet machine (40 % here)",
+		run:      stoppedReaders,
+	},
+	{
 		name: "small-memory", number: 29, attack: "400 clients that ask for much and read nothing, nodes with 64 MiB",
 		stage: stageOptions{relay: smallMemory, bank: smallMemory}, pause: 10 * time.Second,
 		promised: "relay and bank stay under 96 MiB, slow but alive",
 		run:      stalledReaders,
 	},
+}
+
+// stoppedReaders asks for answers over bare TCP and never reads one.
+func stoppedReaders(ctx context.Context, s *stage) (string, error) {
+	frame := message(routing.LocalRoute("forward_to_db", "uppercase"), routing.LocalRoute("x"), append([]byte{0x80, 0x80, 4}, bytes.Repeat([]byte{'a'}, 64<<10)...))
+	var conns []net.Conn
+	for range 3 {
+		c, err := net.DialTimeout("tcp", s.relay, 5*time.Second)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		_ = c.(*net.TCPConn).SetReadBuffer(4096)
+		if _, err := c.Write([]byte{version}); err != nil {
+			return "", err
+		}
+		conns = append(conns, c)
+	}
+	sent, cut := 0, 0
+	began := time.Now()
+	for i := 0; time.Since(began) < 12*time.Second && ctx.Err() == nil; i++ {
+		c := conns[i%len(conns)]
+		_ = c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		n, err := c.Write(frame)
+		sent += n
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) || n != len(frame) { // it was cut off: another one comes
+			cut++
+			c.Close()
+			if c, err = hello(s.relay); err != nil {
+				return "", err
+			}
+			defer c.Close()
+			conns[i%len(conns)] = c
+		}
+		time.Sleep(time.Until(began.Add(time.Duration(sent) * time.Second / 3_000_000)))
+	}
+	if sent < 10<<20 {
+		return "", fmt.Errorf("only %d MB were asked: the attack did not work", sent>>20)
+	}
+	return fmt.Sprintf("%d MB asked for, %d readers cut off", sent>>20, cut), nil
 }
 
 func stalledReaders(ctx context.Context, s *stage) (string, error) {

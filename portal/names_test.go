@@ -3,6 +3,7 @@ package portal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -12,6 +13,26 @@ import (
 
 	"sallyport/routing"
 )
+
+// TestOutletAsksTheSystem: an outlet that was not told who resolves names asks the system, for a name too.
+func TestOutletAsksTheSystem(t *testing.T) {
+	target := netip.MustParseAddrPort(serve(t, func(c net.Conn) {
+		defer c.Close()
+		io.Copy(c, c)
+	}))
+	l := newLink(t, "", false, Limits{}, Limits{})
+	if _, err := NewOutlet(limited(t), l.b.env, l.b.router, OutletOptions{
+		Name: "outlet", Target: fmt.Sprintf("localhost:%d", target.Port()), Flows: []*routing.Flow{l.b.ln.Flow},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, l.in)
+	c.Write([]byte("hello"))
+	c.CloseWrite()
+	if b, err := io.ReadAll(c); err != nil || string(b) != "hello" {
+		t.Fatalf("%q, %v", b, err)
+	}
+}
 
 // TestTargetWithSeveralAddresses: an outlet tries all addresses of its target's name, goes first to the one that answered, and asks again
 // when none does.
