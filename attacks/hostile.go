@@ -119,9 +119,7 @@ func (h *hostile) worker(next func(*routing.Message) routing.Route) func(*routin
 			h.send(k)
 			return
 		}
-		if string(m.Onward.FirstValue()) != "backward" { // the answer comes by here too
-			k.back = routing.LocalRoute("backward").Concat(k.back)
-		}
+		k.back = routing.LocalRoute("backward").Concat(k.back) // the answer comes by here too
 		h.pass(k)
 	})
 	return func(*routing.Shard) routing.Worker { return w }

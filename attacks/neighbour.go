@@ -95,7 +95,7 @@ func (n *neighbour) stop() report {
 		n.wg.Wait()
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		n.r.bytes = n.bytes.Load()
+		n.r.bytes, n.r.took = n.bytes.Load(), took
 		n.r.during = float64(n.r.bytes) / took.Seconds()
 	})
 	n.mu.Lock()

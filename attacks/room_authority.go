@@ -253,7 +253,7 @@ func brokenStore(ctx context.Context, s *stage) (string, error) {
 	}{
 		{"gone", func() error { return os.Remove(file) }},
 		{"empty", func() error { return os.WriteFile(file, nil, 0o600) }},
-		{"cut", func() error { return os.WriteFile(file, whole[:len(whole)/2], 0o600) }},
+		{"cut", func() error { return os.WriteFile(file, whole[:len(whole)/4], 0o600) }}, // behind it there may be free pages alone
 		{"cut in the first page", func() error { return os.WriteFile(file, whole[:3000], 0o600) }},
 		{"overwritten", func() error {
 			b := append([]byte(nil), whole...)
