@@ -98,8 +98,10 @@ func newHostile(ctx context.Context) (*hostile, error) {
 			v.router.Inject(back, routing.LocalRoute(name), bare.AppendString(nil, name))
 		}()
 	})
-	if err := v.router.StartNamed(ctx, routing.RelayService, func(*routing.Shard) routing.Worker { return register }, h.flows...); err != nil {
-		return fail(err)
+	for _, name := range []string{routing.RelayService, routing.StaticRelayService} {
+		if err := v.router.StartNamed(ctx, name, func(*routing.Shard) routing.Worker { return register }, h.flows...); err != nil {
+			return fail(err)
+		}
 	}
 	return h, nil
 }

@@ -182,7 +182,7 @@ func hostileNetwork(ctx context.Context, s *stage) (string, error) {
 	var bad atomic.Bool
 	var touched atomic.Int64
 	l.pass = func(_ int, _ bool, b []byte) []byte {
-		if !bad.Load() || rand.IntN(60) != 0 {
+		if !bad.Load() || rand.IntN(15) != 0 {
 			return b
 		}
 		touched.Add(1)
@@ -222,7 +222,7 @@ func hostileNetwork(ctx context.Context, s *stage) (string, error) {
 	}
 	during := 20 * time.Second
 	if s.suite.short {
-		during = 5 * time.Second
+		during = 8 * time.Second
 	}
 	bad.Store(true)
 	var o outcome

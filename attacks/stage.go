@@ -357,12 +357,8 @@ func (s *stage) answers(ctx context.Context, node string) (time.Duration, error)
 func (s *stage) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if s.suite.verbose {
-		for _, n := range s.nodes {
-			if b, err := os.ReadFile(s.logPath(n)); err == nil {
-				fmt.Fprintf(os.Stderr, "--- %s\n%s\n", n, tail(b, 4000))
-			}
-		}
+	for _, n := range s.nodes {
+		s.showLog(n)
 	}
 	ended := map[string]bool{}
 	for _, n := range append(s.nodes, "relay") {
@@ -375,6 +371,16 @@ func (s *stage) close() {
 		s.target.close()
 	}
 	_ = os.RemoveAll(s.dir)
+}
+
+// showLog shows the end of what a node has logged, if that is wanted.
+func (s *stage) showLog(node string) {
+	if !s.suite.verbose {
+		return
+	}
+	if b, err := os.ReadFile(s.logPath(node)); err == nil {
+		fmt.Fprintf(os.Stderr, "--- %s\n%s\n", node, tail(b, 4000))
+	}
 }
 
 func tail(b []byte, n int) []byte { return b[max(len(b)-n, 0):] }
@@ -412,6 +418,7 @@ func once(at string) error {
 
 // removeNode deletes a node that an attack created.
 func (s *stage) removeNode(ctx context.Context, node string) {
+	s.showLog(node)
 	_, _ = s.cli(context.WithoutCancel(ctx), node, "node", "delete", node, "--yes", "--force")
 	s.nodes = slices.DeleteFunc(s.nodes, func(n string) bool { return n == node })
 }
