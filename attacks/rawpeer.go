@@ -2,10 +2,9 @@ package main
 
 import (
 	"bufio"
-	"bytes"
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/ecdh"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
@@ -15,9 +14,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
+	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
 	"sallyport/routing"
 )
 
@@ -64,35 +64,66 @@ func (p *rawPeer) receive(within time.Duration) (ret routing.Route, payload []by
 	return m.Return.Clone(), b[m.Start:m.End], nil
 }
 
-// longTerm is what lies in a member's state directory: the key of its channels, and what it says of itself in a handshake.
-type longTerm struct {
-	secret               *ecdh.PrivateKey
-	history, attestation []byte
+// person is an identity that somebody has the primary key of, with a channel key which that attests.
+type person struct {
+	m       *identity.Manager
+	key     *identity.PurposeKey
+	history []byte
 }
 
-// stolen reads the long-term keys of a home.
-func stolen(home string) (k longTerm, err error) {
-	attestations, _ := filepath.Glob(filepath.Join(home, "purpose_keys", "*-SC_PK"))
-	keys, _ := filepath.Glob(filepath.Join(home, "vaults", "*", "x25519-*"))
-	for _, a := range attestations {
-		if k.attestation, err = os.ReadFile(a); err != nil {
-			return k, err
+// newPerson makes an identity.
+func newPerson(ctx context.Context) (p person, err error) {
+	p.m = identity.New(identity.Options{Vault: vault.NewMemory(), Store: identity.NewMemoryStore()})
+	self, err := p.m.Create(ctx, identity.CreateOptions{})
+	if err != nil {
+		return p, err
+	}
+	return p.load(ctx, self.Identifier(), self.History())
+}
+
+// stolen takes the primary key of the identity that is in a home.
+func stolen(ctx context.Context, home string) (p person, err error) {
+	v, err := vault.OpenFile(filepath.Join(home, "vaults", "default"))
+	if err != nil {
+		return p, err
+	}
+	p.m = identity.New(identity.Options{Vault: v, Store: identity.NewMemoryStore()})
+	histories, _ := filepath.Glob(filepath.Join(home, "histories", "I*"))
+	for _, f := range histories { // of others too, whose keys are elsewhere
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			return p, err
 		}
-		for _, f := range keys {
-			b, err := os.ReadFile(f)
-			if err != nil {
-				return k, err
-			}
-			if k.secret, err = ecdh.X25519().NewPrivateKey(b); err != nil {
-				return k, err
-			}
-			if bytes.Contains(k.attestation, k.secret.PublicKey().Bytes()) {
-				k.history, err = os.ReadFile(filepath.Join(home, "histories", strings.TrimSuffix(filepath.Base(a), "-SC_PK")))
-				return k, err
-			}
+		id, err := p.m.Import(ctx, raw, nil)
+		if err != nil {
+			return p, err
+		}
+		if own, err := p.load(ctx, id.Identifier(), raw); err == nil {
+			return own, nil
 		}
 	}
-	return k, fmt.Errorf("%s has no key of a channel", home)
+	return p, fmt.Errorf("%s has no primary key", home)
+}
+
+func (p person) load(ctx context.Context, id identity.Identifier, history []byte) (person, error) {
+	var err error
+	p.history = history
+	_, p.key, err = p.m.Payload(ctx, id, nil)
+	return p, err
+}
+
+// dh is a shared secret of the channel key; nil if there is none.
+func (p person) dh(ctx context.Context, public []byte) []byte {
+	out, err := p.m.DH(ctx, p.key, [32]byte(public))
+	if err != nil {
+		return nil
+	}
+	return out[:]
+}
+
+// says is what p says of itself in a handshake.
+func (p person) says() []byte {
+	return identity.EncodePayload(identity.Payload{History: p.history, Attestation: p.key.Attestation})
 }
 
 // reader reads a recorded handshake and what follows it, from secrets that it was given: written again from the specification of Noise XX, so

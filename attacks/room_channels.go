@@ -21,13 +21,13 @@ var channelRows = []row{
 		run:      silentChannels,
 	},
 	{
-		name: "stolen-key", stage: members, attack: "a thief of the bank's channel key poses as the shop to the bank, with all that the shop says of itself",
+		name: "stolen-key", stage: members, attack: "a thief of the bank's primary key poses as the shop to the bank, with all that the shop says of itself",
 		promised: "the bank accepts no channel of the thief's; with the shop's own key the same client has one",
 		run:      stolenKey,
 	},
 	{
-		name: "forward-secrecy", stage: members, attack: "a recorded channel with the bank, read with all long-term keys of both sides",
-		promised: "not one part of it can be read; with the ephemeral key, which is gone, the same reader reads all",
+		name: "forward-secrecy", attack: "a recorded channel, read with all keys of both sides but the ephemeral ones",
+		promised: "not one part of it can be read; with an ephemeral key, which is gone, the same reader reads all",
 		run:      forwardSecrecy,
 	},
 }
@@ -101,147 +101,157 @@ func silentChannels(ctx context.Context, s *stage) (string, error) {
 	return "", fmt.Errorf("%.0f channels and %.0f connections, %.0f and %.0f before", c2, p2, channels, portals)
 }
 
-// shake opens a channel with a node over bare TCP, as who has a secret and says something of itself, and returns what went over the line. There
-// is no answer to message 3: what is sent through the channel shows whether it is one.
-func shake(at string, public [32]byte, secret *ecdh.PrivateKey, payload []byte, ephemeral []byte) (t recorded, answered bool, err error) {
+const secretText = "what only the two of them know"
+
+// shake opens a channel with a node over bare TCP, as who has a channel key and says something of itself. There is no answer to message 3: an
+// answer to what is sent through the channel shows whether it is one.
+func shake(at string, public [32]byte, dh func([32]byte) ([32]byte, error), says []byte) (answered bool, err error) {
 	p, err := newRawPeer(at)
 	if err != nil {
-		return t, false, err
+		return false, err
 	}
 	defer p.Close()
 	me := routing.LocalRoute("me")
 	h := channel.NewInitiator(channel.Config{
-		Static: public, Rand: bytes.NewReader(ephemeral), Payload: func() ([]byte, error) { return payload, nil },
-		VerifyPeer: func([32]byte, []byte) error { return nil },
-		DH: func(peer [32]byte) (out [32]byte, err error) {
-			key, err := ecdh.X25519().NewPublicKey(peer[:])
-			if err != nil {
-				return out, err
-			}
-			b, err := secret.ECDH(key)
-			copy(out[:], b)
-			return out, err
-		},
+		Static: public, DH: dh, Payload: func() ([]byte, error) { return says, nil }, VerifyPeer: func([32]byte, []byte) error { return nil },
 	})
-	if t.m1, err = h.Start(); err != nil {
-		return t, false, err
+	m1, err := h.Start()
+	if err != nil {
+		return false, err
 	}
-	if err := p.send(routing.LocalRoute("api"), me, t.m1); err != nil {
-		return t, false, err
+	if err := p.send(routing.LocalRoute("api"), me, m1); err != nil {
+		return false, err
 	}
 	there, m2, err := p.receive(10 * time.Second)
 	if err != nil {
-		return t, false, fmt.Errorf("message 2: %w", err)
+		return false, fmt.Errorf("message 2: %w", err)
 	}
-	t.m2 = m2
-	if t.m3, _, err = h.Handle(m2); err != nil {
-		return t, false, err
+	m3, _, err := h.Handle(m2)
+	if err != nil {
+		return false, err
 	}
-	if err := p.send(there, me, t.m3); err != nil {
-		return t, false, err
+	if err := p.send(there, me, m3); err != nil {
+		return false, err
 	}
-	var sealer channel.Sealer
-	var opener channel.Opener
-	keys := h.Keys()
-	sealer.Init(&keys.Send)
-	opener.Init(&keys.Receive)
-	plain := append([]byte(channel.PayloadPrefix), routing.AppendMessage(nil, routing.LocalRoute("echo"), me, []byte(secretText))...)
-	plain = append(plain, channel.EmptyPadding)
-	t.there = make([]byte, len(plain)+channel.Overhead)
-	if err := sealer.Seal(t.there, plain); err != nil {
-		return t, false, err
+	sealed, opener, err := firstMessage(h.Keys())
+	if err != nil {
+		return false, err
 	}
-	if err := p.send(there, me, t.there); err != nil {
-		return t, false, err
+	if err := p.send(there, me, sealed); err != nil {
+		return false, err
 	}
 	for {
 		_, back, err := p.receive(2 * time.Second)
 		if err != nil {
-			return t, false, nil
+			return false, nil
 		}
 		if b, err := opener.Open(back); err == nil && bytes.Contains(b, []byte(secretText)) {
-			return t, true, nil
+			return true, nil
 		}
 	}
 }
 
-const secretText = "what only the two of them know"
+// firstMessage seals a message to the echo service, and returns what opens the answer.
+func firstMessage(keys channel.Keys) (sealed []byte, opener *channel.Opener, err error) {
+	var sealer channel.Sealer
+	opener = &channel.Opener{}
+	sealer.Init(&keys.Send)
+	opener.Init(&keys.Receive)
+	plain := append([]byte(channel.PayloadPrefix), routing.AppendMessage(nil, routing.LocalRoute("echo"), routing.LocalRoute("me"), []byte(secretText))...)
+	plain = append(plain, channel.EmptyPadding)
+	sealed = make([]byte, len(plain)+channel.Overhead)
+	return sealed, opener, sealer.Seal(sealed, plain)
+}
 
 func stolenKey(ctx context.Context, s *stage) (string, error) {
-	bank, err := stolen(s.home("bank"))
+	bank, err := stolen(ctx, s.home("bank"))
 	if err != nil {
 		return "", err
 	}
-	shop, err := stolen(s.home("shop"))
+	shop, err := stolen(ctx, s.home("shop"))
 	if err != nil {
 		return "", err
 	}
-	public := [32]byte(shop.secret.PublicKey().Bytes())
+	with := func(p person) func([32]byte) ([32]byte, error) {
+		return func(peer [32]byte) ([32]byte, error) { return p.m.DH(ctx, p.key, peer) }
+	}
 	// What a member says of itself is no secret: everybody whom it opened a channel to has it.
-	payload := identity.EncodePayload(identity.Payload{History: shop.history, Attestation: shop.attestation})
-	ephemeral := func() []byte { b := make([]byte, 32); _, _ = rand.Read(b); return b }
-	for what, secret := range map[string]*ecdh.PrivateKey{"the bank's key": bank.secret, "a key of its own": mustKey(ephemeral())} {
-		if _, answered, err := shake(s.bank, public, secret, payload, ephemeral()); err != nil || answered {
-			return "", fmt.Errorf("as the shop with %s: answered %v, %w", what, answered, err)
+	for what, try := range map[string]func() (bool, error){
+		"the shop's public key and the bank's secret": func() (bool, error) { return shake(s.bank, shop.key.Public, with(bank), shop.says()) },
+		"the bank's key and what the shop says":       func() (bool, error) { return shake(s.bank, bank.key.Public, with(bank), shop.says()) },
+		"the shop's history and a key that the bank attests": func() (bool, error) {
+			mixed := identity.EncodePayload(identity.Payload{History: shop.history, Attestation: bank.key.Attestation})
+			return shake(s.bank, bank.key.Public, with(bank), mixed)
+		},
+	} {
+		if answered, err := try(); err != nil || answered {
+			return "", fmt.Errorf("with %s: answered %v, %w", what, answered, err)
 		}
 	}
-	// As itself, under a key that the shop's attestation is not about.
-	thief := mustKey(ephemeral())
-	if _, answered, err := shake(s.bank, [32]byte(thief.PublicKey().Bytes()), thief, payload, ephemeral()); err != nil || answered {
-		return "", fmt.Errorf("with the shop's attestation and another key: answered %v, %w", answered, err)
-	}
-	if _, answered, err := shake(s.bank, public, shop.secret, payload, ephemeral()); err != nil || !answered {
+	if answered, err := shake(s.bank, shop.key.Public, with(shop), shop.says()); err != nil || !answered {
 		return "", fmt.Errorf("with the shop's own key the client has no channel: answered %v, %w", answered, err)
 	}
-	return "three tries came to nothing, the shop's own key works; the key alone lets a thief pose as the bank, until its identity is revoked", nil
+	return "three tries came to nothing, the shop's own key works; the key lets a thief pose as the bank, until that is revoked, and as nobody else", nil
 }
 
-func mustKey(b []byte) *ecdh.PrivateKey {
-	k, err := ecdh.X25519().NewPrivateKey(b)
-	if err != nil {
-		panic(err) // 32 bytes are always one
-	}
-	return k
-}
-
-func forwardSecrecy(ctx context.Context, s *stage) (string, error) {
-	bank, err := stolen(s.home("bank"))
+func forwardSecrecy(ctx context.Context, _ *stage) (string, error) {
+	bank, err := newPerson(ctx)
 	if err != nil {
 		return "", err
 	}
-	shop, err := stolen(s.home("shop"))
+	shop, err := newPerson(ctx)
 	if err != nil {
 		return "", err
 	}
-	ephemeral := make([]byte, 32)
-	_, _ = rand.Read(ephemeral)
-	payload := identity.EncodePayload(identity.Payload{History: shop.history, Attestation: shop.attestation})
-	t, answered, err := shake(s.bank, [32]byte(shop.secret.PublicKey().Bytes()), shop.secret, payload, ephemeral)
-	if err != nil || !answered {
-		return "", fmt.Errorf("no channel to record: answered %v, %w", answered, err)
-	}
-	dh := func(k *ecdh.PrivateKey, public []byte) []byte {
-		p, err := ecdh.X25519().NewPublicKey(public)
-		if err != nil {
-			return nil
+	side := func(p person, ephemeral []byte) channel.Config {
+		return channel.Config{
+			Static: p.key.Public, DH: func(peer [32]byte) ([32]byte, error) { return p.m.DH(ctx, p.key, peer) }, Rand: bytes.NewReader(ephemeral),
+			Payload: func() ([]byte, error) { return p.says(), nil }, VerifyPeer: func([32]byte, []byte) error { return nil },
 		}
-		b, err := k.ECDH(p)
-		if err != nil {
-			return nil
-		}
-		return b
 	}
-	ei, er := t.m1[:32], t.m2[:32]
-	es, se := dh(bank.secret, ei), dh(shop.secret, er) // which long-term keys give
-	parts, last := t.read(dh(mustKey(ephemeral), er), es, se)
+	ei, er := make([]byte, 32), make([]byte, 32)
+	_, _ = rand.Read(ei)
+	_, _ = rand.Read(er)
+	i, r := channel.NewInitiator(side(shop, ei)), channel.NewResponder(side(bank, er))
+	var t recorded
+	if t.m1, err = i.Start(); err != nil {
+		return "", err
+	}
+	if t.m2, _, err = r.Handle(t.m1); err != nil {
+		return "", err
+	}
+	if t.m3, _, err = i.Handle(t.m2); err != nil {
+		return "", err
+	}
+	if _, done, err := r.Handle(t.m3); err != nil || !done {
+		return "", fmt.Errorf("the handshake is not done: %w", err)
+	}
+	if t.there, _, err = firstMessage(i.Keys()); err != nil {
+		return "", err
+	}
+	secret, err := ecdh.X25519().NewPrivateKey(ei)
+	if err != nil {
+		return "", err
+	}
+	public, err := ecdh.X25519().NewPublicKey(t.m2[:32])
+	if err != nil {
+		return "", err
+	}
+	ee, err := secret.ECDH(public)
+	if err != nil {
+		return "", err
+	}
+	pi, pr := t.m1[:32], t.m2[:32]               // public ephemeral keys
+	es, se := bank.dh(ctx, pi), shop.dh(ctx, pr) // which the keys that stay give
+	parts, last := t.read(ee, es, se)
 	if parts != 5 || !bytes.Contains(last, []byte(secretText)) {
 		return "", fmt.Errorf("with the ephemeral key %d of 5 parts were read: the reader is wrong", parts)
 	}
-	guesses := [][]byte{nil, make([]byte, 32), es, se, dh(bank.secret, er), dh(shop.secret, ei), dh(bank.secret, shop.secret.PublicKey().Bytes()), ei, er}
-	for i, ee := range guesses {
-		if parts, last := t.read(ee, es, se); parts > 0 {
-			return "", fmt.Errorf("guess %d reads %d parts: %q", i, parts, last)
+	guesses := [][]byte{nil, make([]byte, 32), es, se, bank.dh(ctx, pr), shop.dh(ctx, pi), bank.dh(ctx, shop.key.Public[:]), pi, pr}
+	for k, guess := range guesses {
+		if parts, last := t.read(guess, es, se); parts > 0 {
+			return "", fmt.Errorf("guess %d reads %d parts: %q", k, parts, last)
 		}
 	}
-	return fmt.Sprintf("0 of 5 parts with the long-term keys of both and %d guesses, 5 of 5 with the ephemeral key", len(guesses)), nil
+	return fmt.Sprintf("0 of 5 parts with all other keys and %d guesses, 5 of 5 with the ephemeral key", len(guesses)), nil
 }

@@ -222,7 +222,7 @@ func hostileNetwork(ctx context.Context, s *stage) (string, error) {
 	}
 	during := 20 * time.Second
 	if s.suite.short {
-		during = 8 * time.Second
+		during = 5 * time.Second
 	}
 	bad.Store(true)
 	var o outcome
