@@ -70,10 +70,16 @@ func TestOutOfDescriptors(t *testing.T) {
 	if err := <-failed; !errors.Is(err, unix.EMFILE) {
 		t.Errorf("connected without a descriptor: %v", err)
 	}
-	busy := l.Busy()
-	time.Sleep(150 * time.Millisecond)
-	if spent := l.Busy() - busy; spent > 75*time.Millisecond {
-		t.Errorf("busy for %v of 150 ms while nothing could be accepted", spent)
+	quiet := false
+	for range 40 { // one that spins is busy all the time; on a machine with much else to do the others are too, now and then
+		busy, began := l.Busy(), time.Now()
+		time.Sleep(50 * time.Millisecond)
+		if quiet = l.Busy()-busy < time.Since(began)/2; quiet {
+			break
+		}
+	}
+	if !quiet {
+		t.Error("busy all the time while nothing could be accepted")
 	}
 	select {
 	case <-accepted:

@@ -466,7 +466,7 @@ func TestRelayMembers(t *testing.T) {
 	grant.Store(false)
 	member.send(t, to, LocalRoute("app"), []byte("hello"))
 	owner.nothing(t, "from one whose membership has ended")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	go func() { // the node's own
 		m := owner.receive(t)

@@ -37,7 +37,7 @@ func newRouter(t testing.TB, n int) *Router {
 
 // limited returns a context that ends before the test does.
 func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -71,7 +71,7 @@ func (n *node) serve(t testing.TB, name string, w routing.Worker, flows ...*rout
 }
 
 func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
