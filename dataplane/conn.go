@@ -99,6 +99,9 @@ func (c *Conn) Loop() *Loop { return c.loop }
 // SetHandler replaces the handler.
 func (c *Conn) SetHandler(h Handler) { c.handler = h }
 
+// Handler returns the handler.
+func (c *Conn) Handler() Handler { return c.handler }
+
 // Closed reports whether the descriptor has been closed.
 func (c *Conn) Closed() bool { return c.closed }
 

@@ -7,6 +7,9 @@ import (
 
 // Group is a fixed set of running loops, usually one per core.
 type Group struct {
+	// Inherited is the sockets that the program before has left; nil is none. It is set before anybody listens.
+	Inherited *Inheritance
+
 	loops []*Loop
 	wg    sync.WaitGroup
 	once  sync.Once

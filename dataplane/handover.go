@@ -17,20 +17,33 @@ func (h Handover) Reset() {
 	rawClose(h.FD)
 }
 
-// HandOver takes c off its loop without closing the socket: c is done with, and OnClose is not called. It returns false for a connection that is
-// closed, is being closed, or is not connected yet.
-func (c *Conn) HandOver() (h Handover, ok bool) {
-	if c.closed || c.connect != nil || c.shutting == lingering {
+// Copy is what HandOver would return, of a connection that stays as it is and keeps the descriptor. A connection that is being closed, too, has
+// its output to send, and the end of its stream.
+func (c *Conn) Copy() (h Handover, ok bool) {
+	if c.closed || c.connect != nil {
 		return h, false
 	}
-	h = Handover{Output: make([]byte, 0, c.Pending()), ShutWrite: c.shutting != stayOpen}
+	h = Handover{FD: c.fd, Output: make([]byte, 0, c.Pending()), ShutWrite: c.shutting != stayOpen}
 	for _, ch := range c.out {
 		h.Output = append(h.Output, ch.buf[ch.r:ch.w]...)
 	}
 	for _, p := range c.lent {
 		h.Output = append(h.Output, p...)
 	}
-	h.FD, ok = c.Detach()
+	return h, true
+}
+
+// IsClosing reports whether Close was called: nobody is told any more what comes.
+func (c *Conn) IsClosing() bool { return c.shutting == lingering }
+
+// HandOver takes c off its loop without closing the socket: c is done with, and OnClose is not called. It returns false for a connection that is
+// closed, is being closed, or is not connected yet.
+func (c *Conn) HandOver() (h Handover, ok bool) {
+	if c.closed || c.connect != nil || c.shutting == lingering {
+		return h, false
+	}
+	h, _ = c.Copy()
+	_, ok = c.Detach()
 	return h, ok
 }
 

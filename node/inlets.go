@@ -199,7 +199,11 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		p.Accept = tlsAcceptor(certs.get, r.ALPN, p.Rewrite != nil)
 		go certs.run(running)
 	}
+	if parts == nil {
+		p.Carried = n.carriedInlet(r.Alias)
+	}
 	if in.portal, err = n.listenInlet(ctx, env, r, p); err != nil {
+		n.putBack(p.Carried)
 		return nil, err
 	}
 	in.request = *r

@@ -113,6 +113,8 @@ type Options struct {
 	Log            *slog.Logger
 	// LogLevel is the log's level, which a configuration may change; nil: it may not.
 	LogLevel *slog.LevelVar
+	// Upgrade says how another program takes over; zero: none can.
+	Upgrade UpgradeOptions
 }
 
 // Node is a running node.
@@ -160,6 +162,9 @@ type Node struct {
 	dialed   map[string]*connection // secure channels opened by request, by encryptor address
 	services []admin.Service        // that every node has
 	statusAt string
+	carried  *Carried // what the program before has left and nobody has taken up
+
+	upgrades upgrades
 }
 
 // Start starts a node and creates again what it was asked to create before.
@@ -182,6 +187,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.group, err = dataplane.NewLimitedGroup(o.Shards, loopLimits(o.Limits), o.Log); err != nil {
 		return nil, err
 	}
+	n.goOn(o.Upgrade.Carried)
 	if n.router, err = routing.NewRouter(n.group, o.Log); err != nil {
 		return nil, err
 	}
@@ -223,6 +229,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if err := n.set.Restore(ctx); err != nil {
 		return nil, err
 	}
+	n.served()
 	n.log.Info("node started", "node", o.Name, "identity", o.Self.String(), "listen", n.main.Bound.String(), "shards", o.Shards)
 	return n, nil
 }

@@ -167,6 +167,7 @@ func (n *Node) startOutletTo(
 		o.Tried = out.target.tried
 	}
 	out.cancel = cancel
+	o.Carried = n.carriedOutlet(r.Name)
 	if out.portal, err = portal.NewOutlet(ctx, n.portals, n.router, o); err != nil {
 		cancel()
 		return nil, existsError(errors.Join(err, stop(ctx)))

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"sallyport/dataplane"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 )
@@ -25,19 +26,31 @@ import (
 // ServeAdmin answers the administration interface on a Unix socket at path until ctx ends. Only the owner may open it.
 // stop is called when a client asks the node to stop.
 func (n *Node) ServeAdmin(ctx context.Context, path string, stop func()) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("admin socket: %w", err)
-	}
-	ln, err := net.Listen("unix", path)
+	ln, err := n.listenAdmin(path)
 	if err != nil {
 		return fmt.Errorf("admin socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		_ = ln.Close()
-		return fmt.Errorf("admin socket: %w", err)
-	}
+	n.upgrades.serves(ln)
 	serve(ctx, ln, n.adminHandler(stop))
 	return nil
+}
+
+func (n *Node) listenAdmin(path string) (net.Listener, error) {
+	if fd, ok := n.group.Inherited.Take("unix", path); ok {
+		return dataplane.FileListener(fd, path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = ln.Close()
+		return nil, err
+	}
+	return ln, nil
 }
 
 // serveReady answers 200 when every resource serves and the authority is not late, else 503 with what is not so, one on a line.
@@ -61,13 +74,14 @@ func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 // ServeStatus answers GET /show, GET /healthz, GET /readyz, HEAD / and GET /metrics on a loopback port until ctx ends, and returns the address. When the
 // address is taken and fallback is set, a free port is used (docs/protocol/03 §6.3).
 func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (string, error) {
-	ln, err := net.Listen("tcp", at)
+	ln, err := n.group.Inherited.Listen("tcp", at)
 	if err != nil && fallback {
 		ln, err = net.Listen("tcp", net.JoinHostPort(loopback.String(), "0"))
 	}
 	if err != nil {
 		return "", fmt.Errorf("status endpoint: %w", err)
 	}
+	n.upgrades.serves(ln)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(n.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
@@ -136,6 +150,11 @@ func (n *Node) adminHandler(stop func()) http.Handler {
 	mux.HandleFunc("POST "+admin.PathStop, func(w http.ResponseWriter, _ *http.Request) {
 		admin.Write(w, admin.Deleted{Name: n.opts.Name})
 		stop()
+	})
+	mux.HandleFunc("POST "+admin.PathUpgrade, admin.Handle(n.Upgrade))
+	mux.HandleFunc("GET "+admin.PathUpgrade, func(w http.ResponseWriter, _ *http.Request) {
+		u, err := n.LastUpgrade()
+		admin.Answer(w, u, err)
 	})
 	n.set.Mount(mux)
 	mux.HandleFunc("POST "+admin.PathApply, admin.Handle(n.Apply))

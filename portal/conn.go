@@ -59,6 +59,7 @@ type conn struct {
 
 	line   *lifeline                     // what outlives the path; nil if nothing does
 	keeper *keeper                       // of the shard, with line
+	left   bool                          // counted among those that are not carried (Carry)
 	done   bool                          // both directions have finished and the socket is given up
 	home   atomic.Pointer[routing.Shard] // shard, for other goroutines; nil on the way to another
 

@@ -38,6 +38,8 @@ type InletOptions struct {
 	// Accept, if set, wraps an accepted client (TLS): it returns another connected, non-blocking stream socket. It runs
 	// on a goroutine of its own and owns fd.
 	Accept func(ctx context.Context, fd int) (int, error)
+	// Carried is what the program before has left of the inlet's connections; nil is nothing.
+	Carried *CarriedPortal
 }
 
 // path is where an inlet's connections go now.
@@ -60,6 +62,8 @@ type Inlet struct {
 	refusal atomic.Pointer[string]
 	// accepting is how many clients are in Accept.
 	accepting atomic.Int64
+	// handing is how many clients are on their way to a shard.
+	handing atomic.Int64
 
 	mu      sync.Mutex
 	waiting []waiting // clients that wait for a path
@@ -82,7 +86,7 @@ type waiting struct {
 
 // NewInlet opens the inlet's port at once; until SetPath clients wait, up to a bound. Not on a shard.
 func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) (*Inlet, error) {
-	fd, bound, err := dataplane.ListenTCP(o.Listen)
+	fd, bound, err := r.Group().ListenTCP(o.Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +105,7 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 		}
 		return nil, err
 	}
+	in.takeUp(ctx, o.Carried)
 	return in, nil
 }
 
@@ -253,8 +258,13 @@ func (in *Inlet) expire() {
 
 // hand gives a client to the shard of the path.
 func (in *Inlet) hand(p *path, fd int, o offer) {
-	start := func() { in.start(p, fd, o) }
+	in.handing.Add(1)
+	start := func() {
+		in.handing.Add(-1)
+		in.start(p, fd, o)
+	}
 	if !p.shard.Loop().Post(dataplane.TaskFunc(start)) {
+		in.handing.Add(-1)
 		_ = unix.Close(fd)
 	}
 }
@@ -296,15 +306,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		}
 		c.grant = in.opts.Guard.Grant(peer)
 	}
-	in.mu.Lock()
-	in.conns[c] = struct{}{}
-	closed := in.closed.Load() // Close did not see c
-	in.mu.Unlock()
-	c.onEnd = func() {
-		in.mu.Lock()
-		delete(in.conns, c)
-		in.mu.Unlock()
-	}
+	closed := in.enter(c)
 	c.self = s.Start(c, flows...)
 	if closed {
 		c.end(ReasonShutdown, false)
@@ -343,6 +345,19 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		c.skip = true
 		c.start(p.route)
 	}
+}
+
+// enter lists c until it ends. It reports whether the inlet has been closed, without seeing c.
+func (in *Inlet) enter(c *conn) (closed bool) {
+	c.onEnd = func() {
+		in.mu.Lock()
+		delete(in.conns, c)
+		in.mu.Unlock()
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.conns[c] = struct{}{}
+	return in.closed.Load()
 }
 
 // opened handles the answer to the Ping.

@@ -46,6 +46,8 @@ type OutletOptions struct {
 	Tried func(err error)
 	// ResolveAlways asks Resolve for every connection, whatever Target is: there are several targets, and they change.
 	ResolveAlways bool
+	// Carried is what the program before has left of the outlet's connections; nil is nothing.
+	Carried *CarriedPortal
 }
 
 // Outlet connects portal connections to a target.
@@ -86,6 +88,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 		}
 		return out
 	}
+	out.takeUp(ctx, o.Carried) // before anybody can ask for them
 	if err := r.StartNamed(ctx, o.Name, worker, o.Flows...); err != nil {
 		return nil, err
 	}

@@ -33,6 +33,18 @@ func (p *places) take(peer *[32]byte) (ok, tell bool) {
 		p.full++
 		return false, p.tellLocked()
 	}
+	p.enterLocked(peer)
+	return true, false
+}
+
+// enter takes a place for a connection that had one already.
+func (p *places) enter(peer *[32]byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.enterLocked(peer)
+}
+
+func (p *places) enterLocked(peer *[32]byte) {
 	p.all++
 	if peer != nil {
 		if p.peers == nil {
@@ -40,7 +52,6 @@ func (p *places) take(peer *[32]byte) (ok, tell bool) {
 		}
 		p.peers[*peer]++
 	}
-	return true, false
 }
 
 // tell says whether the log is to be told of a refusal.

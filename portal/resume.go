@@ -67,6 +67,7 @@ func (c *conn) losePath() bool {
 	c.leavePath()
 	c.env.Stats.Away.Add(1)
 	c.state = away
+	c.window.known = true
 	now := time.Now()
 	c.line.until, c.line.pause = now.Add(c.line.hold), askFirst
 	if c.sock != nil {

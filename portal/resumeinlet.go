@@ -83,6 +83,18 @@ func (c *conn) ask() {
 	if t == nil || t.TerminalPeer() == nil || t.TerminalPeer().ID != c.peer {
 		return // SetPath will tell
 	}
+	if c.grant == nil && c.inlet.opts.Guard != nil { // carried over an upgrade: decided when somebody has shown who it is
+		grant := c.inlet.opts.Guard.Grant(&c.peer)
+		if !grant.Allowed() {
+			c.env.Stats.Denied.Add(1)
+			c.end(ReasonPolicy, false)
+			return
+		}
+		c.grant = grant
+		if c.grant.Watch(c); c.state == ended {
+			return
+		}
+	}
 	var flows []*routing.Flow
 	if producer := t.TerminalProducer(); producer != nil {
 		flows = []*routing.Flow{producer.Own}

@@ -51,6 +51,7 @@ type window struct {
 	fits        int    // what size would be without bounds; 0 before it is known
 	received    uint64 // bytes that came
 	allowed     uint64 // bytes that the peer may have sent so far
+	known       bool   // the peer has been told of the window
 
 	creditAt time.Time // when allowed was last raised
 	askedAt  time.Time // when the raise was sent that data beyond asked depends on
@@ -81,7 +82,7 @@ func newWindow(m windowMemory) window {
 // usePath tells the window which path its bytes come over; nil when it is not known.
 func (w *window) usePath(p *roundTrip) {
 	w.path, w.waiting, w.epoch = p, false, 0
-	if p != nil && w.received == 0 && w.size == w.first {
+	if p != nil && !w.known && w.received == 0 && w.size == w.first {
 		if least := p.floor(w.first); least < w.first { // nobody has been told of it yet
 			w.size, w.allowed = least, uint64(least)
 		}

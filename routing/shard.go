@@ -82,6 +82,7 @@ type Shard struct {
 
 // Router is all shards of one node.
 type Router struct {
+	group  *dataplane.Group
 	shards []*Shard
 	log    *slog.Logger
 	mu     sync.RWMutex
@@ -101,7 +102,7 @@ func NewRouter(g *dataplane.Group, log *slog.Logger) (*Router, error) {
 	if g.Len() > maxShard {
 		return nil, fmt.Errorf("routing: %d shards, at most %d", g.Len(), maxShard)
 	}
-	r := &Router{log: log, named: map[string]*Shard{}, flows: map[string]*Flow{}, begun: NewFlow()}
+	r := &Router{group: g, log: log, named: map[string]*Shard{}, flows: map[string]*Flow{}, begun: NewFlow()}
 	r.Backlogs.SetLimit(defaultBacklog)
 	for i := range g.Len() {
 		s := &Shard{router: r, loop: g.Loop(i), id: i, workers: map[string]entry{}, randAt: 512}
@@ -114,6 +115,9 @@ func NewRouter(g *dataplane.Group, log *slog.Logger) (*Router, error) {
 
 // Shards returns the shards; the slice is not to be changed. Any goroutine.
 func (r *Router) Shards() []*Shard { return r.shards }
+
+// Group returns the loops of the shards. Any goroutine.
+func (r *Router) Group() *dataplane.Group { return r.group }
 
 // Begun returns the flow that workers consume to be reachable from every connection and channel that this node began itself, now
 // and later. Any goroutine.

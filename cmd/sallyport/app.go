@@ -43,6 +43,7 @@ type app struct {
 	itself  string  // the node of a configuration that is read before the node is there
 	base    string  // the directory that relative paths start from; "" is the working directory
 	hangup  *hangup // nil where nobody listens
+	usr2    chan os.Signal
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {

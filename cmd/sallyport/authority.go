@@ -121,8 +121,9 @@ func authorityCreate(a *app) *cobra.Command {
 	f.BoolVarP(&foreground, "foreground", "f", false, "run here until interrupted")
 	f.BoolVarP(&r.skipRunning, "skip-is-running-check", "s", false, "start even if a node of this name runs")
 	f.BoolVar(&r.child, "child-process", false, "")
+	f.IntVar(&r.carried, "carried", 0, "")
 	f.Uint16Var(&r.callback, "tcp-callback-port", 0, "")
-	hide(cmd, "child-process", "tcp-callback-port")
+	hide(cmd, "child-process", "carried", "tcp-callback-port")
 	return cmd
 }
 

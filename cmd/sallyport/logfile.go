@@ -83,6 +83,11 @@ func newLogFile(path string) (*logFile, error) {
 		return nil, err
 	}
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) { // standard error is the file of another day: the program was upgraded after midnight
+		if err = l.open(); err == nil {
+			info, err = os.Stat(path)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

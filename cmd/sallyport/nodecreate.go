@@ -72,7 +72,7 @@ func nodeCreate(a *app) *cobra.Command {
 			if ticket == "" {
 				ticket = os.Getenv("ENROLLMENT_TICKET")
 			}
-			if !r.child && !fromConfig && (configuration != "" || ticket != "" || isConfiguration(arg)) {
+			if !r.child && !fromConfig && !r.upgraded() && (configuration != "" || ticket != "" || isConfiguration(arg)) {
 				return a.createFromConfiguration(ctx, description{arg: arg, inline: configuration, ticket: ticket, variables: variables, flags: flagsGiven(cmd)})
 			}
 			err := checkLog(cmd, &o)
@@ -89,7 +89,7 @@ func nodeCreate(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if services.address() != "" && !r.child {
+			if services.address() != "" && !r.child && !r.upgraded() {
 				a.note("Starting the secure channel listener %s...", services.address())
 			}
 			name := plainName(arg)
@@ -140,10 +140,11 @@ func nodeCreate(a *app) *cobra.Command {
 	f.StringArrayVar(&variables, "variable", nil, "`NAME=VALUE` for the configuration")
 	f.BoolVar(&r.inMemory, "in-memory", switchFrom("OCKAM_SQLITE_IN_MEMORY"), "with --foreground: keep nothing on disk")
 	f.BoolVar(&r.child, "child-process", false, "")
+	f.IntVar(&r.carried, "carried", 0, "")
 	f.BoolVar(&fromConfig, "started-from-configuration", false, "")
 	f.Uint16Var(&r.callback, "tcp-callback-port", 0, "")
 	f.Uint16Var(&statusPort, "status-endpoint-port", 0, "") // the older form
-	hide(cmd, "child-process", "tcp-callback-port", "started-from-configuration", "status-endpoint-port")
+	hide(cmd, "child-process", "carried", "tcp-callback-port", "started-from-configuration", "status-endpoint-port")
 	return cmd
 }
 

@@ -28,7 +28,13 @@ type runOptions struct {
 	child, skipRunning, inMemory bool
 	callback                     uint16 // a port of this machine to connect to when the node is up, or 0
 	named                        func() // called when the node's name is taken; may be nil
+
+	carried int           // descriptor with what the program before has left; 0 at an ordinary start
+	state   *node.Carried // that
 }
+
+// upgraded tells that the node goes on from a program before this one.
+func (r *runOptions) upgraded() bool { return r.carried != 0 }
 
 // defaultStatusEndpoint is where a node serves its status, if the port is free (docs/protocol/03 §6.3).
 const defaultStatusEndpoint = "127.0.0.1:23345"
@@ -36,7 +42,7 @@ const defaultStatusEndpoint = "127.0.0.1:23345"
 // runNode runs a node until ctx ends. A child tells its parent on readyPipe when the node is up.
 func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r runOptions) (err error) {
 	var tell *os.File
-	if r.child {
+	if r.child && !r.upgraded() {
 		tell = os.NewFile(readyPipe, "ready")
 	}
 	report := func(err error) {
@@ -57,6 +63,9 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 			err = exitCode(exitSoftware)
 		}
 	}()
+	if err := r.readState(); err != nil {
+		return err
+	}
 	if r.inMemory {
 		forget, err := a.inMemory()
 		if err != nil {
@@ -68,7 +77,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	if err != nil {
 		return err
 	}
-	if old, err := dir.Node(name); err == nil && old.Status() == state.Running && !r.skipRunning {
+	if old, err := dir.Node(name); err == nil && old.Status() == state.Running && !r.skipRunning && !r.upgraded() {
 		return withHint(fmt.Errorf("a node with name %s is already running", name), "stop it first: sallyport node stop %s", name)
 	}
 	if r.child {
@@ -85,6 +94,9 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	isNew := errors.Is(err, state.ErrNotFound)
 	options, self, err := a.nodeOptions(ctx, name, &o)
 	if err != nil {
+		return err
+	}
+	if options.Upgrade, err = a.upgradeOptions(ctx, name, o, r); err != nil {
 		return err
 	}
 	// Others know the node by the address that it had, where the port was left to it.
@@ -140,6 +152,9 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		if at == "" {
 			at, fallback = defaultStatusEndpoint, true
 		}
+		if r.upgraded() && old.StatusEndpoint != "" {
+			at = old.StatusEndpoint
+		}
 		if status, err = n.ServeStatus(ctx, at, fallback); err != nil {
 			return err
 		}
@@ -150,12 +165,18 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	}); err != nil {
 		return err
 	}
-	a.confine(ctx, o, socket, options.Log)
+	if !r.upgraded() { // else it is in force already
+		a.confine(ctx, o, socket, options.Log)
+	}
+	a.upgradeOnSignal(ctx, n, options.Log)
+	n.Upgraded(ctx)
 	report(nil)
 	isNew = false
 	notifySystemd("READY=1\nSTATUS=node " + name + " at " + n.Listening())
-	if err := a.nodeIsUp(ctx, admin.NewClient(socket), n, r); err != nil && ctx.Err() == nil { // told to end, it ends as always
-		return err
+	if !r.upgraded() {
+		if err := a.nodeIsUp(ctx, admin.NewClient(socket), n, r); err != nil && ctx.Err() == nil { // told to end, it ends as always
+			return err
+		}
 	}
 	if o.ExitOnEOF {
 		go func() {

@@ -123,7 +123,7 @@ type Listener struct {
 
 // Listen opens a listener.
 func (t *Transport) Listen(ctx context.Context, at netip.AddrPort) (*Listener, error) {
-	fd, bound, err := dataplane.ListenTCP(at)
+	fd, bound, err := t.router.Group().ListenTCP(at)
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ type Bind struct {
 // Bind opens a socket on shard s. With a peer, datagrams of others are dropped; the zero value takes any. The address must be IPv4.
 // Not on a shard.
 func (t *Transport) Bind(ctx context.Context, s *routing.Shard, at, fixed netip.AddrPort) (*Bind, error) {
-	fd, bound, err := dataplane.ListenUDP(at)
+	fd, bound, err := t.router.Group().ListenUDP(at)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// session is a connection through an inlet that stays open.
+type session struct {
+	net.Conn
+	seen int // what it has exchanged
+}
+
+// exchange sends bytes and compares what comes back.
+func (c *session) exchange(n int) error {
+	sent, got := make([]byte, n), make([]byte, n)
+	_, _ = rand.Read(sent)
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	go func() { _, _ = c.Write(sent) }()
+	if _, err := io.ReadFull(c, got); err != nil {
+		return fmt.Errorf("after %d bytes: %w", c.seen, err)
+	}
+	if !bytes.Equal(got, sent) {
+		return fmt.Errorf("after %d bytes others came back", c.seen)
+	}
+	c.seen += n
+	return nil
+}
+
+// openSessions opens connections through an inlet's port, each of which has exchanged something.
+func openSessions(t *testing.T, port string, n int) (list []*session) {
+	t.Helper()
+	works(t, "before", port)
+	for range n {
+		c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		s := &session{Conn: c}
+		if err := s.exchange(1000); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+// pid returns the process of a node.
+func (s *shell) pid(node string) int {
+	s.t.Helper()
+	pid, err := strconv.Atoi(strings.TrimSpace(s.must("sallyport node show " + node + " --jq .pid")))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pid
+}
+
+// patientEcho is echoServer for connections that live longer.
+func patientEcho(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+// TestNodeUpgrade: every node of a project is upgraded while connections are open that only members may have. They go on, the process stays the
+// same, no port refuses anybody, and what a program may not do is asked anew.
+func TestNodeUpgrade(t *testing.T) {
+	if testing.Short() {
+		t.Skip("upgrades many nodes")
+	}
+	t.Parallel()
+	root := newShell(t)
+	in, authorityPort, relayPort := freePort(t), freePort(t), freePort(t)
+	at := func(party string) *shell {
+		inner := *root
+		inner.program = &program{path: root.path, dir: root.dir, env: append(root.env[:len(root.env):len(root.env)], "SALLYPORT_HOME="+filepath.Join(root.dir, party))}
+		return &inner
+	}
+	at("admin").must(`
+		sallyport project create partners --authority-port ` + authorityPort + ` --relay-port ` + relayPort + `
+		sallyport project ticket --relay postgres > bank.ticket
+		sallyport project ticket --attribute company=analysis > analysis.ticket`)
+	at("bank").must(`
+		sallyport project enroll bank.ticket
+		sallyport node create n
+		sallyport tcp-outlet create --to ` + patientEcho(t) + ` --allow company=analysis
+		sallyport relay create postgres`)
+	at("analysis").must(`
+		sallyport project enroll analysis.ticket
+		sallyport node create n
+		sallyport tcp-inlet create --from ` + in + ` --via postgres`)
+	sessions := openSessions(t, in, 12)
+	check := func(when string) {
+		t.Helper()
+		for i, c := range sessions {
+			if err := c.exchange(50_000); err != nil {
+				t.Fatalf("%s: connection %d: %v", when, i, err)
+			}
+		}
+		works(t, when, in)
+	}
+
+	// Somebody connects to every port all the time.
+	stop, done := make(chan struct{}), make(chan struct{})
+	var refusals atomic.Int64
+	go func() {
+		defer close(done)
+		for {
+			for _, port := range []string{in, authorityPort, relayPort} {
+				c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 10*time.Second)
+				if err != nil {
+					refusals.Add(1)
+					t.Errorf("port %s: %v", port, err)
+				} else {
+					_ = c.Close()
+				}
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	for _, e := range []struct{ party, node string }{{"analysis", "n"}, {"admin", "relay-partners"}, {"bank", "n"}, {"admin", "authority-partners"}} {
+		s, when := at(e.party), "upgrade of "+e.party+"'s "+e.node
+		pid := s.pid(e.node)
+		said := s.must("sallyport node upgrade " + e.node + " --drain 0s --output json --jq '.state'")
+		if !strings.Contains(said, "done") {
+			t.Errorf("%s: it ended as %q", when, said)
+		}
+		if now := s.pid(e.node); now != pid {
+			t.Errorf("%s: process %d is now %d", when, pid, now)
+		}
+		check(when)
+	}
+	close(stop)
+	<-done
+	if n := refusals.Load(); n > 0 {
+		t.Errorf("%d connections were refused", n)
+	}
+}
+
+// TestNodeUpgradeRefused: a program that cannot take over changes nothing, and the node says why.
+func TestNodeUpgradeRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts nodes")
+	}
+	t.Parallel()
+	s := newShell(t)
+	in := freePort(t)
+	s.must(`
+		sallyport node create n
+		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
+		sallyport tcp-inlet create --at n --from ` + in + ` --to /secure/api/service/db`)
+	sessions := openSessions(t, in, 2)
+	script := func(name, text string) string {
+		path := filepath.Join(s.dir, name)
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	pid := s.pid("n")
+	for _, c := range []struct{ program, why string }{
+		{"/bin/true", "does not know the question"},
+		{filepath.Join(s.dir, "none"), "no such file"},
+		{script("complains", "echo its library is missing >&2; exit 3"), "its library is missing"},
+		{script("cannot", `echo '{"error": "format 7 is too new"}'`), "format 7 is too new"},
+		{script("lies", `echo '{"format": 1, "version": "next"}'; exit 1`), "exit status 1"},
+	} {
+		out := s.run("sallyport node upgrade n --program " + c.program)
+		if out.code == 0 || !strings.Contains(out.stderr, c.why) || !strings.Contains(out.stderr, "goes on as it was") {
+			t.Errorf("%s: exit code %d, %s", c.program, out.code, out.stderr)
+		}
+	}
+	// One that says that it can, and then cannot be executed, leaves the old one running too.
+	deaf := script("deaf", `echo '{"format": 1, "version": "next"}'; chmod 600 "$0"`)
+	if out := s.run("sallyport node upgrade n --drain 0s --program " + deaf); out.code == 0 || !strings.Contains(out.stderr, "permission denied") {
+		t.Errorf("a program that cannot be executed: exit code %d, %s", out.code, out.stderr)
+	}
+	if now := s.pid("n"); now != pid {
+		t.Errorf("process %d is now %d", pid, now)
+	}
+	for i, c := range sessions {
+		if err := c.exchange(10_000); err != nil {
+			t.Errorf("connection %d: %v", i, err)
+		}
+	}
+}
+
+// TestNodeUpgradeSignal: SIGUSR2 has a node go on in the program that is at the path of its own.
+func TestNodeUpgradeSignal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts nodes")
+	}
+	t.Parallel()
+	s := newShell(t)
+	in := freePort(t)
+	s.must(`
+		sallyport node create n
+		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
+		sallyport tcp-inlet create --at n --from ` + in + ` --to /secure/api/service/db`)
+	sessions := openSessions(t, in, 2)
+	pid, last := s.pid("n"), ""
+	for range 3 {
+		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			id := strings.TrimSpace(s.run("tr '\\0' '\\n' < /proc/" + strconv.Itoa(pid) + "/cmdline; sallyport node upgrade --last n --jq '.id + .state'").stdout)
+			if id != last && strings.Contains(id, "--carried") && strings.Contains(id, "done") {
+				last = id
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("process %d was not upgraded: %q", pid, id)
+			}
+		}
+		for i, c := range sessions {
+			if err := c.exchange(10_000); err != nil {
+				t.Fatalf("connection %d: %v", i, err)
+			}
+		}
+	}
+	if now := s.pid("n"); now != pid {
+		t.Errorf("process %d is now %d", pid, now)
+	}
+}

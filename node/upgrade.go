@@ -1,0 +1,422 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"sallyport/dataplane"
+	"sallyport/node/admin"
+	"sallyport/portal"
+	"sallyport/upgrade"
+)
+
+// StateFormat is the format of a Carried that this program writes, and StateFormatOldest the oldest that it reads: its own and the one before.
+const (
+	StateFormat       = 1
+	StateFormatOldest = 1
+)
+
+const (
+	// drainDefault is how long connections that cannot be carried may take to end by themselves.
+	drainDefault = 10 * time.Second
+	// haltTimeout is how long the loops may take to come to the end of what they do.
+	haltTimeout = 5 * time.Second
+	// moveTries is how often connections that are moving between shards are waited for, a millisecond each.
+	moveTries = 500
+	// unclaimed is how long sockets that listen stay open for parts of resources that open late.
+	unclaimed = time.Minute
+	// watchBack is how long it is watched until the connections have a path again.
+	watchBack = 2 * time.Minute
+	// quietBack is how long no connection has come back when the rest has no other end any more, as far as can be seen.
+	quietBack = time.Second
+)
+
+// UpgradeOptions say how a node is put into the hands of another program; without Command it is not possible.
+type UpgradeOptions struct {
+	// Version is this program's.
+	Version string
+	// Program is the path that is executed when a request names none.
+	Program string
+	// Command is the command line with which a program goes on from the state at a descriptor, and Check the one with which it says whether it could.
+	Command func(program string, state int) []string
+	Check   []string
+	// Leaving, if set, is called just before the program is executed, and what it returns when that was not possible.
+	Leaving func() (stay func())
+	// Impossible is why this node cannot be upgraded; empty if it can.
+	Impossible string
+	// Carried is what the program before has left; nil at an ordinary start.
+	Carried *Carried
+}
+
+// Carried is what one program leaves to the next. Its fields have numbers: what a program does not know it skips, and what is missing is zero.
+type Carried struct {
+	Format  int                   `cbor:"1,keyasint"`
+	Report  admin.Upgrade         `cbor:"2,keyasint"`
+	Sockets []dataplane.Inherited `cbor:"3,keyasint"`
+	Portals portal.Carried        `cbor:"4,keyasint"`
+	// Stopped is when the loops stopped (upgrade.Now).
+	Stopped time.Duration `cbor:"5,keyasint"`
+	// Data tells that secrets and bytes are there; they are not when a program is asked whether it could go on.
+	Data bool `cbor:"6,keyasint"`
+}
+
+// Check refuses what this program cannot go on with.
+func (c *Carried) Check() error {
+	if c.Format < StateFormatOldest || c.Format > StateFormat {
+		return fmt.Errorf("the state has format %d; this program reads %d to %d", c.Format, StateFormatOldest, StateFormat)
+	}
+	return c.Portals.Check(c.Data)
+}
+
+// descriptors are all that stay open.
+func (c *Carried) descriptors() (list []int) {
+	for _, s := range c.Sockets {
+		list = append(list, s.FD)
+	}
+	c.Portals.Each(func(fd int) { list = append(list, fd) })
+	return list
+}
+
+// upgrades is what a node knows of its upgrades.
+type upgrades struct {
+	running sync.Mutex // one at a time
+	mu      sync.Mutex
+	last    admin.Upgrade
+	serving []net.Listener // of the administration interface and the status endpoint
+}
+
+func (u *upgrades) note(change func(*admin.Upgrade)) admin.Upgrade {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	change(&u.last)
+	return u.last
+}
+
+// serves notes a listener that goes on.
+func (u *upgrades) serves(ln net.Listener) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.serving = append(u.serving, ln)
+}
+
+// LastUpgrade says how the last upgrade went, or how the one under way goes. An error matches admin.ErrNotFound if there was none.
+func (n *Node) LastUpgrade() (admin.Upgrade, error) {
+	u := n.upgrades.note(func(*admin.Upgrade) {})
+	if u.ID == "" {
+		return u, fmt.Errorf("%w: this node was not upgraded since it was started", admin.ErrNotFound)
+	}
+	return u, nil
+}
+
+// Upgrade asks another program whether it can take over, and has it do so if it can. It returns when that is decided: what cannot be carried may
+// still take its time, and this program ends then. On error nothing has changed.
+func (n *Node) Upgrade(ctx context.Context, r admin.UpgradeRequest) (admin.Upgrade, error) {
+	o := &n.opts.Upgrade
+	if o.Command == nil || o.Impossible != "" {
+		return admin.Upgrade{}, fmt.Errorf("%w: the node cannot be upgraded: %s", admin.ErrInvalid, o.Impossible)
+	}
+	drain := drainDefault
+	if r.Drain != "" {
+		var err error
+		if drain, err = time.ParseDuration(r.Drain); err != nil || drain < 0 || drain > time.Hour {
+			return admin.Upgrade{}, fmt.Errorf("%w: --drain %q must be a time from 0s to 1h", admin.ErrInvalid, r.Drain)
+		}
+	}
+	program := r.Program
+	if program == "" {
+		program = o.Program
+	}
+	if !filepath.IsAbs(program) {
+		return admin.Upgrade{}, fmt.Errorf("%w: --program %q must be an absolute path", admin.ErrInvalid, program)
+	}
+	if !n.upgrades.running.TryLock() {
+		return admin.Upgrade{}, fmt.Errorf("%w: an upgrade that is under way", admin.ErrExists)
+	}
+	u, next, err := n.checkUpgrade(ctx, program)
+	if err != nil {
+		n.log.Error("the node was not upgraded, it goes on as it was", "program", program, "err", err.Error())
+		n.upgrades.note(func(last *admin.Upgrade) {
+			u.State, u.Error = admin.UpgradeFailed, err.Error()
+			*last = u
+		})
+		n.upgrades.running.Unlock()
+		return u, err
+	}
+	n.log.Info("upgrade begins", "program", program, "version", u.To, "connections", u.Connections, "not_carried", len(u.Left))
+	go func() {
+		defer n.upgrades.running.Unlock()
+		if err := n.replace(next, drain); err != nil { // else this program has ended
+			n.log.Error("the node was not upgraded, it goes on as it was", "program", program, "err", err.Error())
+			n.upgrades.note(func(u *admin.Upgrade) { u.State, u.Error = admin.UpgradeFailed, err.Error() })
+		}
+	}()
+	return u, nil
+}
+
+// successor is a program that can take over.
+type successor struct {
+	program string
+	file    os.FileInfo // as it was when it was asked
+}
+
+// checkUpgrade asks a program whether it can take over.
+func (n *Node) checkUpgrade(ctx context.Context, program string) (u admin.Upgrade, next successor, err error) {
+	u = admin.Upgrade{ID: fmt.Sprintf("%016x", randomNumber()), State: admin.UpgradeChecked, Program: program, From: n.opts.Upgrade.Version}
+	if program, err = exec.LookPath(program); err != nil {
+		return u, next, err
+	}
+	next.program = program
+	if next.file, err = os.Stat(program); err != nil {
+		return u, next, err
+	}
+	trial, release, err := n.writeDown(ctx, false)
+	if err != nil {
+		return u, next, err
+	}
+	release()
+	count(&u, trial)
+	trial.Report = u
+	file, err := upgrade.Write(trial, true)
+	if err != nil {
+		return u, next, err
+	}
+	defer file.Close()
+	answer, err := upgrade.Check(ctx, program, n.opts.Upgrade.Check, file)
+	if err != nil {
+		return u, next, err
+	}
+	u.To = answer.Version
+	n.upgrades.note(func(last *admin.Upgrade) { *last = u })
+	return u, next, nil
+}
+
+// count completes u with what c has.
+func count(u *admin.Upgrade, c *Carried) {
+	u.Sockets, u.Connections, u.Clients, u.Left = len(c.Sockets), 0, 0, c.Portals.Left
+	for _, list := range [][]portal.CarriedPortal{c.Portals.Inlets, c.Portals.Outlets} {
+		for _, p := range list {
+			u.Connections += len(p.Conns)
+			u.Clients += len(p.Waiting)
+		}
+	}
+}
+
+// writeDown halts the loops and writes down what they hold, with secrets and bytes if data is set. The loops go on with release.
+func (n *Node) writeDown(ctx context.Context, data bool) (c *Carried, release func(), err error) {
+	inlets, outlets := n.inlets.List(), n.outlets.List()
+	for try := 0; ; try++ {
+		halt, done := context.WithTimeout(ctx, haltTimeout)
+		release, err = n.group.Halt(halt)
+		done()
+		if err != nil {
+			return nil, nil, fmt.Errorf("stop the event loops: %w", err)
+		}
+		c = &Carried{Format: StateFormat, Data: data, Stopped: upgrade.Now()}
+		for i := 0; i < len(inlets) && err == nil; i++ {
+			if inlets[i].IsOpen {
+				err = inlets[i].Value.portal.Carry(&c.Portals, data)
+			}
+		}
+		for i := 0; i < len(outlets) && err == nil; i++ {
+			if outlets[i].IsOpen {
+				err = outlets[i].Value.portal.Carry(&c.Portals, data)
+			}
+		}
+		if err == nil {
+			break
+		}
+		c.Portals.Wipe()
+		release()
+		if !errors.Is(err, portal.ErrMoving) || try == moveTries {
+			return nil, nil, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	n.portals.CarrySockets(n.group, &c.Portals)
+	for _, s := range n.group.Sockets() {
+		if s.Network != "udp" || s.Address == n.ListeningUDP() {
+			c.Sockets = append(c.Sockets, s)
+		}
+	}
+	n.upgrades.mu.Lock()
+	defer n.upgrades.mu.Unlock()
+	for _, ln := range n.upgrades.serving {
+		s, err := dataplane.InheritedListener(ln)
+		if err != nil {
+			release()
+			return nil, nil, fmt.Errorf("pass %s on: %w", ln.Addr(), err)
+		}
+		c.Sockets = append(c.Sockets, s)
+	}
+	return c, release, nil
+}
+
+// replace waits for what cannot be carried and executes the successor. It returns only when that is not possible: then all is as before.
+func (n *Node) replace(next successor, drain time.Duration) (err error) {
+	left := n.drain(drain)
+	if err := n.set.Save(n.ctx); err != nil {
+		return err
+	}
+	n.sayGoodbye() // the other nodes look for new paths at once; those find this program too, if it has to go on
+	c, release, err := n.writeDown(n.ctx, true)
+	if err != nil {
+		return err
+	}
+	defer release()
+	defer c.Portals.Wipe()
+	c.Portals.Left = left // with the paths, some of them have ended
+	c.Report = n.upgrades.note(func(u *admin.Upgrade) { count(u, c) })
+	file, err := upgrade.Write(c, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, upgrade.Wipe(file), file.Close()) }()
+	now, err := os.Stat(next.program)
+	if err == nil && (!os.SameFile(now, next.file) || now.Size() != next.file.Size() || !now.ModTime().Equal(next.file.ModTime())) {
+		err = errors.New("the program has changed since it was asked")
+	}
+	if err != nil {
+		return err
+	}
+	state := int(file.Fd())
+	if n.opts.Upgrade.Leaving != nil {
+		stay := n.opts.Upgrade.Leaving()
+		defer stay()
+	}
+	return upgrade.Exec(next.program, n.opts.Upgrade.Command(next.program, state), os.Environ(), append(c.descriptors(), state))
+}
+
+// drain waits until there is nothing that cannot be carried, or for as long as it may. It returns what there is.
+func (n *Node) drain(longest time.Duration) (left map[string]int) {
+	for until := time.Now().Add(longest); ; {
+		c, release, err := n.writeDown(n.ctx, false)
+		if err != nil {
+			return left // replace will say so
+		}
+		release()
+		if left = c.Portals.Left; len(left) == 0 || !time.Now().Before(until) {
+			return left
+		}
+		n.upgrades.note(func(u *admin.Upgrade) { u.State, u.Left = admin.UpgradeDraining, left })
+		select {
+		case <-time.After(min(250*time.Millisecond, time.Until(until))):
+		case <-n.ctx.Done():
+			return left
+		}
+	}
+}
+
+// goOn takes up what the program before has left, before anything is opened.
+func (n *Node) goOn(c *Carried) {
+	if c == nil {
+		return
+	}
+	n.group.Inherited = dataplane.NewInheritance(c.Sockets)
+	c.Portals.Each(dataplane.CloseOnExec)
+	n.carried = c
+	n.upgrades.last = c.Report
+}
+
+// served notes that all sockets are served again.
+func (n *Node) served() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c := n.carried; c != nil {
+		pause := upgrade.Now() - c.Stopped
+		n.upgrades.note(func(u *admin.Upgrade) { u.PauseMS = milliseconds(pause) })
+	}
+}
+
+// carriedInlet returns what an inlet's connections were in the program before, nil if there were none.
+func (n *Node) carriedInlet(name string) *portal.CarriedPortal {
+	return n.takeCarried(name, func(c *portal.Carried) *[]portal.CarriedPortal { return &c.Inlets })
+}
+
+// carriedOutlet is carriedInlet for an outlet.
+func (n *Node) carriedOutlet(name string) *portal.CarriedPortal {
+	return n.takeCarried(name, func(c *portal.Carried) *[]portal.CarriedPortal { return &c.Outlets })
+}
+
+func (n *Node) takeCarried(name string, list func(*portal.Carried) *[]portal.CarriedPortal) *portal.CarriedPortal {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.carried == nil {
+		return nil
+	}
+	return portal.Take(list(&n.carried.Portals), name)
+}
+
+// putBack is for an inlet whose port could not be opened: its clients are reset when the node is up.
+func (n *Node) putBack(p *portal.CarriedPortal) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p != nil && n.carried != nil {
+		n.carried.Portals.Inlets = append(n.carried.Portals.Inlets, *p)
+	}
+}
+
+// Upgraded ends an upgrade when the node is up: what nobody has taken up is reset, and it is watched how long the connections take to find a path.
+func (n *Node) Upgraded(ctx context.Context) {
+	n.mu.Lock()
+	c := n.carried
+	n.carried = nil
+	n.mu.Unlock()
+	if c == nil {
+		return
+	}
+	n.portals.TakeUpSockets(ctx, n.router, c.Portals.Closing)
+	c.Portals.Closing = nil
+	left := c.Portals.Left
+	lost := c.Portals.Reset()
+	u := n.upgrades.note(func(u *admin.Upgrade) {
+		u.State, u.Lost = admin.UpgradeServing, lost
+		u.To = n.opts.Upgrade.Version
+	})
+	for why, number := range left {
+		n.log.Warn("connections reset by an upgrade", "reason", why, "connections", number)
+	}
+	if lost > 0 {
+		n.log.Warn("connections reset by an upgrade", "reason", "their portal was not opened again", "connections", lost)
+	}
+	n.log.Info("upgraded", "from", u.From, "to", u.To, "connections", u.Connections, "pause_ms", u.PauseMS)
+	time.AfterFunc(unclaimed, func() {
+		if left := n.group.Inherited.Close(); len(left) > 0 {
+			n.log.Warn("nobody listens any more where the program before did", "addresses", left)
+		}
+	})
+	go n.watchBack(c.Stopped)
+}
+
+// watchBack notes when the last connection had a path again: none waits any more, or none has come back for a while of those that can.
+func (n *Node) watchBack(stopped time.Duration) {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	stats, back, resumed := n.portals.Stats, upgrade.Now(), uint64(0)
+	for until := stopped + watchBack; ; {
+		away, now := stats.Away.Load(), upgrade.Now()
+		if r := stats.Resumed.Load(); r != resumed {
+			resumed, back = r, now
+		}
+		if away == 0 || now > until || resumed > 0 && now-back > quietBack {
+			u := n.upgrades.note(func(u *admin.Upgrade) {
+				u.State, u.BackMS, u.Away = admin.UpgradeDone, milliseconds(back-stopped), int(away)
+			})
+			n.log.Info("connections go on after the upgrade", "after_ms", u.BackMS, "without_path", away)
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d/time.Microsecond) / 1000 }

@@ -1,0 +1,408 @@
+package portal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+)
+
+// When another program takes the place of this one (docs/upgrade.md), the sockets of clients and targets go on, and with them the
+// connections that can find another path. What is written down of them is what a lifeline is, and what the socket has not taken yet.
+
+// ErrMoving says that a connection is on its way from one shard to another: a moment later it can be carried.
+var ErrMoving = errors.New("portal: a connection is moving")
+
+// Carried is what the portals of a node leave to the program that comes next. Descriptors stay open; whoever decodes it owns them.
+type Carried struct {
+	Inlets  []CarriedPortal `cbor:"1,keyasint,omitempty"`
+	Outlets []CarriedPortal `cbor:"2,keyasint,omitempty"`
+	// Closing is sockets whose stream has ended, that only have to send what is left.
+	Closing []CarriedSocket `cbor:"3,keyasint,omitempty"`
+	// Left counts the connections that cannot be carried, by reason. They are reset.
+	Left map[string]int `cbor:"4,keyasint,omitempty"`
+}
+
+// CarriedPortal is what one inlet or outlet leaves.
+type CarriedPortal struct {
+	Name    string          `cbor:"1,keyasint"`
+	Conns   []CarriedConn   `cbor:"2,keyasint,omitempty"`
+	Waiting []CarriedClient `cbor:"3,keyasint,omitempty"` // an inlet's clients that are not read yet
+}
+
+// CarriedSocket is a socket and what it has to send.
+type CarriedSocket struct {
+	FD        int    `cbor:"1,keyasint"` // -1 is none: the stream has ended, the other end has to be told
+	Output    []byte `cbor:"2,keyasint,omitempty"`
+	ShutWrite bool   `cbor:"3,keyasint,omitempty"`
+}
+
+// CarriedClient is a client that waits for a path or for the outlet's answer.
+type CarriedClient struct {
+	FD    int    `cbor:"1,keyasint"`
+	ID    []byte `cbor:"2,keyasint,omitempty"` // that it was offered with, if it was
+	Again uint64 `cbor:"3,keyasint,omitempty"` // the next offer's number
+}
+
+// CarriedConn is one end of a connection. Positions count from the beginning of the connection, as in docs/protocol/04.
+type CarriedConn struct {
+	Socket    CarriedSocket `cbor:"1,keyasint"`
+	ID        []byte        `cbor:"2,keyasint"`
+	Secret    []byte        `cbor:"3,keyasint"`
+	Peer      []byte        `cbor:"4,keyasint"`
+	Version   uint8         `cbor:"5,keyasint"`
+	HoldMS    uint64        `cbor:"6,keyasint"`
+	Attempt   uint64        `cbor:"7,keyasint,omitempty"`
+	Offers    uint64        `cbor:"8,keyasint,omitempty"`
+	Sent      uint64        `cbor:"9,keyasint,omitempty"`
+	Finished  bool          `cbor:"10,keyasint,omitempty"`
+	Confirmed uint64        `cbor:"11,keyasint,omitempty"`
+	Kept      []byte        `cbor:"12,keyasint,omitempty"` // from Confirmed to Sent
+	Received  uint64        `cbor:"13,keyasint,omitempty"`
+	Allowed   uint64        `cbor:"14,keyasint,omitempty"`
+	ReadDone  bool          `cbor:"15,keyasint,omitempty"`
+	PeerDone  bool          `cbor:"16,keyasint,omitempty"`
+	Gone      byte          `cbor:"17,keyasint,omitempty"` // why the socket has ended, which the other end is to be told
+}
+
+// Wipe overwrites the secrets and the data.
+func (c *Carried) Wipe() {
+	for _, list := range [][]CarriedPortal{c.Inlets, c.Outlets} {
+		for _, p := range list {
+			for _, k := range p.Conns {
+				clear(k.Secret)
+				clear(k.Kept)
+				clear(k.Socket.Output)
+			}
+		}
+	}
+	for _, s := range c.Closing {
+		clear(s.Output)
+	}
+}
+
+// Each calls f with every descriptor.
+func (c *Carried) Each(f func(fd int)) {
+	for _, list := range [][]CarriedPortal{c.Inlets, c.Outlets} {
+		for _, p := range list {
+			p.each(f)
+		}
+	}
+	for _, s := range c.Closing {
+		f(s.FD)
+	}
+}
+
+func (p *CarriedPortal) each(f func(fd int)) {
+	for _, k := range p.Conns {
+		if k.Socket.FD >= 0 {
+			f(k.Socket.FD)
+		}
+	}
+	for _, w := range p.Waiting {
+		f(w.FD)
+	}
+}
+
+// Take returns what a portal of the list has left, nil if nothing, and takes it out.
+func Take(list *[]CarriedPortal, name string) *CarriedPortal {
+	for i, p := range *list {
+		if p.Name == name {
+			*list = append((*list)[:i:i], (*list)[i+1:]...)
+			return &p
+		}
+	}
+	return nil
+}
+
+// Reset closes what nobody has taken up, with a reset, and returns how many connections that is.
+func (c *Carried) Reset() (n int) {
+	c.Each(func(fd int) {
+		dataplane.Reset(fd)
+		n++
+	})
+	*c = Carried{}
+	return n
+}
+
+// Why a connection cannot be carried.
+const (
+	leftVersion  = "the other end cannot resume (version 1, or the reference)"
+	leftRewriter = "the bytes are changed on the way (HTTP headers)"
+	leftTLS      = "TLS ends at this node"
+	leftOpening  = "the target had not answered"
+	leftOther    = "the portal is part of something larger (Kafka)"
+)
+
+// Carry writes down what an inlet has, with secrets and bytes if data is set. The loops are halted. ErrMoving: try again in a moment.
+func (in *Inlet) Carry(to *Carried, data bool) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.handing.Load() != 0 {
+		return ErrMoving
+	}
+	p := CarriedPortal{Name: in.opts.Name}
+	for c := range in.conns {
+		if c.state == opening && !c.skip && in.opts.Accept == nil && c.sock != nil {
+			h, ok := c.sock.Copy()
+			if !ok {
+				continue
+			}
+			w := CarriedClient{FD: h.FD}
+			if c.line != nil {
+				w.ID, w.Again = append([]byte(nil), c.line.id[:]...), c.line.offers+1
+			}
+			p.Waiting = append(p.Waiting, w)
+			continue
+		}
+		if err := c.writeDown(to, &p, in.opts.Accept != nil, data); err != nil {
+			return err
+		}
+	}
+	for _, w := range in.waiting {
+		carried := CarriedClient{FD: w.fd, Again: w.offer.again}
+		if w.offer.id != (token{}) {
+			carried.ID = append([]byte(nil), w.offer.id[:]...)
+		}
+		p.Waiting = append(p.Waiting, carried)
+	}
+	to.Inlets = append(to.Inlets, p)
+	return nil
+}
+
+// Carry writes down what an outlet has, with secrets and bytes if data is set. The loops are halted. ErrMoving: try again in a moment.
+func (o *Outlet) Carry(to *Carried, data bool) error {
+	o.lines.mu.Lock()
+	defer o.lines.mu.Unlock()
+	p := CarriedPortal{Name: o.opts.Name}
+	for _, c := range o.lines.conns {
+		if err := c.writeDown(to, &p, o.opts.Dial != nil, data); err != nil {
+			return err
+		}
+	}
+	to.Outlets = append(to.Outlets, p)
+	return nil
+}
+
+// CarrySockets writes down which sockets of portals are closing, and counts those that have not been written down. The loops are halted.
+func (e *Env) CarrySockets(g *dataplane.Group, to *Carried) {
+	written := map[int]bool{}
+	to.Each(func(fd int) { written[fd] = true })
+	for _, sock := range g.Conns(func(h dataplane.Handler) bool { _, ok := h.(*conn); return ok }) {
+		h, ok := sock.Copy()
+		if !ok || written[h.FD] {
+			continue
+		}
+		if sock.IsClosing() {
+			to.Closing = append(to.Closing, CarriedSocket{h.FD, h.Output, true})
+		} else if c := sock.Handler().(*conn); !c.left {
+			to.leave(leftOf(c))
+		}
+	}
+	for _, sock := range g.Conns(func(h dataplane.Handler) bool { c, ok := h.(*conn); return ok && c.left }) {
+		sock.Handler().(*conn).left = false
+	}
+}
+
+func (c *Carried) leave(why string) {
+	if c.Left == nil {
+		c.Left = map[string]int{}
+	}
+	c.Left[why]++
+}
+
+// leftOf says why c is not carried.
+func leftOf(c *conn) string {
+	switch {
+	case c.outlet && c.state == opening:
+		return leftOpening
+	case c.line == nil:
+		return leftVersion
+	}
+	return leftOther
+}
+
+// writeDown writes c down, or why it cannot go on.
+func (c *conn) writeDown(to *Carried, p *CarriedPortal, bridged, data bool) error {
+	if c.state == ended {
+		return nil
+	}
+	if c.home.Load() == nil {
+		return ErrMoving
+	}
+	why := ""
+	switch {
+	case c.upstream != nil || c.downstream != nil:
+		why = leftRewriter
+	case bridged:
+		why = leftTLS
+	case c.line == nil || c.state != open && c.state != away:
+		why = leftOf(c)
+	}
+	if why != "" {
+		to.leave(why)
+		c.left = true
+		return nil
+	}
+	l := c.line
+	k := CarriedConn{
+		Socket: CarriedSocket{FD: -1}, Version: c.version, HoldMS: uint64(l.hold / time.Millisecond), Attempt: l.attempt, Offers: l.offers,
+		Peer: append([]byte(nil), c.peer[:]...), ID: append([]byte(nil), l.id[:]...),
+		Sent: l.sent, Finished: l.finished, Confirmed: l.confirmed, Received: c.window.received, Allowed: c.window.allowed,
+		ReadDone: c.readDone, PeerDone: c.peerDone, Gone: byte(l.gone),
+	}
+	if c.sock != nil {
+		h, ok := c.sock.Copy()
+		if !ok {
+			return nil // it is ending
+		}
+		k.Socket = CarriedSocket{h.FD, h.Output, h.ShutWrite}
+	}
+	if data {
+		k.Secret = append([]byte(nil), l.secret[:]...)
+		k.Kept = make([]byte, l.kept.size)
+		l.kept.copyAt(k.Kept, 0)
+	} else {
+		k.Socket.Output = nil
+	}
+	p.Conns = append(p.Conns, k)
+	return nil
+}
+
+// errCarried is what is wrong with a connection that was written down.
+var errCarried = errors.New("portal: a connection was written down wrongly")
+
+// Check refuses what was not written down as this program would go on with it. data tells whether secrets and bytes are there.
+func (c *Carried) Check(data bool) error {
+	for _, list := range [][]CarriedPortal{c.Inlets, c.Outlets} {
+		for _, p := range list {
+			for i := range p.Conns {
+				if !p.Conns[i].fits(data) {
+					return fmt.Errorf("%w: of %s", errCarried, p.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// fits reports whether k can be a connection.
+func (k *CarriedConn) fits(data bool) bool {
+	secret, kept := 0, uint64(0)
+	if data {
+		secret, kept = len(token{}), k.Sent-min(k.Confirmed, k.Sent)
+	}
+	return len(k.ID) == len(token{}) && len(k.Secret) == secret && len(k.Peer) == len(conn{}.peer) && k.Version == resumeVersion &&
+		uint64(len(k.Kept)) == kept && k.Confirmed <= k.Sent+1 && k.Received <= k.Allowed && k.Gone < byte(reasonCount)
+}
+
+// takeUp makes a connection of what was written down. It has no path yet.
+func (e *Env) takeUp(s *routing.Shard, name string, k *CarriedConn, prepare func(*conn) bool) {
+	c := e.newConn(s, name)
+	copy(c.peer[:], k.Peer)
+	c.hasPeer, c.extended, c.version = true, true, k.Version
+	c.self = s.NewAddress() // which nobody knows: each path brings its own
+	c.newLine(time.Duration(k.HoldMS) * time.Millisecond)
+	l := c.line
+	copy(l.id[:], k.ID)
+	copy(l.secret[:], k.Secret)
+	l.attempt, l.offers = k.Attempt, k.Offers
+	l.sent, l.next, l.finished, l.confirmed, l.gone = k.Sent, k.Sent, k.Finished, k.Confirmed, Reason(k.Gone)
+	l.kept.add(k.Kept)
+	c.window.received, c.window.allowed, c.window.known = k.Received, k.Allowed, true
+	c.readDone, c.peerDone = k.ReadDone, k.PeerDone
+	c.state = away
+	e.Stats.Away.Add(1)
+	l.told, l.until, l.pause = c.got(), time.Now().Add(l.hold), askFirst
+	clear(k.Secret)
+	clear(k.Kept)
+	if c.done = k.Socket.FD < 0; !c.done {
+		sock, err := s.Loop().TakeOver(dataplane.Handover{FD: k.Socket.FD, Output: k.Socket.Output, ShutWrite: k.Socket.ShutWrite}, c)
+		clear(k.Socket.Output)
+		if err != nil {
+			c.end(ReasonReset, false)
+			return
+		}
+		c.sock = sock
+		sock.Pause()
+	}
+	if !prepare(c) {
+		return
+	}
+	if c.inlet != nil {
+		c.ask()
+	}
+	c.wait()
+}
+
+// takeUpAll makes connections of a list, spread over the shards, and waits until they are there.
+func takeUpAll(ctx context.Context, e *Env, r *routing.Router, name string, list []CarriedConn, prepare func(*conn) bool) {
+	shards := r.Shards()
+	for i, s := range shards {
+		_ = s.Finish(ctx, func() {
+			for j := i; j < len(list); j += len(shards) {
+				k := &list[j]
+				if !k.fits(true) {
+					e.Log.Error("connection lost in an upgrade", "portal", name, "err", errCarried.Error())
+					if k.Socket.FD >= 0 {
+						dataplane.Reset(k.Socket.FD)
+					}
+					continue
+				}
+				e.takeUp(s, name, k, prepare)
+			}
+		})
+	}
+}
+
+func (in *Inlet) takeUp(ctx context.Context, p *CarriedPortal) {
+	if p == nil {
+		return
+	}
+	takeUpAll(ctx, in.env, in.router, in.opts.Name, p.Conns, func(c *conn) bool {
+		c.inlet = in
+		in.enter(c)
+		return true
+	})
+	for _, w := range p.Waiting {
+		o := offer{again: w.Again}
+		copy(o.id[:], w.ID)
+		in.place(w.FD, o)
+	}
+}
+
+func (o *Outlet) takeUp(ctx context.Context, p *CarriedPortal) {
+	if p == nil {
+		return
+	}
+	takeUpAll(ctx, o.env, o.router, o.opts.Name, p.Conns, func(c *conn) bool {
+		c.outlet = true
+		o.places.enter(&c.peer)
+		c.onEnd = func() { o.places.leave(&c.peer) }
+		return c.enter(o)
+	})
+}
+
+// TakeUpSockets goes on with sockets that are closing. Not on a shard.
+func (e *Env) TakeUpSockets(ctx context.Context, r *routing.Router, list []CarriedSocket) {
+	s := r.Shards()[0]
+	_ = s.Finish(ctx, func() {
+		for _, k := range list {
+			sock, err := s.Loop().TakeOver(dataplane.Handover{FD: k.FD, Output: k.Output}, ending{})
+			clear(k.Output)
+			if err == nil {
+				sock.Close()
+			}
+		}
+	})
+}
+
+// ending is the handler of a socket that is closing.
+type ending struct{}
+
+func (ending) OnReadable(*dataplane.Conn)     {}
+func (ending) OnDrain(*dataplane.Conn)        {}
+func (ending) OnClose(*dataplane.Conn, error) {}
