@@ -147,10 +147,16 @@ func show[T any](f func(context.Context, string) (T, error)) http.HandlerFunc {
 func (n *Node) adminHandler(stop func()) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+admin.PathNode, list(func(context.Context) admin.Node { return n.Describe() }))
-	mux.HandleFunc("POST "+admin.PathStop, func(w http.ResponseWriter, _ *http.Request) {
-		admin.Write(w, admin.Deleted{Name: n.opts.Name})
-		stop()
-	})
+	mux.HandleFunc("POST "+admin.PathStop, admin.Handle(func(_ context.Context, r admin.StopRequest) (admin.Deleted, error) {
+		drain, err := drainTime(r.Drain, 0)
+		if err == nil {
+			go func() {
+				n.leave(drain)
+				stop()
+			}()
+		}
+		return admin.Deleted{Name: n.opts.Name}, err
+	}))
 	mux.HandleFunc("POST "+admin.PathUpgrade, admin.Handle(n.Upgrade))
 	mux.HandleFunc("GET "+admin.PathUpgrade, func(w http.ResponseWriter, _ *http.Request) {
 		u, err := n.LastUpgrade()

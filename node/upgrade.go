@@ -122,12 +122,9 @@ func (n *Node) Upgrade(ctx context.Context, r admin.UpgradeRequest) (admin.Upgra
 	if o.Command == nil || o.Impossible != "" {
 		return admin.Upgrade{}, fmt.Errorf("%w: the node cannot be upgraded: %s", admin.ErrInvalid, o.Impossible)
 	}
-	drain := drainDefault
-	if r.Drain != "" {
-		var err error
-		if drain, err = time.ParseDuration(r.Drain); err != nil || drain < 0 || drain > time.Hour {
-			return admin.Upgrade{}, fmt.Errorf("%w: --drain %q must be a time from 0s to 1h", admin.ErrInvalid, r.Drain)
-		}
+	drain, err := drainTime(r.Drain, drainDefault)
+	if err != nil {
+		return admin.Upgrade{}, err
 	}
 	program := r.Program
 	if program == "" {

@@ -143,6 +143,9 @@ func (in *Inlet) SetPath(route routing.Route) {
 	in.resumeAll(p)
 }
 
+// StopListening closes the port; clients that were accepted stay. Not on a shard.
+func (in *Inlet) StopListening(ctx context.Context) error { return in.shard.Finish(ctx, in.ln.Close) }
+
 // Close stops listening and ends all connections. Not on a shard.
 func (in *Inlet) Close(ctx context.Context) error {
 	in.closed.Store(true)

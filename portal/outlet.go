@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,7 @@ type Outlet struct {
 	opts   OutletOptions
 	fixed  []netip.AddrPort // not empty if Target is an address
 	places places
+	leaves atomic.Bool // it takes no more connections
 
 	lines registry
 
@@ -95,6 +97,9 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	return out, nil
 }
 
+// Leave has new connections refused; open ones stay, and are resumed. Any goroutine.
+func (o *Outlet) Leave() { o.leaves.Store(true) }
+
 // Close stops the outlet; its open connections stay (docs/protocol/03 §2.1).
 func (o *Outlet) Close(ctx context.Context) error { return o.router.StopNamed(ctx, o.opts.Name) }
 
@@ -126,6 +131,10 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 			o.refuse(s, m, msg, ReasonPolicy, true)
 			return nil
 		}
+	}
+	if o.leaves.Load() {
+		o.refuse(s, m, msg, ReasonShutdown, false)
+		return nil
 	}
 	if ok, tell := o.room(peer); !ok {
 		o.env.Stats.Limited.Add(1)

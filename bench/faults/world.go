@@ -122,6 +122,8 @@ func (w *world) nodes(ctx context.Context) error {
 	}
 	steps := []step{
 		{w.relay, []string{"node", "create", "relay", "--tcp-listener-address", fmt.Sprintf("0.0.0.0:%d", relayPort)}},
+		{w.relay, []string{"authority", "create", "--tcp-listener-address", fmt.Sprintf("0.0.0.0:%d", authorityPort),
+			"--project-identifier", "faults", "--trusted-identities", "{}"}},
 		{w.outlet, []string{"node", "create", "blue"}},
 		{w.inlet, []string{"node", "create", "green"}},
 		{w.outlet, []string{"relay", "create", "blue", "--at", route(relayFar), "--to", "blue"}},
@@ -166,8 +168,11 @@ func (w *world) command(ctx context.Context, m *machine, args ...string) (string
 var errNoProcess = errors.New("the node has no process")
 
 // pid returns the process of a machine's node.
-func (w *world) pid(ctx context.Context, m *machine) (int, error) {
-	text, err := w.command(ctx, m, "node", "show", m.role, "--output", "json")
+func (w *world) pid(ctx context.Context, m *machine) (int, error) { return w.pidOf(ctx, m, m.role) }
+
+// pidOf returns the process of a node on a machine.
+func (w *world) pidOf(ctx context.Context, m *machine, node string) (int, error) {
+	text, err := w.command(ctx, m, "node", "show", node, "--output", "json")
 	if err != nil {
 		return 0, err
 	}
@@ -181,7 +186,7 @@ func (w *world) pid(ctx context.Context, m *machine) (int, error) {
 	if pid := max(shown.PID, shown.Process); pid > 1 {
 		return pid, nil
 	}
-	return 0, fmt.Errorf("%w: %s", errNoProcess, m.role)
+	return 0, fmt.Errorf("%w: %s", errNoProcess, node)
 }
 
 // signal sends a signal to a machine's node.

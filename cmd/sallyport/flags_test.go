@@ -108,7 +108,7 @@ func find(root *cobra.Command, path string) *cobra.Command {
 
 // onlyHere are the flags that the reference does not have; docs/cli-differences.md names them.
 var onlyHere = []string{
-	"identity create --algorithm", "node stop --all", "node upgrade --program", "node upgrade --drain", "node upgrade --last",
+	"identity create --algorithm", "node stop --all", "node stop --drain", "node upgrade --program", "node upgrade --drain", "node upgrade --last",
 	"node create --carried", "authority create --carried", "policy list --resource", "policy list --resource-type",
 	"project create --host", "project create --authority-port", "project create --relay-port", "run --variable",
 	"kafka-inlet create --advertise", "kafka-inlet create --bind-values", "kafka-inlet create --max-message-size",

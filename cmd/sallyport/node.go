@@ -226,8 +226,10 @@ func nodeStart(a *app) *cobra.Command {
 
 func nodeStop(a *app) *cobra.Command {
 	var force, all bool
+	var drain time.Duration
 	cmd := &cobra.Command{Use: "stop [NODE]", Short: "Stop a node; start brings it back as it was", Example: `  sallyport node stop
-  sallyport node stop n1`, Args: cobra.MaximumNArgs(1),
+  sallyport node stop n1
+  sallyport node stop n1 --drain 30s`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			running, err := a.runningNodes()
 			if err != nil {
@@ -235,6 +237,9 @@ func nodeStop(a *app) *cobra.Command {
 			}
 			if len(running) == 0 {
 				return a.print(result{human: "  > There are no nodes running"})
+			}
+			if force && drain > 0 {
+				return usageError("the argument '--force' cannot be used with '--drain <DURATION>'")
 			}
 			names, err := a.nodeNames(args, all)
 			if err != nil {
@@ -247,6 +252,11 @@ func nodeStop(a *app) *cobra.Command {
 					}
 					return fmt.Errorf("the node %s is not running", name)
 				}
+				if drain > 0 {
+					if err := a.drainNode(cmd.Context(), name, drain); err != nil {
+						return err
+					}
+				}
 				if err := a.stopNode(cmd.Context(), name, force); err != nil {
 					return err
 				}
@@ -258,7 +268,31 @@ func nodeStop(a *app) *cobra.Command {
 		}}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "kill it")
 	cmd.Flags().BoolVar(&all, "all", false, "all nodes")
+	cmd.Flags().DurationVar(&drain, "drain", 0, "take nobody new, and let connections end for this `DURATION`")
 	return cmd
+}
+
+// drainNode asks a node to end when its connections have, and waits for that.
+func (a *app) drainNode(ctx context.Context, name string, longest time.Duration) error {
+	c, _, err := a.nodeClient(name)
+	if err != nil {
+		return err
+	}
+	r, err := a.nodeRecord(name)
+	if err != nil {
+		return err
+	}
+	if err := c.Do(ctx, "POST", admin.PathStop, admin.StopRequest{Drain: longest.String()}, nil); err != nil {
+		return err
+	}
+	for until := time.Now().Add(longest + 5*time.Second); r.Process.Status() == state.Running && time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // noNodes reports whether there is no node at all.

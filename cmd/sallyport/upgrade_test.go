@@ -255,3 +255,41 @@ func TestNodeUpgradeSignal(t *testing.T) {
 		t.Errorf("process %d is now %d", pid, now)
 	}
 }
+
+// TestNodeStopDrain: a node that drains takes nobody new, serves those who are there until they end, and then stops.
+func TestNodeStopDrain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts nodes")
+	}
+	t.Parallel()
+	s := newShell(t)
+	in := freePort(t)
+	s.must(`
+		sallyport node create back
+		sallyport node create front
+		sallyport tcp-outlet create db --at back --to ` + patientEcho(t) + `
+		sallyport tcp-inlet create --at front --from ` + in + ` --to /node/back/secure/api/service/db`)
+	for _, node := range []string{"back", "front"} {
+		open := openSessions(t, in, 1)[0]
+		stopped := make(chan outcome, 1)
+		go func() { stopped <- s.run("sallyport node stop " + node + " --drain 60s") }()
+		for deadline := time.Now().Add(30 * time.Second); exchange(in) == nil; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s takes new clients while it drains", node)
+			}
+		}
+		if err := open.exchange(10_000); err != nil {
+			t.Errorf("%s: an open connection while it drains: %v", node, err)
+		}
+		select {
+		case out := <-stopped:
+			t.Errorf("%s stopped with an open connection: %+v", node, out)
+		default:
+		}
+		_ = open.Close()
+		if out := <-stopped; out.code != 0 {
+			t.Errorf("%s: %+v", node, out)
+		}
+		s.must("sallyport node start " + node)
+	}
+}

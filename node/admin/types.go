@@ -54,6 +54,12 @@ func (a *Address) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// StopRequest asks a node to end.
+type StopRequest struct {
+	// Drain is how long its connections may take to end; empty is not at all.
+	Drain string `json:"drain,omitempty"`
+}
+
 // Node is what a node says of itself.
 type Node struct {
 	Name           string            `json:"name"`

@@ -5,8 +5,10 @@ package tcp
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,6 +157,16 @@ func (l *Listener) Close(ctx context.Context) error {
 	l.t.mu.Unlock()
 	l.t.router.ForgetFlow(l.Flow)
 	return l.shard.Finish(ctx, l.ln.Close)
+}
+
+// StopListening closes all listeners; connections stay. Not on a shard.
+func (t *Transport) StopListening(ctx context.Context) {
+	t.mu.Lock()
+	list := slices.Collect(maps.Keys(t.listeners))
+	t.mu.Unlock()
+	for _, l := range list {
+		_ = l.shard.Finish(ctx, l.ln.Close) // its flow stays: connections that were accepted use it
+	}
 }
 
 // accepted places a new connection on a shard. It runs on the listener's shard.
