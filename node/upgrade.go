@@ -49,6 +49,8 @@ type UpgradeOptions struct {
 	Check   []string
 	// Leaving, if set, is called just before the program is executed, and what it returns when that was not possible.
 	Leaving func() (stay func())
+	// Secrets, if set, returns what a person has opened vaults with, by vault: the next program cannot ask. They stay the caller's.
+	Secrets func() map[string][]byte
 	// Impossible is why this node cannot be upgraded; empty if it can.
 	Impossible string
 	// Carried is what the program before has left; nil at an ordinary start.
@@ -65,6 +67,8 @@ type Carried struct {
 	Stopped time.Duration `cbor:"5,keyasint"`
 	// Data tells that secrets and bytes are there; they are not when a program is asked whether it could go on.
 	Data bool `cbor:"6,keyasint"`
+	// Secrets open vaults, by name; empty ones without Data.
+	Secrets map[string][]byte `cbor:"7,keyasint,omitempty"`
 }
 
 // Check refuses what this program cannot go on with.
@@ -235,6 +239,14 @@ func (n *Node) writeDown(ctx context.Context, data bool) (c *Carried, release fu
 			return nil, nil, err
 		}
 		time.Sleep(time.Millisecond)
+	}
+	if n.opts.Upgrade.Secrets != nil {
+		c.Secrets = n.opts.Upgrade.Secrets()
+		for name := range c.Secrets {
+			if !data {
+				c.Secrets[name] = nil
+			}
+		}
 	}
 	n.portals.CarrySockets(n.group, &c.Portals)
 	for _, s := range n.group.Sockets() {

@@ -63,7 +63,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 			err = exitCode(exitSoftware)
 		}
 	}()
-	if err := r.readState(); err != nil {
+	if err := a.readState(&r); err != nil {
 		return err
 	}
 	if r.inMemory {

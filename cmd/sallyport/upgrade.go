@@ -191,8 +191,10 @@ func (a *app) couldGoOn(ctx context.Context, name string, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := manager.CheckKeys(ctx, self.id); err != nil {
-		return err
+	if _, opened := carried.Secrets[self.named.Vault]; !opened { // else what opens it comes with the state
+		if err := manager.CheckKeys(ctx, self.id); err != nil {
+			return err
+		}
 	}
 	if o.Authority != nil { // its store is in use
 		_, err := parseTrusted(o.Authority.TrustedIdentities)
@@ -220,6 +222,11 @@ func ownPath() (string, error) {
 // upgradeOptions says how another program takes over the node that runs in this process.
 func (a *app) upgradeOptions(ctx context.Context, name string, o state.NodeOptions, r runOptions) (u node.UpgradeOptions, err error) {
 	u.Version, u.Carried = version(), r.state
+	u.Secrets = func() map[string][]byte {
+		a.vaults.mu.Lock()
+		defer a.vaults.mu.Unlock()
+		return maps.Clone(a.vaults.given)
+	}
 	if own, _ := ctx.Value(ownProcess{}).(bool); !own {
 		u.Impossible = "it runs inside another program"
 	} else if a.isInMemory {
@@ -275,7 +282,7 @@ func (a *app) upgradeOnSignal(ctx context.Context, n *node.Node, log *slog.Logge
 }
 
 // readState reads what the program before has left, if it has.
-func (r *runOptions) readState() error {
+func (a *app) readState(r *runOptions) error {
 	if r.carried == 0 {
 		return nil
 	}
@@ -283,5 +290,8 @@ func (r *runOptions) readState() error {
 	if err := upgrade.Read(r.carried, r.state); err != nil {
 		return err
 	}
+	a.vaults.mu.Lock()
+	a.vaults.given = r.state.Secrets
+	a.vaults.mu.Unlock()
 	return r.state.Check()
 }
