@@ -36,6 +36,14 @@ func (c *conn) TerminalClosed() {
 	}
 }
 
+// PeerSilent implements routing.SilenceWatcher. A node of ours says something each second, so the path is lost: the inlet looks for another, or is gone.
+func (c *conn) PeerSilent() {
+	if c.outlet && c.line != nil && c.state == open {
+		c.sendDisconnect(c.route, ReasonPath)
+		c.losePath()
+	}
+}
+
 // MessageLost implements routing.LossWatcher: a message of the peer's node was lost or overtaken, perhaps one of this connection. Only
 // between two of ours would the numbers of its payloads tell, and even there a lost credit stops it for good.
 func (c *conn) MessageLost() {

@@ -19,6 +19,9 @@ type Watcher interface{ TerminalClosed() }
 // LossWatcher is a Watcher that has to know when a message from the other end of the Terminal was lost or came out of order.
 type LossWatcher interface{ MessageLost() }
 
+// SilenceWatcher is a Watcher that wants to know, as well, when a peer that watches the Terminal has not been heard of for some seconds.
+type SilenceWatcher interface{ PeerSilent() }
+
 // AwayWatcher is a Watcher that wants to know, as well, when there is no way to the other end for now: what the Terminal ran over has
 // ended, and its peer may come by another way.
 type AwayWatcher interface{ TerminalAway(away bool) }
@@ -69,6 +72,19 @@ func (ws *Watchers) TellAway(away bool) {
 	}
 	for _, a := range list {
 		a.TerminalAway(away)
+	}
+}
+
+// TellSilent tells those watchers that are SilenceWatchers.
+func (ws *Watchers) TellSilent() {
+	var list []SilenceWatcher // they may unwatch
+	for w := range ws.set {
+		if l, ok := w.(SilenceWatcher); ok {
+			list = append(list, l)
+		}
+	}
+	for _, l := range list {
+		l.PeerSilent()
 	}
 }
 

@@ -307,12 +307,27 @@ func TestSilence(t *testing.T) {
 		if d.closed || !d.Peer.Pinged {
 			t.Error("ended while heard, or the ping was not noticed")
 		}
+		w := &silenceWatcher{}
+		d.watchers.Watch(w)
+		d.check()
+		if w.told {
+			t.Error("a peer that was heard is said to be silent")
+		}
+		d.heard = d.heard.Add(-quietPeer - time.Second)
+		if d.check(); !w.told || d.closed {
+			t.Errorf("after %v of silence: told %v, closed %v", quietPeer, w.told, d.closed)
+		}
 		d.heard = d.heard.Add(-silence - time.Second)
 		d.check()
 	})
 	ended(t, d)
 	ended(t, c)
 }
+
+type silenceWatcher struct{ told bool }
+
+func (w *silenceWatcher) PeerSilent()     { w.told = true }
+func (w *silenceWatcher) TerminalClosed() {}
 
 // TestSilentBehindRelay: a node that is reached through another one, and does not watch the channel itself, is asked whether it is there.
 func TestSilentBehindRelay(t *testing.T) {

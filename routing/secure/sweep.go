@@ -72,6 +72,8 @@ const (
 	sweepInterval = 2 * time.Second
 	// lostSweeps is how many sweeps a responder whose way out is gone waits for its initiator to come by another way.
 	lostSweeps = 5
+	// quietPeer is after how much silence of a peer that pinged those who can find another way begin to look for one.
+	quietPeer = 3 * time.Second
 	// silence is how long a peer that pinged may be silent: more than four of the reference's pings.
 	silence = 45 * time.Second
 	// A peer that does not ping, and to which another node leads that does not say when it has gone, is asked when it has been silent for
@@ -96,6 +98,9 @@ func (c *Channel) check() {
 	}
 	c.lost = 0
 	quiet := time.Since(c.heard)
+	if c.Peer.Pinged && quiet > quietPeer {
+		c.watchers.TellSilent()
+	}
 	switch behind := c.remote.Len() > 2; {
 	case c.Peer.Pinged && quiet > silence, !c.Initiator && behind && quiet > unanswered:
 		c.cs.log.Info("secure channel closed", "reason", errSilent.Error(), describe(c.Peer.ID))
