@@ -93,6 +93,18 @@ interop: build ## ours and the reference in every seat, and beyond; installs the
 test-faults: build ## whole nodes under load, broken one thing after the other (an hour; SHORT=1: less than five minutes); needs root
 	$(GO) run ./bench/faults --sallyport $(PROGRAM) $(if $(SHORT),--short)
 
+.PHONY: test-trust trust-tools
+# A line for each point: what it is, then the seconds or bytes that its test measured.
+TRUST_TESTS := ^(TestTrust|TestMemberIsTakenBack$$|TestOperatorPosesAsTheBank$$|TestShortCredentials$$|TestAuditChain$$|TestGuessesDoNotFillTheTrail$$|TestRevocations$$|TestTokens$$)
+test-trust: build trust-tools ## members taken back, the operator's attack, keys, sign-ins, the trail: what was measured, a line for each (10 minutes)
+	$(GO) test -count=1 -timeout 15m -v -run '$(TRUST_TESTS)' ./authority/... ./crypto/... ./node ./cmd/... | \
+		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
+
+trust-tools: ## what the tests of keys need, where it can be installed: SoftHSM2, swtpm, moto
+	@command -v softhsm2-util >/dev/null && command -v swtpm >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends softhsm2 swtpm >/dev/null; } || \
+		echo "softhsm2 or swtpm cannot be installed here: the tests that need them are left out"
+	@command -v moto_server >/dev/null || pip install --quiet 'moto[server,kms]' || echo "moto cannot be installed here: the tests that need it are left out"
+
 kafka: build ## Kafka portals with real brokers and clients of all kinds (needs Java, Python; Maven fetches brokers), with the reference where it is installed
 	interop/kafka --ours $(PROGRAM) $(if $(wildcard $(HOME)/.cache/reference/bin/ockam),--reference $(HOME)/.cache/reference/bin/ockam)
 	interop/kafka-clients --ours $(PROGRAM) $(KAFKA)

@@ -60,6 +60,8 @@ type Options struct {
 	AccountAdmin func(ctx context.Context, id identity.Identifier) bool
 	// EnforceAdminChecks takes the admin role from enrollers that AccountAdmin does not know. Without AccountAdmin it does nothing.
 	EnforceAdminChecks bool
+	// SignIn lets people become members by signing in elsewhere; nil: nobody.
+	SignIn *SignInOptions
 	// Events is told what happens, for counters. nil: nobody.
 	Events Events
 	// Now is the clock; nil is time.Now.
@@ -81,6 +83,7 @@ const (
 	ReasonMember      = "already_member"
 	ReasonBlocked     = "blocked" // of a member that was blocked
 	ReasonRevoked     = "revoked" // the ticket was revoked
+	ReasonClaims      = "claims"  // what a provider says of a person is not enough
 	ReasonSlowed      = "slowed"  // unknown codes came too fast from one source: not looked at
 )
 
@@ -92,6 +95,8 @@ type Events interface {
 	TicketRefused(reason string)
 	CredentialIssued()
 	CredentialRefused(reason string)
+	// SignIn is a sign-in with a provider of OpenID Connect, that made a member if there is no reason against it.
+	SignIn(reason string)
 }
 
 type noEvents struct{}
@@ -101,6 +106,7 @@ func (noEvents) TicketRedeemed()          {}
 func (noEvents) TicketRefused(string)     {}
 func (noEvents) CredentialIssued()        {}
 func (noEvents) CredentialRefused(string) {}
+func (noEvents) SignIn(string)            {}
 
 // Authority answers the requests of members and enrollers.
 type Authority struct {
@@ -108,6 +114,7 @@ type Authority struct {
 	denials denials
 	guesses guesses
 	feed    feed
+	signIns signIns
 	recent  recent
 }
 
@@ -164,6 +171,9 @@ func (a *Authority) Services() map[string]rpc.Server {
 		services[EnrollmentTokenIssuer] = tokenIssuer{a}
 		services[EnrollmentTokenAcceptor] = tokenAcceptor{a}
 	}
+	if a.o.SignIn != nil {
+		services[SignIn] = signInService{a}
+	}
 	return services
 }
 
@@ -186,6 +196,9 @@ func (a *Authority) roles(ctx context.Context, id identity.Identifier) (caller, 
 	}
 	if row.Blocked {
 		return caller{id: id, blocked: true}, nil
+	}
+	if until, limited := row.signedInUntil(); limited && !a.o.Now().Before(until) {
+		row, ok = Member{}, false // it has to sign in again
 	}
 	c := caller{id: id, row: row, isMember: ok}
 	c.accountAdmin = a.o.AccountAdmin != nil && a.o.AccountAdmin(ctx, id)

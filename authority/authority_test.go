@@ -89,6 +89,7 @@ func (c *counts) TicketRedeemed()            { c.add("redeemed") }
 func (c *counts) TicketRefused(r string)     { c.add("ticket " + r) }
 func (c *counts) CredentialIssued()          { c.add("credential") }
 func (c *counts) CredentialRefused(r string) { c.add("credential " + r) }
+func (c *counts) SignIn(r string)            { c.add("sign-in " + r) }
 
 // fixture is an authority with a store in a temporary directory and a clock that tests move.
 type fixture struct {

@@ -41,6 +41,9 @@ func (s credentialService) Serve(ctx context.Context, who *identity.Identifier, 
 		return forbidden(req, "unauthorized member")
 	}
 	now, ttl, attributes := s.o.Now(), s.ttl(req), s.attributes(c)
+	if until, limited := c.row.signedInUntil(); limited {
+		ttl = min(ttl, max(until.Sub(now).Truncate(time.Second), time.Second))
+	}
 	if raw := s.recent.get(*who, attributes, ttl, now); raw != nil {
 		return rpc.NewResponse(req, rpc.OK, raw) // whoever asks without pause gets the same one
 	}

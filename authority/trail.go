@@ -29,6 +29,8 @@ const (
 	EventCredentialDenied = "credential_refused"
 	EventRoleDenied       = "role_refused" // somebody asked for what only an enroller or admin may
 	EventRoleUsed         = "role_used"    // an enroller or admin looked at what others may not
+	EventSignedIn         = "signed_in"    // with a provider of OpenID Connect
+	EventSignInRefused    = "sign_in_refused"
 	EventStarted          = "authority_started"
 )
 

@@ -52,6 +52,15 @@ func (e *AuthorityEvents) CredentialIssued() { e.add("credential_issued", "") }
 // CredentialRefused implements authority.Events.
 func (e *AuthorityEvents) CredentialRefused(reason string) { e.add("credential_refused", reason) }
 
+// SignIn implements authority.Events.
+func (e *AuthorityEvents) SignIn(reason string) {
+	if reason == "" {
+		e.add("signed_in", "")
+		return
+	}
+	e.add("sign_in_refused", reason)
+}
+
 // each calls f for every count.
 func (e *AuthorityEvents) each(f func(event, reason string, count uint64)) {
 	e.mu.Lock()

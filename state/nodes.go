@@ -98,6 +98,18 @@ type AuthorityOptions struct {
 	TenantBaseURL          string          `json:"tenant_base_url,omitempty"`
 	Certificate            string          `json:"certificate,omitempty"`
 	Attributes             []string        `json:"attributes,omitempty"`
+	OIDC                   OIDCOptions     `json:"oidc,omitzero"`
+}
+
+// OIDCOptions say which provider of OpenID Connect an authority believes; without an issuer none.
+type OIDCOptions struct {
+	Issuer     string   `json:"issuer,omitempty"`
+	ClientID   string   `json:"client_id,omitempty"`
+	SecretFile string   `json:"client_secret_file,omitempty"`
+	Scopes     []string `json:"scopes,omitempty"`
+	Claims     []string `json:"claims,omitempty"`   // CLAIM=ATTRIBUTE
+	Require    []string `json:"require,omitempty"`  // CLAIM=VALUE
+	Lifetime   string   `json:"lifetime,omitempty"` // a duration
 }
 
 // Status says whether the node's process runs.

@@ -48,6 +48,13 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	f.StringVar(&auth.CredentialTTL, "credential-ttl", "", "`DURATION` of credentials, kept for later starts (default 1h)")
 	f.StringVar(&auth.AccountAuthority, "account-authority", "", "`HISTORY` of who says who administers projects, hex")
 	f.BoolVar(&auth.EnforceAdminChecks, "enforce-admin-checks", false, "with it: only those make enrollers, not enrollers")
+	f.StringVar(&auth.OIDC.Issuer, "oidc-issuer", "", "`URL` of an OpenID Connect provider: its people join")
+	f.StringVar(&auth.OIDC.ClientID, "oidc-client-id", "", "what the provider knows the authority as, an `ID`")
+	f.StringVar(&auth.OIDC.SecretFile, "oidc-client-secret-file", "", "a `FILE` with the client's secret")
+	f.StringArrayVar(&auth.OIDC.Scopes, "oidc-scope", nil, "a `SCOPE` to ask for beside openid")
+	f.StringArrayVar(&auth.OIDC.Claims, "oidc-claim", nil, "a claim that is an attribute, `CLAIM=ATTRIBUTE`")
+	f.StringArrayVar(&auth.OIDC.Require, "oidc-require", nil, "a claim that a member must have, `CLAIM=VALUE`")
+	f.StringVar(&auth.OIDC.Lifetime, "oidc-lifetime", "", "`DURATION` of a membership until the next sign-in (12h)")
 	f.StringVar(&auth.ProjectAccessRoute, "project-access-route", "", "")
 	f.String("project-identity-identifier-file", "", "")
 	f.StringVar(&auth.TenantBaseURL, "tenant-base-url", "", "")
@@ -86,6 +93,9 @@ func authorityCreate(a *app) *cobra.Command {
 			}
 			auth.TrustedIdentities = json.RawMessage(trusted)
 			if _, err := parseTrusted(auth.TrustedIdentities); err != nil {
+				return err
+			}
+			if err := checkOIDC(&auth.OIDC); err != nil {
 				return err
 			}
 			if err := checkLog(cmd, &o); err != nil {
@@ -150,6 +160,17 @@ func authorityArgs(o state.NodeOptions) []string {
 		"--project-identifier", auth.ProjectIdentifier, "--trusted-identities", string(auth.TrustedIdentities)}
 	if auth.CredentialTTL != "" {
 		args = append(args, "--credential-ttl", auth.CredentialTTL)
+	}
+	for _, flag := range []struct{ name, value string }{{"--oidc-issuer", auth.OIDC.Issuer}, {"--oidc-client-id", auth.OIDC.ClientID},
+		{"--oidc-client-secret-file", auth.OIDC.SecretFile}, {"--oidc-lifetime", auth.OIDC.Lifetime}} {
+		if flag.value != "" {
+			args = append(args, flag.name, flag.value)
+		}
+	}
+	for name, values := range map[string][]string{"--oidc-scope": auth.OIDC.Scopes, "--oidc-claim": auth.OIDC.Claims, "--oidc-require": auth.OIDC.Require} {
+		for _, value := range values {
+			args = append(args, name, value)
+		}
 	}
 	if auth.AccountAuthority != "" {
 		args = append(args, "--account-authority", auth.AccountAuthority)

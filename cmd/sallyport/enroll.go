@@ -22,7 +22,7 @@ import (
 func projectEnroll(a *app) *cobra.Command {
 	var t trustFlags
 	var timeout time.Duration
-	var okta, skipCredential bool
+	var okta, signIn, skipCredential bool
 	var again retry
 	cmd := &cobra.Command{Use: "enroll [TICKET] [flags]", Short: "Become a member of a project with a ticket", Example: `  sallyport project enroll "$TICKET"
   sallyport project enroll ticket.txt
@@ -38,7 +38,10 @@ func projectEnroll(a *app) *cobra.Command {
 				return usageError("the argument '--okta' cannot be used with '[TICKET]'")
 			}
 			if okta {
-				return withHint(errors.New("enrolling with Okta is not supported"), "enroll with a ticket: sallyport project enroll TICKET")
+				return withHint(errors.New("enrolling with Okta is not supported"), "enroll with a ticket: sallyport project enroll TICKET, or sign in: --oidc")
+			}
+			if signIn && arg != "" {
+				return usageError("the argument '--oidc' cannot be used with '[TICKET]'")
 			}
 			ticket, err := a.readTicket(ctx, arg) // once: it may come from a pipe
 			if err != nil {
@@ -46,7 +49,11 @@ func projectEnroll(a *app) *cobra.Command {
 			}
 			var raw []byte
 			var s *self
-			if err := a.retrying(ctx, again, func() (err error) {
+			if signIn {
+				if raw, s, err = a.signIn(ctx, &t); err != nil {
+					return err
+				}
+			} else if err := a.retrying(ctx, again, func() (err error) {
 				raw, s, err = a.enroll(ctx, ticket, &t, skipCredential)
 				return err
 			}); err != nil {
@@ -62,6 +69,7 @@ func projectEnroll(a *app) *cobra.Command {
 		}}
 	t.add(cmd)
 	durationVar(cmd.Flags(), &timeout, "timeout", 240*time.Second, "how long it may take")
+	cmd.Flags().BoolVar(&signIn, "oidc", false, "sign in with the provider of OpenID Connect that the authority believes")
 	cmd.Flags().BoolVar(&okta, "okta", false, "")
 	cmd.Flags().BoolVar(&skipCredential, "skip-credential-issue", false, "")
 	hide(cmd, "okta", "skip-credential-issue")

@@ -416,10 +416,14 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 		admins = node.NewAccountAdmins(account, o.ProjectIdentifier)
 		isAdmin = admins.Is
 	}
+	signIn, err := signInOptions(&o.OIDC)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	auth, err := authority.New(ctx, authority.Options{
 		Store: store, Identities: self.manager, Self: self.id, ProjectID: o.ProjectIdentifier, TrustedIdentities: trusted, CredentialTTL: ttl,
 		NoDirectAuthentication: o.NoDirectAuthentication, NoTokenEnrollment: o.NoTokenEnrollment, DisableTrustContextID: o.DisableTrustContextID,
-		AccountAdmin: isAdmin, EnforceAdminChecks: o.EnforceAdminChecks, Log: log, Events: events,
+		AccountAdmin: isAdmin, EnforceAdminChecks: o.EnforceAdminChecks, SignIn: signIn, Log: log, Events: events,
 	})
 	if err != nil {
 		_ = store.Close()
