@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,6 +12,7 @@ import (
 const (
 	arqWindow      = 2 << 20       // bytes that a side takes at first before it has handed them on
 	arqWindowMost  = 16 << 20      // and at most, when that is what comes in two round trips
+	arqGrownMost   = 128 << 20     // what the windows of all links may grow by
 	arqInitial     = 32            // packets under way at first
 	arqMinimum     = 4             // and at least
 	arqMaximum     = arqWindowMost // bytes under way at most
@@ -60,6 +62,7 @@ type sentPacket struct {
 	data   span // of the stream
 	at     time.Time
 	acked  bool
+	mark   mark
 }
 
 // segment is a part of the peer's stream that came early.
@@ -91,9 +94,7 @@ type arq struct {
 	largest  uint64 // acknowledged
 	anyAcked bool
 	cwnd     int
-	ssthresh int
-	recovery uint64 // losses of packets before it belong to a reduction that was made
-	cubic    cubic  // how cwnd grows beyond slow start
+	bbr      bbr // how cwnd and the pace are found
 	rtt, dev time.Duration
 	tokens   float64   // bytes that may be sent at pacedAt
 	pacedAt  time.Time // when tokens was last reckoned
@@ -113,13 +114,14 @@ type arq struct {
 	allow  uint64 // the peer may send bytes before it
 	told   uint64 // allow as the peer knows it
 	window int    // how far allow is ahead of what was handed on
+	grown  *grownWindows
 	// The round trip in which what comes is measured.
 	roundAt     time.Time
 	roundExpect uint64
 }
 
 func newARQ(size int) *arq {
-	return &arq{size: size, limit: arqWindow, allow: arqWindow, told: arqWindow, window: arqWindow, cwnd: arqInitial * size, ssthresh: arqMaximum, rtt: arqFirstRTT, dev: arqFirstRTT / 2}
+	return &arq{size: size, limit: arqWindow, allow: arqWindow, told: arqWindow, window: arqWindow, cwnd: arqInitial * size, rtt: arqFirstRTT, dev: arqFirstRTT / 2}
 }
 
 // pending returns how many bytes were not acknowledged.
@@ -206,7 +208,7 @@ func (a *arq) packet(buf []byte, now time.Time) []byte {
 		a.next = max(a.next, data.to)
 	}
 	a.probes = max(a.probes-1, 0)
-	a.flight = append(a.flight, sentPacket{number: number, data: data, at: now})
+	a.flight = append(a.flight, sentPacket{number: number, data: data, at: now, mark: a.bbr.sent(now, a.inFlight == 0)})
 	a.inFlight += int(data.to - data.from)
 	a.sentAt = now
 	a.tokens -= float64(data.to - data.from)
@@ -216,7 +218,7 @@ func (a *arq) packet(buf []byte, now time.Time) []byte {
 // pick chooses what to send next: what was lost first. An empty span is nothing.
 func (a *arq) pick() (data span, again bool) {
 	nothing := span{a.base, a.base}
-	if a.inFlight >= a.cwnd && a.probes == 0 {
+	if a.inFlight >= a.room() && a.probes == 0 {
 		return nothing, false
 	}
 	for len(a.lost) > 0 {
@@ -237,6 +239,7 @@ func (a *arq) pick() (data span, again bool) {
 	if a.next < to {
 		return span{a.next, to}, false
 	}
+	a.bbr.limited = a.bbr.delivered + uint64(max(a.inFlight, 1))
 	return nothing, false
 }
 
@@ -394,10 +397,29 @@ func (a *arq) take(from uint64, data []byte) {
 // widen makes the window twice what came in a round trip, if that is more than it is (dynamic right-sizing, as TCP receivers do it).
 func (a *arq) widen(now time.Time) {
 	if a.roundAt.IsZero() || now.Sub(a.roundAt) >= a.rtt {
-		if !a.roundAt.IsZero() {
-			a.window = min(max(a.window, 2*int(a.expect-a.roundExpect)), arqWindowMost)
+		if want := min(2*int(a.expect-a.roundExpect), arqWindowMost); !a.roundAt.IsZero() && want > a.window && a.grown.take(want-a.window) {
+			a.window = want
 		}
 		a.roundAt, a.roundExpect = now, a.expect
+	}
+}
+
+// grownWindows is what the windows of all links of a node have beyond their first size. Any goroutine.
+type grownWindows struct{ bytes atomic.Int64 }
+
+// take reports whether n bytes more are within the bound, and counts them if so. Nil has none.
+func (g *grownWindows) take(n int) bool {
+	if g == nil || g.bytes.Add(int64(n)) <= arqGrownMost {
+		return true
+	}
+	g.bytes.Add(-int64(n))
+	return false
+}
+
+// giveBack gives back what the window took.
+func (a *arq) giveBack() {
+	if a.grown != nil {
+		a.grown.bytes.Add(-int64(a.window - arqWindow))
 	}
 }
 

@@ -121,29 +121,6 @@ func TestOldPacketIsTakenOnce(t *testing.T) {
 	}
 }
 
-// TestOneReductionForALossOfManyPackets: all losses of one round trip are one event; one of a packet that was sent after it is another.
-func TestOneReductionForALossOfManyPackets(t *testing.T) {
-	a := newARQ(1000)
-	a.number, a.cwnd = 100, 1_000_000
-	a.shrink(5)
-	if a.cwnd != 700_000 || a.ssthresh != 700_000 {
-		t.Fatalf("reduced to %d, %d", a.cwnd, a.ssthresh)
-	}
-	a.number = 150
-	for _, number := range []uint64{6, 50, 99} {
-		if a.shrink(number); a.cwnd != 700_000 {
-			t.Errorf("reduced again by packet %d", number)
-		}
-	}
-	if a.shrink(100); a.cwnd != 490_000 {
-		t.Errorf("a loss of a later round trip leaves %d", a.cwnd)
-	}
-	a.cwnd, a.number = 1000, 200
-	if a.shrink(160); a.cwnd != arqMinimum*a.size {
-		t.Errorf("reduced below the minimum: %d", a.cwnd)
-	}
-}
-
 // TestLossIsSeenByLaterPackets: a packet is lost when three later ones have come, and by time when fewer have, but not before its time.
 func TestLossIsSeenByLaterPackets(t *testing.T) {
 	ack := func(a *arq, number uint64, top, length uint64, at time.Time) {

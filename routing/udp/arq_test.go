@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
@@ -26,14 +25,23 @@ type network struct {
 	air             []flying
 	lose, twice     float64
 	delay, jitter   time.Duration
-	queue           int // packets under way in one direction at most
-	ahead           int // bytes that wait to be sent at most
+	queue           int           // packets under way in one direction at most
+	rate            float64       // bytes a second in each direction; 0 for any
+	wait            time.Duration // how long a packet waits for that at most
+	idle            [2]time.Time  // when all that waits has been sent
+	ahead           int           // bytes that wait to be sent at most
 	lost, delivered int
 }
 
 // pump lets a side send what it may.
 func (n *network) pump(from int) {
 	a := n.sides[from]
+	under := 0
+	for _, f := range n.air {
+		if f.to != from {
+			under++
+		}
+	}
 	for {
 		out := a.packet(make([]byte, 0, a.size), n.now)
 		if out == nil {
@@ -46,19 +54,26 @@ func (n *network) pump(from int) {
 		if n.rnd.Float64() < n.twice {
 			copies = 2
 		}
-		under := 0
-		for _, f := range n.air {
-			if f.to != from {
-				under++
-			}
-		}
 		if n.rnd.Float64() < n.lose || under > n.queue {
 			n.lost++
 			continue
 		}
+		start := n.now
+		if n.rate > 0 {
+			if n.idle[from].After(start) {
+				start = n.idle[from]
+			}
+			if start.Sub(n.now) > n.wait {
+				n.lost++
+				continue
+			}
+			start = start.Add(time.Duration(float64(len(out)) / n.rate * 1e9))
+			n.idle[from] = start
+		}
 		for range copies {
-			at := n.now.Add(n.delay + time.Duration(n.rnd.Float64()*float64(n.jitter)))
+			at := start.Add(n.delay + time.Duration(n.rnd.Float64()*float64(n.jitter)))
 			n.air = append(n.air, flying{at, 1 - from, out})
+			under++
 		}
 	}
 }
@@ -85,17 +100,19 @@ func (n *network) step() bool {
 	if next.After(n.now) {
 		n.now = next
 	}
-	for i := 0; i < len(n.air); i++ {
-		if f := n.air[i]; !f.at.After(n.now) {
-			n.air = slices.Delete(n.air, i, i+1)
-			i--
-			n.delivered++
-			if err := n.sides[f.to].receive(f.data, n.now); err != nil {
-				panic(err)
-			}
-			n.sides[f.to].open()
+	left := n.air[:0]
+	for _, f := range n.air {
+		if f.at.After(n.now) {
+			left = append(left, f)
+			continue
 		}
+		n.delivered++
+		if err := n.sides[f.to].receive(f.data, n.now); err != nil {
+			panic(err)
+		}
+		n.sides[f.to].open()
 	}
+	n.air = left
 	for _, a := range n.sides {
 		if at := a.deadline(); !at.IsZero() && !at.After(n.now) {
 			a.timeout(n.now)
@@ -198,7 +215,7 @@ func TestARQUsesThePath(t *testing.T) {
 	}
 }
 
-// TestARQLongLine: what is under way grows with the distance, at both ends, within its bound; after a loss a long line is soon full again.
+// TestARQLongLine: what is under way grows with the distance, at both ends, within its bound.
 func TestARQLongLine(t *testing.T) {
 	n := newNetwork(3)
 	n.delay, n.ahead = 150*time.Millisecond, 32<<20 // all that comes in one round trip comes at once here
@@ -215,18 +232,69 @@ func TestARQLongLine(t *testing.T) {
 	if n.sides[1].window > arqWindowMost || n.sides[0].cwnd > arqMaximum {
 		t.Errorf("a window of %d bytes, %d under way", n.sides[1].window, n.sides[0].cwnd)
 	}
-	a := newARQ(1191)
-	a.cwnd, a.ssthresh, a.rtt = 8<<20, 1<<20, 300*time.Millisecond
-	a.number = 1
-	a.shrink(0)
-	low, now := a.cwnd, time.Unix(1000, 0)
-	for range 100 { // 30 s
-		now = now.Add(a.rtt)
-		a.grow(a.cwnd, now)
+}
+
+// TestARQBottleneck: a transfer has most of a line, whatever its queue holds and however much is lost, does not fill a long queue for good, and
+// finds the line's length again and again.
+func TestARQBottleneck(t *testing.T) {
+	const rate = 2.5e6 // 20 Mbit/s
+	for _, c := range []struct {
+		name string
+		lose float64
+		wait time.Duration
+		most time.Duration // round trip at the end
+	}{
+		{"long queue", 0, time.Second, 130 * time.Millisecond},
+		{"short queue", 0, 20 * time.Millisecond, 80 * time.Millisecond},
+		{"1 % loss", 0.01, 100 * time.Millisecond, 130 * time.Millisecond},
+		{"5 % loss", 0.05, 100 * time.Millisecond, 130 * time.Millisecond},
+	} {
+		n := newNetwork(11)
+		n.delay, n.rate, n.wait, n.lose = 25*time.Millisecond, rate, c.wait, c.lose
+		began := n.now
+		stream := random(n.rnd, 32<<20) // 13 s
+		if got := n.run([2][]byte{stream, nil}, 2<<20); !bytes.Equal(got[0], stream) {
+			t.Fatalf("%s: %d bytes", c.name, len(got[0]))
+		}
+		share := float64(len(stream)) / n.now.Sub(began).Seconds() / (rate * (1 - c.lose))
+		waste := float64(n.lost) / float64(n.delivered+n.lost)
+		t.Logf("%s: %.2f of the line, %.1f %% lost, round trip %v, shortest %v", c.name, share, 100*waste, n.sides[0].rtt, n.sides[0].bbr.shortest)
+		if share < 0.85 || waste > c.lose+0.05 {
+			t.Errorf("%s: %.2f of the line, %.3f lost", c.name, share, waste)
+		}
+		if n.sides[0].rtt > c.most || n.sides[0].bbr.shortest > 60*time.Millisecond {
+			t.Errorf("%s: a round trip of %v, shortest %v, where the line has 50 ms", c.name, n.sides[0].rtt, n.sides[0].bbr.shortest)
+		}
 	}
-	t.Logf("a window that was 8 MiB before a loss is %d KiB after it and %d KiB 30 s later", low>>10, a.cwnd>>10)
-	if low > 6<<20 || a.cwnd < 8<<20 {
-		t.Errorf("a window that was 8 MiB before a loss is %d KiB after it and %d KiB 30 s later", low>>10, a.cwnd>>10)
+}
+
+// TestARQWindowsShareABound: windows grow no further than the node allows for all of them, and what has ended is given back.
+func TestARQWindowsShareABound(t *testing.T) {
+	g := &grownWindows{}
+	var list []*arq
+	sum := 0
+	for range 20 {
+		a, now := newARQ(1191), time.Unix(1000, 0)
+		a.grown = g
+		for range 3 { // 10 MiB in each round trip
+			a.widen(now)
+			a.expect += 10 << 20
+			now = now.Add(a.rtt)
+		}
+		list = append(list, a)
+		sum += a.window - arqWindow
+	}
+	if list[0].window != arqWindowMost || list[19].window != arqWindow {
+		t.Errorf("windows of %d to %d MiB", list[0].window>>20, list[19].window>>20)
+	}
+	if got := g.bytes.Load(); got != int64(sum) || got > arqGrownMost || got < arqGrownMost-arqWindowMost {
+		t.Errorf("%d MiB counted, windows grew by %d", got>>20, sum>>20)
+	}
+	for _, a := range list {
+		a.giveBack()
+	}
+	if got := g.bytes.Load(); got != 0 {
+		t.Errorf("%d bytes are never given back", got)
 	}
 }
 

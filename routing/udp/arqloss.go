@@ -1,14 +1,13 @@
 package udp
 
 import (
-	"math"
 	"slices"
 	"time"
 )
 
 // acknowledged handles what the peer says has come: ranges of packet numbers, newest first.
 func (a *arq) acknowledged(ranges []span, now time.Time) {
-	before, bytes := a.inFlight, 0
+	bytes, newest := 0, -1
 	top := ranges[0].to - 1
 	for i := range a.flight {
 		p := &a.flight[i]
@@ -29,7 +28,11 @@ func (a *arq) acknowledged(ranges []span, now time.Time) {
 		if p.number == top {
 			a.measure(now.Sub(p.at))
 		}
-		a.tries = 0
+		a.tries, newest = 0, i
+	}
+	var last sentPacket
+	if newest >= 0 {
+		last = a.flight[newest]
 	}
 	a.largest, a.anyAcked = max(a.largest, top), true
 	a.flight = slices.DeleteFunc(a.flight, func(p sentPacket) bool { return p.acked })
@@ -43,8 +46,12 @@ func (a *arq) acknowledged(ranges []span, now time.Time) {
 			a.out, a.head = a.out[:0], 0
 		}
 	}
-	if bytes > 0 && before >= a.cwnd/2 { // not while it is not the window that holds back
-		a.grow(bytes, now)
+	if bytes > 0 {
+		if last.number == top {
+			a.bbr.trip(now.Sub(last.at), a.inFlight, arqMinimum*a.size, now)
+		}
+		a.bbr.acked(bytes, a.inFlight, last.mark, last.at, now)
+		a.grow(bytes)
 	}
 	a.findLost(now)
 }
@@ -59,48 +66,24 @@ func (a *arq) measure(sample time.Duration) {
 	a.rtt += (sample - a.rtt) / 8
 }
 
-// cubic is the growth of CUBIC (RFC 9438) after a loss: fast at first, slow where the last loss was, then faster and faster. So a long line is
-// filled again within seconds where one packet for each round trip would take minutes.
-type cubic struct {
-	top   float64   // cwnd at the last loss, bytes
-	since time.Time // when growth began after it; zero if it has not
-	reach float64   // seconds until top is reached
-	reno  float64   // cwnd as it were with a packet for each round trip, which is more on short lines
+// grow sets how much may be under way after bytes were acknowledged.
+func (a *arq) grow(bytes int) {
+	target := a.bbr.window(a.size)
+	switch {
+	case a.bbr.filled:
+		a.cwnd = min(a.cwnd+bytes, target)
+	case a.cwnd < target || a.bbr.delivered < uint64(arqInitial*a.size):
+		a.cwnd += bytes
+	}
+	a.cwnd = min(max(a.cwnd, arqMinimum*a.size), arqMaximum)
 }
 
-// cubicScale is C of RFC 9438, packets by seconds cubed.
-const cubicScale = 0.4
-
-func (a *arq) grow(bytes int, now time.Time) {
-	if a.cwnd < a.ssthresh {
-		a.cwnd = min(a.cwnd+bytes, arqMaximum)
-		return
+// room is how much may be under way now.
+func (a *arq) room() int {
+	if a.bbr.probing {
+		return arqMinimum * a.size
 	}
-	c, cwnd, size := &a.cubic, float64(a.cwnd), float64(a.size)
-	if c.since.IsZero() {
-		c.since, c.reno, c.top = now, cwnd, max(c.top, cwnd)
-		c.reach = math.Cbrt((c.top - cwnd) / size / cubicScale)
-	}
-	t := (now.Sub(c.since) + a.rtt).Seconds() - c.reach
-	target := min(max(c.top+size*cubicScale*t*t*t, cwnd), 1.5*cwnd)
-	// A packet for each round trip, where the RFC has half of one until top is reached: packets are smaller than TCP's.
-	c.reno += float64(bytes) * size / cwnd
-	a.cwnd = min(int(max(cwnd+(target-cwnd)*float64(bytes)/cwnd, c.reno)), arqMaximum)
-}
-
-// shrink reduces what is under way after a loss, once for all losses of one round trip.
-func (a *arq) shrink(number uint64) {
-	if number < a.recovery {
-		return
-	}
-	a.recovery = a.number
-	top := float64(a.cwnd)
-	if top < a.cubic.top {
-		top *= 0.85 // others need room (fast convergence)
-	}
-	a.cubic = cubic{top: top}
-	a.ssthresh = max(a.cwnd*7/10, arqMinimum*a.size)
-	a.cwnd = a.ssthresh
+	return a.cwnd
 }
 
 // findLost looks for packets that later ones have overtaken (RFC 9002 §6.1).
@@ -118,7 +101,6 @@ func (a *arq) findLost(now time.Time) {
 			return false
 		}
 		a.lose(p)
-		a.shrink(p.number)
 		return true
 	})
 }
@@ -126,6 +108,7 @@ func (a *arq) findLost(now time.Time) {
 // lose puts a packet's data down to be sent again.
 func (a *arq) lose(p sentPacket) {
 	a.inFlight -= int(p.data.to - p.data.from)
+	a.bbr.lost += p.data.to - p.data.from
 	if p.data.to > p.data.from && p.data.to > a.base {
 		a.lost = addSpan(a.lost, span{max(p.data.from, a.base), p.data.to})
 	}
@@ -137,26 +120,17 @@ func (a *arq) patience() time.Duration {
 	return min(d, arqMaxTimeout)
 }
 
-// Pacing (RFC 9002 §7.7): what is under way is spread over the round trip, since a burst of it overflows the queue of the first device, a thousand
-// packets. Timers are exact to a millisecond or so, hence the steps; a shorter path has no need of it.
-const (
-	paceFrom      = 2 * time.Millisecond // of round trips
-	paceStep      = time.Millisecond
-	paceGain      = 1.25
-	paceStartGain = 2
-	paceBurst     = 32 // packets that may go at once however slow it is
-)
-
-// tooSoon reports whether the next packet has to wait; paceAt then says until when.
+// tooSoon reports whether the next packet has to wait; paceAt then says until when. What is under way is spread over the round trip, since a
+// burst of it overflows the queue of the first device. Timers are exact to a millisecond or so, hence the steps; a shorter path has no need of it.
 func (a *arq) tooSoon(now time.Time) bool {
-	if a.rtt < paceFrom {
+	if a.rtt < bbrUnpaced || a.bbr.shortest < bbrUnpaced && a.bbr.shortest > 0 {
 		return false
 	}
-	rate := paceGain * float64(a.cwnd) / float64(a.rtt) // bytes a nanosecond
-	if a.cwnd < a.ssthresh {
-		rate *= paceStartGain / paceGain
+	rate := a.bbr.pace()
+	if rate == 0 {
+		rate = bbrHigh * float64(a.cwnd) / float64(a.rtt)
 	}
-	most := max(2*rate*float64(paceStep), float64(paceBurst*a.size))
+	most := max(2*rate*float64(bbrTimerStep), float64(bbrBurst*a.size))
 	if a.pacedAt.IsZero() {
 		a.tokens = most
 	} else {
@@ -165,8 +139,7 @@ func (a *arq) tooSoon(now time.Time) bool {
 	if a.pacedAt = now; a.tokens >= float64(a.size) {
 		return false
 	}
-	wait := time.Duration((float64(a.size) - a.tokens) / rate)
-	a.paceAt = now.Add(max(wait, paceStep))
+	a.paceAt = now.Add(max(time.Duration((float64(a.size)-a.tokens)/rate), bbrTimerStep))
 	return true
 }
 
@@ -215,6 +188,5 @@ func (a *arq) timeout(now time.Time) {
 		a.lose(p)
 	}
 	a.flight = a.flight[:0]
-	a.shrink(a.number)
 	a.cwnd = arqMinimum * a.size
 }

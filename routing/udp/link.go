@@ -52,6 +52,7 @@ func newLink(p *Puncture) *link {
 		size = max(p.bind.t.opts.PacketSize, linkMinPacketSize) // somebody knows of a network that carries less
 	}
 	l := &link{p: p, arq: newARQ(size - 1 - tokenSize)}
+	l.arq.grown = &p.bind.t.grown
 	l.throttle = routing.NewSharedThrottle(p.shard, l)
 	l.backlog = routing.NewBacklog(p.shard, (*linkDraining)(l), linkHighWater, 0)
 	initiator, responder := p.ours.Text(), p.onward.Last().Value
@@ -76,6 +77,9 @@ func newLink(p *Puncture) *link {
 // close ends the link; what waits has its last chance.
 func (l *link) close() {
 	l.flush()
+	if !l.closed {
+		l.arq.giveBack()
+	}
 	l.closed = true
 	l.timer.Stop()
 	l.throttle.Close()

@@ -116,6 +116,7 @@ type Transport struct {
 	router *routing.Router
 	opts   Options
 	budget atomic.Int64
+	grown  grownWindows // of links
 	// Stats counts datagrams and messages.
 	Stats Stats
 

@@ -1,0 +1,164 @@
+package udp
+
+import "time"
+
+// Numbers of BBR (draft-cardwell-iccrg-bbr-congestion-control-00, version 1, as Linux has it, but for bbrLost).
+const (
+	bbrHigh      = 2.885 // gain while the rate still doubles: 2/ln 2
+	bbrWindow    = 2     // what may be under way, in what the path holds
+	bbrRounds    = 10    // for how many rounds at least the highest rate counts
+	bbrFull      = 3     // rounds without a quarter more that end the start
+	bbrLost      = 0.1   // share of a round that, if lost, ends it too: a queue is full
+	bbrRTTFor    = 10 * time.Second
+	bbrProbeRTT  = 200 * time.Millisecond
+	bbrTurn      = 2 * time.Millisecond // what nodes and timers take beyond the path's round trip
+	bbrBurst     = 32                   // packets that may go at once however slow it is
+	bbrLocal     = 1 << 20              // bytes under way where the path is shorter than timers are exact
+	bbrUnpaced   = 2 * time.Millisecond // round trip of such a path
+	bbrTimerStep = time.Millisecond
+)
+
+// bbrCycle are the gains of the rounds once the path is full: more, to see whether it has become faster, then as much less.
+var bbrCycle = [...]float64{1.25, 0.75, 1, 1, 1, 1, 1, 1}
+
+// bbr decides how much may be under way and how fast it is sent, from the rate at which packets are delivered and the shortest round trip. A loss
+// says nothing: on long lines most are not from full queues.
+type bbr struct {
+	delivered   uint64    // bytes acknowledged so far
+	deliveredAt time.Time // when the last of them were
+	firstSent   time.Time // when the packet was sent that was acknowledged then
+	limited     uint64    // samples count little until so much is delivered: there was nothing to send
+
+	rate, before float64 // highest of the rounds now and before, bytes a nanosecond
+	rounds       int
+	roundEnd     uint64 // of delivered
+	roundBegan   uint64 // the same, when the round began
+	lost         uint64 // bytes in this round
+
+	shortest   time.Duration
+	shortestAt time.Time
+	probing    bool      // little is under way, for the round trip to be seen
+	probeEnd   time.Time // zero before little is under way
+	probed     time.Duration
+
+	full            float64
+	flat            int
+	filled, drained bool
+	phase           int
+	phaseAt         time.Time
+}
+
+// mark is what a packet has of it when it is sent.
+type mark struct {
+	delivered              uint64
+	deliveredAt, firstSent time.Time
+	limited                bool
+}
+
+// sent returns the mark of a packet; idle tells that none was under way.
+func (b *bbr) sent(now time.Time, idle bool) mark {
+	if idle || b.deliveredAt.IsZero() {
+		b.deliveredAt, b.firstSent = now, now
+	}
+	return mark{b.delivered, b.deliveredAt, b.firstSent, b.limited > b.delivered}
+}
+
+func (b *bbr) most() float64 { return max(b.rate, b.before) }
+
+// acked takes an acknowledgement of bytes, the newest of which were sent at the time given with mark m, when inFlight bytes are left.
+func (b *bbr) acked(bytes, inFlight int, m mark, sentAt, now time.Time) {
+	b.delivered += uint64(bytes)
+	b.deliveredAt, b.firstSent = now, sentAt
+	if m.delivered >= b.roundEnd {
+		defer b.round(m.limited, b.delivered-b.roundBegan, b.lost)
+		b.roundBegan, b.roundEnd, b.lost = b.delivered, b.delivered, 0
+		if b.rounds++; b.rounds > bbrRounds {
+			b.before, b.rate, b.rounds = b.rate, 0, 1
+		}
+	}
+	interval := max(sentAt.Sub(m.firstSent), now.Sub(m.deliveredAt))
+	if interval <= 0 || interval < b.shortest {
+		return
+	}
+	if rate := float64(b.delivered-m.delivered) / float64(interval); !m.limited || rate > b.most() {
+		b.rate = max(b.rate, rate)
+	}
+	b.turn(inFlight, now)
+}
+
+// round ends a round in which bytes were delivered and lost: while the rate rises by a quarter, and not very much is lost, the start goes on.
+func (b *bbr) round(limited bool, delivered, lost uint64) {
+	if b.filled || limited {
+		return
+	}
+	if float64(lost) > bbrLost*float64(delivered+lost) {
+		b.filled = true
+	} else if b.most() >= b.full*5/4 {
+		b.full, b.flat = b.most(), 0
+	} else if b.flat++; b.flat >= bbrFull {
+		b.filled = true
+	}
+}
+
+// turn goes on in the cycle of gains.
+func (b *bbr) turn(inFlight int, now time.Time) {
+	holds := int(b.most() * float64(b.shortest))
+	switch {
+	case !b.filled:
+	case !b.drained:
+		if inFlight <= holds {
+			b.drained, b.phaseAt, b.phase = true, now, 2
+		}
+	case now.Sub(b.phaseAt) > b.shortest || bbrCycle[b.phase] < 1 && inFlight <= holds:
+		b.phase, b.phaseAt = (b.phase+1)%len(bbrCycle), now
+	}
+}
+
+// trip takes a round trip. When the shortest has not been seen for a while, little is sent for a moment: what is under way might be what makes
+// every one longer.
+func (b *bbr) trip(d time.Duration, inFlight, little int, now time.Time) {
+	switch {
+	case b.shortest == 0 || d <= b.shortest:
+		b.shortest, b.shortestAt = d, now
+	case !b.probing && now.Sub(b.shortestAt) > bbrRTTFor:
+		b.probing, b.probeEnd, b.probed = true, time.Time{}, d
+	}
+	if !b.probing {
+		return
+	}
+	b.probed = min(b.probed, d)
+	if b.probeEnd.IsZero() && inFlight <= little {
+		b.probeEnd = now.Add(max(bbrProbeRTT, b.shortest))
+	}
+	if !b.probeEnd.IsZero() && now.After(b.probeEnd) {
+		b.probing, b.shortest, b.shortestAt = false, b.probed, now
+	}
+}
+
+// window returns how much may be under way, 0 if it is not known yet.
+func (b *bbr) window(size int) int {
+	if b.most() == 0 || b.shortest == 0 {
+		return 0
+	}
+	gain := bbrHigh
+	if b.filled {
+		gain = bbrWindow
+	}
+	least := bbrBurst * size
+	if b.shortest < bbrUnpaced {
+		least = bbrLocal
+	}
+	return max(int(gain*b.most()*float64(b.shortest+bbrTurn)), least)
+}
+
+// pace returns how fast is sent, in bytes a nanosecond, 0 if it is not known yet.
+func (b *bbr) pace() float64 {
+	gain := bbrHigh
+	switch {
+	case b.filled && !b.drained:
+		gain = 1 / bbrHigh
+	case b.filled:
+		gain = bbrCycle[b.phase]
+	}
+	return gain * b.most()
+}
