@@ -71,7 +71,8 @@ type line struct {
 	rate    float64 // bytes a second
 	delay   time.Duration
 	hold    int
-	loss    float64       // share of the segments that have to be sent again
+	loss    float64 // share of the segments that have to be sent again
+	jitter  time.Duration
 	turn    time.Duration // the node at the end is busy with others for so long, and then awake for as long
 	mark    int           // bytes that may wait before the sources are paused
 	deliver func(packet)
@@ -108,6 +109,9 @@ func (l *line) pump() {
 		l.busy = false
 		// A message arrives with the last of its segments. What is lost is seen a round trip later, and again if it is lost again (RACK).
 		arrives := l.clock.now.Add(l.delay + 2*l.delay*time.Duration(l.lost(p.size)))
+		if l.jitter > 0 {
+			arrives = arrives.Add(time.Duration(l.rng.Int64N(int64(l.jitter))))
+		}
 		if late := arrives.Sub(time.Unix(1000, 0)) % max(2*l.turn, 1); late < l.turn {
 			arrives = arrives.Add(l.turn - late)
 		}
@@ -259,6 +263,8 @@ type modelOptions struct {
 	hold   int           // bytes on the way in one TCP connection; 0 for what fits, twice
 	loss   float64
 	turn   time.Duration
+	near   time.Duration // round trip beside the first end; 0 for half
+	jitter float64       // by how much of its delay a message comes late at most, in order
 	limits Limits
 }
 
@@ -270,9 +276,17 @@ func newModel(o modelOptions) *model {
 	if hold == 0 {
 		hold = int(o.rate*o.trip.Seconds()) + 256<<10
 	}
+	near := o.near
+	if near == 0 {
+		near = o.trip / 2
+	}
 	for end := range m.lines {
 		for k := range m.lines[end] {
-			m.lines[end][k] = &line{clock: m.clock, rng: rng, rate: o.rate, delay: o.trip / 4, hold: hold, loss: o.loss, turn: o.turn, mark: 1 << 20}
+			delay := near / 2
+			if end != k {
+				delay = (o.trip - near) / 2
+			}
+			m.lines[end][k] = &line{clock: m.clock, rng: rng, rate: o.rate, delay: delay, jitter: time.Duration(o.jitter * float64(delay)), hold: hold, loss: o.loss, turn: o.turn, mark: 1 << 20}
 		}
 		first, second := m.lines[end][0], m.lines[end][1]
 		held := []packet{} // the relay stops reading while its way out is full

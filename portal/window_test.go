@@ -221,6 +221,32 @@ func TestWindowBusyNodes(t *testing.T) {
 	}
 }
 
+// TestWindowUnequalLegs: a relay beside one of the ends, and messages that come late by up to two fifths of their delay, in either direction: streams
+// have the line, and share it where messages do not come late. (Where the long leg's TCP connection is the limit, as with jitter here, they do not.)
+func TestWindowUnequalLegs(t *testing.T) {
+	for _, near := range []time.Duration{time.Millisecond, 50 * time.Millisecond, 99 * time.Millisecond} {
+		for _, jitter := range []float64{0, 0.4} {
+			for _, streams := range []int{1, 8, 64} {
+				for from := range 2 {
+					m := newModel(modelOptions{trip: 100 * time.Millisecond, rate: 200 * mbit, near: near, jitter: jitter})
+					for range streams {
+						m.open(from, 0)
+					}
+					m.clock.runFor(10*time.Second + time.Duration(streams)*100*time.Millisecond)
+					list, sum := m.moved(10*time.Second), 0.0
+					for _, v := range list {
+						sum += v
+					}
+					t.Logf("%v of 100 ms beside end 0, jitter %v, %d from %d: %.2f of the line, Jain %.3f", near, jitter, streams, from, sum/(200*mbit), jain(list))
+					if fair := jain(list); sum < 0.85*200*mbit || jitter == 0 && fair < 0.75 {
+						t.Errorf("%v of 100 ms beside end 0, jitter %v, %d from %d: %.2f of the line, Jain %.3f", near, jitter, streams, from, sum/(200*mbit), fair)
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestWindowSlowLine: what waits in a slow line, before requests beside it, is not what first windows would hold.
 func TestWindowSlowLine(t *testing.T) {
 	for _, rate := range []float64{1 * mbit, 4 * mbit, 20 * mbit} {
