@@ -20,10 +20,11 @@ build: ## build bin/sallyport, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
 
 .PHONY: test-trust-keys
-test-trust-keys: pkcs11 ## vaults: encrypted files, PKCS#11 with SoftHSM, AWS KMS with moto's server; installs both where it can
-	@command -v softhsm2-util >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y -q --no-install-recommends softhsm2 >/dev/null; } || echo "SoftHSM is missing: its tests are left out"
+test-trust-keys: pkcs11 ## vaults: encrypted files, PKCS#11 with SoftHSM, AWS KMS with moto's server, a TPM with swtpm; installs them where it can
+	@command -v softhsm2-util >/dev/null && command -v swtpm >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y -q --no-install-recommends softhsm2 swtpm >/dev/null; } || echo "SoftHSM or swtpm is missing: its tests are left out"
 	@command -v moto_server >/dev/null || { python3 -m venv $(TOOLS)/moto && $(TOOLS)/moto/bin/pip install -q 'moto[server]'; } || echo "moto is missing: its tests are left out"
-	PATH="$(TOOLS)/moto/bin:$$PATH" $(GO) test -count=1 -v -run '^TestTrustKeys' ./cmd/sallyport | grep -v '^=== '
+	PATH="$(TOOLS)/moto/bin:$$PATH" $(GO) test -count=1 -v -run '^TestTrustKeys' ./cmd/sallyport ./crypto/vault/... | grep -v '^=== '
 
 .PHONY: pkcs11
 pkcs11: ## build bin/sallyport-pkcs11, which loads modules of PKCS#11 tokens; the only program with C

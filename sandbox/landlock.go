@@ -18,15 +18,18 @@ func confineFiles(writable []string) (bool, error) {
 		return false, nil
 	}
 	var there []string
-	for _, dir := range writable {
-		if _, err := os.Stat(dir); err == nil {
-			there = append(there, dir)
+	files := []string{"/dev/null"}
+	for _, path := range writable {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			there = append(there, path)
+		} else if err == nil {
+			files = append(files, path)
 		} else if !errors.Is(err, os.ErrNotExist) {
 			return false, fmt.Errorf("sandbox: %w", err)
 		}
 	}
 	err = landlock.V5.BestEffort().RestrictPaths(
-		landlock.RODirs("/"), landlock.RWDirs(there...).WithRefer(), landlock.RWFiles("/dev/null"),
+		landlock.RODirs("/"), landlock.RWDirs(there...).WithRefer(), landlock.RWFiles(files...),
 	)
 	if err != nil {
 		return false, fmt.Errorf("sandbox: landlock: %w", err)

@@ -204,7 +204,7 @@ func TestFlags(t *testing.T) {
 			onlyHere = append(onlyHere, command+" --"+flag)
 		}
 	}
-	onlyHere = append(onlyHere, "identity rotate --algorithm", "identity rotate --vault", "vault create --pkcs11", "vault create --pin-file")
+	onlyHere = append(onlyHere, "identity rotate --algorithm", "identity rotate --vault", "vault create --pkcs11", "vault create --pcrs", "vault create --tpm", "vault create --tpm-device", "vault create --pin-file")
 	for _, command := range []string{"vault create", "vault encrypt"} {
 		for _, flag := range []string{"credential", "key-file", "passphrase", "passphrase-file"} {
 			onlyHere = append(onlyHere, command+" --"+flag)

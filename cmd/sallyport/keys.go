@@ -12,6 +12,7 @@ import (
 	"sallyport/crypto/vault"
 	"sallyport/crypto/vault/awskms"
 	"sallyport/crypto/vault/pkcs11"
+	"sallyport/crypto/vault/tpm"
 	"sallyport/state"
 )
 
@@ -48,6 +49,12 @@ func (a *app) newVault(ctx context.Context, v state.Vault) (vault.Vault, error) 
 		return a.openToken(v)
 	case state.VaultAWSKMS:
 		return awskms.Open(v.Path)
+	case state.VaultTPM:
+		pcrs, err := tpm.ParsePCRs(v.PCRs)
+		if err != nil {
+			return nil, fmt.Errorf("vault %s: %w", v.Name, err)
+		}
+		return tpm.Open(v.Path, v.Device, pcrs)
 	}
 	locked, err := vault.IsLocked(v.Path)
 	if err != nil {

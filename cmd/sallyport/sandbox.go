@@ -28,6 +28,9 @@ func (a *app) confine(ctx context.Context, o state.NodeOptions, socket string, l
 	}
 	for _, v := range vaults {
 		writable = append(writable, v.Path)
+		if v.Kind == state.VaultTPM {
+			writable = append(writable, v.Device)
+		}
 	}
 	inForce, err := sandbox.Confine(writable)
 	if err != nil {

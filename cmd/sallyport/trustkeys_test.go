@@ -622,3 +622,44 @@ func TestTrustKeysRotate(t *testing.T) {
 	}
 	p.fails(t, "no identity", "identity", "rotate", "nosuch")
 }
+
+// TestTrustKeysTPMNode: a node whose primary key is in a TPM, confined as nodes are.
+func TestTrustKeysTPMNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	program, err := exec.LookPath("swtpm")
+	if err != nil {
+		t.Skip("swtpm is not installed: apt-get install swtpm (make test-trust-keys does)")
+	}
+	p := ours(t)
+	socket := p.dir + "/tpm"
+	cmd := exec.Command(program, "socket", "--tpm2", "--tpmstate", "dir="+p.dir, "--server", "type=unixio,path="+socket, "--ctrl", "type=unixio,path="+socket+".ctrl",
+		"--flags", "not-need-init,startup-clear")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	defer func() { stop() }()
+	eventually(t, "swtpm", func() bool {
+		_, err := os.Stat(socket)
+		return err == nil
+	})
+	p.must(t, "vault", "create", "tpm", "--tpm", "--tpm-device", socket, "--pcrs", "0,2")
+	p.must(t, "identity", "create", "i", "--vault", "tpm")
+	p.must(t, "node", "create", "n", "--identity", "i")
+	p.must(t, "secure-channel", "create", "--from", "n", "--to", "/node/n/service/api")
+	stop()
+	stop = func() {}
+	p.must(t, "secure-channel", "create", "--from", "n", "--to", "/node/n/service/api")
+	_ = os.Remove(socket)
+	p.must(t, "node", "stop", "n")
+	p.oneLineOf(t, []string{"no TPM at", "--tpm-device"}, "node", "start", "n")
+	p.oneLineOf(t, []string{"no TPM at"}, "vault", "create", "x", "--tpm", "--tpm-device", "/nowhere/tpm")
+	p.fails(t, "was not found", "vault", "show", "x")
+	p.fails(t, "from 0 to 23", "vault", "create", "x", "--tpm", "--pcrs", "24")
+}

@@ -12,6 +12,7 @@ import (
 
 	"sallyport/crypto/vault"
 	"sallyport/crypto/vault/pkcs11"
+	"sallyport/crypto/vault/tpm"
 	"sallyport/state"
 )
 
@@ -36,8 +37,10 @@ func vaultJSON(v state.Vault) map[string]any {
 	if v.Kind != "" && v.Kind != state.VaultAWSKMS {
 		out["kind"] = v.Kind
 	}
-	if v.URI != "" {
-		out["uri"] = v.URI
+	for name, value := range map[string]string{"uri": v.URI, "device": v.Device, "pcrs": v.PCRs} {
+		if value != "" {
+			out[name] = value
+		}
 	}
 	return map[string]any{"vault": out}
 }
@@ -46,6 +49,7 @@ func vaultJSON(v state.Vault) map[string]any {
 type vaultFlags struct {
 	passphrase, kms bool
 	pkcs11, pinFile string
+	tpm             bool
 	home            state.VaultHome
 }
 
@@ -54,9 +58,14 @@ func (f *vaultFlags) homeFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.pkcs11, "pkcs11", "", "keep the keys in the PKCS#11 token that a `URI` names (RFC 7512)")
 	flags.StringVar(&f.pinFile, "pin-file", "", "with --pkcs11: a `FILE` with the PIN; without it the PIN is asked for")
+	flags.BoolVar(&f.tpm, "tpm", false, "keep the keys in this machine's TPM 2.0")
+	flags.StringVar(&f.home.Device, "tpm-device", "", "with --tpm: the TPM's `DEVICE` (default "+tpm.DefaultDevice+")")
+	flags.StringVar(&f.home.PCRs, "pcrs", "", "with --tpm: bind the keys to PCRs, a `LIST` such as 0,2,7")
 	flags.BoolVar(&f.kms, "aws-kms", false, "keep the keys in AWS KMS")
-	cmd.MarkFlagsMutuallyExclusive("pkcs11", "aws-kms")
+	cmd.MarkFlagsMutuallyExclusive("pkcs11", "aws-kms", "tpm")
+	cmd.MarkFlagsMutuallyExclusive("tpm", "credential")
 	for _, flag := range []string{"passphrase", "passphrase-file", "key-file"} {
+		cmd.MarkFlagsMutuallyExclusive("tpm", flag)
 		cmd.MarkFlagsMutuallyExclusive("pkcs11", flag)
 		cmd.MarkFlagsMutuallyExclusive("aws-kms", flag)
 	}
@@ -70,6 +79,35 @@ func (f *vaultFlags) prepare(ctx context.Context, a *app) (func(state.Vault) err
 	case f.kms:
 		f.home.Kind = state.VaultAWSKMS // it is asked when a key is made, as in the reference
 		return nil, nil
+	case !f.tpm && (f.home.Device != "" || f.home.PCRs != ""):
+		return nil, usageError("the arguments '--tpm-device' and '--pcrs' need '--tpm'")
+	case f.tpm:
+		if f.home.Device == "" {
+			f.home.Device = tpm.DefaultDevice
+		}
+		pcrs, err := tpm.ParsePCRs(f.home.PCRs)
+		if err != nil {
+			return nil, usageError("invalid value '%s' for '--pcrs': %v", f.home.PCRs, err)
+		}
+		if f.home.Device, err = filepath.Abs(f.home.Device); err != nil {
+			return nil, err
+		}
+		f.home.Kind = state.VaultTPM
+		return func(v state.Vault) error { // it must be there, and let this user make and use keys
+			t, err := tpm.Open(v.Path, v.Device, pcrs)
+			if err != nil {
+				return err
+			}
+			h, _, err := t.GenerateSigningKey(ctx, vault.P256)
+			if err == nil {
+				_, err = t.Sign(ctx, h, []byte("a trial"))
+				err = errors.Join(err, t.DeleteSigningKey(ctx, h))
+			}
+			if err != nil {
+				return fmt.Errorf("vault %s: %w", v.Name, err)
+			}
+			return nil
+		}, nil
 	case f.pinFile != "" && f.pkcs11 == "":
 		return nil, usageError("the argument '--pin-file' needs '--pkcs11'")
 	case f.pkcs11 != "":
@@ -289,6 +327,12 @@ func vaultHome(v state.Vault) []string {
 		return []string{"Keys", "in the PKCS#11 token " + v.URI, "Opened by", opens(v)}
 	case state.VaultAWSKMS:
 		return []string{"Keys", "in AWS KMS"}
+	case state.VaultTPM:
+		text := "in the TPM " + v.Device
+		if v.PCRs != "" {
+			text += ", bound to PCRs " + v.PCRs
+		}
+		return []string{"Keys", text}
 	}
 	return []string{"Opened by", opens(v)}
 }
