@@ -600,6 +600,11 @@ func TestRelayKeepsANameThatWasTakenAgain(t *testing.T) {
 	if !slices.Equal(rs.Names(), []string{"n"}) || !r.HasNamed("forward_to_n") {
 		t.Fatalf("names %v", rs.Names())
 	}
+	rs.mu.Lock()
+	if len(rs.ended) != 0 {
+		t.Errorf("%v are looked at again and again", rs.ended)
+	}
+	rs.mu.Unlock()
 	user.send(t, LocalRoute("forward_to_n", "x"), LocalRoute("app"), []byte("hello"))
 	if m := owner.receive(t); string(m.Payload) != "hello" {
 		t.Errorf("got %q", m.Payload)

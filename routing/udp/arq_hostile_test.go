@@ -227,3 +227,21 @@ func TestLinkTakesItsPeersDatagrams(t *testing.T) {
 		t.Error("a link that is closed takes a datagram")
 	}
 }
+
+// TestWindowIsToldWhenItHasOpened: a peer is told of a window that opened by much without waiting for something to acknowledge, and not of each byte.
+func TestWindowIsToldWhenItHasOpened(t *testing.T) {
+	a := newARQ(1191)
+	a.expect = 1000
+	if a.open(); a.due || a.allow <= a.told {
+		t.Errorf("told of 1000 bytes: due %v, %d allowed, %d told", a.due, a.allow, a.told)
+	}
+	a.expect = arqWindow / 4
+	before := a.allow
+	if a.open(); !a.due || a.allow <= before {
+		t.Errorf("not told of %d bytes: %d allowed, %d told", arqWindow/4, a.allow, a.told)
+	}
+	a.expect, before = 0, a.allow
+	if a.open(); a.allow != before {
+		t.Error("a window was taken back")
+	}
+}
