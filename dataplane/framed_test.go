@@ -395,11 +395,14 @@ func FuzzFramed(f *testing.F) {
 	f.Add(append(append([]byte{testPreamble}, frame([]byte("one"))...), frame([]byte("two"))...), uint8(5))
 	l := newLoop(f)
 	f.Fuzz(func(t *testing.T, stream []byte, piece uint8) {
+		step := 1 + int(piece)*int(piece)
+		if len(stream)/step > 20_000 {
+			return // nothing new comes of it, and a busy machine takes it for one that hangs
+		}
 		h := newFrames()
 		h.spoil = piece%2 == 0
 		_, peer := newFramed(t, l, "unix", h)
 		want, wantErr := plainFrames(stream)
-		step := 1 + int(piece)*int(piece)
 		for at := 0; at < len(stream); at += step {
 			if _, err := peer.Write(stream[at:min(at+step, len(stream))]); err != nil {
 				break // closed on us, as it may
