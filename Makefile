@@ -19,13 +19,6 @@ TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
 build: ## build bin/sallyport, one static program
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
 
-.PHONY: test-trust-keys
-test-trust-keys: pkcs11 ## vaults: encrypted files, PKCS#11 with SoftHSM, AWS KMS with moto's server, a TPM with swtpm; installs them where it can
-	@command -v softhsm2-util >/dev/null && command -v swtpm >/dev/null || \
-		{ [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y -q --no-install-recommends softhsm2 swtpm >/dev/null; } || echo "SoftHSM or swtpm is missing: its tests are left out"
-	@command -v moto_server >/dev/null || { python3 -m venv $(TOOLS)/moto && $(TOOLS)/moto/bin/pip install -q 'moto[server]'; } || echo "moto is missing: its tests are left out"
-	PATH="$(TOOLS)/moto/bin:$$PATH" $(GO) test -count=1 -v -run '^TestTrustKeys' ./cmd/sallyport ./crypto/vault/... | grep -v '^=== '
-
 .PHONY: pkcs11
 pkcs11: ## build bin/sallyport-pkcs11, which loads modules of PKCS#11 tokens; the only program with C
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags "-s -w" -o bin/sallyport-pkcs11 ./cmd/sallyport-pkcs11
@@ -102,7 +95,7 @@ test-trust: build trust-tools ## members taken back, the operator's attack, keys
 		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
 
 trust-tools: ## what the tests of keys need, where it can be installed: SoftHSM2, swtpm, moto
-	@command -v softhsm2-util >/dev/null && command -v swtpm >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends softhsm2 swtpm >/dev/null; } || \
+	@command -v softhsm2-util >/dev/null && command -v swtpm >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends softhsm2 swtpm >/dev/null; } || \
 		echo "softhsm2 or swtpm cannot be installed here: the tests that need them are left out"
 	@command -v moto_server >/dev/null || pip install --quiet 'moto[server,kms]' || echo "moto cannot be installed here: the tests that need it are left out"
 

@@ -631,7 +631,7 @@ func TestTrustKeysTPMNode(t *testing.T) {
 	t.Parallel()
 	program, err := exec.LookPath("swtpm")
 	if err != nil {
-		t.Skip("swtpm is not installed: apt-get install swtpm (make test-trust-keys does)")
+		t.Skip("swtpm is not installed: apt-get install swtpm (make test-trust does)")
 	}
 	p := ours(t)
 	socket := p.dir + "/tpm"

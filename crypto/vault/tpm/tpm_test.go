@@ -22,7 +22,7 @@ func software(t *testing.T) string {
 	t.Helper()
 	program, err := exec.LookPath("swtpm")
 	if err != nil {
-		t.Skip("swtpm is not installed: apt-get install swtpm (make test-trust-keys does)")
+		t.Skip("swtpm is not installed: apt-get install swtpm (make test-trust does)")
 	}
 	dir, err := os.MkdirTemp("", "tpm") // the name of a Unix socket is short
 	if err != nil {
