@@ -174,11 +174,11 @@ func accepted(t *testing.T) (client *tls.Conn, fd int) {
 	_ = f.Close()
 	result := make(chan int, 1)
 	go func() {
-		fd, err := accept(context.Background(), dup)
+		p, err := accept(context.Background(), dup)
 		if err != nil {
 			t.Error(err)
 		}
-		result <- fd
+		result <- p.FD
 	}()
 	client = tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
 	if err := client.Handshake(); err != nil {
@@ -237,10 +237,89 @@ func TestTLSRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		if fd, err := accept(ctx, fds[0]); err == nil {
-			t.Errorf("%q: accepted as %d", text, fd)
+		if p, err := accept(ctx, fds[0]); err == nil {
+			t.Errorf("%q: accepted as %d", text, p.FD)
 		}
 		cancel()
 		_ = unix.Close(fds[1])
+	}
+}
+
+// TestTLSBrokenOff: what a target with TLS broke off is not taken for the end of a whole stream; what it ended is.
+func TestTLSBrokenOff(t *testing.T) {
+	pair := newPair(t, 1)
+	cert, err := tls.X509KeyPair(pair.Chain, pair.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		end    func(*tls.Conn, *net.TCPConn) error
+		broken bool
+	}{
+		{"ended", func(c *tls.Conn, _ *net.TCPConn) error { return c.Close() }, false},
+		{"half ended", func(c *tls.Conn, _ *net.TCPConn) error { return c.CloseWrite() }, false},
+		{"FIN between records", func(_ *tls.Conn, raw *net.TCPConn) error { return raw.Close() }, false},
+		{"FIN within a record", func(_ *tls.Conn, raw *net.TCPConn) error {
+			_, err := raw.Write([]byte{23, 3, 3, 1, 0, 'x'})
+			return errors.Join(err, raw.Close())
+		}, true},
+		{"reset", func(_ *tls.Conn, raw *net.TCPConn) error { _ = raw.SetLinger(0); return raw.Close() }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			read := make(chan struct{})
+			wasRead := read
+			go func() {
+				raw, err := ln.Accept()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				server := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{cert}})
+				if _, err := server.Write([]byte("half of")); err != nil {
+					t.Error(err)
+				}
+				<-wasRead // a reset takes along what was not read
+				if err := c.end(server, raw.(*net.TCPConn)); err != nil {
+					t.Error(err)
+				}
+			}()
+			raw, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
+			if err := client.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			p, err := joined(client)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(p.FD)
+			_ = unix.SetNonblock(p.FD, false)
+			buf, got := make([]byte, 100), ""
+			for {
+				n, err := unix.Read(p.FD, buf)
+				if err == unix.EINTR {
+					continue
+				}
+				if got += string(buf[:max(n, 0)]); got == "half of" && read != nil {
+					close(read)
+					read = nil
+				}
+				if n <= 0 {
+					break
+				}
+			}
+			if got != "half of" || p.Broken() != c.broken {
+				t.Errorf("%q, broken %v, want %v", got, p.Broken(), c.broken)
+			}
+		})
 	}
 }

@@ -144,8 +144,8 @@ func (n *Node) startOutletTo(
 	}
 	switch {
 	case r.TLS && targets != nil:
-		o.Dial = func(ctx context.Context) (int, error) {
-			return dialFirst(ctx, targets(), func(target string) func(context.Context) (int, error) { return tlsDialer(target) })
+		o.Dial = func(ctx context.Context) (portal.Piped, error) {
+			return dialFirst(ctx, targets(), func(target string) func(context.Context) (portal.Piped, error) { return tlsDialer(target) })
 		}
 	case r.TLS && len(r.ALPN) > 0:
 		o.Dial = tlsDialer(r.To, r.ALPN...)

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/node/admin"
 	"sallyport/node/resource"
+	"sallyport/portal"
 )
 
 // Times of an outlet's look at its target: how long one attempt may take, how often a target is looked at with --check, and how often
@@ -44,12 +45,12 @@ func checkTargetCheck(text string) error {
 }
 
 // newTarget begins to watch a target. dialer is what the outlet dials with, nil for TCP.
-func newTarget(ctx context.Context, address, check string, dialer func(context.Context) (int, error)) *target {
+func newTarget(ctx context.Context, address, check string, dialer func(context.Context) (portal.Piped, error)) *target {
 	t := &target{ctx: ctx, dial: func(ctx context.Context) error {
 		if dialer != nil {
-			fd, err := dialer(ctx)
+			p, err := dialer(ctx)
 			if err == nil {
-				_ = unix.Close(fd)
+				_ = unix.Close(p.FD)
 			}
 			return err
 		}

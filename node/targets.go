@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sallyport/names"
+	"sallyport/portal"
 )
 
 // targetPatience is how long one of several targets has before the next is tried, where that is done one after the other.
@@ -36,18 +37,18 @@ func lookupAll(ctx context.Context, targets []string) (list []netip.AddrPort, er
 }
 
 // dialFirst connects to the first target that answers.
-func dialFirst(ctx context.Context, targets []string, dialer func(target string) func(context.Context) (int, error)) (fd int, err error) {
+func dialFirst(ctx context.Context, targets []string, dialer func(target string) func(context.Context) (portal.Piped, error)) (p portal.Piped, err error) {
 	for _, target := range targets {
 		patient, cancel := context.WithTimeout(ctx, targetPatience)
 		var failed error
-		fd, failed = dialer(target)(patient)
+		p, failed = dialer(target)(patient)
 		cancel()
 		if failed == nil {
-			return fd, nil
+			return p, nil
 		}
 		if err = errors.Join(err, failed); ctx.Err() != nil {
 			break
 		}
 	}
-	return -1, err
+	return portal.Piped{}, err
 }

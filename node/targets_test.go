@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"sallyport/node/admin"
+	"sallyport/portal"
 )
 
 // TestKafkaBootstrapGone: clients can begin while any bootstrap server runs, or any broker that is known.
@@ -45,29 +46,29 @@ func TestDialFirst(t *testing.T) {
 	refused := errors.New("refused")
 	for want, answering := range map[int][]string{0: {"a", "b"}, 1: {"b", "c"}, 2: {"c"}, -1: nil} {
 		var tried []string
-		fd, err := dialFirst(context.Background(), []string{"a", "b", "c"}, func(target string) func(context.Context) (int, error) {
-			return func(ctx context.Context) (int, error) {
+		p, err := dialFirst(context.Background(), []string{"a", "b", "c"}, func(target string) func(context.Context) (portal.Piped, error) {
+			return func(ctx context.Context) (portal.Piped, error) {
 				if _, limited := ctx.Deadline(); !limited {
 					t.Error("a target that never answers stops the others")
 				}
 				if tried = append(tried, target); slices.Contains(answering, target) {
-					return len(tried) - 1, nil
+					return portal.Piped{FD: len(tried) - 1}, nil
 				}
-				return -1, refused
+				return portal.Piped{}, refused
 			}
 		})
-		if fd != want || (err == nil) != (want >= 0) || want < 0 && !errors.Is(err, refused) {
-			t.Errorf("answering %v: %d, %v", answering, fd, err)
+		if (err == nil) != (want >= 0) || err == nil && p.FD != want || want < 0 && !errors.Is(err, refused) {
+			t.Errorf("answering %v: %d, %v", answering, p.FD, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := dialFirst(ctx, []string{"a", "b"}, func(target string) func(context.Context) (int, error) {
-		return func(context.Context) (int, error) {
+	if _, err := dialFirst(ctx, []string{"a", "b"}, func(target string) func(context.Context) (portal.Piped, error) {
+		return func(context.Context) (portal.Piped, error) {
 			if target == "b" {
 				t.Error("tried when nobody waits any more")
 			}
-			return -1, refused
+			return portal.Piped{}, refused
 		}
 	}); !errors.Is(err, refused) {
 		t.Error(err)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/names"
+	"sallyport/portal"
 )
 
 // TLS runs on goroutines, and a socket pair joins it to the event loop.
@@ -25,15 +26,15 @@ const handshakeTimeout = 10 * time.Second
 
 // tlsDialer returns what an outlet with --tls dials: TLS to the target, checked against the system's roots, with the host
 // as the name to verify. It offers the protocols given; none is fine.
-func tlsDialer(target string, protocols ...string) func(context.Context) (int, error) {
-	return func(ctx context.Context) (int, error) {
+func tlsDialer(target string, protocols ...string) func(context.Context) (portal.Piped, error) {
+	return func(ctx context.Context) (portal.Piped, error) {
 		c, err := dialTLS(ctx, target)
 		if err != nil {
-			return -1, err
+			return portal.Piped{}, err
 		}
 		client, err := c.client(ctx, protocols)
 		if err != nil {
-			return -1, err
+			return portal.Piped{}, err
 		}
 		return joined(client)
 	}
@@ -41,31 +42,33 @@ func tlsDialer(target string, protocols ...string) func(context.Context) (int, e
 
 // tlsPasser is tlsDialer for a client whose protocol is passed on: it is connected when the target has taken the connection, and the handshake
 // follows when the client's first bytes have told what it speaks. What goes wrong then is told to failed.
-func tlsPasser(target string, failed func(error)) func(context.Context) (int, error) {
+func tlsPasser(target string, failed func(error)) func(context.Context) (portal.Piped, error) {
 	if _, port, err := net.SplitHostPort(target); err == nil && slices.Contains(serverFirst, port) {
 		return tlsDialer(target)
 	}
-	return func(ctx context.Context) (int, error) {
+	return func(ctx context.Context) (portal.Piped, error) {
 		c, err := dialTLS(ctx, target)
 		if err != nil {
-			return -1, err
+			return portal.Piped{}, err
 		}
 		fd, local, err := localPair()
 		if err != nil {
-			return -1, errors.Join(err, c.tcp.Close())
+			return portal.Piped{}, errors.Join(err, c.tcp.Close())
 		}
+		var broken atomic.Bool
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 			defer cancel()
 			client, err := c.client(ctx, peek(ctx, local))
 			if err != nil {
 				failed(err)
-				_ = local.Close() // what the client has said is unread: the portal sees a reset, not an end
+				broken.Store(true)
+				_ = local.Close()
 				return
 			}
-			join(client, local)
+			join(client, local, &broken)
 		}()
-		return fd, nil
+		return portal.Piped{FD: fd, Broken: broken.Load}, nil
 	}
 }
 
@@ -106,35 +109,36 @@ func (t *tlsTarget) client(ctx context.Context, protocols []string) (*tls.Conn, 
 // the certificate and the handshake. protocols and rewritten are those of choose.
 func tlsAcceptor(
 	certificate func(context.Context) (*tls.Certificate, error), protocols []string, rewritten bool,
-) func(context.Context, int) (int, error) {
+) func(context.Context, int) (portal.Piped, error) {
 	config := clientProtocols(&tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return certificate(h.Context())
 	}}, protocols, rewritten)
-	return func(ctx context.Context, fd int) (int, error) {
+	return func(ctx context.Context, fd int) (portal.Piped, error) {
 		f := os.NewFile(uintptr(fd), "client")
 		client, err := net.FileConn(f)
 		_ = f.Close()
 		if err != nil {
-			return -1, fmt.Errorf("TLS: %w", err)
+			return portal.Piped{}, fmt.Errorf("TLS: %w", err)
 		}
 		c := tls.Server(client, config)
 		if err := c.HandshakeContext(ctx); err != nil {
 			endsWell(c, true) // the client is told why
 			_ = client.Close()
-			return -1, fmt.Errorf("TLS with %s: %w", client.RemoteAddr(), err)
+			return portal.Piped{}, fmt.Errorf("TLS with %s: %w", client.RemoteAddr(), err)
 		}
 		return joined(c)
 	}
 }
 
 // joined returns a socket that carries what goes through c. It closes c when that is not possible.
-func joined(c *tls.Conn) (int, error) {
+func joined(c *tls.Conn) (portal.Piped, error) {
 	fd, local, err := localPair()
 	if err != nil {
-		return -1, errors.Join(err, c.Close())
+		return portal.Piped{}, errors.Join(err, c.Close())
 	}
-	go join(c, local)
-	return fd, nil
+	var broken atomic.Bool
+	go join(c, local, &broken)
+	return portal.Piped{FD: fd, Broken: broken.Load}, nil
 }
 
 // localPair makes a pair of sockets: one for the event loop, and one for a goroutine.
@@ -153,9 +157,10 @@ func localPair() (int, *net.UnixConn, error) {
 	return fds[0], local.(*net.UnixConn), nil
 }
 
-// join copies both ways and carries the end of each direction. A stream that the portal broke off is not ended as if it were whole:
-// TLS would promise just that.
-func join(c *tls.Conn, local *net.UnixConn) {
+// join copies both ways and carries the end of each direction. A stream that one side broke off is not ended as if it were whole: TLS would promise
+// just that. Whether what c sent ended so is told to broken before local is closed. The end of a connection between two records is taken for an end
+// also without that of TLS, as crypto/tls does: many servers and clients leave it out.
+func join(c *tls.Conn, local *net.UnixConn, broken *atomic.Bool) {
 	var remoteDone atomic.Bool
 	endsWell(c, false)
 	well := true
@@ -170,7 +175,14 @@ func join(c *tls.Conn, local *net.UnixConn) {
 		well = false
 		_ = c.NetConn().Close()
 	}()
-	_, _ = io.Copy(local, c)
+	_, err := io.Copy(local, c)
+	if err != nil {
+		broken.Store(true)
+		_ = local.Close()
+		_ = c.NetConn().Close()
+		<-up
+		return
+	}
 	remoteDone.Store(true)
 	_ = local.CloseWrite()
 	if <-up; well {

@@ -85,6 +85,7 @@ type conn struct {
 	downstream Rewriter // of what goes to the outlet's target
 	early      *early   // outlet without handshake, while its target is not connected
 
+	broken  func() bool               // whether the end of what the socket sends is none; nil if an end is one
 	onEnd   func()                    // inlet: forget the connection
 	reoffer func(fd int, broken bool) // inlet: begin anew with the client, on another path if this one is broken
 }
@@ -318,6 +319,10 @@ func (c *conn) readEnded(err error) {
 	case err == io.EOF:
 		if c.readDone {
 			return // told again after the socket has moved
+		}
+		if c.broken != nil && c.broken() {
+			c.end(ReasonReset, true)
+			return
 		}
 		c.readDone = true
 		if c.extended {

@@ -14,7 +14,7 @@ import (
 func slowOutlet(t *testing.T, l *link, target string) (dialing, letGo chan struct{}) {
 	t.Helper()
 	dialing, letGo = make(chan struct{}, 10), make(chan struct{})
-	_, err := NewOutlet(limited(t), l.b.env, l.b.router, OutletOptions{Name: "outlet", Flows: []*routing.Flow{l.b.ln.Flow}, Dial: func(ctx context.Context) (int, error) {
+	_, err := NewOutlet(limited(t), l.b.env, l.b.router, OutletOptions{Name: "outlet", Flows: []*routing.Flow{l.b.ln.Flow}, Dial: unpiped(func(ctx context.Context) (int, error) {
 		dialing <- struct{}{}
 		select {
 		case <-letGo:
@@ -37,7 +37,7 @@ func slowOutlet(t *testing.T, l *link, target string) (dialing, letGo chan struc
 			return -1, err
 		}
 		return fd, unix.SetNonblock(fd, true)
-	}})
+	})})
 	if err != nil {
 		t.Fatal(err)
 	}

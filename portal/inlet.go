@@ -35,9 +35,8 @@ type InletOptions struct {
 	// Prefix leads every connection through interceptors of this node before it goes out (docs/protocol/03 §1.12). Its workers are
 	// routing.Through and exist on every shard.
 	Prefix routing.Route
-	// Accept, if set, wraps an accepted client (TLS): it returns another connected, non-blocking stream socket. It runs
-	// on a goroutine of its own and owns fd.
-	Accept func(ctx context.Context, fd int) (int, error)
+	// Accept, if set, wraps an accepted client (TLS). It runs on a goroutine of its own and owns fd.
+	Accept func(ctx context.Context, fd int) (Piped, error)
 	// Carried is what the program before has left of the inlet's connections; nil is nothing.
 	Carried *CarriedPortal
 }
@@ -74,8 +73,9 @@ type Inlet struct {
 
 // offer is what a client was offered to an outlet with, if it was: its id, and how often before.
 type offer struct {
-	id    token
-	again uint64
+	id     token
+	again  uint64
+	broken func() bool // of Piped
 }
 
 type waiting struct {
@@ -196,7 +196,7 @@ func (in *Inlet) accepted(fd int) {
 				in.env.Log.Warn("client not accepted", "portal", in.opts.Name, "err", err)
 				return
 			}
-			in.place(wrapped, offer{})
+			in.place(wrapped.FD, offer{broken: wrapped.Broken})
 		}()
 		return
 	}
@@ -287,7 +287,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		return
 	}
 	c := in.env.newConn(s, in.opts.Name)
-	c.sock, c.inlet = sock, in
+	c.sock, c.inlet, c.broken = sock, in, o.broken
 	if in.opts.Rewrite != nil {
 		c.upstream = &upstream{rw: in.opts.Rewrite()}
 	}
@@ -333,7 +333,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		if broken && in.path.Load() == p {
 			in.path.CompareAndSwap(p, nil) // whoever keeps the path sets the next one
 		}
-		w := []waiting{{fd: fd, offer: offer{id: o.id, again: o.again + 1}}}
+		w := []waiting{{fd: fd, offer: offer{id: o.id, again: o.again + 1, broken: o.broken}}}
 		if rest, _ := in.living(w, look(w)); len(rest) > 0 {
 			in.place(fd, rest[0].offer)
 		}

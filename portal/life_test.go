@@ -260,13 +260,13 @@ func TestTargetFails(t *testing.T) {
 	} {
 		t.Run(reason.String(), func(t *testing.T) {
 			l := newLink(t, "", false, Limits{}, Limits{OpenTimeout: 20 * time.Millisecond})
-			_, err := NewOutlet(limited(t), l.b.env, l.b.router, OutletOptions{Name: "outlet", Flows: []*routing.Flow{l.b.ln.Flow}, Dial: func(ctx context.Context) (int, error) {
+			_, err := NewOutlet(limited(t), l.b.env, l.b.router, OutletOptions{Name: "outlet", Flows: []*routing.Flow{l.b.ln.Flow}, Dial: unpiped(func(ctx context.Context) (int, error) {
 				if dialErr != nil {
 					return -1, fmt.Errorf("dial: %w", dialErr)
 				}
 				<-ctx.Done()
 				return -1, ctx.Err()
-			}})
+			})})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -18,6 +18,14 @@ import (
 	"sallyport/routing"
 )
 
+// Piped is a socket that somebody else joins to a client or a target, as TLS does.
+type Piped struct {
+	// FD is a connected, non-blocking stream socket, which the portal owns.
+	FD int
+	// Broken tells, when the socket has ended, that this is not the end of a whole stream. It does not block. nil: it always is.
+	Broken func() bool
+}
+
 // OutletOptions configure an Outlet.
 type OutletOptions struct {
 	// Name is the outlet's address.
@@ -28,9 +36,8 @@ type OutletOptions struct {
 	Guard Guard
 	// Flows are consumed by the outlet: from where it can be reached.
 	Flows []*routing.Flow
-	// Dial, if set, opens the target instead of a plain TCP connection: it returns a connected, non-blocking stream
-	// socket. It runs on a goroutine of its own.
-	Dial func(ctx context.Context) (fd int, err error)
+	// Dial, if set, opens the target instead of a plain TCP connection. It runs on a goroutine of its own.
+	Dial func(ctx context.Context) (Piped, error)
 	// SkipHandshake does not answer an inlet's Ping; the inlet must not wait for that (docs/protocol/03 §1.8).
 	SkipHandshake bool
 	// Hold is how long a connection waits for another path when its own is gone, if the inlet waits as well; 0 is not at all. Only over
@@ -231,15 +238,16 @@ func (o *Outlet) connect(c *conn, back routing.Route) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), o.env.Limits.OpenTimeout)
 			defer cancel()
-			fd, err := o.opts.Dial(ctx)
+			pipe, err := o.opts.Dial(ctx)
 			if !loop.Post(dataplane.TaskFunc(func() {
 				var sock *dataplane.Conn
 				if err == nil {
-					sock, err = loop.Adopt(fd, nil)
+					sock, err = loop.Adopt(pipe.FD, nil)
+					c.broken = pipe.Broken
 				}
 				o.connected(c, back, sock, err)
 			})) && err == nil {
-				_ = unix.Close(fd)
+				_ = unix.Close(pipe.FD)
 			}
 		}()
 		return

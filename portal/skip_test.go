@@ -24,7 +24,7 @@ func newSkipping(t testing.TB, inlet, outlet bool, target string, dial func(cont
 	t.Helper()
 	ctx := limited(t)
 	l := newLink(t, "", false, la, lb)
-	if _, err := NewOutlet(ctx, l.b.env, l.b.router, OutletOptions{Name: "outlet", Target: target, Resolve: names.Lookup, Flows: []*routing.Flow{l.b.ln.Flow}, SkipHandshake: outlet, Dial: dial}); err != nil {
+	if _, err := NewOutlet(ctx, l.b.env, l.b.router, OutletOptions{Name: "outlet", Target: target, Resolve: names.Lookup, Flows: []*routing.Flow{l.b.ln.Flow}, SkipHandshake: outlet, Dial: unpiped(dial)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.in.Close(ctx); err != nil {
