@@ -96,8 +96,27 @@ func cases(short bool) []fault {
 			return w.near.Set(usual, usual)
 		})
 	}
+	if !short {
+		once("MTU of 576 between inlet and relay", s.shaped, func(_ context.Context, w *world) error {
+			for _, mtu := range []string{"576", "1500"} {
+				for _, m := range []*machine{w.inlet, w.relay} {
+					if err := m.Run("ip", "link", "set", "near", "mtu", mtu); err != nil {
+						return err
+					}
+				}
+				if mtu == "576" {
+					time.Sleep(s.shaped)
+				}
+			}
+			return nil
+		})
+	}
+	late := briefHold + s.back // by when both sides know
 	return append(list, fault{"kill of a client, of a target's connection", "the other side is reset within 2 s", resetsPass},
-		fault{"packets dropped for longer than the hold, " + briefHold.String(), "both sides reset, not before the hold is over", holdOver},
+		fault{"packets dropped for longer than the hold, " + briefHold.String(), fmt.Sprintf("both sides reset, not before the hold is over, within %v", late),
+			func(ctx context.Context, w *world) (string, error) { return holdOver(ctx, w, late) }},
+		fault{"kill -9 of the inlet's node, and start again", fmt.Sprintf("the target's connection is reset within %v, the hold and %v; new ones work", late, s.back),
+			func(ctx context.Context, w *world) (string, error) { return inletKilled(ctx, w, late) }},
 		fault{"kill -9 of the outlet's node, and start again", "clients are reset, never ended as if whole; new ones work", outletKilled})
 }
 
@@ -176,8 +195,7 @@ func resetsPass(_ context.Context, w *world) (string, error) {
 }
 
 // holdOver cuts the path for longer than the brief portal's hold.
-func holdOver(_ context.Context, w *world) (string, error) {
-	const most = briefHold + 75*time.Second
+func holdOver(_ context.Context, w *world, most time.Duration) (string, error) {
 	c, far, _, err := w.open("brief", askEcho)
 	if err != nil {
 		return "", err
@@ -199,10 +217,40 @@ func holdOver(_ context.Context, w *world) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("client: %w", err)
 	}
-	if _, err = far.result(most - atClient); !errors.Is(err, syscall.ECONNRESET) {
+	if _, err = far.result(max(most-atClient, time.Second)); !errors.Is(err, syscall.ECONNRESET) {
 		return "", fmt.Errorf("the target's connection ended with %w; a reset is right", err)
 	}
 	return fmt.Sprintf("client reset after %.1f s, target after %.1f s", atClient.Seconds(), time.Since(begun).Seconds()), nil
+}
+
+// inletKilled ends the inlet's node for good and starts another: the target's side of a connection that it had learns so by the silence.
+func inletKilled(ctx context.Context, w *world, most time.Duration) (string, error) {
+	c, far, _, err := w.open("brief", askEcho)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if err := w.signal(ctx, w.inlet, syscall.SIGKILL); err != nil {
+		return "", err
+	}
+	begun := time.Now()
+	if _, err := wasReset(c, 2*time.Second); err != nil {
+		return "", fmt.Errorf("the client's connection: %w", err)
+	}
+	_, err = far.result(most)
+	after := time.Since(begun)
+	if _, startErr := w.command(ctx, w.inlet, "node", "start", w.inlet.role); startErr != nil {
+		return "", startErr
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		return "", fmt.Errorf("the target's connection ended with %w; a reset is right", err)
+	}
+	fresh, _, _, err := w.open("data", askEcho)
+	if err != nil {
+		return "", fmt.Errorf("a new client: %w", err)
+	}
+	defer fresh.Close()
+	return fmt.Sprintf("target reset after %.1f s", after.Seconds()), nil
 }
 
 // outletKilled ends the outlet's node for good and starts another.
