@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,6 +99,37 @@ func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (strin
 	return ln.Addr().String(), nil
 }
 
+// serveUpgrade answers before the program is replaced: who asked would hear nothing else.
+func (n *Node) serveUpgrade(w http.ResponseWriter, r *http.Request) {
+	var begin func()
+	answer := &wholeAnswer{ResponseWriter: w}
+	admin.Handle(func(ctx context.Context, q admin.UpgradeRequest) (u admin.Upgrade, err error) {
+		u, begin, err = n.Upgrade(ctx, q)
+		return u, err
+	})(answer, r)
+	answer.send()
+	if begin != nil {
+		begin()
+	}
+}
+
+// wholeAnswer keeps an answer until it is sent as a whole, with its length.
+type wholeAnswer struct {
+	http.ResponseWriter
+	status int
+	body   bytes.Buffer
+}
+
+func (a *wholeAnswer) WriteHeader(status int)      { a.status = status }
+func (a *wholeAnswer) Write(p []byte) (int, error) { return a.body.Write(p) }
+
+func (a *wholeAnswer) send() {
+	a.Header().Set("Content-Length", strconv.Itoa(a.body.Len()))
+	a.ResponseWriter.WriteHeader(a.status)
+	_, _ = a.ResponseWriter.Write(a.body.Bytes())
+	_ = http.NewResponseController(a.ResponseWriter).Flush()
+}
+
 // ownHost answers only requests that were meant for this machine by an address or as localhost: a page in somebody's browser whose name was made to
 // lead here must not read what a node is.
 func ownHost(next http.Handler) http.Handler {
@@ -157,7 +190,7 @@ func (n *Node) adminHandler(stop func()) http.Handler {
 		}
 		return admin.Deleted{Name: n.opts.Name}, err
 	}))
-	mux.HandleFunc("POST "+admin.PathUpgrade, admin.Handle(n.Upgrade))
+	mux.HandleFunc("POST "+admin.PathUpgrade, n.serveUpgrade)
 	mux.HandleFunc("GET "+admin.PathUpgrade, func(w http.ResponseWriter, _ *http.Request) {
 		u, err := n.LastUpgrade()
 		admin.Answer(w, u, err)

@@ -119,26 +119,26 @@ func (n *Node) LastUpgrade() (admin.Upgrade, error) {
 	return u, nil
 }
 
-// Upgrade asks another program whether it can take over, and has it do so if it can. It returns when that is decided: what cannot be carried may
-// still take its time, and this program ends then. On error nothing has changed.
-func (n *Node) Upgrade(ctx context.Context, r admin.UpgradeRequest) (admin.Upgrade, error) {
+// Upgrade asks another program whether it can take over. If it can, begin has it do so, once what cannot be carried has had its time; it returns at
+// once, and this program may end before anything else is done. On error nothing has changed, and begin is nil.
+func (n *Node) Upgrade(ctx context.Context, r admin.UpgradeRequest) (u admin.Upgrade, begin func(), err error) {
 	o := &n.opts.Upgrade
 	if o.Command == nil || o.Impossible != "" {
-		return admin.Upgrade{}, fmt.Errorf("%w: the node cannot be upgraded: %s", admin.ErrInvalid, o.Impossible)
+		return u, nil, fmt.Errorf("%w: the node cannot be upgraded: %s", admin.ErrInvalid, o.Impossible)
 	}
 	drain, err := drainTime(r.Drain, drainDefault)
 	if err != nil {
-		return admin.Upgrade{}, err
+		return u, nil, err
 	}
 	program := r.Program
 	if program == "" {
 		program = o.Program
 	}
 	if !filepath.IsAbs(program) {
-		return admin.Upgrade{}, fmt.Errorf("%w: --program %q must be an absolute path", admin.ErrInvalid, program)
+		return u, nil, fmt.Errorf("%w: --program %q must be an absolute path", admin.ErrInvalid, program)
 	}
 	if !n.upgrades.running.TryLock() {
-		return admin.Upgrade{}, fmt.Errorf("%w: an upgrade that is under way", admin.ErrExists)
+		return u, nil, fmt.Errorf("%w: an upgrade that is under way", admin.ErrExists)
 	}
 	u, next, err := n.checkUpgrade(ctx, program)
 	if err != nil {
@@ -148,17 +148,18 @@ func (n *Node) Upgrade(ctx context.Context, r admin.UpgradeRequest) (admin.Upgra
 			*last = u
 		})
 		n.upgrades.running.Unlock()
-		return u, err
+		return u, nil, err
 	}
 	n.log.Info("upgrade begins", "program", program, "version", u.To, "connections", u.Connections, "not_carried", len(u.Left))
-	go func() {
-		defer n.upgrades.running.Unlock()
-		if err := n.replace(next, drain); err != nil { // else this program has ended
-			n.log.Error("the node was not upgraded, it goes on as it was", "program", program, "err", err.Error())
-			n.upgrades.note(func(u *admin.Upgrade) { u.State, u.Error = admin.UpgradeFailed, err.Error() })
-		}
-	}()
-	return u, nil
+	return u, func() {
+		go func() {
+			defer n.upgrades.running.Unlock()
+			if err := n.replace(next, drain); err != nil { // else this program has ended
+				n.log.Error("the node was not upgraded, it goes on as it was", "program", program, "err", err.Error())
+				n.upgrades.note(func(u *admin.Upgrade) { u.State, u.Error = admin.UpgradeFailed, err.Error() })
+			}
+		}()
+	}, nil
 }
 
 // successor is a program that can take over.

@@ -271,9 +271,12 @@ func (a *app) upgradeOnSignal(ctx context.Context, n *node.Node, log *slog.Logge
 		for {
 			select {
 			case <-a.usr2:
-				if _, err := n.Upgrade(ctx, admin.UpgradeRequest{}); err != nil {
+				_, begin, err := n.Upgrade(ctx, admin.UpgradeRequest{})
+				if err != nil {
 					log.Debug("SIGUSR2 has changed nothing", "err", err.Error()) // the node has said why
+					continue
 				}
+				begin()
 			case <-ctx.Done():
 				return
 			}

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -129,22 +129,23 @@ func TestNodeUpgrade(t *testing.T) {
 	}
 
 	// Somebody connects to every port all the time.
-	stop, done := make(chan struct{}), make(chan struct{})
-	var refusals atomic.Int64
+	stop, refusals := make(chan struct{}), make(chan []string, 1)
+	ended := sync.OnceFunc(func() { close(stop) })
+	defer ended()
 	go func() {
-		defer close(done)
+		var list []string
 		for {
 			for _, port := range []string{in, authorityPort, relayPort} {
 				c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 10*time.Second)
 				if err != nil {
-					refusals.Add(1)
-					t.Errorf("port %s: %v", port, err)
+					list = append(list, err.Error())
 				} else {
 					_ = c.Close()
 				}
 			}
 			select {
 			case <-stop:
+				refusals <- list
 				return
 			case <-time.After(20 * time.Millisecond):
 			}
@@ -162,10 +163,9 @@ func TestNodeUpgrade(t *testing.T) {
 		}
 		check(when)
 	}
-	close(stop)
-	<-done
-	if n := refusals.Load(); n > 0 {
-		t.Errorf("%d connections were refused", n)
+	ended()
+	if list := <-refusals; len(list) > 0 {
+		t.Errorf("%d connections were refused: %s", len(list), list[0])
 	}
 }
 
