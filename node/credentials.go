@@ -173,12 +173,20 @@ func (c *credentials) obtain(ctx context.Context) (own ownCredential, asked bool
 		return own, true, err
 	}
 	if own, err = verify(raw); err != nil {
-		return own, true, fmt.Errorf("credential from the authority: %w", err)
+		return own, true, fmt.Errorf("credential from the authority: %w", NewlyMade(err))
 	}
 	if err := n.opts.Store.PutCredential(ctx, n.opts.Self, *trust.Authority, trust.Scope, raw, own.expires); err != nil {
 		n.log.Warn("credential not stored", "err", err.Error())
 	}
 	return own, true, nil
+}
+
+// NewlyMade explains why a credential that the authority made a moment ago is not valid: if it has expired already, a clock is wrong.
+func NewlyMade(err error) error {
+	if errors.Is(err, identity.ErrExpired) {
+		return fmt.Errorf("%w: it was made just now: set the clock here, which says %s, or the authority's: %w", identity.ErrClock, time.Now().UTC().Format(time.RFC3339), err)
+	}
+	return err
 }
 
 // good is usable for a credential that is not in use.
@@ -247,7 +255,7 @@ func (n *Node) AskAuthority(ctx context.Context, self identity.Identifier, servi
 			return resp, err
 		}
 	}
-	return nil, fmt.Errorf("%w: %w", errSilentAuthority, err)
+	return nil, fmt.Errorf("%w; is it running, and is the clock here right, which says %s? %w", errSilentAuthority, time.Now().UTC().Format(time.RFC3339), err)
 }
 
 func (n *Node) askAuthority(ctx context.Context, self identity.Identifier, service string, req *rpc.Request) (*rpc.Response, error) {

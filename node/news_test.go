@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
 	"sallyport/node/admin"
 )
 
@@ -293,5 +295,51 @@ func TestTrustAuthorityGrace(t *testing.T) {
 	})
 	if text := ready(strict); strings.Contains(text, "authority") {
 		t.Errorf("/readyz: %s", text)
+	}
+}
+
+// TestTrustClock: a member whose clock is wrong by a day gets no credential, and is told in one line that it is the clock and what to do.
+func TestTrustClock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a silent authority takes its time")
+	}
+	p := newProject(t, 0)
+	for name, wrong := range map[string]time.Duration{"a day ahead": 24 * time.Hour, "a day behind": -24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			m := p.join(authority.Attributes{"side": name}, "p")
+			m.Stop()
+			var off atomic.Int64
+			m.ids = identity.New(identity.Options{Vault: vault.NewMemory(), Store: identity.NewMemoryStore(), Now: func() time.Time {
+				return time.Now().Add(time.Duration(off.Load()))
+			}})
+			self, err := m.ids.Create(t.Context(), identity.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			history, err := p.ids.History(t.Context(), p.self)
+			if err == nil {
+				_, err = m.ids.Import(t.Context(), history, nil)
+			}
+			if err == nil {
+				err = p.client().AddMember(t.Context(), self.Identifier(), nil)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.self = self.Identifier()
+			off.Store(int64(wrong)) // it was right when the identity was made
+			m.start("127.0.0.1:0")
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			defer cancel()
+			_, err = m.creds.get(ctx)
+			if err == nil {
+				t.Fatal("it gets a credential")
+			}
+			if text := err.Error(); !strings.Contains(text, "clock") || strings.Contains(text, "\n") || len(text) > 600 {
+				t.Errorf("it is told: %s", text)
+			} else {
+				t.Log(text)
+			}
+		})
 	}
 }

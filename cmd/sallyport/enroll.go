@@ -14,6 +14,7 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/node"
 	"sallyport/project"
 	"sallyport/routing/rpc"
 	"sallyport/state"
@@ -149,7 +150,7 @@ func (a *app) enroll(ctx context.Context, ticket *project.Ticket, t *trustFlags,
 		if raw, err = c.RenewingCredential(ctx); err != nil {
 			return enrollError(err)
 		}
-		return a.storeCredential(ctx, s.manager, raw, s.id, p.Project.CredentialScope(), "")
+		return node.NewlyMade(a.storeCredential(ctx, s.manager, raw, s.id, p.Project.CredentialScope(), ""))
 	})
 	return raw, who, err
 }

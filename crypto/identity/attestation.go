@@ -3,6 +3,7 @@ package identity
 import (
 	"crypto/sha256"
 	"fmt"
+	"time"
 
 	"sallyport/crypto/vault"
 )
@@ -139,14 +140,17 @@ func (a *Attestation) verify(i *Identity, now Timestamp) error {
 	return nil
 }
 
+// timeText is a time for people.
+func timeText(t Timestamp) string { return time.Unix(int64(t), 0).UTC().Format(time.RFC3339) }
+
 // current checks times against the clock: another clock may be ahead by futureTolerance, and what ends at this second is still
 // valid.
 func current(created, expires, now Timestamp) error {
 	switch {
 	case created > now && created-now > futureTolerance:
-		return fmt.Errorf("it was made %d seconds in the future", created-now)
+		return fmt.Errorf("%w: it was made %v in the future: set the clock here, which says %s, or there", ErrClock, time.Duration(created-now)*time.Second, timeText(now))
 	case expires < now:
-		return fmt.Errorf("it %w %d seconds ago", ErrExpired, now-expires)
+		return fmt.Errorf("it %w %d seconds ago by the clock here, which says %s", ErrExpired, now-expires, timeText(now))
 	}
 	return nil
 }

@@ -36,6 +36,8 @@ var (
 	ErrUnknownAuthority = errors.New("identity: credential is not from an accepted authority")
 	// ErrExpired reports an attestation, a credential or a primary key that was valid once. It comes within another message.
 	ErrExpired = errors.New("expired")
+	// ErrClock reports what was made in the future: the clock is wrong here, or where it was made. It comes within another message.
+	ErrClock = errors.New("a clock is wrong")
 	// ErrConsistency reports a history that is older than the known one or contradicts it.
 	ErrConsistency = errors.New("identity: change history conflicts with the one known")
 	// ErrNotFound reports an identity, or a purpose key, that a Store does not have.
