@@ -153,7 +153,8 @@ func (c tappedConn) Read(b []byte) (int, error) {
 func lenient(raw string) string {
 	for line := range strings.FieldsFuncSeq(raw, func(r rune) bool { return r == '\n' || r == '\r' || r == 0 }) {
 		name, value, ok := strings.Cut(line, ":")
-		if name = strings.Trim(strings.ToLower(strings.ReplaceAll(name, "_", "-")), " \t\v\f\xa0"); ok && name == "x-who" && strings.TrimSpace(value) != "alice" {
+		name = strings.NewReplacer("_", "-", "\xa0", " ").Replace(name)
+		if name = strings.Trim(strings.ToLower(name), " \t\v\f"); ok && name == "x-who" && strings.TrimSpace(value) != "alice" {
 			return line
 		}
 	}
