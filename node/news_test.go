@@ -26,7 +26,7 @@ type lossyRoad struct {
 	blocked atomic.Bool // nobody gets through
 }
 
-func newLossyRoad(t *testing.T, to func() string) *lossyRoad {
+func newLossyRoad(t *testing.T, to string) *lossyRoad {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -40,7 +40,7 @@ func newLossyRoad(t *testing.T, to func() string) *lossyRoad {
 			if err != nil {
 				return
 			}
-			up, err := net.Dial("tcp", to())
+			up, err := net.Dial("tcp", to)
 			if err != nil || r.blocked.Load() {
 				_ = c.Close()
 				continue
@@ -91,7 +91,7 @@ func (m *member) through(r *lossyRoad) {
 // none; also when the authority has started again in between.
 func TestTrustLostNews(t *testing.T) {
 	p := newProject(t, 0)
-	road := newLossyRoad(t, func() string { return p.Listening() })
+	road := newLossyRoad(t, p.Listening())
 	relay, bank := p.join(nil, ""), p.join(authority.Attributes{"side": "bank"}, "p")
 	relay.through(road)
 	bank.through(road)
@@ -198,7 +198,7 @@ func TestTrustAuthorityGrace(t *testing.T) {
 		t.Skip("takes 15 s")
 	}
 	p := newProject(t, 0)
-	road := newLossyRoad(t, func() string { return p.Listening() })
+	road := newLossyRoad(t, p.Listening())
 	strict, lenient, client := p.join(authority.Attributes{"side": "bank"}, "p"), p.join(authority.Attributes{"side": "bank"}, "p"), p.join(authority.Attributes{"side": "client"}, "p")
 	strict.trust.Grace = 13 * time.Second // longer than from one question to the next
 	strict.through(road)

@@ -177,10 +177,11 @@ func (r *revocations) run(ctx context.Context) {
 		if r.state = AuthorityUnreachable; foreign {
 			r.state = AuthoritySilent
 		}
-		changed := before != r.state
+		now := r.state
+		changed := before != now
 		r.mu.Unlock()
 		if changed {
-			r.node.log.Warn("not told of revocations by the authority", "state", r.state, "reason", err.Error())
+			r.node.log.Warn("not told of revocations by the authority", "state", now, "reason", err.Error())
 		}
 		wait := jitter(pause)
 		if pause = min(2*pause, newsRetryMax); foreign {
