@@ -12,7 +12,7 @@ type need struct{ key, version int16 }
 type levels [][]need
 
 // inside is for features that do not change what clients send, at any level.
-var inside = make(levels, math.MaxInt16)
+var inside levels
 
 // features are those of Kafka 4.4. A client takes a feature's level for the way to speak, whatever versions it is offered: a producer with
 // transaction.version 2 leaves out AddPartitionsToTxn, which breaks transactions below Produce 12 (KIP-890).
@@ -28,14 +28,18 @@ var features = map[string]levels{
 
 // allowed is the highest level of a feature that what is offered is enough for; 0 for a feature that is not known.
 func allowed(name string, offered map[int16]span) int16 {
-	for i, needs := range features[name] {
+	known, there := features[name]
+	if there && known == nil { // inside
+		return math.MaxInt16
+	}
+	for i, needs := range known {
 		for _, n := range needs {
 			if offer, there := offered[n.key]; !there || offer.max < n.version {
 				return int16(i)
 			}
 		}
 	}
-	return int16(len(features[name]))
+	return int16(len(known))
 }
 
 // reduceFeatures lowers an array of features, in the form of the tagged fields of ApiVersions, to the levels that are allowed. Those that
