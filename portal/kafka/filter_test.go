@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -167,6 +168,17 @@ func answerTo(t *testing.T, down interceptor.Filter, m versioned, v int16) []byt
 	return body(t, out, in, m)
 }
 
+// whyNever is the reason for which TestNeverInClear expects a request to be refused, "" for any.
+func whyNever(name string) string {
+	switch {
+	case strings.HasSuffix(name, "too late"), strings.HasSuffix(name, "too early"), name == "negative":
+		return "known are"
+	case strings.HasPrefix(name, "unknown"), name == "negative key":
+		return "request"
+	}
+	return ""
+}
+
 // TestNeverInClear: with content encryption a value goes out encrypted, or not at all. Clients are told of it, or closed.
 func TestNeverInClear(t *testing.T) {
 	clear := []byte("clear text")
@@ -202,8 +214,13 @@ func TestNeverInClear(t *testing.T) {
 		in, _ := newTestInlet(&mask{fail: errors.New("no consumer")})
 		in.pause = 0
 		up, _ := in.Filters(interceptor.Conn{})
-		if out, err := run(up, message, len(message)); err == nil || len(out) > 0 {
+		out, err := run(up, message, len(message))
+		if err == nil || len(out) > 0 {
 			t.Errorf("%s: passed on %q, %v", name, out, err)
+		}
+		// What would be refused for what is in it as well must be refused for its version or kind.
+		if reason := whyNever(name); reason != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), reason)) {
+			t.Errorf("%s: %v, want the reason %q", name, err, reason)
 		}
 	}
 	for v := int16(recordsInProduce); v <= spans[keyProduce].max; v++ {
