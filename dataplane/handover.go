@@ -18,12 +18,16 @@ func (h Handover) Reset() {
 }
 
 // Copy is what HandOver would return, of a connection that stays as it is and keeps the descriptor. A connection that is being closed, too, has
-// its output to send, and the end of its stream.
-func (c *Conn) Copy() (h Handover, ok bool) {
+// its output to send, and the end of its stream. Without data the output is left out.
+func (c *Conn) Copy(data bool) (h Handover, ok bool) {
 	if c.closed || c.connect != nil {
 		return h, false
 	}
-	h = Handover{FD: c.fd, Output: make([]byte, 0, c.Pending()), ShutWrite: c.shutting != stayOpen}
+	h = Handover{FD: c.fd, ShutWrite: c.shutting != stayOpen}
+	if !data {
+		return h, true
+	}
+	h.Output = make([]byte, 0, c.Pending())
 	for _, ch := range c.out {
 		h.Output = append(h.Output, ch.buf[ch.r:ch.w]...)
 	}
@@ -42,7 +46,7 @@ func (c *Conn) HandOver() (h Handover, ok bool) {
 	if c.closed || c.connect != nil || c.shutting == lingering {
 		return h, false
 	}
-	h, _ = c.Copy()
+	h, _ = c.Copy(true)
 	_, ok = c.Detach()
 	return h, ok
 }

@@ -202,11 +202,9 @@ func (n *Node) checkUpgrade(ctx context.Context, program string) (u admin.Upgrad
 // count completes u with what c has.
 func count(u *admin.Upgrade, c *Carried) {
 	u.Sockets, u.Connections, u.Clients, u.Left = len(c.Sockets), 0, 0, c.Portals.Left
-	for _, list := range [][]portal.CarriedPortal{c.Portals.Inlets, c.Portals.Outlets} {
-		for _, p := range list {
-			u.Connections += len(p.Conns)
-			u.Clients += len(p.Waiting)
-		}
+	for _, p := range c.Portals.Portals() {
+		u.Connections += len(p.Conns)
+		u.Clients += len(p.Waiting)
 	}
 }
 
@@ -249,7 +247,7 @@ func (n *Node) writeDown(ctx context.Context, data bool) (c *Carried, release fu
 			}
 		}
 	}
-	n.portals.CarrySockets(n.group, &c.Portals)
+	n.portals.CarrySockets(n.group, &c.Portals, data)
 	for _, s := range n.group.Sockets() {
 		if s.Network != "udp" || s.Address == n.ListeningUDP() {
 			c.Sockets = append(c.Sockets, s)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sallyport/dataplane"
@@ -68,15 +69,16 @@ type CarriedConn struct {
 	Gone      byte          `cbor:"17,keyasint,omitempty"` // why the socket has ended, which the other end is to be told
 }
 
+// Portals returns what inlets and outlets leave.
+func (c *Carried) Portals() []CarriedPortal { return slices.Concat(c.Inlets, c.Outlets) }
+
 // Wipe overwrites the secrets and the data.
 func (c *Carried) Wipe() {
-	for _, list := range [][]CarriedPortal{c.Inlets, c.Outlets} {
-		for _, p := range list {
-			for _, k := range p.Conns {
-				clear(k.Secret)
-				clear(k.Kept)
-				clear(k.Socket.Output)
-			}
+	for _, p := range c.Portals() {
+		for _, k := range p.Conns {
+			clear(k.Secret)
+			clear(k.Kept)
+			clear(k.Socket.Output)
 		}
 	}
 	for _, s := range c.Closing {
@@ -86,10 +88,8 @@ func (c *Carried) Wipe() {
 
 // Each calls f with every descriptor.
 func (c *Carried) Each(f func(fd int)) {
-	for _, list := range [][]CarriedPortal{c.Inlets, c.Outlets} {
-		for _, p := range list {
-			p.each(f)
-		}
+	for _, p := range c.Portals() {
+		p.each(f)
 	}
 	for _, s := range c.Closing {
 		f(s.FD)
@@ -147,7 +147,7 @@ func (in *Inlet) Carry(to *Carried, data bool) error {
 	p := CarriedPortal{Name: in.opts.Name}
 	for c := range in.conns {
 		if c.state == opening && !c.skip && in.opts.Accept == nil && c.sock != nil {
-			h, ok := c.sock.Copy()
+			h, ok := c.sock.Copy(false) // nothing was sent to it yet
 			if !ok {
 				continue
 			}
@@ -187,12 +187,13 @@ func (o *Outlet) Carry(to *Carried, data bool) error {
 	return nil
 }
 
-// CarrySockets writes down which sockets of portals are closing, and counts those that have not been written down. The loops are halted.
-func (e *Env) CarrySockets(g *dataplane.Group, to *Carried) {
+// CarrySockets writes down which sockets of portals are closing, with what they have to send if data is set, and counts those that have not been
+// written down. The loops are halted.
+func (e *Env) CarrySockets(g *dataplane.Group, to *Carried, data bool) {
 	written := map[int]bool{}
 	to.Each(func(fd int) { written[fd] = true })
 	for _, sock := range g.Conns(func(h dataplane.Handler) bool { _, ok := h.(*conn); return ok }) {
-		h, ok := sock.Copy()
+		h, ok := sock.Copy(data)
 		if !ok || written[h.FD] {
 			continue
 		}
@@ -255,7 +256,7 @@ func (c *conn) writeDown(to *Carried, p *CarriedPortal, bridged, data bool) erro
 		ReadDone: c.readDone, PeerDone: c.peerDone, Gone: byte(l.gone),
 	}
 	if c.sock != nil {
-		h, ok := c.sock.Copy()
+		h, ok := c.sock.Copy(data)
 		if !ok {
 			return nil // it is ending
 		}
@@ -265,8 +266,6 @@ func (c *conn) writeDown(to *Carried, p *CarriedPortal, bridged, data bool) erro
 		k.Secret = append([]byte(nil), l.secret[:]...)
 		k.Kept = make([]byte, l.kept.size)
 		l.kept.copyAt(k.Kept, 0)
-	} else {
-		k.Socket.Output = nil
 	}
 	p.Conns = append(p.Conns, k)
 	return nil
@@ -277,12 +276,10 @@ var errCarried = errors.New("portal: a connection was written down wrongly")
 
 // Check refuses what was not written down as this program would go on with it. data tells whether secrets and bytes are there.
 func (c *Carried) Check(data bool) error {
-	for _, list := range [][]CarriedPortal{c.Inlets, c.Outlets} {
-		for _, p := range list {
-			for i := range p.Conns {
-				if !p.Conns[i].fits(data) {
-					return fmt.Errorf("%w: of %s", errCarried, p.Name)
-				}
+	for _, p := range c.Portals() {
+		for i := range p.Conns {
+			if !p.Conns[i].fits(data) {
+				return fmt.Errorf("%w: of %s", errCarried, p.Name)
 			}
 		}
 	}

@@ -18,19 +18,42 @@ import (
 
 // leave writes down what a portal has, as another program reads it, and ends the loops of the program before. From the moment at which it is written down
 // these reach neither the sockets nor the channel: own is the channel's end here, other that at the other node.
-func leave(t *testing.T, n *simNode, own, other *simEnd, carry func(*Carried) error) (next Carried) {
+func leave(t *testing.T, n *simNode, own, other *simEnd, carry func(c *Carried, data bool) error) (next Carried) {
 	t.Helper()
 	release, err := n.router.Group().Halt(limited(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var c Carried
-	if err := carry(&c); err != nil {
-		t.Fatal(err)
+	writeDown := func(data bool) (c Carried) {
+		t.Helper()
+		if err := carry(&c, data); err != nil {
+			t.Fatal(err)
+		}
+		n.env.CarrySockets(n.router.Group(), &c, data)
+		if err := c.Check(data); err != nil {
+			t.Error(err)
+		}
+		return c
 	}
-	n.env.CarrySockets(n.router.Group(), &c)
-	if err := c.Check(true); err != nil {
-		t.Error(err)
+	bare, c := writeDown(false), writeDown(true)
+	open := [2]int{}
+	for i, c := range []*Carried{&bare, &c} {
+		c.Each(func(int) { open[i]++ })
+	}
+	if open[0] != open[1] {
+		t.Errorf("%d sockets for who is asked, %d carried", open[0], open[1])
+	}
+	for _, p := range bare.Portals() {
+		for _, k := range p.Conns {
+			if len(k.Secret)+len(k.Kept)+len(k.Socket.Output) > 0 {
+				t.Error("who is asked whether it could go on is given secrets or bytes of a connection")
+			}
+		}
+	}
+	for _, k := range bare.Closing {
+		if len(k.Output) > 0 {
+			t.Error("who is asked whether it could go on is given bytes of a socket that is closing")
+		}
 	}
 	dead, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -48,14 +71,12 @@ func leave(t *testing.T, n *simNode, own, other *simEnd, carry func(*Carried) er
 			t.Fatal(err)
 		}
 	}
-	for _, list := range [][]CarriedPortal{c.Inlets, c.Outlets} {
-		for _, p := range list {
-			for i := range p.Conns {
-				again(&p.Conns[i].Socket.FD)
-			}
-			for i := range p.Waiting {
-				again(&p.Waiting[i].FD)
-			}
+	for _, p := range c.Portals() {
+		for i := range p.Conns {
+			again(&p.Conns[i].Socket.FD)
+		}
+		for i := range p.Waiting {
+			again(&p.Waiting[i].FD)
 		}
 	}
 	b, err := cbor.Marshal(c)
@@ -79,7 +100,7 @@ func leave(t *testing.T, n *simNode, own, other *simEnd, carry func(*Carried) er
 // upgradeOutlet puts another program in the place of the outlet's node.
 func (s *simulated) upgradeOutlet(t *testing.T, target string) {
 	t.Helper()
-	next := leave(t, s.out, s.far, s.near, func(c *Carried) error { return s.outlet.Carry(c, true) })
+	next := leave(t, s.out, s.far, s.near, s.outlet.Carry)
 	s.out = newSimNode(t, 2, Limits{})
 	var err error
 	s.outlet, err = NewOutlet(context.Background(), s.out.env, s.out.router, OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{s.out.flow},
@@ -92,7 +113,7 @@ func (s *simulated) upgradeOutlet(t *testing.T, target string) {
 // upgradeInlet puts another program in the place of the inlet's node.
 func (s *simulated) upgradeInlet(t *testing.T) {
 	t.Helper()
-	next := leave(t, s.in, s.near, s.far, func(c *Carried) error { return s.inlet.Carry(c, true) })
+	next := leave(t, s.in, s.near, s.far, s.inlet.Carry)
 	s.in = newSimNode(t, 2, Limits{})
 	var err error
 	s.inlet, err = NewInlet(context.Background(), s.in.env, s.in.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Hold: time.Minute,
@@ -233,5 +254,39 @@ func TestPeerSilent(t *testing.T) {
 	expectReset(t, "server", server)
 	if s.out.env.Stats.Ended[ReasonHold].Load() != 1 {
 		t.Error("the reason was not counted")
+	}
+}
+
+// TestCarryClosing: what a socket that is closing has still to send goes on with it, and is not shown to a program that is only asked.
+func TestCarryClosing(t *testing.T) {
+	n := newSimNode(t, 1, Limits{})
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	s := n.router.Shards()[0]
+	if err := s.Do(limited(t), func() {
+		sock, err := s.Loop().Adopt(fds[0], &conn{})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		sock.Write(make([]byte, 1<<23)) // more than the kernel takes while nobody reads
+		sock.Close()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range []bool{false, true} {
+		release, err := n.router.Group().Halt(limited(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c Carried
+		n.env.CarrySockets(n.router.Group(), &c, data)
+		release()
+		if len(c.Closing) != 1 || c.Closing[0].FD != fds[0] || !c.Closing[0].ShutWrite || len(c.Closing[0].Output) > 0 != data || len(c.Left) > 0 {
+			t.Errorf("with data %v: %d sockets, %v left", data, len(c.Closing), c.Left)
+		}
 	}
 }
