@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -124,4 +125,28 @@ func (l *line) close() {
 	for _, c := range l.conns {
 		c.Close()
 	}
+}
+
+// beyond makes a node that reaches the relay through a line, with an inlet to the bank's db that carries data, and returns the inlet's address.
+// remove ends the node.
+func (s *stage) beyond(ctx context.Context, l *line) (at string, remove func(), err error) {
+	if err := s.newNode(ctx, "far"); err != nil {
+		return "", nil, err
+	}
+	remove = func() { s.removeNode(ctx, "far") }
+	defer func() {
+		if err != nil {
+			remove()
+		}
+	}()
+	port, err := freePort()
+	if err != nil {
+		return "", nil, err
+	}
+	at = net.JoinHostPort("127.0.0.1", port)
+	if _, err := s.cli(ctx, "far", "tcp-inlet", "create", "--at", "far", "--from", at, "--to",
+		"/dnsaddr/127.0.0.1/tcp/"+l.port()+"/secure/api/service/forward_to_db/secure/api/service/db"); err != nil {
+		return "", nil, err
+	}
+	return at, remove, s.await(ctx, "an inlet carries data through the line", func() error { return once(at) })
 }

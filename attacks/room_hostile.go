@@ -204,22 +204,11 @@ func hostileNetwork(ctx context.Context, s *stage) (string, error) {
 		return b
 	}
 	l.start()
-	if err := s.newNode(ctx, "east"); err != nil {
-		return "", err
-	}
-	defer s.removeNode(ctx, "east")
-	free, err := freePort()
+	at, remove, err := s.beyond(ctx, l)
 	if err != nil {
 		return "", err
 	}
-	at := net.JoinHostPort("127.0.0.1", free)
-	if _, err := s.cli(ctx, "east", "tcp-inlet", "create", "--at", "east", "--from", at, "--to",
-		"/dnsaddr/127.0.0.1/tcp/"+l.port()+"/secure/api/service/forward_to_db/secure/api/service/db"); err != nil {
-		return "", err
-	}
-	if err := s.await(ctx, "a path through the line while it is good", func() error { return once(at) }); err != nil {
-		return "", err
-	}
+	defer remove()
 	during := 20 * time.Second
 	if s.suite.short {
 		during = 5 * time.Second

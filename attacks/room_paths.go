@@ -110,22 +110,11 @@ func slowLine(ctx context.Context, s *stage, streams int, bits int64) (string, e
 	defer l.close()
 	l.rate.Store(bits / 8)
 	l.start()
-	if err := s.newNode(ctx, "far"); err != nil {
-		return "", err
-	}
-	defer s.removeNode(ctx, "far")
-	port, err := freePort()
+	at, remove, err := s.beyond(ctx, l)
 	if err != nil {
 		return "", err
 	}
-	at := net.JoinHostPort("127.0.0.1", port)
-	if _, err := s.cli(ctx, "far", "tcp-inlet", "create", "--at", "far", "--from", at, "--to",
-		"/dnsaddr/127.0.0.1/tcp/"+l.port()+"/secure/api/service/forward_to_db/secure/api/service/db"); err != nil {
-		return "", err
-	}
-	if err := s.await(ctx, "the inlet carries data", func() error { return once(at) }); err != nil {
-		return "", err
-	}
+	defer remove()
 	during := 30 * time.Second
 	if s.suite.short {
 		during = 14 * time.Second

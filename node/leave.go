@@ -2,10 +2,7 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"time"
-
-	"sallyport/node/admin"
 )
 
 // maxDrain bounds how long a node that is to end waits for connections.
@@ -13,14 +10,7 @@ const maxDrain = time.Hour
 
 // drainTime reads a --drain; text is empty for the default.
 func drainTime(text string, missing time.Duration) (time.Duration, error) {
-	if text == "" {
-		return missing, nil
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 || d > maxDrain {
-		return 0, fmt.Errorf("%w: --drain %q must be a time from 0s to %v", admin.ErrInvalid, text, maxDrain)
-	}
-	return d, nil
+	return boundedTime("--drain", text, missing, maxDrain)
 }
 
 // leave takes no more clients, connections of other nodes and portal connections, tells those who asked that the node leaves, and waits until its portal

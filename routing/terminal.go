@@ -62,42 +62,34 @@ func (ws *Watchers) Tell() {
 	}
 }
 
-// TellAway tells those watchers that are AwayWatchers.
-func (ws *Watchers) TellAway(away bool) {
-	var list []AwayWatcher // they may unwatch
+// watching returns those watchers that are a W. They are told from a list since they may unwatch.
+func watching[W any](ws *Watchers) (list []W) {
 	for w := range ws.set {
-		if a, ok := w.(AwayWatcher); ok {
-			list = append(list, a)
+		if w, ok := any(w).(W); ok {
+			list = append(list, w)
 		}
 	}
-	for _, a := range list {
-		a.TerminalAway(away)
+	return list
+}
+
+// TellAway tells those watchers that are AwayWatchers.
+func (ws *Watchers) TellAway(away bool) {
+	for _, w := range watching[AwayWatcher](ws) {
+		w.TerminalAway(away)
 	}
 }
 
 // TellSilent tells those watchers that are SilenceWatchers.
 func (ws *Watchers) TellSilent() {
-	var list []SilenceWatcher // they may unwatch
-	for w := range ws.set {
-		if l, ok := w.(SilenceWatcher); ok {
-			list = append(list, l)
-		}
-	}
-	for _, l := range list {
-		l.PeerSilent()
+	for _, w := range watching[SilenceWatcher](ws) {
+		w.PeerSilent()
 	}
 }
 
 // TellLost tells those watchers that are LossWatchers that a message was lost.
 func (ws *Watchers) TellLost() {
-	var list []LossWatcher // they may unwatch
-	for w := range ws.set {
-		if l, ok := w.(LossWatcher); ok {
-			list = append(list, l)
-		}
-	}
-	for _, l := range list {
-		l.MessageLost()
+	for _, w := range watching[LossWatcher](ws) {
+		w.MessageLost()
 	}
 }
 

@@ -273,10 +273,7 @@ func ReadHead(b []byte, i int) (h cborhead.Head, next int, err error) {
 	if err := need(b, i); err != nil {
 		return h, 0, err
 	}
-	h, size, err := cborhead.Read(b[i:])
-	if err == nil && h.Indefinite && (h.Major < cborhead.Bytes || h.Major > cborhead.Map) {
-		err = cborhead.ErrReserved
-	}
+	h, size, err := cborhead.ReadItem(b[i:])
 	if err != nil {
 		return h, 0, fmt.Errorf("%w: byte %#02x: %w", ErrMalformed, b[i], err)
 	}

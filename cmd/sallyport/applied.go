@@ -38,10 +38,12 @@ type settingDifference struct {
 func (d *applied) differs() bool { return d.isNew || len(d.Differences) > 0 || len(d.Settings) > 0 }
 
 // failed tells whether something could not be done, or is known not to work.
-func (d *applied) failed() bool { return d.Failed() || slices.ContainsFunc(d.States, isRefused) }
+func (d *applied) failed() bool {
+	return d.Failed() || slices.ContainsFunc(d.States, func(r admin.Resource) bool { return isRefused(r.Status) })
+}
 
 // isRefused tells whether a resource is known not to work: the other end said so.
-func isRefused(r admin.Resource) bool { return r.State == resource.Down && r.Refused }
+func isRefused(s resource.Status) bool { return s.State == resource.Down && s.Refused }
 
 // lines is what happened, as a person would write it.
 func (d *applied) lines() []string {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"net"
 	"testing"
 	"time"
@@ -14,22 +13,7 @@ func echoAt(t *testing.T, address string) string {
 	if err != nil {
 		t.Skipf("no %s here: %v", address, err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	return serveOn(t, l, briefEcho)
 }
 
 // eventuallyExchange uses an inlet until its path is there.

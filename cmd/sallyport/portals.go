@@ -392,7 +392,7 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	if !r.NoConnectionWait && in.State.State == resource.Down && in.Refused && !in.Denied { // whoever runs this has to know, a script too
+	if !r.NoConnectionWait && isRefused(in.State) && !in.Denied { // whoever runs this has to know, a script too
 		if err := a.print(result{human: in.Bind, machine: in.Bind, json: in}); err != nil {
 			return err
 		}

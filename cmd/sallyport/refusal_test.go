@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +35,7 @@ func TestCLIInletSaysNo(t *testing.T) {
 		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil { // else it was closed while it connected
 			_ = c.SetDeadline(time.Now().Add(15 * time.Second))
-			if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil || isTimeout(err) {
+			if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%s: a client is not closed: %v", name, err)
 			}
 			_ = c.Close()
@@ -46,9 +48,4 @@ func TestCLIInletSaysNo(t *testing.T) {
 	// Neither of these is a definite no.
 	p.must(t, "tcp-inlet", "create", "--at", "app", "--from", freePort(t), "--to", "/node/bank/secure/api/service/late", "--no-connection-wait")
 	p.must(t, "tcp-inlet", "create", "--at", "app", "--from", freePort(t), "--to", "/ip4/127.0.0.1/tcp/"+freePort(t)+"/secure/api/service/outlet", "--connection-wait", "200ms")
-}
-
-func isTimeout(err error) bool {
-	e, ok := err.(net.Error)
-	return ok && e.Timeout()
 }

@@ -12,10 +12,15 @@ import (
 // ownProcess marks the context of a program that runs one command line and ends: a node may then restrict the process for good.
 type ownProcess struct{}
 
+func ownsProcess(ctx context.Context) bool {
+	own, _ := ctx.Value(ownProcess{}).(bool)
+	return own
+}
+
 // confine restricts a node's process to its own directories and calls (docs/security.md). What the kernel refuses is said, and
 // does not keep the node from running.
 func (a *app) confine(ctx context.Context, o state.NodeOptions, socket string, log *slog.Logger) {
-	if own, _ := ctx.Value(ownProcess{}).(bool); !own || o.NoSandbox {
+	if !ownsProcess(ctx) || o.NoSandbox {
 		return
 	}
 	writable := []string{a.dirOnce.Path(), filepath.Dir(socket)}

@@ -18,13 +18,9 @@ import (
 	"time"
 )
 
-// echoServer answers every connection with what it sends. It listens at a port, "0" for any free one, and returns it.
-func echoServer(t *testing.T, port string) string {
+// serveOn gives the connections of a listener to handle until the test ends, and returns the listener's port.
+func serveOn(t *testing.T, l net.Listener, handle func(net.Conn)) (port string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:"+port)
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
@@ -34,12 +30,35 @@ func echoServer(t *testing.T, port string) string {
 			}
 			go func() {
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-				_, _ = io.Copy(c, c)
+				handle(c)
 			}()
 		}
 	}()
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+func echo(c net.Conn) { _, _ = io.Copy(c, c) }
+
+// briefEcho is echo for connections that soon end.
+func briefEcho(c net.Conn) {
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	echo(c)
+}
+
+// listenAt listens on 127.0.0.1 at a port, "0" for any free one.
+func listenAt(t *testing.T, port string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// echoServer answers every connection with what it sends. It listens at a port, "0" for any free one, and returns it.
+func echoServer(t *testing.T, port string) string {
+	t.Helper()
+	return serveOn(t, listenAt(t, port), briefEcho)
 }
 
 // exchange sends bytes to a port and compares what comes back.

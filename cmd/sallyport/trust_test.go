@@ -130,33 +130,17 @@ func TestTrustApart(t *testing.T) {
 // trap is a server that counts what it is sent.
 func trap(t *testing.T) (port string, stolen *atomic.Int64) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
 	stolen = &atomic.Int64{}
-	go func() {
+	return serveOn(t, listenAt(t, "0"), func(c net.Conn) {
+		b := make([]byte, 1024)
 		for {
-			c, err := l.Accept()
+			n, err := c.Read(b)
+			stolen.Add(int64(n))
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				b := make([]byte, 1024)
-				for {
-					n, err := c.Read(b)
-					stolen.Add(int64(n))
-					if err != nil {
-						return
-					}
-				}
-			}()
 		}
-	}()
-	_, port, _ = net.SplitHostPort(l.Addr().String())
-	return port, stolen
+	}), stolen
 }
 
 // TestTrustOperatorIsFirst: who runs authority and relay poses as the bank before a client has ever seen it. A client whose ticket says who the bank is

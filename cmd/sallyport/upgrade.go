@@ -227,7 +227,7 @@ func (a *app) upgradeOptions(ctx context.Context, name string, o state.NodeOptio
 		defer a.vaults.mu.Unlock()
 		return maps.Clone(a.vaults.given)
 	}
-	if own, _ := ctx.Value(ownProcess{}).(bool); !own {
+	if !ownsProcess(ctx) {
 		u.Impossible = "it runs inside another program"
 	} else if a.isInMemory {
 		u.Impossible = "it keeps nothing on disk (--in-memory), so its keys would be lost"
@@ -262,7 +262,7 @@ func (a *app) upgradeSignals() { signal.Notify(a.usr2, syscall.SIGUSR2) }
 
 // upgradeOnSignal has SIGUSR2 put the program that is now at the path of this one in its place.
 func (a *app) upgradeOnSignal(ctx context.Context, n *node.Node, log *slog.Logger) {
-	if own, _ := ctx.Value(ownProcess{}).(bool); !own {
+	if !ownsProcess(ctx) {
 		return
 	}
 	a.usr2 = make(chan os.Signal, 1)

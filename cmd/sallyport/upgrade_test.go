@@ -70,24 +70,7 @@ func (s *shell) pid(node string) int {
 // patientEcho is echoServer for connections that live longer.
 func patientEcho(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return serveOn(t, listenAt(t, "0"), echo)
 }
 
 // TestNodeUpgrade: every node of a project is upgraded while connections are open that only members may have. They go on, the process stays the

@@ -58,7 +58,7 @@ func parsePlaintext(b []byte) (Kind, []byte, error) {
 	if !ok || n != 2 || indefinite {
 		return 0, nil, fmt.Errorf("%w: message is not [kind, fields]", ErrPlaintext)
 	}
-	number, b, ok := head(b, cborhead.Uint)
+	number, b, ok := cborhead.Definite(b, cborhead.Uint)
 	if !ok || number > uint64(KindClose) {
 		return 0, nil, fmt.Errorf("%w: unknown kind of message", ErrPlaintext)
 	}
@@ -73,22 +73,11 @@ func parsePlaintext(b []byte) (Kind, []byte, error) {
 	return kind, b, nil
 }
 
-const indefiniteArray = 0x9f
-
 // arrayHead reads the head of an array and returns how many items it has, unless it is indefinite, and the bytes after it.
 func arrayHead(b []byte) (n uint64, indefinite bool, rest []byte, ok bool) {
-	if len(b) > 0 && b[0] == indefiniteArray {
-		return 0, true, b[1:], true
-	}
-	n, rest, ok = head(b, cborhead.Array)
-	return n, false, rest, ok
-}
-
-// head reads a definite head of the given major type.
-func head(b []byte, major byte) (n uint64, rest []byte, ok bool) {
 	h, size, err := cborhead.Read(b)
-	if err != nil || h.Major != major || h.Indefinite {
-		return 0, nil, false
+	if err != nil || h.Major != cborhead.Array {
+		return 0, false, nil, false
 	}
-	return h.N, b[size:], true
+	return h.N, h.Indefinite, b[size:], true
 }

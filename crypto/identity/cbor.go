@@ -49,10 +49,7 @@ func (r *reader) head() (major byte, n uint64, indefinite bool) {
 	if r.err != nil {
 		return 0, 0, false
 	}
-	h, size, err := cborhead.Read(r.b[r.at:])
-	if err == nil && h.Indefinite && (h.Major < cborhead.Bytes || h.Major > cborhead.Map) {
-		err = cborhead.ErrReserved
-	}
+	h, size, err := cborhead.ReadItem(r.b[r.at:])
 	if err != nil {
 		r.fail("%w", err)
 		return 0, 0, false

@@ -106,15 +106,20 @@ func syncDir(dir string) error {
 	return nil
 }
 
-func (dir files) get(kind string, h Handle) ([]byte, error) {
+// load reads the file of a key, of at most so many bytes; ErrNotFound if there is none.
+func (dir files) load(kind string, h Handle, size int) (path string, b []byte, err error) {
 	if !h.valid() {
-		return nil, fmt.Errorf("%w: %q is no handle", ErrNotFound, string(h))
+		return "", nil, fmt.Errorf("%w: %q is no handle", ErrNotFound, string(h))
 	}
-	path := dir.path(kind, h)
-	b, err := dir.read(path, secretSize)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s key %s", ErrNotFound, kind, h)
+	path = dir.path(kind, h)
+	if b, err = dir.read(path, size); errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %s key %s", ErrNotFound, kind, h)
 	}
+	return path, b, err
+}
+
+func (dir files) get(kind string, h Handle) ([]byte, error) {
+	path, b, err := dir.load(kind, h, secretSize)
 	if err != nil {
 		return nil, err
 	}

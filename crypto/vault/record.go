@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,6 +57,27 @@ func (r Records) Get(h Handle) (rec Record, err error) {
 		return Record{}, fmt.Errorf("%w: %s: %w", ErrKey, r.path(h), err)
 	}
 	return rec, nil
+}
+
+// VerifyingKey implements the method of Vault with what is stored: the machine that has the key is not asked.
+func (r Records) VerifyingKey(_ context.Context, h Handle) (VerifyingKey, error) {
+	rec, err := r.Get(h)
+	return rec.Key(), err
+}
+
+// Drop has the machine that has a key delete it, and forgets the record then. It is no error if either is not there.
+func (r Records) Drop(h Handle, remove func(Record) error) error {
+	rec, err := r.Get(h)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := remove(rec); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return r.Delete(h)
 }
 
 // Put stores the record of a key, and returns the key's handle.

@@ -305,14 +305,7 @@ func (s *sealed) put(kind string, h Handle, secret []byte) error {
 }
 
 func (s *sealed) get(kind string, h Handle) ([]byte, error) {
-	if !h.valid() {
-		return nil, fmt.Errorf("%w: %q is no handle", ErrNotFound, string(h))
-	}
-	path := s.path(kind, h)
-	b, err := s.read(path, sealSize)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s key %s", ErrNotFound, kind, h)
-	}
+	path, b, err := s.load(kind, h, sealSize)
 	if err != nil {
 		return nil, err
 	}

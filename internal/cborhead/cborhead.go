@@ -68,6 +68,23 @@ func Len(n uint64) int {
 	return 9
 }
 
+// ReadItem is Read for where an item has to begin: a Break and numbers of indefinite length are ErrReserved.
+func ReadItem(b []byte) (h Head, size int, err error) {
+	if h, size, err = Read(b); err == nil && h.Indefinite && (h.Major < Bytes || h.Major > Map) {
+		return h, 0, ErrReserved
+	}
+	return h, size, err
+}
+
+// Definite reads a head of a major type and definite length, and returns its argument and what follows it.
+func Definite(b []byte, major byte) (n uint64, rest []byte, ok bool) {
+	h, size, err := Read(b)
+	if err != nil || h.Major != major || h.Indefinite {
+		return 0, nil, false
+	}
+	return h.N, b[size:], true
+}
+
 // Read reads the head that b begins with, in any of the forms that a number can have, and returns its length in bytes. Errors are ErrShort
 // and ErrReserved.
 func Read(b []byte) (h Head, size int, err error) {

@@ -51,6 +51,20 @@ func TestForms(t *testing.T) {
 			t.Errorf("%#x: %+v, %d, %v", b, h, size, err)
 		}
 	}
+	for b, item := range map[byte]bool{0x5f: true, 0x7f: true, 0x9f: true, 0xbf: true, 0x1f: false, 0x3f: false, 0xdf: false, Break: false} {
+		if _, _, err := ReadItem([]byte{b}); (err == nil) != item || !item && !errors.Is(err, ErrReserved) {
+			t.Errorf("%#x begins an item: %v, want %v", b, err, item)
+		}
+		if _, _, ok := Definite([]byte{b}, b&0xe0); ok {
+			t.Errorf("%#x is definite", b)
+		}
+	}
+	if n, rest, ok := Definite([]byte{0x18, 99, 7}, Uint); !ok || n != 99 || !bytes.Equal(rest, []byte{7}) {
+		t.Errorf("99 and 7: %d, % x, %v", n, rest, ok)
+	}
+	if _, _, ok := Definite([]byte{0x18, 99}, Bytes); ok {
+		t.Error("a number is taken for bytes")
+	}
 	for _, info := range []byte{28, 29, 30} {
 		if _, _, err := Read([]byte{Array | info, 0, 0}); !errors.Is(err, ErrReserved) {
 			t.Errorf("information %d: %v", info, err)

@@ -120,11 +120,8 @@ func plainCiphertext(b []byte) ([]byte, error) {
 
 // cborHead reads a definite head of a major type, of something that could be in memory.
 func cborHead(b []byte, major byte) (n int, rest []byte, ok bool) {
-	h, size, err := cborhead.Read(b)
-	if err != nil || h.Major != major || h.Indefinite || h.N > math.MaxInt32 {
-		return 0, nil, false
-	}
-	return int(h.N), b[size:], true
+	argument, rest, ok := cborhead.Definite(b, major)
+	return int(argument), rest, ok && argument <= math.MaxInt32
 }
 
 // rewriteFields gives the named fields of a JSON object to field, as JSON, and puts the JSON that it returns in their place. Fields that

@@ -189,9 +189,8 @@ func (v *Vault) AdoptSigningKey(ctx context.Context, id string) (vault.Handle, v
 }
 
 // VerifyingKey implements vault.Vault. KMS is not asked.
-func (v *Vault) VerifyingKey(_ context.Context, h vault.Handle) (vault.VerifyingKey, error) {
-	r, err := v.records.Get(h)
-	return r.Key(), err
+func (v *Vault) VerifyingKey(ctx context.Context, h vault.Handle) (vault.VerifyingKey, error) {
+	return v.records.VerifyingKey(ctx, h)
 }
 
 // Sign implements vault.Vault.
@@ -231,17 +230,7 @@ func (v *Vault) Sign(ctx context.Context, h vault.Handle, data []byte) (vault.Si
 
 // DeleteSigningKey implements vault.Vault. KMS deletes the key after seven days.
 func (v *Vault) DeleteSigningKey(ctx context.Context, h vault.Handle) error {
-	rec, err := v.records.Get(h)
-	if errors.Is(err, vault.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := v.schedule(ctx, rec.Name); err != nil && !errors.Is(err, vault.ErrNotFound) {
-		return err
-	}
-	return v.records.Delete(h)
+	return v.records.Drop(h, func(r vault.Record) error { return v.schedule(ctx, r.Name) })
 }
 
 func (v *Vault) schedule(ctx context.Context, id string) error {

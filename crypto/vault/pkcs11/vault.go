@@ -123,9 +123,8 @@ func (v *Vault) keep(r Response) (vault.Handle, vault.VerifyingKey, error) {
 }
 
 // VerifyingKey implements vault.Vault. The token is not asked.
-func (v *Vault) VerifyingKey(_ context.Context, h vault.Handle) (vault.VerifyingKey, error) {
-	r, err := v.records.Get(h)
-	return r.Key(), err
+func (v *Vault) VerifyingKey(ctx context.Context, h vault.Handle) (vault.VerifyingKey, error) {
+	return v.records.VerifyingKey(ctx, h)
 }
 
 // Sign implements vault.Vault.
@@ -148,17 +147,10 @@ func (v *Vault) Sign(ctx context.Context, h vault.Handle, data []byte) (vault.Si
 
 // DeleteSigningKey implements vault.Vault.
 func (v *Vault) DeleteSigningKey(ctx context.Context, h vault.Handle) error {
-	rec, err := v.records.Get(h)
-	if errors.Is(err, vault.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
+	return v.records.Drop(h, func(r vault.Record) error {
+		_, err := v.ask(ctx, Request{Op: OpDelete, Algorithm: r.Algorithm, ID: r.Blob})
 		return err
-	}
-	if _, err := v.ask(ctx, Request{Op: OpDelete, Algorithm: rec.Algorithm, ID: rec.Blob}); err != nil && !errors.Is(err, vault.ErrNotFound) {
-		return err
-	}
-	return v.records.Delete(h)
+	})
 }
 
 // ask has the program do something with the token.

@@ -241,9 +241,8 @@ func split(blob []byte) (a, b []byte, err error) {
 }
 
 // VerifyingKey implements vault.Vault. The TPM is not asked.
-func (v *Vault) VerifyingKey(_ context.Context, h vault.Handle) (vault.VerifyingKey, error) {
-	r, err := v.records.Get(h)
-	return r.Key(), err
+func (v *Vault) VerifyingKey(ctx context.Context, h vault.Handle) (vault.VerifyingKey, error) {
+	return v.records.VerifyingKey(ctx, h)
 }
 
 // Sign implements vault.Vault.
