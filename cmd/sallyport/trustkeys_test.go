@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/crypto/vault/tpm/tpmtest"
 )
 
 // terminal runs a command line on a terminal and types an answer after each prompt that it waits for.
@@ -629,32 +631,13 @@ func TestTrustKeysTPMNode(t *testing.T) {
 		t.Skip("-short")
 	}
 	t.Parallel()
-	program, err := exec.LookPath("swtpm")
-	if err != nil {
-		t.Skip("swtpm is not installed: apt-get install swtpm (make test-trust does)")
-	}
 	p := ours(t)
-	socket := p.dir + "/tpm"
-	cmd := exec.Command(program, "socket", "--tpm2", "--tpmstate", "dir="+p.dir, "--server", "type=unixio,path="+socket, "--ctrl", "type=unixio,path="+socket+".ctrl",
-		"--flags", "not-need-init,startup-clear")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stop := func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	defer func() { stop() }()
-	eventually(t, "swtpm", func() bool {
-		_, err := os.Stat(socket)
-		return err == nil
-	})
+	socket, stop := tpmtest.Start(t)
 	p.must(t, "vault", "create", "tpm", "--tpm", "--tpm-device", socket, "--pcrs", "0,2")
 	p.must(t, "identity", "create", "i", "--vault", "tpm")
 	p.must(t, "node", "create", "n", "--identity", "i")
 	p.must(t, "secure-channel", "create", "--from", "n", "--to", "/node/n/service/api")
 	stop()
-	stop = func() {}
 	p.must(t, "secure-channel", "create", "--from", "n", "--to", "/node/n/service/api")
 	_ = os.Remove(socket)
 	p.must(t, "node", "stop", "n")

@@ -4,49 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"sallyport/crypto/vault"
+	"sallyport/crypto/vault/tpm/tpmtest"
 )
 
-// software starts a TPM in software and returns its socket.
 func software(t *testing.T) string {
 	t.Helper()
-	program, err := exec.LookPath("swtpm")
-	if err != nil {
-		t.Skip("swtpm is not installed: apt-get install swtpm (make test-trust does)")
-	}
-	dir, err := os.MkdirTemp("", "tpm") // the name of a Unix socket is short
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "s")
-	cmd := exec.Command(program, "socket", "--tpm2", "--tpmstate", "dir="+dir, "--server", "type=unixio,path="+socket, "--ctrl", "type=unixio,path="+socket+".ctrl",
-		"--flags", "not-need-init,startup-clear")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
-			return socket
-		}
-		if time.Now().After(end) {
-			t.Fatal("swtpm does not start")
-		}
-	}
+	socket, _ := tpmtest.Start(t)
+	return socket
 }
 
 func must(t *testing.T, err error) {
