@@ -10,11 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -314,7 +314,7 @@ func (p *Provider) person(ctx context.Context, verifier *gooidc.IDTokenVerifier,
 		if !ok {
 			continue
 		}
-		sort.Strings(values)
+		slices.Sort(values)
 		value := strings.Join(values, ",")
 		if len(value) > maxValue {
 			return nil, fmt.Errorf("%w: %s is longer than %d bytes", ErrClaims, claim, maxValue)
@@ -324,14 +324,7 @@ func (p *Provider) person(ctx context.Context, verifier *gooidc.IDTokenVerifier,
 	return out, nil
 }
 
-func sorted(m map[string]string) []string {
-	names := make([]string, 0, len(m))
-	for name := range m {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	return names
-}
+func sorted(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
 
 // valuesOf are the values of a claim as text; ok is false if there is none, or it is something else than text, numbers and booleans.
 func valuesOf(claim any) (values []string, ok bool) {
