@@ -4,7 +4,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 
 PROGRAM    := bin/sallyport
-VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The number is in buildinfo/buildinfo.go alone; this is what it is built from.
+VERSION    := $(shell sed -n 's/^const Version = "\(.*\)"$$/\1/p' buildinfo/buildinfo.go)
+REVISION   ?= $(shell git describe --always --exclude '*' --abbrev=12 --dirty 2>/dev/null)
+LDFLAGS    := -s -w -X sallyport/buildinfo.revision=$(REVISION)
 GO         ?= go
 PREFIX     ?= /usr
 UNITS      ?= /lib/systemd/system
@@ -17,7 +20,7 @@ TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
 .PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short bench-distance bench-distance-short interop stall kafka mutants test-attacks install clean help vulncheck
 
 build: ## build bin/sallyport, one static program
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.buildVersion=$(VERSION)" -o $(PROGRAM) ./cmd/sallyport
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(PROGRAM) ./cmd/sallyport
 
 .PHONY: pkcs11
 pkcs11: ## build bin/sallyport-pkcs11, which loads modules of PKCS#11 tokens; the only program with C

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sallyport/buildinfo"
 	"sallyport/crypto/aead"
 	"sallyport/portal"
 )
@@ -23,6 +24,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
+	descBuild       = desc("build_info", "Constant 1, with the program's version, the revision it was built from, Go's version and the AES-GCM kernel.", "version", "revision", "goversion", "aead_kernel")
 	descInfo        = desc("node_info", "Constant 1, with the node's name, identity and AES-GCM kernel.", "node", "identifier", "aead_kernel")
 	descConns       = desc("transport_connections", "Open TCP connections to and from other nodes.")
 	descMessages    = desc("transport_messages_total", "Routing messages on the TCP transport.", "direction")
@@ -85,6 +87,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
+	build := buildinfo.Get()
+	gauge(descBuild, 1, build.Version, build.Revision, build.Go, build.AEADKernel)
 	gauge(descInfo, 1, n.opts.Name, n.opts.Self.String(), aead.Kernel())
 	t := &n.tcp.Stats
 	gauge(descConns, float64(len(n.tcp.Connections())))

@@ -4,15 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"sallyport/crypto/aead"
+	"sallyport/buildinfo"
 	"sallyport/node/admin"
 	"sallyport/state"
 )
@@ -21,28 +19,19 @@ func init() {
 	nouns = append(nouns, statusCommand, environmentCommand, completionCommand, resetCommand, versionCommand)
 }
 
-// buildVersion is set by the linker.
-var buildVersion = "dev"
-
-func version() string { return buildVersion }
+// version is what this program calls itself; the revision is beside it in `version`.
+func version() string { return buildinfo.Version }
 
 func versionText() string {
-	revision := ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-				revision = " " + s.Value[:12]
-			}
-		}
-	}
-	return fmt.Sprintf("sallyport %s%s\n%s %s/%s, AES-256-GCM kernel %s\n", version(), revision, runtime.Version(), runtime.GOOS, runtime.GOARCH, aead.Kernel())
+	b := buildinfo.Get()
+	return fmt.Sprintf("sallyport %s, revision %s\n%s %s, AES-256-GCM kernel %s\n", b.Version, b.Revision, b.Go, b.Platform, b.AEADKernel)
 }
 
 func versionCommand(a *app) *cobra.Command {
 	return &cobra.Command{Use: "version", Short: "Print the version", GroupID: groupOther, Args: cobra.NoArgs, Example: `  sallyport version
   sallyport version --jq .aead_kernel`,
 		RunE: func(*cobra.Command, []string) error {
-			return a.print(result{human: versionText(), machine: strings.TrimSpace(versionText()), json: map[string]string{"version": version(), "go": runtime.Version(), "aead_kernel": aead.Kernel()}})
+			return a.print(result{human: versionText(), machine: strings.TrimSpace(versionText()), json: buildinfo.Get()})
 		}}
 }
 

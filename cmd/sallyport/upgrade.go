@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/buildinfo"
 	"sallyport/crypto/aead"
 	"sallyport/node"
 	"sallyport/node/admin"
@@ -146,9 +147,9 @@ func (a *app) upgradeEnd(ctx context.Context, c *admin.Client, id string) (u adm
 func nodeUpgradeCheck(a *app) *cobra.Command {
 	return &cobra.Command{Use: "upgrade-check NODE ARGS...", Short: "Whether this program could go on for a node", Hidden: true, Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			answer := upgrade.Answer{Format: node.StateFormat, Version: version()}
+			answer := upgrade.Answer{Format: node.StateFormat, Version: buildinfo.Full()}
 			if err := a.couldGoOn(cmd.Context(), args[0], args[1:]); err != nil {
-				answer.Error = version() + ": " + err.Error()
+				answer.Error = buildinfo.Full() + ": " + err.Error()
 			}
 			return json.NewEncoder(a.stdout).Encode(answer)
 		}}
@@ -221,7 +222,7 @@ func ownPath() (string, error) {
 
 // upgradeOptions says how another program takes over the node that runs in this process.
 func (a *app) upgradeOptions(ctx context.Context, name string, o state.NodeOptions, r runOptions) (u node.UpgradeOptions, err error) {
-	u.Version, u.Carried = version(), r.state
+	u.Version, u.Carried = buildinfo.Full(), r.state
 	u.Secrets = func() map[string][]byte {
 		a.vaults.mu.Lock()
 		defer a.vaults.mu.Unlock()
