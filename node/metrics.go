@@ -32,6 +32,7 @@ var (
 	descMalformed   = desc("transport_malformed_total", "Connections closed because of a malformed or oversized message.")
 	descStalled     = desc("transport_stalls_total", "Times that a connection could take no more and its sources were paused.")
 	descCutOff      = desc("transport_cut_off_total", "Connections and portals cut off because they took too little of what was sent to them.")
+	descFlooded     = desc("transport_dropped_total", "Messages dropped because their source sent a node more than it takes.")
 	descBacklog     = desc("backlog_bytes", "Bytes kept for destinations beyond their high water marks, and how many may be.", "kind")
 	descUDPMessages = desc("udp_messages_total", "Routing messages on the UDP transport.", "direction")
 	descUDPDatagram = desc("udp_datagrams_total", "Datagrams of the UDP transport.", "direction")
@@ -99,6 +100,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descMalformed, t.Malformed.Load()+t.TooLarge.Load())
 	count(descStalled, t.Stalled.Load())
 	count(descCutOff, uint64(n.router.Backlogs.Cut()))
+	count(descFlooded, uint64(n.router.Backlogs.Dropped()))
 	gauge(descBacklog, float64(n.router.Backlogs.Used()), "used")
 	gauge(descBacklog, float64(n.router.Backlogs.Limit()), "limit")
 	u := &n.udp.Stats

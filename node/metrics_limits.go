@@ -84,7 +84,7 @@ func (c collector) uses() []use {
 		{"unfinished", loops.Unfinished, loops.NoRoom},
 		{"windows", p.WindowGranted.Load(), p.WindowsRefused.Load()},
 		{"kept", p.KeptMemory.Load(), p.KeepShort.Load()},
-		{"backlog", n.router.Backlogs.Used(), uint64(n.router.Backlogs.Cut())},
+		{"backlog", n.router.Backlogs.Used(), uint64(n.router.Backlogs.Cut() + n.router.Backlogs.Refused())},
 		{"interceptors", n.intercepted.Used(), n.intercepted.Refused()},
 		{"descriptors", descriptorsInUse(), loops.NoDescriptor},
 		{"log-rate", int64(log.Busiest), log.LeftOut},

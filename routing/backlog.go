@@ -33,7 +33,7 @@ type Draining interface {
 }
 
 // BacklogBudget bounds what waits at all destinations of a node beyond their high water marks.
-type BacklogBudget struct{ limit, used, cut atomic.Int64 }
+type BacklogBudget struct{ limit, used, cut, refused, dropped atomic.Int64 }
 
 // SetLimit changes the limit, in bytes; what has been taken stays. Any goroutine.
 func (b *BacklogBudget) SetLimit(bytes int64) { b.limit.Store(bytes) }
@@ -46,6 +46,13 @@ func (b *BacklogBudget) Used() int64 { return b.used.Load() }
 
 // Cut returns how many destinations were cut off because they took too little. Any goroutine.
 func (b *BacklogBudget) Cut() int64 { return b.cut.Load() }
+
+// Refused returns how often a source was refused by a destination because it brought more than that takes, and Dropped how many messages
+// were lost by it. Any goroutine.
+func (b *BacklogBudget) Refused() int64 { return b.refused.Load() }
+
+// Dropped returns how many messages of refused sources were dropped. Any goroutine.
+func (b *BacklogBudget) Dropped() int64 { return b.dropped.Load() }
 
 // take takes n more for a destination that has share: it may have as much as is left free, so that one alone gets half.
 func (b *BacklogBudget) take(share, n int64) bool {
@@ -73,7 +80,8 @@ const (
 //     on, and what it brings is kept within the node's budget.
 //   - A destination with very much waiting that takes at least 1 MiB a second stops its sources while it takes it: they have
 //     no window, and nothing but this bounds what they send.
-//   - One that takes less is cut off when its share of the budget is spent, or when it takes nothing for some seconds.
+//   - One that takes less is cut off when its share of the budget is spent, or when it takes nothing for some seconds. One that many
+//     sources send to is cut off for its own idleness alone (NewSharedBacklog).
 //
 // It belongs to its destination's shard.
 type Backlog struct {
@@ -87,6 +95,7 @@ type Backlog struct {
 	taken    uint64    // at that time
 	moved    time.Time // when something was last seen to be taken
 	share    int64     // of the budget
+	crowd    *crowd    // nil for a destination of one source
 	closed   bool
 }
 
@@ -136,7 +145,7 @@ func (b *Backlog) Over(pending int, from *Throttle) {
 		}
 		if !from.mayHold(now) {
 			if !room {
-				b.stalled()
+				b.spent(pending, now)
 			}
 			return
 		}
@@ -167,6 +176,9 @@ func (b *Backlog) hold(from *Throttle, now time.Time) {
 
 // room reports whether what waits is within the destination's share of the budget, which grows as long as there is any.
 func (b *Backlog) room(pending int) bool {
+	if b.slow && pending-b.high > b.crowd.most() {
+		return false
+	}
 	budget := &b.gate.shard.router.Backlogs
 	for int64(pending-b.high) > b.share {
 		if !budget.take(b.share, backlogStep) {
@@ -230,8 +242,9 @@ func (b *Backlog) tick() {
 		b.slow = true
 		b.gate.letGo(now, spent)
 		if !b.room(pending) {
-			b.stalled()
-			return
+			if b.spent(pending, now); b.closed {
+				return
+			}
 		}
 		b.begin(lagging, now)
 		b.dest.WantDrain(b.high / 4)
@@ -239,7 +252,8 @@ func (b *Backlog) tick() {
 		b.slow = took < drainStep && pending > b.high
 		b.begin(lagging, now)
 	}
-	if now.Sub(b.moved) >= b.patience {
+	b.crowd.measure(took, spent)
+	if now.Sub(b.moved) >= b.patience || b.crowd.holds(pending, taken, now, b.patience) {
 		b.stalled()
 		return
 	}
@@ -260,6 +274,7 @@ func (b *Backlog) Drained() {
 		return
 	}
 	b.mode, b.slow = flowing, false
+	b.crowd.disperse()
 	b.release()
 	b.gate.Open()
 }

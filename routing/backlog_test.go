@@ -12,11 +12,14 @@ type sink struct {
 	waits, taken int
 	low          int
 	stalled      int
+	refusals     int
 }
 
 func (d *sink) Waiting() (int, uint64) { return d.waits, uint64(d.taken) }
 func (d *sink) WantDrain(low int)      { d.low = low }
 func (d *sink) Stalled()               { d.stalled++; d.backlog.Close() }
+
+func (d *sink) Refused() { d.refusals++ }
 
 func newSink(s *Shard) *sink {
 	d := &sink{low: -1}
@@ -24,11 +27,22 @@ func newSink(s *Shard) *sink {
 	return d
 }
 
-// brings is a message of n bytes.
-func (d *sink) brings(n int, from *Throttle) {
+// newNodeSink is a sink that many sources send to, and that may take nothing for patience.
+func newNodeSink(s *Shard, patience time.Duration) *sink {
+	d := &sink{low: -1}
+	d.backlog = NewSharedBacklog(s, d, 1000, patience)
+	return d
+}
+
+// brings is a message of n bytes. False: it was not kept.
+func (d *sink) brings(n int, from *Throttle) bool {
+	if d.backlog.Refuses(n, from) {
+		return false
+	}
 	if d.waits += n; d.waits > 1000 && d.stalled == 0 {
 		d.backlog.Over(d.waits, from)
 	}
+	return true
 }
 
 func (d *sink) takes(n int) {
@@ -126,4 +140,144 @@ func TestBacklogBudget(t *testing.T) {
 		modest.brings(5000, common) // it begins anew
 		modest.takes(5000)
 	})
+}
+
+// flood lets sources send as fast as they may until done, and now and then something else.
+func flood(t *testing.T, s *Shard, d *sink, sources []*Throttle, meanwhile func(), done func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(30 * time.Second); ; {
+		var ok bool
+		on(t, s, func() {
+			for _, from := range sources {
+				if from.pauses == 0 && d.stalled == 0 {
+					d.brings(256<<10, from)
+				}
+			}
+			if meanwhile != nil {
+				meanwhile()
+			}
+			ok = done()
+		})
+		if ok {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("%d bytes wait, %d sources refused, %d times stalled", d.waits, d.refusals, d.stalled)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestFloodOfSlowNode: a node that takes what comes slowly, or not for a moment, is not cut off because others send it more than it takes.
+// What they send is dropped from then on, and what its neighbours send is not.
+func TestFloodOfSlowNode(t *testing.T) {
+	r := newRouter(t, 1)
+	s := r.shards[0]
+	r.Backlogs.SetLimit(16 << 20)
+	var w [4]stopwatch
+	var flooders []*Throttle
+	for i := range 3 {
+		flooders = append(flooders, NewSharedThrottle(s, &w[i]))
+	}
+	neighbour := NewSharedThrottle(s, &w[3])
+	var slow *sink
+	on(t, s, func() { slow = newNodeSink(s, time.Minute) })
+	lost := 0
+	ask := func() {
+		slow.takes(min(slow.waits, 10))
+		if !slow.brings(100, neighbour) {
+			lost++
+		}
+	}
+	flood(t, s, slow, flooders, ask, func() bool { return slow.stalled > 0 || slow.refusals == len(flooders) })
+	on(t, s, func() {
+		for range 1000 {
+			ask()
+		}
+		if slow.stalled > 0 {
+			t.Error("the node was cut off")
+		}
+		if lost > 0 {
+			t.Errorf("%d messages of the neighbour were dropped", lost)
+		}
+		if most := 12 << 20; slow.waits > most {
+			t.Errorf("%d bytes wait, at most %d may", slow.waits, most)
+		}
+		for _, from := range flooders {
+			if slow.brings(100, from) {
+				t.Error("a message of a flooder was kept after others were dropped")
+			}
+		}
+		slow.takes(slow.waits)
+		if slow.brings(100, flooders[0]) {
+			t.Error("a stream goes on with a hole in it")
+		}
+		if used := r.Backlogs.Used(); used != 0 {
+			t.Errorf("%d bytes of the budget are not given back", used)
+		}
+		if r.Backlogs.Dropped() == 0 {
+			t.Error("dropped messages were not counted")
+		}
+	})
+}
+
+// TestNodesThatHoldTheBudget: one that takes nothing is cut off after its patience, and so is one that takes so little of what waits that it
+// would hold the budget for long.
+func TestNodesThatHoldTheBudget(t *testing.T) {
+	r := newRouter(t, 1)
+	s := r.shards[0]
+	r.Backlogs.SetLimit(8 << 20)
+	var w stopwatch
+	source := NewSharedThrottle(s, &w)
+	var idle, hog *sink
+	on(t, s, func() {
+		idle, hog = newNodeSink(s, 300*time.Millisecond), newNodeSink(s, time.Second)
+		idle.brings(2<<20, source)
+	})
+	eventually(t, "the one that takes nothing is cut off", func() (ok bool) {
+		on(t, s, func() {
+			idle.brings(1, source)
+			ok = idle.stalled > 0
+		})
+		return ok
+	})
+	flood(t, s, hog, []*Throttle{source}, func() { hog.takes(min(hog.waits, 10)) }, func() bool { return hog.stalled > 0 })
+	on(t, s, func() {
+		if idle.refusals != 0 || hog.refusals != 1 {
+			t.Errorf("%d and %d sources refused before", idle.refusals, hog.refusals)
+		}
+		if used := r.Backlogs.Used(); used != 0 {
+			t.Errorf("%d bytes of the budget are not given back", used)
+		}
+	})
+}
+
+// TestRoomOfSlowNode: while a node that several sources send to takes little, only what it takes in half a minute waits, however large the
+// budget is: its neighbours' messages are behind that.
+func TestRoomOfSlowNode(t *testing.T) {
+	r := newRouter(t, 1)
+	s := r.shards[0]
+	r.Backlogs.SetLimit(256 << 20)
+	var w [2]stopwatch
+	flooder, neighbour := NewSharedThrottle(s, &w[0]), NewSharedThrottle(s, &w[1])
+	var slow *sink
+	on(t, s, func() { slow = newNodeSink(s, time.Minute) })
+	ask := func() {
+		slow.takes(min(slow.waits, 10))
+		if !slow.brings(100, neighbour) {
+			t.Error("a message of the neighbour was dropped")
+		}
+	}
+	n := 0
+	flood(t, s, slow, nil, ask, func() bool { // slowly enough for the node to be seen as slow before much waits
+		if flooder.pauses == 0 {
+			if n++; n%4 == 0 {
+				slow.brings(64<<10, flooder)
+			}
+		}
+		return slow.refusals > 0
+	})
+	if most := slowRoom + 2<<20; slow.waits > most || slow.stalled > 0 {
+		t.Errorf("%d bytes wait, at most %d may; stalled %d times", slow.waits, most, slow.stalled)
+	}
 }

@@ -5,9 +5,9 @@ package routing
 type FrameWriter interface {
 	Worker
 	// ReserveFrame begins a message whose payload has size bytes and returns those bytes, to be filled before anything
-	// else is done on the shard and then sent with CommitFrame. It returns nil if the connection has ended or the
-	// message is too large; the message is then lost and counted.
-	ReserveFrame(onward, ret Route, size int) []byte
+	// else is done on the shard and then sent with CommitFrame. It returns nil if the connection has ended, the message is too large,
+	// or its source from brings more than the peer takes; the message is then lost and counted.
+	ReserveFrame(onward, ret Route, size int, from *Throttle) []byte
 	// CommitFrame sends the message begun. from is paused if the connection cannot take more.
 	CommitFrame(from *Throttle)
 }

@@ -223,7 +223,7 @@ func (e *encryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 	plain[len(plain)-1] = 0x40 // empty padding
 	if sink := e.frameWriter(s); sink != nil {
 		// The last layer: seal into the connection's output.
-		if dst := sink.ReserveFrame(e.remote.WithoutFirst(), routing.Route{}, len(plain)+channel.Overhead); dst != nil {
+		if dst := sink.ReserveFrame(e.remote.WithoutFirst(), routing.Route{}, len(plain)+channel.Overhead, m.From); dst != nil {
 			if err := e.sealer.Seal(dst, plain); err != nil {
 				e.exhausted(err)
 				return

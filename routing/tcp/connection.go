@@ -46,7 +46,7 @@ func (t *Transport) start(s *routing.Shard, conn *dataplane.Conn, spawner *routi
 	}
 	c.producer = routing.Producer{Own: c.Flow, Spawner: spawner}
 	c.throttle = routing.NewSharedThrottle(s, c)
-	c.backlog = routing.NewBacklog(s, (*draining)(c), t.opts.HighWater, 0)
+	c.backlog = routing.NewSharedBacklog(s, (*draining)(c), t.opts.HighWater, t.opts.Patience)
 	c.mark, c.markGate = newMark(t.opts.HighWater), routing.NewGate(s)
 	c.Sender, c.Receiver = s.Start(c), s.NewAddress()
 	c.framed = dataplane.NewFramed(conn, version, t.opts.MaxMessage, c)
@@ -137,14 +137,14 @@ func (c *Connection) ResumeSource() { c.framed.Resume() }
 func (c *Connection) HandleMessage(_ *routing.Shard, m *routing.Message) {
 	m.PopOnward()
 	payload := m.Payload()
-	if dst := c.ReserveFrame(m.Onward, m.Return, len(payload)); dst != nil {
+	if dst := c.ReserveFrame(m.Onward, m.Return, len(payload), m.From); dst != nil {
 		copy(dst, payload)
 		c.CommitFrame(m.From)
 	}
 }
 
 // ReserveFrame implements routing.FrameWriter.
-func (c *Connection) ReserveFrame(onward, ret routing.Route, size int) []byte {
+func (c *Connection) ReserveFrame(onward, ret routing.Route, size int, from *routing.Throttle) []byte {
 	if c.closed {
 		return nil
 	}
@@ -154,6 +154,9 @@ func (c *Connection) ReserveFrame(onward, ret routing.Route, size int) []byte {
 		c.t.router.Log().Warn("message too large for the transport, connection closed",
 			"bytes", body, "limit", routing.MaxFrame, "peer", c.Remote.String())
 		c.end()
+		return nil
+	}
+	if c.backlog.Refuses(4+body, from) {
 		return nil
 	}
 	c.reserved = 4 + body
@@ -200,6 +203,11 @@ func (d *draining) Waiting() (int, uint64) {
 
 // WantDrain implements routing.Draining.
 func (d *draining) WantDrain(low int) { d.framed.WantDrain(low) }
+
+// Refused implements routing.SharedDraining.
+func (d *draining) Refused() {
+	d.t.router.Log().Warn("somebody sends a node more than it takes, what more comes from there is dropped", "peer", d.Remote.String(), "bytes", d.framed.Pending())
+}
 
 // Stalled implements routing.Draining: a peer that takes nothing is cut off, since what is for it keeps memory that is for others.
 func (d *draining) Stalled() {

@@ -38,7 +38,7 @@ func TestReadersThatStop(t *testing.T) {
 		{"a little", 1, func(r io.Reader) { _, _ = r.Read(make([]byte, 1024)); time.Sleep(20 * time.Millisecond) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			relay, bank := bankAndRelay(t, c.shards, Options{})
+			relay, bank := bankAndRelay(t, c.shards, Options{Patience: 5 * time.Second})
 			through := func(service string, payload []byte) []byte {
 				onward := routing.LocalRoute("hop").Concat(routing.RouteOf(bank), routing.LocalRoute(service))
 				return framed(routing.AppendMessage(nil, onward, routing.LocalRoute("me"), payload))
@@ -58,11 +58,7 @@ func TestReadersThatStop(t *testing.T) {
 					neighbour.send(through("echo", []byte("are you there")))
 					neighbour.SetReadDeadline(time.Now().Add(30 * time.Second))
 					if _, err := io.ReadFull(neighbour, make([]byte, answer)); err != nil {
-						if !slices.ContainsFunc(relay.tcp.Connections(), isBank) {
-							// All nodes share this process: one that does not run for a while is slow, too, and may be the first to be cut off.
-							t.Skip("this machine is too busy: the bank does not take a MiB in a second")
-						}
-						t.Fatal(err)
+						t.Fatalf("%v; the bank is connected: %v", err, slices.ContainsFunc(relay.tcp.Connections(), isBank))
 					}
 					longest.Store(max(longest.Load(), int64(time.Since(began))))
 					time.Sleep(5 * time.Millisecond)
@@ -93,14 +89,19 @@ func TestReadersThatStop(t *testing.T) {
 					}
 				}()
 			}
-			for ended.Load() < attackers { // the neighbour is answered all the while
+			// The neighbour is answered all the while. All nodes share this process: where it does not run for a while the bank is slow too,
+			// and attackers may be refused there before they are cut off.
+			for began := time.Now(); ended.Load() < attackers && time.Since(began) < time.Minute; {
 				ask(1)
 			}
 			ask(20)
-			if got := relay.tcp.Stats.CutOff.Load(); got != attackers {
-				t.Errorf("%d cut off, want %d", got, attackers)
+			if got := relay.tcp.Stats.CutOff.Load(); got != uint64(ended.Load()) || got < attackers && relay.router.Backlogs.Refused() == 0 {
+				t.Errorf("%d of %d cut off, %d ended", got, attackers, ended.Load())
 			}
-			if used := relay.router.Backlogs.Used(); used != 0 {
+			if !slices.ContainsFunc(relay.tcp.Connections(), isBank) {
+				t.Error("the bank was cut off")
+			}
+			if used := relay.router.Backlogs.Used(); used != 0 && ended.Load() == attackers {
 				t.Errorf("%d bytes of the budget are not given back", used)
 			}
 			t.Logf("the longest answer took %v", time.Duration(longest.Load()))

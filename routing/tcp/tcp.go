@@ -27,6 +27,8 @@ const version = 1
 type Options struct {
 	// HighWater is how many bytes may wait on a connection before the sources that fill it are paused (routing.Backlog); default 1 MiB.
 	HighWater int
+	// Patience is how long a peer may take nothing of what waits for it; default 10 s.
+	Patience time.Duration
 	// UserTimeout is how long sent data may stay unacknowledged before a connection is given up; default 15 s.
 	UserTimeout time.Duration
 	// Connections is how many connections of others are open, ConnectionsPerAddress how many of one machine; default no bound.

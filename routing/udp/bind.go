@@ -134,14 +134,14 @@ func (b *Bind) ResumeSource() {}
 func (b *Bind) HandleMessage(_ *routing.Shard, m *routing.Message) {
 	m.PopOnward()
 	payload := m.Payload()
-	if dst := b.ReserveFrame(m.Onward, m.Return, len(payload)); dst != nil {
+	if dst := b.ReserveFrame(m.Onward, m.Return, len(payload), m.From); dst != nil {
 		copy(dst, payload)
 		b.CommitFrame(m.From)
 	}
 }
 
 // ReserveFrame implements routing.FrameWriter.
-func (b *Bind) ReserveFrame(onward, ret routing.Route, size int) []byte {
+func (b *Bind) ReserveFrame(onward, ret routing.Route, size int, _ *routing.Throttle) []byte {
 	if b.closed {
 		return nil
 	}

@@ -249,14 +249,14 @@ type linkSender struct{ punctureSender }
 func (s *linkSender) HandleMessage(_ *routing.Shard, m *routing.Message) {
 	m.PopOnward()
 	payload := m.Payload()
-	if dst := s.ReserveFrame(m.Onward, m.Return, len(payload)); dst != nil {
+	if dst := s.ReserveFrame(m.Onward, m.Return, len(payload), m.From); dst != nil {
 		copy(dst, payload)
 		s.CommitFrame(m.From)
 	}
 }
 
 // ReserveFrame implements routing.FrameWriter.
-func (s *linkSender) ReserveFrame(onward, ret routing.Route, size int) []byte {
+func (s *linkSender) ReserveFrame(onward, ret routing.Route, size int, _ *routing.Throttle) []byte {
 	l := s.bind.link
 	body := routing.HeaderLen(onward, ret, size) + size
 	if l.closed || body > routing.MaxFrame {

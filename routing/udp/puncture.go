@@ -137,7 +137,7 @@ func (p *Puncture) beats() {
 
 // send sends a message to the peer.
 func (p *Puncture) send(onward routing.Route, payload []byte) {
-	if dst := p.bind.ReserveFrame(onward, routing.RouteOf(p.ours), len(payload)); dst != nil {
+	if dst := p.bind.ReserveFrame(onward, routing.RouteOf(p.ours), len(payload), nil); dst != nil {
 		copy(dst, payload)
 		p.bind.CommitFrame(nil)
 	}
@@ -212,7 +212,7 @@ func (s *punctureSender) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		return
 	}
 	s.wrapped = appendPunched(s.wrapped[:0], m.Onward, m.Return, m.Payload())
-	if dst := s.bind.ReserveFrame(s.onward, routing.RouteOf(s.ours), len(s.wrapped)); dst != nil {
+	if dst := s.bind.ReserveFrame(s.onward, routing.RouteOf(s.ours), len(s.wrapped), m.From); dst != nil {
 		copy(dst, s.wrapped)
 		s.bind.CommitFrame(m.From)
 	}
