@@ -92,9 +92,9 @@ test-faults: build ## whole nodes under load, broken one thing after the other (
 
 .PHONY: test-trust trust-tools
 # A line for each point: what it is, then the seconds or bytes that its test measured.
-TRUST_TESTS := ^(TestTrust|TestMemberIsTakenBack$$|TestOperatorPosesAsTheBank$$|TestShortCredentials$$|TestAuditChain$$|TestGuessesDoNotFillTheTrail$$|TestRevocations$$|TestTokens$$)
+TRUST_TESTS := ^(TestTrust|TestMemberIsTakenBack$$|TestOperatorPosesAsTheBank$$|TestShortCredentials$$|TestAuditChain$$|TestGuessesDoNotFillTheTrail$$|TestRevocations$$|TestTokens$$|TestSnapshotUnderLoad$$|TestRestored$$|TestDamage$$|TestStrangeArchives$$|TestRestoreInterrupted$$)
 test-trust: build trust-tools ## members taken back, the operator's attack, keys, sign-ins, the trail: what was measured, a line for each (10 minutes)
-	$(GO) test -count=1 -timeout 15m -v -run '$(TRUST_TESTS)' ./authority/... ./crypto/... ./node ./cmd/... | \
+	$(GO) test -count=1 -timeout 15m -v -run '$(TRUST_TESTS)' ./authority/... ./backup ./crypto/... ./node ./state ./cmd/... | \
 		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
 
 trust-tools: ## what the tests of keys need, where it can be installed: SoftHSM2, swtpm, moto

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"time"
 
 	"sallyport/crypto/identity"
@@ -123,6 +124,8 @@ type Store interface {
 	Record(ctx context.Context, e AuditEntry) error
 	// Audit returns entries after a sequence number, oldest first, at most limit.
 	Audit(ctx context.Context, after uint64, limit int) ([]AuditEntry, error)
+	// Copy writes the store's file as it is at one moment to w. While w is slow, changes may have to wait.
+	Copy(ctx context.Context, w io.Writer) error
 	// Close releases the store.
 	Close() error
 }

@@ -32,6 +32,7 @@ const (
 	EventSignedIn         = "signed_in"    // with a provider of OpenID Connect
 	EventSignInRefused    = "sign_in_refused"
 	EventStarted          = "authority_started"
+	EventRestored         = "authority_restored" // from a backup
 )
 
 // AuditEntry is one thing that happened. What does not apply is zero.

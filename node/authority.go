@@ -2,8 +2,15 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
 	"sync"
 
+	"sallyport/authority"
+	"sallyport/node/admin"
 	"sallyport/routing"
 	"sallyport/routing/rpc"
 )
@@ -18,6 +25,8 @@ type AuthorityOptions struct {
 	AccountAdmins *AccountAdmins
 	// Events counts what they did, for metrics.
 	Events *AuthorityEvents
+	// Snapshot copies the authority's store for its owner; the copy is closed by who asked. nil: it cannot be copied.
+	Snapshot func(ctx context.Context) (*authority.Snapshot, error)
 	// Close releases the authority's store when the node has stopped.
 	Close func() error
 }
@@ -93,4 +102,23 @@ func (n *Node) startAuthority(ctx context.Context) (err error) {
 		}
 	}
 	return n.router.StartNamed(ctx, routing.EchoService, func(*routing.Shard) routing.Worker { return routing.Echo(nil, nil) }, n.api.Flow)
+}
+
+// serveStore answers with a copy of the authority's store as it is now.
+func (n *Node) serveStore(w http.ResponseWriter, r *http.Request) {
+	if n.opts.Authority == nil || n.opts.Authority.Snapshot == nil {
+		admin.WriteError(w, fmt.Errorf("%w: node %s is no authority", admin.ErrNotFound, n.opts.Name))
+		return
+	}
+	s, err := n.opts.Authority.Snapshot(r.Context())
+	if err != nil {
+		admin.WriteError(w, err)
+		return
+	}
+	defer s.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.FormatInt(s.Size, 10))
+	if _, err := io.CopyN(w, s, s.Size); err != nil && !errors.Is(err, context.Canceled) {
+		n.log.Warn("the copy of the store was not taken whole", "reason", err.Error())
+	}
 }

@@ -57,7 +57,11 @@ func Open(path string) (*Dir, error) {
 	if err := checkOwned(path, info, 0o022); err != nil {
 		return nil, err
 	}
-	return &Dir{path: path, sem: make(chan struct{}, 1)}, nil
+	d := &Dir{path: path, sem: make(chan struct{}, 1)}
+	if err := d.resume(); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // checkOwned makes sure that path is a directory of ours without any of the permissions in forbidden.
@@ -240,7 +244,8 @@ const lockName = "lock"
 // ownNames are what this program keeps in a state directory, as in filepath.Match. The copies of broken files and what a crash left of a
 // write are own too.
 var ownNames = []string{"identities.json", "vaults.json", "nodes.json", "projects.json", "histories", "purpose_keys", "credentials", "vaults", "nodes",
-	"authority-*.db", "authority-*.db.made", "first-use-*.lock", reserveName, "*.json.broken-*", ".*.tmp"}
+	"authority-*.db", "authority-*.db.made", "first-use-*.lock", reserveName, readyName, movingName, replacedName + "*",
+	"*.json.broken-*", ".*.tmp"}
 
 func isOwn(name string) bool {
 	for _, pattern := range ownNames {

@@ -128,14 +128,23 @@ func (d *Dir) readVersion(path string, newest int, v any) error {
 
 // writeJSON writes v, whose version field must be set.
 func (d *Dir) writeJSON(path string, v any) error {
+	b, err := encodeJSON(path, v)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, b)
+}
+
+// encodeJSON returns the content of a file; name is for the error.
+func encodeJSON(name string, v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetIndent("", " ")
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return writeFile(path, b.Bytes())
+	return b.Bytes(), nil
 }
 
 // keepCopy saves the content of a broken file next to it, once per content, and returns the copy's path.

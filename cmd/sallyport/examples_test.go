@@ -91,6 +91,8 @@ var scenes = map[string]string{
 	"apply":          "printf 'name: n1\ntcp-outlets: {db: {to: 5432}}\n' > box.yaml; sallyport node create box.yaml",
 	"run":            "printf 'nodes: [r1]\ntcp-outlets: {db: {to: $PORT, at: r1}}\n' > portal.yaml",
 	"reset":          `sallyport node create n1`,
+	"backup":         backupScene,
+	"restore":        backupScene + `; sallyport backup box.backup --passphrase-file passphrase; sallyport reset --yes`,
 	"flow-control": `sallyport node create n1; sallyport tcp-outlet create db --to 5432; sallyport tcp-listener create 4500
 		echo FLOW=$(sallyport tcp-listener show 127.0.0.1:4500 --jq .flow_control_id | tr -d '"') > variables`,
 	"sallyport tcp-connection delete": `echo CONNECTION=$(sallyport tcp-connection create --from n1 --to 127.0.0.1:4000) > variables`,
@@ -118,7 +120,8 @@ const (
 		sallyport tcp-outlet create outlet --to 5432 --at n1; sallyport relay create blue --to n1`
 	influxScene = portalScene + `; sallyport influxdb-outlet create metrics --to 8086 --at n1 --org-id o --all-access-token all-access \
 		--leased-token-permissions '[]' --leased-token-expires-in 1h`
-	leaseScene = `echo ID=$(sallyport lease list --at "$LEASES" --jq '.[0].id' | tr -d '"') >> variables`
+	backupScene = `umask 077; sallyport node create n1; echo secret > passphrase; head -c 32 /dev/urandom > backup.key`
+	leaseScene  = `echo ID=$(sallyport lease list --at "$LEASES" --jq '.[0].id' | tr -d '"') >> variables`
 )
 
 // endless are examples that run until they are interrupted, with a word of their output after which that is done.

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -388,7 +387,7 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(a.dirOnce.Path(), "authority-"+o.ProjectIdentifier+".db")
+	path := a.dirOnce.StorePath(o.ProjectIdentifier)
 	if strings.ContainsAny(o.ProjectIdentifier, "/\x00") {
 		return nil, usageError("--project-identifier %q must not contain a slash", o.ProjectIdentifier)
 	}
@@ -429,7 +428,12 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 		_ = store.Close()
 		return nil, err
 	}
-	return &node.AuthorityOptions{Services: auth.Services(), Revocations: auth, AccountAdmins: admins, Events: events, Close: store.Close}, nil
+	return &node.AuthorityOptions{
+		Services: auth.Services(), Revocations: auth, AccountAdmins: admins, Events: events, Close: store.Close,
+		Snapshot: func(ctx context.Context) (*authority.Snapshot, error) {
+			return authority.TakeSnapshot(ctx, store, a.dirOnce.Path())
+		},
+	}, nil
 }
 
 // adminCredential returns what an account authority said of an identity as a project's administrator, and is stored here, under the scope that is

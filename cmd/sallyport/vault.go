@@ -201,23 +201,32 @@ func (f *vaultFlags) lock(ctx context.Context, a *app) (*vault.Secret, error) {
 		if !a.canAsk() {
 			return nil, withHint(errors.New("--passphrase: there is no terminal to ask for it"), "--passphrase-file, --key-file or --credential need none")
 		}
-		first, err := a.readPassword(ctx, "new passphrase: ")
+		first, err := a.newPassphrase(ctx, "new passphrase: ")
 		if err != nil {
 			return nil, err
-		}
-		again, err := a.readPassword(ctx, "once more: ")
-		if err != nil {
-			return nil, err
-		}
-		defer clear(again)
-		if !bytes.Equal(first, again) {
-			clear(first)
-			return nil, errors.New("the passphrases differ")
 		}
 		h.Locked = true
 		return &vault.Secret{Bytes: first}, nil
 	}
 	return nil, nil
+}
+
+// newPassphrase asks a person twice for a passphrase. The caller wipes it.
+func (a *app) newPassphrase(ctx context.Context, prompt string) ([]byte, error) {
+	first, err := a.readPassword(ctx, prompt)
+	if err != nil {
+		return nil, err
+	}
+	again, err := a.readPassword(ctx, "once more: ")
+	if err != nil {
+		return nil, err
+	}
+	defer clear(again)
+	if !bytes.Equal(first, again) {
+		clear(first)
+		return nil, errors.New("the passphrases differ")
+	}
+	return first, nil
 }
 
 // fixedSecret reads a file with a secret. Its path is kept if it can be read again; what comes out of a pipe is asked for the next time.

@@ -35,6 +35,7 @@ const (
 	PathConsumers   = "/flow-control/consumers"
 	PathResources   = "/resources" // []Resource
 	PathApply       = "/apply"
+	PathStore       = "/authority/store" // GET: a copy of the file
 )
 
 // maxAnswer bounds an answer of a node.
@@ -108,22 +109,9 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		ctx, cancel = context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://node"+path, body)
+	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-			return fmt.Errorf("%w (no answer on %s)", ErrNotRunning, c.socket)
-		}
-		if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
-			err = urlErr.Err
-		}
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("it does not answer in time: %w", err)
-		}
-		return fmt.Errorf("ask the node: %w", err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -131,11 +119,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		return fmt.Errorf("read the node's answer: %w", err)
 	}
 	if resp.StatusCode/100 != 2 {
-		e := &StatusError{Status: resp.StatusCode}
-		if json.Unmarshal(b, &e.Body) != nil || e.Body.Message == "" {
-			e.Body.Message = http.StatusText(resp.StatusCode)
-		}
-		return e
+		return statusError(resp.StatusCode, b)
 	}
 	if out == nil || len(b) == 0 {
 		return nil
@@ -144,6 +128,51 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		return fmt.Errorf("decode the node's answer: %w", err)
 	}
 	return nil
+}
+
+// do sends one request. The caller closes the answer's body.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://node"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("%w (no answer on %s)", ErrNotRunning, c.socket)
+		}
+		if urlErr := (*url.Error)(nil); errors.As(err, &urlErr) {
+			err = urlErr.Err
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("it does not answer in time: %w", err)
+		}
+		return nil, fmt.Errorf("ask the node: %w", err)
+	}
+	return resp, nil
+}
+
+// statusError is an answer that is not success.
+func statusError(status int, body []byte) error {
+	e := &StatusError{Status: status}
+	if json.Unmarshal(body, &e.Body) != nil || e.Body.Message == "" {
+		e.Body.Message = http.StatusText(status)
+	}
+	return e
+}
+
+// Fetch returns what is at path, which is not JSON, and its length. The caller closes it.
+func (c *Client) Fetch(ctx context.Context, path string) (io.ReadCloser, int64, error) {
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	if resp.StatusCode != http.StatusOK || resp.ContentLength < 0 {
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+		return nil, 0, statusError(resp.StatusCode, b)
+	}
+	return resp.Body, resp.ContentLength, nil
 }
 
 // Get fetches path into a value of type T.
