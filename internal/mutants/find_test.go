@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 const sample = `package sample
@@ -112,7 +111,7 @@ func TestOutcomes(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"go.mod": "module sample\n", "a.go": "package sample\n\nfunc Even(n int) bool { return n%2 == 0 }\n",
-		"a_test.go": "package sample\n\nimport \"testing\"\n\nfunc TestEven(t *testing.T) {\n\tif !Even(2) {\n\t\tt.Fatal()\n\t}\n}\n",
+		"a_test.go": "package sample\n\nimport \"testing\"\n\nfunc TestEven(t *testing.T) {\n\tif !Even(2) {\n\t\tt.Fatal()\n\t}\n}\n\nfunc TestNothing(*testing.T) {}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -129,12 +128,60 @@ func TestOutcomes(t *testing.T) {
 			t.Fatal(err)
 		}
 		at := strings.Index(string(text), c.from)
-		overlay, err := overlayOf(t.TempDir(), mutant{file: path, start: at, end: at + len(c.from), with: c.to})
+		tests, err := (run{}).measure(context.Background(), t.TempDir(), dir)
+		if err != nil || len(tests) != 2 {
+			t.Fatalf("%v, %v", tests, err)
+		}
+		m := mutant{file: path, line: 3, col: 32, start: at, end: at + len(c.from), with: c.to}
+		if got, err := (run{}).outcome(context.Background(), t.TempDir(), dir, m, tests); got != c.want || err != nil {
+			t.Errorf("%s: outcome %d, %v", name, got, err)
+		}
+		if c.want != failed {
+			continue
+		}
+		for _, one := range tests { // who comes there says so, and nobody else is asked
+			if got, err := (run{}).outcome(context.Background(), t.TempDir(), dir, m, []measured{one}); (got == failed) != (one.name == "TestEven") || err != nil {
+				t.Errorf("%s alone: outcome %d, %v", one.name, got, err)
+			}
+		}
+	}
+}
+
+// TestFinished: what a run found is known to the next one, until the package is another.
+func TestFinished(t *testing.T) {
+	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "finished")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "a.go"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one, other := mutant{file: "a.go", line: 3, what: "|| for &&: a && b"}, mutant{file: "a.go", line: 4, what: "|| for &&: a && b"}
+	open := func() (outcome, bool) {
+		t.Helper()
+		r, err := openResults(path, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, text := (run{}).tests(context.Background(), ".", time.Minute, "-overlay", overlay); got != c.want {
-			t.Errorf("%s: outcome %d\n%s", name, got, text)
+		defer r.Close()
+		if _, ok := r.of(other); ok {
+			t.Error("another line's is known")
+		}
+		got, ok := r.of(one)
+		if !ok {
+			if err := r.add(one, failed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return got, ok
+	}
+	for _, c := range []struct {
+		text  string
+		known bool
+	}{{"package a", false}, {"package a", true}, {"package a\n", false}, {"package a\n", true}} {
+		write(c.text)
+		if got, ok := open(); ok != c.known || ok && got != failed {
+			t.Errorf("%q: %v %v", c.text, got, ok)
 		}
 	}
 }

@@ -4,8 +4,8 @@
 //
 // A change is a condition negated or moved by one, `and` for `or`, a truth value returned the other way round, a sum for a difference, or a
 // statement left out. The tree is not touched: go test gets the changed file as an overlay. A change that does not compile does not
-// count; one that makes the tests run longer than three times as long as before has been noticed. What is not noticed is listed, and lacks a test or
-// does not matter.
+// count; one that makes the tests run longer than four times as long as before, and 10 s, has been noticed. What is not noticed is listed, and lacks a
+// test or does not matter. Each test is run by itself first, and asked only of changes in lines that it comes to, the quickest tests first.
 package main
 
 import (
@@ -28,6 +28,8 @@ func main() {
 	flag.IntVar(&r.each, "n", 40, "changes tried of each package, chosen at random; 0 tries all")
 	flag.Uint64Var(&r.seed, "seed", 1, "what chooses them")
 	flag.BoolVar(&r.short, "short", false, "the tests are run with -short")
+	flag.DurationVar(&r.longest, "longest", 0, "tests that take longer are not asked; 0 asks all")
+	flag.StringVar(&r.finished, "finished", "", "a file of what became of changes: a run that was cut short goes on with it, one package at a time")
 	file := flag.String("file", "", "only in files whose name has this in it")
 	lines := flag.String("lines", "", "only in these lines, as 10,20-30")
 	least := flag.Float64("least", 0, "fail when a smaller share, in percent, is noticed in any package")

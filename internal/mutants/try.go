@@ -10,7 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,13 +18,18 @@ import (
 
 // run is what is asked of the tool.
 type run struct {
-	each   int // changes of each package; 0: all
-	seed   uint64
-	short  bool // go test -short
-	wanted func(mutant) bool
+	each     int // changes of each package; 0: all
+	seed     uint64
+	short    bool          // go test -short
+	longest  time.Duration // tests that take longer are not asked; 0: all are
+	wanted   func(mutant) bool
+	finished string // a file of what became of changes, for a later run to go on with; none when empty
 }
 
-// try makes changes to a package, one after the other, and runs its tests with each.
+// quick is how long a test may take to be asked together with others before the rest.
+const quick = 300 * time.Millisecond
+
+// try makes changes to a package, one after the other, and runs those of its tests with each that come to the change.
 func (r run) try(ctx context.Context, pkg string) (tally, error) {
 	t, began, chance := tally{pkg: pkg}, time.Now(), rand.New(rand.NewPCG(r.seed, 0))
 	out, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}\n{{range .GoFiles}}{{.}}\n{{end}}", pkg).Output()
@@ -50,35 +55,32 @@ func (r run) try(ctx context.Context, pkg string) (tally, error) {
 		return t, err
 	}
 	defer os.RemoveAll(dir)
-	before, profile := time.Now(), filepath.Join(dir, "coverage")
-	got, text := r.tests(ctx, pkg, 10*time.Minute, "-v", "-coverprofile", profile)
-	if got != passed {
-		return t, fmt.Errorf("the tests fail before anything was changed:\n%s", text)
-	}
-	quick := quickTests(text)
-	runs, err := readCoverage(profile)
+	tests, err := r.measure(ctx, dir, lines[0])
 	if err != nil {
 		return t, err
 	}
-	if startsItself(lines[0]) {
-		runs = func(mutant) bool { return true }
+	known, err := openResults(r.finished, lines[0])
+	if err != nil {
+		return t, err
 	}
-	patience := 3*time.Since(before) + 10*time.Second
+	defer known.Close()
 	for _, m := range all {
 		if r.each > 0 && t.possible == r.each || ctx.Err() != nil {
 			break
 		}
-		overlay, err := overlayOf(dir, m)
-		if err != nil {
-			return t, err
+		got, ok := known.of(m)
+		if !ok {
+			if got, err = r.outcome(ctx, dir, lines[0], m, tests); err != nil {
+				return t, err
+			}
+			if ctx.Err() != nil {
+				break
+			}
+			if err := known.add(m, got); err != nil {
+				return t, err
+			}
 		}
-		var got outcome
-		if !runs(m) { // no test comes there: only whether it can be built is asked
-			got, _ = r.tests(ctx, pkg, patience, "-overlay", overlay, "-run", "^$")
-		} else if got, _ = r.tests(ctx, pkg, patience, "-overlay", overlay, "-run", quick); got == passed {
-			got, _ = r.tests(ctx, pkg, patience, "-overlay", overlay, "-skip", quick)
-		}
-		if got == notBuilt || ctx.Err() != nil {
+		if got == notBuilt {
 			continue
 		}
 		t.possible++
@@ -93,7 +95,35 @@ func (r run) try(ctx context.Context, pkg string) (tally, error) {
 	return t, nil
 }
 
-// overlayOf writes the changed file and what tells go test of it.
+// outcome says what the tests that come to a change make of it.
+func (r run) outcome(ctx context.Context, dir, pkgDir string, m mutant, tests []measured) (outcome, error) {
+	overlay, err := overlayOf(dir, m)
+	if err != nil {
+		return 0, err
+	}
+	program := filepath.Join(dir, "changed.test")
+	if err := build(ctx, pkgDir, program, "-overlay", overlay); err != nil {
+		return notBuilt, nil //nolint:nilerr // the change is what is wrong
+	}
+	var first []string
+	var took time.Duration
+	for _, one := range tests {
+		if one.took < quick && one.runs(m) {
+			first, took = append(first, one.name), took+one.took
+		}
+	}
+	if len(first) > 0 && !r.pass(ctx, pkgDir, program, "^("+strings.Join(first, "|")+")$", took) {
+		return failed, nil
+	}
+	for _, one := range tests {
+		if one.took >= quick && (r.longest == 0 || one.took <= r.longest) && one.runs(m) && !r.pass(ctx, pkgDir, program, "^"+one.name+"$", one.took) {
+			return failed, nil
+		}
+	}
+	return passed, nil
+}
+
+// overlayOf writes the changed file and what tells the compiler of it.
 func overlayOf(dir string, m mutant) (string, error) {
 	text, err := os.ReadFile(m.file)
 	if err != nil {
@@ -115,54 +145,100 @@ const (
 	notBuilt
 )
 
-// tests runs a package's tests. Running out of patience is a failure.
-func (r run) tests(ctx context.Context, pkg string, patience time.Duration, more ...string) (outcome, string) {
-	ctx, cancel := context.WithTimeout(ctx, patience+time.Minute) // beyond go test's own: the build takes some of it
-	defer cancel()
-	args := append([]string{"test", "-count=1", "-failfast", "-vet=off", "-timeout", patience.String()}, more...)
-	if r.short {
-		args = append(args, "-short")
+// build makes the program of a package's tests.
+func build(ctx context.Context, pkgDir, program string, more ...string) error {
+	args := append([]string{"test", "-c", "-p", "1", "-vet=off", "-o", program}, more...)
+	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
+	cmd.Dir = pkgDir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the tests end with go test
+	return nil
+}
+
+// pass runs tests of a program. They fail when they take longer than four times what they took before and 10 s.
+func (r run) pass(ctx context.Context, pkgDir, program, tests string, took time.Duration, more ...string) bool {
+	patience := 4*took + 10*time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience+5*time.Second) // the program's own limit comes first
+	defer cancel()
+	args := append([]string{"-test.run", tests, "-test.count=1", "-test.failfast", "-test.paniconexit0", "-test.timeout", patience.String()}, more...)
+	if r.short {
+		args = append(args, "-test.short")
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = pkgDir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what tests start ends with them
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
-	switch text := string(out); {
-	case err == nil:
-		return passed, text
-	case strings.Contains(text, "[build failed]") || strings.Contains(text, "[setup failed]"):
-		return notBuilt, text
-	default:
-		return failed, text
-	}
+	return cmd.Run() == nil
 }
 
-// startsItself reports whether the tests of a directory start processes of their own program: the profile says nothing of what those come to.
-func startsItself(dir string) bool {
-	tests, _ := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	for _, path := range tests {
-		if text, err := os.ReadFile(path); err == nil && (bytes.Contains(text, []byte("os.Args[0]")) || bytes.Contains(text, []byte("os.Executable()"))) {
-			return true
+// measured is a test, how long it takes, and where it comes to.
+type measured struct {
+	name string
+	took time.Duration
+	runs func(mutant) bool
+}
+
+// measure runs every test of a package by itself, and returns those that pass, the quickest first.
+func (r run) measure(ctx context.Context, dir, pkgDir string) ([]measured, error) {
+	program, profile := filepath.Join(dir, "whole.test"), filepath.Join(dir, "coverage")
+	if err := build(ctx, pkgDir, program, "-cover"); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, program, "-test.list", "^(Test|Fuzz|Example)")
+	cmd.Dir = pkgDir
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list tests: %w", err)
+	}
+	itself := startsItself(pkgDir)
+	var list []measured
+	for _, name := range strings.Fields(string(out)) {
+		if !strings.HasPrefix(name, "Test") && !strings.HasPrefix(name, "Fuzz") && !strings.HasPrefix(name, "Example") {
+			continue // what a TestMain prints
+		}
+		began := time.Now()
+		if !r.pass(ctx, pkgDir, program, "^"+name+"$", time.Minute, "-test.coverprofile", profile) {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			fmt.Fprintf(os.Stderr, "left out, fails by itself: %s\n", name)
+			continue
+		}
+		one := measured{name: name, took: time.Since(began)}
+		if one.runs, err = readCoverage(profile); err != nil {
+			return nil, err
+		}
+		if itself[name] {
+			one.runs = func(mutant) bool { return true }
+		}
+		list = append(list, one)
+	}
+	slices.SortStableFunc(list, func(a, b measured) int { return int(a.took - b.took) })
+	return list, nil
+}
+
+// startsItself returns the tests of a directory in files that start processes of their own program: the profile says nothing of what those come to.
+func startsItself(dir string) map[string]bool {
+	names := map[string]bool{}
+	files, _ := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(text, []byte("os.Args[0]")) && !bytes.Contains(text, []byte("os.Executable()")) {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			if rest, ok := strings.CutPrefix(line, "func Test"); ok {
+				name, _, _ := strings.Cut(rest, "(")
+				names["Test"+name] = true
+			}
 		}
 	}
-	return false
+	return names
 }
 
-// quickTests returns what chooses the tests that took less than half a second, from the output of go test -v. They are asked first.
-func quickTests(output string) string {
-	var names []string
-	for line := range strings.Lines(output) {
-		rest, ok := strings.CutPrefix(line, "--- PASS: ")
-		name, took, found := strings.Cut(strings.TrimSpace(rest), " (")
-		if seconds, err := strconv.ParseFloat(strings.TrimSuffix(took, "s)"), 64); ok && found && err == nil && seconds < 0.5 {
-			names = append(names, name)
-		}
-	}
-	return "^(" + strings.Join(names, "|") + ")$"
-}
-
-// readCoverage reads a profile of go test and returns which changes are at a place that some test comes to.
+// readCoverage reads a profile of go test and returns which changes are at a place that the tests come to.
 func readCoverage(path string) (func(mutant) bool, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
