@@ -20,7 +20,20 @@ type mutant struct {
 	what       string
 	start, end int // bytes of the file that are replaced
 	with       string
+	kind       kind
+	from, to   int // bytes of the expression or statement that is changed
 }
+
+// kind is what a mutant changes.
+type kind uint8
+
+const (
+	negated kind = iota // the truth of a condition
+	swapped             // one operator for another, of truth values or comparisons
+	summed              // a sum for a difference, or the other way round
+	returns             // a truth value that is returned
+	leftOut             // a statement
+)
 
 func (m mutant) String() string { return fmt.Sprintf("%s:%d: %s", m.file, m.line, m.what) }
 
@@ -47,14 +60,17 @@ func find(path string) ([]mutant, error) {
 		return nil, err
 	}
 	var list []mutant
-	add := func(from, to token.Pos, with, what string) {
+	add := func(k kind, of ast.Node, from, to token.Pos, with, what string) {
 		start, end := set.Position(from), set.Position(to)
-		list = append(list, mutant{file: path, line: start.Line, col: start.Column, what: what, start: start.Offset, end: end.Offset, with: with})
+		list = append(list, mutant{
+			file: path, line: start.Line, col: start.Column, what: what, start: start.Offset, end: end.Offset, with: with,
+			kind: k, from: set.Position(of.Pos()).Offset, to: set.Position(of.End()).Offset,
+		})
 	}
 	source := func(n ast.Node) string {
 		return string(text[set.Position(n.Pos()).Offset:set.Position(n.End()).Offset])
 	}
-	negated := map[ast.Expr]bool{} // == for != would make the same program again
+	conditions := map[ast.Expr]bool{} // == for != would make the same program again
 	ast.Inspect(tree, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.GenDecl:
@@ -62,17 +78,21 @@ func find(path string) ([]mutant, error) {
 		case *ast.CallExpr:
 			return !isHint(n) && !isLog(n)
 		case *ast.IfStmt:
-			negated[n.Cond] = true
-			add(n.Cond.Pos(), n.Cond.End(), "!("+source(n.Cond)+")", "condition negated: "+short(source(n.Cond)))
+			conditions[n.Cond] = true
+			add(negated, n.Cond, n.Cond.Pos(), n.Cond.End(), "!("+source(n.Cond)+")", "condition negated: "+short(source(n.Cond)))
 		case *ast.BinaryExpr:
-			if with, ok := swaps[n.Op]; ok && !strings.Contains(source(n), `"`) && !(negated[n] && (n.Op == token.EQL || n.Op == token.NEQ)) {
-				add(n.OpPos, n.OpPos+token.Pos(len(n.Op.String())), with.String(), fmt.Sprintf("%s for %s: %s", with, n.Op, short(source(n))))
+			if with, ok := swaps[n.Op]; ok && !strings.Contains(source(n), `"`) && !(conditions[n] && (n.Op == token.EQL || n.Op == token.NEQ)) {
+				k := swapped
+				if n.Op == token.ADD || n.Op == token.SUB {
+					k = summed
+				}
+				add(k, n, n.OpPos, n.OpPos+token.Pos(len(n.Op.String())), with.String(), fmt.Sprintf("%s for %s: %s", with, n.Op, short(source(n))))
 			}
 		case *ast.ReturnStmt:
 			for _, r := range n.Results {
 				if id, ok := r.(*ast.Ident); ok && (id.Name == "true" || id.Name == "false") {
 					other := strconv.FormatBool(id.Name != "true")
-					add(id.Pos(), id.End(), other, "returns "+other)
+					add(returns, id, id.Pos(), id.End(), other, "returns "+other)
 				}
 			}
 		case *ast.BlockStmt:
@@ -80,13 +100,13 @@ func find(path string) ([]mutant, error) {
 				switch s := s.(type) {
 				case *ast.ExprStmt:
 					if call, ok := s.X.(*ast.CallExpr); !ok || !isLog(call) {
-						add(s.Pos(), s.End(), "", "left out: "+short(source(s)))
+						add(leftOut, s, s.Pos(), s.End(), "", "left out: "+short(source(s)))
 					}
 				case *ast.IncDecStmt, *ast.DeferStmt:
-					add(s.Pos(), s.End(), "", "left out: "+short(source(s)))
+					add(leftOut, s, s.Pos(), s.End(), "", "left out: "+short(source(s)))
 				case *ast.AssignStmt:
 					if s.Tok != token.DEFINE && !isNothing(s) {
-						add(s.Pos(), s.End(), "", "left out: "+short(source(s)))
+						add(leftOut, s, s.Pos(), s.End(), "", "left out: "+short(source(s)))
 					}
 				}
 			}

@@ -50,29 +50,6 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestCoverage: what no test comes to is known; what a profile does not say is not.
-func TestCoverage(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "profile")
-	if err := os.WriteFile(path, []byte("mode: set\nsample/a.go:3.10,5.20 2 1\nsample/a.go:5.20,7.3 1 0\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	runs, err := readCoverage(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		line, col int
-		want      bool
-	}{{3, 9, true}, {3, 10, true}, {5, 19, true}, {5, 20, false}, {6, 1, false}, {7, 2, false}, {7, 3, true}} {
-		if runs(mutant{file: "/x/a.go", line: c.line, col: c.col}) != c.want {
-			t.Errorf("%d.%d: want %v", c.line, c.col, c.want)
-		}
-	}
-	if !runs(mutant{file: "/x/b.go", line: 6}) {
-		t.Error("another file is taken for one that no test comes to")
-	}
-}
-
 // TestNoChange: hints of how much memory, log records and blanks are left alone; what stands beside them is not.
 func TestNoChange(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sample.go")
@@ -103,47 +80,91 @@ func TestParseLines(t *testing.T) {
 	}
 }
 
-// TestOutcomes: what the tests of a small module say of it, whole, changed, and broken.
+// TestOutcomes: what the tests of a small module say of every change of it, and which tests are asked.
 func TestOutcomes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")
 	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"go.mod": "module sample\n", "a.go": "package sample\n\nfunc Even(n int) bool { return n%2 == 0 }\n",
-		"a_test.go": "package sample\n\nimport \"testing\"\n\nfunc TestEven(t *testing.T) {\n\tif !Even(2) {\n\t\tt.Fatal()\n\t}\n}\n\nfunc TestNothing(*testing.T) {}\n",
+		"go.mod": "module sample\n\ngo 1.26\n",
+		"a.go": `package sample
+
+func Even(n int) bool { return n%2 == 0 }
+
+func Small(n int) (out string) {
+	if n < 10 && n > 0 {
+		out = "small" + mark(n)
+	}
+	return out
+}
+
+func mark(n int) string {
+	defer note()
+	return string(rune('a' + n - 1))
+}
+
+func note() {}
+
+func Never(n int) int {
+	if n > 3 {
+		return n - 1
+	}
+	return n
+}
+`,
+		"a_test.go": `package sample
+
+import "testing"
+
+func TestEven(t *testing.T) {
+	if !Even(2) {
+		t.Fatal()
+	}
+}
+
+func TestSmall(t *testing.T) {
+	for n, want := range map[int]string{0: "", 1: "smalla", 9: "smalli", 10: ""} {
+		if got := Small(n); got != want {
+			t.Fatal(n, got)
+		}
+	}
+}
+`,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Chdir(dir)
-	path := filepath.Join(dir, "a.go")
-	for name, c := range map[string]struct {
-		from, to string
-		want     outcome
-	}{"whole": {"==", "==", passed}, "changed": {"==", "!=", failed}, "broken": {"==", "=!=", notBuilt}} {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
+	path, ctx := filepath.Join(dir, "a.go"), context.Background()
+	all, err := find(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := (run{}).prepare(ctx, t.TempDir(), dir, all)
+	if err != nil || len(w.tests) != 2 {
+		t.Fatalf("%+v, %v", w, err)
+	}
+	want := map[string]outcome{
+		"!= for ==: n%2 == 0": failed, "condition negated: n < 10 && n > 0": failed, "|| for &&: n < 10 && n > 0": failed, "<= for <: n < 10": failed,
+		">= for >: n > 0": failed, "left out: out = \"small\" + mark(n)": failed, "- for +: \"small\" + mark(n)": notBuilt, "left out: defer note()": passed,
+		"+ for -: 'a' + n - 1": failed, "- for +: 'a' + n": failed, "condition negated: n > 3": passed, ">= for >: n > 3": passed, "+ for -: n - 1": passed,
+	}
+	for i, m := range all {
+		got, err := w.outcome(ctx, numbered{m, i + 1})
+		if expected, ok := want[m.what]; err != nil || !ok && !strings.Contains(m.what, "\"") || ok && got != expected {
+			t.Errorf("%s: outcome %d, %v", m, got, err)
 		}
-		at := strings.Index(string(text), c.from)
-		tests, err := (run{}).measure(context.Background(), t.TempDir(), dir)
-		if err != nil || len(tests) != 2 {
-			t.Fatalf("%v, %v", tests, err)
-		}
-		m := mutant{file: path, line: 3, col: 32, start: at, end: at + len(c.from), with: c.to}
-		if got, err := (run{}).outcome(context.Background(), t.TempDir(), dir, m, tests); got != c.want || err != nil {
-			t.Errorf("%s: outcome %d, %v", name, got, err)
-		}
-		if c.want != failed {
-			continue
-		}
-		for _, one := range tests { // who comes there says so, and nobody else is asked
-			if got, err := (run{}).outcome(context.Background(), t.TempDir(), dir, m, []measured{one}); (got == failed) != (one.name == "TestEven") || err != nil {
-				t.Errorf("%s alone: outcome %d, %v", one.name, got, err)
+		delete(want, m.what)
+		for _, one := range w.tests {
+			if come := one.seen[i+1]; come != (m.line == 3 && one.name == "TestEven" || m.line > 3 && m.line < 18 && one.name == "TestSmall") && !w.alone[i+1] {
+				t.Errorf("%s comes to %s: %v", one.name, m, come)
 			}
 		}
+	}
+	delete(want, "- for +: \"small\" + mark(n)") // not made: a text has no difference
+	if len(want) != 0 {
+		t.Errorf("not tried: %v", want)
 	}
 }
 

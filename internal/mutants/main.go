@@ -5,7 +5,8 @@
 // A change is a condition negated or moved by one, `and` for `or`, a truth value returned the other way round, a sum for a difference, or a
 // statement left out. The tree is not touched: go test gets the changed file as an overlay. A change that does not compile does not
 // count; one that makes the tests run longer than four times as long as before, and 10 s, has been noticed. What is not noticed is listed, and lacks a
-// test or does not matter. Each test is run by itself first, and asked only of changes in lines that it comes to, the quickest tests first.
+// test or does not matter. The program is built once with all changes, each behind a switch. Each test is run by itself first, and asked only of changes
+// that it comes to, the quickest tests first.
 package main
 
 import (

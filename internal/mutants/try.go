@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -55,7 +56,7 @@ func (r run) try(ctx context.Context, pkg string) (tally, error) {
 		return t, err
 	}
 	defer os.RemoveAll(dir)
-	tests, err := r.measure(ctx, dir, lines[0])
+	w, err := r.prepare(ctx, dir, lines[0], all)
 	if err != nil {
 		return t, err
 	}
@@ -64,13 +65,13 @@ func (r run) try(ctx context.Context, pkg string) (tally, error) {
 		return t, err
 	}
 	defer known.Close()
-	for _, m := range all {
+	for i, m := range all {
 		if r.each > 0 && t.possible == r.each || ctx.Err() != nil {
 			break
 		}
 		got, ok := known.of(m)
 		if !ok {
-			if got, err = r.outcome(ctx, dir, lines[0], m, tests); err != nil {
+			if got, err = w.outcome(ctx, numbered{m, i + 1}); err != nil {
 				return t, err
 			}
 			if ctx.Err() != nil {
@@ -95,28 +96,59 @@ func (r run) try(ctx context.Context, pkg string) (tally, error) {
 	return t, nil
 }
 
-// outcome says what the tests that come to a change make of it.
-func (r run) outcome(ctx context.Context, dir, pkgDir string, m mutant, tests []measured) (outcome, error) {
-	overlay, err := overlayOf(dir, m)
-	if err != nil {
-		return 0, err
+// work is what a package's changes are tried with.
+type work struct {
+	run
+	dir, pkgDir string
+	program     string // the tests with all changes that can be built together
+	alone       map[int]bool
+	tests       []measured
+}
+
+// prepare builds the tests of a package with its changes, and runs each test by itself to see how long it takes and what it comes to.
+func (r run) prepare(ctx context.Context, dir, pkgDir string, all []mutant) (*work, error) {
+	w := &work{run: r, dir: dir, pkgDir: pkgDir, program: filepath.Join(dir, "all.test"), alone: map[int]bool{}}
+	list := make([]numbered, len(all))
+	for i, m := range all {
+		list[i] = numbered{m, i + 1}
 	}
-	program := filepath.Join(dir, "changed.test")
-	if err := build(ctx, pkgDir, program, "-overlay", overlay); err != nil {
-		return notBuilt, nil //nolint:nilerr // the change is what is wrong
+	alone, err := buildAll(ctx, dir, pkgDir, w.program, list)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range alone {
+		w.alone[m.number] = true
+	}
+	w.tests, err = w.measure(ctx)
+	return w, err
+}
+
+// outcome says what the tests that come to a change make of it.
+func (w *work) outcome(ctx context.Context, m numbered) (outcome, error) {
+	program, env := w.program, envChange+"="+strconv.Itoa(m.number)
+	comesTo := func(one measured) bool { return one.seen[m.number] }
+	if w.alone[m.number] {
+		overlay, err := overlayOf(w.dir, m.mutant)
+		if err != nil {
+			return 0, err
+		}
+		program, comesTo = filepath.Join(w.dir, "changed.test"), func(measured) bool { return true }
+		if err := build(ctx, w.pkgDir, program, "-overlay", overlay); err != nil {
+			return notBuilt, nil //nolint:nilerr // the change is what is wrong
+		}
 	}
 	var first []string
 	var took time.Duration
-	for _, one := range tests {
-		if one.took < quick && one.runs(m) {
+	for _, one := range w.tests {
+		if one.took < quick && comesTo(one) {
 			first, took = append(first, one.name), took+one.took
 		}
 	}
-	if len(first) > 0 && !r.pass(ctx, pkgDir, program, "^("+strings.Join(first, "|")+")$", took) {
+	if len(first) > 0 && !w.pass(ctx, program, "^("+strings.Join(first, "|")+")$", took, env) {
 		return failed, nil
 	}
-	for _, one := range tests {
-		if one.took >= quick && (r.longest == 0 || one.took <= r.longest) && one.runs(m) && !r.pass(ctx, pkgDir, program, "^"+one.name+"$", one.took) {
+	for _, one := range w.tests {
+		if one.took >= quick && (w.longest == 0 || one.took <= w.longest) && comesTo(one) && !w.pass(ctx, program, "^"+one.name+"$", one.took, env) {
 			return failed, nil
 		}
 	}
@@ -157,49 +189,44 @@ func build(ctx context.Context, pkgDir, program string, more ...string) error {
 }
 
 // pass runs tests of a program. They fail when they take longer than four times what they took before and 10 s.
-func (r run) pass(ctx context.Context, pkgDir, program, tests string, took time.Duration, more ...string) bool {
+func (w *work) pass(ctx context.Context, program, tests string, took time.Duration, env string) bool {
 	patience := 4*took + 10*time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience+5*time.Second) // the program's own limit comes first
 	defer cancel()
-	args := append([]string{"-test.run", tests, "-test.count=1", "-test.failfast", "-test.paniconexit0", "-test.timeout", patience.String()}, more...)
-	if r.short {
+	args := []string{"-test.run", tests, "-test.count=1", "-test.failfast", "-test.paniconexit0", "-test.timeout", patience.String()}
+	if w.short {
 		args = append(args, "-test.short")
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir = pkgDir
+	cmd.Dir, cmd.Env = w.pkgDir, append(os.Environ(), env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what tests start ends with them
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	return cmd.Run() == nil
 }
 
-// measured is a test, how long it takes, and where it comes to.
+// measured is a test, how long it takes, and which changes it comes to.
 type measured struct {
 	name string
 	took time.Duration
-	runs func(mutant) bool
+	seen map[int]bool
 }
 
-// measure runs every test of a package by itself, and returns those that pass, the quickest first.
-func (r run) measure(ctx context.Context, dir, pkgDir string) ([]measured, error) {
-	program, profile := filepath.Join(dir, "whole.test"), filepath.Join(dir, "coverage")
-	if err := build(ctx, pkgDir, program, "-cover"); err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, program, "-test.list", "^(Test|Fuzz|Example)")
-	cmd.Dir = pkgDir
+// measure runs every test by itself while nothing is changed, and returns those that pass, the quickest first.
+func (w *work) measure(ctx context.Context) ([]measured, error) {
+	cmd := exec.CommandContext(ctx, w.program, "-test.list", "^(Test|Fuzz|Example)")
+	cmd.Dir = w.pkgDir
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("list tests: %w", err)
 	}
-	itself := startsItself(pkgDir)
 	var list []measured
-	for _, name := range strings.Fields(string(out)) {
+	for i, name := range strings.Fields(string(out)) {
 		if !strings.HasPrefix(name, "Test") && !strings.HasPrefix(name, "Fuzz") && !strings.HasPrefix(name, "Example") {
 			continue // what a TestMain prints
 		}
-		began := time.Now()
-		if !r.pass(ctx, pkgDir, program, "^"+name+"$", time.Minute, "-test.coverprofile", profile) {
+		began, path := time.Now(), filepath.Join(w.dir, fmt.Sprintf("seen%d", i))
+		if !w.pass(ctx, w.program, "^"+name+"$", time.Minute, envSeen+"="+path) {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
@@ -207,69 +234,11 @@ func (r run) measure(ctx context.Context, dir, pkgDir string) ([]measured, error
 			continue
 		}
 		one := measured{name: name, took: time.Since(began)}
-		if one.runs, err = readCoverage(profile); err != nil {
+		if one.seen, err = seen(path); err != nil {
 			return nil, err
-		}
-		if itself[name] {
-			one.runs = func(mutant) bool { return true }
 		}
 		list = append(list, one)
 	}
-	slices.SortStableFunc(list, func(a, b measured) int { return int(a.took - b.took) })
+	slices.SortStableFunc(list, func(a, b measured) int { return cmp.Compare(a.took, b.took) })
 	return list, nil
-}
-
-// startsItself returns the tests of a directory in files that start processes of their own program: the profile says nothing of what those come to.
-func startsItself(dir string) map[string]bool {
-	names := map[string]bool{}
-	files, _ := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	for _, path := range files {
-		text, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(text, []byte("os.Args[0]")) && !bytes.Contains(text, []byte("os.Executable()")) {
-			continue
-		}
-		for line := range strings.Lines(string(text)) {
-			if rest, ok := strings.CutPrefix(line, "func Test"); ok {
-				name, _, _ := strings.Cut(rest, "(")
-				names["Test"+name] = true
-			}
-		}
-	}
-	return names
-}
-
-// readCoverage reads a profile of go test and returns which changes are at a place that the tests come to.
-func readCoverage(path string) (func(mutant) bool, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	type block struct{ line, col, endLine, endCol, count int }
-	blocks := map[string][]block{} // by file
-	for line := range strings.Lines(string(text)) {
-		name, rest, ok := strings.Cut(line, ":")
-		if !ok || name == "mode" {
-			continue
-		}
-		var b block
-		var statements int
-		if _, err := fmt.Sscanf(rest, "%d.%d,%d.%d %d %d", &b.line, &b.col, &b.endLine, &b.endCol, &statements, &b.count); err != nil {
-			return nil, fmt.Errorf("%s: %q: %w", path, line, err)
-		}
-		blocks[filepath.Base(name)] = append(blocks[filepath.Base(name)], b)
-	}
-	return func(m mutant) bool {
-		inside := false
-		for _, b := range blocks[filepath.Base(m.file)] {
-			begun := m.line > b.line || m.line == b.line && m.col >= b.col
-			over := m.line > b.endLine || m.line == b.endLine && m.col >= b.endCol
-			if begun && !over {
-				if b.count > 0 {
-					return true
-				}
-				inside = true
-			}
-		}
-		return !inside // what is in no block, as a case's condition, may be come to
-	}, nil
 }
