@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,7 +24,9 @@ func (f serverFunc) Serve(ctx context.Context, _ *identity.Identifier, req *rpc.
 func TestEveryRequestIsAnswered(t *testing.T) {
 	m := newMember(t)
 	let := make(chan struct{})
+	var serving atomic.Int64
 	slow := serverFunc(func(_ context.Context, req *rpc.Request) *rpc.Response {
+		serving.Add(1)
 		<-let
 		return rpc.NewResponse(req, rpc.OK, []byte("done"))
 	})
@@ -36,7 +39,10 @@ func TestEveryRequestIsAnswered(t *testing.T) {
 	var mu sync.Mutex
 	count := map[string]int{}
 	var asked sync.WaitGroup
-	for range all {
+	for i := range all {
+		if i == maxRequests { // the others find all turns taken
+			settles(t, "as many as may be are worked on", func() bool { return serving.Load() == maxRequests })
+		}
 		asked.Go(func() {
 			reply, err := m.router.Request(within(t), routing.LocalRoute("slow"), rpc.NewRequest(rpc.Get, "/", nil).Encode())
 			outcome := "unanswered"
