@@ -19,19 +19,54 @@ const dialings = 256
 // is: what was made so far stays, and the relay tells when that is so.
 func (n *Node) dialChannel(ctx context.Context, c *connection, route routing.Route, o secure.Options) (*secure.Channel, error) {
 	for {
-		ch, err := n.dialOnce(ctx, route, o)
-		if !errors.Is(err, secure.ErrAbsent) {
-			return ch, err
-		}
 		report, watched := ctx.Value(reportKey{}).(func(error))
 		if !watched {
-			return nil, err // a request of a person, who is told
+			return n.dialOnce(ctx, route, o) // a request of a person, who is told
+		}
+		ch, err := n.dialNamed(ctx, c, route, o)
+		if errors.Is(err, errOther) {
+			continue
+		}
+		if !errors.Is(err, secure.ErrAbsent) {
+			return ch, err
 		}
 		report(err)
 		if !n.awaitName(ctx, c) {
 			return nil, err
 		}
 	}
+}
+
+// errOther gives a handshake up: the relay's name stands for another registration than when it began, so its messages may have gone to a connection that is
+// no more.
+var errOther = errors.New("the relay's name has changed hands")
+
+// dialNamed is dialOnce where the way leads through a relay's name, as long as that stands for the same registration.
+func (n *Node) dialNamed(ctx context.Context, c *connection, route routing.Route, o secure.Options) (*secure.Channel, error) {
+	relay, name := c.relayAt()
+	if name == "" {
+		return n.dialOnce(ctx, route, o)
+	}
+	dialing, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		f := control.Fields{Name: name}
+		for dialing.Err() == nil {
+			m, err := control.Ask(dialing, n.router, relay, control.OpRelay, f)
+			switch {
+			case err != nil || m.Code != uint64(control.StatusOK) && m.Code != uint64(control.StatusAbsent):
+				return // it does not tell
+			case f.Wait > 0 && m.Registration != f.Have && m.Registration != 0:
+				cancel(errOther)
+			}
+			f.Have, f.Wait = m.Registration, 25*time.Second
+		}
+	}()
+	ch, err := n.dialOnce(dialing, route, o)
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(dialing), errOther) {
+		err = errOther
+	}
+	return ch, err
 }
 
 func (n *Node) dialOnce(ctx context.Context, route routing.Route, o secure.Options) (*secure.Channel, error) {

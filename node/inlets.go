@@ -259,11 +259,17 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 			in.answer.forget()
 			in.portal.Refuse("")
 		},
+		silent: in.silent,
 	}
 	in.session.start(n.ctx)
 	if in.request.UDP {
 		in.startDirect(n, options)
 	}
+}
+
+// silent tells connections over a path since when nothing was heard there.
+func (in *inlet) silent(c *connection, since time.Time) {
+	in.portal.Silent(in.outletRoute(c), since)
 }
 
 // admits reports whether the policy allows who is at the end of the path.
@@ -406,7 +412,8 @@ func (in *inlet) startDirect(n *Node, o connectOptions) {
 			in.choose(func() { in.udp = in.outletRoute(c) })
 			return nil
 		},
-		down: func() { in.choose(func() { in.udp = routing.Route{} }) },
+		down:   func() { in.choose(func() { in.udp = routing.Route{} }) },
+		silent: in.silent,
 	}
 	in.direct.start(n.ctx)
 }

@@ -41,6 +41,7 @@ type session struct {
 	connect func(context.Context) (*connection, error)
 	up      func(context.Context, *connection) error // uses a new path; an error counts as a failed attempt
 	down    func()                                   // the path is gone
+	silent  func(c *connection, since time.Time)     // nothing was heard over a path since then: connections that are held are. May be nil
 	check   func(context.Context, *connection) error // asked from time to time while the path is up; an error ends it. May be nil
 	spoken  bool                                     // up exchanges messages with the peer: no other answer is waited for
 	back    bool                                     // the session existed before this start of the node
@@ -163,9 +164,16 @@ func (s *session) run(ctx context.Context) {
 		s.log.Info("connected", "route", c.route.String())
 		tried()
 		began := time.Now()
-		err = s.watch(ctx, c)
+		c, err = s.keep(ctx, c)
+		since := time.Now()
+		if errors.Is(err, errNoPing) || errors.Is(err, errMoved) {
+			since = s.live.heard
+		}
 		s.down()
 		s.set(false, nil, err)
+		if s.silent != nil {
+			s.silent(c, since)
+		}
 		c.close()
 		if ctx.Err() != nil {
 			return
@@ -219,21 +227,30 @@ func (s *session) status() resource.Status {
 
 // attempt makes one path and starts to use it, within patience. report is told why that takes long.
 func (s *session) attempt(ctx context.Context, patience time.Duration, report func(error)) (*connection, error) {
-	attempt, cancel := context.WithTimeout(context.WithValue(ctx, reportKey{}, report), patience)
+	attempt, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	c, err := s.connect(attempt)
+	c, err := s.reach(attempt, report)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.up(attempt, c); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// reach makes a path to a node that answers.
+func (s *session) reach(ctx context.Context, report func(error)) (*connection, error) {
+	c, err := s.connect(context.WithValue(ctx, reportKey{}, report))
 	if err != nil {
 		return nil, err
 	}
 	if !s.spoken {
-		err = s.firstAnswer(attempt, c)
-	}
-	if err == nil {
-		err = s.up(attempt, c)
-	}
-	if err != nil {
-		c.close()
-		return nil, err
+		if err := s.firstAnswer(ctx, c); err != nil {
+			c.close()
+			return nil, err
+		}
 	}
 	return c, nil
 }

@@ -107,13 +107,13 @@ func (s *session) firstAnswer(ctx context.Context, c *connection) error {
 	}
 }
 
-// watch returns when the path has ended, or the node behind it has gone.
-func (s *session) watch(ctx context.Context, c *connection) error {
+// watch returns when the path has ended, or the node behind it has gone, or another path is there in place of one that is silent.
+func (s *session) watch(ctx context.Context, c *connection) (next *connection, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p, err := s.ping(ctx, c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer p.close()
 	tick := time.NewTicker(tickInterval)
@@ -127,21 +127,26 @@ func (s *session) watch(ctx context.Context, c *connection) error {
 	}
 	s.live, s.gaveUp = l, false
 	var suspect time.Time // when the name was said to have moved
+	var other *standby    // while the path is silent
+	held := false         // what can be resumed has left the path, since it is silent
+	defer func() { other.stop() }()
 	l.sent(p.send(true), now)
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-c.done():
-			return errPathClosed
+			return nil, errPathClosed
 		case err := <-failed:
-			return err
+			return nil, err
 		case number := <-p.answers:
 			p.got(number)
 			l.answered(number, time.Now())
 			if !suspect.IsZero() && number != 0 {
 				suspect = time.Time{}
 			}
+		case next := <-other.path():
+			return next, nil
 		case <-moved:
 			suspect = time.Now()
 			l.sent(p.send(true), suspect)
@@ -151,11 +156,21 @@ func (s *session) watch(ctx context.Context, c *connection) error {
 			}
 			ask, lost := l.tick(now)
 			if !suspect.IsZero() && now.Sub(suspect) > max(time.Second, 4*(l.rtt+4*l.spread)) {
-				return errMoved
+				return nil, errMoved
 			}
 			if lost {
 				s.gaveUp = true
-				return errNoPing
+				return nil, errNoPing
+			}
+			switch silent := now.Sub(l.heard); {
+			case silent < besideAfter:
+				other.stop()
+				other, held = nil, false
+			case other == nil && !s.slow:
+				other = s.beside(ctx)
+			case silent >= holdAfter && !held && s.silent != nil:
+				held = true
+				s.silent(c, l.heard)
 			}
 			if ask {
 				if len(l.pings) == 0 {

@@ -246,11 +246,11 @@ func TestPeerSilent(t *testing.T) {
 	s := newSimulated(t, 5, 1, Limits{}, 300*time.Millisecond, OutletOptions{Target: target})
 	s.connect(t)
 	client, server := s.pair(t, ch)
-	s.far.post(s.far.TellSilent)
+	s.far.post(func() { s.far.TellSilent(time.Now()) })
 	eventually(t, "resumed", func() bool { return s.out.env.Stats.Resumed.Load() == 1 })
 	talk(t, client, server)
 	s.near.post(func() { s.near.cut = true }) // nothing arrives any more, and nobody is told
-	s.far.post(s.far.TellSilent)
+	s.far.post(func() { s.far.TellSilent(time.Now()) })
 	expectReset(t, "server", server)
 	if s.out.env.Stats.Ended[ReasonHold].Load() != 1 {
 		t.Error("the reason was not counted")

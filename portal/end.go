@@ -2,6 +2,7 @@ package portal
 
 import (
 	"errors"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,10 +38,10 @@ func (c *conn) TerminalClosed() {
 }
 
 // PeerSilent implements routing.SilenceWatcher. A node of ours says something each second, so the path is lost: the inlet looks for another, or is gone.
-func (c *conn) PeerSilent() {
+func (c *conn) PeerSilent(since time.Time) {
 	if c.outlet && c.line != nil && c.state == open {
 		c.sendDisconnect(c.route, ReasonPath)
-		c.losePath()
+		c.losePathAt(since)
 	}
 }
 

@@ -60,7 +60,10 @@ func (c *conn) got() uint64 {
 
 // losePath is called when the path has ended, or something was lost on it: both ends hold what they have and wait for another path. It
 // reports false if the connection cannot do that.
-func (c *conn) losePath() bool {
+func (c *conn) losePath() bool { return c.losePathAt(time.Now()) }
+
+// losePathAt is losePath for a path that has been lost since a time: the hold counts from then, so that both ends give up together.
+func (c *conn) losePathAt(since time.Time) bool {
 	if c.state != open || c.line == nil {
 		return false
 	}
@@ -68,8 +71,7 @@ func (c *conn) losePath() bool {
 	c.env.Stats.Away.Add(1)
 	c.state = away
 	c.window.known = true
-	now := time.Now()
-	c.line.until, c.line.pause = now.Add(c.line.hold), askFirst
+	c.line.until, c.line.pause = since.Add(c.line.hold), askFirst
 	if c.sock != nil {
 		c.sock.Pause()
 	}

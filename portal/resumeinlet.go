@@ -52,6 +52,21 @@ func (in *Inlet) resumeAll(p *path) {
 	}))
 }
 
+// Silent tells that nothing has been heard over the path with a route since then: connections that can be resumed hold what they have, and ask over the path
+// that there is. Any goroutine.
+func (in *Inlet) Silent(route routing.Route, since time.Time) {
+	route = in.opts.Prefix.Concat(route)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for c := range in.conns {
+		c.post(func() {
+			if c.terminal != nil && c.terminal == c.shard.FirstTerminal(route) && c.state == open {
+				c.losePathAt(since)
+			}
+		})
+	}
+}
+
 // offered tells an inlet's connection that there is a path, over t to peer.
 func (c *conn) offered(p *path, t routing.Terminal, peer [32]byte) {
 	if c.line == nil || peer != c.peer || c.inlet.path.Load() != p || t == c.terminal {

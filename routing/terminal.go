@@ -1,5 +1,7 @@
 package routing
 
+import "time"
+
 // Terminal is a Worker whose next hop is on another node: the sender of a transport, or an encryptor.
 type Terminal interface {
 	Worker
@@ -19,8 +21,9 @@ type Watcher interface{ TerminalClosed() }
 // LossWatcher is a Watcher that has to know when a message from the other end of the Terminal was lost or came out of order.
 type LossWatcher interface{ MessageLost() }
 
-// SilenceWatcher is a Watcher that wants to know, as well, when a peer that watches the Terminal has not been heard of for some seconds.
-type SilenceWatcher interface{ PeerSilent() }
+// SilenceWatcher is a Watcher that wants to know, as well, since when a peer that watches the Terminal has not been heard of, after
+// some seconds.
+type SilenceWatcher interface{ PeerSilent(since time.Time) }
 
 // AwayWatcher is a Watcher that wants to know, as well, when there is no way to the other end for now: what the Terminal ran over has
 // ended, and its peer may come by another way.
@@ -53,6 +56,9 @@ func (ws *Watchers) Watch(w Watcher) {
 // Unwatch removes w.
 func (ws *Watchers) Unwatch(w Watcher) { delete(ws.set, w) }
 
+// Any reports whether there is one.
+func (ws *Watchers) Any() bool { return len(ws.set) > 0 }
+
 // Tell tells all watchers that the Terminal has ended and forgets them.
 func (ws *Watchers) Tell() {
 	set := ws.set
@@ -80,9 +86,9 @@ func (ws *Watchers) TellAway(away bool) {
 }
 
 // TellSilent tells those watchers that are SilenceWatchers.
-func (ws *Watchers) TellSilent() {
+func (ws *Watchers) TellSilent(since time.Time) {
 	for _, w := range watching[SilenceWatcher](ws) {
-		w.PeerSilent()
+		w.PeerSilent(since)
 	}
 }
 

@@ -111,6 +111,12 @@ func (c *Channel) Heard(ctx context.Context) (at time.Time) {
 	return heard
 }
 
+// Watched reports whether anybody waits for the channel's end. Not on a shard.
+func (c *Channel) Watched(ctx context.Context) (watched bool) {
+	_ = c.shard.Do(ctx, func() { watched = c.watchers.Any() })
+	return watched
+}
+
 // Remote returns the route to the peer's decryptor.
 func (c *Channel) Remote() routing.Route { return c.remote }
 

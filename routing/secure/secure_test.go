@@ -326,8 +326,8 @@ func TestSilence(t *testing.T) {
 
 type silenceWatcher struct{ told bool }
 
-func (w *silenceWatcher) PeerSilent()     { w.told = true }
-func (w *silenceWatcher) TerminalClosed() {}
+func (w *silenceWatcher) PeerSilent(time.Time) { w.told = true }
+func (w *silenceWatcher) TerminalClosed()      {}
 
 // TestSilentBehindRelay: a node that is reached through another one, and does not watch the channel itself, is asked whether it is there.
 func TestSilentBehindRelay(t *testing.T) {

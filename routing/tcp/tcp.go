@@ -286,41 +286,7 @@ func (t *Transport) Connect(ctx context.Context, hostport string) (*Connection, 
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(deadline))
 	}
-	type result struct {
-		c   *Connection
-		err error
-	}
-	done := make(chan result, 1)
-	s := t.place()
-	if !s.Loop().Post(dataplane.TaskFunc(func() {
-		s.Loop().DialAny(to, t.opts.socket(), timeout, func(c *dataplane.Conn, err error) {
-			if err != nil {
-				done <- result{err: err}
-				return
-			}
-			t.Stats.Connected.Add(1)
-			done <- result{c: t.start(s, c, nil)}
-		})
-	})) {
-		return nil, dataplane.ErrLoopClosed
-	}
-	select {
-	case r := <-done:
-		return r.c, r.err
-	case <-s.Loop().Done():
-		return nil, dataplane.ErrLoopClosed
-	case <-ctx.Done():
-		go func() { // the attempt ends by its own timeout; do not leak its connection
-			select {
-			case r := <-done:
-				if r.c != nil {
-					r.c.Close()
-				}
-			case <-s.Loop().Done():
-			}
-		}()
-		return nil, fmt.Errorf("tcp: connect to %s: %w", hostport, ctx.Err())
-	}
+	return t.connect(ctx, to, hostport, timeout)
 }
 
 // Connections returns the open connections. Any goroutine.
