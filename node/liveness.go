@@ -100,6 +100,9 @@ func (l *liveness) sign(now time.Time) {
 	}
 }
 
+// lostAt is when a silent path was lost, at the latest: by then there would have been a word.
+func (l *liveness) lostAt() time.Time { return l.heard.Add(pingInterval) }
+
 // limit is how long the peer may be silent.
 func (l *liveness) limit() time.Duration {
 	d := max(silenceLimit, 2*(l.rtt+4*l.spread), 3*l.peak)

@@ -167,7 +167,7 @@ func (s *session) run(ctx context.Context) {
 		c, err = s.keep(ctx, c)
 		since := time.Now()
 		if errors.Is(err, errNoPing) || errors.Is(err, errMoved) {
-			since = s.live.heard
+			since = s.live.lostAt()
 		}
 		s.down()
 		s.set(false, nil, err)

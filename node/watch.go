@@ -170,7 +170,7 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 				other = s.beside(ctx)
 			case silent >= holdAfter && !held && s.silent != nil:
 				held = true
-				s.silent(c, l.heard)
+				s.silent(c, l.lostAt())
 			}
 			if ask {
 				if len(l.pings) == 0 {

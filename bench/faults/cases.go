@@ -111,11 +111,11 @@ func cases(short bool) []fault {
 			return nil
 		})
 	}
-	late := briefHold + s.back // by when both sides know
+	late := briefHold + 5*time.Second // by when both sides know
 	return append(list, fault{"kill of a client, of a target's connection", "the other side is reset within 2 s", resetsPass},
 		fault{"packets dropped for longer than the hold, " + briefHold.String(), fmt.Sprintf("both sides reset, not before the hold is over, within %v", late),
 			func(ctx context.Context, w *world) (string, error) { return holdOver(ctx, w, late) }},
-		fault{"kill -9 of the inlet's node, and start again", fmt.Sprintf("the target's connection is reset within %v, the hold and %v; new ones work", late, s.back),
+		fault{"kill -9 of the inlet's node, and start again", fmt.Sprintf("the target's connection is reset within %v, the hold and 5s; new ones work", late),
 			func(ctx context.Context, w *world) (string, error) { return inletKilled(ctx, w, late) }},
 		fault{"kill -9 of the outlet's node, and start again", "clients are reset, never ended as if whole; new ones work", outletKilled})
 }

@@ -72,6 +72,8 @@ const (
 	sweepInterval = time.Second
 	// lostSweeps is how many sweeps a responder whose way out is gone waits for its initiator to come by another way.
 	lostSweeps = 10
+	// pingEvery is how often a peer that watches the channel says something, about.
+	pingEvery = time.Second
 	// quietPeer is after how much silence of a peer that pinged those who can find another way begin to look for one.
 	quietPeer = 3 * time.Second
 	// silence is how long a peer that pinged may be silent: more than four of the reference's pings.
@@ -99,7 +101,7 @@ func (c *Channel) check() {
 	c.lost = 0
 	quiet := time.Since(c.heard)
 	if c.Peer.Pinged && quiet > quietPeer {
-		c.watchers.TellSilent(c.heard)
+		c.watchers.TellSilent(c.heard.Add(pingEvery))
 	}
 	switch behind := c.remote.Len() > 2; {
 	case c.Peer.Pinged && quiet > silence, !c.Initiator && behind && quiet > unanswered:
