@@ -129,7 +129,7 @@ func (c *conn) watch(t routing.Terminal) {
 	}
 	c.unwatch()
 	c.terminal = t
-	c.window.usePath(c.pace.usePath(t))
+	c.window.usePath(c.pace.usePath(t), c.shard.Loop().Now())
 	t.Watch(c)
 }
 
@@ -140,7 +140,7 @@ func (c *conn) unwatch() {
 	}
 	c.terminal.Unwatch(c)
 	c.pace.leavePath(c.terminal)
-	c.window.usePath(nil)
+	c.window.usePath(nil, time.Time{})
 	c.terminal = nil
 }
 
@@ -219,7 +219,7 @@ func (c *conn) mayCarry() int {
 // payloadSize is how much one payload of at most size bytes may carry where credit is what was left to send after the last credit came.
 // Where that is little the path is slow, and several small payloads are on all its legs at once.
 func payloadSize(size, credit int) int {
-	const least = 8 << 10
+	const least = 4 << 10
 	return min(size, max(credit/4, least))
 }
 

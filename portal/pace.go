@@ -29,10 +29,11 @@ type pacer struct {
 	transfers int       // that moved half a window since then
 	before    int       // and in the time before
 	paths     map[routing.Terminal]*roundTrip
+	window    int // Limits.Window
 }
 
 func (e *Env) pacer(s *routing.Shard) *pacer {
-	p, _ := e.pacers.LoadOrStore(s, &pacer{paths: map[routing.Terminal]*roundTrip{}})
+	p, _ := e.pacers.LoadOrStore(s, &pacer{paths: map[routing.Terminal]*roundTrip{}, window: e.Limits.Window})
 	return p.(*pacer)
 }
 

@@ -9,7 +9,8 @@ import (
 
 // Limits bound what portals of one node hold. The zero value is completed with the defaults named.
 type Limits struct {
-	// Window is how many bytes a peer may send at first before they are taken; default 512 KiB.
+	// Window is how many bytes a peer may send at first before they are taken; default 512 KiB. In a path of which nothing is known first windows
+	// come to a quarter of it together, in one where something waits to what it brings.
 	Window int
 	// MaxWindow is what a window grows to when the path holds so much and the reader keeps up; default 64 MiB: a line of 1 Gbit/s
 	// with a round trip of 300 ms holds 38 MB.

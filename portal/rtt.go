@@ -24,77 +24,7 @@ type roundTrip struct {
 	until  time.Time     // end of the probe; zero when there is none
 	probed time.Duration // shortest in the probe; 0 before the first
 
-	// What all streams together bring.
-	moved   uint64    // bytes so far
-	came    time.Time // when the last of them did
-	epoch   uint      // counts times of slowEpoch or four round trips
-	since   time.Time // when the epoch began
-	streams int       // that brought something in it
-	before  int       // and in the one before
-	rate    peak      // bytes a nanosecond in a path that is slow
-	slow    bool
-	// The highest rate over one round trip lately.
-	burst      peak
-	burstAt    time.Time
-	burstMoved uint64
-}
-
-const (
-	// slowEpoch is over how long streams are counted, at least.
-	slowEpoch = time.Second
-	// slowQueue is how much longer than two round trips data may be on its way before its path counts as slow. What first windows hold is
-	// then reduced to what the path brings in that time.
-	slowQueue = 100 * time.Millisecond
-	// slowRoom is what they hold beyond that, so that messages can be on each leg of the path.
-	slowRoom = 64 << 10
-	// burstRatio is from which ratio of the highest rate of a round trip to the rate over a credit's way data counts as bursts.
-	burstRatio = 3
-	// leastWindow is the least that a first window is reduced to.
-	leastWindow = 32 << 10
-)
-
-// add notes that n bytes of a stream came. epoch is what add returned for the stream's bytes before.
-func (p *roundTrip) add(n int, epoch uint, now time.Time) uint {
-	p.moved += uint64(n)
-	p.came = now
-	if elapsed := now.Sub(p.burstAt); elapsed >= max(p.rtt, minRound) {
-		if p.burstMoved > 0 {
-			p.burst.add(float64(p.moved-p.burstMoved) / float64(elapsed))
-		}
-		p.burstAt, p.burstMoved = now, p.moved
-	}
-	if p.epoch == 0 || now.Sub(p.since) > max(slowEpoch, 4*p.rtt) {
-		p.epoch++
-		p.since, p.before, p.streams = now, p.streams, 0
-	}
-	if epoch != p.epoch {
-		p.streams++
-	}
-	return p.epoch
-}
-
-// brought notes that a credit brought new data after d, and that n bytes of all streams came meanwhile. When that took much longer than
-// the path is long, and they came evenly, something waits in it, and n shows its rate; until something shows that it has become
-// faster. When they came in bursts, the path stood still in between, as it does where packets are lost: there windows must not shrink.
-func (p *roundTrip) brought(n uint64, d time.Duration) {
-	rate := float64(n) / float64(d)
-	even := max(p.burst.now, p.burst.before) < burstRatio*rate
-	switch {
-	case d > 2*p.rtt+slowQueue && even:
-		p.slow = true
-		p.rate.add(rate)
-	case p.slow && (rate > 2*max(p.rate.now, p.rate.before) || !even):
-		p.slow, p.rate = false, peak{}
-	}
-}
-
-// floor returns how large a window whose first size is given has to be at least: as large as at first, unless the path is slow.
-func (p *roundTrip) floor(first int) int {
-	if p == nil || !p.slow {
-		return first
-	}
-	all := max(p.rate.now, p.rate.before)*float64(2*p.rtt+slowQueue) + slowRoom
-	return min(first, max(int(all)/max(p.streams, p.before, 1), leastWindow))
+	share // what all streams together bring
 }
 
 // sample notes that something went to the peer and an answer came after d. It may have been later than it could, since there were others
@@ -130,7 +60,7 @@ func (p *roundTrip) settle(now time.Time) {
 	if p.probed > 0 {
 		// Where a queue was too long to drain meanwhile, it would make the windows larger, and they the queue.
 		most := 2 * p.rtt
-		if p.slow {
+		if p.full(now) {
 			most = p.rtt * 5 / 4
 		}
 		p.rtt = min(p.probed, max(most, time.Millisecond), rttMost)
@@ -142,7 +72,7 @@ func (p *roundTrip) settle(now time.Time) {
 func (p *pacer) usePath(t routing.Terminal) *roundTrip {
 	known := p.paths[t]
 	if known == nil {
-		known = &roundTrip{}
+		known = &roundTrip{share: share{unknown: p.window / unknownPart}}
 		p.paths[t] = known
 	}
 	known.users++

@@ -373,7 +373,7 @@ func standstill(t *testing.T, s *routing.Shard) (release func()) {
 func TestResumedTogether(t *testing.T) {
 	const conns, size = 12, 300_000
 	target, ch := served(t)
-	c := newChain(t, 1, 1, false, Limits{}, OutletOptions{Target: target})
+	c := newChain(t, 1, 1, false, Limits{Window: 16 << 20}, OutletOptions{Target: target})
 	var clients, servers []*net.TCPConn
 	for range conns {
 		client, server := c.paired(t, 0, ch)

@@ -16,11 +16,11 @@ const (
 	// windowSlack is what a window has beyond that. It is the same for fast and slow streams of one channel, so their shares of it come
 	// nearer to each other with each measurement, as additive increase does it in TCP.
 	windowSlack = 64 << 10
-	// leastSlack is the same in a path that is slow: there it would be most of what waits.
+	// leastSlack is the same where that is more than what fits: there it would be most of what waits.
 	leastSlack = 8 << 10
 	// dryShare is from which share of a credit's way on a peer without credit counts as held up by its window, and dryGain by how much more
 	// than it has that window then covers.
-	dryShare = 1.0 / 8
+	dryShare = 1.0 / 16
 	dryGain  = 1.25
 	// dryTrips bounds that in round trips, and dryMost beyond two of them.
 	dryTrips = 8
@@ -29,8 +29,6 @@ const (
 	minRound = 10 * time.Millisecond
 	// peakRounds is for how many rounds at least the highest rate counts, as BBR's filter (BBRMaxBwFilterLen is in rounds too).
 	peakRounds = 10
-	// probeWindow is the least that a window is reduced to while the round trip is measured again.
-	probeWindow = 32 << 10
 	// halfStep is the size up to which a credit is worth half a window instead of a quarter: fewer messages where round trips cost nothing.
 	halfStep = 512 << 10
 )
@@ -57,9 +55,9 @@ type window struct {
 	askedAt  time.Time // when the raise was sent that data beyond asked depends on
 	asked    uint64
 	moved    uint64 // what the path had brought then, of all its streams
-	behind   bool   // the reader had much to take then
+	behind   bool   // the reader had much to take then, or the window was reduced for a moment
 	waiting  bool   // for that data
-	epoch    uint   // of the path, when bytes last came
+	brought  streamShare
 
 	spentAt time.Time     // when all bytes up to asked had come and none beyond; zero if that did not happen
 	dry     float64       // share of the credits' ways in which nothing came since the peer had spent what it had, lately
@@ -80,10 +78,16 @@ func newWindow(m windowMemory) window {
 }
 
 // usePath tells the window which path its bytes come over; nil when it is not known.
-func (w *window) usePath(p *roundTrip) {
-	w.path, w.waiting, w.epoch = p, false, 0
-	if p != nil && !w.known && w.received == 0 && w.size == w.first {
-		if least := p.floor(w.first); least < w.first { // nobody has been told of it yet
+func (w *window) usePath(p *roundTrip, now time.Time) {
+	if w.path != nil {
+		w.path.leave(&w.brought)
+	}
+	if w.path, w.waiting = p, false; p == nil {
+		return
+	}
+	p.join(&w.brought, p.rtt, now)
+	if !w.known && w.received == 0 && w.size == w.first {
+		if least, _ := p.bounds(w.first, p.rtt, 0, now); least < w.first { // nobody has been told of it yet
 			w.size, w.allowed = least, uint64(least)
 		}
 	}
@@ -108,22 +112,30 @@ func (w *window) add(n int, now time.Time) bool {
 		if !last.IsZero() && w.path.came.After(last) {
 			last = w.path.came
 		}
-		w.epoch = w.path.add(n, w.epoch, now)
+		w.path.add(n, &w.brought, w.path.rtt, now)
 	}
 	switch {
 	case !w.waiting:
-	case w.received == w.asked:
-		w.spentAt = now
+	case w.received <= w.asked:
+		if w.received == w.asked {
+			w.spentAt = now
+		}
+		if took := now.Sub(w.askedAt); w.path != nil && took > w.path.rtt && w.asked-w.received < uint64(w.size/2) {
+			w.path.brought(w.path.moved-w.moved, took, w.path.rtt, now) // it will be later
+		}
 	case w.received > w.asked:
 		// These bytes could only be sent after the credit had come: it went there and they came back.
 		w.waiting = false
 		took, idle := now.Sub(w.askedAt), time.Duration(0)
 		if w.path != nil {
 			w.path.sample(took, now)
-			w.path.brought(w.path.moved-w.moved, took)
+			w.path.brought(w.path.moved-w.moved, took, w.path.rtt, now)
 		}
 		if !last.IsZero() && !w.behind {
 			idle = now.Sub(last)
+			if most := w.peak.most(); most > 0 { // as long as the message itself was on the line nothing else could come
+				idle = max(idle-time.Duration(float64(n)/most), 0)
+			}
 		}
 		w.ranDry(idle, took)
 	}
@@ -137,8 +149,9 @@ func (w *window) update(pending, limit int, now time.Time) (credit uint64, low i
 	taken := w.received - uint64(pending)
 	w.measure(pending, now)
 	size := w.size
-	if w.path != nil && w.path.probing(now) {
-		size = max(min(size, w.fits)/2, min(size, probeWindow))
+	probing := w.path != nil && w.path.probing(now)
+	if probing {
+		size = max(min(size, w.fits)/2, min(size, leastShare))
 	}
 	size = min(size, limit)
 	// The peer should be able to have a whole window under way beyond what the reader has taken.
@@ -149,7 +162,7 @@ func (w *window) update(pending, limit int, now time.Time) (credit uint64, low i
 	}
 	if !w.waiting {
 		w.waiting, w.asked, w.askedAt = true, w.allowed, now
-		w.behind, w.spentAt = pending > size/4, time.Time{}
+		w.behind, w.spentAt = pending > size/4 || probing, time.Time{}
 		if w.received == w.asked {
 			w.spentAt = now
 		}
@@ -167,13 +180,13 @@ func (w *window) update(pending, limit int, now time.Time) (credit uint64, low i
 // segments that are lost and sent again, make a credit's way longer. The window covers more and more of that until the peer no longer runs dry.
 func (w *window) ranDry(idle, took time.Duration) {
 	w.dry += (float64(idle)/float64(max(took, 1)) - w.dry) / 4
-	most, rtt := max(w.peak.now, w.peak.before), w.rtt()
+	most, rtt := w.peak.most(), w.rtt()
 	switch {
 	case w.dry > dryShare && most > 0:
 		covered := time.Duration(dryGain * float64(w.size) / most)
 		w.cover = min(max(covered, w.cover), dryTrips*rtt, 2*rtt+dryMost)
 	case w.dry < dryShare/4:
-		w.cover -= w.cover / 64
+		w.cover -= w.cover / 16
 	}
 }
 
@@ -209,7 +222,9 @@ func (w *window) measure(pending int, now time.Time) {
 	}
 	w.fits = int(most * max(gain*float64(rtt), float64(w.cover)))
 	w.fits += max(min(w.fits, windowSlack), leastSlack)
-	w.resize(w.fits, w.path.floor(w.first), int(int64(w.allowed)-int64(taken)))
+	least, bound := w.path.bounds(w.first, rtt, w.cover, now)
+	w.fits = min(w.fits, bound)
+	w.resize(w.fits, least, int(int64(w.allowed)-int64(taken)))
 }
 
 // resize makes the window want bytes large, not less than floor, within its bounds, and in steps when it shrinks. Small differences are left.
@@ -246,5 +261,8 @@ func (p *peak) add(v float64) float64 {
 		p.before, p.now, p.rounds = p.now, 0, 1
 	}
 	p.now = max(p.now, v)
-	return max(p.now, p.before)
+	return p.most()
 }
+
+// most returns the highest.
+func (p *peak) most() float64 { return max(p.now, p.before) }

@@ -3,6 +3,7 @@ package portal
 import (
 	pq "container/heap"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -62,6 +63,7 @@ type packet struct {
 	size   int // bytes on the line
 	data   int
 	credit uint64
+	asked  func() // a request or its answer: called where it arrives
 }
 
 // line is one direction of a TCP connection: what waits to be sent, at most hold bytes on the way, and in order also after a loss.
@@ -198,6 +200,10 @@ func (s *stream) push() {
 
 // arrive takes a packet at its last stop.
 func (m *model) arrive(p packet) {
+	if p.asked != nil {
+		p.asked()
+		return
+	}
 	s := p.stream
 	if p.credit > 0 {
 		s.credit += int(p.credit)
@@ -270,7 +276,10 @@ type modelOptions struct {
 
 func newModel(o modelOptions) *model {
 	limits := o.limits.WithDefaults()
-	m := &model{clock: &clock{now: time.Unix(1000, 0)}, stats: &Stats{}, limits: &limits, trips: [2]*roundTrip{{}, {}}}
+	m := &model{clock: &clock{now: time.Unix(1000, 0)}, stats: &Stats{}, limits: &limits}
+	for end := range m.trips {
+		m.trips[end] = &roundTrip{share: share{unknown: limits.Window / unknownPart}}
+	}
 	rng := rand.New(rand.NewPCG(1, uint64(o.trip)))
 	hold := o.hold
 	if hold == 0 {
@@ -324,7 +333,7 @@ func (m *model) open(from int, reads float64) *stream {
 	m.stats.Active.Add(1)
 	s := &stream{m: m, out: m.lines[from][0], back: m.lines[1-from][0], reads: reads, low: -1, from: m.clock.now}
 	s.window = newWindow(windowMemory{m.limits, m.stats})
-	s.window.usePath(m.trips[1-from])
+	s.window.usePath(m.trips[1-from], m.clock.now)
 	s.credit, s.top = s.window.size, s.window.size
 	m.streams = append(m.streams, s)
 	// The handshake's round trip, with the connecting of the target in it.
@@ -332,6 +341,21 @@ func (m *model) open(from int, reads float64) *stream {
 	m.trips[1-from].sample(trip+2*time.Millisecond, m.clock.now)
 	s.push()
 	return s
+}
+
+// requests asks every 25 ms for d from one end: a request there, an answer back. It returns how long they took, in order.
+func (m *model) requests(from int, d time.Duration) (took []time.Duration) {
+	for at := time.Duration(0); at < d; at += 25 * time.Millisecond {
+		m.clock.after(at, func() {
+			begun := m.clock.now
+			m.lines[from][0].send(packet{size: 300, asked: func() {
+				m.lines[1-from][0].send(packet{size: 450, asked: func() { took = append(took, m.clock.now.Sub(begun)) }})
+			}})
+		})
+	}
+	m.clock.runFor(d + 10*time.Second)
+	slices.Sort(took)
+	return took
 }
 
 // moved runs the model for d and returns what each stream's reader took meanwhile, in bytes a second.

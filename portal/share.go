@@ -1,0 +1,137 @@
+package portal
+
+import "time"
+
+const (
+	// shareSlack is how long more than two round trips what the streams of a full path have under way may be on its way: nodes take turns.
+	shareSlack = 10 * time.Millisecond
+	// shareRoom is what they have beyond that, so that messages can be on each leg of a slow path.
+	shareRoom = 16 << 10
+	// leastShare is the least that one of them has.
+	leastShare = 4 << 10
+	// fullQueue is how much longer than a round trip and a quarter a credit's way must be to show that something waits in the path, and fullFor how
+	// long that is believed.
+	fullQueue = 5 * time.Millisecond
+	fullFor   = 2 * time.Second
+	// leastGap is the least time without data that counts, where a quarter of a round trip is less.
+	leastGap = 5 * time.Millisecond
+	// unknownPart is the part of Limits.Window that first windows come to together in a path of which nothing is known.
+	unknownPart = 4
+	// shareEpoch is over how long streams are counted, at least.
+	shareEpoch = time.Second
+	// stillShare is from which share of the time on in which nothing comes a path counts as one that stands still again and again.
+	stillShare = 1.0 / 8
+)
+
+// share is what the streams of one path bring together, and what each of them may therefore have under way. Where something waits in the path, more
+// under way only makes it wait longer: there all windows together are what the path brings in two round trips, and each stream that could use more
+// gets the same part of it. It has no clock.
+type share struct {
+	unknown int       // bytes that first windows come to before anything is known
+	moved   uint64    // bytes so far
+	came    time.Time // when the last of them did
+	fullAt  time.Time // when something was last seen to wait in the path
+
+	// The highest rates lately, in bytes a nanosecond: over one round trip, and over the way of a credit.
+	burst      peak
+	rate       peak
+	roundAt    time.Time
+	roundMoved uint64
+	gaps       time.Duration // in this round, beyond what messages take on the line
+	still      float64       // share of gaps lately
+
+	// How many streams would use more than they have: one that brings half of an equal part counts as one, one that brings less as less.
+	epoch      uint      // counts times of shareEpoch or four round trips
+	since      time.Time // when the epoch began
+	epochMoved uint64    // what moved was then
+	part       float64   // half of an equal part, in bytes
+	streams    float64   // in this epoch so far
+	before     float64   // and in the one before
+}
+
+// streamShare is what one stream has brought in an epoch.
+type streamShare struct {
+	epoch uint
+	moved float64
+}
+
+// add notes that n bytes of a stream came over a path whose round trip is rtt.
+func (p *share) add(n int, s *streamShare, rtt time.Duration, now time.Time) {
+	p.moved += uint64(n)
+	if most := p.burst.most(); !p.came.IsZero() && most > 0 {
+		p.gaps += max(now.Sub(p.came)-time.Duration(float64(n)/most)-max(rtt/4, leastGap), 0)
+	}
+	p.came = now
+	if elapsed := now.Sub(p.roundAt); elapsed >= max(rtt, minRound) {
+		if p.roundMoved > 0 && p.moved-p.roundMoved > shareRoom { // a few requests say nothing
+			p.burst.add(float64(p.moved-p.roundMoved) / float64(elapsed))
+			p.rate.add(0)
+			p.still += (float64(p.gaps)/float64(elapsed) - p.still) / 4
+		}
+		p.roundAt, p.roundMoved, p.gaps = now, p.moved, 0
+	}
+	p.turn(rtt, now)
+	if s.epoch != p.epoch {
+		*s = streamShare{epoch: p.epoch}
+	}
+	before := s.counts(p)
+	s.moved += float64(n)
+	p.streams += s.counts(p) - before
+}
+
+// turn begins a new epoch when it is time.
+func (p *share) turn(rtt time.Duration, now time.Time) {
+	if p.epoch != 0 && now.Sub(p.since) <= max(shareEpoch, 4*rtt) {
+		return
+	}
+	if p.before = p.streams; p.before > 0 {
+		p.part = float64(p.moved-p.epochMoved) / p.before / 2
+	}
+	p.epoch++
+	p.since, p.epochMoved, p.streams = now, p.moved, 0
+}
+
+// counts is for how much a stream counts in its epoch.
+func (s *streamShare) counts(p *share) float64 { return min(s.moved/max(p.part, 1), 1) }
+
+// join counts a stream that begins, and leave takes back what one that ends was counted for.
+func (p *share) join(s *streamShare, rtt time.Duration, now time.Time) {
+	p.turn(rtt, now)
+	*s = streamShare{epoch: p.epoch, moved: max(p.part, 1)}
+	p.streams++
+}
+
+func (p *share) leave(s *streamShare) {
+	if s.epoch == p.epoch {
+		p.streams = max(p.streams-s.counts(p), 0)
+	}
+	*s = streamShare{}
+}
+
+// brought notes that a credit brought new data after d, or not yet, and that n bytes of all streams came meanwhile. When that took much longer
+// than the path is long, something waits in it; unless the path stood still in between, as it does where segments are lost and sent again: there it is
+// longer than it seems, and windows must not shrink.
+func (p *share) brought(n uint64, d, rtt time.Duration, now time.Time) {
+	p.rate.now = max(p.rate.now, float64(n)/float64(max(d, 1)))
+	if p.still > stillShare {
+		p.fullAt = time.Time{}
+	} else if d > rtt*5/4+fullQueue {
+		p.fullAt = now
+	}
+}
+
+// full reports whether something waits in the path.
+func (p *share) full(now time.Time) bool { return !p.fullAt.IsZero() && now.Sub(p.fullAt) < fullFor }
+
+// bounds returns how large the window of a stream has to be at least, of which the first size is given, and at most. cover is how long what is under
+// way is at most on its way, if that is more than usual.
+func (p *share) bounds(first int, rtt, cover time.Duration, now time.Time) (least, most int) {
+	streams := max(p.streams, p.before, 1)
+	trips := float64(max(2*rtt+shareSlack, cover))
+	if p.full(now) {
+		most = max(int((p.rate.most()*trips+shareRoom)/streams), leastShare)
+		return min(first, most), most
+	}
+	all := max(p.burst.most()*trips+shareRoom, float64(p.unknown))
+	return min(first, max(int(all/streams), leastShare)), 1 << 40
+}
