@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -69,6 +70,9 @@ type Conn struct {
 	inReady  bool
 	shutting closeMode
 
+	tls   *tls.Conn // between the socket and who uses the connection; nil without TLS
+	plain *chunk    // output that TLS has not sealed; nil if there is none
+
 	connect func(*Conn, error) // while connecting
 	timer   *Timer             // connect or linger
 	left    int                // output that waited when the linger timer was set
@@ -106,7 +110,13 @@ func (c *Conn) Handler() Handler { return c.handler }
 func (c *Conn) Closed() bool { return c.closed }
 
 // Pending returns how many bytes wait to be taken by the kernel.
-func (c *Conn) Pending() int { return c.outBytes + c.lentBytes }
+func (c *Conn) Pending() int {
+	n := c.outBytes + c.lentBytes
+	if c.plain != nil {
+		n += c.plain.pending()
+	}
+	return n
+}
 
 // Unacknowledged returns how many bytes the kernel has taken that the peer's system has not acknowledged.
 func (c *Conn) Unacknowledged() int {
@@ -193,6 +203,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if !c.readable {
 		return 0, ErrAgain
 	}
+	if c.tls != nil {
+		return c.readTLS(p)
+	}
 	n, errno := rawRead(c.fd, p)
 	for errno == unix.EINTR {
 		n, errno = rawRead(c.fd, p)
@@ -266,6 +279,14 @@ func (c *Conn) taken(n int, errno unix.Errno, room int) (int, error) {
 // Reserve returns n contiguous bytes at the end of the output, to be filled before anything else is done with c and
 // then taken over with Commit. The content is undefined. What waits may be sent in Commit.
 func (c *Conn) Reserve(n int) []byte {
+	if c.tls != nil {
+		return c.reservePlain(n)
+	}
+	return c.reserve(n)
+}
+
+// reserve is Reserve in what goes to the socket.
+func (c *Conn) reserve(n int) []byte {
 	if c.lentBytes > 0 {
 		c.takeLent()
 	}
@@ -289,6 +310,10 @@ func (c *Conn) Commit(n int) {
 	if c.closed {
 		return
 	}
+	if c.tls != nil {
+		c.commitPlain(n)
+		return
+	}
 	c.out[len(c.out)-1].w += n
 	c.outBytes += n
 	if c.outBytes >= flushAt && !c.blocked && c.connect == nil {
@@ -300,6 +325,15 @@ func (c *Conn) Commit(n int) {
 
 // Write appends a copy of p to the output, which is sent at the end of the turn.
 func (c *Conn) Write(p []byte) {
+	if c.tls != nil {
+		c.writePlain(p)
+		return
+	}
+	c.write(p)
+}
+
+// write is Write of what goes to the socket.
+func (c *Conn) write(p []byte) {
 	if c.lentBytes > 0 {
 		c.takeLent()
 	}
@@ -315,7 +349,7 @@ func (c *Conn) Write(p []byte) {
 	}
 	for len(p) > 0 {
 		n := min(len(p), chunkSizes[len(chunkSizes)-1])
-		copy(c.Reserve(n), p[:n])
+		copy(c.reserve(n), p[:n])
 		c.out[len(c.out)-1].w += n
 		c.outBytes += n
 		p = p[n:]
@@ -334,7 +368,7 @@ func (c *Conn) WriteBorrowed(p []byte) {
 		c.lend(p)
 		return
 	}
-	if len(p) < borrowedDirect || c.blocked {
+	if len(p) < borrowedDirect || c.blocked || c.tls != nil {
 		c.Write(p)
 		return
 	}
@@ -423,6 +457,9 @@ func (c *Conn) flush() {
 		c.takeLent()
 	}
 	if c.closed || c.connect != nil {
+		return
+	}
+	if c.tls != nil && !c.seal() {
 		return
 	}
 	for c.outBytes > 0 && !c.blocked {
@@ -529,11 +566,16 @@ func (c *Conn) dropOutput() {
 	}
 	c.out, c.outBytes = nil, 0
 	c.lent, c.lentBytes = nil, 0
+	if c.plain != nil {
+		c.loop.pool.put(c.plain)
+		c.plain = nil
+	}
 }
 
 // CloseWrite sends FIN after all output: the peer reads an end, and may go on sending.
 func (c *Conn) CloseWrite() {
 	if c.shutting == stayOpen {
+		c.endTLS()
 		c.shutting = shutWrite
 		c.markDirty()
 	}
@@ -554,6 +596,10 @@ func (c *Conn) Close() {
 		c.endWell() // sends FIN unless that was done, as nothing is left to be read
 		return
 	}
+	c.endTLS()
+	if c.closed {
+		return
+	}
 	c.shutting, c.paused, c.lowWater = lingering, false, -1
 	c.left = c.Pending()
 	c.timer = c.loop.After(c.loop.drainFor, c.lingered)
@@ -564,7 +610,7 @@ func (c *Conn) Close() {
 // lingered ends a connection that has lingered long enough.
 func (c *Conn) lingered() {
 	switch {
-	case c.outBytes == 0:
+	case c.Pending() == 0:
 		c.endWell()
 	case c.outBytes < c.left: // slow, but not stuck
 		c.left = c.outBytes

@@ -209,3 +209,11 @@ func (c *Conn) connected() {
 		c.markDirty()
 	}
 }
+
+// SetOptions sets options of a connected socket.
+func (c *Conn) SetOptions(o TCPOptions) error {
+	if c.closed {
+		return ErrConnClosed
+	}
+	return o.Apply(c.fd)
+}

@@ -1,18 +1,10 @@
 package dataplane
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"time"
-)
-
-var (
-	// ErrPreamble reports that the peer did not begin with the expected byte.
-	ErrPreamble = errors.New("dataplane: peer speaks another version of the transport")
-	// ErrFrameSize reports a frame of length zero or above the limit.
-	ErrFrameSize = errors.New("dataplane: frame length out of bounds")
 )
 
 // keepPartial is the size up to which the beginning of an unfinished frame is moved to a block of its own size, and back into the
@@ -29,40 +21,80 @@ const (
 
 // FrameHandler is called by a Framed connection on its loop.
 type FrameHandler interface {
-	// OnFrame gets one frame: buf[start:end] without its length. The frame and the four bytes before it, its length, may be
-	// overwritten; they are borrowed until OnFrame returns, but what was given to WriteBorrowed is not to be touched. An error
-	// closes the connection.
-	OnFrame(buf []byte, start, end int) error
+	// OnFrame gets one frame: buf[start:end] without its head. buf[low:end], the frame and its head, may be overwritten; they are
+	// borrowed until OnFrame returns, but what was given to WriteBorrowed is not to be touched. An error closes the connection.
+	OnFrame(buf []byte, low, start, end int) error
 	// OnDrain is Handler.OnDrain.
 	OnDrain()
 	// OnClose is called once, last. err is nil when the peer ended the connection between two frames.
 	OnClose(err error)
 }
 
-// Framed reads frames from a connection: first one preamble byte, then u32 big-endian length and that many bytes, again
-// and again (docs/protocol/01 §2.1, §2.2). Every length is checked before memory is taken for it.
+// Framed reads frames from a connection and writes frames to it. How they lie in the stream is its Framing's. Every length is checked
+// before memory is taken for it.
 type Framed struct {
 	*Conn
 	handler  FrameHandler
-	preamble byte
-	maxFrame int
-	begun    bool   // preamble read
-	backlog  bool   // part begins with frames that were not handed out for want of time
+	framing  Framing
+	begun    bool   // the peer has said what it speaks
+	backlog  bool   // part begins with frames that were not handed out for want of time, or that nobody has looked at
 	part     *chunk // unfinished input, buf[r:w]; nil when there is none
+	need     int    // how long the input must be that begins with part
+	kept     int    // memory that the framing has of an unfinished frame
+	reserved []byte // the frame of ReserveFrame, with its head
 	err      error
 
 	frameTime time.Duration // see Deadlines.Frame
-	late      *Timer        // for the preamble, then while there is a part
+	late      *Timer        // until the peer has begun, then while there is an unfinished frame
 	got       uint64        // bytes read, ever
 	before    progress      // when late last ran
 }
 
-// NewFramed makes c a framed connection. It sends the preamble at once, without waiting for the peer's.
-func NewFramed(c *Conn, preamble byte, maxFrame int, h FrameHandler) *Framed {
-	f := &Framed{Conn: c, handler: h, preamble: preamble, maxFrame: maxFrame}
+// NewFramed makes c a framed connection. It sends what the framing begins with at once, without waiting for the peer's. early is input that
+// was read from the socket before; it is copied.
+func NewFramed(c *Conn, framing Framing, h FrameHandler, early []byte) *Framed {
+	f := &Framed{Conn: c, handler: h, framing: framing}
+	f.begun = framing.Begun()
 	c.SetHandler((*framedConn)(f))
-	c.Write([]byte{preamble})
+	c.Write(framing.Begin())
+	if len(early) > 0 {
+		p := c.loop.pool.get(len(early))
+		p.w = copy(p.buf, early)
+		(*framedConn)(f).hold(p)
+		f.got, f.backlog, c.readable = uint64(len(early)), true, true
+		c.offer()
+	}
 	return f
+}
+
+// Received returns how many bytes have come from the peer.
+func (f *Framed) Received() uint64 { return f.got }
+
+// ReserveFrame returns size contiguous bytes of the output for the body of a frame, as Conn.Reserve does; CommitFrame takes them over.
+func (f *Framed) ReserveFrame(size int) []byte {
+	head := f.framing.Head(size)
+	f.reserved = f.Reserve(head + size)
+	return f.reserved[head:]
+}
+
+// CommitFrame appends the frame of the last ReserveFrame to the output, and returns its length with its head.
+func (f *Framed) CommitFrame(size int) int {
+	frame := f.reserved
+	f.reserved = nil
+	if f.closed {
+		return len(frame)
+	}
+	f.framing.Seal(frame, len(frame)-size)
+	f.Commit(len(frame))
+	return len(frame)
+}
+
+// Close is Conn.Close after the framing's last words.
+func (f *Framed) Close() {
+	if !f.closed && !f.IsClosing() {
+		f.Write(f.framing.End())
+	}
+	f.Conn.Close()
 }
 
 // framedConn is Framed in its part as the connection's Handler.
@@ -78,7 +110,11 @@ func (f *framedConn) OnClose(_ *Conn, err error) {
 			f.loop.pool.put(p)
 		}
 	}
-	if f.err != nil {
+	f.loop.uses.unfinished.Add(int64(-f.kept))
+	f.kept = 0
+	if f.err == errEnded {
+		err = nil
+	} else if f.err != nil {
 		err = f.err
 	} else if errors.Is(err, io.EOF) {
 		err = nil
@@ -102,6 +138,7 @@ func (f *framedConn) OnReadable(*Conn) {
 			return
 		}
 		f.loop.handOut(buf[:have+n])
+		f.got += uint64(n)
 		used, err := f.frames(buf[:have+n], began)
 		f.loop.settle()
 		if f.closed {
@@ -111,13 +148,16 @@ func (f *framedConn) OnReadable(*Conn) {
 			f.fail(err)
 			return
 		}
-		f.got += uint64(n)
+		f.account()
 		f.keep(buf, used, have+n)
+		if f.shutting == lingering {
+			return // the last word was said
+		}
 		if f.backlog {
 			f.readable = true // so that it is asked again, after the others
 			return
 		}
-		if f.part != nil && !f.unfinished() || !f.readable || f.paused {
+		if f.partial() && !f.unfinished() || !f.readable || f.paused {
 			return
 		}
 	}
@@ -141,7 +181,7 @@ func (f *framedConn) input() (buf []byte, have int) {
 		copy(p.buf, p.buf[p.r:p.w])
 		p.r, p.w = 0, have
 	}
-	if need := f.need(p.buf[:have]); need > len(p.buf) && have > len(p.buf)/2 {
+	if need := f.need; need > len(p.buf) && have > len(p.buf)/2 {
 		// The peer says how long the frame is; memory is taken for what it has sent.
 		bigger := f.loop.pool.get(min(need, 2*len(p.buf)))
 		copy(bigger.buf, p.buf[:have])
@@ -152,14 +192,6 @@ func (f *framedConn) input() (buf []byte, have int) {
 	return f.part.buf, have
 }
 
-// need returns the length of the frame that begins b with its prefix, as far as it is known. The length was checked.
-func (f *framedConn) need(b []byte) int {
-	if len(b) < 4 {
-		return 4
-	}
-	return 4 + int(binary.BigEndian.Uint32(b))
-}
-
 // release is called when nothing was read: what was there stays for the next time.
 func (f *framedConn) release(buf []byte, have int) {
 	if have > 0 && f.part == nil {
@@ -167,36 +199,70 @@ func (f *framedConn) release(buf []byte, have int) {
 	}
 }
 
-// frames hands out every whole frame in b and returns how many bytes they and the preamble took.
+// frames hands out every whole frame in b and returns how many bytes they took.
 // When its time is used up it sets backlog and leaves the rest for the next turn.
 func (f *framedConn) frames(b []byte, began time.Time) (used int, err error) {
-	if !f.begun {
-		if b[0] != f.preamble {
-			return 0, fmt.Errorf("%w: began with %#02x instead of %#02x", ErrPreamble, b[0], f.preamble)
-		}
-		f.begun = true
-		used = 1
-	}
-	for count := 1; len(b)-used >= 4; count++ {
+	for count := 1; used < len(b); count++ {
 		if count%framesUnwatched == 0 && time.Since(began) > turnTime {
 			f.backlog = true
 			return used, nil
 		}
-		size := int(binary.BigEndian.Uint32(b[used:]))
-		if size == 0 || size > f.maxFrame {
-			return used, fmt.Errorf("%w: %d bytes, must be 1 to %d", ErrFrameSize, size, f.maxFrame)
+		p, err := f.framing.Next(b[used:])
+		if err != nil && (len(p.Reply) > 0 || err == io.EOF) {
+			f.say(p.Reply, err)
+			return len(b), nil
+		} else if err != nil {
+			return used, err
 		}
-		start := used + 4
-		if len(b)-start < size {
+		if len(p.Reply) > 0 && f.Pending() < mostReplies {
+			f.Write(p.Reply)
+		}
+		if !f.begun {
+			f.begun = f.framing.Begun()
+		}
+		if p.Used == 0 {
+			f.need = p.Need
 			break
 		}
-		used = start + size
-		if err := f.handler.OnFrame(b, start, used); err != nil || f.closed {
+		from := b[used:]
+		used += p.Used
+		if p.End == 0 {
+			continue
+		}
+		if p.Buf != nil {
+			from = p.Buf
+		}
+		if err := f.handler.OnFrame(from, p.Low, p.Start, p.End); err != nil || f.closed {
 			return used, err
 		}
 	}
 	return used, nil
 }
+
+// mostReplies is how much may wait to be sent before the framing's replies are left out: a peer that asks and does not read costs no memory.
+const mostReplies = 64 << 10
+
+// say ends the connection after what was written to it and a last word.
+func (f *framedConn) say(word []byte, err error) {
+	f.Write(word)
+	if f.err = err; err == io.EOF {
+		f.err = errEnded
+	}
+	f.Conn.Close()
+}
+
+// errEnded stands for an end that the peer has announced.
+var errEnded = errors.New("dataplane: ended")
+
+// account notes what the framing keeps of an unfinished frame.
+func (f *framedConn) account() {
+	_, memory := f.framing.Kept()
+	f.loop.uses.unfinished.Add(int64(memory - f.kept))
+	f.kept = memory
+}
+
+// partial reports whether a frame has begun that is not whole.
+func (f *framedConn) partial() bool { return f.part != nil || f.kept > 0 }
 
 // keep remembers buf[used:filled], the beginning of a frame, for the next read.
 func (f *framedConn) keep(buf []byte, used, filled int) {
@@ -238,7 +304,7 @@ func (f *framedConn) hold(p *chunk) {
 }
 
 func (f *framedConn) fail(err error) {
-	if err == io.EOF && f.part != nil {
+	if err == io.EOF && f.partial() {
 		err = fmt.Errorf("within a frame: %w", io.ErrUnexpectedEOF)
 	}
 	f.err = err

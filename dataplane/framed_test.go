@@ -30,14 +30,14 @@ type frames struct {
 
 func newFrames() *frames { return &frames{closed: make(chan error, 2)} }
 
-func (f *frames) OnFrame(buf []byte, start, end int) error {
-	if start < 4 {
+func (f *frames) OnFrame(buf []byte, low, start, end int) error {
+	if start-low < 4 {
 		return errors.New("no room before the frame")
 	}
 	frame := slices.Clone(buf[start:end])
 	if f.spoil {
-		for i := range buf[:end] {
-			buf[i] = 0xee
+		for i := range buf[low:end] {
+			buf[low+i] = 0xee
 		}
 	}
 	f.mu.Lock()
@@ -78,7 +78,7 @@ func newFramed(t testing.TB, l *Loop, network string, h FrameHandler) (*Framed, 
 			t.Error(err)
 			return
 		}
-		f = NewFramed(c, testPreamble, testMaxFrame, h)
+		f = NewFramed(c, NewLengths(testPreamble, testMaxFrame), h, nil)
 	})
 	var b [1]byte
 	if _, err := io.ReadFull(peer, b[:]); err != nil || b[0] != testPreamble {
@@ -312,7 +312,7 @@ func TestFramedClose(t *testing.T) {
 // frameEcho sends every frame back.
 type frameEcho struct{ f *Framed }
 
-func (e *frameEcho) OnFrame(buf []byte, start, end int) error {
+func (e *frameEcho) OnFrame(buf []byte, low, start, end int) error {
 	n := end - start
 	out := e.f.Reserve(4 + n)
 	binary.BigEndian.PutUint32(out, uint32(n))
@@ -338,7 +338,7 @@ func TestAllocsFramed(t *testing.T) {
 	on(t, l, func() {
 		var c *Conn
 		if c, err = l.Adopt(fds[0], nil); err == nil {
-			e.f = NewFramed(c, testPreamble, testMaxFrame, e)
+			e.f = NewFramed(c, NewLengths(testPreamble, testMaxFrame), e, nil)
 		}
 	})
 	if err != nil {

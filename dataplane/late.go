@@ -15,7 +15,7 @@ func (f *Framed) Expect(d Deadlines) {
 			if !f.begun {
 				f.loop.uses.latePreamble.Add(1)
 				(*framedConn)(f).fail(ErrLatePreamble)
-			} else if f.part != nil {
+			} else if (*framedConn)(f).partial() {
 				(*framedConn)(f).unfinished()
 			}
 		})
@@ -36,16 +36,20 @@ func (f *framedConn) unfinished() bool {
 	return !f.closed
 }
 
-// now returns how far the connection is. There must be a part.
+// now returns how far the connection is. There must be an unfinished frame.
 func (f *framedConn) now() progress {
-	return progress{frame: f.got - uint64(f.part.pending()), got: f.got}
+	before, _ := f.framing.Kept()
+	if f.part != nil {
+		before += uint64(f.part.pending())
+	}
+	return progress{frame: f.got - before, got: f.got}
 }
 
 // checkProgress ends a connection that has brought next to nothing of the same frame since the last check, though it was read all the
 // time. The timer runs only while there is an unfinished frame now and then, so an idle connection has none.
 func (f *framedConn) checkProgress() {
 	f.late = nil
-	if f.closed || f.part == nil {
+	if f.closed || !f.partial() {
 		return
 	}
 	before, now := f.before, f.now()

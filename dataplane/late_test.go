@@ -23,7 +23,7 @@ func framedLate(t *testing.T, l *Loop, d Deadlines, max int) (*frameLog, *Framed
 			t.Error(err)
 			return
 		}
-		f = NewFramed(c, 1, max, log)
+		f = NewFramed(c, NewLengths(1, max), log, nil)
 		f.Expect(d)
 	})
 	b := make([]byte, 1)
@@ -38,9 +38,9 @@ type frameLog struct {
 	frames chan int
 }
 
-func (f *frameLog) OnFrame(_ []byte, start, end int) error { f.frames <- end - start; return nil }
-func (f *frameLog) OnDrain()                               {}
-func (f *frameLog) OnClose(err error)                      { f.ended <- err }
+func (f *frameLog) OnFrame(_ []byte, low, start, end int) error { f.frames <- end - start; return nil }
+func (f *frameLog) OnDrain()                                    {}
+func (f *frameLog) OnClose(err error)                           { f.ended <- err }
 
 func (f *frameLog) open(t *testing.T, when string) {
 	t.Helper()
@@ -249,7 +249,7 @@ func TestKeepsDescriptors(t *testing.T) {
 // slowFrames takes its time over every frame.
 type slowFrames struct{ frameLog }
 
-func (s *slowFrames) OnFrame(_ []byte, start, end int) error {
+func (s *slowFrames) OnFrame(_ []byte, low, start, end int) error {
 	for began := time.Now(); time.Since(began) < 100*time.Microsecond; {
 	}
 	s.frames <- end - start
@@ -287,7 +287,7 @@ func TestFramesTakeTurns(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		NewFramed(c, 1, 1<<20, log)
+		NewFramed(c, NewLengths(1, 1<<20), log, nil)
 		other()
 	})
 	for i := range count {

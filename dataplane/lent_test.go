@@ -16,7 +16,7 @@ type lender struct {
 	small func(i int) []byte
 }
 
-func (h *lender) OnFrame(buf []byte, start, end int) error {
+func (h *lender) OnFrame(buf []byte, low, start, end int) error {
 	for i := start - 4; i < start; i++ {
 		buf[i] = 0xee
 	}

@@ -139,12 +139,20 @@ func (l *Loop) largest() (largest *framedConn) {
 	size := 0
 	for _, p := range l.fds {
 		if c, ok := p.(*Conn); ok {
-			if f, ok := c.handler.(*framedConn); ok && f.part != nil && len(f.part.buf) > size {
-				largest, size = f, len(f.part.buf)
+			if f, ok := c.handler.(*framedConn); ok && f.memory() > size {
+				largest, size = f, f.memory()
 			}
 		}
 	}
 	return largest
+}
+
+// memory is what the unfinished frame takes.
+func (f *framedConn) memory() int {
+	if f.part == nil {
+		return f.kept
+	}
+	return f.kept + len(f.part.buf)
 }
 
 // fullest returns the loop with the most memory in unfinished frames.

@@ -30,7 +30,7 @@ func BenchmarkRelay(b *testing.B) {
 				return
 			}
 			e := &relayEnd{}
-			e.f = NewFramed(c, testPreamble, testMaxFrame, e)
+			e.f = NewFramed(c, NewLengths(testPreamble, testMaxFrame), e, nil)
 			if ends = append(ends, e); len(ends)%2 == 0 {
 				a := ends[len(ends)-2]
 				a.to, e.to = e, a
@@ -105,7 +105,7 @@ type relayEnd struct {
 	to *relayEnd
 }
 
-func (e *relayEnd) OnFrame(buf []byte, start, end int) error {
+func (e *relayEnd) OnFrame(buf []byte, low, start, end int) error {
 	to := e.to
 	if to == nil {
 		return nil

@@ -77,7 +77,7 @@ func (t *Transport) attempt(s *routing.Shard, to []netip.AddrPort, timeout time.
 				return
 			}
 			t.Stats.Connected.Add(1)
-			done(attempted{c: t.start(s, c, nil)})
+			done(attempted{c: t.start(s, c, Plain, nil, dataplane.NewLengths(version, t.opts.MaxMessage), nil)})
 		})
 	}))
 }

@@ -9,7 +9,7 @@ import (
 	"sallyport/routing"
 )
 
-// Connection is one TCP connection to another node. Its exported fields do not change; Close and Done are for any goroutine.
+// Connection is one connection to another node. Its exported fields do not change; Close and Done are for any goroutine.
 type Connection struct {
 	// Sender is the address to send to in order to reach the peer.
 	Sender routing.WireAddress
@@ -19,7 +19,9 @@ type Connection struct {
 	Flow *routing.Flow
 	// Outgoing tells whether this node opened it.
 	Outgoing bool
-	// Local and Remote are the socket's addresses.
+	// Layer is what lies between TCP and the messages.
+	Layer Layer
+	// Local and Remote are the socket's addresses; Remote is a proxy's where there is one.
 	Local, Remote netip.AddrPort
 
 	t        *Transport
@@ -30,18 +32,19 @@ type Connection struct {
 	backlog  *routing.Backlog
 	mark     mark
 	markGate *routing.Gate
+	pings    pings
 	written  uint64 // bytes
 	routing.Watchers
 	place    *place // nil if this node opened it
-	reserved int    // bytes of the frame begun with ReserveFrame
+	reserved int    // bytes of the body of the frame begun with ReserveFrame
 	closed   bool
 	done     chan struct{}
 }
 
 // start makes the workers of a new connection, on its shard.
-func (t *Transport) start(s *routing.Shard, conn *dataplane.Conn, spawner *routing.Flow) *Connection {
+func (t *Transport) start(s *routing.Shard, conn *dataplane.Conn, layer Layer, spawner *routing.Flow, framing dataplane.Framing, early []byte) *Connection {
 	c := &Connection{
-		Flow: routing.NewFlow(), Outgoing: spawner == nil, Local: conn.LocalAddr(), Remote: conn.RemoteAddr(),
+		Flow: routing.NewFlow(), Outgoing: spawner == nil, Layer: layer, Local: conn.LocalAddr(), Remote: conn.RemoteAddr(),
 		t: t, shard: s, done: make(chan struct{}),
 	}
 	c.producer = routing.Producer{Own: c.Flow, Spawner: spawner}
@@ -49,8 +52,9 @@ func (t *Transport) start(s *routing.Shard, conn *dataplane.Conn, spawner *routi
 	c.backlog = routing.NewSharedBacklog(s, (*draining)(c), t.opts.HighWater, t.opts.Patience)
 	c.mark, c.markGate = newMark(t.opts.HighWater), routing.NewGate(s)
 	c.Sender, c.Receiver = s.Start(c), s.NewAddress()
-	c.framed = dataplane.NewFramed(conn, version, t.opts.MaxMessage, c)
+	c.framed = dataplane.NewFramed(conn, framing, c, early)
 	c.framed.Expect(t.opts.Deadlines)
+	c.startPings(framing)
 	t.router.RegisterFlow(c.Flow)
 	t.mu.Lock()
 	t.conns[c] = struct{}{}
@@ -159,19 +163,18 @@ func (c *Connection) ReserveFrame(onward, ret routing.Route, size int, from *rou
 	if c.backlog.Refuses(4+body, from) {
 		return nil
 	}
-	c.reserved = 4 + body
-	frame := c.framed.Reserve(c.reserved)
-	frame[0], frame[1], frame[2], frame[3] = byte(body>>24), byte(body>>16), byte(body>>8), byte(body)
-	head := routing.AppendHeader(frame[:4], onward, ret, size)
-	return frame[len(head):c.reserved:c.reserved]
+	c.reserved = body
+	frame := c.framed.ReserveFrame(body)
+	head := routing.AppendHeader(frame[:0], onward, ret, size)
+	return frame[len(head):body:body]
 }
 
 // CommitFrame implements routing.FrameWriter.
 func (c *Connection) CommitFrame(from *routing.Throttle) {
-	c.framed.Commit(c.reserved)
+	sent := c.framed.CommitFrame(c.reserved)
 	c.t.Stats.MessagesOut.Add(1)
-	c.t.Stats.BytesOut.Add(uint64(c.reserved))
-	c.written += uint64(c.reserved)
+	c.t.Stats.BytesOut.Add(uint64(sent))
+	c.written += uint64(sent)
 	pending := c.framed.Pending()
 	if c.framed.Blocked() {
 		c.hold(pending, from)
@@ -219,7 +222,7 @@ func (d *draining) Stalled() {
 }
 
 // OnFrame implements dataplane.FrameHandler: it parses one message and delivers it.
-func (c *Connection) OnFrame(buf []byte, start, end int) error {
+func (c *Connection) OnFrame(buf []byte, low, start, end int) error {
 	if c.closed {
 		return nil
 	}
@@ -229,11 +232,11 @@ func (c *Connection) OnFrame(buf []byte, start, end int) error {
 		return err
 	}
 	c.t.Stats.MessagesIn.Add(1)
-	c.t.Stats.BytesIn.Add(uint64(end - start + 4))
+	c.t.Stats.BytesIn.Add(uint64(end - low))
 	m := c.shard.NewMessage()
 	m.Onward, m.Return, m.From = p.Onward, p.Return, c.throttle
 	m.PushReturn(c.Sender)
-	m.SetPayload(buf, start-4, start+p.Start, start+p.End, end)
+	m.SetPayload(buf, low, start+p.Start, start+p.End, end)
 	m.SetProducer(&c.producer)
 	c.shard.Deliver(m)
 	c.shard.Free(m)
@@ -245,6 +248,7 @@ func (c *Connection) OnClose(err error) {
 	if !c.closed {
 		c.stopWorkers()
 	}
+	c.pings.timer.Stop()
 	if c.place != nil {
 		c.t.admission.give(c.place)
 	}

@@ -1,5 +1,6 @@
-// Package tcp is the TCP transport of routing messages (docs/protocol/01 §2): one version byte from each side, then frames of
-// a length and a CBOR message. It ties dataplane's framed connections to a routing.Router.
+// Package tcp is the transport of routing messages over streams: TCP (docs/protocol/01 §2), one version byte from each side, then frames of
+// a length and a CBOR message; WebSocket (docs/protocol/05), a binary message for each; and either over TLS. It ties dataplane's framed
+// connections to a routing.Router. Limits, backpressure and admission are the same for all.
 package tcp
 
 import (
@@ -17,6 +18,7 @@ import (
 
 	"sallyport/dataplane"
 	"sallyport/names"
+	"sallyport/proxy"
 	"sallyport/routing"
 )
 
@@ -39,6 +41,10 @@ type Options struct {
 	MaxMessage int
 	// ConnectTimeout bounds one attempt to connect; default 10 s.
 	ConnectTimeout time.Duration
+	// Proxies say through which proxy a destination is reached; nil: none.
+	Proxies *proxy.Rules
+	// Trust says which servers are believed over TLS.
+	Trust Trust
 
 	sendBuffer int // of connections to other machines; 0 for the system's
 }
@@ -87,6 +93,8 @@ type Stats struct {
 	Oversize atomic.Uint64
 	// CutOff are connections ended because the peer took too little of what was for it.
 	CutOff atomic.Uint64
+	// TLSFailed are connections of others that ended in their TLS handshake.
+	TLSFailed atomic.Uint64
 }
 
 // Transport holds the listeners and connections of one node.
@@ -96,11 +104,12 @@ type Transport struct {
 	// Stats counts messages and connections.
 	Stats Stats
 
-	admission *admission
-	mu        sync.Mutex
-	conns     map[*Connection]struct{}
-	listeners map[*Listener]struct{}
-	loads     loads
+	admission   *admission
+	handshaking chan struct{} // TLS handshakes with others
+	mu          sync.Mutex
+	conns       map[*Connection]struct{}
+	listeners   map[*Listener]struct{}
+	loads       loads
 }
 
 // New makes a transport for the workers of r.
@@ -108,7 +117,7 @@ func New(r *routing.Router, o Options) *Transport {
 	o = o.withDefaults()
 	o.sendBuffer = dataplane.SendBuffer(onTheWay)
 	return &Transport{router: r, opts: o, admission: newAdmission(o.Connections, o.ConnectionsPerAddress),
-		conns: map[*Connection]struct{}{}, listeners: map[*Listener]struct{}{}}
+		handshaking: make(chan struct{}, handshakes), conns: map[*Connection]struct{}{}, listeners: map[*Listener]struct{}{}}
 }
 
 // Listener accepts connections of other nodes.
@@ -120,19 +129,28 @@ type Listener struct {
 	// Bound is the address listened on.
 	Bound netip.AddrPort
 
-	t     *Transport
-	shard *routing.Shard
-	ln    *dataplane.Listener
+	t       *Transport
+	shard   *routing.Shard
+	ln      *dataplane.Listener
+	serving Serving
 }
 
-// Listen opens a listener.
+// Layer returns what its connections have between TCP and the messages.
+func (l *Listener) Layer() Layer { return l.serving.Layer() }
+
+// Listen opens a listener for plain TCP.
 func (t *Transport) Listen(ctx context.Context, at netip.AddrPort) (*Listener, error) {
+	return t.Serve(ctx, at, Serving{})
+}
+
+// Serve opens a listener.
+func (t *Transport) Serve(ctx context.Context, at netip.AddrPort, serving Serving) (*Listener, error) {
 	fd, bound, err := t.router.Group().ListenTCP(at)
 	if err != nil {
 		return nil, err
 	}
 	s := t.router.Shards()[0]
-	l := &Listener{Flow: routing.NewFlow(), Bound: bound, t: t, shard: s}
+	l := &Listener{Flow: routing.NewFlow(), Bound: bound, t: t, shard: s, serving: serving}
 	var startErr error
 	if err := s.Do(ctx, func() {
 		l.Address = s.NewAddress().Text()
@@ -188,20 +206,18 @@ func (t *Transport) accepted(l *Listener, fd int, from netip.AddrPort) {
 		dataplane.Reset(fd)
 		return
 	}
+	if l.serving.TLS != nil {
+		go t.secured(l, fd, from, p)
+		return
+	}
 	s := t.place()
 	adopt := func() {
 		c, err := s.Loop().Adopt(fd, nil)
-		if err != nil {
-			t.admission.give(p)
-			t.router.Log().Warn("accepted connection lost", "err", err)
-			return
+		var conn *Connection
+		if err == nil {
+			conn = t.start(s, c, l.serving.Layer(), l.Flow, l.serving.framing(t.opts.MaxMessage), nil)
 		}
-		t.Stats.Accepted.Add(1)
-		conn := t.start(s, c, l.Flow)
-		conn.place = p
-		if !t.admission.belongs(p, conn.displaced) {
-			conn.displaced()
-		}
+		t.admitted(conn, err, p)
 	}
 	if s == l.shard {
 		adopt()
@@ -274,8 +290,26 @@ func (t *Transport) place() *routing.Shard {
 	return shards[best]
 }
 
-// Connect opens a connection to host:port and waits for it. All addresses of a name are tried.
+// Connect is Dial of plain TCP to host:port.
 func (t *Transport) Connect(ctx context.Context, hostport string) (*Connection, error) {
+	return t.Dial(ctx, Address{HostPort: hostport})
+}
+
+// Dial opens a connection and waits for it. All addresses of a name are tried, unless there is a proxy: then it is the proxy's to
+// resolve the name.
+func (t *Transport) Dial(ctx context.Context, to Address) (*Connection, error) {
+	through, err := t.opts.Proxies.For(to.HostPort)
+	if err != nil {
+		return nil, err
+	}
+	if through != nil || to.Layer != Plain && to.Layer != "" {
+		return t.connectOutside(ctx, to, through)
+	}
+	return t.connectPlain(ctx, to.HostPort)
+}
+
+// connectPlain is Dial without anything in between, begun on the loop.
+func (t *Transport) connectPlain(ctx context.Context, hostport string) (*Connection, error) {
 	timeout := t.opts.ConnectTimeout
 	resolving, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
