@@ -361,6 +361,8 @@ func (in *Inlet) takeUp(ctx context.Context, p *CarriedPortal) {
 	}
 	takeUpAll(ctx, in.env, in.router, in.opts.Name, p.Conns, func(c *conn) bool {
 		c.inlet = in
+		id := c.line.id
+		in.env.era.CompareAndSwap(nil, &id)
 		in.enter(c)
 		return true
 	})

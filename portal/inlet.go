@@ -324,7 +324,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	c.watch(t)
 	if in.opts.Hold > 0 && c.hasPeer && !in.opts.Plain && !in.opts.SkipHandshake {
 		if o.id == (token{}) {
-			o.id = newToken()
+			o.id = in.env.newID()
 		}
 		c.newLine(in.opts.Hold)
 		c.line.id, c.line.offers = o.id, o.again

@@ -143,7 +143,8 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 		o.refuse(s, m, msg, ReasonShutdown, false)
 		return nil
 	}
-	if ok, tell := o.room(peer); !ok {
+	placed, tell := o.room(peer)
+	if !placed && !o.claims(peer, m, msg) {
 		o.env.Stats.Limited.Add(1)
 		o.refuse(s, m, msg, ReasonLimit, tell)
 		return nil
@@ -157,6 +158,9 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 	if peer != nil {
 		c.peer, c.hasPeer = *peer, true
 		c.onEnd = func() { o.places.leave(&c.peer) }
+	}
+	if !placed {
+		c.onEnd = func() { o.places.stay(c) }
 	}
 	if msg.extension >= extensionVersion && !skip {
 		c.extended, c.version = true, min(msg.extension, resumeVersion)
@@ -175,6 +179,10 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 	}
 	c.self = s.Start(c, flows...)
 	c.watch(t) // the path may break while the target is opened
+	if !placed {
+		o.await(c, back)
+		return c
+	}
 	o.connect(c, back)
 	return c
 }

@@ -11,6 +11,8 @@ type places struct {
 	max   int
 	all   int
 	peers map[[32]byte]int
+	// waits are connections that begin when a place is given back (claims.go).
+	waits map[*conn]func()
 	full  uint64    // refusals
 	noted time.Time // when the log last said that they are short
 }
@@ -29,12 +31,27 @@ func (p *places) perPeer() int { return max(p.max*4/5, 1) }
 func (p *places) take(peer *[32]byte) (ok, tell bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all >= p.max || peer != nil && p.peers[*peer] >= p.perPeer() {
+	if p.fullLocked(peer) {
 		p.full++
 		return false, p.tellLocked()
 	}
 	p.enterLocked(peer)
 	return true, false
+}
+
+// takeFreed takes a place for a peer that has waited for one.
+func (p *places) takeFreed(peer *[32]byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fullLocked(peer) {
+		return false
+	}
+	p.enterLocked(peer)
+	return true
+}
+
+func (p *places) fullLocked(peer *[32]byte) bool {
+	return p.all >= p.max || peer != nil && p.peers[*peer] >= p.perPeer()
 }
 
 // enter takes a place for a connection that had one already.
@@ -74,12 +91,43 @@ func (p *places) leave(peer *[32]byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.all--
-	if peer == nil {
-		return
+	if peer != nil {
+		if p.peers[*peer]--; p.peers[*peer] == 0 {
+			delete(p.peers, *peer)
+		}
 	}
-	if p.peers[*peer]--; p.peers[*peer] == 0 {
-		delete(p.peers, *peer)
+	for _, try := range p.waits {
+		try()
 	}
+}
+
+// await has try called whenever a place was given back, until stay. It must not block.
+func (p *places) await(c *conn, try func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waits == nil {
+		p.waits = map[*conn]func(){}
+	}
+	p.waits[c] = try
+}
+
+// stay ends what await began.
+func (p *places) stay(c *conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.waits, c)
+}
+
+// waiting returns how many connections of a peer wait for a place.
+func (p *places) waiting(peer *[32]byte) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.waits {
+		if c.peer == *peer {
+			n++
+		}
+	}
+	return n
 }
 
 // refused returns how many got no place.

@@ -125,4 +125,5 @@ type Env struct {
 	pacers  sync.Map // of *routing.Shard: *pacer
 	keepers sync.Map // of *routing.Shard: *keeper
 	bare    sync.Map // of *routing.Shard: *bareWays
+	era     atomic.Pointer[token]
 }

@@ -3,12 +3,14 @@ package portal
 import (
 	"crypto/subtle"
 	"sync"
+	"time"
 )
 
 // registry is the connections of an outlet that may be resumed. Its methods are for any goroutine.
 type registry struct {
 	mu    sync.Mutex
 	conns map[token]*conn
+	away  map[[32]byte]map[*conn]time.Time // those of a peer whose paths are away, and since when
 }
 
 // add enters c by the id of its line and returns the connection that had the id, if there was one. Another peer's keeps it, and so does one
@@ -47,10 +49,56 @@ func (r *registry) find(id, secret token, peer *[32]byte) *conn {
 	return nil
 }
 
+// left notes that the path of c is away, and back that it has one again or has ended.
+func (r *registry) left(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.away == nil {
+		r.away = map[[32]byte]map[*conn]time.Time{}
+	}
+	if r.away[c.peer] == nil {
+		r.away[c.peer] = map[*conn]time.Time{}
+	}
+	r.away[c.peer][c] = time.Now()
+}
+
+func (r *registry) back(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.backLocked(c)
+}
+
+func (r *registry) backLocked(c *conn) {
+	if list := r.away[c.peer]; list != nil {
+		if delete(list, c); len(list) == 0 {
+			delete(r.away, c.peer)
+		}
+	}
+}
+
+// held returns how many of a peer's connections are away, and the one that has been for longest of those that were begun in another era than
+// an id: nil if there is none. That one is returned once.
+func (r *registry) held(peer *[32]byte, id token) (n int, lost *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.away[*peer]
+	n = len(list)
+	for c, at := range list {
+		if c.line.id.era() != id.era() && (lost == nil || at.Before(list[lost])) {
+			lost = c
+		}
+	}
+	if lost != nil {
+		r.backLocked(lost)
+	}
+	return n, lost
+}
+
 // remove forgets c and its secret.
 func (r *registry) remove(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.backLocked(c)
 	if r.conns[c.line.id] == c {
 		delete(r.conns, c.line.id)
 	}

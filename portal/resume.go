@@ -18,9 +18,23 @@ const (
 	maxStuck = 12
 )
 
-// newToken returns a random id or secret.
+// newToken returns a random secret.
 func newToken() (t token) {
 	_, _ = rand.Read(t[:]) // never fails (crypto/rand)
+	return t
+}
+
+// era is the first half of an id: all that one process chooses have it in common, so an outlet knows which connections have nobody left that
+// would resume them.
+func (t token) era() [8]byte { return [8]byte(t[:8]) }
+
+// newID returns an id of this process. A program that was carried on goes on with the era of the one before.
+func (e *Env) newID() token {
+	t := newToken()
+	if e.era.CompareAndSwap(nil, &t) {
+		return t
+	}
+	copy(t[:8], e.era.Load()[:8])
 	return t
 }
 
@@ -70,6 +84,9 @@ func (c *conn) losePathAt(since time.Time) bool {
 	c.leavePath()
 	c.env.Stats.Away.Add(1)
 	c.state = away
+	if c.lines != nil {
+		c.lines.left(c)
+	}
 	c.window.known = true
 	c.line.until, c.line.pause = since.Add(c.line.hold), askFirst
 	if c.sock != nil {
@@ -163,6 +180,9 @@ func (c *conn) goOn(route routing.Route, received, allowed uint64) {
 	}
 	if c.state == away {
 		c.env.Stats.Away.Add(-1)
+		if c.lines != nil {
+			c.lines.back(c)
+		}
 	}
 	c.state, c.route = open, route
 	if c.timer.Stop(); c.done {

@@ -28,7 +28,9 @@ func (c *conn) enter(o *Outlet) bool {
 		c.line = nil
 		return false
 	}
-	c.lines = &o.lines
+	if c.lines = &o.lines; c.state == away {
+		o.lines.left(c)
+	}
 	if before != nil {
 		before.post(func() { before.end(ReasonPath, true) })
 	}

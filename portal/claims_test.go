@@ -1,0 +1,168 @@
+package portal
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"sallyport/routing"
+)
+
+// crowded is a path over which one peer has as many connections as it may have at an outlet: four of five.
+func crowded(t *testing.T, limits Limits, o OutletOptions) (s *simulated, ch chan *net.TCPConn, clients, servers []*net.TCPConn) {
+	t.Helper()
+	target, ch := served(t)
+	o.Target = target
+	s = newSimulated(t, 1, 2, limits, time.Hour, o)
+	s.connect(t)
+	for range 4 {
+		client, server := s.pair(t, ch)
+		clients, servers = append(clients, client), append(servers, server)
+	}
+	return s, ch, clients, servers
+}
+
+// loseAll cuts the path and waits until the outlet's node knows.
+func (s *simulated) loseAll(t *testing.T, want int64) {
+	t.Helper()
+	s.cut()
+	s.inlet.SetPath(routing.Route{})
+	eventually(t, "the paths are away", func() bool { return s.out.env.Stats.Away.Load() == want && s.in.env.Stats.Away.Load() == want })
+}
+
+var fiveHere = []struct {
+	name   string
+	limits Limits
+	o      OutletOptions
+}{
+	{"outlet", Limits{}, OutletOptions{MaxConnections: 5}},
+	{"node", Limits{Connections: 4}, OutletOptions{}},
+}
+
+// TestPeerComesBack: a peer whose process has begun anew is not refused for the connections that the one before has left: the oldest of
+// them ends for each new client, before its target is connected to.
+func TestPeerComesBack(t *testing.T) {
+	for _, c := range fiveHere {
+		t.Run(c.name, func(t *testing.T) {
+			s, ch, _, servers := crowded(t, c.limits, c.o)
+			s.loseAll(t, 4)
+			again := newSimulated(t, 2, 2, Limits{}, time.Hour, OutletOptions{})
+			again.out, again.outlet = s.out, s.outlet
+			again.connect(t)
+			for range 4 {
+				again.pair(t, ch)
+				if now, _ := s.outlet.Connections(); now != 4 {
+					t.Errorf("%d places are taken", now)
+				}
+			}
+			for _, server := range servers {
+				expectReset(t, "the target of one that nobody resumes", server)
+			}
+			if n := s.out.env.Stats.Limited.Load(); n != 0 {
+				t.Errorf("%d were refused", n)
+			}
+		})
+	}
+}
+
+// TestClientsComeBack: clients that leave while the path is away, and come again, are not refused for what their inlet has not told yet.
+func TestClientsComeBack(t *testing.T) {
+	for _, c := range fiveHere {
+		t.Run(c.name, func(t *testing.T) {
+			s, ch, clients, servers := crowded(t, c.limits, c.o)
+			s.loseAll(t, 4)
+			for _, c := range clients {
+				if err := c.SetLinger(0); err != nil {
+					t.Fatal(err)
+				}
+				c.Close()
+			}
+			var list []net.Conn
+			for range 4 {
+				list = append(list, dial(t, s.inlet))
+			}
+			s.connect(t)
+			for _, server := range servers {
+				expectReset(t, "target of a client that has gone", server)
+			}
+			for range list {
+				next(t, ch)
+			}
+			if n := s.out.env.Stats.Limited.Load(); n != 0 {
+				t.Errorf("%d were refused", n)
+			}
+		})
+	}
+}
+
+// TestHeldConnectionsStay: connections whose inlet will resume them keep their places against its own new clients, which are refused; all
+// go on.
+func TestHeldConnectionsStay(t *testing.T) {
+	for _, c := range fiveHere {
+		t.Run(c.name, func(t *testing.T) {
+			s, _, clients, servers := crowded(t, c.limits, c.o)
+			s.loseAll(t, 4)
+			late := dial(t, s.inlet)
+			s.connect(t)
+			expectReset(t, "a client beyond the limit", late)
+			for i := range clients {
+				talk(t, clients[i], servers[i])
+			}
+			if n := s.out.env.Stats.Limited.Load(); n != 1 {
+				t.Errorf("%d were refused", n)
+			}
+		})
+	}
+}
+
+// TestNoPlaceByHolding: a peer that loses its paths and begins anew, as often as it likes, has no more connections to targets than it may.
+func TestNoPlaceByHolding(t *testing.T) {
+	for _, c := range fiveHere {
+		t.Run(c.name, func(t *testing.T) {
+			s, _, _, _ := crowded(t, c.limits, c.o)
+			s.loseAll(t, 4)
+			era := s.in.env.newID()
+			ping := func(near *simEnd, id token) {
+				near.post(func() {
+					m := near.shard.NewMessage()
+					m.SetRoutes(routing.NewRoute(near.self.Address(), routing.LocalAddress("outlet")), routing.RouteOf(near.shard.NewAddress()))
+					m.SetPayloadBytes(appendOffer(nil, kindPing, 1<<16, &fields{id: id, hold: 3_600_000}))
+					near.shard.Deliver(m)
+					near.shard.Free(m)
+				})
+			}
+			most := func(what string, n int) {
+				t.Helper()
+				if now, _ := s.outlet.Connections(); now > n {
+					t.Errorf("%s: %d places are taken, %d may be", what, now, n)
+				}
+			}
+			// The same process, which never resumes: no more than it holds may wait, and none of them gets a place.
+			near, far := s.channel(t, s.ids[0], s.ids[1])
+			for range 50 {
+				id := newToken()
+				copy(id[:8], era[:8])
+				ping(near, id)
+			}
+			eventually(t, "all were looked at", func() bool { return s.out.env.Stats.Limited.Load()+uint64(s.out.env.Stats.Active.Load()) >= 54 })
+			if n := s.out.env.Stats.Active.Load(); n > 8 {
+				t.Errorf("%d wait for one of four", n-4)
+			}
+			most("one process", 4)
+			eventually(t, "the others were refused", func() bool { return s.out.env.Stats.Limited.Load() == 50 })
+			if n := s.out.env.Stats.Away.Load(); n != 4 {
+				t.Errorf("%d of four are held", n)
+			}
+			// Others, each over a path of its own, which is lost at once.
+			for range 20 {
+				for range 3 {
+					ping(near, newToken())
+				}
+				near.post(near.end)
+				far.post(far.end)
+				near, far = s.channel(t, s.ids[0], s.ids[1])
+				most("many processes", 4)
+			}
+		})
+	}
+}
