@@ -44,7 +44,12 @@ func (s credentialService) Serve(ctx context.Context, who *identity.Identifier, 
 	if until, limited := c.row.signedInUntil(); limited {
 		ttl = min(ttl, max(until.Sub(now).Truncate(time.Second), time.Second))
 	}
-	if raw := s.recent.get(*who, attributes, ttl, now); raw != nil {
+	key, err := s.keyName(ctx)
+	if err != nil {
+		s.o.Events.CredentialRefused(ReasonError)
+		return s.failed(ctx, req, "the credential could not be issued", err)
+	}
+	if raw := s.recent.get(*who, attributes, ttl, key, now); raw != nil {
 		return rpc.NewResponse(req, rpc.OK, raw) // whoever asks without pause gets the same one
 	}
 	if err := s.afterRevocation(ctx, *who); err != nil {
@@ -59,7 +64,7 @@ func (s credentialService) Serve(ctx context.Context, who *identity.Identifier, 
 	if err := s.o.Store.Issued(ctx, *who, attributes, s.o.Now().Add(ttl)); err != nil {
 		s.o.Log.ErrorContext(ctx, "credential not noted", "identity", who.String(), "error", err) // a full disk ends no paths
 	}
-	s.recent.put(*who, attributes, ttl, now, raw)
+	s.recent.put(*who, attributes, ttl, key, now, raw)
 	s.o.Events.CredentialIssued()
 	s.o.Log.InfoContext(ctx, "credential issued", "identity", who.String(), "ttl", ttl)
 	return rpc.NewResponse(req, rpc.OK, raw)

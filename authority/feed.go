@@ -3,6 +3,7 @@ package authority
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
@@ -38,12 +39,35 @@ type News struct {
 	Statements [][]byte `cbor:"3,keyasint"`
 	// From is the number after which Statements begin: those before it that are missing have ended.
 	From uint64 `cbor:"4,keyasint"`
+	// Beat is how long it takes at most, in milliseconds, until the authority says something again, if only that there is nothing new; 0 from one that does
+	// so when it is asked alone.
+	Beat uint64 `cbor:"5,keyasint,omitempty"`
+	// Key is the KeyName of the authority, so that a node notices a new primary key; empty from an older authority.
+	Key []byte `cbor:"6,keyasint,omitempty"`
+}
+
+// KeyName names the primary key that an identity has, by its history.
+func KeyName(history []byte) [32]byte { return sha256.Sum256(history) }
+
+// keyName is that of the authority, zero if it signs no statements.
+func (a *Authority) keyName(ctx context.Context) (name [32]byte, err error) {
+	signer, ok := a.o.Identities.(Signer)
+	if !ok {
+		return name, nil
+	}
+	history, err := signer.History(ctx, a.o.Self)
+	if err != nil {
+		return name, err
+	}
+	return KeyName(history), nil
 }
 
 // Query asks for news.
 type Query struct {
 	List  []byte `cbor:"1,keyasint"`
 	Since uint64 `cbor:"2,keyasint"` // the number of the last revocation that is known
+	// Beats asks for a word from time to time, also when there is nothing new.
+	Beats bool `cbor:"3,keyasint,omitempty"`
 }
 
 // statement is what is signed of a revocation.
@@ -72,6 +96,16 @@ func VerifyRevocation(ctx context.Context, m *identity.Manager, raw []byte, auth
 	copy(r.Subject[:], s.Subject)
 	r.Seq, r.Time, r.Restored, r.Until = s.Seq, time.Unix(s.Time, 0), s.Restored, time.Unix(s.Until, 0)
 	return r, nil
+}
+
+// Beat returns news without statements: the number of the last revocation, and the authority's key. Who does not know that revocation asks.
+func (a *Authority) Beat(ctx context.Context) (n News, err error) {
+	list, head, err := a.o.Store.LastRevocation(ctx)
+	if err != nil {
+		return n, err
+	}
+	key, err := a.keyName(ctx)
+	return News{List: list, Head: head, From: head, Statements: [][]byte{}, Key: key[:]}, err
 }
 
 // feed keeps signed revocations, and tells whoever listens of new ones.
@@ -122,6 +156,8 @@ func (a *Authority) News(ctx context.Context, q Query) (n News, err error) {
 	if err != nil {
 		return n, err
 	}
+	key := KeyName(history)
+	n.Key = key[:]
 	if a.feed.signed == nil || !bytes.Equal(a.feed.history, history) { // what a replaced primary key vouched for is refused
 		a.feed.signed, a.feed.history = map[uint64][]byte{}, history
 	}

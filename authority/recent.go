@@ -24,21 +24,22 @@ type issued struct {
 	at         time.Time
 	ttl        time.Duration
 	attributes Attributes
+	key        [32]byte // names the authority's primary key that vouches for it
 	raw        []byte
 }
 
 // get returns the credential that a member got a moment ago, if it would get the same now and has not used up half of it.
-func (r *recent) get(id identity.Identifier, a Attributes, ttl time.Duration, now time.Time) []byte {
+func (r *recent) get(id identity.Identifier, a Attributes, ttl time.Duration, key [32]byte, now time.Time) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	i, ok := r.list[id]
-	if age := now.Sub(i.at); !ok || age < 0 || age > min(recentFor, ttl/2) || i.ttl != ttl || !maps.Equal(i.attributes, a) {
+	if age := now.Sub(i.at); !ok || age < 0 || age > min(recentFor, ttl/2) || i.ttl != ttl || i.key != key || !maps.Equal(i.attributes, a) {
 		return nil
 	}
 	return i.raw
 }
 
-func (r *recent) put(id identity.Identifier, a Attributes, ttl time.Duration, now time.Time, raw []byte) {
+func (r *recent) put(id identity.Identifier, a Attributes, ttl time.Duration, key [32]byte, now time.Time, raw []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.list == nil {
@@ -53,7 +54,7 @@ func (r *recent) put(id identity.Identifier, a Attributes, ttl time.Duration, no
 		}
 	}
 	if len(r.list) < maxRecent {
-		r.list[id] = issued{now, ttl, maps.Clone(a), raw}
+		r.list[id] = issued{now, ttl, maps.Clone(a), key, raw}
 	}
 }
 

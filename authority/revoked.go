@@ -113,6 +113,17 @@ func (s *boltStore) Revocations(ctx context.Context) (name []byte, head uint64, 
 	return name, head, list, err
 }
 
+func (s *boltStore) LastRevocation(ctx context.Context) (name []byte, head uint64, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, 0, err
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		name, head = append([]byte(nil), tx.Bucket(bucketMeta).Get(keyEpoch)...), tx.Bucket(bucketRevoked).Sequence()
+		return nil
+	})
+	return name, head, err
+}
+
 func (s *boltStore) Block(ctx context.Context, id identity.Identifier, blocked bool, allow func(old *Member) error) error {
 	if err := ctx.Err(); err != nil {
 		return err

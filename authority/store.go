@@ -116,6 +116,8 @@ type Store interface {
 	// Revocations returns the random name of the store's list, the sequence number of the last revocation, 0 if there was none, and
 	// those that are kept, in order.
 	Revocations(ctx context.Context) (name []byte, head uint64, list []Revocation, err error)
+	// LastRevocation is Revocations without the list.
+	LastRevocation(ctx context.Context) (name []byte, head uint64, err error)
 	// CredentialTTL returns what SetCredentialTTL stored, 0 if nothing.
 	CredentialTTL(ctx context.Context) (time.Duration, error)
 	// SetCredentialTTL stores how long credentials are valid.

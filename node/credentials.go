@@ -32,6 +32,7 @@ var errNoCredential = errors.New("no credential: ask the authority's administrat
 type ownCredential struct {
 	raw              []byte
 	created, expires time.Time
+	stale            bool // the authority has another key by now: nobody who knows it accepts the credential
 }
 
 // margin is how long before its end a credential is not presented any more.
@@ -68,7 +69,7 @@ func (c *credentials) usable(o *ownCredential, now time.Time) bool {
 	if len(c.node.opts.Trust.Route) == 0 {
 		margin = 0
 	}
-	return o.raw != nil && o.expires.Sub(now) > margin && o.created.After(c.notBefore)
+	return o.raw != nil && !o.stale && o.expires.Sub(now) > margin && o.created.After(c.notBefore)
 }
 
 // get returns a credential that is valid for a while, fetching one if need be.
@@ -150,7 +151,7 @@ func (c *credentials) obtain(ctx context.Context) (own ownCredential, asked bool
 		if err != nil {
 			return o, err
 		}
-		return ownCredential{raw, time.Unix(int64(v.CreatedAt), 0), time.Unix(int64(v.ExpiresAt), 0)}, nil
+		return ownCredential{raw: raw, created: time.Unix(int64(v.CreatedAt), 0), expires: time.Unix(int64(v.ExpiresAt), 0)}, nil
 	}
 	stored, err := n.opts.Store.Credential(ctx, n.opts.Self, *trust.Authority, trust.Scope)
 	if err != nil && len(trust.Route) == 0 {
@@ -221,6 +222,29 @@ func (c *credentials) takenBack(at time.Time) {
 	if c.own.raw != nil && !c.own.created.After(at) {
 		c.renewAt, c.pause = time.Now(), 0
 	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// outdated has the credential in use replaced if the authority's key that vouches for it is not its key any more.
+func (c *credentials) outdated(ctx context.Context) {
+	c.mu.Lock()
+	raw := c.own.raw
+	c.mu.Unlock()
+	if raw == nil || len(c.node.opts.Trust.Route) == 0 {
+		return
+	}
+	_, err := c.node.opts.Identities.VerifyCredential(ctx, raw, &c.node.opts.Self, []identity.Identifier{*c.node.opts.Trust.Authority})
+	if !errors.Is(err, identity.ErrAttestation) {
+		return
+	}
+	c.mu.Lock()
+	if string(c.own.raw) == string(raw) {
+		c.own.stale, c.renewAt, c.pause = true, time.Now(), 0
+	}
+	c.mu.Unlock()
 	select {
 	case c.wake <- struct{}{}:
 	default:

@@ -73,3 +73,12 @@ func (n *Node) keys() *admin.Keys {
 	}
 	return k
 }
+
+// rereadKeys has the next handshakes use the keys that the node's identities have now.
+func (n *Node) rereadKeys() {
+	n.opts.Identities.Reread(n.opts.Self)
+	n.others.Range(func(id, m any) bool {
+		m.(*identity.Manager).Reread(id.(identity.Identifier))
+		return true
+	})
+}

@@ -15,6 +15,8 @@ import (
 // Revoker is what an authority's node needs in order to tell other nodes what was revoked.
 type Revoker interface {
 	News(ctx context.Context, q authority.Query) (authority.News, error)
+	// Beat is what is said when there is no news.
+	Beat(ctx context.Context) (authority.News, error)
 	// Changed returns a channel that is closed when there is news.
 	Changed() <-chan struct{}
 }
@@ -23,6 +25,9 @@ type Revoker interface {
 const (
 	maxSubscribers = 16_384
 	subscription   = 3 * newsInterval // from one query to when it ends without another
+	// newsBeat is how often subscribers are told something, also when there is nothing new; more seldom where there are more than beatsPerSecond.
+	newsBeat       = time.Second
+	beatsPerSecond = 2000
 )
 
 // subscriber is a node that has asked, and is told until it has not asked for a while.
@@ -88,9 +93,9 @@ func (r *newsroom) HandleMessage(s *routing.Shard, m *routing.Message) {
 	go r.tell([]*subscriber{sub})
 }
 
-// run tells of news, and forgets who has not asked for a while.
+// run tells of news, and from time to time that there are none, and forgets who has not asked for a while.
 func (r *newsroom) run() {
-	tick := time.NewTicker(newsInterval)
+	tick := time.NewTimer(newsBeat)
 	defer tick.Stop()
 	for {
 		changed := r.source.Changed()
@@ -103,19 +108,53 @@ func (r *newsroom) run() {
 			}
 		}
 		r.mu.Unlock()
+		news := false
 		select {
 		case <-r.n.ctx.Done():
 			return
 		case <-tick.C:
-			continue
+			tick.Reset(r.beat())
 		case <-changed:
+			news = true
 		}
 		r.mu.Lock()
 		for _, sub := range r.subscribers {
-			all = append(all, sub)
+			if news || sub.query.Beats {
+				all = append(all, sub)
+			}
 		}
 		r.mu.Unlock()
-		r.tell(all)
+		if news {
+			r.tell(all)
+		} else if len(all) > 0 {
+			r.tellNothing(all)
+		}
+	}
+}
+
+// beat is how long it takes until subscribers hear something again.
+func (r *newsroom) beat() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(newsBeat, time.Duration(len(r.subscribers))*time.Second/beatsPerSecond)
+}
+
+// tellNothing tells subscribers what the last news was.
+func (r *newsroom) tellNothing(subscribers []*subscriber) {
+	news, err := r.source.Beat(r.n.ctx)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			r.n.log.Error("revocations cannot be told", "err", err.Error())
+		}
+		return
+	}
+	news.Beat = uint64(r.beat().Milliseconds())
+	body := news.Encode()
+	for _, sub := range subscribers {
+		r.mu.Lock()
+		re := sub.re
+		r.mu.Unlock()
+		r.n.router.Inject(sub.back, r.self, rpc.NewResponse(re, rpc.OK, body).Encode())
 	}
 }
 
@@ -124,13 +163,14 @@ func (r *newsroom) tell(subscribers []*subscriber) {
 	type known struct {
 		list  string
 		since uint64
+		beats bool
 	}
 	answers := map[known]*authority.News{}
 	for _, sub := range subscribers {
 		r.mu.Lock()
 		q, re := sub.query, sub.re
 		r.mu.Unlock()
-		k := known{string(q.List), q.Since}
+		k := known{string(q.List), q.Since, q.Beats}
 		news := answers[k]
 		if news == nil {
 			got, err := r.source.News(r.n.ctx, q)
@@ -140,6 +180,9 @@ func (r *newsroom) tell(subscribers []*subscriber) {
 			if err != nil {
 				r.n.log.Error("revocations cannot be told", "err", err.Error())
 				return
+			}
+			if q.Beats {
+				got.Beat = uint64(r.beat().Milliseconds())
 			}
 			news = &got
 			answers[k] = news

@@ -96,7 +96,7 @@ func TestTrustLostNews(t *testing.T) {
 	relay.through(road)
 	bank.through(road)
 	nodes := map[string]*member{"relay": relay, "member": bank}
-	gone := make([]identity.Identifier, 5)
+	gone := make([]identity.Identifier, 6)
 	for k := range gone {
 		gone[k] = numbered(100 + k)
 		if err := p.client().AddMember(within(t), gone[k], nil); err != nil {
@@ -119,23 +119,35 @@ func TestTrustLostNews(t *testing.T) {
 	}
 	knows("told", 0, take(0))
 
-	road.lose.Store(true)
-	take(1)
-	settles(t, "both were told in vain", func() bool { return road.lost.Load() >= 2 })
-	road.lose.Store(false)
-	for name, m := range nodes {
-		if m.access.isRevoked(gone[1]) {
-			t.Errorf("the %s heard what was lost", name)
+	// Lost, with a later word: that one, or the authority's beat, tells of the gap.
+	vain := func(k int) {
+		t.Helper()
+		lost := road.lost.Load()
+		road.lose.Store(true)
+		take(k)
+		settles(t, "both were told in vain", func() bool { return road.lost.Load() >= lost+4 }) // the news and a beat
+		for name, m := range nodes {
+			if m.access.isRevoked(gone[k]) {
+				t.Errorf("the %s heard what was lost", name)
+			}
 		}
 	}
+	vain(1)
+	road.lose.Store(false)
 	began := take(2)
 	knows("the one that was told", 2, began)
 	knows("the one that was lost", 1, began)
 
-	lost := road.lost.Load()
-	road.lose.Store(true)
-	take(3)
-	settles(t, "both were told in vain", func() bool { return road.lost.Load() >= lost+2 })
+	// Lost, and nothing later happens: the beat alone tells of it.
+	vain(5)
+	road.lose.Store(false)
+	began = time.Now()
+	knows("lost, with no later word", 5, began)
+	if took := time.Since(began); took > newsInterval/2 {
+		t.Errorf("without a later word it took %v", took)
+	}
+
+	vain(3)
 	road.blocked.Store(true)
 	p.Stop()
 	p.start(p.Listening(), 0)

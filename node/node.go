@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -342,22 +343,28 @@ func (n *Node) channelOptions(self identity.Identifier, authorized []identity.Id
 	if authority := n.authority(); authority != nil {
 		o.Accept = func(ctx context.Context, peer identity.Identifier, list [][]byte) {
 			for _, raw := range list {
-				c, err := n.opts.Identities.VerifyCredential(ctx, raw, &peer, []identity.Identifier{*authority})
-				if err != nil {
-					n.log.Warn("credential refused", "peer", peer.String(), "reason", err.Error())
-					n.counters.credentialsRefused.Add(1)
-					continue
-				}
-				if n.access.isTakenBack(peer, time.Unix(int64(c.CreatedAt), 0)) {
-					n.log.Warn("credential refused", "peer", peer.String(), "reason", "the authority has revoked it")
-					n.counters.credentialsRefused.Add(1)
-					continue
-				}
-				n.access.learn(c)
+				n.acceptCredential(ctx, peer, raw)
 			}
 		}
 	}
 	return o
+}
+
+// acceptCredential takes what the node's authority says of a peer.
+func (n *Node) acceptCredential(ctx context.Context, peer identity.Identifier, raw []byte) {
+	c, err := n.opts.Identities.VerifyCredential(ctx, raw, &peer, []identity.Identifier{*n.authority()})
+	if err == nil && n.access.isTakenBack(peer, time.Unix(int64(c.CreatedAt), 0)) {
+		err = errors.New("the authority has revoked it")
+	}
+	if err == nil {
+		n.access.learn(c)
+		return
+	}
+	n.log.Warn("credential refused", "peer", peer.String(), "reason", err.Error())
+	n.counters.credentialsRefused.Add(1)
+	if n.revoked != nil && errors.Is(err, identity.ErrAttestation) {
+		n.revoked.wait(peer, raw)
+	}
 }
 
 // identitiesOf returns what works with the keys of an identity that connectOptions has named.

@@ -23,8 +23,10 @@ const (
 	newsRetry    = time.Second
 	newsRetryMax = 15 * time.Second
 	// newsSilence is how many queries in a row stay without an answer until the path is made anew; an authority that has never answered
-	// one is of the reference, and is asked again after newsForeign.
+	// one is of the reference, and is asked again after newsForeign. One that says something in every beat is asked when two of them are missing, and
+	// the path made anew after beatSilence queries more.
 	newsSilence = 2
+	beatSilence = 4
 	newsForeign = 10 * time.Minute
 )
 
@@ -53,10 +55,14 @@ type revocations struct {
 	list  []byte // the name of the authority's list
 	since uint64 // the number of its last entry that is known
 	known []knownRevocation
-	heard time.Time // when the authority last answered, zero if it never did
-	kept  time.Time // the value of heard that is stored
-	state string
-	late  bool // it was said that the authority has been out of reach for too long
+	// pending are credentials of peers that an unknown key of the authority vouches for.
+	pending []pendingCredential
+	heard   time.Time // when the authority last answered, zero if it never did
+	kept    time.Time // the value of heard that is stored
+	key     [32]byte  // names the authority's primary key that is known here
+	other   otherKey  // that it has by now, as it says; only for listen
+	state   string
+	late    bool // it was said that the authority has been out of reach for too long
 }
 
 // knownRevocation is kept for as long as it matters.
@@ -135,6 +141,11 @@ func (r *revocations) watch() {
 
 // load takes back what was known before a restart.
 func (r *revocations) load(ctx context.Context) {
+	if history, err := r.node.opts.Identities.History(ctx, *r.node.opts.Trust.Authority); err == nil {
+		r.mu.Lock()
+		r.key = authority.KeyName(history)
+		r.mu.Unlock()
+	}
 	store, ok := r.node.opts.Store.(revocationStore)
 	if !ok {
 		return
@@ -174,6 +185,10 @@ func (r *revocations) run(ctx context.Context) {
 		r.mu.Lock()
 		foreign := !everAnswered && errors.Is(err, errSilentAuthority) && r.heard.IsZero()
 		before := r.state
+		if errors.Is(err, errOtherKey) { // a new channel at once
+			r.mu.Unlock()
+			continue
+		}
 		if r.state = AuthorityUnreachable; foreign {
 			r.state = AuthoritySilent
 		}
@@ -214,33 +229,36 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 	}
 	defer box.Close()
 	to := c.route.Concat(routing.LocalRoute(authority.Revocations))
+	if err := r.follow(ctx); err != nil {
+		return false, err
+	}
 	ask := func() {
 		r.mu.Lock()
-		q := authority.Query{List: r.list, Since: r.since}
+		q := authority.Query{List: r.list, Since: r.since, Beats: true}
 		r.mu.Unlock()
 		box.Send(to, rpc.NewRequest(rpc.Get, "/", q.Encode()).Encode())
 	}
+	var asked time.Time
+	silence, most := newsInterval, newsSilence // how long it may say nothing, and how many queries may stay without an answer
 	unanswered := 0
-	for next := time.Duration(0); ; {
-		if next <= 0 {
-			if unanswered++; unanswered > newsSilence {
+	for next := time.Now(); ; {
+		if !time.Now().Before(next) {
+			if unanswered++; unanswered > most {
 				return answered, errSilentAuthority
 			}
 			ask()
-			next = newsInterval
+			asked = time.Now()
+			next = asked.Add(silence)
 		}
-		start := time.Now()
-		wait, cancel := context.WithTimeout(ctx, next)
+		wait, cancel := context.WithDeadline(ctx, next)
 		reply, err := r.receive(wait, box, c)
 		cancel()
-		next -= time.Since(start)
 		switch {
 		case ctx.Err() != nil:
 			return answered, ctx.Err()
 		case errors.Is(err, errPathClosed):
 			return answered, err
-		case err != nil:
-			next = 0 // nothing came
+		case err != nil: // nothing came
 			r.enforce()
 			continue
 		}
@@ -259,13 +277,105 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 			return answered, fmt.Errorf("%w: %w", errNews, err)
 		}
 		answered, unanswered = true, 0
+		if silence, most = newsInterval, newsSilence; news.Beat > 0 {
+			silence, most = min(2*time.Duration(min(news.Beat, 1<<20))*time.Millisecond, newsInterval), beatSilence
+		}
+		next = asked.Add(newsInterval)
+		if quiet := time.Now().Add(silence); quiet.Before(next) {
+			next = quiet
+		}
 		r.mu.Lock()
-		more := r.since < news.Head
+		more := r.since < news.Head || string(r.list) != string(news.List) // not all fitted, or some were missed
 		r.mu.Unlock()
-		if more { // not all fitted, or some were missed
-			next = 0
+		if more {
+			next = time.Now()
+		}
+		if err := r.follow(ctx); err != nil {
+			return answered, err
+		}
+		r.mu.Lock()
+		key := r.key
+		r.mu.Unlock()
+		if len(news.Key) == len(key) && string(news.Key) != string(key[:]) && r.other.due(news.Key, time.Now()) {
+			return answered, errOtherKey
 		}
 	}
+}
+
+// otherKey says when a new channel is made to learn of a key: at once, and with growing pauses while channels do not tell of it.
+type otherKey struct {
+	name  []byte
+	next  time.Time
+	pause time.Duration
+}
+
+func (o *otherKey) due(name []byte, now time.Time) bool {
+	if string(o.name) != string(name) {
+		*o = otherKey{name: name, pause: 2 * newsRetry}
+	}
+	if now.Before(o.next) {
+		return false
+	}
+	o.next, o.pause = now.Add(o.pause), min(2*o.pause, newsForeign)
+	return true
+}
+
+// errOtherKey: the authority has a primary key that is not known here; a new channel tells which.
+var errOtherKey = errors.New("the authority has a new primary key")
+
+// follow does what is due when the authority has a new primary key, which a channel has told.
+func (r *revocations) follow(ctx context.Context) error {
+	n := r.node
+	history, err := n.opts.Identities.History(ctx, *n.opts.Trust.Authority)
+	if err != nil {
+		return err
+	}
+	key := authority.KeyName(history)
+	r.mu.Lock()
+	rotated := r.key != key && r.key != [32]byte{}
+	r.key = key
+	var pending []pendingCredential
+	if rotated {
+		pending, r.pending = r.pending, nil
+	}
+	r.mu.Unlock()
+	if !rotated {
+		return nil
+	}
+	n.log.Info("the authority has a new primary key")
+	if n.creds != nil {
+		n.creds.outdated(ctx)
+	}
+	for _, p := range pending {
+		if time.Since(p.at) < pendingFor {
+			n.acceptCredential(ctx, p.peer, p.raw)
+		}
+	}
+	return nil
+}
+
+// pendingCredential is one that could not be verified: perhaps the authority has a new primary key of which this node is told in a moment.
+type pendingCredential struct {
+	peer identity.Identifier
+	raw  []byte
+	at   time.Time
+}
+
+// Bounds of credentials that wait for a new key of the authority.
+const (
+	maxPending = 256
+	pendingFor = 30 * time.Second
+)
+
+// wait keeps a credential for when the authority turns out to have a new primary key.
+func (r *revocations) wait(peer identity.Identifier, raw []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending = slices.DeleteFunc(r.pending, func(p pendingCredential) bool { return p.peer == peer })
+	if len(r.pending) >= maxPending {
+		r.pending = slices.Delete(r.pending, 0, 1)
+	}
+	r.pending = append(r.pending, pendingCredential{peer, slices.Clone(raw), time.Now()})
 }
 
 // receive waits for an answer of the authority, as long as the path is there.
@@ -300,6 +410,9 @@ func (r *revocations) take(ctx context.Context, news authority.News, again bool)
 	list, since := r.list, r.since
 	r.mu.Unlock()
 	fresh := string(news.List) != string(list) || news.Head < since
+	if fresh && news.From > 0 {
+		return nil // of a new list all is asked for
+	}
 	if fresh {
 		if len(list) > 0 {
 			n.log.Warn("the authority has a new list of revocations: its store was replaced; what it revoked before stays revoked here")

@@ -86,8 +86,9 @@ func (p *testProject) route() multiaddr.Addr {
 	return to
 }
 
-// join makes a node of an identity that the project has as a member; without attributes it is none.
-func (p *testProject) join(attributes authority.Attributes, scope string) *member {
+// join makes a node of an identity that the project has as a member; without attributes it is none. It knows the history of the authority as it is, or one
+// that is given.
+func (p *testProject) join(attributes authority.Attributes, scope string, known ...[]byte) *member {
 	p.t.Helper()
 	ctx := context.Background()
 	dir, err := state.Open(p.t.TempDir())
@@ -100,6 +101,9 @@ func (p *testProject) join(attributes authority.Attributes, scope string) *membe
 	m := &member{t: p.t, dir: dir}
 	m.ids, m.self = newIdentities(p.t)
 	history, err := p.ids.History(ctx, p.self)
+	if len(known) > 0 {
+		history = known[0]
+	}
 	if err == nil {
 		_, err = m.ids.Import(ctx, history, nil)
 	}

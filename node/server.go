@@ -191,6 +191,10 @@ func (n *Node) adminHandler(stop func()) http.Handler {
 		return admin.Deleted{Name: n.opts.Name}, err
 	}))
 	mux.HandleFunc("GET "+admin.PathStore, n.serveStore)
+	mux.HandleFunc("POST "+admin.PathKeys, func(w http.ResponseWriter, _ *http.Request) {
+		n.rereadKeys()
+		admin.Write(w, struct{}{})
+	})
 	mux.HandleFunc("POST "+admin.PathUpgrade, n.serveUpgrade)
 	mux.HandleFunc("GET "+admin.PathUpgrade, func(w http.ResponseWriter, _ *http.Request) {
 		u, err := n.LastUpgrade()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -49,7 +50,7 @@ stays, its nodes go on, and peers learn of the new key with the next channel.`,
 				return a.rotateInto(ctx, s, vaultName, o)
 			}
 			i, err := s.manager.Rotate(ctx, s.id, o)
-			return a.rotated(s, i, err)
+			return a.rotated(ctx, s, i, err)
 		}}
 	cmd.Flags().StringVar(&vaultName, "vault", "", "the `VAULT` for the new key (default: that of the old one)")
 	cmd.Flags().StringVar(&algorithm, "algorithm", "", "the new key's algorithm: ed25519 or p256 (default: as before)")
@@ -76,20 +77,36 @@ func (a *app) rotateInto(ctx context.Context, s *self, vaultName string, o ident
 	if recordErr := a.dirOnce.SetIdentityVault(ctx, s.named.Name, v.Name); recordErr != nil {
 		return fmt.Errorf("the identity's key is in vault %s now, but that could not be written down: %w", v.Name, recordErr)
 	}
-	return a.rotated(s, i, err)
+	return a.rotated(ctx, s, i, err)
 }
 
 // rotated tells what became of a rotation. That the old key could not be deleted does not undo it.
-func (a *app) rotated(s *self, i *identity.Identity, err error) error {
+func (a *app) rotated(ctx context.Context, s *self, i *identity.Identity, err error) error {
 	if i == nil {
 		return err
 	}
 	if err != nil {
 		a.warn("the identity has its new key, but the old one is still in its vault: %v", err)
 	}
+	a.tellRotated(ctx, s.named.Identifier)
 	n := len(i.Changes())
 	a.done("Rotated the identity %s: change %d, key %s", s.named.Name, n, i.Latest().Key.Algorithm)
 	return a.print(result{human: s.named.Identifier, machine: s.named.Identifier, json: map[string]any{"identifier": s.named.Identifier, "changes": n}})
+}
+
+// tellRotated has the nodes of an identity use its new key from now on; who cannot be told finds it within a second.
+func (a *app) tellRotated(ctx context.Context, identifier string) {
+	nodes, err := a.dirOnce.NodesOf(identifier)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for _, name := range nodes {
+		if c, _, err := a.nodeClient(name); err == nil {
+			_ = c.Do(ctx, http.MethodPost, admin.PathKeys, nil, nil)
+		}
+	}
 }
 
 func identityPurposeKeys(a *app) *cobra.Command {

@@ -646,3 +646,52 @@ func TestTrustKeysTPMNode(t *testing.T) {
 	p.fails(t, "was not found", "vault", "show", "x")
 	p.fails(t, "from 0 to 23", "vault", "create", "x", "--tpm", "--pcrs", "24")
 }
+
+// TestTrustKeysRotateAuthority: the authority of a project gets a new primary key while its members are at work. What is open goes on, members follow, new
+// ones get in with tickets from before and after, restarts find it, and who is deleted is cut off.
+func TestTrustKeysRotateAuthority(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	s := newShell(t)
+	s.apart()
+	s.at("authority", "sallyport project ticket --relay postgres > bank.ticket; sallyport project ticket > analysis.ticket; sallyport project ticket > before.ticket")
+	target, port := echoServer(t, "0"), freePort(t)
+	s.at("bank", "sallyport project enroll bank.ticket; sallyport tcp-outlet create --to "+target+"; sallyport relay create postgres")
+	s.at("analysis", "sallyport project enroll analysis.ticket; sallyport tcp-inlet create --from "+port+" --via postgres")
+	works(t, "before", port)
+	open, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	goesOn := func(when string) {
+		t.Helper()
+		_ = open.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := open.Write([]byte("ping")); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if _, err := io.ReadFull(open, make([]byte, 4)); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+	}
+	goesOn("at first")
+	for n, ticket := range []string{"before", "after"} {
+		s.at("authority", "sallyport identity rotate authority-partners; sallyport project ticket > after.ticket")
+		began := time.Now()
+		next, machine := freePort(t), "member"+ticket
+		s.at(machine, "sallyport project enroll "+ticket+".ticket; sallyport tcp-inlet create --from "+next+" --via postgres")
+		works(t, "a new member with a ticket from "+ticket, next)
+		t.Logf("rotation %d: a new member was served after %.2f s", n+1, time.Since(began).Seconds())
+		goesOn("after a rotation")
+	}
+	s.at("bank", "sallyport node stop; sallyport node start $(sallyport node list --jq '.[0].node_name' | tr -d '\"')")
+	s.at("relay", "sallyport node stop relay-partners; sallyport node start relay-partners")
+	s.at("authority", "sallyport node stop authority-partners; sallyport node start authority-partners")
+	works(t, "after all have started again", port)
+	s.at("authority", "sallyport authority audit verify")
+	s.at("authority", "sallyport project-member delete --yes "+strings.TrimSpace(s.at("analysis", "sallyport identity show")))
+	eventually(t, "the end of a deleted member's connections", func() bool { return exchange(port) != nil })
+	refused(t, "deleted after the rotations", port)
+}

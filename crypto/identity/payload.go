@@ -116,6 +116,9 @@ func (m *Manager) Own(ctx context.Context, id Identifier) (*Own, error) {
 	return own, nil
 }
 
+// Reread has the next handshake show what is stored of an identity now: another process has rotated it.
+func (m *Manager) Reread(id Identifier) { m.forgetOwn(id) }
+
 // forgetOwn has what an identity shows read again.
 func (m *Manager) forgetOwn(id Identifier) {
 	m.ownMu.Lock()

@@ -36,6 +36,7 @@ const (
 	PathResources   = "/resources" // []Resource
 	PathApply       = "/apply"
 	PathStore       = "/authority/store" // GET: a copy of the file
+	PathKeys        = "/keys/reread"     // POST: identities were rotated
 )
 
 // maxAnswer bounds an answer of a node.
