@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"sallyport/crypto/identity"
 	"sallyport/names"
@@ -60,6 +61,8 @@ type connection struct {
 	// back. For the session's check.
 	control controlKnown
 	strays  int
+	// unseeing tells that the first node of the way does not say from where datagrams come.
+	unseeing atomic.Bool
 
 	router *routing.Router
 	once   sync.Once

@@ -124,9 +124,6 @@ func (n *Node) checkUDP() error {
 	if n.mainUDP == nil {
 		return fmt.Errorf("%w: --udp: the node has no UDP; create it with `node create --udp`", admin.ErrInvalid)
 	}
-	if n.opts.UDP.Rendezvous == "" {
-		return fmt.Errorf("%w: --udp: %w, and start the node with it", admin.ErrInvalid, ErrNoRendezvous)
-	}
 	return nil
 }
 

@@ -158,6 +158,7 @@ type Node struct {
 	main        *tcp.Listener
 	mainUDP     *udp.Bind // nil without --udp, as is what follows
 	negotiation *udp.Listener
+	seers       seers
 
 	mu       sync.Mutex
 	dialed   map[string]*connection // secure channels opened by request, by encryptor address
@@ -278,6 +279,10 @@ func (n *Node) startServices(ctx context.Context) (err error) {
 			return err
 		}
 		n.router.RegisterFlow(n.negotiation.Flow)
+		n.seers.calls = map[[udp.TokenSize]byte]*control.Call{}
+		if err := n.router.StartNamed(ctx, udp.SeenService, func(*routing.Shard) routing.Worker { return udp.Seen(n.seen) }, n.mainUDP.Flow); err != nil {
+			return err
+		}
 	}
 	n.relaySvc, err = routing.NewRelays(ctx, n.router, routing.RelayOptions{
 		Allow: n.relayAllowed(), Admit: n.relayMembers(), Flows: both, Names: n.opts.Limits.Names, NamesPerOwner: n.opts.Limits.NamesPerOwner, Log: n.log,

@@ -156,10 +156,6 @@ func TestUDPThatCannotBe(t *testing.T) {
 	if _, err := m.CreateInlet(within(t), r); !errors.Is(err, admin.ErrInvalid) || len(m.Inlets()) != 0 {
 		t.Errorf("%v, %+v", err, m.Inlets())
 	}
-	without := udpNode(t, "n", "")
-	if _, err := without.CreateInlet(within(t), r); !errors.Is(err, ErrNoRendezvous) || !errors.Is(err, admin.ErrInvalid) {
-		t.Errorf("without a rendezvous server: %v", err)
-	}
 	// One that was asked for before, of a node that had UDP then, is there: it comes over the main path.
 	m.restartWith(stored(t, resource.KindInlet, "in", r))
 	if i, _ := m.inlets.Get("in"); !i.IsOpen {

@@ -17,15 +17,15 @@ import (
 // EnvRendezvous names the environment variable that says where the rendezvous server is (docs/protocol/01 §3.4).
 const EnvRendezvous = "OCKAM_RENDEZVOUS_SERVER"
 
-// ErrNoRendezvous reports that a public address is needed and no server is known that tells it.
-var ErrNoRendezvous = errors.New("no rendezvous server is known: set the environment variable " + EnvRendezvous + " to the HOST:PORT of a `rendezvous create`")
+// ErrNoRendezvous reports that a public address is needed and nobody is known who tells it.
+var ErrNoRendezvous = errors.New("no rendezvous server is known: start the relay with --udp, or set the environment variable " + EnvRendezvous + " to the HOST:PORT of a `rendezvous create`")
 
 // UDPOptions are a node's options of the UDP transport.
 type UDPOptions struct {
 	// Listen is where nodes reach this one, host:port; empty leaves UDP to the routes that this node begins. Where its port is 0,
 	// ListenBefore is tried first: what the node chose last time.
 	Listen, ListenBefore string
-	// Rendezvous is the server that tells a node its public address, host:port; empty allows no punctures.
+	// Rendezvous is the server that tells a node its public address where no relay of ours does, host:port; it may be empty.
 	Rendezvous string
 	// Transport are the settings of the transport.
 	Transport udp.Options
@@ -50,7 +50,9 @@ func (n *Node) startUDP(ctx context.Context) error {
 	if err := n.mainUDP.Guard(ctx); err != nil {
 		return err
 	}
-	n.negotiation = n.udp.NewListener(n.ctx, n.rendezvous)
+	n.negotiation = n.udp.NewListener(n.ctx, func(ctx context.Context, b *udp.Bind) (netip.AddrPort, error) {
+		return n.public(ctx, b, n.relayWays()...)
+	})
 	if authority := n.authority(); authority != nil {
 		// The reference lets everybody who can open a channel make the node send to any address. Whom a portal may serve has a credential.
 		n.negotiation.Allow = func(m *routing.Message) bool {
@@ -60,9 +62,6 @@ func (n *Node) startUDP(ctx context.Context) error {
 			_, ok := n.access.attributes(identity.Identifier(m.Peer.ID), *authority)
 			return ok
 		}
-	}
-	if n.opts.UDP.Rendezvous == "" {
-		n.log.Warn("other nodes cannot make a puncture to this one", "reason", ErrNoRendezvous.Error())
 	}
 	return nil
 }
@@ -139,7 +138,10 @@ func (n *Node) puncture(ctx context.Context, main *connection, o connectOptions)
 	}
 	ch := c.channels[0]
 	c.puncture, err = n.udp.Negotiate(ctx, udp.Negotiation{
-		Shard: ch.Shard(), Route: node.Concat(routing.LocalRoute(udp.NegotiationService)), Server: n.rendezvous,
+		Shard: ch.Shard(), Route: node.Concat(routing.LocalRoute(udp.NegotiationService)),
+		Public: func(ctx context.Context, b *udp.Bind) (netip.AddrPort, error) {
+			return n.public(ctx, b, append([]*connection{main}, n.relayWays()...)...)
+		},
 	})
 	if err != nil {
 		return nil, err

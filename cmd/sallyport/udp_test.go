@@ -67,7 +67,6 @@ func TestCLIUDP(t *testing.T) {
 	p.fails(t, "IPv4", "rendezvous", "create", "--udp", "[::1]:0")
 	p.fails(t, "node create --udp", "tcp-inlet", "create", "--at", "plain", "--to", "/service/x", "--udp")
 	p.must(t, "node", "create", "lonely", "--udp")
-	p.fails(t, "OCKAM_RENDEZVOUS_SERVER", "tcp-inlet", "create", "--at", "lonely", "--to", "/service/x", "--udp")
 	p.fails(t, "OCKAM_UDP_MAX_ON_THE_WIRE_PACKET_SIZE", "--env", "OCKAM_UDP_MAX_ON_THE_WIRE_PACKET_SIZE=1", "message", "send", "x", "--to", "/service/echo")
 
 	server := p.rendezvousServer(t)

@@ -32,6 +32,9 @@ const (
 	OpHeld Op = 4
 	// OpLeaving waits for the node to stop, for at most Wait: it is then answered with StatusLeaving.
 	OpLeaving Op = 5
+	// OpSeen asks from which address datagrams come to the node's UDP socket: without Data for the socket's own address (Name,
+	// host:port), with Data for the address (Name) from which a datagram with that token comes within Wait. StatusAbsent if it has no such socket.
+	OpSeen Op = 6
 )
 
 // Status says what became of a request.

@@ -168,9 +168,9 @@ func TestNegotiationRefused(t *testing.T) {
 	defer cancel()
 	asked := make(chan struct{}, 10)
 	away := errors.New("away")
-	l := n.udp.NewListener(ctx, func(context.Context) ([]netip.AddrPort, error) {
+	l := n.udp.NewListener(ctx, func(context.Context, *Bind) (netip.AddrPort, error) {
 		asked <- struct{}{}
-		return nil, away
+		return netip.AddrPort{}, away
 	})
 	good := appendOffer(nil, offer{address: "192.0.2.1:5", remote: []byte("theirs"), link: 7})
 	back := routing.LocalRoute("nobody")
@@ -213,18 +213,20 @@ func TestNegotiationRefused(t *testing.T) {
 
 	// The other side: a server that is away, one that does not answer, another node that does not, or answers what is none.
 	for name, c := range map[string]struct {
-		server Server
+		public Public
 		answer []byte
 		want   string
 	}{
-		"no server":     {func(context.Context) ([]netip.AddrPort, error) { return nil, away }, nil, "away"},
+		"no server":     {func(context.Context, *Bind) (netip.AddrPort, error) { return netip.AddrPort{}, away }, nil, "away"},
 		"no answer":     {nil, nil, "does not negotiate"},
 		"no offer":      {nil, []byte("x"), "answer to the negotiation"},
 		"a bad address": {nil, appendOffer(nil, offer{address: "0.0.0.0:5", remote: []byte("x")}), "not the IPv4 address"},
 	} {
 		rendezvous := newNode(t, Options{})
-		if c.server == nil {
-			c.server = func(context.Context) ([]netip.AddrPort, error) { return []netip.AddrPort{rendezvous.bind.Local}, nil }
+		if c.public == nil {
+			c.public = func(ctx context.Context, b *Bind) (netip.AddrPort, error) {
+				return b.PublicAddress(ctx, rendezvous.bind.Local)
+			}
 		}
 		name := fmt.Sprintf("negotiator %s", name)
 		n.serve(t, name, routing.WorkerFunc(func(s *routing.Shard, m *routing.Message) {
@@ -235,7 +237,7 @@ func TestNegotiationRefused(t *testing.T) {
 		}))
 		before := len(n.udp.Binds())
 		asking, cancel := context.WithTimeout(limited(t), 3*time.Second)
-		_, err := n.udp.Negotiate(asking, Negotiation{Shard: n.shard, Route: routing.LocalRoute(name), Server: c.server})
+		_, err := n.udp.Negotiate(asking, Negotiation{Shard: n.shard, Route: routing.LocalRoute(name), Public: c.public})
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)

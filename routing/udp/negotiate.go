@@ -20,8 +20,8 @@ var ErrNotOpen = errors.New("udp: nothing gets through between the two public ad
 // anyAddress is what a puncture's socket is bound to.
 var anyAddress = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 
-// Server finds the rendezvous server's addresses; it may ask the system's resolver.
-type Server func(context.Context) ([]netip.AddrPort, error)
+// Public finds the address from which the datagrams of a socket come to others; it may ask the system's resolver, and other nodes.
+type Public func(context.Context, *Bind) (netip.AddrPort, error)
 
 // peerAddress reads a public address that a peer says it has. Nothing is sent to several at once.
 func peerAddress(text string) (netip.AddrPort, error) {
@@ -43,14 +43,14 @@ type Listener struct {
 	Plain bool
 
 	t      *Transport
-	server Server
+	public Public
 	open   atomic.Int64
 	ctx    context.Context
 }
 
 // NewListener makes a listener, which the caller starts as a worker on every shard. Negotiations end with ctx.
-func (t *Transport) NewListener(ctx context.Context, server Server) *Listener {
-	return &Listener{Flow: routing.NewFlow(), t: t, server: server, ctx: ctx}
+func (t *Transport) NewListener(ctx context.Context, public Public) *Listener {
+	return &Listener{Flow: routing.NewFlow(), t: t, public: public, ctx: ctx}
 }
 
 // HandleMessage begins a puncture with whoever sent m.
@@ -91,7 +91,7 @@ func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
 func (l *Listener) respond(s *routing.Shard, o offer, peer netip.AddrPort, back routing.Route) error {
 	ctx, cancel := context.WithTimeout(l.ctx, l.t.opts.times.answer)
 	defer cancel()
-	b, public, err := l.t.publicSocket(ctx, s, l.server)
+	b, public, err := l.t.publicSocket(ctx, s, l.public)
 	if err != nil {
 		return err
 	}
@@ -110,17 +110,13 @@ func (l *Listener) respond(s *routing.Shard, o offer, peer netip.AddrPort, back 
 	return nil
 }
 
-// publicSocket opens a socket and asks the rendezvous server for its public address.
-func (t *Transport) publicSocket(ctx context.Context, s *routing.Shard, server Server) (*Bind, netip.AddrPort, error) {
-	at, err := server(ctx)
-	if err != nil {
-		return nil, netip.AddrPort{}, err
-	}
+// publicSocket opens a socket and learns its public address.
+func (t *Transport) publicSocket(ctx context.Context, s *routing.Shard, find Public) (*Bind, netip.AddrPort, error) {
 	b, err := t.Bind(ctx, s, anyAddress, netip.AddrPort{})
 	if err != nil {
 		return nil, netip.AddrPort{}, err
 	}
-	public, err := b.PublicAddress(ctx, at...)
+	public, err := find(ctx, b)
 	if err != nil {
 		b.Close()
 		return nil, netip.AddrPort{}, err
@@ -134,15 +130,15 @@ type Negotiation struct {
 	Shard *routing.Shard
 	// Route leads to the other node's NegotiationService.
 	Route routing.Route
-	// Server is the rendezvous server.
-	Server Server
+	// Public finds the address that the other node is told.
+	Public Public
 	// Plain offers no Link, as the reference does.
 	Plain bool
 }
 
 // Negotiate makes a puncture with another node and waits until it is open. Not on a shard.
 func (t *Transport) Negotiate(ctx context.Context, n Negotiation) (*Puncture, error) {
-	b, public, err := t.publicSocket(ctx, n.Shard, n.Server)
+	b, public, err := t.publicSocket(ctx, n.Shard, n.Public)
 	if err != nil {
 		return nil, err
 	}

@@ -59,9 +59,18 @@ func (b *Bind) PublicAddress(ctx context.Context, servers ...netip.AddrPort) (ne
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("rendezvous server %s: %w", server, err)
 	}
+	public, err := ParsePublic(text)
+	if err != nil {
+		err = fmt.Errorf("rendezvous server %s: %w", server, err)
+	}
+	return public, err
+}
+
+// ParsePublic reads a public address as a server or node says it: an IPv4 address and a port.
+func ParsePublic(text string) (netip.AddrPort, error) {
 	public, err := netip.ParseAddrPort(text)
 	if err != nil || public.Port() == 0 || !public.Addr().Unmap().Is4() {
-		return netip.AddrPort{}, fmt.Errorf("rendezvous server %s: %w: %q is no IPv4 address and port", server, errMessage, text)
+		return netip.AddrPort{}, fmt.Errorf("%w: %q is no IPv4 address and port", errMessage, text)
 	}
 	return netip.AddrPortFrom(public.Addr().Unmap(), public.Port()), nil
 }

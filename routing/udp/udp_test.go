@@ -382,8 +382,8 @@ func meet(t *testing.T, lose func([]byte) bool, change func(l *Listener, n *Nego
 	a, b = newNode(t, Options{times: quick, lose: lose}), newNode(t, Options{times: quick, lose: lose})
 	rendezvous := newNode(t, Options{})
 	nobody := netip.MustParseAddrPort("127.0.0.1:9") // the first address of the server's name is dead
-	server := func(context.Context) ([]netip.AddrPort, error) {
-		return []netip.AddrPort{nobody, rendezvous.bind.Local}, nil
+	public := func(ctx context.Context, b *Bind) (netip.AddrPort, error) {
+		return b.PublicAddress(ctx, nobody, rendezvous.bind.Local)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
@@ -392,12 +392,12 @@ func meet(t *testing.T, lose func([]byte) bool, change func(l *Listener, n *Nego
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := b.udp.NewListener(ctx, server)
+	l := b.udp.NewListener(ctx, public)
 	c, err := overA.Connect(limited(t), ln.Bound.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := Negotiation{Shard: c.Shard(), Route: routing.RouteOf(c.Sender).Concat(routing.LocalRoute(NegotiationService)), Server: server}
+	n := Negotiation{Shard: c.Shard(), Route: routing.RouteOf(c.Sender).Concat(routing.LocalRoute(NegotiationService)), Public: public}
 	if change != nil {
 		change(l, &n)
 	}
