@@ -53,6 +53,7 @@ type Loop struct {
 	woken   atomic.Bool
 
 	busy      atomic.Int64 // nanoseconds spent handling events, ever
+	longest   peakTurn
 	iovs      [maxIovecs]unix.Iovec
 	dirty     []*Conn // have output to flush at the end of the turn
 	ready     []*Conn // have input that was not read yet
@@ -170,7 +171,9 @@ func (l *Loop) turn() {
 		l.handle(&l.poller.events[i])
 	}
 	l.flush()
-	l.busy.Add(int64(time.Since(l.now)))
+	took := time.Since(l.now)
+	l.busy.Add(int64(took))
+	l.longest.add(took)
 }
 
 // Stop ends the loop: its connections are closed at once. It does not wait; Done does.

@@ -52,7 +52,7 @@ func addKafka(n *Node) {
 	n.intercepted.Size = int64(n.opts.Limits.Interceptors)
 	limits := n.portals.Limits
 	limits.StallTimeout = kafkaStall
-	k.env = &portal.Env{Limits: limits, Stats: n.portals.Stats, Log: n.log}
+	k.env = n.portals.WithLimits(limits)
 	k.addInlets()
 	k.addOutlets()
 }

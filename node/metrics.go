@@ -7,7 +7,6 @@ import (
 
 	"sallyport/buildinfo"
 	"sallyport/crypto/aead"
-	"sallyport/portal"
 )
 
 // counters are events of a node that are not counted elsewhere.
@@ -43,6 +42,8 @@ var (
 	descChannels    = desc("secure_channels", "Open secure channels.")
 	descOpened      = desc("secure_channels_opened_total", "Secure channels opened.")
 	descHandshakes  = desc("secure_channel_handshakes_failed_total", "Handshakes that failed or were refused.", "reason")
+	descTook        = desc("secure_channel_handshake_seconds", "How long handshakes took that led to a channel: as initiator until the channel could be used, as responder until the last message had come.", "role")
+	descRekeys      = desc("secure_channel_rekeys_total", "Keys for sending that were replaced, each after 32 messages.")
 	descChanEnded   = desc("secure_channels_ended_total", "Secure channels that this node ended, not their users.", "reason")
 	descUndecrypted = desc("secure_channel_messages_refused_total", "Messages that failed decryption, were replayed or came too late.")
 	descGaps        = desc("secure_channel_gaps_total", "Messages out of order, which show that others were lost.")
@@ -54,22 +55,6 @@ var (
 	descAuthLate    = desc("authority_late", "1 if the authority has been silent for longer than --authority-grace, or the life of credentials.")
 	descRevoked     = desc("members_revoked", "Members that are revoked.")
 	descRevocations = desc("revocations_total", "Members revoked, and channels refused to them.", "event")
-	descResources   = desc("resources", "What the node was asked to have.", "kind", "state")
-	descPortals     = desc("portals", "Inlets and outlets, and relays registered.", "kind", "state")
-	descPortalConns = desc("portal_connections", "Open portal connections.")
-	descPortalOpen  = desc("portal_connections_opened_total", "Portal connections begun.")
-	descPortalEnd   = desc("portal_connections_ended_total", "Portal connections ended.", "reason")
-	descPortalBytes = desc("portal_bytes_total", "Bytes carried between sockets and portals; in: read from a socket.", "direction")
-	descPortalDeny  = desc("portal_denied_total", "Connections and messages refused by a policy or because the peer had changed.")
-	descPortalLimit = desc("portal_limited_total", "Connections refused by outlets because there were too many.")
-	descPortalBad   = desc("portal_malformed_total", "Malformed portal messages.")
-	descPortalHeld  = desc("portal_clients_waiting", "Clients that wait for a path to their outlet.")
-	descPortalCred  = desc("portal_credits_total", "Messages that let a peer send more.", "direction")
-	descPortalAway  = desc("portal_connections_away", "Portal connections whose path is gone and which wait for another.")
-	descPortalRes   = desc("portal_resumes_total", "Portal connections that went on over another path, and attempts that were refused.", "event")
-	descPortalKept  = desc("portal_kept_bytes", "Bytes that were sent and that the other end has not confirmed.")
-	descPortalAgain = desc("portal_resent_bytes_total", "Bytes sent again after a path was lost.")
-	descPortalWin   = desc("portal_window_bytes", "Bytes of windows granted beyond their first size.")
 	descAuthority   = desc("authority_events_total", "Tickets and credentials of the authority.", "event", "reason")
 	descControl     = desc("control_requests_total", "Requests of other nodes to the control service.", "result")
 	descWaiting     = desc("control_waiting", "Requests to the control service that wait for an event.")
@@ -138,7 +123,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	ch := &n.channels.Stats
 	gauge(descChannels, float64(len(n.channels.List())))
 	count(descOpened, ch.Opened.Load())
-	count(descHandshakes, ch.HandshakeFailed.Load(), "failed")
+	count(descHandshakes, ch.HandshakeFailed.Load()-ch.Untrusted.Load(), "failed")
+	count(descHandshakes, ch.Untrusted.Load(), "not_trusted")
+	count(descHandshakes, ch.Late.Load(), "timeout")
+	count(descHandshakes, ch.Absent.Load(), "absent")
+	count(descRekeys, ch.Rekeys.Load())
+	out <- histogramMetric(descTook, ch.Initiated, "initiator")
+	out <- histogramMetric(descTook, ch.Responded, "responder")
 	count(descHandshakes, ch.Refused.Load(), "busy")
 	count(descChanEnded, ch.Silent.Load(), "silent")
 	count(descChanEnded, ch.Evicted.Load()+ch.TooMany.Load(), "limit")
@@ -168,44 +159,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		count(descRevocations, n.counters.revokedRefused.Load(), "channel_refused")
 		count(descRevocations, n.counters.lateRefused.Load(), "authority_late")
 	}
-	states := map[[2]string]int{}
-	for _, r := range n.set.Resources() {
-		states[[2]string{r.Kind, string(r.State)}]++
-	}
-	for k, v := range states {
-		gauge(descResources, float64(v), k[0], k[1])
-	}
-	up := map[[2]string]int{{"inlet", "up"}: 0, {"inlet", "down"}: 0, {"relay", "up"}: 0, {"relay", "down"}: 0}
-	for _, in := range n.Inlets() {
-		up[[2]string{"inlet", stateLabel(in.Status)}]++
-	}
-	for _, r := range n.Relays() {
-		up[[2]string{"relay", stateLabel(r.ConnectionStatus)}]++
-	}
-	up[[2]string{"outlet", "up"}] = len(n.Outlets())
-	for k, v := range up {
-		gauge(descPortals, float64(v), k[0], k[1])
-	}
-	p := n.portals.Stats
-	gauge(descPortalConns, float64(p.Active.Load()))
-	count(descPortalOpen, p.Opened.Load())
-	for _, r := range portal.Reasons() {
-		count(descPortalEnd, p.Ended[r].Load(), r.String())
-	}
-	count(descPortalBytes, p.BytesIn.Load(), "in")
-	count(descPortalBytes, p.BytesOut.Load(), "out")
-	count(descPortalDeny, p.Denied.Load())
-	count(descPortalLimit, p.Limited.Load())
-	count(descPortalBad, p.Malformed.Load())
-	gauge(descPortalHeld, float64(p.Held.Load()))
-	count(descPortalCred, p.CreditsOut.Load(), "out")
-	count(descPortalCred, p.CreditsIn.Load(), "in")
-	gauge(descPortalAway, float64(p.Away.Load()))
-	count(descPortalRes, p.Resumed.Load(), "resumed")
-	count(descPortalRes, p.ResumeRefused.Load(), "refused")
-	gauge(descPortalKept, float64(p.Kept.Load()))
-	count(descPortalAgain, p.Resent.Load())
-	gauge(descPortalWin, float64(p.WindowGranted.Load()))
+	c.portals(out, gauge, count)
+	c.paths(gauge, count)
+	c.box(out, gauge, count)
 	if n.opts.Authority != nil && n.opts.Authority.Events != nil {
 		n.opts.Authority.Events.each(func(event, reason string, k uint64) { count(descAuthority, k, event, reason) })
 	}
@@ -222,13 +178,6 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	if n.relaySvc != nil {
 		gauge(descWorkers, float64(len(n.relaySvc.Names())))
 	}
-}
-
-func stateLabel(status string) string {
-	if status == "Up" {
-		return "up"
-	}
-	return "down"
 }
 
 // Collector returns the node's metrics for a Prometheus registry.

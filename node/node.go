@@ -140,6 +140,7 @@ type Node struct {
 	revoked     *revocations // nil: there is no authority, or no route to it
 	pins        pins
 	counters    counters
+	busy        busyShare
 	closeOnce   sync.Once
 	started     time.Time
 

@@ -91,7 +91,7 @@ func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (strin
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", n.serveReady)
 	mux.HandleFunc("GET /show", func(w http.ResponseWriter, _ *http.Request) { admin.Write(w, n.Describe()) })
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	n.mu.Lock()
 	n.statusAt = ln.Addr().String()
 	n.mu.Unlock()

@@ -53,9 +53,11 @@ type session struct {
 	failure error
 	current *connection
 	tried   chan struct{} // closed after the first attempt
-	retries uint64
-	since   time.Time // when isUp became what it is
-	next    time.Time // when the next attempt begins, while it is not up
+	retries uint64        // times that a path was lost
+	failed  uint64        // attempts that failed
+	rtt     time.Duration // of the path there is, as it was measured last; 0 for not yet
+	since   time.Time     // when isUp became what it is
+	next    time.Time     // when the next attempt begins, while it is not up
 
 	live   *liveness // of the path before; of run
 	gaveUp bool      // that was given up because it was silent
@@ -145,6 +147,9 @@ func (s *session) run(ctx context.Context) {
 				return
 			}
 			s.set(false, nil, err)
+			s.mu.Lock()
+			s.failed++
+			s.mu.Unlock()
 			pause := wait
 			if refused(err) && !s.slow {
 				pause = min(retryRefused, longest)
@@ -180,6 +185,7 @@ func (s *session) run(ctx context.Context) {
 		}
 		s.mu.Lock()
 		s.retries++
+		s.rtt = 0
 		s.mu.Unlock()
 		s.log.Warn("connection lost", "reason", err.Error())
 		pause := wait // a peer that accepts and closes at once is not hammered

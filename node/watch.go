@@ -142,6 +142,9 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 		case number := <-p.answers:
 			p.got(number)
 			l.answered(number, time.Now())
+			s.mu.Lock()
+			s.rtt = l.rtt
+			s.mu.Unlock()
 			if !suspect.IsZero() && number != 0 {
 				suspect = time.Time{}
 			}

@@ -43,9 +43,10 @@ type CarriedSocket struct {
 
 // CarriedClient is a client that waits for a path or for the outlet's answer.
 type CarriedClient struct {
-	FD    int    `cbor:"1,keyasint"`
-	ID    []byte `cbor:"2,keyasint,omitempty"` // that it was offered with, if it was
-	Again uint64 `cbor:"3,keyasint,omitempty"` // the next offer's number
+	FD     int    `cbor:"1,keyasint"`
+	ID     []byte `cbor:"2,keyasint,omitempty"` // that it was offered with, if it was
+	Again  uint64 `cbor:"3,keyasint,omitempty"` // the next offer's number
+	Client string `cbor:"4,keyasint,omitempty"` // its address
 }
 
 // CarriedConn is one end of a connection. Positions count from the beginning of the connection, as in docs/protocol/04.
@@ -67,6 +68,8 @@ type CarriedConn struct {
 	ReadDone  bool          `cbor:"15,keyasint,omitempty"`
 	PeerDone  bool          `cbor:"16,keyasint,omitempty"`
 	Gone      byte          `cbor:"17,keyasint,omitempty"` // why the socket has ended, which the other end is to be told
+	// Tally is what the record of the connection will say.
+	Tally CarriedTally `cbor:"18,keyasint,omitempty"`
 }
 
 // Portals returns what inlets and outlets leave.
@@ -151,7 +154,7 @@ func (in *Inlet) Carry(to *Carried, data bool) error {
 			if !ok {
 				continue
 			}
-			w := CarriedClient{FD: h.FD}
+			w := CarriedClient{FD: h.FD, Client: c.tally.client}
 			if c.line != nil {
 				w.ID, w.Again = append([]byte(nil), c.line.id[:]...), c.line.offers+1
 			}
@@ -163,7 +166,7 @@ func (in *Inlet) Carry(to *Carried, data bool) error {
 		}
 	}
 	for _, w := range in.waiting {
-		carried := CarriedClient{FD: w.fd, Again: w.offer.again}
+		carried := CarriedClient{FD: w.fd, Again: w.offer.again, Client: w.offer.client}
 		if w.offer.id != (token{}) {
 			carried.ID = append([]byte(nil), w.offer.id[:]...)
 		}
@@ -253,7 +256,7 @@ func (c *conn) writeDown(to *Carried, p *CarriedPortal, bridged, data bool) erro
 		Socket: CarriedSocket{FD: -1}, Version: c.version, HoldMS: uint64(l.hold / time.Millisecond), Attempt: l.attempt, Offers: l.offers,
 		Peer: append([]byte(nil), c.peer[:]...), ID: append([]byte(nil), l.id[:]...),
 		Sent: l.sent, Finished: l.finished, Confirmed: l.confirmed, Received: c.window.received, Allowed: c.window.allowed,
-		ReadDone: c.readDone, PeerDone: c.peerDone, Gone: byte(l.gone),
+		ReadDone: c.readDone, PeerDone: c.peerDone, Gone: byte(l.gone), Tally: c.tally.carry(),
 	}
 	if c.sock != nil {
 		h, ok := c.sock.Copy(data)
@@ -297,8 +300,8 @@ func (k *CarriedConn) fits(data bool) bool {
 }
 
 // takeUp makes a connection of what was written down. It has no path yet.
-func (e *Env) takeUp(s *routing.Shard, name string, k *CarriedConn, prepare func(*conn) bool) {
-	c := e.newConn(s, name)
+func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, prepare func(*conn) bool) {
+	c := e.newConn(s, m)
 	copy(c.peer[:], k.Peer)
 	c.hasPeer, c.extended, c.version = true, true, k.Version
 	c.self = s.NewAddress() // which nobody knows: each path brings its own
@@ -307,6 +310,7 @@ func (e *Env) takeUp(s *routing.Shard, name string, k *CarriedConn, prepare func
 	copy(l.id[:], k.ID)
 	copy(l.secret[:], k.Secret)
 	l.attempt, l.offers = k.Attempt, k.Offers
+	c.tally.takeUp(&k.Tally, l.id)
 	l.sent, l.next, l.finished, l.confirmed, l.gone = k.Sent, k.Sent, k.Finished, k.Confirmed, Reason(k.Gone)
 	l.kept.add(k.Kept)
 	c.window.received, c.window.allowed, c.window.known = k.Received, k.Allowed, true
@@ -336,20 +340,20 @@ func (e *Env) takeUp(s *routing.Shard, name string, k *CarriedConn, prepare func
 }
 
 // takeUpAll makes connections of a list, spread over the shards, and waits until they are there.
-func takeUpAll(ctx context.Context, e *Env, r *routing.Router, name string, list []CarriedConn, prepare func(*conn) bool) {
+func takeUpAll(ctx context.Context, e *Env, r *routing.Router, m *Meter, list []CarriedConn, prepare func(*conn) bool) {
 	shards := r.Shards()
 	for i, s := range shards {
 		_ = s.Finish(ctx, func() {
 			for j := i; j < len(list); j += len(shards) {
 				k := &list[j]
 				if !k.fits(true) {
-					e.Log.Error("connection lost in an upgrade", "portal", name, "err", errCarried.Error())
+					e.Log.Error("connection lost in an upgrade", "portal", m.name, "err", errCarried.Error())
 					if k.Socket.FD >= 0 {
 						dataplane.Reset(k.Socket.FD)
 					}
 					continue
 				}
-				e.takeUp(s, name, k, prepare)
+				e.takeUp(s, m, k, prepare)
 			}
 		})
 	}
@@ -359,15 +363,16 @@ func (in *Inlet) takeUp(ctx context.Context, p *CarriedPortal) {
 	if p == nil {
 		return
 	}
-	takeUpAll(ctx, in.env, in.router, in.opts.Name, p.Conns, func(c *conn) bool {
+	takeUpAll(ctx, in.env, in.router, in.meter, p.Conns, func(c *conn) bool {
 		c.inlet = in
 		id := c.line.id
 		in.env.era.CompareAndSwap(nil, &id)
+		c.tally.attributes = in.env.attributes(&c.peer)
 		in.enter(c)
 		return true
 	})
 	for _, w := range p.Waiting {
-		o := offer{again: w.Again}
+		o := offer{again: w.Again, client: w.Client, came: time.Now()}
 		copy(o.id[:], w.ID)
 		in.place(w.FD, o)
 	}
@@ -377,8 +382,9 @@ func (o *Outlet) takeUp(ctx context.Context, p *CarriedPortal) {
 	if p == nil {
 		return
 	}
-	takeUpAll(ctx, o.env, o.router, o.opts.Name, p.Conns, func(c *conn) bool {
-		c.outlet = true
+	takeUpAll(ctx, o.env, o.router, o.meter, p.Conns, func(c *conn) bool {
+		c.outlet, c.tally.target = true, o.opts.Target
+		c.tally.attributes = o.env.attributes(&c.peer)
 		o.places.enter(&c.peer)
 		c.onEnd = func() { o.places.leave(&c.peer) }
 		return c.enter(o)

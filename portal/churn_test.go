@@ -86,9 +86,8 @@ func TestManyOpensAndCloses(t *testing.T) {
 	}
 	c.idle(t)
 	eventually(t, "workers forgotten", func() bool { return workers() <= before })
-	if grown := heap() - memory; grown > 2<<20 {
-		t.Errorf("%d bytes more in use after %d connections", grown, 24*rounds)
-	}
+	// Sockets that closed a moment ago are still waited for.
+	eventually(t, fmt.Sprintf("memory of %d connections given back", 24*rounds), func() bool { return heap()-memory <= 1<<20 })
 }
 
 // TestCrowdedWindows: the windows of very many connections do not add up to more than is allowed; those that came late work, and grow.

@@ -46,6 +46,8 @@ type conn struct {
 	skip     bool  // no handshake (docs/protocol/03 §1.8)
 	state    state
 	name     string // of the portal, for logs
+	meter    *Meter // of the portal
+	tally    tally  // for the record
 	grant    *Grant
 	terminal routing.Terminal // what the route begins with, watched
 	throttle *routing.Throttle
@@ -90,13 +92,16 @@ type conn struct {
 	reoffer func(fd int, broken bool) // inlet: begin anew with the client, on another path if this one is broken
 }
 
-func (e *Env) newConn(s *routing.Shard, name string) *conn {
-	c := &conn{env: e, shard: s, name: name, window: newWindow(windowMemory{&e.Limits, e.Stats})}
+func (e *Env) newConn(s *routing.Shard, m *Meter) *conn {
+	c := &conn{env: e, shard: s, name: m.name, meter: m, window: newWindow(windowMemory{&e.Limits, e.Stats})}
 	c.home.Store(s)
 	c.throttle = routing.NewThrottle(s, c)
 	c.pace = e.pacer(s)
 	e.Stats.Opened.Add(1)
 	e.Stats.Active.Add(1)
+	m.Opened.Add(1)
+	m.Open.Add(1)
+	c.tally.began = time.Now()
 	return c
 }
 
@@ -190,7 +195,7 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 			c.readEnded(err)
 			return
 		}
-		c.env.Stats.BytesIn.Add(uint64(n))
+		c.meter.BytesIn.Add(uint64(n))
 		c.full = n == max(blocks, 1)*size
 		for block := buf; n > 0 && (c.state == open || c.state == away); n -= size {
 			c.sendPayload(block[:stride:stride], min(n, size))
@@ -229,6 +234,7 @@ func (c *conn) sendPayload(buf []byte, n int) {
 		c.end(ReasonPolicy, true)
 		return
 	}
+	c.sent(n)
 	if c.extended {
 		c.credit -= n
 	}
@@ -278,7 +284,9 @@ func (c *conn) send(route routing.Route, b []byte) {
 }
 
 func (c *conn) starve() {
-	c.starved = true
+	if !c.starved {
+		c.starved, c.tally.starvedAt = true, c.shard.Loop().Now()
+	}
 	c.sock.Pause()
 	if c.line != nil && c.credit > 0 {
 		c.env.Stats.KeepShort.Add(1)
@@ -321,10 +329,12 @@ func (c *conn) readEnded(err error) {
 			return // told again after the socket has moved
 		}
 		if c.broken != nil && c.broken() {
+			c.tally.by = c.near()
 			c.end(ReasonReset, true)
 			return
 		}
 		c.readDone = true
+		c.tally.half(c.near())
 		if c.extended {
 			c.sendFinish()
 			if c.peerDone {
@@ -340,6 +350,7 @@ func (c *conn) readEnded(err error) {
 		// The client may only have half-closed, and the peer knows no half-close: leave the way back open while it is used.
 		c.waitQuiet()
 	default:
+		c.tally.by = c.near()
 		c.end(ReasonReset, true)
 	}
 }
@@ -421,6 +432,7 @@ func (c *conn) HandleMessage(_ *routing.Shard, m *routing.Message) {
 		if msg.reason == ReasonPath && c.losePath() {
 			return
 		}
+		c.tally.by = c.toldBy(msg.reason)
 		if msg.reason == ReasonNone {
 			c.finish(ReasonNone)
 		} else {
@@ -487,7 +499,8 @@ func (c *conn) write(data []byte, from *routing.Throttle) {
 	if c.state != open {
 		return
 	}
-	c.env.Stats.BytesOut.Add(uint64(len(data)))
+	c.meter.BytesOut.Add(uint64(len(data)))
+	c.gotFirst()
 	c.sock.WriteBorrowed(data)
 	if c.state != open {
 		return

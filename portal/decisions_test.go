@@ -20,7 +20,7 @@ func alone(t *testing.T, f func(n *node, c *conn, sent func() [][]byte)) {
 		t.Fatal(err)
 	}
 	if err := s.Do(limited(t), func() {
-		c := n.env.newConn(s, "test")
+		c := n.env.newConn(s, n.env.meters.take(EndInlet, "test"))
 		c.self, c.route, c.state = s.Start(c), routing.LocalRoute("peer"), open
 		f(n, c, func() [][]byte {
 			got := list

@@ -17,8 +17,9 @@ func (c *conn) OnClose(_ *dataplane.Conn, err error) {
 		return
 	}
 	reason := ReasonReset
+	c.tally.by = c.near()
 	if errors.Is(err, dataplane.ErrLoopClosed) {
-		reason = ReasonShutdown
+		reason, c.tally.by = ReasonShutdown, c.here()
 	}
 	c.end(reason, true)
 }
@@ -139,6 +140,7 @@ func (c *conn) forget(r Reason) bool {
 	c.window.end()
 	c.env.Stats.Active.Add(-1)
 	c.env.Stats.Ended[min(r, reasonCount-1)].Add(1)
+	c.record(r)
 	if r != ReasonNone && r != ReasonReset {
 		c.env.Log.Info("portal connection ended", "portal", c.name, "reason", r.String())
 	}

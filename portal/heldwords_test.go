@@ -24,7 +24,7 @@ func TestWhoIsOwedAWord(t *testing.T) {
 		k := n.env.keeper(c.shard)
 		list := make([]*conn, 4)
 		for i := range list {
-			o := n.env.newConn(c.shard, "test")
+			o := n.env.newConn(c.shard, n.env.meters.take(EndInlet, "test"))
 			o.self, o.route, o.state, o.extended, o.version = c.shard.Start(o), c.route, open, true, resumeVersion
 			o.newLine(time.Minute)
 			o.window.received = uint64(i + 1)
@@ -118,7 +118,7 @@ func TestResumeUnderAPolicy(t *testing.T) {
 	talk(t, client, server)
 	eventually(t, "resumed at both ends", func() bool { return s.out.env.Stats.Resumed.Load() == 1 && s.in.env.Stats.Resumed.Load() == 1 })
 	for name, n := range map[string]*simNode{"inlet": s.in, "outlet": s.out} {
-		if in, out := n.env.Stats.BytesIn.Load(), n.env.Stats.BytesOut.Load(); in != 10 || out != 10 {
+		if in, out := n.env.bytesIn(), n.env.bytesOut(); in != 10 || out != 10 {
 			t.Errorf("%s: %d bytes read and %d written, not 10", name, in, out)
 		}
 	}

@@ -37,6 +37,8 @@ type InletOptions struct {
 	Prefix routing.Route
 	// Accept, if set, wraps an accepted client (TLS). It runs on a goroutine of its own and owns fd.
 	Accept func(ctx context.Context, fd int) (Piped, error)
+	// TellClient has the outlet told who the client is, for its record of the connection.
+	TellClient bool
 	// Carried is what the program before has left of the inlet's connections; nil is nothing.
 	Carried *CarriedPortal
 }
@@ -55,6 +57,7 @@ type Inlet struct {
 	shard  *routing.Shard // of the listener
 	ln     *dataplane.Listener
 	bound  netip.AddrPort
+	meter  *Meter
 	path   atomic.Pointer[path]
 	closed atomic.Bool
 	// refusal is why clients are closed at once, nil while they are not.
@@ -76,6 +79,8 @@ type offer struct {
 	id     token
 	again  uint64
 	broken func() bool // of Piped
+	client string      // its address
+	came   time.Time
 }
 
 type waiting struct {
@@ -94,12 +99,13 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], bound: bound, conns: map[*conn]struct{}{}}
+	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], bound: bound, conns: map[*conn]struct{}{}, meter: env.metered().take(EndInlet, o.Name)}
 	var startErr error
 	if err := in.shard.Do(ctx, func() {
-		in.ln, startErr = in.shard.Loop().Accept(fd, func(fd int, _ netip.AddrPort) { in.accepted(fd) })
+		in.ln, startErr = in.shard.Loop().Accept(fd, func(fd int, from netip.AddrPort) { in.accepted(fd, from) })
 	}); err != nil || startErr != nil {
 		_ = unix.Close(fd)
+		env.metered().give(in.meter)
 		if err == nil {
 			err = startErr
 		}
@@ -148,7 +154,9 @@ func (in *Inlet) StopListening(ctx context.Context) error { return in.shard.Fini
 
 // Close stops listening and ends all connections. Not on a shard.
 func (in *Inlet) Close(ctx context.Context) error {
-	in.closed.Store(true)
+	if !in.closed.Swap(true) {
+		in.env.metered().give(in.meter)
+	}
 	err := in.shard.Finish(ctx, in.ln.Close)
 	in.mu.Lock()
 	for _, w := range in.waiting {
@@ -175,15 +183,19 @@ func (in *Inlet) Active() int {
 }
 
 // accepted takes a client, on the listener's shard.
-func (in *Inlet) accepted(fd int) {
+func (in *Inlet) accepted(fd int, from netip.AddrPort) {
 	if r := in.refusal.Load(); r != nil {
-		in.refuse(fd, *r)
+		in.refuse(fd, offer{client: from.String()}, *r)
 		return
+	}
+	o := offer{came: time.Now()}
+	if in.env.Records != nil || in.opts.TellClient {
+		o.client = from.String()
 	}
 	if in.opts.Accept != nil {
 		if in.accepting.Add(1) > int64(in.env.Limits.HoldClients) {
 			in.accepting.Add(-1)
-			in.env.Stats.Ended[ReasonTimeout].Add(1)
+			in.refused(ReasonTimeout, o)
 			closeFD(fd)
 			return
 		}
@@ -196,15 +208,16 @@ func (in *Inlet) accepted(fd int) {
 				in.env.Log.Warn("client not accepted", "portal", in.opts.Name, "err", err)
 				return
 			}
-			in.place(wrapped.FD, offer{broken: wrapped.Broken})
+			o.broken = wrapped.Broken
+			in.place(wrapped.FD, o)
 		}()
 		return
 	}
 	if p := in.path.Load(); p != nil && p.shard == in.shard {
-		in.start(p, fd, offer{})
+		in.start(p, fd, o)
 		return
 	}
-	in.place(fd, offer{})
+	in.place(fd, o)
 }
 
 func (in *Inlet) place(fd int, o offer) {
@@ -225,7 +238,7 @@ func (in *Inlet) hold(broken *path, fd int, o offer) {
 		return
 	}
 	if in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients && !in.sweep() {
-		in.env.Stats.Ended[ReasonPath].Add(1)
+		in.refused(ReasonPath, o)
 		closeFD(fd)
 		return
 	}
@@ -246,11 +259,11 @@ func (in *Inlet) expire() {
 	n := 0
 	for n < len(in.waiting) && !in.waiting[n].until.After(now) {
 		closeFD(in.waiting[n].fd)
+		in.refused(ReasonPath, in.waiting[n].offer)
 		n++
 	}
 	in.waiting = in.waiting[n:]
 	in.env.Stats.Held.Add(int64(-n))
-	in.env.Stats.Ended[ReasonPath].Add(uint64(n))
 	if n > 0 {
 		in.env.Log.Warn("clients closed, no path to the outlet", "portal", in.opts.Name, "clients", n)
 	}
@@ -286,7 +299,11 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		in.env.Log.Error("client lost", "portal", in.opts.Name, "err", err)
 		return
 	}
-	c := in.env.newConn(s, in.opts.Name)
+	c := in.env.newConn(s, in.meter)
+	c.tally.client = o.client
+	if !o.came.IsZero() {
+		c.tally.began = o.came
+	}
 	c.sock, c.inlet, c.broken = sock, in, o.broken
 	if in.opts.Rewrite != nil {
 		c.upstream = &upstream{rw: in.opts.Rewrite()}
@@ -297,6 +314,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	if t != nil {
 		if peer := t.TerminalPeer(); peer != nil {
 			c.peer, c.hasPeer = peer.ID, true
+			c.tally.attributes = in.env.attributes(&c.peer)
 		}
 		if producer := t.TerminalProducer(); producer != nil {
 			flows = []*routing.Flow{producer.Own}
@@ -322,10 +340,13 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	}
 	c.timer = s.Loop().After(in.env.Limits.OpenTimeout, func() { c.end(ReasonTimeout, false) })
 	c.watch(t)
-	if in.opts.Hold > 0 && c.hasPeer && !in.opts.Plain && !in.opts.SkipHandshake {
+	if c.hasPeer && !in.opts.Plain && !in.opts.SkipHandshake {
 		if o.id == (token{}) {
 			o.id = in.env.newID()
 		}
+		c.tally.id = o.id
+	}
+	if in.opts.Hold > 0 && c.tally.id != (token{}) {
 		c.newLine(in.opts.Hold)
 		c.line.id, c.line.offers = o.id, o.again
 	}
@@ -333,7 +354,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		if broken && in.path.Load() == p {
 			in.path.CompareAndSwap(p, nil) // whoever keeps the path sets the next one
 		}
-		w := []waiting{{fd: fd, offer: offer{id: o.id, again: o.again + 1, broken: o.broken}}}
+		w := []waiting{{fd: fd, offer: offer{id: o.id, again: o.again + 1, broken: o.broken, client: o.client, came: o.came}}}
 		if rest, _ := in.living(w, look(w)); len(rest) > 0 {
 			in.place(fd, rest[0].offer)
 		}
@@ -346,6 +367,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	}
 	if in.opts.SkipHandshake && c.state == opening {
 		c.skip = true
+		c.established()
 		c.start(p.route)
 	}
 }
@@ -374,9 +396,11 @@ func (c *conn) opened(m *routing.Message, msg message) {
 			c.topCredit = c.credit
 		}
 		c.agree(m, msg)
+		c.established()
 		c.start(m.Return.Clone())
 	case msg.kind == kindDisconnect:
 		c.asked = false
+		c.tally.by = c.toldBy(msg.reason)
 		c.env.Log.Warn("portal connection refused", "portal", c.name, "reason", msg.reason.String())
 		c.end(max(msg.reason, ReasonRefused), false)
 	}

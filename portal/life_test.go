@@ -393,7 +393,7 @@ func TestWindow(t *testing.T) {
 	stalled := dial(t, l.in)
 	stalled.SetReadBuffer(16 << 10)
 	stalled.Write([]byte{'s'})
-	written := func() uint64 { return l.b.env.Stats.BytesIn.Load() }
+	written := func() uint64 { return l.b.env.bytesIn() }
 	var last uint64
 	eventually(t, "stalled", func() bool { // nothing moves any more
 		before := last
@@ -515,7 +515,7 @@ func TestPlainHalfCloseStall(t *testing.T) {
 	var last uint64
 	eventually(t, "stalled", func() bool {
 		before := last
-		last = l.a.env.Stats.BytesOut.Load()
+		last = l.a.env.bytesOut()
 		time.Sleep(10 * time.Millisecond)
 		return last > 0 && last == before
 	})

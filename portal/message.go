@@ -68,6 +68,12 @@ var reasonText = [reasonCount]string{"closed", "target refused the connection", 
 	"reset", "refused by policy", "payload missing", "reader stalled", "window overrun", "path lost", "portal stopped", "unexpected protocol",
 	"not known at the other end", "held for too long", "too many connections"}
 
+var reasonLabel = [reasonCount]string{"closed", "target_refused", "target_unreachable", "timeout", "reset", "policy", "payload_missing",
+	"reader_stalled", "window_overrun", "path_lost", "portal_stopped", "protocol", "unknown", "hold_expired", "too_many"}
+
+// Label is the reason as one word, for metrics and records.
+func (r Reason) Label() string { return reasonLabel[min(r, reasonCount-1)] }
+
 func (r Reason) String() string {
 	if r < reasonCount {
 		return reasonText[r]

@@ -65,7 +65,9 @@ type Outlet struct {
 	opts   OutletOptions
 	fixed  []netip.AddrPort // not empty if Target is an address
 	places places
+	meter  *Meter
 	leaves atomic.Bool // it takes no more connections
+	closed atomic.Bool
 
 	lines registry
 
@@ -86,7 +88,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	if o.Resolve == nil {
 		o.Resolve = names.Lookup
 	}
-	out := &Outlet{env: env, router: r, opts: o, places: places{}}
+	out := &Outlet{env: env, router: r, opts: o, places: places{}, meter: env.metered().take(EndOutlet, o.Name)}
 	out.SetMaxConnections(o.MaxConnections)
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil && !o.ResolveAlways {
 		out.fixed = []netip.AddrPort{fixed}
@@ -99,6 +101,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	}
 	out.takeUp(ctx, o.Carried) // before anybody can ask for them
 	if err := r.StartNamed(ctx, o.Name, worker, o.Flows...); err != nil {
+		env.metered().give(out.meter)
 		return nil, err
 	}
 	return out, nil
@@ -108,7 +111,12 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 func (o *Outlet) Leave() { o.leaves.Store(true) }
 
 // Close stops the outlet; its open connections stay (docs/protocol/03 §2.1).
-func (o *Outlet) Close(ctx context.Context) error { return o.router.StopNamed(ctx, o.opts.Name) }
+func (o *Outlet) Close(ctx context.Context) error {
+	if !o.closed.Swap(true) {
+		o.env.metered().give(o.meter)
+	}
+	return o.router.StopNamed(ctx, o.opts.Name)
+}
 
 // HandleMessage begins a connection with a Ping (docs/protocol/03 §1.3), or goes on with one (docs/protocol/04).
 func (o *Outlet) HandleMessage(s *routing.Shard, m *routing.Message) {
@@ -149,14 +157,15 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 		o.refuse(s, m, msg, ReasonLimit, tell)
 		return nil
 	}
-	c := o.env.newConn(s, o.opts.Name)
-	c.outlet, c.grant, c.skip = true, grant, skip
+	c := o.env.newConn(s, o.meter)
+	c.outlet, c.grant, c.skip, c.tally.target = true, grant, skip, o.opts.Target
 	if o.opts.Rewrite != nil {
 		c.downstream = o.opts.Rewrite()
 	}
 	c.onEnd = func() { o.places.leave(nil) }
 	if peer != nil {
 		c.peer, c.hasPeer = *peer, true
+		c.tally.attributes = o.env.attributes(peer)
 		c.onEnd = func() { o.places.leave(&c.peer) }
 	}
 	if !placed {
@@ -215,6 +224,7 @@ func (o *Outlet) Refused() uint64 { return o.places.refused() }
 
 // refuse tells an inlet of ours that it may not; one of the reference's would not understand.
 func (o *Outlet) refuse(s *routing.Shard, m *routing.Message, msg message, why Reason, tell bool) {
+	o.refused(m, msg, why)
 	if tell {
 		o.env.Log.Warn("portal connection refused", "portal", o.opts.Name, "reason", why.String(), "peer", peerName(m.Peer))
 	}
@@ -344,12 +354,15 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 		if _, near := c.shard.Worker(back.First().Value).(routing.Through); c.extended || c.skip || near {
 			c.sendDisconnect(back, reason) // an interceptor passes it on; the reference's inlet behind it ignores it
 		}
+		c.tally.by = byTarget
 		c.forget(reason)
 		return
 	}
 	c.sock = sock
+	c.reached()
 	sock.SetHandler(c)
 	if c.skip {
+		c.established()
 		c.start(back)
 		if c.state == open {
 			c.takeEarly()
@@ -361,6 +374,7 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 		c.end(ReasonUnknown, false)
 		return
 	}
+	c.established()
 	c.openedAt = time.Now()
 	c.send(back, c.appendOffer(c.small[:0], kindPong))
 	c.start(back)

@@ -21,7 +21,7 @@ func TestOnlyItsPeer(t *testing.T) {
 		{"somebody, after none", nil, other, false}, {"nobody, after none", nil, nil, true},
 	} {
 		if err := s.Do(t.Context(), func() {
-			conn := n.env.newConn(s, "test")
+			conn := n.env.newConn(s, n.env.meters.take(EndInlet, "test"))
 			if c.began != nil {
 				conn.peer, conn.hasPeer = c.began.ID, true
 			}

@@ -85,25 +85,24 @@ func (l Limits) WithDefaults() Limits {
 
 // Stats counts what portals of one node did, for metrics. Ended counts by Reason.
 type Stats struct {
-	Opened            atomic.Uint64
-	Active            atomic.Int64
-	BytesIn, BytesOut atomic.Uint64 // from sockets, to sockets
-	Ended             [reasonCount]atomic.Uint64
-	Denied            atomic.Uint64
-	Limited           atomic.Uint64 // connections refused because there were too many
-	Crowded           atomic.Uint64 // those of them that the node had no place for, whichever outlet they were for
-	Malformed         atomic.Uint64
-	Held              atomic.Int64
-	Away              atomic.Int64  // connections that wait for another path
-	Resumed           atomic.Uint64 // times that a connection went on over another path
-	ResumeRefused     atomic.Uint64 // attempts to take up a connection that is not there, or not the peer's
-	Kept              atomic.Int64  // bytes that were sent and are not confirmed
-	KeptMemory        atomic.Int64  // bytes of memory that they take
-	KeepShort         atomic.Uint64 // times that a connection waited for want of it
-	Resent            atomic.Uint64 // bytes sent again
-	WindowGranted     atomic.Int64  // bytes of windows beyond their first size
-	WindowsRefused    atomic.Uint64 // times a window did not grow because all had too much
-	WindowsGrown      atomic.Int64  // windows that are larger than at first
+	Opened         atomic.Uint64
+	Active         atomic.Int64
+	Ended          [reasonCount]atomic.Uint64
+	Denied         atomic.Uint64
+	Limited        atomic.Uint64 // connections refused because there were too many
+	Crowded        atomic.Uint64 // those of them that the node had no place for, whichever outlet they were for
+	Malformed      atomic.Uint64
+	Held           atomic.Int64
+	Away           atomic.Int64  // connections that wait for another path
+	Resumed        atomic.Uint64 // times that a connection went on over another path
+	ResumeRefused  atomic.Uint64 // attempts to take up a connection that is not there, or not the peer's
+	Kept           atomic.Int64  // bytes that were sent and are not confirmed
+	KeptMemory     atomic.Int64  // bytes of memory that they take
+	KeepShort      atomic.Uint64 // times that a connection waited for want of it
+	Resent         atomic.Uint64 // bytes sent again
+	WindowGranted  atomic.Int64  // bytes of windows beyond their first size
+	WindowsRefused atomic.Uint64 // times a window did not grow because all had too much
+	WindowsGrown   atomic.Int64  // windows that are larger than at first
 	// Credits sent and received.
 	CreditsOut, CreditsIn atomic.Uint64
 }
@@ -119,11 +118,20 @@ func Reasons() []Reason {
 
 // Env is what all portals of a node share.
 type Env struct {
-	Limits  Limits
-	Stats   *Stats
-	Log     *slog.Logger
+	Limits Limits
+	Stats  *Stats
+	Log    *slog.Logger
+	// Records takes what there is to say of each connection; nil takes nothing.
+	Records Recorder
+	meters  meters
+	of      *Env     // whose meters count; nil for its own
 	pacers  sync.Map // of *routing.Shard: *pacer
 	keepers sync.Map // of *routing.Shard: *keeper
 	bare    sync.Map // of *routing.Shard: *bareWays
 	era     atomic.Pointer[token]
+}
+
+// WithLimits returns an Env with other limits whose portals are counted and recorded with those of e.
+func (e *Env) WithLimits(l Limits) *Env {
+	return &Env{Limits: l, Stats: e.Stats, Log: e.Log, Records: e.Records, of: e}
 }

@@ -20,7 +20,7 @@ func (c *conn) readKept(sock *dataplane.Conn, blocks int) bool {
 	n, err := sock.ReadVector(parts[:blocks])
 	c.full = err == nil && n == blocks*size
 	if err == nil {
-		c.env.Stats.BytesIn.Add(uint64(n))
+		c.meter.BytesIn.Add(uint64(n))
 	}
 	for _, b := range list[:blocks] {
 		part := min(n, size)
@@ -48,6 +48,7 @@ func (c *conn) sendKept(b *keepBlock, n int) {
 		c.end(ReasonPolicy, true)
 		return
 	}
+	c.sent(n)
 	c.credit -= n
 	c.line.adopt(b, n)
 	if c.state == open && !c.behind() {

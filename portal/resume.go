@@ -53,10 +53,16 @@ func (c *conn) appendOffer(b []byte, kind byte) []byte {
 		return appendHandshake(b, kind, 0)
 	}
 	var f fields
+	if kind == kindPing {
+		f.id = c.tally.id
+		if c.inlet.opts.TellClient {
+			f.client = c.tally.client
+		}
+	}
 	if l := c.line; l != nil {
 		f.hold = uint64(l.hold / time.Millisecond)
 		if kind == kindPing {
-			f.id, f.again = l.id, l.offers
+			f.again = l.offers
 		} else {
 			f.secret = l.secret
 		}
@@ -189,6 +195,7 @@ func (c *conn) goOn(route routing.Route, received, allowed uint64) {
 		c.timer = c.shard.Loop().After(c.line.hold, c.unsettled)
 	}
 	c.env.Stats.Resumed.Add(1)
+	c.tally.resumed++
 	c.lossy = routing.IsLossy(c.shard, c.terminal)
 	c.counter, c.expect = 0, 0
 	c.credit = int(min(allowed-l.sent, maxCredit))
@@ -199,7 +206,7 @@ func (c *conn) goOn(route routing.Route, received, allowed uint64) {
 		c.forget(l.gone)
 		return
 	}
-	c.starved = false // the next read will show
+	c.fed() // the next read will show
 	if c.sock != nil {
 		c.sock.Pause() // until all is sent again: an outlet may not have noticed that the path before was gone
 		c.giveCredit() // the socket may have taken what waited
@@ -310,7 +317,7 @@ func (c *conn) confirmed(msg *message) bool {
 // unstarve reads on when there is room for what is read.
 func (c *conn) unstarve() {
 	if c.starved && c.sendSize() > 0 {
-		c.starved = false
+		c.fed()
 		c.resume()
 	}
 }
@@ -381,6 +388,7 @@ func (c *conn) peerFinished() {
 		return
 	}
 	c.peerDone = true
+	c.tally.half(c.far())
 	if !c.readDone {
 		c.sock.CloseWrite()
 		c.owe()

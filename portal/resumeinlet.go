@@ -134,6 +134,7 @@ func (c *conn) resumed(m *routing.Message, msg message) {
 		}
 	case kindDisconnect:
 		if msg.reason != ReasonPath { // else ask again, when the timer says so
+			c.tally.by = c.toldBy(msg.reason)
 			c.expire(cmp.Or(msg.reason, ReasonUnknown))
 		}
 	}

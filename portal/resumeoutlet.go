@@ -6,11 +6,15 @@ import (
 
 // promise takes what an inlet's Ping says of holding.
 func (c *conn) promise(o *Outlet, m *routing.Message, msg message) {
-	if c.version < resumeVersion || msg.fields == 0 || !c.hasPeer || o.opts.Hold <= 0 {
+	if c.version < resumeVersion || msg.fields == 0 || !c.hasPeer {
 		return
 	}
 	f, err := parseFields(m.Payload()[msg.fields:])
-	if err != nil || f.hold == 0 || f.id == (token{}) {
+	if err != nil {
+		return
+	}
+	c.tally.id, c.tally.client = f.id, f.client
+	if o.opts.Hold <= 0 || f.hold == 0 || f.id == (token{}) {
 		return
 	}
 	c.newLine(shorter(o.opts.Hold, f.hold))

@@ -68,7 +68,7 @@ func (c *conn) pump() {
 				c.readEnded(err)
 				return
 			}
-			c.env.Stats.BytesIn.Add(uint64(n))
+			c.meter.BytesIn.Add(uint64(n))
 			if u.rw.Pass() >= int64(n) {
 				u.rw.Passed(n)
 				c.sendPayload(buf, n)

@@ -93,7 +93,7 @@ func TestSkipHandshakeSlowTarget(t *testing.T) {
 		_, _ = io.WriteString(c, text)
 		_ = c.CloseWrite()
 	}()
-	eventually(t, "data before the connection", func() bool { return l.a.env.Stats.BytesIn.Load() > 64<<10 })
+	eventually(t, "data before the connection", func() bool { return l.a.env.bytesIn() > 64<<10 })
 	close(connect)
 	s := next(t, conns)
 	got, err := io.ReadAll(s)

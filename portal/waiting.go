@@ -76,6 +76,7 @@ func (in *Inlet) living(list []waiting, states []left) (rest []waiting, left int
 	left = len(list) - len(rest)
 	clear(list[len(rest):])
 	in.env.Stats.Ended[ReasonReset].Add(uint64(left))
+	in.meter.Ended[ReasonReset].Add(uint64(left))
 	return rest, left
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"sync/atomic"
 
 	"sallyport/crypto/aead"
 )
@@ -55,6 +56,8 @@ type Sealer struct {
 	key     aead.Key
 	counter uint64
 	fixed   bool
+	// Rekeys, if set, counts the keys that were replaced. Init keeps it.
+	Rekeys *atomic.Uint64
 }
 
 // Init begins with a handshake's Send key and counter 0. It keeps no reference to key.
@@ -86,6 +89,9 @@ func (s *Sealer) Seal(dst, plaintext []byte) error {
 	}
 	if s.counter%interval == 0 && s.counter > 0 && !s.fixed {
 		s.rekey(&s.key, &s.key)
+		if s.Rekeys != nil {
+			s.Rekeys.Add(1)
+		}
 	}
 	s.setNonce(s.counter)
 	s.key.Seal(dst[CounterSize:], &s.nonce, plaintext, nil)

@@ -37,6 +37,8 @@ type Channel struct {
 	opts     Options
 	producer routing.Producer
 	sealer   channel.Sealer
+	bytesOut uint64 // of messages, as they are inside
+	bytesIn  uint64
 	opener   channel.Opener
 	remote   routing.Route // ends in the peer's decryptor
 	moved    uint64        // highest counter that moved the route (responder)
@@ -67,6 +69,7 @@ func newChannel(h *handshake, keys channel.Keys) *Channel {
 		cs: h.cs, shard: s, opts: h.opts, remote: h.remote, heard: s.Loop().Now(), done: make(chan struct{}),
 	}
 	c.sealer.Init(&keys.Send)
+	c.sealer.Rekeys = &h.cs.Stats.Rekeys
 	c.opener.Init(&keys.Receive)
 	c.producer.Own = c.Flow
 	if h.spawner != nil {
@@ -212,6 +215,11 @@ func (e *encryptor) Lossy(s *routing.Shard) bool {
 	return routing.IsLossy(s, s.FirstTerminal(e.remote))
 }
 
+// Carried implements routing.Carrier.
+func (e *encryptor) Carried() routing.Traffic {
+	return routing.Traffic{MessagesIn: e.counter, MessagesOut: e.sealer.Counter(), BytesIn: e.bytesIn, BytesOut: e.bytesOut}
+}
+
 // Channel returns the channel that an encryptor belongs to.
 func (e *encryptor) Channel() *Channel { return (*Channel)(e) }
 
@@ -227,6 +235,7 @@ func (e *encryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 	plain := m.Grow(s, len(e.header), 1)
 	copy(plain, e.header)
 	plain[len(plain)-1] = 0x40 // empty padding
+	e.bytesOut += uint64(len(plain))
 	if sink := e.frameWriter(s); sink != nil {
 		// The last layer: seal into the connection's output.
 		if dst := sink.ReserveFrame(e.remote.WithoutFirst(), routing.Route{}, len(plain)+channel.Overhead, m.From); dst != nil {
@@ -288,6 +297,7 @@ func (d *decryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 	}
 	d.heard = s.Loop().Now()
 	c.count(binary.BigEndian.Uint64(payload))
+	d.bytesIn += uint64(len(plain))
 	kind, body, err := channel.ParsePlaintext(plain)
 	if err != nil {
 		c.cs.log.Warn("secure channel message malformed", "reason", err.Error(), describe(c.Peer.ID))

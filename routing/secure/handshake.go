@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"sallyport/crypto/channel"
 	"sallyport/crypto/identity"
@@ -36,6 +37,7 @@ type handshake struct {
 	terminal  routing.Terminal        // what the responder came from, and ends with
 	gone      atomic.Bool             // there is no use in computing for it
 	ended     bool
+	began     time.Time
 	done      func(*Channel, error) // initiator: told once, on the shard
 
 	// credential is what this side presents, or credentialErr why it cannot.
@@ -88,7 +90,7 @@ func (h *handshake) config(ctx context.Context) (channel.Config, error) {
 // newResponder starts a responder for message 1, on the shard where it arrived.
 func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
 	cs := l.cs
-	h := &handshake{cs: cs, shard: s, opts: l.opts, spawner: l, remote: m.Return.Clone()}
+	h := &handshake{cs: cs, shard: s, opts: l.opts, spawner: l, remote: m.Return.Clone(), began: time.Now()}
 	h.terminal = s.FirstTerminal(h.remote)
 	h.from = fair.SourceOf(h.terminal, h.remote)
 	if !cs.rate.Take(h.from) {
@@ -123,7 +125,7 @@ func (h *handshake) TerminalClosed() {
 // Dial opens a channel to the listener at route and waits for it. Not on a shard.
 func (cs *Channels) Dial(ctx context.Context, route routing.Route, o Options) (*Channel, error) {
 	s := cs.router.ShardFor(route)
-	h := &handshake{cs: cs, shard: s, opts: o, initiator: true, listener: route.Last().Value, from: fair.Source{"this node"}}
+	h := &handshake{cs: cs, shard: s, opts: o, initiator: true, listener: route.Last().Value, from: fair.Source{"this node"}, began: time.Now()}
 	config, err := h.config(ctx)
 	if err != nil {
 		return nil, err
@@ -286,6 +288,9 @@ func (h *handshake) stepped(in routing.Reply, out []byte, done bool, keys *chann
 	}
 	if err != nil {
 		h.cs.Stats.HandshakeFailed.Add(1)
+		if errors.Is(err, ErrRefused) {
+			h.cs.Stats.Untrusted.Add(1)
+		}
 		h.cs.log.Warn("secure channel handshake failed", "initiator", h.initiator, "reason", err.Error(), "source", h.from.String())
 		if h.machine == nil || h.machine.Failed() || errors.Is(err, dataplane.ErrFault) {
 			h.fail(err)
@@ -319,6 +324,11 @@ func (h *handshake) send(route routing.Route, payload []byte) {
 // finish turns the handshake into a channel.
 func (h *handshake) finish(keys channel.Keys) {
 	h.end()
+	took := h.cs.Stats.Responded
+	if h.initiator {
+		took = h.cs.Stats.Initiated
+	}
+	took.Observe(time.Since(h.began), [16]byte{}, h.began)
 	if h.opts.Exchanged != nil {
 		h.exchanged(keys)
 		return
@@ -348,6 +358,12 @@ func (h *handshake) fail(err error) {
 		return
 	}
 	h.end()
+	switch {
+	case errors.Is(err, ErrTimeout):
+		h.cs.Stats.Late.Add(1)
+	case errors.Is(err, ErrAbsent):
+		h.cs.Stats.Absent.Add(1)
+	}
 	h.shard.Stop(h.address)
 	h.gone.Store(true)
 	if !h.busy { // else when the step has ended

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sallyport/crypto/identity"
+	"sallyport/internal/histogram"
 	"sallyport/routing"
 	"sallyport/routing/fair"
 )
@@ -61,6 +62,13 @@ type Stats struct {
 	// Evicted are channels that had to make room for others, TooMany those that ended because their peer had too many, Silent those whose peer had
 	// gone without a word.
 	Evicted, TooMany, Silent atomic.Uint64
+	// Untrusted are handshakes that failed because the peer is not one of those that are accepted, Late those that took too long, Absent those that this
+	// node began and nobody was there. HandshakeFailed counts the first of them too.
+	Untrusted, Late, Absent atomic.Uint64
+	// Rekeys are keys that were replaced, each after 32 messages that were sent.
+	Rekeys atomic.Uint64
+	// Initiated and Responded are how long handshakes took that this node began, or answered.
+	Initiated, Responded *histogram.Histogram
 	// Gaps are messages that came out of order, which shows that others were lost.
 	Gaps atomic.Uint64
 }
@@ -120,6 +128,7 @@ func New(r *routing.Router, work int, l Limits, log *slog.Logger) *Channels {
 		asked: fair.NewShares[*handshake](l.Handshakes), opened: fair.NewShares[*Channel](l.Channels), perPeer: l.ChannelsPerPeer,
 		rate: fair.NewRate(l.PerSecond),
 	}
+	cs.Stats.Initiated, cs.Stats.Responded = histogram.New(histogram.Setup), histogram.New(histogram.Setup)
 	go cs.sweep()
 	return cs
 }

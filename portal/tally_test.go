@@ -1,0 +1,260 @@
+package portal
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"sallyport/records"
+)
+
+// bytesIn and bytesOut are what all portals of a node have carried.
+func (e *Env) bytesIn() (n uint64) {
+	for _, m := range e.Meters() {
+		n += m.BytesIn.Load()
+	}
+	return n
+}
+
+func (e *Env) bytesOut() (n uint64) {
+	for _, m := range e.Meters() {
+		n += m.BytesOut.Load()
+	}
+	return n
+}
+
+// recorder keeps records.
+type recorder struct {
+	mu   sync.Mutex
+	list []*records.Record
+}
+
+func (r *recorder) Record(rec *records.Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = append(r.list, rec)
+}
+
+func (r *recorder) Attributes(peer *[32]byte) map[string]string {
+	return map[string]string{"first": fmt.Sprint(peer[0])}
+}
+
+func (r *recorder) take(t testing.TB) *records.Record {
+	t.Helper()
+	eventually(t, "a record", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.list) > 0
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.list) > 1 {
+		t.Errorf("%d records of one connection", len(r.list))
+	}
+	rec := r.list[0]
+	r.list = nil
+	return rec
+}
+
+// record has a node's records kept from now on.
+func (m *member) record(t testing.TB, r *recorder) {
+	t.Helper()
+	for _, s := range m.router.Shards() {
+		if err := s.Do(limited(t), func() { m.env.Records = r }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRecords: both ends leave a record of each connection with the same number and the same bytes, which say how it ended and by whom.
+func TestRecords(t *testing.T) {
+	target, servers := served(t)
+	c := newChain(t, 1, 1, false, Limits{}, OutletOptions{Target: target})
+	near, far := &recorder{}, &recorder{}
+	c.inlets[0].record(t, near)
+	c.outlet.record(t, far)
+	for _, k := range []struct {
+		name, outcome, by string
+		run               func(client, server *net.TCPConn)
+	}{
+		{"client ends first", "closed", "client", func(client, server *net.TCPConn) {
+			client.CloseWrite()
+			io.Copy(io.Discard, server)
+			server.Close()
+		}},
+		{"target ends first", "closed", "target", func(client, server *net.TCPConn) {
+			server.CloseWrite()
+			io.Copy(io.Discard, client)
+			client.Close()
+		}},
+		{"client resets", "reset", "client", func(client, _ *net.TCPConn) {
+			client.SetLinger(0)
+			client.Close()
+		}},
+		{"target resets", "reset", "target", func(_, server *net.TCPConn) {
+			server.SetLinger(0)
+			server.Close()
+		}},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			began := time.Now()
+			client := dial(t, c.in[0])
+			server := next(t, servers)
+			client.Write(bytes.Repeat([]byte("q"), 1000))
+			io.ReadFull(server, make([]byte, 1000))
+			server.Write(bytes.Repeat([]byte("a"), 3000))
+			io.ReadFull(client, make([]byte, 3000))
+			k.run(client, server)
+			a, b := near.take(t), far.take(t)
+			if a.ID == ([16]byte{}) || a.ID != b.ID || a.End != EndInlet || b.End != EndOutlet || a.Portal != "in" || b.Portal != "outlet" {
+				t.Errorf("%+v\n%+v", a, b)
+			}
+			for _, r := range []*records.Record{a, b} {
+				if r.ToTarget != 1000 || r.ToClient != 3000 || r.Outcome != k.outcome || r.By != k.by || !r.HasPeer || r.Attributes["first"] != fmt.Sprint(r.Peer[0]) {
+					t.Errorf("%+v", r)
+				}
+				if r.Setup <= 0 || r.FirstByte < r.Setup || r.Began.Before(began.Add(-time.Second)) || r.Ended.Sub(r.Began) < r.FirstByte {
+					t.Errorf("times: %+v", r)
+				}
+			}
+			if a.Client != client.LocalAddr().String() || a.Target != "" || b.Client != "" || b.Target != target || b.Address != target {
+				t.Errorf("addresses: %+v\n%+v", a, b)
+			}
+		})
+	}
+	if traffic := c.relays.Traffic(limited(t)); len(traffic) != 1 || traffic[chainRelay].BytesOut < 4000 || traffic[chainRelay].BytesIn < 12000 || traffic[chainRelay].MessagesIn < 12 {
+		t.Errorf("through the relay: %+v", traffic)
+	}
+	in, out := meterOf(t, c.inlets[0].env, EndInlet), meterOf(t, c.outlet.env, EndOutlet)
+	for _, m := range []*Meter{in, out} {
+		if m.Opened.Load() != 4 || m.Open.Load() != 0 || m.Ended[ReasonNone].Load() != 2 || m.Ended[ReasonReset].Load() != 2 || m.Refused[ReasonReset].Load() != 0 {
+			t.Errorf("%s: %d begun, %d open", m.End(), m.Opened.Load(), m.Open.Load())
+		}
+		if n, sum, buckets := m.Setup.Counts(); n != 4 || sum <= 0 || buckets[20] != 4 {
+			t.Errorf("%s: set up %d in %v: %v", m.End(), n, sum, buckets)
+		}
+		if n, _, _ := m.Life.Counts(); n != 4 {
+			t.Errorf("%s: %d lives", m.End(), n)
+		}
+		if e := m.Setup.Exemplar(); e == nil || len(e.ID) != 32 {
+			t.Errorf("%s: exemplar %+v", m.End(), e)
+		}
+	}
+	if n, _, _ := out.Dial.Counts(); n != 4 || in.BytesIn.Load() != 4000 || in.BytesOut.Load() != 12000 || out.BytesIn.Load() != 12000 || out.BytesOut.Load() != 4000 {
+		t.Errorf("%d dials, %d %d %d %d bytes", n, in.BytesIn.Load(), in.BytesOut.Load(), out.BytesIn.Load(), out.BytesOut.Load())
+	}
+}
+
+func meterOf(t testing.TB, e *Env, end string) *Meter {
+	t.Helper()
+	for _, m := range e.Meters() {
+		if m.End() == end {
+			return m
+		}
+	}
+	t.Fatalf("no meter of an %s", end)
+	return nil
+}
+
+// TestRecordsOfRefusals: who gets no connection has a record too, at both ends, with who said no.
+func TestRecordsOfRefusals(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := ln.Addr().String()
+	ln.Close()
+	target, _ := served(t)
+	for _, k := range []struct {
+		name, outcome, by string
+		o                 OutletOptions
+	}{
+		{"target refuses", "target_refused", "target", OutletOptions{Target: nobody}},
+		{"policy", "policy", "outlet", OutletOptions{Target: target, Guard: guardFunc(func(*[32]byte) *Grant { return NewGrant(false) })}},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			c := newChain(t, 1, 1, false, Limits{}, k.o)
+			near, far := &recorder{}, &recorder{}
+			c.inlets[0].record(t, near)
+			c.outlet.record(t, far)
+			client := dial(t, c.in[0])
+			if n, err := client.Read(make([]byte, 1)); err == nil {
+				t.Errorf("read %d bytes", n)
+			}
+			a, b := near.take(t), far.take(t)
+			for _, r := range []*records.Record{a, b} {
+				if r.Outcome != k.outcome || r.By != k.by || r.ID != a.ID || r.Setup >= 0 || r.FirstByte >= 0 {
+					t.Errorf("%+v", r)
+				}
+			}
+			for _, m := range []*Meter{meterOf(t, c.inlets[0].env, EndInlet), meterOf(t, c.outlet.env, EndOutlet)} {
+				refused := uint64(0)
+				for i := range m.Refused {
+					refused += m.Refused[i].Load()
+				}
+				if refused != 1 || m.Open.Load() != 0 {
+					t.Errorf("%s: %d refused, %d open", m.End(), refused, m.Open.Load())
+				}
+			}
+		})
+	}
+}
+
+// TestClientIsTold: an outlet learns the client's address where the inlet is told to say it, also without a hold.
+func TestClientIsTold(t *testing.T) {
+	target, servers := served(t)
+	c := newChain(t, 1, 1, false, Limits{}, OutletOptions{Target: target})
+	c.in[0].opts.TellClient, c.in[0].opts.Hold = true, 0
+	far := &recorder{}
+	c.outlet.record(t, far)
+	c.reconnect(t, 0)
+	client := dial(t, c.in[0])
+	next(t, servers).Close()
+	io.Copy(io.Discard, client)
+	client.Close()
+	if r := far.take(t); r.Client != client.LocalAddr().String() || r.ID == ([16]byte{}) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestMetersAreBounded: portals beyond the limit are counted together, and nothing that was counted is lost when one makes room.
+func TestMetersAreBounded(t *testing.T) {
+	e := &Env{}
+	var list []*Meter
+	for i := range maxMeters + 5 {
+		m := e.meters.take(EndInlet, fmt.Sprint("p", i))
+		m.Opened.Add(1)
+		list = append(list, m)
+	}
+	total := func() (n uint64) {
+		for _, m := range e.Meters() {
+			n += m.Opened.Load()
+		}
+		return n
+	}
+	if n := len(e.Meters()); n != maxMeters+1 || list[maxMeters].Name() != otherPortal || total() != maxMeters+5 {
+		t.Errorf("%d meters, the last %s, %d counted", n, list[maxMeters].Name(), total())
+	}
+	if e.meters.take(EndInlet, "p3") != list[3] {
+		t.Error("another meter of the same portal")
+	}
+	list[7].Open.Add(1)
+	e.meters.give(list[7]) // its connection goes on
+	e.meters.give(list[8])
+	m := e.meters.take(EndOutlet, "new")
+	if m.Name() != "new" || total() != maxMeters+5 {
+		t.Errorf("%s, %d counted", m.Name(), total())
+	}
+	for _, m := range e.Meters() {
+		if m.name == "p8" {
+			t.Error("the meter of a portal that has ended did not make room")
+		}
+	}
+	if m := e.meters.take(EndOutlet, "another"); m.Name() != otherPortal || m.End() != EndOutlet {
+		t.Errorf("%s of %s", m.Name(), m.End())
+	}
+}
