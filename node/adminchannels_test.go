@@ -101,6 +101,7 @@ func TestChannelsByRequest(t *testing.T) {
 	if list, err := admin.Get[[]admin.Channel](ctx, c, admin.PathChannels); err != nil || len(list) != 0 {
 		t.Errorf("left: %+v, %v", list, err)
 	}
+	settles(t, "what was opened on the way is closed", func() bool { return len(here.TCPConnections()) == 0 })
 	here.mu.Lock()
 	left := len(here.dialed)
 	here.mu.Unlock()

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -375,4 +376,38 @@ func TestProjectRoutes(t *testing.T) {
 		}
 	}
 	n.opts.Trust.Authority = nil
+}
+
+// TestTargetSince: how long a target answers, or does not, is counted from when that began.
+func TestTargetSince(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it plans no looks
+	g := newTarget(ctx, "127.0.0.1:1", "", nil)
+	if s := g.status(); s.State != resource.Up || !s.Since.IsZero() {
+		t.Errorf("before anybody tried: %+v", s)
+	}
+	before := g.status().Since
+	for i, c := range []struct {
+		err   error
+		since bool // it begins anew
+		state resource.State
+	}{
+		{nil, true, resource.Up}, {nil, false, resource.Up}, {errors.New("refused"), true, resource.Degraded}, {errors.New("timeout"), false, resource.Degraded},
+		{nil, true, resource.Up}, {nil, false, resource.Up},
+	} {
+		for time.Now().Equal(before) { // a clock that stands still tells nothing
+			time.Sleep(time.Microsecond)
+		}
+		g.tried(c.err)
+		s := g.status()
+		if s.State != c.state || s.Since.Equal(before) == c.since || c.err != nil && !strings.Contains(s.Reason, c.err.Error()) {
+			t.Errorf("attempt %d: %+v, before since %v", i, s, before)
+		}
+		before = s.Since
+	}
+	for text, ok := range map[string]bool{"": true, "none": true, "tcp": true, "http": false} {
+		if err := checkTargetCheck(text); (err == nil) != ok {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
 }

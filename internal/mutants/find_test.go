@@ -50,10 +50,10 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestNoChange: hints of how much memory, log records and blanks are left alone; what stands beside them is not.
+// TestNoChange: hints of how much memory, log records, blanks and what go vet refuses are left alone; what stands beside them is not.
 func TestNoChange(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sample.go")
-	text := "package sample\n\nfunc f(n int) {\n\tx := make([]int, 0, n+1)\n\ty := make(map[int]int, n+1)\n\tx = slices.Grow(x, n+1)\n\tlog.Warn(\"no\", n+1)\n\t_ = y\n\tlog.Close()\n}\n"
+	text := "package sample\n\nfunc f(n int) {\n\tx := make([]int, 0, n+1)\n\ty := make(map[int]int, n+1)\n\tx = slices.Grow(x, n+1)\n\tlog.Warn(\"no\", n+1)\n\t_ = y\n\tdefer cancel()\n\tlog.Close()\n}\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
