@@ -1,4 +1,3 @@
-// Package docs holds the project's documents; its test keeps the README's example true.
 package docs
 
 import (
