@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"encoding/binary"
+	"math"
 	"sync"
 	"time"
 )
@@ -48,6 +49,12 @@ func writerOf(part fetchPart, records []byte) (w writer, sequence int32, counts 
 	return w, sequence, w.producer >= 0 && sequence >= 0
 }
 
+// follows tells whether a number comes after another one. Behind the largest one, 2^31-1, comes 0 (KIP-98).
+func follows(number, other int32) bool {
+	distance := uint32(number-other) & math.MaxInt32
+	return distance > 0 && distance < 1<<30
+}
+
 // behind tells whether an earlier batch has to come first.
 func (o *order) behind(part fetchPart, records []byte) bool {
 	w, sequence, counts := writerOf(part, records)
@@ -61,7 +68,7 @@ func (o *order) behind(part fetchPart, records []byte) bool {
 		delete(o.held, w)
 		return false
 	}
-	return held && sequence-h.sequence > 0 // numbers begin again behind the largest
+	return held && follows(sequence, h.sequence)
 }
 
 // refused notes a batch that its producer is to send again, passed one that goes on.
@@ -75,7 +82,7 @@ func (o *order) refused(part fetchPart, records []byte) {
 	if o.held == nil {
 		o.held = map[writer]heldBatch{}
 	}
-	if h, held := o.held[w]; held && sequence-h.sequence > 0 {
+	if h, held := o.held[w]; held && follows(sequence, h.sequence) {
 		return
 	}
 	if len(o.held) >= maxHeld {
