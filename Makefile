@@ -26,6 +26,10 @@ build: ## build bin/sallyport, one static program
 pkcs11: ## build bin/sallyport-pkcs11, which loads modules of PKCS#11 tokens; the only program with C
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags "-s -w" -o bin/sallyport-pkcs11 ./cmd/sallyport-pkcs11
 
+.PHONY: aws-kms
+aws-kms: ## build bin/sallyport-aws-kms, which speaks with AWS KMS for vaults that are there
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/sallyport-aws-kms ./cmd/sallyport-aws-kms
+
 test: lint generated fuzz unit ## all checks and tests; the last lines are those of go test
 
 lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) ## gofmt, go vet, staticcheck
@@ -128,7 +132,7 @@ mutants: ## production code changed a line at a time: do the tests notice? (hour
 install: SHARE = $(DESTDIR)$(PREFIX)/share
 install: build ## the program, its manual pages, completions and systemd units, below DESTDIR
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/sallyport
-	if [ -x bin/sallyport-pkcs11 ]; then install -m 755 bin/sallyport-pkcs11 $(DESTDIR)$(PREFIX)/bin/; fi
+	for beside in sallyport-pkcs11 sallyport-aws-kms; do if [ -x bin/$$beside ]; then install -m 755 bin/$$beside $(DESTDIR)$(PREFIX)/bin/; fi; done
 	install -d $(DESTDIR)$(UNITS)
 	install -m 644 systemd/*.service $(DESTDIR)$(UNITS)
 	install -D -m 644 systemd/sallyport.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sallyport.conf

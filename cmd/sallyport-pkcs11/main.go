@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/crypto/vault/pkcs11"
+	"sallyport/crypto/vault/program"
 )
 
 // worker is the argument of the process that loads the module.
@@ -29,7 +30,7 @@ const worker = "--worker"
 func main() {
 	// What is dropped is dropped for this thread and what it starts; the worker is started from here.
 	runtime.LockOSThread()
-	if err := drop(); err != nil {
+	if err := program.Drop(); err != nil {
 		fmt.Fprintln(os.Stderr, "sallyport-pkcs11:", err)
 		os.Exit(1)
 	}
@@ -45,29 +46,6 @@ func main() {
 	}
 }
 
-// drop gives up capabilities, the way back to them, core dumps and being traced.
-func drop() error {
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("core dumps: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("tracing: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("new privileges: %w", err)
-	}
-	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
-		_ = unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0) // refused to who has none anyway
-	}
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&head, &none[0]); err != nil {
-		return fmt.Errorf("capabilities: %w", err)
-	}
-	return nil
-}
-
 // serve answers requests until its input ends.
 func serve() error {
 	self, err := os.Executable()
@@ -76,12 +54,12 @@ func serve() error {
 	}
 	for {
 		var req pkcs11.Request
-		if err := pkcs11.ReadMessage(os.Stdin, &req); err != nil {
+		if err := program.ReadMessage(os.Stdin, &req); err != nil {
 			return err
 		}
 		resp := run(self, req)
 		clear(req.PIN)
-		if err := pkcs11.WriteMessage(os.Stdout, resp); err != nil {
+		if err := program.WriteMessage(os.Stdout, resp); err != nil {
 			return err
 		}
 	}
@@ -91,7 +69,7 @@ func serve() error {
 func run(self string, req pkcs11.Request) pkcs11.Response {
 	cmd := exec.Command(self, worker)
 	var in, out, errs bytes.Buffer
-	if err := pkcs11.WriteMessage(&in, req); err != nil {
+	if err := program.WriteMessage(&in, req); err != nil {
 		return pkcs11.Response{Code: pkcs11.CodeFailed, Text: err.Error()}
 	}
 	defer clear(in.Bytes()) // it has the PIN
@@ -105,7 +83,7 @@ func run(self string, req pkcs11.Request) pkcs11.Response {
 		return pkcs11.Response{Code: pkcs11.CodeModule, Text: fmt.Sprintf("it did not answer for %v", pkcs11.Timeout)}
 	}
 	var resp pkcs11.Response
-	if readErr := pkcs11.ReadMessage(&out, &resp); readErr != nil {
+	if readErr := program.ReadMessage(&out, &resp); readErr != nil {
 		return pkcs11.Response{Code: pkcs11.CodeModule, Text: fmt.Sprintf("it crashed: %v %s", err, firstLine(errs.String()))}
 	}
 	return resp
@@ -136,7 +114,7 @@ func (l *limited) Write(b []byte) (int, error) {
 // once does what one request on standard input asks.
 func once() error {
 	var req pkcs11.Request
-	if err := pkcs11.ReadMessage(os.Stdin, &req); err != nil {
+	if err := program.ReadMessage(os.Stdin, &req); err != nil {
 		return err
 	}
 	// A module may write to standard output; the answer has a descriptor of its own.
@@ -149,5 +127,5 @@ func once() error {
 	}
 	resp := do(req)
 	clear(req.PIN)
-	return pkcs11.WriteMessage(os.NewFile(uintptr(answer), "answer"), resp)
+	return program.WriteMessage(os.NewFile(uintptr(answer), "answer"), resp)
 }

@@ -48,7 +48,12 @@ func (a *app) newVault(ctx context.Context, v state.Vault) (vault.Vault, error) 
 	case state.VaultPKCS11:
 		return a.openToken(v)
 	case state.VaultAWSKMS:
-		return awskms.Open(v.Path)
+		k, err := awskms.Open(v.Path)
+		if err != nil {
+			return nil, fmt.Errorf("vault %s: %w", v.Name, err)
+		}
+		a.atEnd = append(a.atEnd, k.Close)
+		return k, nil
 	case state.VaultTPM:
 		pcrs, err := tpm.ParsePCRs(v.PCRs)
 		if err != nil {

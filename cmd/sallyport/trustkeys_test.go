@@ -387,6 +387,16 @@ func motoServer(t *testing.T, p *program) (front *awsFront) {
 	if err != nil {
 		t.Skip("moto is not installed: pip install 'moto[server]' (make test-trust does)")
 	}
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin+"/sallyport-aws-kms", "../sallyport-aws-kms")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	// The program that asks is not installed, and then is.
+	p.must(t, "vault", "create", "early", "--aws-kms")
+	p.oneLineOf(t, []string{"sallyport-aws-kms is not installed", "make aws-kms"}, "identity", "create", "x", "--vault", "early")
+	p.env = append(p.env, "PATH="+bin+":"+os.Getenv("PATH"))
 	port := freePort(t)
 	cmd := exec.Command(server, "-H", "127.0.0.1", "-p", port)
 	if err := cmd.Start(); err != nil {

@@ -1,16 +1,6 @@
 package pkcs11
 
-import (
-	"encoding/binary"
-	"encoding/json"
-	"fmt"
-	"io"
-
-	"sallyport/crypto/vault"
-)
-
-// maxMessage bounds a message between the two programs, in bytes.
-const maxMessage = 64 << 10
+import "sallyport/crypto/vault"
 
 // Operations of a Request.
 const (
@@ -57,38 +47,4 @@ type Response struct {
 	Public    []byte             `json:"public,omitempty"`
 	ID        []byte             `json:"id,omitempty"`
 	Signature []byte             `json:"signature,omitempty"`
-}
-
-// WriteMessage writes a message: four bytes of length, big-endian, and JSON.
-func WriteMessage(w io.Writer, m any) error {
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	defer clear(b) // it may hold a PIN
-	if len(b) > maxMessage {
-		return fmt.Errorf("pkcs11: a message of %d bytes, at most %d", len(b), maxMessage)
-	}
-	out := append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(b)), uint32(len(b))), b...)
-	defer clear(out)
-	_, err = w.Write(out)
-	return err
-}
-
-// ReadMessage reads one. The error is io.EOF if there is no more.
-func ReadMessage(r io.Reader, m any) error {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n > maxMessage {
-		return fmt.Errorf("pkcs11: a message of %d bytes, at most %d", n, maxMessage)
-	}
-	b := make([]byte, n)
-	defer clear(b)
-	if _, err := io.ReadFull(r, b); err != nil {
-		return fmt.Errorf("pkcs11: a message that is cut short: %w", err)
-	}
-	return json.Unmarshal(b, m)
 }

@@ -2,12 +2,12 @@ package pkcs11
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
-	"io"
 	"reflect"
 	"strings"
 	"testing"
+
+	"sallyport/crypto/vault/program"
 )
 
 func TestParseURI(t *testing.T) {
@@ -51,41 +51,14 @@ func FuzzParseURI(f *testing.F) {
 	})
 }
 
-func TestMessages(t *testing.T) {
-	var b bytes.Buffer
-	want := Request{Op: OpSign, Module: "/m.so", Token: URI{Token: "a"}, PIN: []byte("1234"), ID: []byte{1}, Data: []byte("text")}
-	if err := WriteMessage(&b, want); err != nil {
-		t.Fatal(err)
-	}
-	whole := bytes.Clone(b.Bytes())
-	var got Request
-	if err := ReadMessage(&b, &got); err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if err := ReadMessage(&b, &got); !errors.Is(err, io.EOF) {
-		t.Error(err)
-	}
-	for n := 1; n < len(whole); n++ {
-		if err := ReadMessage(bytes.NewReader(whole[:n]), &got); err == nil {
-			t.Errorf("%d bytes are a message", n)
-		}
-	}
-	if err := ReadMessage(bytes.NewReader(binary.BigEndian.AppendUint32(nil, maxMessage+1)), &got); err == nil || errors.Is(err, io.EOF) {
-		t.Errorf("a length without bound: %v", err)
-	}
-	if err := WriteMessage(io.Discard, Request{Data: make([]byte, maxMessage)}); err == nil {
-		t.Error("a message without bound is written")
-	}
-}
-
 func FuzzReadMessage(f *testing.F) {
 	var b bytes.Buffer
-	_ = WriteMessage(&b, Request{Op: OpFind, Label: "k"})
+	_ = program.WriteMessage(&b, Request{Op: OpFind, Label: "k"})
 	f.Add(b.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r Request
-		_ = ReadMessage(bytes.NewReader(b), &r)
+		_ = program.ReadMessage(bytes.NewReader(b), &r)
 		var resp Response
-		_ = ReadMessage(bytes.NewReader(b), &resp)
+		_ = program.ReadMessage(bytes.NewReader(b), &resp)
 	})
 }

@@ -5,16 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"sallyport/crypto/vault"
+	"sallyport/crypto/vault/program"
 )
 
 // Program is the name of the program that loads modules.
@@ -45,7 +41,7 @@ type Vault struct {
 	o       Options
 	module  string
 	records vault.Records
-	helper  helper
+	program program.Process
 
 	mu    sync.Mutex
 	wrong error // a wrong PIN is not tried again: tokens lock themselves after a few
@@ -62,12 +58,16 @@ func Open(o Options) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{o: o, module: module, records: records}
-	return v, v.helper.start()
+	v := &Vault{o: o, module: module, records: records, program: program.Process{
+		Program: Program, Made: "make pkcs11", Wait: Wait,
+		// All that modules may need, and nothing of clouds.
+		Env: func(name string) bool { return !strings.HasPrefix(name, "AWS_") },
+	}}
+	return v, v.program.Start()
 }
 
 // Close ends the program.
-func (v *Vault) Close() { v.helper.stop() }
+func (v *Vault) Close() { v.program.Stop() }
 
 // Check reports whether the token is there and the PIN right.
 func (v *Vault) Check(ctx context.Context) error {
@@ -166,8 +166,8 @@ func (v *Vault) ask(ctx context.Context, r Request) (Response, error) {
 	}
 	defer clear(pin)
 	r.Module, r.Token, r.PIN = v.module, v.o.URI, pin
-	resp, err := v.helper.ask(ctx, r)
-	if err != nil {
+	var resp Response
+	if err := v.program.Ask(ctx, r, &resp); err != nil {
 		return Response{}, fmt.Errorf("%w: %s: %w", vault.ErrAway, Program, err)
 	}
 	name := v.o.URI.Token
@@ -195,132 +195,4 @@ func (v *Vault) ask(ctx context.Context, r Request) (Response, error) {
 		return resp, fmt.Errorf("%w: the module %s: %s", vault.ErrAway, v.module, resp.Text)
 	}
 	return resp, fmt.Errorf("%w: token %s: %s", vault.ErrAway, name, resp.Text)
-}
-
-// helper is the running program. One request is under way at a time.
-type helper struct {
-	mu  sync.Mutex
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *os.File
-}
-
-// find returns the path of the program: beside this one, else in PATH.
-func find() (string, error) {
-	if self, err := os.Executable(); err == nil {
-		if path := filepath.Join(filepath.Dir(self), Program); isProgram(path) {
-			return path, nil
-		}
-	}
-	path, err := exec.LookPath(Program)
-	if err != nil {
-		return "", fmt.Errorf("the program %s is not installed: put it beside sallyport (make pkcs11 builds it)", Program)
-	}
-	return path, nil
-}
-
-func isProgram(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
-}
-
-// environment is what the program is given: all that modules may need, and nothing of ours or of clouds.
-func environment() []string {
-	var env []string
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "SALLYPORT_") && !strings.HasPrefix(v, "OCKAM_") && !strings.HasPrefix(v, "AWS_") && !strings.HasPrefix(v, "ENROLLMENT_TICKET=") {
-			env = append(env, v)
-		}
-	}
-	return env
-}
-
-// start starts the program if it does not run.
-func (h *helper) start() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.startLocked()
-}
-
-func (h *helper) startLocked() error {
-	if h.cmd != nil {
-		return nil
-	}
-	path, err := find()
-	if err != nil {
-		return err
-	}
-	outR, outW, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(path)
-	cmd.Env, cmd.Dir, cmd.Stdout = environment(), "/", outW
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's Ctrl-C is for this process
-	in, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	outW.Close()
-	if err != nil {
-		return errors.Join(fmt.Errorf("start %s: %w", path, err), outR.Close())
-	}
-	h.cmd, h.in, h.out = cmd, in, outR
-	return nil
-}
-
-// ask sends a request and waits for the answer. After an error the program is ended, and started again with the next request.
-func (h *helper) ask(ctx context.Context, r Request) (resp Response, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return resp, err
-	}
-	if err := h.startLocked(); err != nil {
-		return resp, err
-	}
-	wait := time.Now().Add(Wait)
-	if at, ok := ctx.Deadline(); ok && at.Before(wait) {
-		wait = at
-	}
-	_ = h.out.SetReadDeadline(wait)
-	interrupted := context.AfterFunc(ctx, func() { _ = h.out.SetReadDeadline(time.Unix(1, 0)) })
-	defer interrupted()
-	if err = WriteMessage(h.in, r); err == nil {
-		err = ReadMessage(h.out, &resp)
-	}
-	if err != nil {
-		h.stopLocked()
-		switch {
-		case ctx.Err() != nil:
-			err = ctx.Err()
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			err = errors.New("it does not answer")
-		case errors.Is(err, io.EOF):
-			err = errors.New("it has ended")
-		}
-		return Response{}, err
-	}
-	return resp, nil
-}
-
-func (h *helper) stop() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.stopLocked()
-}
-
-func (h *helper) stopLocked() {
-	if h.cmd == nil {
-		return
-	}
-	_ = h.in.Close() // it ends with its input
-	cmd, out := h.cmd, h.out
-	h.cmd = nil
-	kill := time.AfterFunc(2*time.Second, func() { _ = cmd.Process.Kill() })
-	go func() {
-		_ = cmd.Wait()
-		kill.Stop()
-		_ = out.Close()
-	}()
 }
