@@ -14,9 +14,15 @@ import (
 )
 
 // releaseStartup gives back the memory that only starting needed: free heap, and the pages of the program itself, of which a node at
-// work uses a third. The kernel keeps them in its page cache and maps them again where they are used.
+// work uses a third. The kernel keeps them in its page cache and maps them again where they are used. A node's portals and relays are
+// made after it began, so returnMemory does it again.
 func releaseStartup() {
 	debug.FreeOSMemory()
+	releaseProgram()
+}
+
+// releaseProgram has the system take back the program's own pages. Those that are used come back one by one.
+func releaseProgram() {
 	exe, err := os.Executable()
 	if err != nil {
 		return
@@ -44,9 +50,12 @@ const (
 	memorySlack = 32 << 20
 )
 
+// youth is when a node that has begun has perhaps been told what it shall have: pages of the program that only this needed are given back.
+var youth = []time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second, time.Minute}
+
 // returnMemory gives memory back to the system that a burst or an attack took: the runtime alone keeps it for minutes, since a node at
 // work allocates next to nothing and so has no reason to collect. It looks every 15 s, and once a minute when there was nothing to
-// give. It returns when ctx ends.
+// give. In the first minute it also gives back pages of the program. It returns when ctx ends.
 func returnMemory(ctx context.Context) {
 	sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	footprint := func() uint64 {
@@ -55,6 +64,9 @@ func returnMemory(ctx context.Context) {
 	}
 	rest := footprint()
 	before, wait := rest, 0
+	for _, age := range youth {
+		time.AfterFunc(age, releaseProgram)
+	}
 	tick := time.NewTicker(memoryTick)
 	defer tick.Stop()
 	for {
@@ -69,7 +81,7 @@ func returnMemory(ctx context.Context) {
 		if wait--; wait > 0 || growing || now < rest+memorySlack {
 			continue
 		}
-		debug.FreeOSMemory()
+		releaseStartup()
 		if before = footprint(); before > now-now/10 {
 			wait = int(time.Minute / memoryTick)
 		}
