@@ -82,7 +82,7 @@ const extension = "x-"
 var nodeKeys = []string{
 	"name", "identity", "project", "tcp-listener-address", "udp-listener-address", "udp", "status-endpoint", "no-status-endpoint",
 	"skip-is-running-check", "foreground", "exit-on-eof", "in-memory", "opentelemetry-context", "services", "authority-identity",
-	"authority-route", "authority-grace", "credential-scope", "memory-limit", "limits", "log-level", "log-format", "no-sandbox", "ticket-file",
+	"authority-route", "authority-grace", "credential-scope", "memory-limit", "limits", "log-level", "log-format", "records", "receipts", "no-sandbox", "ticket-file",
 }
 
 // objects are the keys whose value may be a map, which the command takes as JSON.

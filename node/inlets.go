@@ -164,7 +164,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		return nil, err
 	}
 	p := portal.InletOptions{
-		Name: r.Alias, Nagle: r.Nagle, SkipHandshake: r.SkipHandshake, Prefix: in.parts.prefix, Plain: in.parts.prefix.Len() > 0,
+		Name: r.Alias, Nagle: r.Nagle, TellClient: r.TellClient, SkipHandshake: r.SkipHandshake, Prefix: in.parts.prefix, Plain: in.parts.prefix.Len() > 0,
 	}
 	if g != nil {
 		p.Guard = g

@@ -30,6 +30,7 @@ var (
 	descPortalSetup = desc("portal_setup_seconds", "Until a connection was open: at an inlet since the client came, at an outlet since the inlet asked.", "kind", "portal")
 	descPortalDial  = desc("portal_target_dial_seconds", "Until an outlet had found and reached its target.", "portal")
 	descPortalLife  = desc("portal_connection_seconds", "How long connections lived that have ended.", "kind", "portal")
+	descRecords     = desc("records_total", "Records of portal connections: written, dropped since they could not be written in time, left out because too many were refused.", "outcome")
 	descPortalWait  = desc("portal_window_wait_seconds_total", "How long sockets with data waited until the other end could take it, of all connections together.", "kind", "portal")
 )
 
@@ -90,6 +91,12 @@ func (c collector) portals(
 		}
 		waited := time.Duration(m.Waited.Load()).Seconds()
 		out <- prometheus.MustNewConstMetric(descPortalWait, prometheus.CounterValue, waited, end, name)
+	}
+	if n.records != nil {
+		k := n.records.Counts()
+		count(descRecords, k.Written, "written")
+		count(descRecords, k.Dropped, "dropped")
+		count(descRecords, k.LeftOut, "left_out")
 	}
 	p := n.portals.Stats
 	count(descPortalDeny, p.Denied.Load())

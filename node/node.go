@@ -19,6 +19,7 @@ import (
 	"sallyport/policy"
 	"sallyport/portal"
 	"sallyport/portal/interceptor"
+	"sallyport/records"
 	"sallyport/routing"
 	"sallyport/routing/control"
 	"sallyport/routing/multiaddr"
@@ -114,8 +115,17 @@ type Options struct {
 	Log            *slog.Logger
 	// LogLevel is the log's level, which a configuration may change; nil: it may not.
 	LogLevel *slog.LevelVar
+	// Records says where records of portal connections go; nil keeps none.
+	Records *RecordOptions
 	// Upgrade says how another program takes over; zero: none can.
 	Upgrade UpgradeOptions
+}
+
+// RecordOptions say where records of portal connections go, and whether the node signs them.
+type RecordOptions struct {
+	// Sink is the node's from Start on, also if that fails.
+	Sink     records.Sink
+	Receipts *records.Receipts
 }
 
 // Node is a running node.
@@ -141,6 +151,8 @@ type Node struct {
 	pins        pins
 	counters    counters
 	busy        busyShare
+	records     *records.Log // nil: none are kept
+	events      *events
 	closeOnce   sync.Once
 	started     time.Time
 
@@ -179,7 +191,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.ChannelTimeout == 0 {
 		o.ChannelTimeout = 10 * time.Second
 	}
-	n := &Node{opts: o, log: o.Log, started: time.Now(), policies: policy.NewSet(), dialed: map[string]*connection{}, dialing: make(chan struct{}, dialings)}
+	happened := &events{}
+	o.Log = slog.New(&eventHandler{inner: o.Log.Handler(), to: happened})
+	n := &Node{opts: o, log: o.Log, events: happened, started: time.Now(), policies: policy.NewSet(), dialed: map[string]*connection{}, dialing: make(chan struct{}, dialings)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.set = table.NewSet(n.ctx, o.Store, o.Log)
 	defer func() {
@@ -202,6 +216,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
 	n.access = newAccess(n.policies)
 	n.access.self, n.pins.node = o.Self, n
+	n.startRecords()
 	n.addKinds()
 	if o.Trust.Authority != nil && o.Trust.Scope != "" {
 		n.creds = newCredentials(n)
@@ -451,6 +466,11 @@ func (n *Node) Stop() {
 	}
 	if n.group != nil {
 		n.group.Stop()
+	}
+	if n.records != nil {
+		n.records.Close()
+	} else if r := n.opts.Records; r != nil {
+		_ = r.Sink.Close()
 	}
 	if n.opts.Authority != nil && n.opts.Authority.Close != nil {
 		n.closeOnce.Do(func() { _ = n.opts.Authority.Close() })

@@ -294,6 +294,9 @@ func (n *Node) replace(next successor, drain time.Duration) (err error) {
 		return err
 	}
 	state := int(file.Fd())
+	if n.records != nil {
+		n.records.Sync()
+	}
 	if n.opts.Upgrade.Leaving != nil {
 		stay := n.opts.Upgrade.Leaving()
 		defer stay()

@@ -126,15 +126,3 @@ func (f *File) Close() error {
 	}
 	return f.f.Close()
 }
-
-// Lines is a Sink that writes JSON lines, such as to the log.
-type Lines struct{ W io.Writer }
-
-// Write implements Sink.
-func (s Lines) Write(_ []*Record, lines []byte) error {
-	_, err := s.W.Write(lines)
-	return err
-}
-
-// Close implements Sink.
-func (Lines) Close() error { return nil }

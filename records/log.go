@@ -57,6 +57,7 @@ type Log struct {
 
 	filled                    chan struct{} // has room for one: something waits
 	stop                      chan struct{}
+	syncs                     chan chan struct{}
 	done                      chan struct{}
 	written, dropped, leftOut atomic.Uint64
 	buf                       []byte
@@ -65,7 +66,7 @@ type Log struct {
 
 // New makes a Log and starts its goroutine, which Close ends.
 func New(o Options) *Log {
-	l := &Log{opts: o, filled: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), tokens: refusedBurst, filledA: time.Now()}
+	l := &Log{opts: o, filled: make(chan struct{}, 1), stop: make(chan struct{}), syncs: make(chan chan struct{}), done: make(chan struct{}), tokens: refusedBurst, filledA: time.Now()}
 	go l.run()
 	return l
 }
@@ -134,6 +135,23 @@ func (l *Log) Close() {
 	}
 }
 
+// Sync writes what waits, and signs it, as far as the sink takes it within a second: this program is about to be replaced.
+func (l *Log) Sync() {
+	limit := time.After(time.Second)
+	done := make(chan struct{})
+	select {
+	case l.syncs <- done:
+	case <-l.done:
+		return
+	case <-limit:
+		return
+	}
+	select {
+	case <-done:
+	case <-limit:
+	}
+}
+
 func (l *Log) run() {
 	defer close(l.done)
 	defer func() { _ = l.opts.Sink.Close() }()
@@ -142,11 +160,19 @@ func (l *Log) run() {
 		case <-l.filled:
 			select {
 			case <-time.After(flushEvery):
+			case done := <-l.syncs:
+				l.flush(true)
+				close(done)
+				continue
 			case <-l.stop:
 				stopped = true
 			}
 		case <-l.stop:
 			stopped = true
+		case done := <-l.syncs:
+			l.flush(true)
+			close(done)
+			continue
 		}
 		l.flush(stopped)
 	}

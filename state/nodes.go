@@ -72,6 +72,9 @@ type NodeOptions struct {
 	LogArgs            []string `json:"log_args,omitempty"` // logging flags of the command line, in order
 	// NoSandbox lets the node's process write wherever its user may.
 	NoSandbox bool `json:"no_sandbox,omitempty"`
+	// Records is where records of portal connections go: a file, log, journald or off; empty is a file in the node's directory. Receipts signs them.
+	Records  string `json:"records,omitempty"`
+	Receipts bool   `json:"receipts,omitempty"`
 	// LogLevel is debug, info, warn or error; LogFormat is text or json.
 	LogLevel  string `json:"log_level,omitempty"`
 	LogFormat string `json:"log_format,omitempty"`

@@ -91,6 +91,7 @@ var scenes = map[string]string{
 	"apply":          "printf 'name: n1\ntcp-outlets: {db: {to: 5432}}\n' > box.yaml; sallyport node create box.yaml",
 	"run":            "printf 'nodes: [r1]\ntcp-outlets: {db: {to: $PORT, at: r1}}\n' > portal.yaml",
 	"reset":          `sallyport node create n1`,
+	"receipts":       `sallyport identity create a; sallyport identity create b; sallyport node create n1 --identity a --receipts --records analysis.jsonl; sallyport node create n2 --identity b --receipts --records bank.jsonl`,
 	"backup":         backupScene,
 	"restore":        backupScene + `; sallyport backup box.backup --passphrase-file passphrase; sallyport reset --yes`,
 	"flow-control": `sallyport node create n1; sallyport tcp-outlet create db --to 5432; sallyport tcp-listener create 4500

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -32,6 +33,7 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.BoolVar(&o.UDP, "udp", false, "be reached over UDP too, and make punctures")
 	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "127.0.0.1:0", "where over UDP, `HOST:PORT` (IPv4)")
 	limitFlags(cmd, o)
+	recordFlags(cmd, o)
 	logFlags(cmd, o)
 	noEffect(cmd, "http-server", "opentelemetry-context=")
 	flagAliases(cmd, "launch-config", "services", "launch-configuration", "services", "enable-udp", "udp", "enable-http-server", "http-server",
@@ -292,5 +294,5 @@ func nodeArgs(o state.NodeOptions) []string {
 	if o.NoStatusEndpoint {
 		args = append(args, "--no-status-endpoint")
 	}
-	return append(append(args, limitArgs(o)...), logArgs(o)...)
+	return slices.Concat(args, limitArgs(o), recordArgs(o), logArgs(o))
 }

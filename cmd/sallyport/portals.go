@@ -427,6 +427,7 @@ func inletCreate(a *app) *cobra.Command {
 	f, r := cmd.Flags(), &o.request
 	f.BoolVar(&r.SkipHandshake, "skip-handshake", switchFrom("OCKAM_TCP_PORTAL_SKIP_HANDSHAKE"), skipHelp)
 	f.BoolVar(&r.Nagle, "enable-nagle", switchFrom("OCKAM_TCP_PORTAL_ENABLE_NAGLE"), "leave Nagle's algorithm on for clients")
+	f.BoolVar(&r.TellClient, "tell-client", false, "tell the outlet each client's address, for its records")
 	f.StringArrayVar(&r.HTTPHeaders, "http-header", nil, "set `NAME:VALUE` in HTTP/1 requests; may be repeated")
 	return cmd
 }

@@ -99,6 +99,9 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		return err
 	}
 	// Others know the node by the address that it had, where the port was left to it.
+	if options.Records, err = a.recordOptions(ctx, name, o, r, self); err != nil {
+		return err
+	}
 	options.ListenBefore, options.UDP.ListenBefore = old.TCPListener, old.UDPListener
 	process, err := state.CurrentProcess()
 	if err != nil {

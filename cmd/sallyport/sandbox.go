@@ -27,6 +27,9 @@ func (a *app) confine(ctx context.Context, o state.NodeOptions, socket string, l
 	if a.isInMemory {
 		writable = append(writable, filepath.Dir(a.dirOnce.Path())) // the directory itself is removed at the end
 	}
+	if path, ok := recordFile(o.Records); ok {
+		writable = append(writable, filepath.Dir(path))
+	}
 	vaults, err := a.dirOnce.Vaults()
 	if err != nil {
 		log.Warn("vaults not listed for the sandbox", "err", err.Error())

@@ -33,6 +33,8 @@ var settings = []setting{
 	switch1("no-sandbox", func(o *state.NodeOptions) *bool { return &o.NoSandbox }),
 	text1("services", func(o *state.NodeOptions) *string { return &o.Services }),
 	live(text1("log-level", func(o *state.NodeOptions) *string { return &o.LogLevel })),
+	text1("records", func(o *state.NodeOptions) *string { return &o.Records }),
+	switch1("receipts", func(o *state.NodeOptions) *bool { return &o.Receipts }),
 	text1("log-format", func(o *state.NodeOptions) *string { return &o.LogFormat }),
 	{
 		flag: "limits",

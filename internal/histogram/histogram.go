@@ -87,3 +87,24 @@ func (h *Histogram) Counts() (count uint64, sum float64, buckets map[float64]uin
 
 // Exemplar returns a connection that took long lately, nil if there is none.
 func (h *Histogram) Exemplar() *Exemplar { return h.exemplar.Load() }
+
+// Quantile returns the bound of the bucket in which the q-th part of the times lies, so they are at most that; the largest bound for what is beyond, 0
+// for none.
+func (h *Histogram) Quantile(q float64) time.Duration {
+	var counts [maxBounds + 1]uint64
+	total := uint64(0)
+	for i := range counts {
+		counts[i] = h.counts[i].Load()
+		total += counts[i]
+	}
+	if total == 0 || len(h.bounds) == 0 {
+		return 0
+	}
+	want, seen := q*float64(total), uint64(0)
+	for i, b := range h.bounds {
+		if seen += counts[i]; float64(seen) >= want {
+			return b
+		}
+	}
+	return h.bounds[len(h.bounds)-1]
+}

@@ -42,7 +42,9 @@ type Inlet struct {
 	NoConnectionWait bool   `json:"no_connection_wait,omitempty" flag:"no-connection-wait" memo:"ignored"`
 	SkipHandshake    bool   `json:"skip_handshake,omitempty" flag:"skip-handshake"`
 	Hold             string `json:"hold,omitempty" flag:"hold"` // as of an Outlet
-	Nagle            bool   `json:"enable_nagle,omitempty" flag:"enable-nagle"`
+	// TellClient has the outlet told who each client is, for its records.
+	TellClient bool `json:"tell_client,omitempty" flag:"tell-client"`
+	Nagle      bool `json:"enable_nagle,omitempty" flag:"enable-nagle"`
 	// HTTPHeaders are NAME:VALUE, set in each request of a client.
 	HTTPHeaders []string `json:"http_headers,omitempty" flag:"http-header"`
 	// TLSProvider is the multiaddr of the service that has the certificate; empty: no TLS.
