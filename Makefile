@@ -106,6 +106,20 @@ trust-tools: ## what the tests of keys need, where it can be installed: SoftHSM2
 		echo "softhsm2 or swtpm cannot be installed here: the tests that need them are left out"
 	@command -v moto_server >/dev/null || pip install --quiet 'moto[server,kms]' || echo "moto cannot be installed here: the tests that need it are left out"
 
+.PHONY: test-reach reach-tools
+# A line for each point: what it is, then the seconds that its test measured.
+REACH_TESTS := ^TestReach
+test-reach: build reach-tools ## through real servers in front and real proxies: nginx, haproxy, tinyproxy, squid, danted (5 minutes)
+	$(GO) test -count=1 -timeout 15m -v -run '^Test(Proxies|SilentProxy|Rules)$$' ./proxy | grep -v '^=== '
+	$(GO) test -count=1 -timeout 15m -v -run '^Test(Layers|TLSNames|OtherWebSocket|WebPages|Pings|SilentHandshakes)$$' ./routing/tcp | grep -v '^=== '
+	$(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... | \
+		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
+
+reach-tools: ## what its tests need, where it can be installed
+	@for t in nginx haproxy tinyproxy squid danted; do PATH=$$PATH:/usr/sbin command -v $$t >/dev/null || missing=1; done; [ -z "$${missing-}" ] || \
+		{ [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends nginx-light haproxy tinyproxy squid dante-server >/dev/null; } || \
+		echo "nginx, haproxy, tinyproxy, squid or dante-server cannot be installed here: the tests that need them are left out"
+
 kafka: build ## Kafka portals with real brokers and clients of all kinds (needs Java, Python; Maven fetches brokers), with the reference where it is installed
 	interop/kafka --ours $(PROGRAM) $(if $(wildcard $(HOME)/.cache/reference/bin/ockam),--reference $(HOME)/.cache/reference/bin/ockam)
 	interop/kafka-clients --ours $(PROGRAM) $(KAFKA)

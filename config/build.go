@@ -111,7 +111,7 @@ func (b *builder) node() {
 			}
 			continue
 		}
-		if e.value.kind == sequence || e.value.kind == mapping && !slices.Contains(objects, key) {
+		if e.value.kind == sequence && !slices.Contains(lists, key) || e.value.kind == mapping && !slices.Contains(objects, key) {
 			b.fault(e.value.pos, "%s must be a single value", key)
 			continue
 		}

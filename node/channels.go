@@ -166,7 +166,15 @@ func (n *Node) SendMessage(ctx context.Context, r admin.MessageRequest) (admin.M
 
 // CreateTCPConnection opens a TCP connection to another node; it stays until it is deleted or lost.
 func (n *Node) CreateTCPConnection(ctx context.Context, r admin.TransportRequest) (admin.Transport, error) {
-	c, err := n.tcp.Connect(ctx, r.Address)
+	to := tcp.Address{HostPort: r.Address}
+	if strings.Contains(r.Address, "://") {
+		s, err := multiaddr.ParseStream(r.Address)
+		if err != nil {
+			return admin.Transport{}, fmt.Errorf("%w: the address %w", admin.ErrInvalid, err)
+		}
+		to = addressOf(s)
+	}
+	c, err := n.tcp.Dial(ctx, to)
 	if err != nil {
 		return admin.Transport{}, err
 	}
@@ -189,7 +197,7 @@ func describeTCPConnection(c *tcp.Connection) admin.Transport {
 	if c.Outgoing {
 		mode = "Outgoing"
 	}
-	return admin.Transport{Type: "Tcp", Mode: mode, Socket: c.Remote.String(), Worker: "0#" + c.Sender.Text(), Processor: "0#" + c.Receiver.Text(), Flow: c.Flow.ID()}
+	return admin.Transport{Type: transportType(c.Layer), Mode: mode, Socket: c.Remote.String(), Worker: "0#" + c.Sender.Text(), Processor: "0#" + c.Receiver.Text(), Flow: c.Flow.ID()}
 }
 
 // TCPConnections lists the TCP connections to and from other nodes.

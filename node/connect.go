@@ -209,18 +209,20 @@ func (n *Node) follow(ctx context.Context, c *connection, to multiaddr.Addr, o c
 				return fmt.Errorf("project %s: %w", piece.Text, err)
 			}
 		case multiaddr.IP4, multiaddr.IP6, multiaddr.DNSAddr:
-			open := n.openTCP
-			switch {
-			case i+1 < len(to) && to[i+1].Protocol == multiaddr.TCP:
-			case i+1 < len(to) && to[i+1].Protocol == multiaddr.UDP:
-				open = n.openUDP
-			default:
+			parts := 2
+			if s, k := to[i:].Stream(); k > 0 {
+				if err := n.openStream(ctx, c, s); err != nil {
+					return err
+				}
+				parts = k
+			} else if i+1 < len(to) && to[i+1].Protocol == multiaddr.UDP {
+				if err := n.openUDP(ctx, c, to[i:i+2]); err != nil {
+					return err
+				}
+			} else {
 				return fmt.Errorf("%s: %w: only /tcp and /udp may follow a host", to, errUnsupported)
 			}
-			if err := open(ctx, c, to[i:i+2]); err != nil {
-				return err
-			}
-			i++
+			i += parts - 1
 		case multiaddr.Secure:
 			if err := n.openChannel(ctx, c, piece.Text, o, o.authorized); err != nil {
 				return fmt.Errorf("secure channel to %s: %w", to[:i+1], err)
@@ -237,15 +239,11 @@ func (n *Node) follow(ctx context.Context, c *connection, to multiaddr.Addr, o c
 // reachableOutgoing are the services that can be reached through a connection this node opened (docs/protocol/01 §5.4).
 var reachableOutgoing = []string{routing.ChannelService, routing.KeyService, routing.UppercaseService, routing.EchoService}
 
-func (n *Node) openTCP(ctx context.Context, c *connection, host multiaddr.Addr) error {
+func (n *Node) openStream(ctx context.Context, c *connection, s multiaddr.Stream) error {
 	if c.tcp != nil || c.udp != nil {
-		return fmt.Errorf("%s: %w", host, errTwoTransports)
+		return fmt.Errorf("%s: %w", s, errTwoTransports)
 	}
-	_, hostport, _, ok := host.HostPort()
-	if !ok {
-		return fmt.Errorf("%s: %w", host, errUnsupported)
-	}
-	conn, err := n.tcp.Connect(ctx, hostport)
+	conn, err := n.tcp.Dial(ctx, addressOf(s))
 	if err != nil {
 		return err
 	}
@@ -253,6 +251,11 @@ func (n *Node) openTCP(ctx context.Context, c *connection, host multiaddr.Addr) 
 	c.flow = c.tcp.Flow
 	c.route = c.route.Concat(routing.NewRoute(c.tcp.Sender.Address()))
 	return nil
+}
+
+// addressOf is where a stream transport of a multiaddr leads.
+func addressOf(s multiaddr.Stream) tcp.Address {
+	return tcp.Address{Layer: tcp.Layer(s.Layer), HostPort: s.HostPort, Name: s.Name, Path: s.Path}
 }
 
 // openChannel opens a channel to the listener `name` at the end of the route so far; the channel replaces that route.

@@ -7,6 +7,7 @@ import (
 
 	"sallyport/buildinfo"
 	"sallyport/crypto/aead"
+	"sallyport/routing/tcp"
 )
 
 // counters are events of a node that are not counted elsewhere.
@@ -25,7 +26,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descBuild       = desc("build_info", "Constant 1, with the program's version, the revision it was built from, Go's version and the AES-GCM kernel.", "version", "revision", "goversion", "aead_kernel")
 	descInfo        = desc("node_info", "Constant 1, with the node's name, identity and AES-GCM kernel.", "node", "identifier", "aead_kernel")
-	descConns       = desc("transport_connections", "Open TCP connections to and from other nodes.")
+	descConns       = desc("transport_connections", "Open connections to and from other nodes over TCP, with what lies in between.", "layer")
+	descTLSFailed   = desc("transport_tls_failed_total", "Connections of others that ended in their TLS handshake.")
 	descMessages    = desc("transport_messages_total", "Routing messages on the TCP transport.", "direction")
 	descBytes       = desc("transport_bytes_total", "Bytes of routing messages on the TCP transport.", "direction")
 	descMalformed   = desc("transport_malformed_total", "Connections closed because of a malformed or oversized message.")
@@ -77,7 +79,14 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(descBuild, 1, build.Version, build.Revision, build.Go, build.AEADKernel)
 	gauge(descInfo, 1, n.opts.Name, n.opts.Self.String(), aead.Kernel())
 	t := &n.tcp.Stats
-	gauge(descConns, float64(len(n.tcp.Connections())))
+	open := map[tcp.Layer]int{tcp.Plain: 0, tcp.TLS: 0, tcp.WebSocket: 0, tcp.SecureWS: 0}
+	for _, c := range n.tcp.Connections() {
+		open[c.Layer]++
+	}
+	for layer, count := range open {
+		gauge(descConns, float64(count), string(layer))
+	}
+	count(descTLSFailed, t.TLSFailed.Load())
 	count(descMessages, t.MessagesIn.Load(), "in")
 	count(descMessages, t.MessagesOut.Load(), "out")
 	count(descBytes, t.BytesIn.Load(), "in")

@@ -15,10 +15,12 @@ import (
 	"sallyport/dataplane"
 	"sallyport/limits"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 	"sallyport/node/table"
 	"sallyport/policy"
 	"sallyport/portal"
 	"sallyport/portal/interceptor"
+	"sallyport/proxy"
 	"sallyport/records"
 	"sallyport/routing"
 	"sallyport/routing/control"
@@ -100,6 +102,12 @@ type Options struct {
 	Trust        Trust
 	// Listen is the TCP listener's address, host:port. Where its port is 0, ListenBefore is tried first: what the node chose last time.
 	Listen, ListenBefore string
+	// Listeners are where other nodes connect besides, as at Listen.
+	Listeners []resource.TCPListener
+	// Proxies say through which proxies the node connects to others; nil: none.
+	Proxies *proxy.Rules
+	// TLS says which servers are believed over TLS.
+	TLS tcp.Trust
 	// UDP are the options of the UDP transport.
 	UDP UDPOptions
 	// Authority runs the authority's services in place of those of an ordinary node; nil runs an ordinary node.
@@ -210,7 +218,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	n.router.MaxRoute = o.Limits.Route
 	n.router.Backlogs.SetLimit(int64(o.Limits.Backlog))
-	n.tcp = tcp.New(n.router, transportOptions(o.Limits))
+	over := transportOptions(o.Limits)
+	over.Proxies, over.Trust = o.Proxies, o.TLS
+	n.tcp = tcp.New(n.router, over)
 	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.channels = secure.New(n.router, o.Shards, channelLimits(o.Limits), o.Log)
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
@@ -227,6 +237,11 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	if n.main, err = listenAgain(ctx, o.Listen, o.ListenBefore, n.log, n.listenTCP); err != nil {
 		return nil, err
+	}
+	for _, r := range o.Listeners {
+		if err := n.listenToo(ctx, r); err != nil {
+			return nil, err
+		}
 	}
 	if o.Authority != nil {
 		if err := n.startAuthority(ctx); err != nil {

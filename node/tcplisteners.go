@@ -2,15 +2,20 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/node/table"
+	"sallyport/routing"
+	"sallyport/routing/multiaddr"
 	"sallyport/routing/tcp"
+	"sallyport/routing/ws"
 )
 
 func addTCPListeners(n *Node) {
@@ -18,39 +23,95 @@ func addTCPListeners(n *Node) {
 		Name: resource.KindTCPListener, Noun: "TCP listener",
 		Key: func(r *resource.TCPListener) *string { return &r.Address },
 		Check: func(_ context.Context, r *resource.TCPListener, _ func(string) bool) error {
-			if _, _, err := net.SplitHostPort(r.Address); err != nil {
-				return fmt.Errorf("%w: the address %q must be host:port", admin.ErrInvalid, r.Address)
-			}
-			return nil
+			_, err := streamOf(*r)
+			return err
 		},
 		Open: func(ctx context.Context, o *table.Opening[resource.TCPListener]) (*tcp.Listener, error) {
-			return n.listenTCP(ctx, o.Request.Address)
+			return n.serve(ctx, o.Request, nil)
 		},
 		Close: func(ctx context.Context, l *tcp.Listener) error { return l.Close(ctx) },
 	})
 }
 
-func (n *Node) listenTCP(ctx context.Context, address string) (*tcp.Listener, error) {
-	at, err := names.Listen(ctx, address)
+// streamOf reads where a listener listens, and what it speaks there.
+func streamOf(r resource.TCPListener) (s multiaddr.Stream, err error) {
+	if !strings.Contains(r.Address, "://") {
+		s = multiaddr.Stream{Layer: string(tcp.Plain), HostPort: r.Address}
+		if _, _, err := net.SplitHostPort(r.Address); err != nil {
+			return s, fmt.Errorf("%w: the address %q must be host:port", admin.ErrInvalid, r.Address)
+		}
+	} else if s, err = multiaddr.ParseStream(r.Address); err != nil {
+		return s, fmt.Errorf("%w: the address %w", admin.ErrInvalid, err)
+	}
+	secure := s.Layer == string(tcp.TLS) || s.Layer == string(tcp.SecureWS)
+	if given := r.Certificate != "" && r.Key != ""; secure && !given {
+		return s, fmt.Errorf("%w: %s needs a certificate and its key (--tls-certificate, --tls-key)", admin.ErrInvalid, r.Address)
+	}
+	if !secure && (r.Certificate != "" || r.Key != "") {
+		return s, fmt.Errorf("%w: a certificate is for wss:// and tls://, not for %s", admin.ErrInvalid, r.Address)
+	}
+	return s, nil
+}
+
+// serve opens a listener. With a flow what can be reached from that can be reached through the listener; else nothing before it is named.
+func (n *Node) serve(ctx context.Context, r resource.TCPListener, flow *routing.Flow) (*tcp.Listener, error) {
+	s, err := streamOf(r)
+	if err != nil {
+		return nil, err
+	}
+	at, err := names.Listen(ctx, s.HostPort)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
 	}
-	return n.tcp.Listen(ctx, at)
+	serving := tcp.Serving{Flow: flow}
+	if r.Certificate != "" {
+		cert := &certificateFiles{chain: r.Certificate, key: r.Key, log: n.log}
+		if err := cert.load(); err != nil {
+			return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+		}
+		protocol := tcp.ALPN
+		if s.Layer == string(tcp.SecureWS) {
+			protocol = http1
+		}
+		serving.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get, NextProtos: []string{protocol}, DynamicRecordSizingDisabled: true}
+	}
+	if s.Layer == string(tcp.WebSocket) || s.Layer == string(tcp.SecureWS) {
+		serving.WebSocket = &ws.Accepts{Path: s.Path, Host: s.Name}
+	}
+	return n.tcp.Serve(ctx, at, serving)
 }
 
-// CreateTCPListener opens another TCP listener. Nothing is reachable through it before AddConsumer names something. Where the port is
+// listenToo opens a listener of the node itself.
+func (n *Node) listenToo(ctx context.Context, r resource.TCPListener) error {
+	l, err := n.serve(ctx, r, n.main.Flow)
+	if err != nil {
+		return err
+	}
+	n.log.Info("listening", "at", r.Address, "bound", l.Bound.String())
+	return nil
+}
+
+func (n *Node) listenTCP(ctx context.Context, address string) (*tcp.Listener, error) {
+	return n.serve(ctx, resource.TCPListener{Address: address}, nil)
+}
+
+// CreateTCPListener opens another listener. Nothing is reachable through it before AddConsumer names something. Where the port is
 // left to the node, the one that it chose is the listener's from then on.
 func (n *Node) CreateTCPListener(ctx context.Context, r resource.TCPListener) (admin.Transport, error) {
-	at, err := names.Listen(ctx, r.Address)
+	s, err := streamOf(r)
 	if err != nil {
-		return admin.Transport{}, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+		return admin.Transport{}, err
 	}
-	if at.Port() == 0 {
-		l, err := n.tcp.Listen(ctx, at)
+	if portOf(s.HostPort) == "0" {
+		l, err := n.serve(ctx, r, nil)
 		if err != nil {
 			return admin.Transport{}, err
 		}
-		bound := resource.TCPListener{Address: l.Bound.String()}
+		bound := r
+		if bound.Address = l.Bound.String(); s.Layer != string(tcp.Plain) {
+			s.HostPort = bound.Address
+			bound.Address = s.String()
+		}
 		taken := func(context.Context, *table.Opening[resource.TCPListener]) (*tcp.Listener, error) { return l, nil }
 		if _, err := n.tcpListeners.CreateAs(ctx, bound, taken); err != nil {
 			return admin.Transport{}, errors.Join(err, l.Close(ctx))
@@ -64,9 +125,14 @@ func (n *Node) CreateTCPListener(ctx context.Context, r resource.TCPListener) (a
 	return describeTCPListener(i.Value), nil
 }
 
+// transportType is a layer as lists name it.
+func transportType(l tcp.Layer) string {
+	return strings.ToUpper(string(l[:1])) + string(l[1:])
+}
+
 func describeTCPListener(l *tcp.Listener) admin.Transport {
 	return admin.Transport{
-		Type: "Tcp", Mode: "Listen", Socket: l.Bound.String(), Worker: "<none>", Processor: "0#" + l.Address, Flow: l.Flow.ID(),
+		Type: transportType(l.Layer()), Mode: "Listen", Socket: l.Bound.String(), Worker: "<none>", Processor: "0#" + l.Address, Flow: l.Flow.ID(),
 	}
 }
 

@@ -51,6 +51,12 @@ func TestRules(t *testing.T) {
 	if _, err := Parse(nil, func(string) string { return "gopher://secret@x" }); !errors.Is(err, ErrRule) || strings.Contains(err.Error(), "secret") {
 		t.Error(err)
 	}
+	for rule, want := range map[string]string{"a.example=http://u:secret@p:8": "a.example=http://p:8", "socks5://u:secret@p": "socks5://p:1080", "direct": "direct",
+		"http://u:secret@p:port": "…"} {
+		if got := Redacted(rule); got != want {
+			t.Errorf("%s: %s", rule, got)
+		}
+	}
 	if p, err := (*Rules)(nil).For("a:1"); p != nil || err != nil {
 		t.Error(p, err)
 	}

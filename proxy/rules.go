@@ -91,6 +91,19 @@ func cutRule(text string) (pattern, to string, ok bool) {
 	return text[:i], text[i+1:], true
 }
 
+// Redacted returns a rule without credentials.
+func Redacted(text string) string {
+	pattern, to, ok := cutRule(text)
+	if ok {
+		pattern += "="
+	}
+	p, err := ParseURL(to)
+	if err != nil {
+		return pattern + "…"
+	}
+	return pattern + p.String()
+}
+
 // local reports whether a destination is on this machine.
 func local(hostport string) bool {
 	host, _, err := net.SplitHostPort(hostport)

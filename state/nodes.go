@@ -54,22 +54,32 @@ type Configuration struct {
 // NodeOptions are the options of `node create` and `authority create` (docs/protocol/03 §7.2) that outlive the command. Empty means
 // that the option was not given.
 type NodeOptions struct {
-	TCPListenerAddress string   `json:"tcp_listener_address,omitempty"`
-	UDP                bool     `json:"udp,omitempty"`
-	UDPListenerAddress string   `json:"udp_listener_address,omitempty"`
-	StatusEndpoint     string   `json:"status_endpoint,omitempty"`
-	NoStatusEndpoint   bool     `json:"no_status_endpoint,omitempty"`
-	Identity           string   `json:"identity,omitempty"`
-	Project            string   `json:"project,omitempty"`
-	AuthorityIdentity  string   `json:"authority_identity,omitempty"` // change history, hex
-	AuthorityRoute     string   `json:"authority_route,omitempty"`
-	AuthorityGrace     string   `json:"authority_grace,omitempty"` // a duration
-	CredentialScope    string   `json:"credential_scope,omitempty"`
-	Verbosity          int      `json:"verbosity,omitempty"`
-	ExitOnEOF          bool     `json:"exit_on_eof,omitempty"`
-	Foreground         bool     `json:"foreground,omitempty"`
-	Services           string   `json:"services,omitempty"` // JSON
-	LogArgs            []string `json:"log_args,omitempty"` // logging flags of the command line, in order
+	TCPListenerAddress string `json:"tcp_listener_address,omitempty"`
+	UDP                bool   `json:"udp,omitempty"`
+	UDPListenerAddress string `json:"udp_listener_address,omitempty"`
+	// Listeners are URLs where nodes connect besides, with TLSCertificate and TLSKey for those with TLS.
+	Listeners      []string `json:"listeners,omitempty"`
+	TLSCertificate string   `json:"tls_certificate,omitempty"`
+	TLSKey         string   `json:"tls_key,omitempty"`
+	// TLSCA is a file of certificates, TLSPins are keys (sha256/BASE64): which servers are believed over TLS.
+	TLSCA   string   `json:"tls_ca,omitempty"`
+	TLSPins []string `json:"tls_pins,omitempty"`
+	// Proxies are rules, which may have credentials (package proxy).
+	Proxies []string `json:"proxies,omitempty"`
+
+	StatusEndpoint    string   `json:"status_endpoint,omitempty"`
+	NoStatusEndpoint  bool     `json:"no_status_endpoint,omitempty"`
+	Identity          string   `json:"identity,omitempty"`
+	Project           string   `json:"project,omitempty"`
+	AuthorityIdentity string   `json:"authority_identity,omitempty"` // change history, hex
+	AuthorityRoute    string   `json:"authority_route,omitempty"`
+	AuthorityGrace    string   `json:"authority_grace,omitempty"` // a duration
+	CredentialScope   string   `json:"credential_scope,omitempty"`
+	Verbosity         int      `json:"verbosity,omitempty"`
+	ExitOnEOF         bool     `json:"exit_on_eof,omitempty"`
+	Foreground        bool     `json:"foreground,omitempty"`
+	Services          string   `json:"services,omitempty"` // JSON
+	LogArgs           []string `json:"log_args,omitempty"` // logging flags of the command line, in order
 	// NoSandbox lets the node's process write wherever its user may.
 	NoSandbox bool `json:"no_sandbox,omitempty"`
 	// Records is where records of portal connections go: a file, log, journald or off; empty is a file in the node's directory. Receipts signs them.

@@ -204,7 +204,7 @@ func (a *app) apply(ctx context.Context, w *wish, o applyOptions) (*applied, err
 		if isNew {
 			break
 		}
-		done.Settings = append(done.Settings, settingDifference{Name: s.flag, Now: running && s.live, From: s.show(&r.Options), To: s.show(&merged)})
+		done.Settings = append(done.Settings, settingDifference{Name: s.flag, Now: running && s.live, From: s.text(&r.Options), To: s.text(&merged)})
 	}
 	if o.check && !running {
 		return done, nil

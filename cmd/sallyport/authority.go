@@ -61,6 +61,7 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	f.StringVar(&auth.Certificate, "certificate", "", "")
 	f.StringArrayVar(&auth.Attributes, "attributes", nil, "")
 	f.StringVar(&o.StatusEndpoint, "status-endpoint", "", "`HOST:PORT` of status and metrics (default: 23345 or free)")
+	networkFlags(cmd, o)
 	limitFlags(cmd, o)
 	logFlags(cmd, o)
 	hide(cmd, "project-access-route", "project-identity-identifier-file", "tenant-base-url", "certificate", "attributes")
@@ -99,6 +100,9 @@ func authorityCreate(a *app) *cobra.Command {
 				return err
 			}
 			if err := checkLog(cmd, &o); err != nil {
+				return err
+			}
+			if err := a.checkNetwork(&o); err != nil {
 				return err
 			}
 			if auth.CredentialTTL == "" {
@@ -183,5 +187,5 @@ func authorityArgs(o state.NodeOptions) []string {
 	if o.StatusEndpoint != "" {
 		args = append(args, "--status-endpoint", o.StatusEndpoint)
 	}
-	return append(append(args, limitArgs(o)...), logArgs(o)...)
+	return append(append(append(args, networkArgs(o)...), limitArgs(o)...), logArgs(o)...)
 }

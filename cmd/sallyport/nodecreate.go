@@ -32,6 +32,7 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.StringVar(&o.Services, "services", "", "start these services too, `JSON` or a file with it")
 	f.BoolVar(&o.UDP, "udp", false, "be reached over UDP too, and make punctures")
 	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "127.0.0.1:0", "where over UDP, `HOST:PORT` (IPv4)")
+	networkFlags(cmd, o)
 	limitFlags(cmd, o)
 	recordFlags(cmd, o)
 	logFlags(cmd, o)
@@ -82,6 +83,9 @@ func nodeCreate(a *app) *cobra.Command {
 				return err
 			}
 			if _, err := authorityGrace(o.AuthorityGrace); err != nil {
+				return err
+			}
+			if err := a.checkNetwork(&o); err != nil {
 				return err
 			}
 			if o.Services, err = servicesText(ctx, o.Services); err != nil {
@@ -228,7 +232,7 @@ func (a *app) createBackground(ctx context.Context, name string, o state.NodeOpt
 	if a.verbose > 0 {
 		args = append(args, "-"+strings.Repeat("v", a.verbose))
 	}
-	files, env := []*os.File{null, logFile, logFile, told}, os.Environ()
+	files, env := []*os.File{null, logFile, logFile, told}, append(os.Environ(), proxyVariable+"="+strings.Join(proxiesOf(o), " "))
 	secrets, err := a.secretsFor(ctx, o.Identity)
 	if err != nil {
 		return err
@@ -291,6 +295,7 @@ func nodeArgs(o state.NodeOptions) []string {
 	add("--credential-scope", o.CredentialScope)
 	add("--status-endpoint", o.StatusEndpoint)
 	add("--services", o.Services)
+	args = append(args, networkArgs(o)...)
 	if o.NoStatusEndpoint {
 		args = append(args, "--no-status-endpoint")
 	}

@@ -12,6 +12,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/project"
+	"sallyport/routing/multiaddr"
 	"sallyport/state"
 )
 
@@ -22,6 +23,10 @@ type projectPlan struct {
 	authorityOnly, relayOnly bool
 	// Of an authority that is elsewhere: its history and the route to it.
 	authority, authorityRoute string
+	// What members connect to where that is not host and port, URLs; and where the parts listen besides, with certificate and key.
+	authorityAddress, relayAddress   string
+	authorityListener, relayListener string
+	network                          state.NodeOptions
 	// Where status and metrics of the parts are, host:port, or empty.
 	authorityStatus, relayStatus string
 }
@@ -48,6 +53,22 @@ func projectCreate(a *app) *cobra.Command {
 			case !p.relayOnly && (p.authority != "" || p.authorityRoute != ""):
 				return usageError("--authority-identity and --authority-route are for --relay-only")
 			}
+			for _, l := range []string{p.authorityListener, p.relayListener} {
+				if l != "" {
+					p.network.Listeners = append(p.network.Listeners, l)
+				}
+			}
+			if err := a.checkNetwork(&p.network); err != nil {
+				return err
+			}
+			for flag, text := range map[string]string{"--authority-address": p.authorityAddress, "--relay-address": p.relayAddress} {
+				if text == "" {
+					continue
+				}
+				if _, err := multiaddr.ParseStream(text); err != nil {
+					return usageError("invalid value for '%s': %v", flag, err)
+				}
+			}
 			return a.createProject(cmd.Context(), p)
 		}}
 	f := cmd.Flags()
@@ -55,6 +76,12 @@ func projectCreate(a *app) *cobra.Command {
 	f.StringVar(&p.admin, "identity", "admin", "the administrator, created if need be")
 	f.IntVar(&p.authorityPort, "authority-port", 4000, "the authority's `PORT`")
 	f.IntVar(&p.relayPort, "relay-port", 4001, "the relay's `PORT`")
+	f.StringVar(&p.authorityAddress, "authority-address", "", "where members find it, a `URL` such as wss://HOST/PATH")
+	f.StringVar(&p.relayAddress, "relay-address", "", "where members find it, a `URL` such as wss://HOST/PATH")
+	f.StringVar(&p.authorityListener, "authority-listener", "", "where it listens for that, a `URL` with ws, wss or tls")
+	f.StringVar(&p.relayListener, "relay-listener", "", "where it listens for that, a `URL` with ws, wss or tls")
+	f.StringVar(&p.network.TLSCertificate, "tls-certificate", "", "the certificate for wss and tls, a PEM `FILE`")
+	f.StringVar(&p.network.TLSKey, "tls-key", "", "its private key, a PEM `FILE`")
 	f.StringVar(&p.authorityStatus, "authority-status", "", "its status and metrics, `HOST:PORT`")
 	f.StringVar(&p.relayStatus, "relay-status", "", "its status and metrics, `HOST:PORT`")
 	f.BoolVar(&p.authorityOnly, "authority-only", false, "create the authority; the relay is on another machine")
@@ -83,17 +110,37 @@ func (a *app) projectIdentity(ctx context.Context, name string) (*self, string, 
 	return s, i.Hex(), nil
 }
 
-// listen is the address that a part of the project listens at: all of them, unless members are on this machine alone.
-func (p *projectPlan) listen(port int) string {
+// listen is the address that a part of the project listens at: all of them, unless members are on this machine alone, or come another way.
+func (p *projectPlan) listen(port int, listener string) string {
 	host := "127.0.0.1"
+	if listener != "" {
+		return net.JoinHostPort(host, fmt.Sprint(port))
+	}
 	if ip := net.ParseIP(p.host); ip == nil && p.host != "localhost" || ip != nil && !ip.IsLoopback() {
 		host = "0.0.0.0"
 	}
 	return net.JoinHostPort(host, fmt.Sprint(port))
 }
 
-// route is how members reach a part of the project.
-func (p *projectPlan) route(port int) string {
+// options adds to a part's options where it listens besides.
+func (p *projectPlan) options(o state.NodeOptions, listener string) state.NodeOptions {
+	if listener == "" {
+		return o
+	}
+	o.Listeners = []string{listener}
+	if s, err := multiaddr.ParseStream(listener); err == nil && s.Layer != "ws" {
+		o.TLSCertificate, o.TLSKey = p.network.TLSCertificate, p.network.TLSKey
+	}
+	return o
+}
+
+// route is how members reach a part of the project: at an address, or else at its port.
+func (p *projectPlan) route(address string, port int) string {
+	if s, err := multiaddr.ParseStream(address); err == nil {
+		if a, err := s.Addr(); err == nil {
+			return a.String() + "/service/api"
+		}
+	}
 	prefix := "/dnsaddr/" + p.host
 	if ip := net.ParseIP(p.host); ip != nil {
 		prefix = "/ip4/" + p.host
@@ -162,9 +209,9 @@ func (a *app) createProjectAuthority(ctx context.Context, p *projectPlan) error 
 	if err != nil {
 		return err
 	}
-	o := state.NodeOptions{TCPListenerAddress: p.listen(p.authorityPort), Identity: self.named.Name, StatusEndpoint: p.authorityStatus,
-		Authority: &state.AuthorityOptions{ProjectIdentifier: p.name, TrustedIdentities: trusted, CredentialTTL: os.Getenv("CREDENTIAL_TTL_SECS")}}
-	p.authority, p.authorityRoute = history, p.route(p.authorityPort)
+	o := p.options(state.NodeOptions{TCPListenerAddress: p.listen(p.authorityPort, p.authorityListener), Identity: self.named.Name, StatusEndpoint: p.authorityStatus,
+		Authority: &state.AuthorityOptions{ProjectIdentifier: p.name, TrustedIdentities: trusted, CredentialTTL: os.Getenv("CREDENTIAL_TTL_SECS")}}, p.authorityListener)
+	p.authority, p.authorityRoute = history, p.route(p.authorityAddress, p.authorityPort)
 	return a.createBackground(ctx, "authority-"+p.name, o)
 }
 
@@ -179,14 +226,14 @@ func (a *app) createProjectRelay(ctx context.Context, p projectPlan) (*project.P
 	if !p.relayOnly {
 		route = fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/service/api", p.authorityPort)
 	}
-	o := state.NodeOptions{TCPListenerAddress: p.listen(p.relayPort), Identity: self.named.Name, AuthorityIdentity: p.authority, AuthorityRoute: route,
-		StatusEndpoint: p.relayStatus}
+	o := p.options(state.NodeOptions{TCPListenerAddress: p.listen(p.relayPort, p.relayListener), Identity: self.named.Name, AuthorityIdentity: p.authority, AuthorityRoute: route,
+		StatusEndpoint: p.relayStatus}, p.relayListener)
 	if err := a.createBackground(ctx, "relay-"+p.name, o); err != nil {
 		return nil, err
 	}
 	made := &project.Project{
 		ID: p.name, Name: p.name, SpaceName: "self", SpaceID: "self", Users: []string{}, UserRoles: []project.UserRole{},
-		AccessRoute: p.route(p.relayPort), Identity: self.id.String(), ChangeHistory: history,
+		AccessRoute: p.route(p.relayAddress, p.relayPort), Identity: self.id.String(), ChangeHistory: history,
 		AuthorityAccessRoute: p.authorityRoute, AuthorityChangeHistory: p.authority,
 	}
 	if err := a.dirOnce.ImportProject(ctx, made); err != nil {

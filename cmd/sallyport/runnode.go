@@ -281,6 +281,9 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		},
 	}
 	applyLimits(&options, o.Limits)
+	if err := applyNetwork(&options, o); err != nil {
+		return none, nil, err
+	}
 	if options.Listen == "" {
 		options.Listen = "127.0.0.1:0"
 	}
@@ -503,9 +506,13 @@ func (a *app) embedded(ctx context.Context, identityName string, t trustFlags) (
 	if err != nil {
 		return nil, nil, err
 	}
-	n, err := node.Start(ctx, node.Options{
+	options := node.Options{
 		Name: "command", IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Shards: 1,
 		Store: node.NewHome(a.dirOnce, "command", false), Trust: trust, Listen: "127.0.0.1:0", UDP: over, Log: log,
-	})
+	}
+	if err := applyNetwork(&options, &state.NodeOptions{}); err != nil {
+		return nil, nil, err
+	}
+	n, err := node.Start(ctx, options)
 	return n, self, err
 }

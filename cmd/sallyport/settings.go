@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sallyport/limits"
+	"sallyport/proxy"
 	"sallyport/state"
 )
 
@@ -14,13 +15,26 @@ type setting struct {
 	flag string
 	copy func(from, to *state.NodeOptions)
 	show func(o *state.NodeOptions) string
-	live bool // it can be changed while the node runs
+	live bool                              // it can be changed while the node runs
+	say  func(o *state.NodeOptions) string // in place of show for people; nil: show
 }
 
 // settings are the options of a node itself.
 var settings = []setting{
 	text1("tcp-listener-address", func(o *state.NodeOptions) *string { return &o.TCPListenerAddress }),
 	text1("udp-listener-address", func(o *state.NodeOptions) *string { return &o.UDPListenerAddress }),
+	many("listener", func(o *state.NodeOptions) *[]string { return &o.Listeners }),
+	text1("tls-certificate", func(o *state.NodeOptions) *string { return &o.TLSCertificate }),
+	text1("tls-key", func(o *state.NodeOptions) *string { return &o.TLSKey }),
+	text1("tls-ca", func(o *state.NodeOptions) *string { return &o.TLSCA }),
+	many("tls-pin", func(o *state.NodeOptions) *[]string { return &o.TLSPins }),
+	said(many("proxy", func(o *state.NodeOptions) *[]string { return &o.Proxies }), func(o *state.NodeOptions) string {
+		var list []string
+		for _, rule := range o.Proxies {
+			list = append(list, proxy.Redacted(rule))
+		}
+		return strings.Join(list, " ")
+	}),
 	switch1("udp", func(o *state.NodeOptions) *bool { return &o.UDP }),
 	text1("identity", func(o *state.NodeOptions) *string { return &o.Identity }),
 	text1("project", func(o *state.NodeOptions) *string { return &o.Project }),
@@ -64,12 +78,31 @@ func text1(flag string, field func(*state.NodeOptions) *string) setting {
 	}
 }
 
+func many(flag string, field func(*state.NodeOptions) *[]string) setting {
+	return setting{
+		flag: flag,
+		copy: func(from, to *state.NodeOptions) { *field(to) = *field(from) },
+		show: func(o *state.NodeOptions) string { return strings.Join(*field(o), " ") },
+	}
+}
+
 func switch1(flag string, field func(*state.NodeOptions) *bool) setting {
 	return setting{
 		flag: flag,
 		copy: func(from, to *state.NodeOptions) { *field(to) = *field(from) },
 		show: func(o *state.NodeOptions) string { return fmt.Sprint(*field(o)) },
 	}
+}
+
+// said shows a setting to people in another way, without what is secret in it.
+func said(s setting, say func(*state.NodeOptions) string) setting { s.say = say; return s }
+
+// text is the setting for people.
+func (s setting) text(o *state.NodeOptions) string {
+	if s.say != nil {
+		return s.say(o)
+	}
+	return s.show(o)
 }
 
 func live(s setting) setting { s.live = true; return s }

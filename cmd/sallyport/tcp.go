@@ -10,6 +10,7 @@ import (
 	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
+	"sallyport/routing/multiaddr"
 )
 
 func init() {
@@ -24,9 +25,25 @@ func transportLines(list []admin.Transport) string {
 		if mode == "Listen" {
 			mode = "Listening"
 		}
-		lines = append(lines, "  │ TCP, "+mode+" at "+t.Socket)
+		lines = append(lines, "  │ "+strings.ToUpper(t.Type)+", "+mode+" at "+t.Socket)
 	}
 	return strings.Join(lines, "\n\n")
+}
+
+// nodeAddress reads where a node is or is to be: host:port, a port, or a URL.
+func nodeAddress(flag, text string) (string, error) {
+	if strings.Contains(text, "://") {
+		s, err := multiaddr.ParseStream(text)
+		if err != nil {
+			return "", usageError("invalid value '%s' for '%s': it %v", text, flag, multiaddr.ErrURL)
+		}
+		return s.String(), nil
+	}
+	address, err := hostPort(flag, text)
+	if err != nil {
+		return "", atRunTime(err)
+	}
+	return address, nil
 }
 
 func transportList(a *app, short, example, path, none string) *cobra.Command {
@@ -89,14 +106,23 @@ func transportDelete(a *app, short, example, what, path string) *cobra.Command {
 
 func tcpListenerNoun(a *app) *cobra.Command {
 	var at string
-	create := &cobra.Command{Use: "create HOST:PORT [flags]", Short: "Listen for other nodes at a further address", Example: `  sallyport tcp-listener create 127.0.0.1:0
-  sallyport tcp-listener create 4500 --at n1`, Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			address, err := hostPort("<ADDRESS>", args[0])
-			if err != nil {
-				return atRunTime(err)
+	var r resource.TCPListener
+	create := &cobra.Command{Use: "create ADDRESS [flags]", Short: "Listen for other nodes at a further address",
+		Long: "Listen for other nodes at a further address: HOST:PORT, or a URL such as ws://HOST:PORT/PATH,\nwss://HOST:PORT/PATH or tls://HOST:PORT.",
+		Example: `  sallyport tcp-listener create 127.0.0.1:0
+  sallyport tcp-listener create 4500 --at n1
+  sallyport tcp-listener create wss://0.0.0.0:8443/portal --tls-certificate fullchain.pem --tls-key privkey.pem`, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if r.Address, err = nodeAddress("<ADDRESS>", args[0]); err != nil {
+				return err
 			}
-			r := resource.TCPListener{Address: address}
+			for _, path := range []*string{&r.Certificate, &r.Key} {
+				if *path != "" {
+					if *path, err = a.abs(*path); err != nil {
+						return err
+					}
+				}
+			}
 			if a.collect != nil {
 				return a.collect(resource.KindTCPListener, &r.Address, &r)
 			}
@@ -109,10 +135,20 @@ func tcpListenerNoun(a *app) *cobra.Command {
 				return err
 			}
 			route := "/dnsaddr/localhost/tcp/" + t.Socket[strings.LastIndexByte(t.Socket, ':')+1:]
+			if s, err := multiaddr.ParseStream(r.Address); err == nil {
+				s.HostPort = "localhost:" + t.Socket[strings.LastIndexByte(t.Socket, ':')+1:]
+				to, err := s.Addr()
+				if err != nil {
+					return err
+				}
+				route = to.String()
+			}
 			a.hint("nothing is reachable through it yet: sallyport flow-control add-consumer %s SERVICE", t.Flow)
 			return a.print(result{human: "  ✔ Tcp listener created! You can send messages to it via this route:\n    " + route, json: nil})
 		}}
 	create.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
+	create.Flags().StringVar(&r.Certificate, "tls-certificate", "", "the certificate for wss and tls, a PEM `FILE`")
+	create.Flags().StringVar(&r.Key, "tls-key", "", "its private key, a PEM `FILE`")
 	return noun(groupObjects, "tcp-listener", "Where other nodes connect", nil, create,
 		transportList(a, "List a node's TCP listeners", `  sallyport tcp-listener list
   sallyport tcp-listener list --at n1`, admin.PathTCPListener, "no TCP listeners"),
@@ -133,9 +169,9 @@ func tcpConnectionNoun(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			address, err := hostPort("--to", to)
+			address, err := nodeAddress("--to", to)
 			if err != nil {
-				return atRunTime(err)
+				return err
 			}
 			t, err := admin.Post[admin.Transport](cmd.Context(), c, admin.PathTCPConns, admin.TransportRequest{Address: address})
 			if err != nil {
@@ -145,7 +181,7 @@ func tcpConnectionNoun(a *app) *cobra.Command {
 			return a.print(result{human: worker, machine: worker, json: map[string]string{"address": worker, "from": node, "to": address}})
 		}}
 	create.Flags().StringVar(&from, "from", "", "`NODE` that connects (default: the default node)")
-	create.Flags().StringVarP(&to, "to", "t", "", "the other node, `HOST:PORT`")
+	create.Flags().StringVarP(&to, "to", "t", "", "the other node, `HOST:PORT` or a URL")
 	return noun(groupObjects, "tcp-connection", "Connections to other nodes", nil, create,
 		transportList(a, "List a node's TCP connections", `  sallyport tcp-connection list
   sallyport tcp-connection list --at n1`, admin.PathTCPConns, "no TCP connections"),

@@ -2,7 +2,11 @@ package resource
 
 // TCPListener is a further TCP listener of a node.
 type TCPListener struct {
-	Address string `json:"address" flag:"address"` // host:port
+	// Address is host:port, or a URL for another layer between TCP and the messages: ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, tls://HOST:PORT.
+	Address string `json:"address" flag:"address"`
+	// Certificate and Key are the absolute paths of PEM files, for wss and tls.
+	Certificate string `json:"certificate,omitempty" flag:"tls-certificate"`
+	Key         string `json:"key,omitempty" flag:"tls-key"`
 }
 
 // Listener accepts secure channels at a worker's address.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"unicode/utf8"
 
@@ -31,6 +32,13 @@ func (a Addr) Bytes() ([]byte, error) {
 				return nil, fmt.Errorf("multiaddr: %w: %q", ErrInvalidValue, v.String())
 			}
 			b = binary.BigEndian.AppendUint16(b, uint16(port))
+		case TLS, WS, WSS:
+		case HTTPPath:
+			path, err := url.PathUnescape(c.Text)
+			if err != nil {
+				return nil, fmt.Errorf("multiaddr: %w: %q", ErrInvalidValue, v.String())
+			}
+			b = bare.AppendString(b, path)
 		default:
 			b = bare.AppendString(b, c.Text)
 		}
@@ -87,6 +95,7 @@ func readValue(b []byte) (v Value, n int, err error) {
 		size = 16
 	case TCP, UDP:
 		size = 2
+	case TLS, WS, WSS:
 	default:
 		if !v.Protocol.named() {
 			return v, 0, ErrUnknownProtocol
@@ -111,6 +120,12 @@ func readValue(b []byte) (v Value, n int, err error) {
 		v.Text = ip.String()
 	case TCP, UDP:
 		v.Text = strconv.Itoa(int(binary.BigEndian.Uint16(b)))
+	case TLS, WS, WSS:
+	case HTTPPath:
+		if !utf8.Valid(b) {
+			return v, 0, ErrInvalidValue
+		}
+		v.Text = url.PathEscape(string(b))
 	default:
 		if !utf8.Valid(b) {
 			return v, 0, ErrInvalidValue

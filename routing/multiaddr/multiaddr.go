@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,19 +20,24 @@ import (
 // Protocol is the code of one kind of part.
 type Protocol uint32
 
-// The protocols and their codes (docs/protocol/01 §4.3).
+// The protocols and their codes (docs/protocol/01 §4.3; those of WebSocket and TLS, docs/protocol/06, as in the table of multiformats).
 const (
-	IP4     Protocol = 4
-	TCP     Protocol = 6
-	IP6     Protocol = 41
-	DNSAddr Protocol = 56
-	UDP     Protocol = 273
-	Service Protocol = 62526
-	Node    Protocol = 72526
-	Project Protocol = 82526
-	Space   Protocol = 92526
-	Secure  Protocol = 99526
-	Worker  Protocol = 102526
+	IP4      Protocol = 4
+	TCP      Protocol = 6
+	IP6      Protocol = 41
+	DNSAddr  Protocol = 56
+	UDP      Protocol = 273
+	TLS      Protocol = 448 // without a value, as are WS and WSS
+	SNI      Protocol = 449
+	WS       Protocol = 477
+	WSS      Protocol = 478
+	HTTPPath Protocol = 481 // its text is percent-encoded
+	Service  Protocol = 62526
+	Node     Protocol = 72526
+	Project  Protocol = 82526
+	Space    Protocol = 92526
+	Secure   Protocol = 99526
+	Worker   Protocol = 102526
 )
 
 // String returns the protocol's name in text, or its number if it is unknown.
@@ -47,6 +53,16 @@ func (p Protocol) String() string {
 		return "dnsaddr"
 	case UDP:
 		return "udp"
+	case TLS:
+		return "tls"
+	case SNI:
+		return "sni"
+	case WS:
+		return "ws"
+	case WSS:
+		return "wss"
+	case HTTPPath:
+		return "http-path"
 	case Service:
 		return "service"
 	case Node:
@@ -65,7 +81,7 @@ func (p Protocol) String() string {
 
 // protocolByName is the inverse of Protocol.String for the known protocols.
 func protocolByName(name string) (Protocol, bool) {
-	for _, p := range [...]Protocol{IP4, TCP, IP6, DNSAddr, UDP, Service, Node, Project, Space, Secure, Worker} {
+	for _, p := range [...]Protocol{IP4, TCP, IP6, DNSAddr, UDP, TLS, SNI, WS, WSS, HTTPPath, Service, Node, Project, Space, Secure, Worker} {
 		if p.String() == name {
 			return p, true
 		}
@@ -76,21 +92,29 @@ func protocolByName(name string) (Protocol, bool) {
 // named reports whether the value of p is a string, which may be empty.
 func (p Protocol) named() bool {
 	switch p {
-	case DNSAddr, Service, Node, Project, Space, Secure, Worker:
+	case DNSAddr, SNI, HTTPPath, Service, Node, Project, Space, Secure, Worker:
 		return true
 	}
 	return false
 }
 
+// bare reports whether p has no value.
+func (p Protocol) bare() bool { return p == TLS || p == WS || p == WSS }
+
 // Value is one part of an address.
 type Value struct {
 	Protocol Protocol
-	// Text is an IP address, a decimal port, or a name without a slash, as the protocol wants it.
+	// Text is an IP address, a decimal port, or a name without a slash, as the protocol wants it; empty for a protocol without a value.
 	Text string
 }
 
 // String returns the part as text, with its leading slash.
-func (v Value) String() string { return "/" + v.Protocol.String() + "/" + v.Text }
+func (v Value) String() string {
+	if v.Protocol.bare() {
+		return "/" + v.Protocol.String()
+	}
+	return "/" + v.Protocol.String() + "/" + v.Text
+}
 
 // Addr is an address: parts from left to right. What Parse, FromBytes and the unmarshalling methods return is valid and in
 // canonical form, so two of them are the same address if slices.Equal says so. An Addr written by hand is checked when it is
@@ -156,6 +180,14 @@ func Parse(text string) (Addr, error) {
 		if !known {
 			return fail(at, name, ErrUnknownProtocol)
 		}
+		if p.bare() {
+			addr = append(addr, Value{Protocol: p})
+			if !more {
+				return addr, nil
+			}
+			at += len(name) + 1
+			continue
+		}
 		if !more {
 			if !p.named() {
 				return fail(at, name, ErrMissingValue)
@@ -194,6 +226,16 @@ func canonical(v Value) (Value, error) {
 			return Value{}, ErrInvalidValue
 		}
 		v.Text = strconv.FormatUint(port, 10)
+	case TLS, WS, WSS:
+		if v.Text != "" {
+			return Value{}, ErrInvalidValue
+		}
+	case HTTPPath:
+		path, err := url.PathUnescape(v.Text)
+		if err != nil || !utf8.ValidString(path) {
+			return Value{}, ErrInvalidValue
+		}
+		v.Text = url.PathEscape(path)
 	default:
 		if !v.Protocol.named() {
 			return Value{}, ErrUnknownProtocol
@@ -212,7 +254,7 @@ func (a Addr) String() string {
 	for i, v := range a {
 		b.WriteByte('/')
 		b.WriteString(v.Protocol.String())
-		if v.Text != "" || i < len(a)-1 {
+		if !v.Protocol.bare() && (v.Text != "" || i < len(a)-1) {
 			b.WriteByte('/')
 			b.WriteString(v.Text)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/dataplane"
+	"sallyport/routing"
 	"sallyport/routing/ws"
 )
 
@@ -25,6 +26,8 @@ type Serving struct {
 	TLS *tls.Config
 	// WebSocket says which requests are taken; nil: no WebSocket.
 	WebSocket *ws.Accepts
+	// Flow is another listener's; what can be reached from its connections can be from these. Nil: one of its own.
+	Flow *routing.Flow
 }
 
 // Layer returns what connections have between TCP and the messages.

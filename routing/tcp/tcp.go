@@ -1,5 +1,5 @@
 // Package tcp is the transport of routing messages over streams: TCP (docs/protocol/01 §2), one version byte from each side, then frames of
-// a length and a CBOR message; WebSocket (docs/protocol/05), a binary message for each; and either over TLS. It ties dataplane's framed
+// a length and a CBOR message; WebSocket (docs/protocol/06), a binary message for each; and either over TLS. It ties dataplane's framed
 // connections to a routing.Router. Limits, backpressure and admission are the same for all.
 package tcp
 
@@ -150,7 +150,11 @@ func (t *Transport) Serve(ctx context.Context, at netip.AddrPort, serving Servin
 		return nil, err
 	}
 	s := t.router.Shards()[0]
-	l := &Listener{Flow: routing.NewFlow(), Bound: bound, t: t, shard: s, serving: serving}
+	flow := serving.Flow
+	if flow == nil {
+		flow = routing.NewFlow()
+	}
+	l := &Listener{Flow: flow, Bound: bound, t: t, shard: s, serving: serving}
 	var startErr error
 	if err := s.Do(ctx, func() {
 		l.Address = s.NewAddress().Text()
@@ -163,7 +167,9 @@ func (t *Transport) Serve(ctx context.Context, at netip.AddrPort, serving Servin
 		_ = unix.Close(fd)
 		return nil, startErr
 	}
-	t.router.RegisterFlow(l.Flow)
+	if serving.Flow == nil {
+		t.router.RegisterFlow(l.Flow)
+	}
 	t.mu.Lock()
 	t.listeners[l] = struct{}{}
 	t.mu.Unlock()
@@ -175,7 +181,9 @@ func (l *Listener) Close(ctx context.Context) error {
 	l.t.mu.Lock()
 	delete(l.t.listeners, l)
 	l.t.mu.Unlock()
-	l.t.router.ForgetFlow(l.Flow)
+	if l.serving.Flow == nil {
+		l.t.router.ForgetFlow(l.Flow)
+	}
 	return l.shard.Finish(ctx, l.ln.Close)
 }
 

@@ -1,4 +1,4 @@
-// Package ws is the framing of the WebSocket transport (RFC 6455; docs/protocol/05): handshakes of both sides, and frames. Bytes go
+// Package ws is the framing of the WebSocket transport (RFC 6455; docs/protocol/06): handshakes of both sides, and frames. Bytes go
 // in and come out; sockets are dataplane's and connections routing/tcp's.
 //
 // A routing message is one binary WebSocket message: what is a frame of the TCP transport, without its length. There is no version byte; the

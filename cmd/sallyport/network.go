@@ -1,0 +1,143 @@
+package main
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/node"
+	"sallyport/node/resource"
+	"sallyport/proxy"
+	"sallyport/routing/multiaddr"
+	"sallyport/state"
+)
+
+// Variables of the environment, for commands without the flags, and for what must not stand on a command line.
+const (
+	proxyVariable = "SALLYPORT_PROXY"
+	caVariable    = "SALLYPORT_TLS_CA"
+	pinVariable   = "SALLYPORT_TLS_PIN"
+)
+
+// networkFlags adds how a node is reached and reaches others through networks that let little through.
+func networkFlags(cmd *cobra.Command, o *state.NodeOptions) {
+	f := cmd.Flags()
+	f.StringArrayVar(&o.Listeners, "listener", nil, "where nodes connect too: a `URL` with ws, wss or tls")
+	f.StringVar(&o.TLSCertificate, "tls-certificate", "", "the certificate for wss and tls, a PEM `FILE`")
+	f.StringVar(&o.TLSKey, "tls-key", "", "its private key, a PEM `FILE`")
+	f.StringVar(&o.TLSCA, "tls-ca", "", "believe servers with certificates of this PEM `FILE` only")
+	f.StringArrayVar(&o.TLSPins, "tls-pin", nil, "believe servers with this key only, `sha256/BASE64`")
+	f.StringArrayVar(&o.Proxies, "proxy", nil, "connect through a proxy, `URL` or PATTERN=URL")
+}
+
+// checkNetwork refuses what cannot be right, and makes paths absolute.
+func (a *app) checkNetwork(o *state.NodeOptions) error {
+	for _, path := range []*string{&o.TLSCertificate, &o.TLSKey, &o.TLSCA} {
+		if *path != "" {
+			whole, err := a.abs(*path)
+			if err != nil {
+				return err
+			}
+			*path = whole
+		}
+	}
+	secure := false
+	for _, text := range o.Listeners {
+		s, err := multiaddr.ParseStream(text)
+		if err != nil {
+			return usageError("invalid value for '--listener': %v", err)
+		}
+		secure = secure || s.Layer == "wss" || s.Layer == "tls"
+	}
+	if (o.TLSCertificate == "") != (o.TLSKey == "") || secure && o.TLSCertificate == "" {
+		return usageError("a listener with wss or tls needs --tls-certificate and --tls-key")
+	}
+	if _, err := proxy.Parse(proxiesOf(*o), nil); err != nil {
+		return usageError("invalid value for '--proxy': %v", err)
+	}
+	for _, text := range o.TLSPins {
+		if _, err := parsePin(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// networkArgs is the command line that networkFlags reads as o, without proxies, whose credentials others could see there: they go through
+// the environment.
+func networkArgs(o state.NodeOptions) (args []string) {
+	for _, flag := range []struct {
+		name   string
+		values []string
+	}{{"--listener", o.Listeners}, {"--tls-certificate", []string{o.TLSCertificate}}, {"--tls-key", []string{o.TLSKey}}, {"--tls-ca", []string{o.TLSCA}}, {"--tls-pin", o.TLSPins}} {
+		for _, v := range flag.values {
+			if v != "" {
+				args = append(args, flag.name, v)
+			}
+		}
+	}
+	return args
+}
+
+// proxiesOf returns the rules of a node, or those of the environment.
+func proxiesOf(o state.NodeOptions) []string {
+	if len(o.Proxies) > 0 {
+		return o.Proxies
+	}
+	return strings.Fields(os.Getenv(proxyVariable))
+}
+
+// parsePin reads sha256/BASE64.
+func parsePin(text string) (pin [sha256.Size]byte, err error) {
+	b, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, "sha256/"))
+	if err != nil || len(b) != len(pin) || !strings.HasPrefix(text, "sha256/") {
+		return pin, usageError("invalid value '%s' for '--tls-pin': it must be sha256/ and the sum of a public key in base64", text)
+	}
+	return [sha256.Size]byte(b), nil
+}
+
+// applyNetwork sets how a node reaches others, and where it listens besides.
+func applyNetwork(options *node.Options, o *state.NodeOptions) (err error) {
+	o.Proxies = proxiesOf(*o)
+	if options.Proxies, err = proxy.Parse(o.Proxies, os.Getenv); err != nil {
+		return err
+	}
+	pins := o.TLSPins
+	if len(pins) == 0 {
+		pins = strings.Fields(os.Getenv(pinVariable))
+	}
+	for _, text := range pins {
+		pin, err := parsePin(text)
+		if err != nil {
+			return err
+		}
+		options.TLS.Pins = append(options.TLS.Pins, pin)
+	}
+	ca := o.TLSCA
+	if ca == "" {
+		ca = os.Getenv(caVariable)
+	}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return err
+		}
+		options.TLS.Roots = x509.NewCertPool()
+		if !options.TLS.Roots.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("%s has no certificate", ca)
+		}
+	}
+	for _, text := range o.Listeners {
+		r := resource.TCPListener{Address: text}
+		if s, err := multiaddr.ParseStream(text); err == nil && (s.Layer == "wss" || s.Layer == "tls") {
+			r.Certificate, r.Key = o.TLSCertificate, o.TLSKey
+		}
+		options.Listeners = append(options.Listeners, r)
+	}
+	return nil
+}
