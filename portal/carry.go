@@ -330,7 +330,9 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, prepare func(*c
 		c.sock = sock
 		sock.Pause()
 	}
-	if !prepare(c) {
+	if !prepare(c) { // the id is somebody else's
+		l.wipe()
+		c.end(ReasonUnknown, false)
 		return
 	}
 	if c.inlet != nil {
