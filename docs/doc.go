@@ -1,2 +1,2 @@
-// Package docs holds the project's documents; its test keeps the README's example true.
+// Package docs holds the project's documents; its test keeps the example of library.md true.
 package docs

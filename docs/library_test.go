@@ -18,7 +18,7 @@ func Example() {
 	// Output: HELLO
 }
 
-// example is the README's library example, line by line.
+// example is the example of library.md, line by line.
 func example() error {
 	log := slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

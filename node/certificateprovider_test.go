@@ -161,7 +161,7 @@ func TestTLSToTargets(t *testing.T) {
 		"nobody":                   {"localhost:1", nil, ""},
 		"no port":                  {"localhost", nil, ""},
 	} {
-		p, err := tlsDialer(c.target, c.protocols...)(within(t))
+		p, err := tlsDialer(c.target, nil, c.protocols...)(within(t), portal.Origin{})
 		if (err == nil) != (c.want != "") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -181,7 +181,7 @@ func TestTLSToTargets(t *testing.T) {
 		"HTTP/2 to a target without": {"localhost:" + plain, preface, ""},
 	} {
 		var told atomic.Pointer[failure]
-		p, err := tlsPasser(c.target, func(err error) { told.Store(&failure{err}) })(within(t))
+		p, err := tlsPasser(c.target, nil, func(err error) { told.Store(&failure{err}) })(within(t), portal.Origin{})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -191,14 +191,14 @@ func TestTLSToTargets(t *testing.T) {
 		}
 		settles(t, name+": what went wrong is told", func() bool { return (told.Load() != nil) == (c.want == "") && p.Broken() == (c.want == "") })
 	}
-	if _, err := tlsPasser("localhost:1", func(error) {})(within(t)); err == nil {
+	if _, err := tlsPasser("localhost:1", nil, func(error) {})(within(t), portal.Origin{}); err == nil {
 		t.Error("connected to nobody")
 	}
-	if _, err := tlsPasser("localhost", func(error) {})(within(t)); err == nil {
+	if _, err := tlsPasser("localhost", nil, func(error) {})(within(t), portal.Origin{}); err == nil {
 		t.Error("connected to no port")
 	}
 	// A target whose kind speaks first is not waited for: its handshake is made before anything is said.
-	if _, err := tlsPasser("localhost:993", func(error) { t.Error("told later") })(within(t)); err == nil {
+	if _, err := tlsPasser("localhost:993", nil, func(error) { t.Error("told later") })(within(t), portal.Origin{}); err == nil {
 		t.Error("somebody serves IMAPS on this machine")
 	}
 }

@@ -20,11 +20,19 @@ type home struct {
 	dir  *state.Dir
 	node string
 	keep bool // write down what is created
+	// trusts writes down whom inlets expect and who was revoked.
+	trusts bool
 }
 
 // NewHome makes a Store of a state directory, for the node with a name. keep tells whether the node's resources outlive it.
 func NewHome(dir *state.Dir, node string, keep bool) Store {
-	return &home{dir: dir, node: node, keep: keep}
+	return &home{dir: dir, node: node, keep: keep, trusts: keep}
+}
+
+// NewClientHome makes a Store of a state directory for a node within another program, which creates what it needs at each start: kept are
+// credentials, whom the node expects at the end of its routes, and who was revoked. name tells such programs apart that share the directory.
+func NewClientHome(dir *state.Dir, name string) Store {
+	return &home{dir: dir, node: name, trusts: true}
 }
 
 // ProjectOf takes from a stored project what a node needs.

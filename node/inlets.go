@@ -97,6 +97,9 @@ func (n *Node) checkInlet(_ context.Context, r *resource.Inlet, taken func(strin
 	if _, err := headerRewriter(r.HTTPHeaders); err != nil {
 		return fmt.Errorf("%w: --http-header: %w", admin.ErrInvalid, err)
 	}
+	if _, err := trustedNetworks(r.AcceptProxyProtocol); err != nil {
+		return err
+	}
 	if err := checkProtocols(r.ALPN); err != nil {
 		return err
 	}
@@ -164,8 +167,14 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		return nil, err
 	}
 	p := portal.InletOptions{
-		Name: r.Alias, Nagle: r.Nagle, TellClient: r.TellClient, SkipHandshake: r.SkipHandshake, Prefix: in.parts.prefix, Plain: in.parts.prefix.Len() > 0,
+		Name: r.Alias, Nagle: r.Nagle, SkipHandshake: r.SkipHandshake, Prefix: in.parts.prefix, Plain: in.parts.prefix.Len() > 0,
+		TellClient: r.TellClient || len(r.AcceptProxyProtocol) > 0,
 	}
+	trusted, err := trustedNetworks(r.AcceptProxyProtocol)
+	if err != nil {
+		return nil, err
+	}
+	p.Preface = headerReader(trusted)
 	if g != nil {
 		p.Guard = g
 	}
@@ -211,6 +220,10 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 // listenInlet opens an inlet's port. One that was left to the node is the port of last time, so that clients find it again, unless
 // somebody else has that by now.
 func (n *Node) listenInlet(ctx context.Context, env *portal.Env, r *resource.Inlet, o portal.InletOptions) (*portal.Inlet, error) {
+	if r.From == program {
+		o.Given = true
+		return portal.NewInlet(ctx, env, n.router, o)
+	}
 	open := func(at string) (*portal.Inlet, error) {
 		var err error
 		if o.Listen, err = names.Listen(ctx, at); err != nil {
@@ -436,7 +449,9 @@ func inletOf(i table.Item[resource.Inlet, *inlet]) admin.Inlet {
 		return d
 	}
 	in := i.Value
-	d.Bind = in.portal.Bound().String()
+	if b := in.portal.Bound(); b.IsValid() {
+		d.Bind = b.String()
+	}
 	if up, c, _ := in.path().state(); up {
 		route, worker := in.parts.prefix.Concat(in.outletRoute(c)).String(), r.Alias
 		d.Status, d.OutletRoute, d.Worker = "Up", &route, &worker

@@ -55,7 +55,7 @@ func (k *kafkaPortals) keyring(ctx context.Context) (*keyring, error) {
 	keys := &keyring{n: n, k: k, keys: map[string]*readKey{}}
 	o := n.channelOptions(n.opts.Self, nil)
 	o.Exchanged = keys.exchanged
-	if _, err := n.channels.Listen(ctx, routing.KeyService, o, false, n.main.Flow, n.api.Flow); err != nil {
+	if _, err := n.channels.Listen(ctx, routing.KeyService, o, false, append(n.listenerFlows(), n.api.Flow)...); err != nil {
 		return nil, existsError(err)
 	}
 	k.keys = keys

@@ -100,6 +100,8 @@ type Options struct {
 	IdentitiesOf func(ctx context.Context, name string) (*identity.Manager, error)
 	Store        Store
 	Trust        Trust
+	// NoListener leaves the node without a TCP listener: others reach it through relays alone.
+	NoListener bool
 	// Listen is the TCP listener's address, host:port. Where its port is 0, ListenBefore is tried first: what the node chose last time.
 	Listen, ListenBefore string
 	// Listeners are where other nodes connect besides, as at Listen.
@@ -235,8 +237,10 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		n.revoked = &revocations{node: n, state: AuthorityUnreachable}
 		n.revoked.load(ctx)
 	}
-	if n.main, err = listenAgain(ctx, o.Listen, o.ListenBefore, n.log, n.listenTCP); err != nil {
-		return nil, err
+	if !o.NoListener {
+		if n.main, err = listenAgain(ctx, o.Listen, o.ListenBefore, n.log, n.listenTCP); err != nil {
+			return nil, err
+		}
 	}
 	for _, r := range o.Listeners {
 		if err := n.listenToo(ctx, r); err != nil {
@@ -263,7 +267,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.served()
-	n.log.Info("node started", "node", o.Name, "identity", o.Self.String(), "listen", n.main.Bound.String(), "shards", o.Shards)
+	n.log.Info("node started", "node", o.Name, "identity", o.Self.String(), "listen", n.Listening(), "shards", o.Shards)
 	return n, nil
 }
 
@@ -443,6 +447,9 @@ func (n *Node) listenerFlows() []*routing.Flow {
 	if n.mainUDP != nil {
 		return []*routing.Flow{n.main.Flow, n.mainUDP.Flow}
 	}
+	if n.main == nil {
+		return nil
+	}
 	return []*routing.Flow{n.main.Flow}
 }
 
@@ -455,8 +462,13 @@ func (n *Node) channelFlows() []*routing.Flow {
 	return n.listenerFlows()
 }
 
-// Listening returns the address of the TCP listener.
-func (n *Node) Listening() string { return n.main.Bound.String() }
+// Listening returns the address of the TCP listener, empty without one.
+func (n *Node) Listening() string {
+	if n.main == nil {
+		return ""
+	}
+	return n.main.Bound.String()
+}
 
 // Stop ends the node: connections are closed. It is safe to call it more than once.
 func (n *Node) Stop() {

@@ -53,6 +53,9 @@ func addOutlets(n *Node) {
 			if err := checkMaxConnections(r.MaxConnections); err != nil {
 				return err
 			}
+			if err := checkProxyProtocol(r.ProxyProtocol); err != nil {
+				return err
+			}
 			return checkAllow(r.Allow)
 		},
 		Open:    n.openOutlet,
@@ -142,16 +145,23 @@ func (n *Node) startOutletTo(
 	if g != nil {
 		o.Guard = g
 	}
+	begin, err := n.greetingOf(r.ProxyProtocol)
+	if err != nil {
+		return nil, err
+	}
+	o.Preface = begin
 	switch {
 	case r.TLS && targets != nil:
-		o.Dial = func(ctx context.Context) (portal.Piped, error) {
-			return dialFirst(ctx, targets(), func(target string) func(context.Context) (portal.Piped, error) { return tlsDialer(target) })
+		o.Dial = func(ctx context.Context, from portal.Origin) (portal.Piped, error) {
+			return dialFirst(ctx, targets(), func(target string) func(context.Context) (portal.Piped, error) {
+				return func(ctx context.Context) (portal.Piped, error) { return tlsDialer(target, begin)(ctx, from) }
+			})
 		}
 	case r.TLS && len(r.ALPN) > 0:
-		o.Dial = tlsDialer(r.To, r.ALPN...)
+		o.Dial = tlsDialer(r.To, begin, r.ALPN...)
 	case r.TLS:
 		log := n.log.With("portal", r.Name)
-		o.Dial = tlsPasser(r.To, func(err error) { log.Warn("portal target not reached", "target", r.To, "err", err) })
+		o.Dial = tlsPasser(r.To, begin, func(err error) { log.Warn("portal target not reached", "target", r.To, "err", err) })
 	case targets != nil:
 		o.ResolveAlways = true
 		o.Resolve = func(ctx context.Context, _ string) ([]netip.AddrPort, error) { return lookupAll(ctx, targets()) }
@@ -163,7 +173,7 @@ func (n *Node) startOutletTo(
 	out := &outlet{name: r.Name, guard: g, stop: stop}
 	running, cancel := context.WithCancel(n.ctx)
 	if targets == nil {
-		out.target = newTarget(running, r.To, r.Check, o.Dial)
+		out.target = newTarget(running, r.To, r.Check, begin, o.Dial)
 		o.Tried = out.target.tried
 	}
 	out.cancel = cancel

@@ -187,7 +187,7 @@ func (n *Node) AcceptOutlet(_ context.Context, name string) (admin.Accepted, err
 
 // PutPins implements pinStore.
 func (h *home) PutPins(data []byte) error {
-	if !h.keep {
+	if !h.trusts {
 		return nil
 	}
 	return h.dir.PutPins(h.node, data)
@@ -195,7 +195,7 @@ func (h *home) PutPins(data []byte) error {
 
 // Pins implements pinStore.
 func (h *home) Pins() ([]byte, error) {
-	if !h.keep {
+	if !h.trusts {
 		return nil, nil
 	}
 	return h.dir.Pins(h.node)

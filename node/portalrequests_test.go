@@ -382,7 +382,7 @@ func TestProjectRoutes(t *testing.T) {
 func TestTargetSince(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // it plans no looks
-	g := newTarget(ctx, "127.0.0.1:1", "", nil)
+	g := newTarget(ctx, "127.0.0.1:1", "", nil, nil)
 	if s := g.status(); s.State != resource.Up || !s.Since.IsZero() {
 		t.Errorf("before anybody tried: %+v", s)
 	}

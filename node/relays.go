@@ -19,8 +19,8 @@ import (
 
 var errRelayRefused = errors.New("the relay did not answer: it refuses the name, or its service cannot be reached")
 
-// errRelayDenied is a definite no.
-var errRelayDenied = errors.New("the relay refuses")
+// ErrRelayDenied reports a relay that refuses a name for good.
+var ErrRelayDenied = errors.New("the relay refuses")
 
 // relay is a name registered at another node, and the session that keeps it.
 type relay struct {
@@ -116,7 +116,7 @@ func (n *Node) register(ctx context.Context, rel *relay, c *connection, name str
 			return errRelayRefused
 		}
 		if n, ok := routing.ParseNotice(reply.Payload); ok {
-			return fmt.Errorf("%w: %s", errRelayDenied, n.Kind)
+			return fmt.Errorf("%w: %s", ErrRelayDenied, n.Kind)
 		}
 		text, _, err := bare.Bytes(reply.Payload)
 		if err != nil || reply.Return.Len() == 0 || !strings.HasSuffix(string(text), name) {

@@ -542,7 +542,7 @@ func (n *Node) trusts(peer identity.Identifier) error {
 
 // PutRevoked implements revocationStore.
 func (h *home) PutRevoked(data []byte) error {
-	if !h.keep {
+	if !h.trusts {
 		return nil
 	}
 	return h.dir.PutRevoked(h.node, data)
@@ -550,7 +550,7 @@ func (h *home) PutRevoked(data []byte) error {
 
 // Revoked implements revocationStore.
 func (h *home) Revoked() ([]byte, error) {
-	if !h.keep {
+	if !h.trusts {
 		return nil, nil
 	}
 	return h.dir.Revoked(h.node)

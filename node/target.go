@@ -44,11 +44,12 @@ func checkTargetCheck(text string) error {
 	return nil
 }
 
-// newTarget begins to watch a target. dialer is what the outlet dials with, nil for TCP.
-func newTarget(ctx context.Context, address, check string, dialer func(context.Context) (portal.Piped, error)) *target {
+// newTarget begins to watch a target. dial is what the outlet dials with, nil for TCP, where
+// begin makes what goes before all.
+func newTarget(ctx context.Context, address, check string, begin greeting, dial dialer) *target {
 	t := &target{ctx: ctx, dial: func(ctx context.Context) error {
-		if dialer != nil {
-			p, err := dialer(ctx)
+		if dial != nil {
+			p, err := dial(ctx, portal.Origin{})
 			if err == nil {
 				_ = unix.Close(p.FD)
 			}
@@ -57,6 +58,7 @@ func newTarget(ctx context.Context, address, check string, dialer func(context.C
 		var d net.Dialer
 		c, err := d.DialContext(ctx, "tcp", address)
 		if err == nil {
+			_ = begin.write(c, portal.Origin{})
 			_ = c.Close()
 		}
 		return err

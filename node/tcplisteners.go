@@ -159,7 +159,7 @@ func (n *Node) TCPListeners() []admin.Transport {
 
 // DeleteTCPListener closes a TCP listener, named by its socket or worker address. The node's own stays.
 func (n *Node) DeleteTCPListener(ctx context.Context, address string) error {
-	if n.main.Bound.String() == address || n.main.Address == address {
+	if n.main != nil && (n.main.Bound.String() == address || n.main.Address == address) {
 		return fmt.Errorf("%w: %s is the node's own listener; it ends with the node", admin.ErrInvalid, address)
 	}
 	for _, i := range n.tcpListeners.List() {

@@ -25,10 +25,10 @@ import (
 const handshakeTimeout = 10 * time.Second
 
 // tlsDialer returns what an outlet with --tls dials: TLS to the target, checked against the system's roots, with the host
-// as the name to verify. It offers the protocols given; none is fine.
-func tlsDialer(target string, protocols ...string) func(context.Context) (portal.Piped, error) {
-	return func(ctx context.Context) (portal.Piped, error) {
-		c, err := dialTLS(ctx, target)
+// as the name to verify. What begin makes goes before it. It offers the protocols given; none is fine.
+func tlsDialer(target string, begin greeting, protocols ...string) dialer {
+	return func(ctx context.Context, from portal.Origin) (portal.Piped, error) {
+		c, err := dialTLS(ctx, target, begin, from)
 		if err != nil {
 			return portal.Piped{}, err
 		}
@@ -42,12 +42,12 @@ func tlsDialer(target string, protocols ...string) func(context.Context) (portal
 
 // tlsPasser is tlsDialer for a client whose protocol is passed on: it is connected when the target has taken the connection, and the handshake
 // follows when the client's first bytes have told what it speaks. What goes wrong then is told to failed.
-func tlsPasser(target string, failed func(error)) func(context.Context) (portal.Piped, error) {
+func tlsPasser(target string, begin greeting, failed func(error)) dialer {
 	if _, port, err := net.SplitHostPort(target); err == nil && slices.Contains(serverFirst, port) {
-		return tlsDialer(target)
+		return tlsDialer(target, begin)
 	}
-	return func(ctx context.Context) (portal.Piped, error) {
-		c, err := dialTLS(ctx, target)
+	return func(ctx context.Context, from portal.Origin) (portal.Piped, error) {
+		c, err := dialTLS(ctx, target, begin, from)
 		if err != nil {
 			return portal.Piped{}, err
 		}
@@ -78,13 +78,17 @@ type tlsTarget struct {
 	name, target string
 }
 
-func dialTLS(ctx context.Context, target string) (*tlsTarget, error) {
+func dialTLS(ctx context.Context, target string, begin greeting, from portal.Origin) (*tlsTarget, error) {
 	host, _, err := net.SplitHostPort(target)
 	if err != nil {
 		return nil, err
 	}
 	tcp, err := names.Dial(ctx, "tcp", target)
 	if err != nil {
+		return nil, fmt.Errorf("TLS to %s: %w", target, err)
+	}
+	if err := begin.write(tcp, from); err != nil {
+		_ = tcp.Close()
 		return nil, fmt.Errorf("TLS to %s: %w", target, err)
 	}
 	return &tlsTarget{tcp: tcp, name: strings.TrimSuffix(host, "."), target: target}, nil

@@ -149,7 +149,7 @@ func (in *Inlet) Carry(to *Carried, data bool) error {
 	}
 	p := CarriedPortal{Name: in.opts.Name}
 	for c := range in.conns {
-		if c.state == opening && !c.skip && in.opts.Accept == nil && c.sock != nil {
+		if c.state == opening && !c.skip && !in.piped() && c.sock != nil {
 			h, ok := c.sock.Copy(false) // nothing was sent to it yet
 			if !ok {
 				continue
@@ -161,7 +161,7 @@ func (in *Inlet) Carry(to *Carried, data bool) error {
 			p.Waiting = append(p.Waiting, w)
 			continue
 		}
-		if err := c.writeDown(to, &p, in.opts.Accept != nil, data); err != nil {
+		if err := c.writeDown(to, &p, in.piped(), data); err != nil {
 			return err
 		}
 	}
@@ -175,6 +175,9 @@ func (in *Inlet) Carry(to *Carried, data bool) error {
 	to.Inlets = append(to.Inlets, p)
 	return nil
 }
+
+// piped reports whether the other ends of the clients' sockets are in this process.
+func (in *Inlet) piped() bool { return in.opts.Accept != nil || in.opts.Given }
 
 // Carry writes down what an outlet has, with secrets and bytes if data is set. The loops are halted. ErrMoving: try again in a moment.
 func (o *Outlet) Carry(to *Carried, data bool) error {

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"io"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -89,6 +90,8 @@ type conn struct {
 
 	broken  func() bool               // whether the end of what the socket sends is none; nil if an end is one
 	onEnd   func()                    // inlet: forget the connection
+	told    *Watch                    // nil for nobody
+	client  netip.AddrPort            // outlet: whom the connection is for, as the inlet saw it; invalid if that is not said
 	reoffer func(fd int, broken bool) // inlet: begin anew with the client, on another path if this one is broken
 }
 
@@ -120,6 +123,7 @@ func (c *conn) start(route routing.Route) {
 		return
 	}
 	c.watchBare()
+	c.told.opened(c)
 	c.sock.SetHandler(c)
 	c.sock.Resume()
 	if c.extended && c.credit <= 0 {

@@ -66,7 +66,7 @@ func (c *conn) offerAgain(broken bool) bool {
 	if !ok {
 		return false
 	}
-	c.sock = nil
+	c.sock, c.told = nil, nil
 	c.forget(ReasonPath)
 	c.reoffer(fd, broken)
 	return true
@@ -122,6 +122,7 @@ func (c *conn) forget(r Reason) bool {
 		c.env.Stats.Away.Add(-1)
 	}
 	c.state = ended
+	c.told.ended(r)
 	c.timer.Stop()
 	c.timer = nil
 	if c.asked && r != ReasonPath {

@@ -287,7 +287,7 @@ func TestWaitingIsCarried(t *testing.T) {
 	for _, hold := range []time.Duration{time.Minute, 0} {
 		dialling, letGo := make(chan struct{}, 10), make(chan struct{})
 		t.Cleanup(func() { close(letGo) })
-		s := newSimulated(t, 1, 1, Limits{}, hold, OutletOptions{Dial: func(context.Context) (Piped, error) {
+		s := newSimulated(t, 1, 1, Limits{}, hold, OutletOptions{Dial: func(context.Context, Origin) (Piped, error) {
 			dialling <- struct{}{}
 			<-letGo
 			return Piped{}, errors.New("no")

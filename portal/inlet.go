@@ -19,6 +19,8 @@ type InletOptions struct {
 	Name string
 	// Listen is the address to listen on.
 	Listen netip.AddrPort
+	// Given leaves the inlet without a port: its clients are those of Give.
+	Given bool
 	// Guard decides which outlet nodes may be used; nil allows all.
 	Guard Guard
 	// Nagle leaves Nagle's algorithm on for clients.
@@ -37,8 +39,11 @@ type InletOptions struct {
 	Prefix routing.Route
 	// Accept, if set, wraps an accepted client (TLS). It runs on a goroutine of its own and owns fd.
 	Accept func(ctx context.Context, fd int) (Piped, error)
-	// TellClient has the outlet told who the client is, for its record of the connection.
+	// TellClient has the outlet told who the client is, for its record of the connection and for a target that is told.
 	TellClient bool
+	// Preface, if set, takes from a client's socket what comes before its stream, and returns the address of whom the client speaks for; from is the
+	// client's own. It runs on a goroutine of its own; an error closes the client.
+	Preface func(ctx context.Context, fd int, from netip.AddrPort) (netip.AddrPort, error)
 	// Carried is what the program before has left of the inlet's connections; nil is nothing.
 	Carried *CarriedPortal
 }
@@ -81,6 +86,7 @@ type offer struct {
 	broken func() bool // of Piped
 	client string      // its address
 	came   time.Time
+	watch  *Watch // who holds the client, nil for nobody in this process
 }
 
 type waiting struct {
@@ -91,28 +97,39 @@ type waiting struct {
 
 // NewInlet opens the inlet's port at once; until SetPath clients wait, up to a bound. Not on a shard.
 func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) (*Inlet, error) {
-	fd, bound, err := r.Group().ListenTCP(o.Listen)
+	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], conns: map[*conn]struct{}{}, meter: env.metered().take(EndInlet, o.Name)}
+	if !o.Given {
+		if err := in.listen(ctx); err != nil {
+			env.metered().give(in.meter)
+			return nil, err
+		}
+	}
+	in.takeUp(ctx, o.Carried)
+	return in, nil
+}
+
+// listen opens the port.
+func (in *Inlet) listen(ctx context.Context) error {
+	fd, bound, err := in.router.Group().ListenTCP(in.opts.Listen)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := clientOptions(o).Apply(fd); err != nil { // clients' sockets inherit them
+	if err := clientOptions(in.opts).Apply(fd); err != nil { // clients' sockets inherit them
 		_ = unix.Close(fd)
-		return nil, err
+		return err
 	}
-	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], bound: bound, conns: map[*conn]struct{}{}, meter: env.metered().take(EndInlet, o.Name)}
+	in.bound = bound
 	var startErr error
 	if err := in.shard.Do(ctx, func() {
 		in.ln, startErr = in.shard.Loop().Accept(fd, func(fd int, from netip.AddrPort) { in.accepted(fd, from) })
 	}); err != nil || startErr != nil {
 		_ = unix.Close(fd)
-		env.metered().give(in.meter)
 		if err == nil {
 			err = startErr
 		}
-		return nil, err
+		return err
 	}
-	in.takeUp(ctx, o.Carried)
-	return in, nil
+	return nil
 }
 
 // clientOptions are the socket options of an inlet's clients. A client that has vanished is found in two minutes; the kernel always tells of
@@ -150,17 +167,22 @@ func (in *Inlet) SetPath(route routing.Route) {
 }
 
 // StopListening closes the port; clients that were accepted stay. Not on a shard.
-func (in *Inlet) StopListening(ctx context.Context) error { return in.shard.Finish(ctx, in.ln.Close) }
+func (in *Inlet) StopListening(ctx context.Context) error {
+	if in.ln == nil {
+		return nil
+	}
+	return in.shard.Finish(ctx, in.ln.Close)
+}
 
 // Close stops listening and ends all connections. Not on a shard.
 func (in *Inlet) Close(ctx context.Context) error {
 	if !in.closed.Swap(true) {
 		in.env.metered().give(in.meter)
 	}
-	err := in.shard.Finish(ctx, in.ln.Close)
+	err := in.StopListening(ctx)
 	in.mu.Lock()
 	for _, w := range in.waiting {
-		closeFD(w.fd)
+		w.drop(ReasonShutdown)
 	}
 	in.env.Stats.Held.Add(-int64(len(in.waiting)))
 	in.waiting = nil
@@ -185,14 +207,14 @@ func (in *Inlet) Active() int {
 // accepted takes a client, on the listener's shard.
 func (in *Inlet) accepted(fd int, from netip.AddrPort) {
 	if r := in.refusal.Load(); r != nil {
-		in.refuse(fd, offer{client: from.String()}, *r)
+		in.refuse(waiting{fd: fd, offer: offer{client: from.String()}}, *r)
 		return
 	}
 	o := offer{came: time.Now()}
 	if in.env.Records != nil || in.opts.TellClient {
 		o.client = from.String()
 	}
-	if in.opts.Accept != nil {
+	if in.opts.Accept != nil || in.opts.Preface != nil {
 		if in.accepting.Add(1) > int64(in.env.Limits.HoldClients) {
 			in.accepting.Add(-1)
 			in.refused(ReasonTimeout, o)
@@ -203,13 +225,12 @@ func (in *Inlet) accepted(fd int, from netip.AddrPort) {
 			defer in.accepting.Add(-1)
 			ctx, cancel := context.WithTimeout(context.Background(), in.env.Limits.OpenTimeout)
 			defer cancel()
-			wrapped, err := in.opts.Accept(ctx, fd)
+			client, prepared, err := in.prepare(ctx, fd, from, o)
 			if err != nil {
 				in.env.Log.Warn("client not accepted", "portal", in.opts.Name, "err", err)
 				return
 			}
-			o.broken = wrapped.Broken
-			in.place(wrapped.FD, o)
+			in.place(client, prepared)
 		}()
 		return
 	}
@@ -218,6 +239,26 @@ func (in *Inlet) accepted(fd int, from netip.AddrPort) {
 		return
 	}
 	in.place(fd, o)
+}
+
+// prepare does what has to be done with a client before it is one; fd is closed when that fails.
+func (in *Inlet) prepare(ctx context.Context, fd int, from netip.AddrPort, o offer) (int, offer, error) {
+	if in.opts.Preface != nil {
+		client, err := in.opts.Preface(ctx, fd, from)
+		if err != nil {
+			closeFD(fd)
+			return -1, o, err
+		}
+		o.client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port()).String()
+	}
+	if in.opts.Accept != nil {
+		wrapped, err := in.opts.Accept(ctx, fd)
+		if err != nil {
+			return -1, o, err
+		}
+		fd, o.broken = wrapped.FD, wrapped.Broken
+	}
+	return fd, o, nil
 }
 
 func (in *Inlet) place(fd int, o offer) {
@@ -239,7 +280,7 @@ func (in *Inlet) hold(broken *path, fd int, o offer) {
 	}
 	if in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients && !in.sweep() {
 		in.refused(ReasonPath, o)
-		closeFD(fd)
+		waiting{fd: fd, offer: o}.drop(ReasonPath)
 		return
 	}
 	in.waiting = append(in.waiting, waiting{fd: fd, offer: o, until: time.Now().Add(in.env.Limits.HoldTimeout)})
@@ -258,7 +299,7 @@ func (in *Inlet) expire() {
 	now := time.Now()
 	n := 0
 	for n < len(in.waiting) && !in.waiting[n].until.After(now) {
-		closeFD(in.waiting[n].fd)
+		in.waiting[n].drop(ReasonPath)
 		in.refused(ReasonPath, in.waiting[n].offer)
 		n++
 	}
@@ -281,6 +322,7 @@ func (in *Inlet) hand(p *path, fd int, o offer) {
 	}
 	if !p.shard.Loop().Post(dataplane.TaskFunc(start)) {
 		in.handing.Add(-1)
+		o.watch.ended(ReasonShutdown)
 		_ = unix.Close(fd)
 	}
 }
@@ -297,6 +339,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	sock, err := s.Loop().Adopt(fd, nil)
 	if err != nil {
 		in.env.Log.Error("client lost", "portal", in.opts.Name, "err", err)
+		o.watch.ended(ReasonReset)
 		return
 	}
 	c := in.env.newConn(s, in.meter)
@@ -304,7 +347,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	if !o.came.IsZero() {
 		c.tally.began = o.came
 	}
-	c.sock, c.inlet, c.broken = sock, in, o.broken
+	c.sock, c.inlet, c.broken, c.told = sock, in, o.broken, o.watch
 	if in.opts.Rewrite != nil {
 		c.upstream = &upstream{rw: in.opts.Rewrite()}
 	}
@@ -354,7 +397,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		if broken && in.path.Load() == p {
 			in.path.CompareAndSwap(p, nil) // whoever keeps the path sets the next one
 		}
-		w := []waiting{{fd: fd, offer: offer{id: o.id, again: o.again + 1, broken: o.broken, client: o.client, came: o.came}}}
+		w := []waiting{{fd: fd, offer: offer{id: o.id, again: o.again + 1, broken: o.broken, client: o.client, came: o.came, watch: o.watch}}}
 		if rest, _ := in.living(w, look(w)); len(rest) > 0 {
 			in.place(fd, rest[0].offer)
 		}

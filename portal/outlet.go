@@ -24,6 +24,8 @@ type Piped struct {
 	FD int
 	// Broken tells, when the socket has ended, that this is not the end of a whole stream. It does not block. nil: it always is.
 	Broken func() bool
+	// Watch is told what becomes of the connection; nil is nobody.
+	Watch *Watch
 }
 
 // OutletOptions configure an Outlet.
@@ -37,7 +39,9 @@ type OutletOptions struct {
 	// Flows are consumed by the outlet: from where it can be reached.
 	Flows []*routing.Flow
 	// Dial, if set, opens the target instead of a plain TCP connection. It runs on a goroutine of its own.
-	Dial func(ctx context.Context) (Piped, error)
+	Dial func(ctx context.Context, from Origin) (Piped, error)
+	// Preface, if set, makes what a target that was dialled without Dial gets before the client's bytes; at is its address.
+	Preface func(from Origin, at netip.AddrPort) []byte
 	// SkipHandshake does not answer an inlet's Ping; the inlet must not wait for that (docs/protocol/03 §1.8).
 	SkipHandshake bool
 	// Hold is how long a connection waits for another path when its own is gone, if the inlet waits as well; 0 is not at all. Only over
@@ -253,18 +257,20 @@ func (o *Outlet) connect(c *conn, back routing.Route) {
 		})
 	}
 	if o.opts.Dial != nil {
+		from := c.origin()
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), o.env.Limits.OpenTimeout)
 			defer cancel()
-			pipe, err := o.opts.Dial(ctx)
+			pipe, err := o.opts.Dial(ctx, from)
 			if !loop.Post(dataplane.TaskFunc(func() {
 				var sock *dataplane.Conn
 				if err == nil {
 					sock, err = loop.Adopt(pipe.FD, nil)
-					c.broken = pipe.Broken
+					c.broken, c.told = pipe.Broken, pipe.Watch
 				}
 				o.connected(c, back, sock, err)
 			})) && err == nil {
+				pipe.Watch.ended(ReasonShutdown)
 				_ = unix.Close(pipe.FD)
 			}
 		}()
@@ -337,6 +343,7 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 	}
 	if c.state == ended {
 		if sock != nil {
+			c.told.ended(ReasonReset)
 			sock.SetHandler(c)
 			sock.Abort()
 		}
@@ -361,6 +368,9 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 	c.sock = sock
 	c.reached()
 	sock.SetHandler(c)
+	if o.opts.Preface != nil && o.opts.Dial == nil {
+		sock.Write(o.opts.Preface(c.origin(), sock.RemoteAddr()))
+	}
 	if c.skip {
 		c.established()
 		c.start(back)

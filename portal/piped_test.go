@@ -15,11 +15,11 @@ import (
 )
 
 // unpiped makes a Dial of what opens sockets whose end is one.
-func unpiped(open func(context.Context) (int, error)) func(context.Context) (Piped, error) {
+func unpiped(open func(context.Context) (int, error)) func(context.Context, Origin) (Piped, error) {
 	if open == nil {
 		return nil
 	}
-	return func(ctx context.Context) (Piped, error) {
+	return func(ctx context.Context, _ Origin) (Piped, error) {
 		fd, err := open(ctx)
 		return Piped{FD: fd}, err
 	}
@@ -31,7 +31,7 @@ func TestPipedTargetBreaksOff(t *testing.T) {
 		l := newLink(t, "", false, Limits{}, Limits{})
 		var broken atomic.Bool
 		ends := make(chan int, 1)
-		dialPair := func(context.Context) (Piped, error) {
+		dialPair := func(context.Context, Origin) (Piped, error) {
 			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 			if err != nil {
 				return Piped{}, err

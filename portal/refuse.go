@@ -14,13 +14,13 @@ func (in *Inlet) Refuse(reason string) {
 	in.env.Stats.Held.Add(-int64(len(list)))
 	in.mu.Unlock()
 	for _, w := range list {
-		in.refuse(w.fd, w.offer, reason)
+		in.refuse(w, reason)
 	}
 }
 
 // refuse closes one client.
-func (in *Inlet) refuse(fd int, o offer, reason string) {
+func (in *Inlet) refuse(w waiting, reason string) {
 	in.env.Log.Warn("client refused", "portal", in.opts.Name, "reason", reason)
-	in.refused(ReasonRefused, o)
-	closeFD(fd)
+	in.refused(ReasonRefused, w.offer)
+	w.drop(ReasonRefused)
 }

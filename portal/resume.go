@@ -273,6 +273,8 @@ func (c *conn) finished() {
 	}
 	if sock := c.sock; sock != nil {
 		c.done, c.sock = true, nil
+		c.told.ended(ReasonNone)
+		c.told = nil
 		c.timer.Stop()
 		c.timer = c.shard.Loop().After(c.line.hold, c.unsettled)
 		sock.Close()
@@ -411,6 +413,8 @@ func (c *conn) tellLater(r Reason) bool {
 	c.line.gone = r
 	if sock := c.sock; sock != nil {
 		c.done, c.sock = true, nil
+		c.told.ended(r)
+		c.told = nil
 		sock.Abort()
 	}
 	return true

@@ -1,16 +1,24 @@
 package portal
 
 import (
+	"net/netip"
+
 	"sallyport/routing"
 )
 
-// promise takes what an inlet's Ping says of holding.
+// promise takes what an inlet's Ping says of holding, and of its client.
 func (c *conn) promise(o *Outlet, m *routing.Message, msg message) {
-	if c.version < resumeVersion || msg.fields == 0 || !c.hasPeer {
+	if c.version < resumeVersion || msg.fields == 0 {
 		return
 	}
 	f, err := parseFields(m.Payload()[msg.fields:])
 	if err != nil {
+		return
+	}
+	if at, err := netip.ParseAddrPort(f.client); err == nil {
+		c.client = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	}
+	if !c.hasPeer {
 		return
 	}
 	c.tally.id, c.tally.client = f.id, f.client

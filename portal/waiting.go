@@ -68,7 +68,7 @@ func (in *Inlet) living(list []waiting, states []left) (rest []waiting, left int
 	rest = list[:0]
 	for i, w := range list {
 		if states[i] == gone {
-			closeFD(w.fd)
+			w.drop(ReasonReset)
 		} else {
 			rest = append(rest, w)
 		}

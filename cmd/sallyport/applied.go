@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/crypto/identity"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/project"
-	"sallyport/state"
 )
 
 // applied is what apply did, or would do.
@@ -116,7 +116,11 @@ func (a *app) isMember(_ context.Context, t *project.Ticket, identityName string
 	if t == nil {
 		return false
 	}
-	p, err := knownProject(a.dirOnce, project.ProjectFromTicket(t))
+	h, err := a.home()
+	if err != nil {
+		return false
+	}
+	p, err := h.Known(project.ProjectFromTicket(t))
 	if err != nil || p == nil {
 		return false
 	}
@@ -124,8 +128,6 @@ func (a *app) isMember(_ context.Context, t *project.Ticket, identityName string
 	if err != nil {
 		return false
 	}
-	list, err := a.dirOnce.Credentials()
-	return err == nil && slices.ContainsFunc(list, func(c state.Credential) bool {
-		return c.Subject == named.Identifier && c.Scope == p.CredentialScope()
-	})
+	id, err := identity.ParseIdentifier(named.Identifier)
+	return err == nil && h.IsMember(id, p)
 }

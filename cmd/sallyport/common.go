@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
+	"sallyport/member"
 	"sallyport/node/admin"
 	"sallyport/policy"
 	"sallyport/routing/multiaddr"
@@ -320,17 +321,22 @@ func (a *app) relayAt(_ context.Context, at string) (multiaddr.Addr, error) {
 	return a.route("--at", at)
 }
 
+// home is the state directory, with what opens its vaults.
+func (a *app) home() (*member.Home, error) {
+	d, err := a.dir()
+	if err != nil {
+		return nil, err
+	}
+	return &member.Home{Dir: d, Vault: func(v state.Vault) (vault.Vault, error) { return a.openVault(v), nil }}, nil
+}
+
 // manager opens the identities of a vault; the empty name means the default vault, made if there is none.
 func (a *app) manager(ctx context.Context, vaultName string) (*identity.Manager, state.Vault, error) {
-	d, err := a.dir()
+	h, err := a.home()
 	if err != nil {
 		return nil, state.Vault{}, err
 	}
-	v, err := d.EnsureVault(ctx, vaultName)
-	if err != nil {
-		return nil, v, err
-	}
-	return identity.New(identity.Options{Vault: a.openVault(v), Store: d.Store()}), v, nil
+	return h.Manager(ctx, vaultName)
 }
 
 // managerOf opens the identities of a vault that exists.
@@ -344,29 +350,6 @@ func (a *app) managerOf(ctx context.Context, vaultName string) (*identity.Manage
 	}
 	m, _, err := a.manager(ctx, vaultName)
 	return m, err
-}
-
-// maxStrangers is how many peers' histories a node remembers, about 200 bytes each.
-const maxStrangers = 100_000
-
-// nodeManagers returns managers of identities by vault, for a process that meets strangers: what they present is kept in memory, and
-// shared by all.
-func (a *app) nodeManagers() func(ctx context.Context, vaultName string) (*identity.Manager, error) {
-	store := identity.NewOverlay(a.dirOnce.Store(), maxStrangers)
-	var mu sync.Mutex
-	managers := map[string]*identity.Manager{}
-	return func(ctx context.Context, vaultName string) (*identity.Manager, error) {
-		v, err := a.dirOnce.EnsureVault(ctx, vaultName)
-		if err != nil {
-			return nil, err
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if managers[v.Path] == nil {
-			managers[v.Path] = identity.New(identity.Options{Vault: a.openVault(v), Store: store})
-		}
-		return managers[v.Path], nil
-	}
 }
 
 // self is a named identity with its keys at hand.

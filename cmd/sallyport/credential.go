@@ -12,6 +12,7 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/member"
 	"sallyport/project"
 )
 
@@ -61,7 +62,7 @@ func credentialIssue(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := a.verifyAny(ctx, s.manager, raw, nil)
+			c, err := member.VerifyAny(ctx, s.manager, raw, nil)
 			if err != nil {
 				return err
 			}
@@ -211,7 +212,7 @@ func credentialList(a *app) *cobra.Command {
 				if s.Node != node.Name && (s.Node != "" || s.Subject != node.Identifier) {
 					continue
 				}
-				c, err := a.verifyAny(ctx, m, s.Raw, nil)
+				c, err := member.VerifyAny(ctx, m, s.Raw, nil)
 				if errors.Is(err, identity.ErrExpired) {
 					continue
 				}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,10 +13,10 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/member"
 	"sallyport/node"
 	"sallyport/project"
 	"sallyport/routing/rpc"
-	"sallyport/state"
 )
 
 func projectEnroll(a *app) *cobra.Command {
@@ -103,24 +102,13 @@ func (a *app) readTicket(ctx context.Context, arg string) (*project.Ticket, erro
 // enroll redeems a ticket and fetches the member's credential, which it stores (docs/protocol/02 §5.7), unless that is not wanted.
 // Without a ticket it only fetches the credential. With one, the project is the ticket's from then on.
 func (a *app) enroll(ctx context.Context, ticket *project.Ticket, t *trustFlags, skipCredential bool) ([]byte, *self, error) {
-	d, err := a.dir()
+	h, err := a.home()
 	if err != nil {
 		return nil, nil, err
 	}
 	if ticket != nil {
-		p := project.ProjectFromTicket(ticket)
-		if known, err := knownProject(d, p); err != nil {
-			return nil, nil, err
-		} else if known != nil {
-			// A ticket that says who is expected replaces what one before said; one that does not takes nothing away.
-			if len(p.Expects) > 0 && !slices.Equal(p.Expects, known.Expects) {
-				known.Expects = p.Expects
-				if err := d.PutProject(ctx, known); err != nil {
-					return nil, nil, err
-				}
-			}
-			p = known
-		} else if err := d.ImportProject(ctx, p); err != nil {
+		p, err := h.Import(ctx, ticket)
+		if err != nil {
 			return nil, nil, err
 		}
 		t.project = p.ID
@@ -129,14 +117,12 @@ func (a *app) enroll(ctx context.Context, ticket *project.Ticket, t *trustFlags,
 	var who *self
 	err = a.askAuthority(ctx, *t, func(ctx context.Context, c *authority.Client, s *self) error {
 		who = s
-		p, err := d.Project(t.project)
+		p, err := h.Dir.Project(t.project)
 		if err != nil {
 			return err
 		}
 		if ticket != nil {
-			if stored, err := d.Credentials(); err == nil && slices.ContainsFunc(stored, func(c state.Credential) bool {
-				return c.Subject == s.id.String() && c.Scope == p.Project.CredentialScope()
-			}) {
+			if h.IsMember(s.id, p.Project) {
 				a.note("%s is a member of the project %s already", s.named.Name, p.Project.Name)
 			}
 			a.warn("Enrolling with the authority...")
@@ -168,21 +154,6 @@ func notTicket(arg, text string, err error) error {
 	return fmt.Errorf("this is not a ticket: %w", err)
 }
 
-// knownProject returns the project of a ticket if it was imported before: a ticket in its short form has neither the id nor the space.
-func knownProject(d *state.Dir, p *project.Project) (*project.Project, error) {
-	list, err := d.Projects()
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range list {
-		k := s.Project
-		if k.Identity == p.Identity && k.AuthorityChangeHistory == p.AuthorityChangeHistory && k.AccessRoute == p.AccessRoute && k.AuthorityAccessRoute == p.AuthorityAccessRoute {
-			return k, nil
-		}
-	}
-	return nil, nil
-}
-
 // enrollError explains an authority's refusal.
 func enrollError(err error) error {
 	var refused *rpc.StatusError
@@ -200,22 +171,11 @@ func enrollError(err error) error {
 
 // storeCredential verifies a credential and keeps it, for one node if that is given.
 func (a *app) storeCredential(ctx context.Context, m *identity.Manager, raw []byte, subject identity.Identifier, scope, node string) error {
-	c, err := a.verifyAny(ctx, m, raw, &subject)
+	h, err := a.home()
 	if err != nil {
 		return err
 	}
-	return a.dirOnce.PutCredential(ctx, state.Credential{
-		Subject: c.Subject.String(), Issuer: c.Issuer.String(), Scope: scope, Node: node, Raw: raw, ExpiresAt: time.Unix(int64(c.ExpiresAt), 0),
-	})
-}
-
-// verifyAny verifies a credential of whichever issuer it names.
-func (a *app) verifyAny(ctx context.Context, m *identity.Manager, raw []byte, subject *identity.Identifier) (*identity.Credential, error) {
-	issuer, err := identity.CredentialIssuer(raw)
-	if err != nil {
-		return nil, err
-	}
-	return m.VerifyCredential(ctx, raw, subject, []identity.Identifier{issuer})
+	return h.StoreCredential(ctx, m, raw, subject, scope, node)
 }
 
 // credentialJSON has the reference's shape.
@@ -234,7 +194,7 @@ func (a *app) printEnrolled(ctx context.Context, s *self, raw []byte, projectNam
 	if raw == nil {
 		return a.print(result{human: "enrolled", json: map[string]any{"credential": nil, "identity": identityJSON(s.named), "project_name": projectName}})
 	}
-	c, err := a.verifyAny(ctx, s.manager, raw, nil)
+	c, err := member.VerifyAny(ctx, s.manager, raw, nil)
 	if err != nil {
 		return err
 	}

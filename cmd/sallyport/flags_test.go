@@ -126,6 +126,8 @@ var onlyHere = []string{
 	"tcp-inlet create --alpn", "tcp-outlet create --alpn", "influxdb-inlet create --alpn", "influxdb-outlet create --alpn",
 	"tcp-inlet create --hold", "tcp-outlet create --hold", "influxdb-inlet create --hold", "influxdb-outlet create --hold",
 	"tcp-outlet create --max-connections", "influxdb-outlet create --max-connections", "kafka-outlet create --max-connections",
+	"tcp-outlet create --proxy-protocol", "influxdb-outlet create --proxy-protocol",
+	"tcp-inlet create --accept-proxy-protocol", "influxdb-inlet create --accept-proxy-protocol",
 	"apply --check", "tcp-outlet create --check", "influxdb-outlet create --check", "apply --node", "apply --prune", "apply --variable", "apply --wait",
 	"authority create --log-format", "authority create --log-level", "authority create --status-endpoint",
 	"node create --log-format", "node create --log-level", "project create --authority-status", "project create --relay-status",

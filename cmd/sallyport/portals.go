@@ -152,6 +152,7 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
 	f.StringVar(&r.Check, "check", "", "tcp: look every 10s whether the server takes connections")
 	f.IntVar(&r.MaxConnections, "max-connections", 0, maxConnectionsHelp)
+	f.StringVar(&r.ProxyProtocol, "proxy-protocol", "", "tell the server who the client is: PROXY protocol `v1` or v2")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
 	hide(cmd, "privileged")
 	flagAliases(cmd, "expression", "allow")
@@ -199,6 +200,9 @@ func (o *outletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if err := checkMaxConnections(cmd, r.MaxConnections); err != nil {
 		return err
 	}
+	if v := r.ProxyProtocol; v != "" && v != "v1" && v != "v2" {
+		return usageError("invalid value '%s' for '--proxy-protocol': it must be v1 or v2", v)
+	}
 	if a.collect != nil {
 		return a.collect(resource.KindOutlet, &r.Name, r)
 	}
@@ -225,7 +229,8 @@ func outletCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create [NAME] --to HOST:PORT [flags]", Short: "Create an outlet: it connects portal connections to a server",
 		Example: `  sallyport tcp-outlet create --to 5432
-  sallyport tcp-outlet create db --to 127.0.0.1:5432 --allow 'company=acme' --max-connections 90`,
+  sallyport tcp-outlet create db --to 127.0.0.1:5432 --allow 'company=acme' --max-connections 90
+  sallyport tcp-outlet create web --to 8080 --proxy-protocol v2`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.create(cmd, a, args) },
 	}
@@ -322,6 +327,7 @@ func (o *inletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.alias, "alias", "", "") // the older form of NAME
 	f.BoolVar(&o.useTLS, "tls", false, "clients speak TLS (also --from tls://HOST:PORT)")
 	f.StringSliceVar(&r.ALPN, "alpn", nil, "with --tls: take these `PROTOCOLS`, as h2,http/1.1")
+	f.StringSliceVar(&r.AcceptProxyProtocol, "accept-proxy-protocol", nil, "take the PROXY protocol from clients in these `NETWORKS`")
 	f.StringVar(&o.provider, "tls-certificate-provider", "", "`ROUTE` to who has the certificate (default: the project)")
 	hide(cmd, "retry-wait", "privileged", "alias")
 	flagAliases(cmd, "expression", "allow", "enable-udp-puncture", "udp", "disable-tcp-fallback", "no-tcp-fallback")
@@ -419,7 +425,8 @@ func inletCreate(a *app) *cobra.Command {
   sallyport tcp-inlet create web --from 127.0.0.1:8080 --to /node/n1/secure/api/service/outlet
   sallyport tcp-inlet create --to db --via blue --http-header 'Host: db.example'
   sallyport tcp-inlet create --from tls://127.0.0.1:8443 --to db --via blue \
-    --tls-certificate-provider /service/tls_certificate_provider`,
+    --tls-certificate-provider /service/tls_certificate_provider
+  sallyport tcp-inlet create --from 0.0.0.0:8081 --to db --via blue --accept-proxy-protocol 10.0.0.0/8`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.create(cmd, a, args) },
 	}

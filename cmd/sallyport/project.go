@@ -12,8 +12,8 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/member"
 	"sallyport/project"
-	"sallyport/routing/rpc"
 )
 
 func init() { nouns = append(nouns, projectNoun, memberNoun) }
@@ -50,10 +50,7 @@ func (a *app) askAuthority(ctx context.Context, t trustFlags, f func(context.Con
 		return err
 	}
 	defer n.Stop()
-	client := &authority.Client{Call: func(ctx context.Context, service string, req *rpc.Request) (*rpc.Response, error) {
-		return n.AskAuthority(ctx, s.id, service, req)
-	}}
-	return f(ctx, client, s)
+	return f(ctx, member.Ask(n, s.id), s)
 }
 
 func projectTicket(a *app) *cobra.Command {

@@ -255,7 +255,11 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		return none, nil, err
 	}
 	log, level := a.logger(o.LogLevel, o.LogFormat, o.Limits.LogRate)
-	managers := a.nodeManagers()
+	h, err := a.home()
+	if err != nil {
+		return none, nil, err
+	}
+	managers := h.Managers()
 	if self.manager, err = managers(ctx, self.named.Vault); err != nil {
 		return none, nil, err
 	}
@@ -346,22 +350,15 @@ func (a *app) trust(ctx context.Context, m *identity.Manager, projectName, autho
 		}
 		return t, err
 	}
-	p, err := a.dirOnce.Project(projectName)
-	if errors.Is(err, state.ErrNotFound) && projectName == "" {
-		return t, nil
-	}
+	h, err := a.home()
 	if err != nil {
 		return t, err
 	}
-	// A project is imported with its histories; a node that uses it must know them.
-	for _, hexText := range []string{p.Project.ChangeHistory, p.Project.AuthorityChangeHistory} {
-		if hexText != "" {
-			if _, err := node.AuthorityHistory(ctx, m, hexText); err != nil {
-				return t, fmt.Errorf("project %s: %w", p.Project.Name, err)
-			}
-		}
+	t, err = h.Trust(ctx, m, projectName)
+	if errors.Is(err, state.ErrNotFound) && projectName == "" {
+		return t, nil
 	}
-	return node.TrustOf(p.Project)
+	return t, err
 }
 
 // openAuthorityStore opens the store of an authority. One that was there before and has gone, or is empty, is not made anew without being

@@ -188,7 +188,11 @@ func (a *app) couldGoOn(ctx context.Context, name string, args []string) error {
 	if err != nil {
 		return err
 	}
-	manager, err := a.nodeManagers()(ctx, self.named.Vault)
+	h, err := a.home()
+	if err != nil {
+		return err
+	}
+	manager, err := h.Managers()(ctx, self.named.Vault)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ type Outlet struct {
 	Check string `json:"check,omitempty" flag:"check"`
 	// MaxConnections is how many connections it has at most, of which one peer gets four in five; 0: the limit outlet-connections of the node.
 	MaxConnections int `json:"max_connections,omitempty" flag:"max-connections"`
+	// ProxyProtocol is "v1" or "v2" for a target that is told whose connections it gets, in that version of the PROXY protocol; empty: it is not.
+	ProxyProtocol string `json:"proxy_protocol,omitempty" flag:"proxy-protocol"`
 	// InfluxDB is set for an outlet to an InfluxDB.
 	InfluxDB *InfluxOutlet `json:"influxdb,omitempty" flag:"influxdb"`
 }
@@ -42,7 +44,7 @@ type Inlet struct {
 	NoConnectionWait bool   `json:"no_connection_wait,omitempty" flag:"no-connection-wait" memo:"ignored"`
 	SkipHandshake    bool   `json:"skip_handshake,omitempty" flag:"skip-handshake"`
 	Hold             string `json:"hold,omitempty" flag:"hold"` // as of an Outlet
-	// TellClient has the outlet told who each client is, for its records.
+	// TellClient has the outlet told who each client is, for its records and for its target (ProxyProtocol).
 	TellClient bool `json:"tell_client,omitempty" flag:"tell-client"`
 	Nagle      bool `json:"enable_nagle,omitempty" flag:"enable-nagle"`
 	// HTTPHeaders are NAME:VALUE, set in each request of a client.
@@ -51,6 +53,8 @@ type Inlet struct {
 	TLSProvider string `json:"tls_certificate_provider,omitempty" flag:"tls-certificate-provider"`
 	// ALPN are the application protocols that clients with TLS may choose from, the best first; empty: see docs/portals.md.
 	ALPN []string `json:"alpn,omitempty" flag:"alpn"`
+	// AcceptProxyProtocol are the networks, as 10.0.0.0/8, from which clients begin with a header of the PROXY protocol.
+	AcceptProxyProtocol []string `json:"accept_proxy_protocol,omitempty" flag:"accept-proxy-protocol"`
 	// InfluxDB is set for an inlet to an InfluxDB.
 	InfluxDB *InfluxInlet `json:"influxdb,omitempty" flag:"influxdb"`
 	// UDP prefers a direct path through a UDP puncture; with NoTCPFallback clients never use the main path.
