@@ -38,6 +38,7 @@ func handshakeFlood(ctx context.Context, s *stage) (string, error) {
 	sent := make(chan int, 1)
 	stop, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	before := s.cpu()
 	go func() {
 		n := 0
 		defer func() { sent <- n }()
@@ -73,7 +74,8 @@ func handshakeFlood(ctx context.Context, s *stage) (string, error) {
 	took := time.Since(began)
 	seen := fmt.Sprintf("a new node after %v, its path carried data after %v", created.Round(time.Millisecond), took.Round(time.Millisecond))
 	cancel()
-	seen += fmt.Sprintf("; %d first messages sent", <-sent)
+	n := <-sent
+	seen += fmt.Sprintf("; %d first messages sent%s", n, s.cost(before, n, "relay"))
 	if took > 5*time.Second {
 		return seen, fmt.Errorf("too long")
 	}
@@ -91,7 +93,7 @@ func loopFlood(ctx context.Context, s *stage) (string, error) {
 		hops = append(hops, "forward_to_db", "uppercase", "echo")
 	}
 	frame := message(routing.LocalRoute(hops...), routing.LocalRoute(hops...), make([]byte, 1000))
-	sent := 0
+	sent, before := 0, s.cpu()
 	for began := time.Now(); time.Since(began) < 5*time.Second && ctx.Err() == nil; {
 		_ = c.SetWriteDeadline(time.Now().Add(2 * time.Second))
 		if _, err := c.Write(frame); err != nil {
@@ -107,7 +109,7 @@ func loopFlood(ctx context.Context, s *stage) (string, error) {
 			return "", err
 		}
 	}
-	return fmt.Sprintf("%d messages sent, both nodes answer", sent), nil
+	return fmt.Sprintf("%d messages sent%s; both nodes answer", sent, s.cost(before, sent, "relay", "bank")), nil
 }
 
 func logFlood(ctx context.Context, s *stage) (string, error) {

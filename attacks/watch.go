@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -84,6 +85,34 @@ func (s *stage) goroutines() map[string]float64 {
 		}
 	}
 	return m
+}
+
+// cpu returns the processor time that each node has taken so far. Attacker and nodes share processors here, so what a neighbour loses says less
+// than what an attack makes the nodes do.
+func (s *stage) cpu() map[string]time.Duration {
+	m := map[string]time.Duration{}
+	for _, n := range s.nodes {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid(n)))
+		if err != nil {
+			continue
+		}
+		// The second field, the name, is in brackets and may have spaces; user and system time are the 14th and 15th, in hundredths of a second.
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		for _, f := range fields[11:13] {
+			ticks, _ := strconv.Atoi(f)
+			m[n] += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	return m
+}
+
+// cost says what each of n messages made nodes do, from what cpu returned before.
+func (s *stage) cost(before map[string]time.Duration, n int, nodes ...string) string {
+	now, text := s.cpu(), ""
+	for _, node := range nodes {
+		text += fmt.Sprintf("; %.1f us of the %s's processor for each", float64((now[node]-before[node]).Microseconds())/float64(max(n, 1)), node)
+	}
+	return text
 }
 
 // goroutineSlack is how many more than before there may be: workers of the system's resolver, and requests of the one who asks.

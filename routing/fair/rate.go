@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Rate divides a number of events a second among sources. Until it is used up in a second everybody may; after that only who has had less than its
-// part of what there was, so that nobody can use up what is for the others. It is safe for concurrent use.
+// Rate divides a number of events a second among sources. One gets two fifths of it at most, since each event costs time that others would have.
+// Until the rest is used up in a second everybody may; after that only who has had less than its part of what there was, so that nobody
+// can use up what is for the others. It is safe for concurrent use.
 type Rate struct {
 	perSecond int
 	now       func() time.Time
@@ -56,7 +57,8 @@ func (r *Rate) Take(from Source) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.turn()
-	if r.root.count >= r.perSecond && !r.hasLess(from) {
+	own := r.root.parts[from[0]]
+	if (r.root.count >= r.perSecond || own != nil && own.count >= r.alone()) && !r.hasLess(from) {
 		return false
 	}
 	at := &r.root
@@ -76,8 +78,11 @@ func (r *Rate) Take(from Source) bool {
 	return true
 }
 
+// alone is how many the nearest part of a source may have, whether others want them or not.
+func (r *Rate) alone() int { return max(r.perSecond*2/5, 1) }
+
 // hasLess reports whether a source has had less than its part, beside the others of this second. All that is nearest to the node shares perSecond
-// equally; what lies behind one of them shares what that one may have.
+// equally, as far as one may have it; what lies behind one of them shares what that one may have.
 func (r *Rate) hasLess(from Source) bool {
 	at, part := &r.root, r.perSecond
 	for _, key := range from {
@@ -86,7 +91,7 @@ func (r *Rate) hasLess(from Source) bool {
 		if own == nil {
 			sources++
 		}
-		if part = part / sources; part == 0 {
+		if part = min(part/sources, r.alone()); part == 0 {
 			return false
 		}
 		if own == nil || own.count < part {
