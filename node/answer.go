@@ -77,9 +77,10 @@ func (in *inlet) inquire(n *Node, c *connection) {
 		return
 	}
 	denied := 0
+	f := control.Fields{Name: name, Data: n.portals.Process[:]}
 	for {
 		ctx, cancel := context.WithTimeout(n.ctx, askTimeout)
-		m, err := n.askNode(ctx, c, control.OpOutlet, control.Fields{Name: name})
+		m, err := n.askNode(ctx, c, control.OpOutlet, f)
 		cancel()
 		select {
 		case <-c.done():
@@ -93,6 +94,7 @@ func (in *inlet) inquire(n *Node, c *connection) {
 		if err != nil {
 			return
 		}
+		f.Data = nil
 		if control.Status(m.Code) == control.StatusDenied {
 			denied++
 		} else {

@@ -25,6 +25,7 @@ func (n *Node) startControl(ctx context.Context) (err error) {
 	n.control.Handle(control.OpOutlet, n.answerOutlet)
 	n.control.Handle(control.OpRelay, n.answerRelay)
 	n.control.Handle(control.OpSeen, n.answerSeen)
+	n.control.Handle(control.OpGone, n.answerGone)
 	n.control.Handle(control.OpHeld, func(c *control.Call) {
 		if !n.relaySvc.Held(c.Request.Name, c.Peer, c.Way()) {
 			c.Answer(control.StatusAbsent, control.Fields{})
@@ -43,6 +44,7 @@ var controlStates = map[resource.State]control.State{
 // answerOutlet says how an outlet is, to those who may use it. What is at an address and no outlet by itself, such as a part of a Kafka
 // outlet, has an unknown state.
 func (n *Node) answerOutlet(c *control.Call) {
+	n.ended(&c.Peer, c.Request.Data)
 	i, ok := n.outlets.Get(c.Request.Name)
 	switch {
 	case !ok && n.router.HasNamed(c.Request.Name):

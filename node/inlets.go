@@ -270,6 +270,12 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 			in.portal.Refuse("")
 		},
 		silent: in.silent,
+		gone: func(c *connection) {
+			if k := len(c.channels); k > 0 {
+				in.portal.Gone(c.channels[k-1].Peer.ID, in.outletRoute(c))
+			}
+		},
+		watched: n.watchGone,
 	}
 	in.session.start(n.ctx)
 	if in.request.UDP {

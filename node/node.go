@@ -226,6 +226,10 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.channels = secure.New(n.router, o.Shards, channelLimits(o.Limits), o.Log)
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
+	if n.portals.Process = newProcess(&o); o.Upgrade.Carried != nil && len(o.Upgrade.Carried.Process) == len(n.portals.Process) {
+		n.portals.Process = [32]byte(o.Upgrade.Carried.Process)
+	}
+	n.channels.Opened = n.watchPeer
 	n.access = newAccess(n.policies)
 	n.access.self, n.pins.node = o.Self, n
 	n.startRecords()

@@ -39,14 +39,16 @@ type session struct {
 	log     *slog.Logger
 	router  *routing.Router
 	connect func(context.Context) (*connection, error)
-	up      func(context.Context, *connection) error // uses a new path; an error counts as a failed attempt
-	down    func()                                   // the path is gone
-	silent  func(c *connection, since time.Time)     // nothing was heard over a path since then: connections that are held are. May be nil
-	check   func(context.Context, *connection) error // asked from time to time while the path is up; an error ends it. May be nil
-	spoken  bool                                     // up exchanges messages with the peer: no other answer is waited for
-	back    bool                                     // the session existed before this start of the node
-	slow    bool                                     // the path is not the only one: try again with longer pauses
-	longest time.Duration                            // pause between attempts; 0 is retryMax
+	up      func(context.Context, *connection) error           // uses a new path; an error counts as a failed attempt
+	down    func()                                             // the path is gone
+	gone    func(c *connection)                                // the process at the other end of a path that is no more has ended. May be nil
+	watched func(context.Context, *connection) <-chan struct{} // closed when somebody between says so. May be nil
+	silent  func(c *connection, since time.Time)               // nothing was heard over a path since then: connections that are held are. May be nil
+	check   func(context.Context, *connection) error           // asked from time to time while the path is up; an error ends it. May be nil
+	spoken  bool                                               // up exchanges messages with the peer: no other answer is waited for
+	back    bool                                               // the session existed before this start of the node
+	slow    bool                                               // the path is not the only one: try again with longer pauses
+	longest time.Duration                                      // pause between attempts; 0 is retryMax
 
 	mu      sync.Mutex
 	isUp    bool
@@ -126,6 +128,7 @@ func (s *session) run(ctx context.Context) {
 	if s.back && !s.slow {
 		patience = comebackTimeout
 	}
+	var severed *connection // the last path, if its other end's machine closed it: where nobody listens there either, the process has ended
 	for ctx.Err() == nil {
 		c, err := s.attempt(ctx, patience, func(err error) {
 			s.set(false, nil, err)
@@ -150,6 +153,10 @@ func (s *session) run(ctx context.Context) {
 			s.mu.Lock()
 			s.failed++
 			s.mu.Unlock()
+			if severed != nil && errors.Is(err, unix.ECONNREFUSED) {
+				s.gone(severed)
+				severed = nil
+			}
 			pause := wait
 			if refused(err) && !s.slow {
 				pause = min(retryRefused, longest)
@@ -165,6 +172,7 @@ func (s *session) run(ctx context.Context) {
 			}
 			continue
 		}
+		severed = nil
 		s.set(true, c, nil)
 		s.log.Info("connected", "route", c.route.String())
 		tried()
@@ -178,6 +186,13 @@ func (s *session) run(ctx context.Context) {
 		s.set(false, nil, err)
 		if s.silent != nil {
 			s.silent(c, since)
+		}
+		switch {
+		case s.gone == nil:
+		case errors.Is(err, errGone):
+			s.gone(c)
+		case errors.Is(err, errPathClosed) && c.severed():
+			severed = c
 		}
 		c.close()
 		if ctx.Err() != nil {

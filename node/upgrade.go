@@ -69,6 +69,8 @@ type Carried struct {
 	Data bool `cbor:"6,keyasint"`
 	// Secrets open vaults, by name; empty ones without Data.
 	Secrets map[string][]byte `cbor:"7,keyasint,omitempty"`
+	// Process is what the node is known by to those that hold its connections, who would end those of another process.
+	Process []byte `cbor:"8,keyasint,omitempty"`
 }
 
 // Check refuses what this program cannot go on with.
@@ -218,7 +220,7 @@ func (n *Node) writeDown(ctx context.Context, data bool) (c *Carried, release fu
 		if err != nil {
 			return nil, nil, fmt.Errorf("stop the event loops: %w", err)
 		}
-		c = &Carried{Format: StateFormat, Data: data, Stopped: upgrade.Now()}
+		c = &Carried{Format: StateFormat, Data: data, Stopped: upgrade.Now(), Process: n.portals.Process[:]}
 		for i := 0; i < len(inlets) && err == nil; i++ {
 			if inlets[i].IsOpen {
 				err = inlets[i].Value.portal.Carry(&c.Portals, data)

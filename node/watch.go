@@ -119,6 +119,10 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
 	moved := s.watchName(ctx, c)
+	var gone <-chan struct{}
+	if s.watched != nil {
+		gone = s.watched(ctx, c)
+	}
 	failed := s.checks(ctx, c)
 	now := time.Now()
 	l, signs := newLiveness(now), c.signs()
@@ -150,15 +154,20 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 			}
 		case next := <-other.path():
 			return next, nil
-		case <-moved:
+		case <-gone:
+			return nil, errGone
+		case <-moved: // away, or back: a path to whoever comes is begun at once
 			suspect = time.Now()
 			l.sent(p.send(true), suspect)
+			if other == nil {
+				other = s.beside(ctx)
+			}
 		case now := <-tick.C:
 			if signs.fresh(ctx) {
 				l.sign(now)
 			}
 			ask, lost := l.tick(now)
-			if !suspect.IsZero() && now.Sub(suspect) > max(time.Second, 4*(l.rtt+4*l.spread)) {
+			if !suspect.IsZero() && now.Sub(suspect) > max(movedAfter, 4*(l.rtt+4*l.spread)) {
 				return nil, errMoved
 			}
 			if lost {
@@ -166,7 +175,7 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 				return nil, errNoPing
 			}
 			switch silent := now.Sub(l.heard); {
-			case silent < besideAfter:
+			case silent < besideAfter && suspect.IsZero():
 				other.stop()
 				other, held = nil, false
 			case other == nil && !s.slow:
@@ -184,6 +193,10 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 		}
 	}
 }
+
+// movedAfter is how long the node behind a relay's name may leave a question open when the name is said to have moved: as long as the relay takes to say that the
+// process has ended, and a little more.
+const movedAfter = 2 * time.Second
 
 // signs are what tells of a peer's life besides answers: messages that came through the innermost channel, which nobody but the peer can
 // make, and that the line takes bytes while a ping still waits behind them.

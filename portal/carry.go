@@ -69,7 +69,8 @@ type CarriedConn struct {
 	PeerDone  bool          `cbor:"16,keyasint,omitempty"`
 	Gone      byte          `cbor:"17,keyasint,omitempty"` // why the socket has ended, which the other end is to be told
 	// Tally is what the record of the connection will say.
-	Tally CarriedTally `cbor:"18,keyasint,omitempty"`
+	Tally   CarriedTally `cbor:"18,keyasint,omitempty"`
+	Process []byte       `cbor:"19,keyasint,omitempty"` // an outlet's: of the inlet's node
 }
 
 // Portals returns what inlets and outlets leave.
@@ -261,6 +262,9 @@ func (c *conn) writeDown(to *Carried, p *CarriedPortal, bridged, data bool) erro
 		Sent: l.sent, Finished: l.finished, Confirmed: l.confirmed, Received: c.window.received, Allowed: c.window.allowed,
 		ReadDone: c.readDone, PeerDone: c.peerDone, Gone: byte(l.gone), Tally: c.tally.carry(),
 	}
+	if l.process != ([32]byte{}) {
+		k.Process = append([]byte(nil), l.process[:]...)
+	}
 	if c.sock != nil {
 		h, ok := c.sock.Copy(data)
 		if !ok {
@@ -314,6 +318,7 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, prepare func(*c
 	copy(l.secret[:], k.Secret)
 	l.attempt, l.offers = k.Attempt, k.Offers
 	c.tally.takeUp(&k.Tally, l.id)
+	copy(l.process[:], k.Process)
 	l.sent, l.next, l.finished, l.confirmed, l.gone = k.Sent, k.Sent, k.Finished, k.Confirmed, Reason(k.Gone)
 	l.kept.add(k.Kept)
 	c.window.received, c.window.allowed, c.window.known = k.Received, k.Allowed, true

@@ -46,6 +46,13 @@ func (c *conn) PeerSilent(since time.Time) {
 	}
 }
 
+// PeerGone implements routing.GoneWatcher: nobody is there any more who could go on.
+func (c *conn) PeerGone() {
+	if c.state == open || c.state == away {
+		c.end(ReasonGone, false)
+	}
+}
+
 // MessageLost implements routing.LossWatcher: a message of the peer's node was lost or overtaken, perhaps one of this connection. Only
 // between two of ours would the numbers of its payloads tell, and even there a lost credit stops it for good.
 func (c *conn) MessageLost() {

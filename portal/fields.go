@@ -16,6 +16,7 @@ const (
 	tagClient
 	tagAsks
 	tagAgain
+	tagProcess
 )
 
 // maxClient is the most bytes of the client's address in a Ping.
@@ -32,6 +33,8 @@ type fields struct {
 	client string // whom the inlet serves
 	asks   bool   // the sender waits for a confirmation
 	again  uint64 // how often the inlet has offered the client before
+	// process is the inlet's node and its process.
+	process [32]byte
 }
 
 var (
@@ -54,7 +57,7 @@ func parseFields(b []byte) (f fields, err error) {
 			return f, fmt.Errorf("%w: field %d: %w", ErrMessage, tag, err)
 		}
 		b = b[n:]
-		if tag >= tagID && tag <= tagAgain {
+		if tag >= tagID && tag <= tagProcess {
 			if seen&(1<<tag) != 0 {
 				return f, fmt.Errorf("%w: field %d: %w", ErrMessage, tag, errRepeated)
 			}
@@ -93,6 +96,11 @@ func (f *fields) set(tag uint64, value []byte) error {
 		f.asks = true
 	case tagAgain:
 		return setNumber(&f.again, value)
+	case tagProcess:
+		if len(value) != len(f.process) {
+			return errFieldSize
+		}
+		copy(f.process[:], value)
 	}
 	return nil
 }
@@ -133,6 +141,9 @@ func (f *fields) append(b []byte) []byte {
 	}
 	if f.again > 0 {
 		b = appendNumber(b, tagAgain, f.again)
+	}
+	if f.process != ([32]byte{}) {
+		b = bare.AppendBytes(append(b, tagProcess), f.process[:])
 	}
 	return b
 }

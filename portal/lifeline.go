@@ -11,6 +11,7 @@ type lifeline struct {
 	hold       time.Duration // how long both ends wait for another path
 	attempt    uint64        // of the last Resume, sent or accepted
 	offers     uint64        // how often the client was offered before this connection
+	process    [32]byte      // of the inlet's node, as the outlet knows it
 
 	// What this end sends.
 	sent      uint64 // bytes of data, each counted once

@@ -61,15 +61,16 @@ const (
 	ReasonUnknown                   // the other end does not know the connection, or has forgotten it
 	ReasonHold                      // the path was away for too long
 	ReasonLimit                     // the outlet, its node or its share of the peer has as many connections as it may
+	ReasonGone                      // the process at the other end has ended
 	reasonCount
 )
 
 var reasonText = [reasonCount]string{"closed", "target refused the connection", "target unreachable", "no answer in time",
 	"reset", "refused by policy", "payload missing", "reader stalled", "window overrun", "path lost", "portal stopped", "unexpected protocol",
-	"not known at the other end", "held for too long", "too many connections"}
+	"not known at the other end", "held for too long", "too many connections", "the process at the other end has ended"}
 
 var reasonLabel = [reasonCount]string{"closed", "target_refused", "target_unreachable", "timeout", "reset", "policy", "payload_missing",
-	"reader_stalled", "window_overrun", "path_lost", "portal_stopped", "protocol", "unknown", "hold_expired", "too_many"}
+	"reader_stalled", "window_overrun", "path_lost", "portal_stopped", "protocol", "unknown", "hold_expired", "too_many", "gone"}
 
 // Label is the reason as one word, for metrics and records.
 func (r Reason) Label() string { return reasonLabel[min(r, reasonCount-1)] }

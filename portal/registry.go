@@ -11,6 +11,7 @@ type registry struct {
 	mu    sync.Mutex
 	conns map[token]*conn
 	away  map[[32]byte]map[*conn]time.Time // those of a peer whose paths are away, and since when
+	nodes map[token]map[*conn]struct{}     // by the first half of the process of their inlets
 }
 
 // add enters c by the id of its line and returns the connection that had the id, if there was one. Another peer's keeps it, and so does one
@@ -25,6 +26,16 @@ func (r *registry) add(c *conn) (before *conn, ok bool) {
 		r.conns = map[token]*conn{}
 	}
 	r.conns[c.line.id] = c
+	if c.line.process != ([32]byte{}) {
+		node := token(c.line.process[:16])
+		if r.nodes == nil {
+			r.nodes = map[token]map[*conn]struct{}{}
+		}
+		if r.nodes[node] == nil {
+			r.nodes[node] = map[*conn]struct{}{}
+		}
+		r.nodes[node][c] = struct{}{}
+	}
 	return before, true
 }
 
@@ -94,6 +105,18 @@ func (r *registry) held(peer *[32]byte, id token) (n int, lost *conn) {
 	return n, lost
 }
 
+// before returns the peer's connections of the same node as process, and of another process.
+func (r *registry) before(process [32]byte, peer *[32]byte) (list []*conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.nodes[token(process[:16])] {
+		if c.peer == *peer && c.line.process != process {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
 // remove forgets c and its secret.
 func (r *registry) remove(c *conn) {
 	r.mu.Lock()
@@ -101,6 +124,11 @@ func (r *registry) remove(c *conn) {
 	r.backLocked(c)
 	if r.conns[c.line.id] == c {
 		delete(r.conns, c.line.id)
+	}
+	if node := token(c.line.process[:16]); r.nodes[node] != nil {
+		if delete(r.nodes[node], c); len(r.nodes[node]) == 0 {
+			delete(r.nodes, node)
+		}
 	}
 	c.line.id, c.line.secret = token{}, token{}
 }

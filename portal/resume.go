@@ -62,7 +62,7 @@ func (c *conn) appendOffer(b []byte, kind byte) []byte {
 	if l := c.line; l != nil {
 		f.hold = uint64(l.hold / time.Millisecond)
 		if kind == kindPing {
-			f.again = l.offers
+			f.again, f.process = l.offers, c.env.Process
 		} else {
 			f.secret = l.secret
 		}

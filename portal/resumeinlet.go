@@ -67,6 +67,20 @@ func (in *Inlet) Silent(route routing.Route, since time.Time) {
 	}
 }
 
+// Gone tells that the process has ended that a peer was, over the path with a route: its connections there, and those without a path, end. Any goroutine.
+func (in *Inlet) Gone(peer [32]byte, route routing.Route) {
+	route = in.opts.Prefix.Concat(route)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for c := range in.conns {
+		c.post(func() {
+			if c.hasPeer && c.peer == peer && (c.state == away || c.terminal != nil && c.terminal == c.shard.FirstTerminal(route)) {
+				c.PeerGone()
+			}
+		})
+	}
+}
+
 // offered tells an inlet's connection that there is a path, over t to peer.
 func (c *conn) offered(p *path, t routing.Terminal, peer [32]byte) {
 	if c.line == nil || peer != c.peer || c.inlet.path.Load() != p || t == c.terminal {

@@ -26,7 +26,7 @@ func (c *conn) promise(o *Outlet, m *routing.Message, msg message) {
 		return
 	}
 	c.newLine(shorter(o.opts.Hold, f.hold))
-	c.line.id, c.line.secret, c.line.offers = f.id, newToken(), f.again
+	c.line.id, c.line.secret, c.line.offers, c.line.process = f.id, newToken(), f.again, f.process
 }
 
 // enter makes a connection known to those who may resume it, before its Pong. One with the same id was begun over a path that ended before
@@ -47,6 +47,16 @@ func (c *conn) enter(o *Outlet) bool {
 		before.post(func() { before.end(ReasonPath, true) })
 	}
 	return true
+}
+
+// Ended ends the connections of an identity's node that are of another process than the one given: that has followed theirs. Any goroutine.
+func (o *Outlet) Ended(peer *[32]byte, process []byte) {
+	if len(process) != len(o.env.Process) {
+		return
+	}
+	for _, c := range o.lines.before([32]byte(process), peer) {
+		c.post(c.PeerGone)
+	}
 }
 
 // resume handles a Resume of an inlet, on the shard of the channel that it came over.

@@ -94,6 +94,18 @@ func (rs *Relays) State(name string) RelayState {
 	return rs.state(name)
 }
 
+// Way returns the address of this node's worker that leads to who is registered under a name, "" if nobody is. Any goroutine.
+func (rs *Relays) Way(name string) string {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if n := rs.named[name]; n != nil {
+		if g := n.current.Load(); g != nil && g.forward.Len() > 0 {
+			return g.forward.First().Value
+		}
+	}
+	return ""
+}
+
 // Held reports whether peer has a registration under name that came by way, the address of this node's worker that leads to it: whether or
 // not it is the one that gets the messages. Any goroutine.
 func (rs *Relays) Held(name string, peer [32]byte, way string) bool {

@@ -25,6 +25,12 @@ type LossWatcher interface{ MessageLost() }
 // some seconds.
 type SilenceWatcher interface{ PeerSilent(since time.Time) }
 
+// GoneWatcher is a Watcher that wants to know, as well, when the process at the other end of the Terminal has ended for good, as far as that can be known.
+type GoneWatcher interface{ PeerGone() }
+
+// Severed is a Terminal that can tell, when it has ended, whether the other end's machine has closed it.
+type Severed interface{ Severed() bool }
+
 // AwayWatcher is a Watcher that wants to know, as well, when there is no way to the other end for now: what the Terminal ran over has
 // ended, and its peer may come by another way.
 type AwayWatcher interface{ TerminalAway(away bool) }
@@ -89,6 +95,13 @@ func (ws *Watchers) TellAway(away bool) {
 func (ws *Watchers) TellSilent(since time.Time) {
 	for _, w := range watching[SilenceWatcher](ws) {
 		w.PeerSilent(since)
+	}
+}
+
+// TellGone tells those watchers that are GoneWatchers.
+func (ws *Watchers) TellGone() {
+	for _, w := range watching[GoneWatcher](ws) {
+		w.PeerGone()
 	}
 }
 

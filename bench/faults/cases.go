@@ -112,12 +112,14 @@ func cases(short bool) []fault {
 		})
 	}
 	late := briefHold + 5*time.Second // by when both sides know
+	gone := "the other side is reset within 2 s, never ended as if whole"
+	list = append(list, fault{"kill -9 of the inlet's node for good", gone, func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.inlet, false) }},
+		fault{"kill -9 of the outlet's node for good", gone, func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.outlet, false) }},
+		fault{"kill -9 of the inlet's node, and start again at once", gone + "; new ones work", func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.inlet, true) }},
+		fault{"kill -9 of the outlet's node, and start again at once", gone + "; new ones work", func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.outlet, true) }})
 	return append(list, fault{"kill of a client, of a target's connection", "the other side is reset within 2 s", resetsPass},
 		fault{"packets dropped for longer than the hold, " + briefHold.String(), fmt.Sprintf("both sides reset, not before the hold is over, within %v", late),
-			func(ctx context.Context, w *world) (string, error) { return holdOver(ctx, w, late) }},
-		fault{"kill -9 of the inlet's node, and start again", fmt.Sprintf("the target's connection is reset within %v, the hold and 5s; new ones work", late),
-			func(ctx context.Context, w *world) (string, error) { return inletKilled(ctx, w, late) }},
-		fault{"kill -9 of the outlet's node, and start again", "clients are reset, never ended as if whole; new ones work", outletKilled})
+			func(ctx context.Context, w *world) (string, error) { return holdOver(ctx, w, late) }})
 }
 
 // under runs a fault under load and says what became of the load.
@@ -223,65 +225,50 @@ func holdOver(_ context.Context, w *world, most time.Duration) (string, error) {
 	return fmt.Sprintf("client reset after %.1f s, target after %.1f s", atClient.Seconds(), time.Since(begun).Seconds()), nil
 }
 
-// inletKilled ends the inlet's node for good and starts another: the target's side of a connection that it had learns so by the silence.
-func inletKilled(ctx context.Context, w *world, most time.Duration) (string, error) {
-	c, far, _, err := w.open("brief", askEcho)
+// killed kills the inlet's or the outlet's node, and starts it again at once or when the other side has seen what it should.
+func killed(ctx context.Context, w *world, m *machine, again bool) (string, error) {
+	const within = 2 * time.Second
+	c, far, _, err := w.open("data", askEcho)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	if err := w.signal(ctx, w.inlet, syscall.SIGKILL); err != nil {
+	time.Sleep(time.Second) // a connection that has been there for a while
+	if err := w.signal(ctx, m, syscall.SIGKILL); err != nil {
 		return "", err
 	}
 	begun := time.Now()
-	if _, err := wasReset(c, 2*time.Second); err != nil {
-		return "", fmt.Errorf("the client's connection: %w", err)
+	start := func() error {
+		_, err := w.command(ctx, m, "node", "start", m.role)
+		return err
 	}
-	_, err = far.result(most)
+	if again {
+		if err := start(); err != nil {
+			return "", err
+		}
+	}
+	// Seen from both sides: the kernel resets one, the other node the other one.
+	if _, err = wasReset(c, within+2*time.Second); err != nil {
+		err = fmt.Errorf("client: %w", err)
+	} else if _, ended := far.result(within + 2*time.Second); !errors.Is(ended, syscall.ECONNRESET) {
+		err = fmt.Errorf("the target's connection ended with %w; a reset is right", ended)
+	}
 	after := time.Since(begun)
-	if _, startErr := w.command(ctx, w.inlet, "node", "start", w.inlet.role); startErr != nil {
-		return "", startErr
+	if !again {
+		if err := start(); err != nil {
+			return "", err
+		}
 	}
-	if !errors.Is(err, syscall.ECONNRESET) {
-		return "", fmt.Errorf("the target's connection ended with %w; a reset is right", err)
+	seen := fmt.Sprintf("both sides reset within %.1f s", after.Seconds())
+	if err == nil && after > within {
+		err = fmt.Errorf("that is more than %v", within)
+	}
+	if err != nil {
+		return seen, err
 	}
 	fresh, _, _, err := w.open("data", askEcho)
 	if err != nil {
-		return "", fmt.Errorf("a new client: %w", err)
+		return seen, fmt.Errorf("a new client: %w", err)
 	}
-	defer fresh.Close()
-	return fmt.Sprintf("target reset after %.1f s", after.Seconds()), nil
-}
-
-// outletKilled ends the outlet's node for good and starts another.
-func outletKilled(ctx context.Context, w *world) (string, error) {
-	c, _, _, err := w.open("data", askEcho)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	if err := w.signal(ctx, w.outlet, syscall.SIGKILL); err != nil {
-		return "", err
-	}
-	begun := time.Now()
-	reset := make(chan error, 1)
-	var after time.Duration
-	go func() {
-		_, err := wasReset(c, 90*time.Second)
-		after = time.Since(begun)
-		reset <- err
-	}()
-	time.Sleep(time.Second)
-	if _, err := w.command(ctx, w.outlet, "node", "start", w.outlet.role); err != nil {
-		return "", err
-	}
-	if err := <-reset; err != nil {
-		return "", err
-	}
-	fresh, _, _, err := w.open("data", askEcho)
-	if err != nil {
-		return "", fmt.Errorf("a new client: %w", err)
-	}
-	defer fresh.Close()
-	return fmt.Sprintf("reset after %.1f s", after.Seconds()), nil
+	return seen, fresh.Close()
 }

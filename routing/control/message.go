@@ -35,6 +35,9 @@ const (
 	// OpSeen asks from which address datagrams come to the node's UDP socket: without Data for the socket's own address (Name,
 	// host:port), with Data for the address (Name) from which a datagram with that token comes within Wait. StatusAbsent if it has no such socket.
 	OpSeen Op = 6
+	// OpGone waits, for at most Wait, until it is known that the process has ended that Name leads to, an address of the node's workers or a relay's
+	// with its prefix: it is then answered with StatusGone.
+	OpGone Op = 7
 )
 
 // Status says what became of a request.
@@ -49,10 +52,11 @@ const (
 	StatusMalformed Status = 4 // a field is missing or wrong
 	StatusAbsent    Status = 5 // there is nothing of the name
 	StatusLeaving   Status = 6 // the node stops
+	StatusGone      Status = 7 // the process has ended
 )
 
 func (s Status) String() string {
-	list := []string{"ok", "unknown request", "denied", "busy", "malformed", "absent", "leaving"}
+	list := []string{"ok", "unknown request", "denied", "busy", "malformed", "absent", "leaving", "gone"}
 	if int(s) < len(list) {
 		return list[s]
 	}

@@ -8,7 +8,9 @@ type wayWatcher Channel
 
 // TerminalClosed implements routing.Watcher.
 func (w *wayWatcher) TerminalClosed() {
+	way := w.way
 	w.way = nil
+	(*Channel)(w).severed(way)
 	w.watchers.TellAway(true)
 }
 

@@ -3,6 +3,7 @@ package secure
 import (
 	"context"
 	"encoding/binary"
+	"sync"
 	"time"
 
 	"sallyport/crypto/channel"
@@ -56,6 +57,11 @@ type Channel struct {
 	closed   bool
 	done     chan struct{}
 
+	goneMu  sync.Mutex
+	awaits  map[uint64]func() // who is told that the peer's process has ended, by number
+	awaited uint64
+	isGone  bool
+
 	refreshing  bool   // a refresh of the peer's is being checked
 	refreshNext []byte // the one to check after it
 }
@@ -93,6 +99,9 @@ func newChannel(h *handshake, keys channel.Keys) *Channel {
 	if !c.Initiator {
 		c.watchWay()
 		h.cs.admit(c, h.from)
+		if h.cs.Opened != nil {
+			h.cs.Opened(c)
+		}
 	}
 	h.cs.Stats.Opened.Add(1)
 	h.cs.log.Debug("secure channel opened", "initiator", c.Initiator, describe(c.Peer.ID), "self", c.Self.String())
@@ -118,6 +127,12 @@ func (c *Channel) Heard(ctx context.Context) (at time.Time) {
 func (c *Channel) Watched(ctx context.Context) (watched bool) {
 	_ = c.shard.Do(ctx, func() { watched = c.watchers.Any() })
 	return watched
+}
+
+// Way returns how the peer is reached. Not on a shard.
+func (c *Channel) Way(ctx context.Context) (route routing.Route) {
+	_ = c.shard.Do(ctx, func() { route = c.remote.Clone() })
+	return route
 }
 
 // Remote returns the route to the peer's decryptor.

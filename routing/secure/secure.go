@@ -96,24 +96,34 @@ func (l Limits) withDefaults() Limits {
 // responderTimeout is how long a responder waits for message 3; the reference waits for ever.
 const responderTimeout = 30 * time.Second
 
+// opened is what one peer has opened: how many channels are open, and when the last one was.
+type opened struct {
+	open   int
+	latest time.Time
+}
+
 // Channels is all secure channels of one node.
 type Channels struct {
-	router  *routing.Router
-	log     *slog.Logger
-	work    *fair.Turns              // public-key work
-	asked   *fair.Shares[*handshake] // handshakes under way that others began
-	rate    *fair.Rate               // of handshakes that others begin
-	opened  *fair.Shares[*Channel]   // channels that others opened
-	perPeer int                      // how many of them one identity may have
-	open    atomic.Int64             // handshakes under way
-	kept    atomic.Int64             // bytes that they keep
-	noted   atomic.Int64             // when the log last said that places are short, in Unix seconds
+	router *routing.Router
+	log    *slog.Logger
+	work   *fair.Turns              // public-key work
+	asked  *fair.Shares[*handshake] // handshakes under way that others began
+	rate   *fair.Rate               // of handshakes that others begin
+	opened *fair.Shares[*Channel]   // channels that others opened
+	// goneAfter is the constant of the name, except in tests.
+	goneAfter time.Duration
+	perPeer   int          // how many of them one identity may have
+	open      atomic.Int64 // handshakes under way
+	kept      atomic.Int64 // bytes that they keep
+	noted     atomic.Int64 // when the log last said that places are short, in Unix seconds
 	// Stats counts events.
 	Stats Stats
+	// Opened, if set, is told of every channel that somebody else has opened, on its shard. Set it before the first Listen.
+	Opened func(*Channel)
 
 	mu        sync.Mutex
 	channels  map[string]*Channel // by encryptor address
-	peers     map[[32]byte]int    // how many channels each peer has opened
+	peers     map[[32]byte]opened // what each peer has opened
 	listeners map[string]*Listener
 	stop      chan struct{}
 	once      sync.Once
@@ -124,9 +134,9 @@ func New(r *routing.Router, work int, l Limits, log *slog.Logger) *Channels {
 	l = l.withDefaults()
 	cs := &Channels{
 		router: r, log: log, work: fair.NewTurns(max(work, 1)),
-		channels: map[string]*Channel{}, peers: map[[32]byte]int{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
+		channels: map[string]*Channel{}, peers: map[[32]byte]opened{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
 		asked: fair.NewShares[*handshake](l.Handshakes), opened: fair.NewShares[*Channel](l.Channels), perPeer: l.ChannelsPerPeer,
-		rate: fair.NewRate(l.PerSecond),
+		rate: fair.NewRate(l.PerSecond), goneAfter: goneAfter,
 	}
 	cs.Stats.Initiated, cs.Stats.Responded = histogram.New(histogram.Setup), histogram.New(histogram.Setup)
 	go cs.sweep()
@@ -144,7 +154,7 @@ func (cs *Channels) MostOfPeer() (most int) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for _, n := range cs.peers {
-		most = max(most, n)
+		most = max(most, n.open)
 	}
 	return most
 }

@@ -16,8 +16,10 @@ import (
 // of a peer that has as many as it may the new one does.
 func (cs *Channels) admit(c *Channel, from fair.Source) {
 	cs.mu.Lock()
-	cs.peers[c.Peer.ID]++
-	tooMany := cs.peers[c.Peer.ID] > cs.perPeer
+	p := cs.peers[c.Peer.ID]
+	p.open, p.latest = p.open+1, c.OpenedAt
+	cs.peers[c.Peer.ID] = p
+	tooMany := p.open > cs.perPeer
 	cs.mu.Unlock()
 	place, oldest, evicted := cs.opened.Take(from, c)
 	c.place = place
@@ -38,8 +40,11 @@ func (cs *Channels) dismiss(c *Channel) {
 	cs.opened.Leave(c.place)
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.peers[c.Peer.ID]--; cs.peers[c.Peer.ID] == 0 {
+	p := cs.peers[c.Peer.ID]
+	if p.open--; p.open == 0 {
 		delete(cs.peers, c.Peer.ID)
+	} else {
+		cs.peers[c.Peer.ID] = p
 	}
 }
 

@@ -3,7 +3,10 @@ package tcp
 import (
 	"context"
 	"errors"
+	"io"
 	"net/netip"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane"
 	"sallyport/routing"
@@ -38,6 +41,7 @@ type Connection struct {
 	place    *place // nil if this node opened it
 	reserved int    // bytes of the body of the frame begun with ReserveFrame
 	closed   bool
+	severed  bool
 	done     chan struct{}
 }
 
@@ -91,6 +95,9 @@ func (c *Connection) end() {
 		c.framed.Close()
 	}
 }
+
+// Severed implements routing.Severed. On the shard, or when the connection is Done.
+func (c *Connection) Severed() bool { return c.severed }
 
 // displaced ends the connection at once, to make room for others. Any goroutine.
 func (c *Connection) displaced() {
@@ -246,6 +253,7 @@ func (c *Connection) OnFrame(buf []byte, low, start, end int) error {
 // OnClose implements dataplane.FrameHandler.
 func (c *Connection) OnClose(err error) {
 	if !c.closed {
+		c.severed = err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 		c.stopWorkers()
 	}
 	c.pings.timer.Stop()
