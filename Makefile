@@ -91,8 +91,8 @@ bench-distance-short: build ## two distances, a minute; fails where ours is far 
 interop: build ## ours and the reference in every seat, and beyond; installs the reference first (20 minutes, once)
 	@reference=$$(interop/install-reference); $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" $(or $(INTEROP),--all)
 
-test-faults: build ## whole nodes under load, broken one thing after the other (an hour; SHORT=1: less than five minutes); needs root
-	$(GO) run ./bench/faults --sallyport $(PROGRAM) $(if $(SHORT),--short)
+test-faults: build ## whole nodes under load, broken one thing after the other (an hour and a half; SHORT=1: less than five minutes; SOAK=15m, ONLY=WORD); needs root
+	$(GO) run ./bench/faults --sallyport $(PROGRAM) $(if $(SHORT),--short) $(if $(SOAK),--soak $(SOAK)) $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: test-trust trust-tools
 # A line for each point: what it is, then the seconds or bytes that its test measured.

@@ -66,7 +66,7 @@ func TestGoneBehindRelay(t *testing.T) {
 				t.Fatal(err)
 			}
 			until(t, "somebody asks for the end", func() bool {
-				return relay.control.Stats.Waiting.Load() > 1 || dies == "outlet without a relay"
+				return relay.control.Stats.Waiting.Load() > 2 || dies == "outlet without a relay"
 			})
 			proxy, left, sees := bankAt, c, client
 			if dies == "inlet" {

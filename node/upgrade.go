@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/dataplane"
 	"sallyport/node/admin"
 	"sallyport/portal"
@@ -170,6 +172,21 @@ type successor struct {
 	file    os.FileInfo // as it was when it was asked
 }
 
+// same reports an error unless the program is as it was when it was asked, and can be executed.
+func (s *successor) same() error {
+	now, err := os.Stat(s.program)
+	switch {
+	case err != nil:
+		return err
+	case !os.SameFile(now, s.file) || now.Size() != s.file.Size() || !now.ModTime().Equal(s.file.ModTime()):
+		return errors.New("the program has changed since it was asked")
+	}
+	if err := unix.Access(s.program, unix.X_OK); err != nil {
+		return fmt.Errorf("%s: %w", s.program, err)
+	}
+	return nil
+}
+
 // checkUpgrade asks a program whether it can take over.
 func (n *Node) checkUpgrade(ctx context.Context, program string) (u admin.Upgrade, next successor, err error) {
 	u = admin.Upgrade{ID: fmt.Sprintf("%016x", randomNumber()), State: admin.UpgradeChecked, Program: program, From: n.opts.Upgrade.Version}
@@ -274,6 +291,9 @@ func (n *Node) replace(next successor, drain time.Duration) (err error) {
 	if err := n.set.Save(n.ctx); err != nil {
 		return err
 	}
+	if err := n.rehearse(next); err != nil {
+		return err // nobody has noticed anything
+	}
 	n.sayGoodbye() // the other nodes look for new paths at once; those find this program too, if it has to go on
 	c, release, err := n.writeDown(n.ctx, true)
 	if err != nil {
@@ -288,11 +308,7 @@ func (n *Node) replace(next successor, drain time.Duration) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, upgrade.Wipe(file), file.Close()) }()
-	now, err := os.Stat(next.program)
-	if err == nil && (!os.SameFile(now, next.file) || now.Size() != next.file.Size() || !now.ModTime().Equal(next.file.ModTime())) {
-		err = errors.New("the program has changed since it was asked")
-	}
-	if err != nil {
+	if err := next.same(); err != nil {
 		return err
 	}
 	state := int(file.Fd())
@@ -304,6 +320,21 @@ func (n *Node) replace(next successor, drain time.Duration) (err error) {
 		defer stay()
 	}
 	return upgrade.Exec(next.program, n.opts.Upgrade.Command(next.program, state), os.Environ(), append(c.descriptors(), state))
+}
+
+// rehearse does all that replace does and that can fail, except the last step, before the paths are given up.
+func (n *Node) rehearse(next successor) error {
+	c, release, err := n.writeDown(n.ctx, true)
+	if err != nil {
+		return err
+	}
+	release()
+	defer c.Portals.Wipe()
+	file, err := upgrade.Write(c, false)
+	if err != nil {
+		return err
+	}
+	return errors.Join(next.same(), upgrade.Wipe(file), file.Close())
 }
 
 // drain waits until there is nothing that cannot be carried, or for as long as it may. It returns what there is.

@@ -94,16 +94,22 @@ func (rs *Relays) State(name string) RelayState {
 	return rs.state(name)
 }
 
-// Way returns the address of this node's worker that leads to who is registered under a name, "" if nobody is. Any goroutine.
+// Way returns the address of this node's worker that leads to who is registered under a name, or led there a moment ago; "" if there is none. Any goroutine.
 func (rs *Relays) Way(name string) string {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if n := rs.named[name]; n != nil {
-		if g := n.current.Load(); g != nil && g.forward.Len() > 0 {
-			return g.forward.First().Value
-		}
+	n := rs.named[name]
+	if n == nil {
+		return ""
 	}
-	return ""
+	g := n.current.Load()
+	if g == nil && len(n.regs) > 0 {
+		g = n.regs[len(n.regs)-1]
+	}
+	if g == nil || g.forward.Len() == 0 {
+		return ""
+	}
+	return g.forward.First().Value
 }
 
 // Held reports whether peer has a registration under name that came by way, the address of this node's worker that leads to it: whether or

@@ -26,17 +26,19 @@ type scale struct {
 	stop          time.Duration
 	shaped        time.Duration
 	back          time.Duration // by when all must move again after a fault is over
+	soak          time.Duration
+	fleet         int // outlets; inlets are five times as many
+	fleetKills    int
 	bench         time.Duration // how long pgbench goes on after a fault is over, about
 }
 
-func cases(short bool) []fault {
+func cases(short bool, soakFor time.Duration) []fault {
 	s := scale{streams: 8, idle: 200, kills: 50, upgrades: 20, drops: []time.Duration{time.Second, 20 * time.Second, 50 * time.Second}, stop: 30 * time.Second,
-		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second}
-	// The short form is for a machine that has other things to do. Packets dropped beside the outlet have taken 11 s there, and a path that
-	// died under load 15 s to be noticed, which the long form does not forgive.
+		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second, soak: soakFor, fleet: 100, fleetKills: 50}
+	// The short form is for a machine that has other things to do.
 	if short {
-		s = scale{streams: 4, idle: 60, kills: 3, upgrades: 1, drops: []time.Duration{8 * time.Second}, stop: 8 * time.Second, shaped: 5 * time.Second, back: 30 * time.Second,
-			bench: 3 * time.Second}
+		s = scale{streams: 4, idle: 60, kills: 3, upgrades: 1, drops: []time.Duration{8 * time.Second}, stop: 8 * time.Second, shaped: 5 * time.Second, back: 10 * time.Second,
+			bench: 3 * time.Second, fleet: 6, fleetKills: 2}
 	}
 	whole := fmt.Sprintf("0 failed, 0 reset, every byte right; all move within %v", s.back)
 	list := []fault{{fmt.Sprintf("kill -9 of the relay and start again, %d times", s.kills), whole, func(ctx context.Context, w *world) (string, error) {
@@ -84,11 +86,12 @@ func cases(short bool) []fault {
 			return syscall.Kill(pid, syscall.SIGCONT)
 		})
 	}
-	for _, o := range []wire.Options{{Loss: 0.01, Delay: 5 * time.Millisecond}, {Loss: 0.05, Delay: 50 * time.Millisecond}, {Delay: 150 * time.Millisecond}, {Reorder: 0.05, Delay: 10 * time.Millisecond}} {
-		if short && (o.Loss == 0.01 || o.Reorder > 0) {
+	for _, o := range []wire.Options{{Loss: 0.01, Delay: 5 * time.Millisecond}, {Loss: 0.05, Delay: 50 * time.Millisecond}, {Delay: 150 * time.Millisecond}, {Reorder: 0.05, Delay: 10 * time.Millisecond},
+		{Loss: 0.2, Delay: 5 * time.Millisecond}, {Delay: 300 * time.Millisecond}, {Duplicate: 0.1, Delay: time.Millisecond}, {Corrupt: 0.0005, Delay: time.Millisecond}} {
+		if short && (o.Loss == 0.01 || o.Loss == 0.2 || o.Reorder > 0 || o.Delay == 300*time.Millisecond || o.Duplicate > 0) {
 			continue
 		}
-		once(fmt.Sprintf("%v round trip, %g %% loss, %g %% reordered on one leg", 2*o.Delay, 100*o.Loss, 100*o.Reorder), s.shaped, func(_ context.Context, w *world) error {
+		once(fmt.Sprintf("%v round trip, %g %% loss, %g %% reordered, %g %% twice, %g %% with a wrong bit on one leg", 2*o.Delay, 100*o.Loss, 100*o.Reorder, 100*o.Duplicate, 100*o.Corrupt), s.shaped, func(_ context.Context, w *world) error {
 			if err := w.near.Set(o, o); err != nil {
 				return err
 			}
@@ -111,15 +114,36 @@ func cases(short bool) []fault {
 			return nil
 		})
 	}
-	late := briefHold + 5*time.Second // by when both sides know
+	late := briefHold + 5*time.Second
 	gone := "the other side is reset within 2 s, never ended as if whole"
 	list = append(list, fault{"kill -9 of the inlet's node for good", gone, func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.inlet, false) }},
 		fault{"kill -9 of the outlet's node for good", gone, func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.outlet, false) }},
 		fault{"kill -9 of the inlet's node, and start again at once", gone + "; new ones work", func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.inlet, true) }},
 		fault{"kill -9 of the outlet's node, and start again at once", gone + "; new ones work", func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.outlet, true) }})
+	list = append(list, fault{"each side of a half-close at each moment of a loss", "every byte, then the end, both ways", halfCloses},
+		fault{"ends that never read, never write, reset, end first", "as over plain TCP", asOverTCP})
+	if !short {
+		list = append(list, fault{"throughput at 100 ms and 1 % loss", "at least one plain TCP connection's over the same wire", throughput})
+		for _, leg := range []string{"inlet", "outlet"} {
+			list = append(list, fault{"packets dropped silently beside the " + leg + "'s machine for 90s", "both sides reset, not before the hold is over, within 1m5s",
+				func(ctx context.Context, w *world) (string, error) {
+					return holdOver(w, "data", time.Minute, map[string]*wire.Wire{"inlet": w.near, "outlet": w.far}[leg])
+				}})
+		}
+	}
+	n := 10_000
+	if short {
+		n = 500
+	}
+	back := "descriptors, memory and goroutines back to where they were"
+	list = append(list, fault{fmt.Sprintf("%d connections opened and dropped", n), back, dropped(n)})
+	if !short {
+		list = append(list, fault{fmt.Sprintf("%v of load, connections that come and go, and faults", s.soak), "0 failed, 0 reset, every byte right; " + back, soak(s, s.soak)})
+	}
 	return append(list, fault{"kill of a client, of a target's connection", "the other side is reset within 2 s", resetsPass},
 		fault{"packets dropped for longer than the hold, " + briefHold.String(), fmt.Sprintf("both sides reset, not before the hold is over, within %v", late),
-			func(ctx context.Context, w *world) (string, error) { return holdOver(ctx, w, late) }})
+			func(_ context.Context, w *world) (string, error) { return holdOver(w, "brief", briefHold, w.near) }},
+		fault{fmt.Sprintf("kill -9 of the relay of %d outlets and %d inlets, %d times", s.fleet, 5*s.fleet, s.fleetKills), whole + ", no storm", fleetBack(s, s.fleet, 5*s.fleet, s.fleetKills)})
 }
 
 // under runs a fault under load and says what became of the load.
@@ -196,33 +220,49 @@ func resetsPass(_ context.Context, w *world) (string, error) {
 	return fmt.Sprintf("reset within %.2f s", slowest.Seconds()), nil
 }
 
-// holdOver cuts the path for longer than the brief portal's hold.
-func holdOver(_ context.Context, w *world, most time.Duration) (string, error) {
-	c, far, _, err := w.open("brief", askEcho)
+// holdOver cuts a leg for longer than the hold of a portal.
+func holdOver(w *world, portal string, hold time.Duration, leg *wire.Wire) (string, error) {
+	const more = 5 * time.Second // by when both sides know
+	c, far, _, err := w.open(portal, askEcho)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
 	lost := wire.Options{Loss: 1}
-	if err := w.near.Set(lost, lost); err != nil {
+	if err := leg.Set(lost, lost); err != nil {
 		return "", err
 	}
+	defer func() { _ = leg.Set(usual, usual) }()
 	begun := time.Now()
-	_, err = wasReset(c, most)
-	atClient := time.Since(begun)
-	if err == nil && atClient < briefHold {
-		err = fmt.Errorf("reset after %v, the hold is longer", atClient)
+	atTarget := make(chan error, 1)
+	var targetAfter time.Duration
+	go func() {
+		_, err := far.result(hold + 2*more)
+		targetAfter = time.Since(begun)
+		atTarget <- err
+	}()
+	_, err = wasReset(c, hold+2*more)
+	clientAfter := time.Since(begun)
+	targetErr := <-atTarget
+	seen := fmt.Sprintf("client reset after %.1f s, target after %.1f s", clientAfter.Seconds(), targetAfter.Seconds())
+	switch {
+	case err != nil:
+		return seen, fmt.Errorf("client: %w", err)
+	case !errors.Is(targetErr, syscall.ECONNRESET):
+		return seen, fmt.Errorf("the target's connection ended with %w; a reset is right", targetErr)
+	case min(clientAfter, targetAfter) < hold:
+		return seen, errors.New("the hold is longer")
+	case max(clientAfter, targetAfter) > hold+more:
+		return seen, fmt.Errorf("later than %v after the hold", more)
 	}
-	if setErr := w.near.Set(usual, usual); err == nil {
-		err = setErr
+	if leg.Set(usual, usual) != nil {
+		return seen, err
 	}
+	fresh, _, _, err := w.open(portal, askEcho) // and the path comes back
 	if err != nil {
-		return "", fmt.Errorf("client: %w", err)
+		return seen, fmt.Errorf("a new client: %w", err)
 	}
-	if _, err = far.result(max(most-atClient, time.Second)); !errors.Is(err, syscall.ECONNRESET) {
-		return "", fmt.Errorf("the target's connection ended with %w; a reset is right", err)
-	}
-	return fmt.Sprintf("client reset after %.1f s, target after %.1f s", atClient.Seconds(), time.Since(begun).Seconds()), nil
+	return seen, fresh.Close()
 }
 
 // killed kills the inlet's or the outlet's node, and starts it again at once or when the other side has seen what it should.

@@ -1,7 +1,7 @@
 // Command faults runs the story's three nodes in network namespaces joined by wires, breaks one thing after the other under real traffic, and
 // prints what was seen: nothing may be lost, doubled, reordered or reset as long as connections are held.
 //
-//	go run ./bench/faults --sallyport bin/sallyport [--short] [--only WORD]
+//	go run ./bench/faults --sallyport bin/sallyport [--short] [--only WORD] [--soak TIME]
 //
 // It needs root, /dev/net/tun, redis-server and PostgreSQL.
 package main
@@ -35,6 +35,7 @@ func run(ctx context.Context, args []string) error {
 	program := f.String("sallyport", "bin/sallyport", "the program to try")
 	short := f.Bool("short", false, "fewer and shorter faults, less than five minutes")
 	only := f.String("only", "", "only cases whose name has this `WORD`")
+	soakFor := f.Duration("soak", 15*time.Minute, "how long the soak of the long form takes")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func run(ctx context.Context, args []string) error {
 	defer w.close()
 	fmt.Println("| case | expected | seen | |\n|---|---|---|---|")
 	failed := 0
-	for _, c := range cases(*short) {
+	for _, c := range cases(*short, *soakFor) {
 		if !strings.Contains(c.name, *only) {
 			continue
 		}

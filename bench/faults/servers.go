@@ -25,6 +25,7 @@ const (
 	askUp   = 'U' // the client sends the stream of the seed; the server checks it
 	askDown = 'D' // the server sends it until the client's end, then its own end
 	askEcho = 'E' // what comes goes back
+	askHand = 'H' // the case itself is the server, with serverEnd.conn, until it closes that
 )
 
 // servers are what the portals lead to, in the outlet's namespace.
@@ -123,16 +124,21 @@ func startServers(ctx context.Context, w *world) (*servers, error) {
 }
 
 func (s *servers) serve(c *net.TCPConn) {
-	defer c.Close()
 	var head [9]byte
 	if _, err := io.ReadFull(c, head[:]); err != nil {
+		_ = c.Close()
 		return
 	}
+	handed := head[0] == askHand
 	seed := binary.LittleEndian.Uint64(head[1:])
 	e := &serverEnd{conn: c, ended: make(chan struct{})}
 	s.mu.Lock()
 	s.at[seed] = e
 	s.mu.Unlock()
+	if handed {
+		return
+	}
+	defer c.Close()
 	defer close(e.ended)
 	var err error
 	switch head[0] {
@@ -168,6 +174,13 @@ func (s *servers) end(seed uint64) (*serverEnd, error) {
 		}
 	}
 	return nil, errors.New("the server was not reached")
+}
+
+// forget drops what is known of a connection.
+func (s *servers) forget(seed uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.at, seed)
 }
 
 // result waits until the server's end has ended and returns how.

@@ -34,6 +34,7 @@ const (
 	dataPort     = 9301
 	redisPort    = 9302
 	postgresPort = 9303
+	plainPort    = 9305
 	firstInlet   = 9310
 )
 

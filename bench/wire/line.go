@@ -119,7 +119,7 @@ func (l *line) put(b []byte, now time.Duration, get func(n int) []byte) {
 			continue
 		}
 		to := from + 1
-		for to < p.segments && to-from < most && l.toLoss > 0 && l.o.Reorder == 0 {
+		for to < p.segments && to-from < most && l.toLoss > 0 && l.o.Reorder+l.o.Duplicate+l.o.Corrupt == 0 {
 			l.toLoss--
 			to++
 		}
@@ -130,14 +130,35 @@ func (l *line) put(b []byte, now time.Duration, get func(n int) []byte) {
 			continue
 		}
 		piece := p.cut(from, to, get)
+		if l.o.Corrupt > 0 && l.rng.Float64() < l.o.Corrupt {
+			l.spoil(piece)
+		}
 		l.counts.Carried += uint64(to - from)
 		l.counts.Bytes += uint64(p.sizeOf(from, to))
 		if late {
 			heap.Push(&l.late, item{at, piece})
 		} else {
 			l.fifo = append(l.fifo, item{at, piece})
+			if l.o.Duplicate > 0 && l.rng.Float64() < l.o.Duplicate {
+				again := get(len(piece))
+				copy(again, piece)
+				l.fifo = append(l.fifo, item{at, again})
+			}
 		}
 		from = to
+	}
+}
+
+// spoil changes one bit of what a TCP segment carries. The checksum of what a TUN device gives is not complete (needCSum), so nobody notices.
+func (l *line) spoil(b []byte) {
+	p, ok := parse(b)
+	if !ok || b[0]&needCSum == 0 || len(b) < headerSize+p.network+20 {
+		return
+	}
+	data := headerSize + p.network + int(b[headerSize+p.network+12]>>4)*4
+	if n := len(b) - data; n > 0 {
+		b[data+l.rng.IntN(n)] ^= 1 << l.rng.IntN(8)
+		l.counts.Corrupted++
 	}
 }
 

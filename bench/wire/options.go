@@ -21,6 +21,10 @@ type Options struct {
 	Loss float64
 	// Reorder is the share of segments that come a quarter of the delay, and at least a millisecond, after those behind them.
 	Reorder float64
+	// Duplicate is the share of segments that come twice.
+	Duplicate float64
+	// Corrupt is the share of segments of which one bit is wrong, in a way that TCP's checksum does not show.
+	Corrupt float64
 	// Seed makes other random numbers.
 	Seed uint64
 }
@@ -36,6 +40,8 @@ func (o Options) check() error {
 		return fmt.Errorf("%w: rate %v must not be negative", ErrOptions, o.Rate)
 	case o.Loss < 0 || o.Loss > 1 || o.Reorder < 0 || o.Reorder > 1:
 		return fmt.Errorf("%w: loss %v and reorder %v must be between 0 and 1", ErrOptions, o.Loss, o.Reorder)
+	case o.Duplicate < 0 || o.Duplicate > 1 || o.Corrupt < 0 || o.Corrupt > 1:
+		return fmt.Errorf("%w: duplicate %v and corrupt %v must be between 0 and 1", ErrOptions, o.Duplicate, o.Corrupt)
 	}
 	return nil
 }
@@ -44,6 +50,8 @@ func (o Options) check() error {
 type Counts struct {
 	// Carried and Bytes are what reached the other end; Lost what Loss took, Dropped what found the queue full.
 	Carried, Bytes, Lost, Dropped uint64
+	// Corrupted is how many had a bit changed.
+	Corrupted uint64
 	// Queued is the longest time that something waited for the rate.
 	Queued time.Duration
 }

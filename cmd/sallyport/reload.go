@@ -23,7 +23,7 @@ func (a *app) reloadOnHangup(ctx context.Context, name string, r runOptions, log
 // reload applies the node's last configuration again. What is wrong with it is in the log, each mistake with its place, and nothing is
 // changed then.
 func (a *app) reload(ctx context.Context, name string, log *slog.Logger) {
-	notifySystemd("RELOADING=1")
+	notifyReloading()
 	defer notifySystemd("READY=1")
 	inner := newApp(strings.NewReader(""), io.Discard, io.Discard)
 	inner.quiet, inner.noInput, inner.dirOnce, inner.isInMemory, inner.vaults = true, true, a.dirOnce, a.isInMemory, a.vaults

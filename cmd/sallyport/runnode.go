@@ -174,7 +174,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	n.Upgraded(ctx)
 	report(nil)
 	isNew = false
-	notifySystemd("READY=1\nSTATUS=node " + name + " at " + n.Listening())
+	notifySystemd(fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=node %s at %s", os.Getpid(), name, n.Listening()))
 	if !r.upgraded() {
 		if err := a.nodeIsUp(ctx, admin.NewClient(socket), n, r); err != nil && ctx.Err() == nil { // told to end, it ends as always
 			return err
@@ -463,23 +463,6 @@ func (a *app) adminCredential(t trustFlags, subject identity.Identifier) ([]byte
 		}
 	}
 	return nil, nil
-}
-
-// notifySystemd tells the service manager, if there is one (sd_notify(3)).
-func notifySystemd(text string) {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	if path[0] == '@' {
-		path = "\x00" + path[1:]
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	_, _ = c.Write([]byte(text))
-	_ = c.Close()
 }
 
 // embedded runs a node inside this command, for commands that need one for a moment.

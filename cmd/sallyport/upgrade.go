@@ -257,7 +257,11 @@ func (a *app) upgradeOptions(ctx context.Context, name string, o state.NodeOptio
 	u.Check = append([]string{"node", "upgrade-check", name, "--"}, goOn(upgrade.CheckFD)...)
 	u.Leaving = func() (stay func()) {
 		signal.Ignore(syscall.SIGUSR2) // one that comes now must not end the new program before it listens
-		return a.upgradeSignals
+		notifyReloading()
+		return func() {
+			a.upgradeSignals()
+			notifySystemd("READY=1")
+		}
 	}
 	return u, nil
 }
@@ -276,9 +280,11 @@ func (a *app) upgradeOnSignal(ctx context.Context, n *node.Node, log *slog.Logge
 		for {
 			select {
 			case <-a.usr2:
+				notifyReloading()
 				_, begin, err := n.Upgrade(ctx, admin.UpgradeRequest{})
 				if err != nil {
 					log.Debug("SIGUSR2 has changed nothing", "err", err.Error()) // the node has said why
+					notifySystemd("READY=1")
 					continue
 				}
 				begin()

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // session is a connection through an inlet that stays open.
@@ -159,12 +161,13 @@ func TestNodeUpgradeRefused(t *testing.T) {
 	}
 	t.Parallel()
 	s := newShell(t)
-	in := freePort(t)
+	in, plain := freePort(t), freePort(t)
 	s.must(`
 		sallyport node create n
 		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
-		sallyport tcp-inlet create --at n --from ` + in + ` --to /secure/api/service/db`)
-	sessions := openSessions(t, in, 2)
+		sallyport tcp-inlet create --at n --from ` + in + ` --to /secure/api/service/db
+		sallyport tcp-inlet create --at n --from ` + plain + ` --to /secure/api/service/db --hold 0s`)
+	sessions := append(openSessions(t, in, 2), openSessions(t, plain, 1)...) // the last one cannot be resumed
 	script := func(name, text string) string {
 		path := filepath.Join(s.dir, name)
 		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil {
@@ -233,6 +236,107 @@ func TestNodeUpgradeSignal(t *testing.T) {
 				t.Fatalf("connection %d: %v", i, err)
 			}
 		}
+	}
+	if now := s.pid("n"); now != pid {
+		t.Errorf("process %d is now %d", pid, now)
+	}
+}
+
+// notifications is what a node tells a service manager.
+type notifications struct {
+	t  *testing.T
+	ln *net.UnixConn
+}
+
+// next returns the next message, by its variables.
+func (n notifications) next() map[string]string {
+	n.t.Helper()
+	buf := make([]byte, 4096)
+	_ = n.ln.SetReadDeadline(time.Now().Add(30 * time.Second))
+	k, err := n.ln.Read(buf)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	said := map[string]string{}
+	for _, line := range strings.Split(string(buf[:k]), "\n") {
+		name, value, _ := strings.Cut(line, "=")
+		said[name] = value
+	}
+	return said
+}
+
+// monotonic is the time that a service manager compares with.
+func monotonic() int64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return now.Nano() / 1000
+}
+
+// TestNodeUpgradeNotify: a service manager is told when an upgrade begins and when the node is ready again, as a unit of the type notify-reload asks for, also
+// when nothing has changed.
+func TestNodeUpgradeNotify(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts nodes")
+	}
+	t.Parallel()
+	s := newShell(t)
+	at := filepath.Join(s.dir, "notify")
+	ln, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: at, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	manager := notifications{t, ln}
+	in := freePort(t)
+	s.must(`
+		cp "$(command -v sallyport)" ./program
+		NOTIFY_SOCKET=` + at + ` ./program node create n
+		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
+		sallyport tcp-inlet create --at n --from ` + in + ` --to /secure/api/service/db`)
+	pid := s.pid("n")
+	ready := func() {
+		t.Helper()
+		if said := manager.next(); said["READY"] != "1" || said["MAINPID"] != "" && said["MAINPID"] != strconv.Itoa(pid) {
+			t.Errorf("told %v, want that process %d is ready", said, pid)
+		}
+	}
+	reloading := func(after int64) {
+		t.Helper()
+		said := manager.next()
+		if usec, err := strconv.ParseInt(said["MONOTONIC_USEC"], 10, 64); said["RELOADING"] != "1" || err != nil || usec < after || usec > monotonic() {
+			t.Errorf("told %v, want that it reloads since %d at the earliest", said, after)
+		}
+	}
+	ready()
+	sessions := openSessions(t, in, 1)
+	for range 2 {
+		begun := monotonic()
+		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		reloading(begun) // the signal was taken
+		reloading(begun) // the program is executed
+		ready()
+		if err := sessions[0].exchange(10_000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.must("cp program sound; printf '#!/bin/sh\\nexit 1\\n' > broken; chmod +x broken; mv broken program")
+	begun := monotonic()
+	if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	reloading(begun)
+	ready()
+	if err := sessions[0].exchange(10_000); err != nil {
+		t.Fatal(err)
+	}
+	begun = monotonic()
+	s.must("mv sound program; sallyport node upgrade n --program $PWD/program") // as systemctl reload does
+	reloading(begun)
+	ready()
+	if err := sessions[0].exchange(10_000); err != nil {
+		t.Fatal(err)
 	}
 	if now := s.pid("n"); now != pid {
 		t.Errorf("process %d is now %d", pid, now)

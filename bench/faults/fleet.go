@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// fleetInlet is the port of the first of many inlets.
+const fleetInlet = 10000
+
+// fleet makes outlets and inlets, several of which lead to each.
+func (w *world) fleet(ctx context.Context, outlets, inlets int) error {
+	route := fmt.Sprintf("/ip4/%s/tcp/%d/secure/api/service/forward_to_blue/secure/api/service/", relayAddr, relayPort)
+	for i := range outlets {
+		if _, err := w.command(ctx, w.outlet, "tcp-outlet", "create", "fleet"+strconv.Itoa(i), "--at", "blue", "--to", fmt.Sprintf("127.0.0.1:%d", dataPort)); err != nil {
+			return err
+		}
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	errs := make(chan error, 4)
+	for range cap(errs) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < inlets; i = int(next.Add(1)) - 1 {
+				if _, err := w.command(ctx, w.inlet, "tcp-inlet", "create", "fleet"+strconv.Itoa(i), "--at", "green", "--from", fmt.Sprintf("127.0.0.1:%d", fleetInlet+i),
+					"--to", route+"fleet"+strconv.Itoa(i%outlets), "--no-connection-wait"); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return <-errs
+}
+
+// echoes sends something over every connection, and returns when all have answered.
+func echoes(list []net.Conn, within time.Duration) error {
+	errs := make(chan error, len(list))
+	until := time.Now().Add(within)
+	for _, c := range list {
+		go func() {
+			want, got := binary.LittleEndian.AppendUint64(nil, seeds.Add(1)), make([]byte, 8)
+			_ = c.SetDeadline(until)
+			_, err := c.Write(want)
+			if err == nil {
+				_, err = io.ReadFull(c, got)
+			}
+			if err == nil && string(got) != string(want) {
+				err = errWrong
+			}
+			errs <- err
+		}()
+	}
+	var failed error
+	number := 0
+	for range list {
+		if err := <-errs; err != nil {
+			failed, number = err, number+1
+		}
+	}
+	if failed != nil {
+		return fmt.Errorf("%d of %d: %w", number, len(list), failed)
+	}
+	return nil
+}
+
+// fleetBack kills the relay of many outlets and inlets, each of which has an open connection, under load.
+func fleetBack(s scale, outlets, inlets, kills int) func(context.Context, *world) (string, error) {
+	return func(ctx context.Context, w *world) (string, error) {
+		if err := w.fleet(ctx, outlets, inlets); err != nil {
+			return "", err
+		}
+		var list []net.Conn
+		defer func() {
+			for _, c := range list {
+				_ = c.Close()
+			}
+		}()
+		for i := range inlets {
+			var c net.Conn
+			err := w.inlet.Do(func() (err error) {
+				c, err = net.DialTimeout("tcp4", fmt.Sprintf("127.0.0.1:%d", fleetInlet+i), 20*time.Second)
+				return err
+			})
+			if err != nil {
+				return "", err
+			}
+			list = append(list, c)
+			if _, err := c.Write(binary.LittleEndian.AppendUint64([]byte{askEcho}, seeds.Add(1))); err != nil {
+				return "", err
+			}
+		}
+		if err := echoes(list, time.Minute); err != nil {
+			return "", fmt.Errorf("before: %w", err)
+		}
+		at, err := w.command(ctx, w.relay, "node", "show", w.relay.role, "--jq", ".status_endpoint_address")
+		if err != nil {
+			return "", err
+		}
+		at = strings.Trim(strings.TrimSpace(at), `"`)
+		most, rate := 0.0, 0.0
+		seen, err := w.under(ctx, s, time.Duration(kills)*s.bench, func(l *load) (slowest time.Duration, err error) {
+			for range kills {
+				if err := w.restart(ctx, w.relay, 200*time.Millisecond); err != nil {
+					return slowest, err
+				}
+				stop, watched := make(chan struct{}), make(chan struct{})
+				go func() { // handshakes at the relay that is new
+					defer close(watched)
+					before, when := 0.0, time.Now()
+					for {
+						if opened, err := w.metricAt(w.relay, at, "sallyport_secure_channels_opened_total"); err == nil {
+							now := time.Now()
+							rate = max(rate, (opened-before)/now.Sub(when).Seconds())
+							before, when, most = opened, now, max(most, opened)
+						}
+						select {
+						case <-stop:
+							return
+						case <-time.After(250 * time.Millisecond):
+						}
+					}
+				}()
+				begun := time.Now()
+				err := echoes(list, time.Minute)
+				slowest = max(slowest, time.Since(begun))
+				close(stop)
+				<-watched
+				if err != nil {
+					return slowest, err
+				}
+				if err := l.moving(time.Minute); err != nil {
+					return slowest, err
+				}
+			}
+			return slowest, nil
+		})
+		bound := float64(2*(inlets+len(portals)) + 100)
+		seen += fmt.Sprintf(" (all %d inlets), at most %.0f handshakes at the relay each time, %.0f in a second", inlets, most, rate)
+		if err == nil && most > bound {
+			err = errors.New("more than two for each inlet")
+		}
+		return seen, err
+	}
+}
