@@ -80,6 +80,10 @@ bench: build ## whole paths against other programs, about 45 minutes, then micro
 bench-short: build ## ours against plain proxies, less than a minute
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --short $(if $(wildcard bench/results/short.json),--check bench/results/short.json) $(BENCHFLAGS)
 
+.PHONY: bench-hold
+bench-hold: build ## CPU for a byte with connections that outlive their path, and with --hold 0s, in turn
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths ours,ours-nohold --metrics up,down8,cpu_up,cpu_down8 --runs 9 $(BENCHFLAGS)
+
 bench-distance: build ## whole paths over 1 to 300 ms, loss and slow lines, in network namespaces: as root, an hour for each run
 	$(GO) run ./bench/distance --sallyport $(PROGRAM) --json bench/results/distance.json --svg docs/distance.svg $(BENCHFLAGS)
 

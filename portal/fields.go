@@ -17,6 +17,7 @@ const (
 	tagAsks
 	tagAgain
 	tagProcess
+	tagSent
 )
 
 // maxClient is the most bytes of the client's address in a Ping.
@@ -33,6 +34,7 @@ type fields struct {
 	client string // whom the inlet serves
 	asks   bool   // the sender waits for a confirmation
 	again  uint64 // how often the inlet has offered the client before
+	sent   uint64 // how much the sender of a Resume or Resumed has sent, and one more: 0 is not known
 	// process is the inlet's node and its process.
 	process [32]byte
 }
@@ -45,7 +47,7 @@ var (
 
 // parseFields reads fields up to the end of b. Tags that are not known are skipped. Errors match ErrMessage.
 func parseFields(b []byte) (f fields, err error) {
-	var seen uint8
+	var seen uint16
 	for len(b) > 0 {
 		tag, n, err := bare.Uvarint(b)
 		if err != nil {
@@ -57,7 +59,7 @@ func parseFields(b []byte) (f fields, err error) {
 			return f, fmt.Errorf("%w: field %d: %w", ErrMessage, tag, err)
 		}
 		b = b[n:]
-		if tag >= tagID && tag <= tagProcess {
+		if tag >= tagID && tag <= tagSent {
 			if seen&(1<<tag) != 0 {
 				return f, fmt.Errorf("%w: field %d: %w", ErrMessage, tag, errRepeated)
 			}
@@ -96,6 +98,8 @@ func (f *fields) set(tag uint64, value []byte) error {
 		f.asks = true
 	case tagAgain:
 		return setNumber(&f.again, value)
+	case tagSent:
+		return setNumber(&f.sent, value)
 	case tagProcess:
 		if len(value) != len(f.process) {
 			return errFieldSize
@@ -141,6 +145,9 @@ func (f *fields) append(b []byte) []byte {
 	}
 	if f.again > 0 {
 		b = appendNumber(b, tagAgain, f.again)
+	}
+	if f.sent > 0 {
+		b = appendNumber(b, tagSent, f.sent)
 	}
 	if f.process != ([32]byte{}) {
 		b = bare.AppendBytes(append(b, tagProcess), f.process[:])

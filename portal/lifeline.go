@@ -34,6 +34,7 @@ type lifeline struct {
 	// A path that loses messages is left and taken again; one that carries nothing in between is no path.
 	stuck               int
 	stuckGot, stuckSent uint64
+	theirs              uint64 // the position up to which the other end had sent when the path was taken, and one more; 0 if it did not say
 }
 
 // end returns the position after all that was sent.
@@ -111,6 +112,9 @@ func (l *lifeline) settled() bool { return l.finished && l.confirmed > l.sent }
 func (l *lifeline) stalled(got uint64) bool {
 	if got != l.stuckGot || l.confirmed != l.stuckSent {
 		l.stuck, l.stuckGot, l.stuckSent = 0, got, l.confirmed
+	}
+	if l.confirmed == l.end() && l.theirs == got+1 {
+		return false // nothing was under way: what is missing may have been another connection's
 	}
 	l.stuck++
 	return l.stuck > maxStuck

@@ -134,7 +134,7 @@ func (c *conn) ask() {
 	l.attempt++
 	l.retryAt = time.Now().Add(l.pause)
 	l.pause = min(2*l.pause, askMost)
-	m := resumeMessage{kind: kindResume, id: l.id, secret: l.secret, attempt: l.attempt, received: c.got(), allowed: c.window.allowed}
+	m := resumeMessage{kind: kindResume, id: l.id, secret: l.secret, attempt: l.attempt, received: c.got(), allowed: c.window.allowed, sent: l.end() + 1}
 	c.send(p.route, m.append(c.small[:0]))
 }
 
@@ -144,6 +144,7 @@ func (c *conn) resumed(m *routing.Message, msg message) {
 	case kindResumed:
 		r, err := parseResume(m.Payload())
 		if err == nil && r.attempt == c.line.attempt && m.Return.Len() > 0 {
+			c.line.theirs = r.sent
 			c.goOn(m.Return.Clone(), r.received, r.allowed)
 		}
 	case kindDisconnect:

@@ -13,6 +13,7 @@ type resumeMessage struct {
 	attempt    uint64
 	received   uint64 // what has come from the other end; its Finish counts as one byte more
 	allowed    uint64 // bytes that the other end may send in all
+	sent       uint64 // what the sender of this message has sent, its Finish counted, and one more; 0 if it does not say
 }
 
 // parseResume reads a Resume or a Resumed. Errors match ErrMessage.
@@ -36,7 +37,8 @@ func parseResume(b []byte) (m resumeMessage, err error) {
 		}
 		b = b[n:]
 	}
-	_, err = parseFields(b)
+	f, err := parseFields(b)
+	m.sent = f.sent
 	return m, err
 }
 
@@ -48,5 +50,5 @@ func (m *resumeMessage) append(b []byte) []byte {
 	}
 	b = bare.AppendUvarint(b, m.attempt)
 	b = bare.AppendUvarint(b, m.received)
-	return bare.AppendUvarint(b, m.allowed)
+	return (&fields{sent: m.sent}).append(bare.AppendUvarint(b, m.allowed))
 }

@@ -117,7 +117,8 @@ func (c *conn) accept(o *Outlet, s *routing.Shard, back routing.Route, r resumeM
 	}
 	c.self = s.Start(c, flows...)
 	c.watch(t)
-	m := resumeMessage{kind: kindResumed, attempt: r.attempt, received: c.got(), allowed: c.window.allowed}
+	m := resumeMessage{kind: kindResumed, attempt: r.attempt, received: c.got(), allowed: c.window.allowed, sent: c.line.end() + 1}
 	c.send(back, m.append(c.small[:0]))
+	c.line.theirs = r.sent
 	c.goOn(back, r.received, r.allowed)
 }

@@ -90,6 +90,12 @@ func (w *world) logs() {
 		}
 		list := strings.Split(strings.TrimSpace(string(b)), "\n")
 		fmt.Printf("\n%s:\n%s\n", m.role, strings.Join(list[max(0, len(list)-30):], "\n"))
+		for i, line := range list {
+			if strings.HasPrefix(line, "SIG") || strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "unexpected fault ") {
+				fmt.Printf("\n%s ended with a fault:\n%s\n", m.role, strings.Join(list[i:min(len(list), i+80)], "\n"))
+				break
+			}
+		}
 	}
 }
 

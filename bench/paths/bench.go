@@ -48,7 +48,7 @@ func (b *bench) usable(reference, ours string) {
 				b.skip(m.name, fmt.Sprintf("the reference is not installed (--reference): %v", err))
 				continue
 			}
-		case m.name == pathOurs || m.name == pathOursOpen || m.name == pathOurs1ch:
+		case m.name == pathOurs || m.name == pathOursOpen || m.name == pathOurs1ch || m.name == pathNoHold:
 			if err := checkProgram(ours); err != nil {
 				b.skip(m.name, fmt.Sprintf("give the program with --sallyport PATH: %v", err))
 				continue

@@ -181,11 +181,12 @@ func makers(reference, ours string) []maker {
 		{pathPlain, []tool{haproxy}, startPlain},
 		{pathTLS, []tool{{"stunnel", "stunnel4"}, haproxy}, startTLS},
 		{pathSSH, []tool{{"ssh", "openssh-client"}, {"sshd", "openssh-server"}}, startSSH},
-		{pathRef, nil, story{reference}.start},
-		{pathRefOpen, nil, story{reference}.startOpen},
-		{pathOurs, nil, story{ours}.start},
-		{pathOursOpen, nil, story{ours}.startOpen},
-		{pathOurs1ch, nil, story{ours}.startOneChannel},
+		{pathRef, nil, story{program: reference}.start},
+		{pathRefOpen, nil, story{program: reference}.startOpen},
+		{pathOurs, nil, story{program: ours}.start},
+		{pathOursOpen, nil, story{program: ours}.startOpen},
+		{pathOurs1ch, nil, story{program: ours}.startOneChannel},
+		{pathNoHold, nil, story{program: ours, portal: []string{"--hold", "0s"}}.start},
 	}
 }
 

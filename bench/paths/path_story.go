@@ -13,7 +13,10 @@ import (
 // story sets up portals with a program that has the reference's command line:
 // the reference itself or ours. Each role has a state directory of its own, as if
 // it were a machine of its own.
-type story struct{ program string }
+type story struct {
+	program string
+	portal  []string // further flags of inlets and outlets
+}
 
 // storyEnv keeps the reference from reporting home and from writing log files
 // while it is measured.
@@ -73,7 +76,7 @@ func (s *script) port() (address, number string) {
 
 func (s *script) outlets() {
 	for _, svc := range services {
-		s.do(roleOutlet, "tcp-outlet", "create", "--at", outletNode, "--from", svc, "--to", loopback(s.i.back[svc]))
+		s.do(roleOutlet, append([]string{"tcp-outlet", "create", "--at", outletNode, "--from", svc, "--to", loopback(s.i.back[svc])}, s.portal...)...)
 	}
 }
 
@@ -81,7 +84,7 @@ func (s *script) outlets() {
 func (s *script) inlets(to func(service string) []string) {
 	for _, svc := range services {
 		args := []string{"tcp-inlet", "create", "--at", inletNode, "--from", loopback(s.i.front[svc])}
-		s.do(roleInlet, append(args, to(svc)...)...)
+		s.do(roleInlet, append(append(args, to(svc)...), s.portal...)...)
 	}
 	s.i.listInlets = s.command(s.i, roleInlet, "tcp-inlet", "list", "--at", inletNode)
 	s.i.showNode = s.command(s.i, roleInlet, "node", "show", inletNode)

@@ -67,7 +67,7 @@ func newStage(t *testing.T) *stage {
 	if err := waitListening(ctx, []*proc{p}, port); err != nil {
 		t.Fatal(err)
 	}
-	i, err := startPath(ctx, maker{"stall", nil, story{program}.start}, filepath.Join(dir, "path"), pp, back)
+	i, err := startPath(ctx, maker{"stall", nil, story{program: program}.start}, filepath.Join(dir, "path"), pp, back)
 	if err != nil {
 		t.Fatal(err)
 	}
