@@ -54,8 +54,8 @@ func TestEveryCountIsShown(t *testing.T) {
 	c, u, ch, ctl, drops := &m.tcp.Stats, &m.udp.Stats, &m.channels.Stats, &m.control.Stats, &m.router.Shards()[1].Drops
 	counts := map[string]*atomic.Uint64{
 		"transport_messages_total in": &c.MessagesIn, "transport_messages_total out": &c.MessagesOut, "transport_bytes_total in": &c.BytesIn, "transport_bytes_total out": &c.BytesOut,
-		"transport_stalls_total": &c.Stalled,
-		"udp_messages_total in":  &u.MessagesIn, "udp_messages_total out": &u.MessagesOut, "udp_datagrams_total in": &u.In, "udp_datagrams_total out": &u.Out,
+		"transport_stalls_total": &c.Stalled, "transport_tls_failed_total": &c.TLSFailed,
+		"udp_messages_total in": &u.MessagesIn, "udp_messages_total out": &u.MessagesOut, "udp_datagrams_total in": &u.In, "udp_datagrams_total out": &u.Out,
 		"udp_dropped_total malformed": &u.Malformed, "udp_dropped_total foreign": &u.Foreign, "udp_dropped_total duplicate": &u.Duplicates, "udp_dropped_total late": &u.Late,
 		"udp_dropped_total incomplete": &u.Incomplete, "udp_dropped_total no_room": &u.NoRoom, "udp_dropped_total truncated": &u.Truncated, "udp_dropped_total overflow": &u.Overflow,
 		"udp_dropped_total refused": &u.Failed, "udp_dropped_total unroutable": &u.Unroutable, "udp_dropped_total unheard": &u.Unheard, "udp_dropped_total unproven": &u.Unproven,
@@ -95,8 +95,8 @@ func TestEveryCountIsShown(t *testing.T) {
 			t.Errorf("%s is %v (there: %v), want %v", name, v, ok, value)
 		}
 	}
-	if got["keys_valid_until_seconds"] < float64(time.Now().Unix()) || got["transport_connections"] < 1 || got["secure_channels"] < 1 || got["authority_silence_seconds"] < 0 {
-		t.Errorf("keys until %v, %v connections, %v channels", got["keys_valid_until_seconds"], got["transport_connections"], got["secure_channels"])
+	if got["keys_valid_until_seconds"] < float64(time.Now().Unix()) || got["transport_connections tcp"] < 1 || got["secure_channels"] < 1 || got["authority_silence_seconds"] < 0 {
+		t.Errorf("keys until %v, %v connections, %v channels", got["keys_valid_until_seconds"], got["transport_connections tcp"], got["secure_channels"])
 	}
 
 	// What the node was asked to have, by its state.

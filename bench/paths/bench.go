@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -48,7 +49,7 @@ func (b *bench) usable(reference, ours string) {
 				b.skip(m.name, fmt.Sprintf("the reference is not installed (--reference): %v", err))
 				continue
 			}
-		case m.name == pathOurs || m.name == pathOursOpen || m.name == pathOurs1ch || m.name == pathNoHold:
+		case strings.HasPrefix(m.name, pathOurs):
 			if err := checkProgram(ours); err != nil {
 				b.skip(m.name, fmt.Sprintf("give the program with --sallyport PATH: %v", err))
 				continue

@@ -18,9 +18,12 @@ const (
 	pathOursOpen = "ours-nopolicy"
 	pathOurs1ch  = "ours-1ch"
 	pathNoHold   = "ours-nohold"
+	pathOursWS   = "ours-ws"
+	pathOursOTLS = "ours-tls"
+	pathOursWSS  = "ours-wss"
 )
 
-var allPaths = []string{pathDirect, pathPlain, pathTLS, pathSSH, pathRef, pathRefOpen, pathOurs, pathOursOpen, pathOurs1ch, pathNoHold}
+var allPaths = []string{pathDirect, pathPlain, pathTLS, pathSSH, pathRef, pathRefOpen, pathOurs, pathOursOpen, pathOurs1ch, pathNoHold, pathOursWS, pathOursOTLS, pathOursWSS}
 
 // bound is one limit of a goal: factor times the figure of the base path, or the
 // factor itself when base is empty.

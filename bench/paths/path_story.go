@@ -16,6 +16,8 @@ import (
 type story struct {
 	program string
 	portal  []string // further flags of inlets and outlets
+	// layer is what members speak with the relay: ws, tls or wss; empty is TCP.
+	layer string
 }
 
 // storyEnv keeps the reference from reporting home and from writing log files
@@ -40,6 +42,9 @@ const (
 func (st story) command(i *instance, role string, args ...string) *command {
 	home := filepath.Join(i.dir, "home-"+role)
 	env := append([]string{"OCKAM_HOME=" + home, "SALLYPORT_HOME=" + home}, storyEnv...)
+	if st.layer != "" {
+		env = append(env, "SALLYPORT_TLS_CA="+filepath.Join(i.dir, "cert.pem"))
+	}
 	return &command{env: i.env(role, env...), name: st.program, args: args}
 }
 
@@ -110,12 +115,19 @@ func (st story) start(ctx context.Context, i *instance) error {
 	s.do(roleRelay, "identity", "create", "project")
 	projHex := s.do(roleRelay, "identity", "show", "project", "--full", "--encoding", "hex")
 	projID := s.do(roleRelay, "identity", "show", "project")
-	s.do(roleRelay, "node", "create", "relay", "--identity", "project", "--authority-identity", authHex,
-		"--tcp-listener-address", relayAddr)
+	create, way := []string{"node", "create", "relay", "--identity", "project", "--authority-identity", authHex, "--tcp-listener-address", relayAddr}, ""
+	if st.layer != "" {
+		listener, flags, err := s.listener()
+		if err != nil {
+			return err
+		}
+		create, relayPort, way = append(create, flags...), listener, "/"+st.layer
+	}
+	s.do(roleRelay, create...)
 
 	project, err := json.Marshal(map[string]any{
 		"id": projectID, "name": "partners", "space_name": "self", "space_id": "s1",
-		"access_route": "/dnsaddr/127.0.0.1/tcp/" + relayPort + "/service/api",
+		"access_route": "/dnsaddr/127.0.0.1/tcp/" + relayPort + way + "/service/api",
 		"users":        []string{}, "user_roles": []string{},
 		"identity": projID, "project_change_history": projHex,
 		"authority_access_route": "/dnsaddr/127.0.0.1/tcp/" + authPort + "/service/api",
@@ -143,6 +155,27 @@ func (st story) start(ctx context.Context, i *instance) error {
 	s.do(roleInlet, "node", "create", inletNode)
 	s.inlets(func(svc string) []string { return []string{"--to", svc, "--via", outletNode} })
 	return s.err
+}
+
+// listener returns the port of a listener with the story's layer, and the flags of its node.
+func (s *script) listener() (port string, flags []string, err error) {
+	address, port := s.port()
+	if s.err != nil {
+		return "", nil, s.err
+	}
+	cert, err := selfSigned()
+	if err != nil {
+		return "", nil, err
+	}
+	file, err := s.i.file("cert.pem", cert)
+	if err != nil {
+		return "", nil, err
+	}
+	flags = []string{"--listener", s.layer + "://" + address}
+	if s.layer != "ws" {
+		flags = append(flags, "--tls-certificate", file, "--tls-key", file)
+	}
+	return port, flags, nil
 }
 
 // startOpen is three plain nodes without an authority: the relay is reached
