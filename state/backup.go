@@ -15,7 +15,6 @@ import (
 	"syscall"
 
 	"sallyport/crypto/identity"
-	"sallyport/crypto/vault"
 )
 
 // Copy is what a state directory holds at one moment.
@@ -186,7 +185,7 @@ func (d *Dir) copyNode(c *Copy, n Node, wanted map[string]bool) error {
 func (d *Dir) keepOnly(c *Copy, wanted map[string]bool) {
 	c.Identities = slices.DeleteFunc(slices.Clone(c.Identities), func(n NamedIdentity) bool { return !wanted[n.Name] })
 	c.Vaults = slices.DeleteFunc(slices.Clone(c.Vaults), func(v Vault) bool {
-		return !slices.ContainsFunc(c.Identities, func(n NamedIdentity) bool { return n.Vault == v.Name })
+		return !slices.ContainsFunc(c.Identities, func(n NamedIdentity) bool { return n.Vault == v.Name || n.MovingTo == v.Name })
 	})
 	if len(c.Identities) == 1 {
 		c.Identities[0].IsDefault = true
@@ -201,18 +200,14 @@ func (d *Dir) copyVaultFiles(c *Copy, v Vault, own bool) error {
 	var only []string
 	if own {
 		for _, n := range c.Identities {
-			if n.Vault != v.Name {
+			if n.Vault != v.Name && n.MovingTo != v.Name {
 				continue
 			}
-			raw, err := d.ChangeHistory(n.Identifier)
-			if err != nil {
-				return err
-			}
-			i, err := identity.Import(raw, nil)
+			h, err := d.latestKey(n.Identifier)
 			if err != nil {
 				return fmt.Errorf("identity %q: %w", n.Name, err)
 			}
-			only = append(only, string(vault.HandleOf(i.Latest().Key.Bytes)))
+			only = append(only, string(h))
 		}
 	}
 	switch v.Kind {

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
 )
 
 // DefaultName is the name of the first identity and of the first vault when the user gives none.
@@ -19,6 +22,11 @@ type NamedIdentity struct {
 	Vault string `json:"vault"`
 	// IsDefault marks the identity used when none is named.
 	IsDefault bool `json:"is_default"`
+	// MovingTo is the vault that a rotation puts the identity's next key in, while that goes on or where it was interrupted: Vault is the one that has the
+	// key which the history names, whichever of both that is.
+	MovingTo string `json:"moving_to,omitempty"`
+	// Left is the vault in which a key that was replaced may still be, after such a rotation.
+	Left string `json:"-"`
 }
 
 type identitiesFile struct {
@@ -102,7 +110,7 @@ func (d *Dir) NamedIdentity(name string) (NamedIdentity, error) {
 	}
 	for _, n := range f.Identities {
 		if n.Name == name || name == "" && n.IsDefault {
-			return n, nil
+			return d.whereKeyIs(n), nil
 		}
 	}
 	return NamedIdentity{}, &NotFoundError{Kind: "identity", Name: name}
@@ -111,7 +119,42 @@ func (d *Dir) NamedIdentity(name string) (NamedIdentity, error) {
 // Identities returns all named identities, sorted by name.
 func (d *Dir) Identities() ([]NamedIdentity, error) {
 	f, err := d.readIdentities()
+	for i, n := range f.Identities {
+		f.Identities[i] = d.whereKeyIs(n)
+	}
 	return f.Identities, err
+}
+
+// whereKeyIs finds the vault of an identity whose rotation into another vault may have been interrupted: its key is there if that has it.
+func (d *Dir) whereKeyIs(n NamedIdentity) NamedIdentity {
+	if n.MovingTo == "" {
+		return n
+	}
+	if v, err := d.Vault(n.MovingTo); err == nil {
+		if h, err := d.latestKey(n.Identifier); err == nil && v.Holds(h) {
+			n.Left, n.Vault = n.Vault, n.MovingTo
+		}
+	}
+	return n
+}
+
+// latestKey is the handle of the key that an identity's stored history names.
+func (d *Dir) latestKey(identifier string) (vault.Handle, error) {
+	raw, err := d.ChangeHistory(identifier)
+	if err != nil {
+		return "", err
+	}
+	i, err := identity.Import(raw, nil)
+	if err != nil {
+		return "", err
+	}
+	return vault.HandleOf(i.Latest().Key.Bytes), nil
+}
+
+// MoveIdentity notes that the next key of an identity will be in another vault, before that is made: should the process end while the identity is rotated,
+// its key is found wherever it is. SetIdentityVault ends it.
+func (d *Dir) MoveIdentity(ctx context.Context, name, vault string) error {
+	return d.setVault(ctx, name, vault, func(n *NamedIdentity) { n.MovingTo = vault })
 }
 
 // SetDefaultIdentity makes an identity the default.
@@ -129,6 +172,10 @@ func (d *Dir) SetDefaultIdentity(ctx context.Context, name string) error {
 
 // SetIdentityVault records that an identity's key is in another vault.
 func (d *Dir) SetIdentityVault(ctx context.Context, name, vault string) error {
+	return d.setVault(ctx, name, vault, func(n *NamedIdentity) { n.Vault, n.MovingTo = vault, "" })
+}
+
+func (d *Dir) setVault(ctx context.Context, name, vault string, set func(*NamedIdentity)) error {
 	if _, err := d.Vault(vault); err != nil {
 		return err
 	}
@@ -137,7 +184,7 @@ func (d *Dir) SetIdentityVault(ctx context.Context, name, vault string) error {
 		if i < 0 {
 			return &NotFoundError{Kind: "identity", Name: name}
 		}
-		f.Identities[i].Vault = vault
+		set(&f.Identities[i])
 		return nil
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"sallyport/crypto/vault"
 )
 
 // Vault is a place for secret keys.
@@ -45,6 +47,12 @@ type VaultHome struct {
 	// Device is a TPM's device or socket, PCRs the registers that keys are bound to.
 	Device string `json:"device,omitempty"`
 	PCRs   string `json:"pcrs,omitempty"`
+}
+
+// Holds reports whether a key is in the vault, or what names one that is in a machine of its own. Nothing is opened.
+func (v Vault) Holds(h vault.Handle) bool {
+	names, err := entries(v.Path)
+	return err == nil && slices.ContainsFunc(names, func(name string) bool { return strings.Contains(name, string(h)) })
 }
 
 type vaultsFile struct {
@@ -310,6 +318,9 @@ func (d *Dir) renameInIdentities(f *vaultsFile, ids *identitiesFile, old, v Vaul
 		if ids.Identities[i].Vault == old.Name {
 			ids.Identities[i].Vault, changed = v.Name, true
 		}
+		if ids.Identities[i].MovingTo == old.Name {
+			ids.Identities[i].MovingTo, changed = v.Name, true
+		}
 	}
 	if !changed {
 		return nil
@@ -342,7 +353,9 @@ func (d *Dir) notRunning(vault string, ids []NamedIdentity) error {
 	}
 	var users []string
 	for _, n := range nodes {
-		uses := slices.ContainsFunc(ids, func(i NamedIdentity) bool { return i.Vault == vault && i.Identifier == n.Identifier })
+		uses := slices.ContainsFunc(ids, func(i NamedIdentity) bool {
+			return (i.Vault == vault || i.MovingTo == vault) && i.Identifier == n.Identifier
+		})
 		if uses && n.Status() == Running {
 			users = append(users, fmt.Sprintf("running node %q", n.Name))
 		}
@@ -368,7 +381,7 @@ func (d *Dir) DeleteVault(ctx context.Context, name string) (left string, err er
 		}
 		var users []string
 		for _, n := range ids.Identities {
-			if n.Vault == name {
+			if d.whereKeyIs(n).Vault == name {
 				users = append(users, fmt.Sprintf("identity %q", n.Name))
 			}
 		}

@@ -377,7 +377,14 @@ func (a *app) identityOf(ctx context.Context, name string) (*self, error) {
 		return nil, err
 	}
 	id, err := identity.ParseIdentifier(named.Identifier)
-	return &self{named: named, id: id, manager: m}, err
+	if err != nil {
+		return nil, err
+	}
+	s := &self{named: named, id: id, manager: m}
+	if named.Left != "" {
+		a.finishMove(ctx, s)
+	}
+	return s, nil
 }
 
 // ensureIdentity makes a named identity if there is none of that name, as the reference does for nodes.

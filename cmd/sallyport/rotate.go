@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -50,6 +51,11 @@ stays, its nodes go on, and peers learn of the new key with the next channel.`,
 				return a.rotateInto(ctx, s, vaultName, o)
 			}
 			i, err := s.manager.Rotate(ctx, s.id, o)
+			if i != nil && err == nil {
+				if v, vaultErr := d.Vault(s.named.Vault); vaultErr == nil {
+					err = a.wipeReplaced(ctx, s.id, v) // also what earlier rotations left
+				}
+			}
 			return a.rotated(ctx, s, i, err)
 		}}
 	cmd.Flags().StringVar(&vaultName, "vault", "", "the `VAULT` for the new key (default: that of the old one)")
@@ -70,14 +76,51 @@ func (a *app) rotateInto(ctx context.Context, s *self, vaultName string, o ident
 		return withHint(&state.InUseError{Kind: "identity", Name: s.named.Name, By: nodes}, "stop them first: sallyport node stop %s", nodes[0])
 	}
 	o.Vault = a.openVault(v)
-	i, err := s.manager.Rotate(ctx, s.id, o)
-	if i == nil {
+	if err := a.dirOnce.MoveIdentity(ctx, s.named.Name, v.Name); err != nil {
 		return err
 	}
-	if recordErr := a.dirOnce.SetIdentityVault(ctx, s.named.Name, v.Name); recordErr != nil {
-		return fmt.Errorf("the identity's key is in vault %s now, but that could not be written down: %w", v.Name, recordErr)
+	i, err := s.manager.Rotate(ctx, s.id, o)
+	if i == nil {
+		if named, readErr := a.dirOnce.NamedIdentity(s.named.Name); readErr == nil && named.Left == "" { // the key is where it was
+			err = errors.Join(err, a.dirOnce.SetIdentityVault(ctx, named.Name, named.Vault))
+		}
+		return err
+	}
+	if err == nil { // else it is tried again with the next use
+		err = a.dirOnce.SetIdentityVault(ctx, s.named.Name, v.Name)
 	}
 	return a.rotated(ctx, s, i, err)
+}
+
+// finishMove does what is left to do of a rotation into another vault that was interrupted, or whose old vault was away: the replaced key is deleted.
+func (a *app) finishMove(ctx context.Context, s *self) {
+	v, err := a.dirOnce.Vault(s.named.Left)
+	if err == nil {
+		err = a.wipeReplaced(ctx, s.id, v)
+	}
+	if err == nil || notFound(err) {
+		err = a.dirOnce.SetIdentityVault(ctx, s.named.Name, s.named.Vault)
+	}
+	if err != nil {
+		a.warn("the identity %s has its key in vault %s; one that was replaced is still in vault %s: %v", s.named.Name, s.named.Vault, s.named.Left, err)
+	}
+}
+
+// wipeReplaced deletes the keys of an identity that were replaced from a vault, should a rotation have been interrupted before it did.
+func (a *app) wipeReplaced(ctx context.Context, id identity.Identifier, v state.Vault) error {
+	i, err := a.dirOnce.Store().Identity(ctx, id)
+	if err != nil {
+		return err
+	}
+	changes := i.Changes()
+	for _, c := range changes[:len(changes)-1] {
+		if h := vault.HandleOf(c.Key.Bytes); v.Holds(h) {
+			if err := a.openVault(v).DeleteSigningKey(ctx, h); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // rotated tells what became of a rotation. That the old key could not be deleted does not undo it.

@@ -272,6 +272,9 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	home := ""
 	if v, err := a.dirOnce.Vault(self.named.Vault); err == nil {
 		home = homeOf(v)
+		if err := a.wipeReplaced(ctx, self.id, v); err != nil {
+			log.Warn("a key that was replaced is still in the vault", "vault", v.Name, "reason", err.Error())
+		}
 	}
 	options := node.Options{
 		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, KeysHome: home, Listen: o.TCPListenerAddress, Log: log, LogLevel: level,
