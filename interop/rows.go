@@ -29,6 +29,7 @@ var rowGroups = []rowGroup{
 	{"udp", "messages over UDP, rendezvous, and portals through punctures", 120 * time.Second, false, udpRows},
 	{"policies", "every row of the policy table decided by a real node", 240 * time.Second, false, policyRows},
 	{"expiry", "credentials renewed and expired across the boundary", 330 * time.Second, true, expiryRows},
+	{"member-expiry", "members with short credentials, authority and relay of the other program", 260 * time.Second, true, memberExpiryRows},
 	{"restarts", "relay registrations after a restart of either end", 300 * time.Second, true, restartRows},
 	{"kills", "nodes killed in the middle of a transfer", 400 * time.Second, true, killRows},
 }

@@ -73,6 +73,32 @@ func expiryRows(ctx context.Context, r *rowRun) {
 	})
 }
 
+// memberExpiryRows: authority and relay of program a, both boxes of program b, whose nodes renew their short-lived credentials in their own way.
+func memberExpiryRows(ctx context.Context, r *rowRun) {
+	s := seats{authority: r.a, relay: r.a, outlet: r.b, inlet: r.b, admin: r.a}
+	o := storyOptions{
+		authorityEnv: []string{fmt.Sprintf("CREDENTIAL_TTL_SECS=%d", int(credentialTTL.Seconds()))},
+		xferTarget:   r.xfer.address(),
+	}
+	st := r.story(ctx, s, o, func(ctx context.Context, st *story) error { return st.start(ctx) })
+	if st == nil {
+		return
+	}
+	defer st.close(r.keep)
+	r.check("open connection goes on", func() (string, error) {
+		c, err := openTransfer(ctx, st.xferInlet, modeEcho, 0)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		length := 2*credentialTTL + 10*time.Second
+		return fmt.Sprintf("for %s, credentials of %s", length, credentialTTL), keepsGoing(ctx, c, length)
+	})
+	r.check("new connection after it", func() (string, error) {
+		return "", portalWorks(ctx, st.xferInlet, 10*time.Second)
+	})
+}
+
 // keepsGoing echoes twice a second for a while; every echo must come back.
 func keepsGoing(ctx context.Context, c net.Conn, length time.Duration) error {
 	begin := time.Now()

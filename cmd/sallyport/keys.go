@@ -21,6 +21,14 @@ type openVaults struct {
 	mu    sync.Mutex
 	m     map[string]*lazyVault
 	given map[string][]byte // what a person typed, by vault name
+
+	confined bool // the process may not write everywhere any more
+}
+
+func (o *openVaults) isConfined() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.confined
 }
 
 // openVault returns a vault, which is opened when a key of it is first needed: that may take a second, or a question. With --in-memory it is in
@@ -85,7 +93,7 @@ func (a *app) openToken(v state.Vault) (*pkcs11.Vault, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vault %s: %w", v.Name, err)
 	}
-	t, err := pkcs11.Open(pkcs11.Options{Records: v.Path, URI: u, PIN: func(ctx context.Context) ([]byte, error) { return a.pin(ctx, v) }})
+	t, err := pkcs11.Open(pkcs11.Options{Records: v.Path, URI: u, Confined: a.vaults.isConfined(), PIN: func(ctx context.Context) ([]byte, error) { return a.pin(ctx, v) }})
 	if err != nil {
 		return nil, fmt.Errorf("vault %s: %w", v.Name, err)
 	}

@@ -36,10 +36,19 @@ func (a *app) confine(ctx context.Context, o state.NodeOptions, socket string, l
 	}
 	for _, v := range vaults {
 		writable = append(writable, v.Path)
-		if v.Kind == state.VaultTPM {
+		switch v.Kind {
+		case state.VaultTPM:
 			writable = append(writable, v.Device)
+		case state.VaultPKCS11:
+			// The program that loads the token's module is not confined if it is started now. A resource may need it later, for an identity of its own.
+			if _, err := a.openVault(v).get(ctx); err != nil {
+				log.Warn("a vault cannot be opened now, and perhaps not later, when the node has confined itself", "vault", v.Name, "reason", err.Error())
+			}
 		}
 	}
+	a.vaults.mu.Lock()
+	a.vaults.confined = true
+	a.vaults.mu.Unlock()
 	inForce, err := sandbox.Confine(writable)
 	if err != nil {
 		log.Warn("the sandbox is not complete", "in_force", inForce, "err", err.Error())

@@ -32,6 +32,8 @@ type Options struct {
 	URI     URI
 	// PIN is asked for at every use; the vault wipes what it returns.
 	PIN func(ctx context.Context) ([]byte, error)
+	// Confined tells that this process may not write everywhere, and with it not the program that loads the module, which says so in errors.
+	Confined bool
 }
 
 var _ vault.Vault = (*Vault)(nil)
@@ -184,7 +186,7 @@ func (v *Vault) ask(ctx context.Context, r Request) (Response, error) {
 		v.wrong = fmt.Errorf("token %s: %w: its PIN is locked after wrong ones; its security officer sets a new one", name, vault.ErrRefused)
 		return resp, v.wrong
 	case CodeNoToken:
-		return resp, fmt.Errorf("%w: there is no such token: %s (plug it in, or see what there is: pkcs11-tool --module %s -L)", vault.ErrAway, v.o.URI, v.module)
+		return resp, fmt.Errorf("%w: there is no such token: %s (plug it in, or see what there is: pkcs11-tool --module %s -L)%s", vault.ErrAway, v.o.URI, v.module, v.confined())
 	case CodeNoKey:
 		return resp, fmt.Errorf("token %s: %w", name, vault.ErrNotFound)
 	case CodeKeyType:
@@ -192,7 +194,15 @@ func (v *Vault) ask(ctx context.Context, r Request) (Response, error) {
 	case CodeAlgorithm:
 		return resp, fmt.Errorf("token %s: %w: it has no %s (%s)", name, vault.ErrAlgorithm, r.Algorithm, resp.Text)
 	case CodeModule:
-		return resp, fmt.Errorf("%w: the module %s: %s", vault.ErrAway, v.module, resp.Text)
+		return resp, fmt.Errorf("%w: the module %s: %s%s", vault.ErrAway, v.module, resp.Text, v.confined())
 	}
-	return resp, fmt.Errorf("%w: token %s: %s", vault.ErrAway, name, resp.Text)
+	return resp, fmt.Errorf("%w: token %s: %s%s", vault.ErrAway, name, resp.Text, v.confined())
+}
+
+// confined says what else may be the reason of an error.
+func (v *Vault) confined() string {
+	if !v.o.Confined {
+		return ""
+	}
+	return "; if its module has to write to a device or file, as one for USB tokens does: this vault was made after the node had confined itself: start the node again"
 }
