@@ -22,7 +22,12 @@ type home struct {
 	keep bool // write down what is created
 	// trusts writes down whom inlets expect and who was revoked.
 	trusts bool
+	// command marks the node of one command, which keeps nothing but who it met.
+	command bool
 }
+
+// CommandHome makes a Store of a state directory for a node inside a command.
+func CommandHome(dir *state.Dir) Store { return &home{dir: dir, node: "command", command: true} }
 
 // NewHome makes a Store of a state directory, for the node with a name. keep tells whether the node's resources outlive it.
 func NewHome(dir *state.Dir, node string, keep bool) Store {

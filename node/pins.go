@@ -41,10 +41,12 @@ type pins struct {
 	named   map[string]identity.Identifier // whom the ticket named, where somebody else was refused last
 }
 
-// pin is one inlet's.
+// pin is one inlet's, or that of commands for one route.
 type pin struct {
 	pins        *pins
 	inlet, name string
+	accept      string // how another one is accepted
+	instead     string // what else to do where the ticket names somebody
 }
 
 // pinOf returns the pin of an inlet, nil if it has none.
@@ -52,7 +54,20 @@ func (n *Node) pinOf(r *resource.Inlet, to multiaddr.Addr) *pin {
 	if r.Authorized != "" || len(to) == 0 || to[0].Protocol != multiaddr.Project {
 		return nil
 	}
-	return &pin{pins: &n.pins, inlet: r.Alias, name: r.Alias + " " + to.String()}
+	return &pin{
+		pins: &n.pins, inlet: r.Alias, name: r.Alias + " " + to.String(), accept: "sallyport tcp-inlet accept " + r.Alias,
+		instead: "create the inlet with --authorized",
+	}
+}
+
+// pinOfCommands returns the pin that commands have for who is behind a route through a project, nil if it has none.
+func (n *Node) pinOfCommands(to multiaddr.Addr) *pin {
+	secured := slices.ContainsFunc(to, func(v multiaddr.Value) bool { return v.Protocol == multiaddr.Secure })
+	if len(to) == 0 || to[0].Protocol != multiaddr.Project || !secured {
+		return nil
+	}
+	const accept = "give it as --expects"
+	return &pin{pins: &n.pins, name: to.String(), accept: accept, instead: accept}
 }
 
 // load reads what was kept. p.mu is held.
@@ -112,15 +127,15 @@ func (p *pin) check(peer identity.Identifier, expects []identity.Identifier) err
 			return nil
 		}
 		p.pins.named[p.name] = expects[0]
-		return fmt.Errorf("%w: expected %s, found %s; if that is right, enroll with a ticket that expects it, or create the inlet with --authorized",
-			errExpected, joinIdentifiers(expects), peer)
+		return fmt.Errorf("%w: expected %s, found %s; if that is right, enroll with a ticket that expects it, or %s",
+			errExpected, joinIdentifiers(expects), peer, p.instead)
 	}
 	known, ok := p.pins.known[p.name]
 	if !ok || known == peer {
 		return nil
 	}
 	p.pins.refused[p.name] = peer
-	return fmt.Errorf("%w: expected %s, found %s; if that is right: sallyport tcp-inlet accept %s", errPinned, known, peer, p.inlet)
+	return fmt.Errorf("%w: expected %s, found %s; if that is right: %s", errPinned, known, peer, p.accept)
 }
 
 // joinIdentifiers lists a few identifiers for an error.
@@ -139,11 +154,14 @@ func joinIdentifiers(list []identity.Identifier) string {
 }
 
 // keep notes who is there, if nobody was before.
-func (p *pin) keep(peer identity.Identifier) {
+func (p *pin) keep(peer identity.Identifier) { p.note(peer, false) }
+
+// note notes who is there; with replace also where somebody else was.
+func (p *pin) note(peer identity.Identifier, replace bool) {
 	p.pins.mu.Lock()
 	defer p.pins.mu.Unlock()
 	p.pins.load()
-	if _, ok := p.pins.known[p.name]; ok {
+	if known, ok := p.pins.known[p.name]; ok && (!replace || known == peer) {
 		return
 	}
 	p.pins.known[p.name] = peer
@@ -187,7 +205,10 @@ func (n *Node) AcceptOutlet(_ context.Context, name string) (admin.Accepted, err
 
 // PutPins implements pinStore.
 func (h *home) PutPins(data []byte) error {
-	if !h.trusts {
+	switch {
+	case h.command:
+		return h.dir.PutCommandPins(data)
+	case !h.trusts:
 		return nil
 	}
 	return h.dir.PutPins(h.node, data)
@@ -195,7 +216,10 @@ func (h *home) PutPins(data []byte) error {
 
 // Pins implements pinStore.
 func (h *home) Pins() ([]byte, error) {
-	if !h.trusts {
+	switch {
+	case h.command:
+		return h.dir.CommandPins()
+	case !h.trusts:
 		return nil, nil
 	}
 	return h.dir.Pins(h.node)

@@ -105,6 +105,20 @@ func (d *Dir) copyAll(c *Copy, only string) error {
 			return err
 		}
 	}
+	if only == "" { // a node within another program has no record
+		others, err := entries(d.file("nodes"))
+		if err != nil {
+			return err
+		}
+		for _, name := range others {
+			if CheckName("node", name) != nil || slices.Contains(names, name) {
+				continue
+			}
+			if err := d.copyTrust(c, name); err != nil {
+				return err
+			}
+		}
+	}
 	c.Identities, c.Vaults = ids.Identities, vaults.Vaults
 	if only != "" {
 		d.keepOnly(c, wanted)
@@ -127,8 +141,10 @@ func (d *Dir) copyAll(c *Copy, only string) error {
 		}
 		c.Files = append(c.Files, CopiedFile{name, b})
 	}
-	if err := c.add(d.path, "projects.json", true); err != nil {
-		return err
+	for _, name := range []string{"projects.json", pinsFile} {
+		if err := c.add(d.path, name, true); err != nil {
+			return err
+		}
 	}
 	for _, dir := range []string{"histories", "credentials", "purpose_keys"} {
 		if err := c.addAll(d.path, dir, nil); err != nil {
@@ -163,6 +179,11 @@ func (d *Dir) copyNode(c *Copy, n Node, wanted map[string]bool) error {
 			c.Elsewhere = append(c.Elsewhere, Elsewhere{fmt.Sprintf("the configuration of node %q", n.Name), path})
 		}
 	}
+	for what, path := range map[string]string{"certificate": n.Options.TLSCertificate, "certificate's key": n.Options.TLSKey} {
+		if path != "" {
+			c.Elsewhere = append(c.Elsewhere, Elsewhere{fmt.Sprintf("the %s of node %q", what, n.Name), path})
+		}
+	}
 	if o := n.Options.Authority; o != nil && o.OIDC.SecretFile != "" {
 		c.Elsewhere = append(c.Elsewhere, Elsewhere{fmt.Sprintf("the OpenID Connect secret of node %q", n.Name), o.OIDC.SecretFile})
 	}
@@ -173,12 +194,23 @@ func (d *Dir) copyNode(c *Copy, n Node, wanted map[string]bool) error {
 		return err
 	}
 	c.Files = append(c.Files, CopiedFile{at + "/node.json", b})
-	for _, name := range []string{"resources.json", revokedFile, pinsFile} {
-		if err := c.add(d.path, at+"/"+name, true); err != nil {
+	if err := c.add(d.path, at+"/resources.json", true); err != nil {
+		return err
+	}
+	if err := c.addAll(d.path, at+"/kafka_keys", nil); err != nil {
+		return err
+	}
+	return d.copyTrust(c, n.Name)
+}
+
+// copyTrust adds whom a node expects, and who was revoked.
+func (d *Dir) copyTrust(c *Copy, node string) error {
+	for _, name := range []string{revokedFile, pinsFile} {
+		if err := c.add(d.path, "nodes/"+node+"/"+name, true); err != nil {
 			return err
 		}
 	}
-	return c.addAll(d.path, at+"/kafka_keys", nil)
+	return nil
 }
 
 // keepOnly leaves the identities that are wanted and their vaults.
@@ -312,7 +344,7 @@ func mayRestore(name string) bool {
 	switch {
 	case len(parts) == 1:
 		store, _ := filepath.Match("authority-*.db", name)
-		return store || slices.Contains([]string{"identities.json", "vaults.json", "nodes.json", "projects.json"}, name)
+		return store || slices.Contains([]string{"identities.json", "vaults.json", "nodes.json", "projects.json", pinsFile}, name)
 	case len(parts) == 2 && parts[0] == "histories":
 		id, err := identity.ParseIdentifier(parts[1])
 		return err == nil && id.String() == parts[1]

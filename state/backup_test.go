@@ -44,6 +44,7 @@ func box(t *testing.T) (d *Dir, elsewhere string) {
 	}
 	must(t, d.SaveResources(t.Context(), "n1", []resource.Stored{{Kind: "certificate", Name: "c", Request: []byte(`{"certificate": "/etc/c.pem", "key": "/etc/k.pem"}`)}}))
 	must(t, d.PutRevoked("n1", []byte("revoked")))
+	must(t, d.PutPins("client", []byte("{}"))) // of a node within another program, which has no record
 	must(t, os.WriteFile(d.file("nodes", "n1", "stdout.log"), []byte("log"), 0o600))
 	must(t, os.WriteFile(d.StorePath("p"), []byte("store"), 0o600))
 	return d, elsewhere
@@ -124,6 +125,9 @@ func TestCopyAndRestore(t *testing.T) {
 		t.Errorf("%+v", n)
 	}
 	if b, err := to.Revoked("n1"); err != nil || string(b) != "revoked" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if b, err := to.Pins("client"); err != nil || string(b) != "{}" {
 		t.Errorf("%q, %v", b, err)
 	}
 	if _, err := os.Stat(to.StorePath("p") + ".made"); err != nil {

@@ -243,7 +243,7 @@ const lockName = "lock"
 
 // ownNames are what this program keeps in a state directory, as in filepath.Match. The copies of broken files and what a crash left of a
 // write are own too.
-var ownNames = []string{"identities.json", "vaults.json", "nodes.json", "projects.json", "histories", "purpose_keys", "credentials", "vaults", "nodes",
+var ownNames = []string{"identities.json", "vaults.json", "nodes.json", "projects.json", pinsFile, "histories", "purpose_keys", "credentials", "vaults", "nodes",
 	"authority-*.db", "authority-*.db.made", "first-use-*.lock", reserveName, readyName, movingName, replacedName + "*",
 	"*.json.broken-*", ".*.tmp"}
 

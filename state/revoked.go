@@ -24,6 +24,18 @@ func (d *Dir) PutPins(node string, data []byte) error { return d.putOfNode(node,
 // Pins returns what PutPins kept, nil if nothing.
 func (d *Dir) Pins(node string) ([]byte, error) { return d.ofNode(node, pinsFile) }
 
+// PutCommandPins keeps who commands expect at the end of their routes, in whatever encoding.
+func (d *Dir) PutCommandPins(data []byte) error { return writeFile(d.file(pinsFile), data) }
+
+// CommandPins returns what PutCommandPins kept, nil if nothing.
+func (d *Dir) CommandPins() ([]byte, error) {
+	data, err := readFile(d.file(pinsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
 func (d *Dir) putOfNode(node, name string, data []byte) error {
 	dir, err := d.NodeDir(node)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"sallyport/crypto/identity"
 	"sallyport/state"
@@ -48,13 +49,7 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	f.StringVar(&auth.CredentialTTL, "credential-ttl", "", "`DURATION` of credentials, kept for later starts (default 1h)")
 	f.StringVar(&auth.AccountAuthority, "account-authority", "", "`HISTORY` of who says who administers projects, hex")
 	f.BoolVar(&auth.EnforceAdminChecks, "enforce-admin-checks", false, "with it: only those make enrollers, not enrollers")
-	f.StringVar(&auth.OIDC.Issuer, "oidc-issuer", "", "`URL` of an OpenID Connect provider: its people join")
-	f.StringVar(&auth.OIDC.ClientID, "oidc-client-id", "", "what the provider knows the authority as, an `ID`")
-	f.StringVar(&auth.OIDC.SecretFile, "oidc-client-secret-file", "", "a `FILE` with the client's secret")
-	f.StringArrayVar(&auth.OIDC.Scopes, "oidc-scope", nil, "a `SCOPE` to ask for beside openid")
-	f.StringArrayVar(&auth.OIDC.Claims, "oidc-claim", nil, "a claim that is an attribute, `CLAIM=ATTRIBUTE`")
-	f.StringArrayVar(&auth.OIDC.Require, "oidc-require", nil, "a claim that a member must have, `CLAIM=VALUE`")
-	f.StringVar(&auth.OIDC.Lifetime, "oidc-lifetime", "", "`DURATION` of a membership until the next sign-in (12h)")
+	oidcFlags(f, &auth.OIDC)
 	f.StringVar(&auth.ProjectAccessRoute, "project-access-route", "", "")
 	f.String("project-identity-identifier-file", "", "")
 	f.StringVar(&auth.TenantBaseURL, "tenant-base-url", "", "")
@@ -65,6 +60,17 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	limitFlags(cmd, o)
 	logFlags(cmd, o)
 	hide(cmd, "project-access-route", "project-identity-identifier-file", "tenant-base-url", "certificate", "attributes")
+}
+
+// oidcFlags are the flags that say which provider of OpenID Connect an authority believes.
+func oidcFlags(f *pflag.FlagSet, o *state.OIDCOptions) {
+	f.StringVar(&o.Issuer, "oidc-issuer", "", "`URL` of an OpenID Connect provider: its people join")
+	f.StringVar(&o.ClientID, "oidc-client-id", "", "what the provider knows the authority as, an `ID`")
+	f.StringVar(&o.SecretFile, "oidc-client-secret-file", "", "a `FILE` with the client's secret")
+	f.StringArrayVar(&o.Scopes, "oidc-scope", nil, "a `SCOPE` to ask for beside openid")
+	f.StringArrayVar(&o.Claims, "oidc-claim", nil, "a claim that is an attribute, `CLAIM=ATTRIBUTE`")
+	f.StringArrayVar(&o.Require, "oidc-require", nil, "a claim that a member must have, `CLAIM=VALUE`")
+	f.StringVar(&o.Lifetime, "oidc-lifetime", "", "`DURATION` of a membership until the next sign-in (12h)")
 }
 
 func authorityCreate(a *app) *cobra.Command {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/crypto/identity"
 	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/portal/influxdb"
@@ -169,6 +170,7 @@ func leaseText(l influxdb.Lease) string {
 func leaseCommand(a *app, use, short, example string, f func(context.Context, *influxdb.Client, string) (result, error)) *cobra.Command {
 	var t trustFlags
 	var at string
+	var expects []string
 	var timeout time.Duration
 	argument := cobra.NoArgs
 	if strings.Contains(use, "TOKEN_ID") {
@@ -182,12 +184,20 @@ func leaseCommand(a *app, use, short, example string, f func(context.Context, *i
 			if err != nil {
 				return err
 			}
+			var who []identity.Identifier
+			for _, text := range expects {
+				id, err := identity.ParseIdentifier(text)
+				if err != nil {
+					return usageError("invalid value '%s' for '--expects': an identifier is I and 64 hex digits", text)
+				}
+				who = append(who, id)
+			}
 			n, _, err := a.embedded(ctx, t.identity, t)
 			if err != nil {
 				return err
 			}
 			defer n.Stop()
-			r, err := f(ctx, leaseClient(n, to), strings.Join(args, ""))
+			r, err := f(ctx, leaseClient(n, to, who), strings.Join(args, ""))
 			if err != nil {
 				return err
 			}
@@ -195,6 +205,7 @@ func leaseCommand(a *app, use, short, example string, f func(context.Context, *i
 		}}
 	t.add(cmd)
 	cmd.Flags().StringVar(&at, "at", "", "the `ROUTE` to the lease manager (default: at the project's node)")
+	cmd.Flags().StringArrayVar(&expects, "expects", nil, "`IDENTIFIER` of who leases (default: the ticket's, else the first)")
 	durationVar(cmd.Flags(), &timeout, "timeout", 10*time.Second, "how long to wait for the answer")
 	return cmd
 }
@@ -210,6 +221,8 @@ func (a *app) leaseManager(at string) (multiaddr.Addr, error) {
 	return a.route("--at", at)
 }
 
-func leaseClient(n *node.Node, at multiaddr.Addr) *influxdb.Client {
-	return &influxdb.Client{Call: func(ctx context.Context, req *rpc.Request) (*rpc.Response, error) { return n.AskAt(ctx, at, req) }}
+func leaseClient(n *node.Node, at multiaddr.Addr, expects []identity.Identifier) *influxdb.Client {
+	return &influxdb.Client{Call: func(ctx context.Context, req *rpc.Request) (*rpc.Response, error) {
+		return n.AskAt(ctx, at, req, expects...)
+	}}
 }

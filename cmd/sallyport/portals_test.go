@@ -186,6 +186,21 @@ func TestInfluxDB(t *testing.T) {
 		}
 	}
 	refused(`sallyport lease show $ID --at $LEASES`, "not found")
+
+	// Who leases tokens is expected to be the same from the first time on, or the one that is named.
+	other := strings.TrimSpace(s.must("sallyport identity create other"))
+	refused(`sallyport lease list --at $LEASES --expects `+other, "not one of the 1 authorized identifiers")
+	s.must("sallyport lease list --at $LEASES --expects " + member)
+	pins := filepath.Join(s.dir, "member", "pins.json")
+	kept, err := os.ReadFile(pins)
+	if err != nil || !strings.Contains(string(kept), member) {
+		t.Fatalf("%s, %v", kept, err)
+	}
+	if err := os.WriteFile(pins, []byte(strings.ReplaceAll(string(kept), member, other)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(`sallyport lease list --at $LEASES`, "give it as --expects")
+	s.must("sallyport lease list --at $LEASES --expects " + member + "; sallyport lease list --at $LEASES")
 	refused(`sallyport lease list --at /node/n1/service/metrics_lease_manager --timeout 1s`, "no answer") // without a channel nobody is known
 	s.must(`sallyport tcp-outlet delete metrics --at n1 --yes`)
 	refused(`sallyport lease list --at $LEASES --timeout 1s`, "no answer")

@@ -29,6 +29,7 @@ type projectPlan struct {
 	network                          state.NodeOptions
 	// Where status and metrics of the parts are, host:port, or empty.
 	authorityStatus, relayStatus string
+	oidc                         state.OIDCOptions
 }
 
 // projectCreate makes a whole project on this machine, or one of its two parts.
@@ -52,6 +53,11 @@ func projectCreate(a *app) *cobra.Command {
 				return usageError("--relay-only needs --authority-identity and --authority-route, which --authority-only printed on the authority's machine")
 			case !p.relayOnly && (p.authority != "" || p.authorityRoute != ""):
 				return usageError("--authority-identity and --authority-route are for --relay-only")
+			case p.relayOnly && p.oidc.Issuer != "":
+				return usageError("the argument '--oidc-issuer' cannot be used with '--relay-only': it is for the authority")
+			}
+			if err := checkOIDC(&p.oidc); err != nil {
+				return err
 			}
 			for _, l := range []string{p.authorityListener, p.relayListener} {
 				if l != "" {
@@ -88,6 +94,7 @@ func projectCreate(a *app) *cobra.Command {
 	f.BoolVar(&p.relayOnly, "relay-only", false, "create the relay; the authority is on another machine")
 	f.StringVar(&p.authority, "authority-identity", "", "the `HISTORY` of the authority that is elsewhere, hex")
 	f.StringVar(&p.authorityRoute, "authority-route", "", "the `ROUTE` to the authority that is elsewhere")
+	oidcFlags(f, &p.oidc)
 	return cmd
 }
 
@@ -210,7 +217,7 @@ func (a *app) createProjectAuthority(ctx context.Context, p *projectPlan) error 
 		return err
 	}
 	o := p.options(state.NodeOptions{TCPListenerAddress: p.listen(p.authorityPort, p.authorityListener), Identity: self.named.Name, StatusEndpoint: p.authorityStatus,
-		Authority: &state.AuthorityOptions{ProjectIdentifier: p.name, TrustedIdentities: trusted, CredentialTTL: os.Getenv("CREDENTIAL_TTL_SECS")}}, p.authorityListener)
+		Authority: &state.AuthorityOptions{ProjectIdentifier: p.name, TrustedIdentities: trusted, CredentialTTL: os.Getenv("CREDENTIAL_TTL_SECS"), OIDC: p.oidc}}, p.authorityListener)
 	p.authority, p.authorityRoute = history, p.route(p.authorityAddress, p.authorityPort)
 	return a.createBackground(ctx, "authority-"+p.name, o)
 }

@@ -491,7 +491,7 @@ func (a *app) embedded(ctx context.Context, identityName string, t trustFlags) (
 	}
 	options := node.Options{
 		Name: "command", IdentityName: self.named.Name, Self: self.id, Identities: self.manager, Shards: 1,
-		Store: node.NewHome(a.dirOnce, "command", false), Trust: trust, Listen: "127.0.0.1:0", UDP: over, Log: log,
+		Store: node.CommandHome(a.dirOnce), Trust: trust, Listen: "127.0.0.1:0", UDP: over, Log: log,
 	}
 	if err := applyNetwork(&options, &state.NodeOptions{}); err != nil {
 		return nil, nil, err

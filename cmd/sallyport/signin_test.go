@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -76,6 +77,84 @@ func browser(t *testing.T, issuer, code, user, action string) {
 
 var userCodePattern = regexp.MustCompile(`enter the code (\S+)`)
 
+// signIn enrolls a machine by signing in as a user, who allows or denies it.
+func (s *shell) signIn(issuer, machine, user, action string) outcome {
+	s.t.Helper()
+	s.at(machine, "sallyport project import --project-file partners.json")
+	said := filepath.Join(s.dir, machine+".said")
+	done := make(chan outcome, 1)
+	go func() {
+		done <- s.run("sallyport project enroll --oidc 2> "+said+" || { cat "+said+"; exit 1; }", "SALLYPORT_HOME="+filepath.Join(s.dir, machine))
+	}()
+	for {
+		select {
+		case o := <-done:
+			return o
+		case <-time.After(50 * time.Millisecond):
+		}
+		text, _ := os.ReadFile(said)
+		if m := userCodePattern.FindStringSubmatch(string(text)); m != nil && action != "" {
+			browser(s.t, issuer, m[1], user, action)
+			action = ""
+		}
+	}
+}
+
+// TestTrustSignInEnds: who signed in is a member for --oidc-lifetime: then open connections end and new ones are refused, until the person has signed in again.
+func TestTrustSignInEnds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	issuer := oidcProvider(t)
+	s := newShell(t)
+	writeSecret(t, filepath.Join(s.dir, "secret"), "secret\n")
+	for _, line := range []string{"--relay-only --authority-identity x --authority-route y --oidc-issuer " + issuer, "--oidc-client-id x", "--oidc-issuer " + issuer} {
+		if text := s.refusedAt("operator", "sallyport project create partners "+line); !strings.Contains(text, "oidc") {
+			t.Errorf("%s: %s", line, text)
+		}
+	}
+	s.at("operator", fmt.Sprintf(`sallyport project create partners --authority-port %s --relay-port %s --oidc-issuer %s --oidc-client-id sallyport \
+		--oidc-client-secret-file secret --oidc-scope email --oidc-claim email --oidc-lifetime 1m > /dev/null
+		sallyport project information --output json > partners.json; sallyport project ticket --identity admin --relay db > bank.ticket`, freePort(t), freePort(t), issuer))
+	s.at("bank", "sallyport project enroll bank.ticket; sallyport tcp-outlet create --to "+patientEcho(t)+` --allow '(= subject.email "test-user@zitadel.ch")'; sallyport relay create db`)
+	if o := s.signIn(issuer, "alice", "test-user@localhost", "allowed"); o.code != 0 {
+		t.Fatalf("exit code %d\n%s", o.code, o.stdout)
+	}
+	signedIn, port := time.Now(), freePort(t)
+	s.at("alice", "sallyport tcp-inlet create --from "+port+" --via db")
+	works(t, "who signed in", port)
+	open, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	says := func() error {
+		_ = open.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := open.Write([]byte("ping")); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(open, make([]byte, 4))
+		return err
+	}
+	if err := says(); err != nil {
+		t.Fatal(err)
+	}
+	for says() == nil && time.Since(signedIn) < 3*time.Minute {
+		time.Sleep(200 * time.Millisecond)
+	}
+	took := time.Since(signedIn)
+	if took < 50*time.Second || took > 2*time.Minute {
+		t.Errorf("the open connection of who signed in for a minute ended after %v", took)
+	}
+	t.Logf("a sign-in of 1 minute: the open connection ended after %.1f s", took.Seconds())
+	refused(t, "the sign-in has ended", port)
+	if o := s.signIn(issuer, "alice", "test-user@localhost", "allowed"); o.code != 0 {
+		t.Fatalf("again: exit code %d\n%s", o.code, o.stdout)
+	}
+	eventuallyExchange(t, "signed in again", port)
+}
+
 // TestTrustSignIn: a person signs in with a real provider of OpenID Connect and gets a credential with what the provider says; who denies, who lacks a
 // claim, who is blocked and who is a member otherwise does not.
 func TestTrustSignIn(t *testing.T) {
@@ -98,27 +177,7 @@ func TestTrustSignIn(t *testing.T) {
 		--authority-route /ip4/127.0.0.1/tcp/%s/service/api > partners.json`, relay, port))
 	s.at("authority", "sallyport project import --project-file partners.json")
 
-	enroll := func(machine, user, action string) outcome {
-		t.Helper()
-		s.at(machine, "sallyport project import --project-file partners.json")
-		said := filepath.Join(s.dir, machine+".said")
-		done := make(chan outcome, 1)
-		go func() {
-			done <- s.run("sallyport project enroll --oidc 2> "+said+" || { cat "+said+"; exit 1; }", "SALLYPORT_HOME="+filepath.Join(s.dir, machine))
-		}()
-		for {
-			select {
-			case o := <-done:
-				return o
-			case <-time.After(50 * time.Millisecond):
-			}
-			text, _ := os.ReadFile(said)
-			if m := userCodePattern.FindStringSubmatch(string(text)); m != nil && action != "" {
-				browser(t, issuer, m[1], user, action)
-				action = ""
-			}
-		}
-	}
+	enroll := func(machine, user, action string) outcome { return s.signIn(issuer, machine, user, action) }
 	// Places of one source are free again after 10 s.
 	rest := func() { time.Sleep(10500 * time.Millisecond) }
 

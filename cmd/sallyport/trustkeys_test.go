@@ -667,7 +667,7 @@ func TestTrustKeysRotateAuthority(t *testing.T) {
 	s := newShell(t)
 	s.apart()
 	s.at("authority", "sallyport project ticket --relay postgres > bank.ticket; sallyport project ticket > analysis.ticket; sallyport project ticket > before.ticket")
-	target, port := echoServer(t, "0"), freePort(t)
+	target, port := patientEcho(t), freePort(t)
 	s.at("bank", "sallyport project enroll bank.ticket; sallyport tcp-outlet create --to "+target+"; sallyport relay create postgres")
 	s.at("analysis", "sallyport project enroll analysis.ticket; sallyport tcp-inlet create --from "+port+" --via postgres")
 	works(t, "before", port)
