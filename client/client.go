@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +17,9 @@ import (
 	"sallyport/member"
 	"sallyport/node"
 	"sallyport/project"
+	"sallyport/proxy"
 	"sallyport/routing/rpc"
+	"sallyport/routing/tcp"
 	"sallyport/state"
 )
 
@@ -41,6 +44,11 @@ type Options struct {
 	Name string
 	// ListenAddress, host:port, opens a TCP port at which other nodes reach this one without a relay; empty: none.
 	ListenAddress string
+	// Proxies say through which proxies other nodes are reached, as --proxy of `sallyport node create` does; those of HTTPS_PROXY, ALL_PROXY and NO_PROXY
+	// are for what none of them names.
+	Proxies []string
+	// RootCAs are whose certificates are believed of servers with TLS; nil: the system's.
+	RootCAs *x509.CertPool
 	// Hold is how long a connection waits for another path when its own is gone; default a minute. Below zero: not at all.
 	Hold time.Duration
 	// Shards is how many event loops run; default 1, which is enough for some Gbit/s.
@@ -59,6 +67,7 @@ type Client struct {
 	node    *node.Node
 	project string // name; empty for none
 	self    member.Identity
+	proxies *proxy.Rules
 	cleanup func()
 
 	mu      sync.Mutex
@@ -99,6 +108,9 @@ func Open(ctx context.Context, o Options) (_ *Client, err error) {
 	if c.self.Manager, err = managers(ctx, c.self.Named.Vault); err != nil {
 		return nil, err
 	}
+	if c.proxies, err = proxy.Parse(o.Proxies, os.Getenv); err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
 	trust, err := c.enroll(ctx, home)
 	if err != nil {
 		return nil, err
@@ -114,6 +126,7 @@ func (c *Client) nodeOptions(home *member.Home, trust node.Trust) node.Options {
 	return node.Options{
 		Name: c.o.Name, IdentityName: c.self.Named.Name, Self: c.self.ID, Identities: c.self.Manager, Store: node.NewClientHome(home.Dir, c.o.Name), Trust: trust,
 		NoListener: c.o.ListenAddress == "", Listen: c.o.ListenAddress, Shards: c.o.Shards, Limits: c.o.Limits, Log: c.o.Log,
+		Proxies: c.proxies, TLS: tcp.Trust{Roots: c.o.RootCAs},
 	}
 }
 

@@ -104,7 +104,7 @@ type Options struct {
 	NoListener bool
 	// Listen is the TCP listener's address, host:port. Where its port is 0, ListenBefore is tried first: what the node chose last time.
 	Listen, ListenBefore string
-	// Listeners are where other nodes connect besides, as at Listen.
+	// Listeners are where other nodes connect besides, as at Listen; none with NoListener.
 	Listeners []resource.TCPListener
 	// Proxies say through which proxies the node connects to others; nil: none.
 	Proxies *proxy.Rules
@@ -246,9 +246,11 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 			return nil, err
 		}
 	}
-	for _, r := range o.Listeners {
-		if err := n.listenToo(ctx, r); err != nil {
-			return nil, err
+	if n.main != nil {
+		for _, r := range o.Listeners {
+			if err := n.listenToo(ctx, r); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if o.Authority != nil {

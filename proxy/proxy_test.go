@@ -143,6 +143,13 @@ func TestProxies(t *testing.T) {
 					t.Errorf("%s: %q, %v", host, got, err)
 				}
 			}
+			if _, fails := c.fails[to]; !fails { // the proxy has two addresses, and listens at the second
+				_, at, _ := strings.Cut(proxy[strings.LastIndexAny(proxy, "@/")+1:], ":")
+				named := proxy[:strings.LastIndexAny(proxy, "@/")+1] + "localhost:" + at
+				if got, err := through(t, named, to); err != nil || got != "hello again" {
+					t.Errorf("%q, %v", got, err)
+				}
+			}
 			for to, says := range c.fails {
 				_, err := through(t, proxy, to)
 				if !errors.Is(err, ErrProxy) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), proxy[strings.LastIndexAny(proxy, "@/")+1:]) ||
