@@ -100,10 +100,12 @@ test-faults: build ## whole nodes under load, broken one thing after the other (
 
 .PHONY: test-trust trust-tools
 # A line for each point: what it is, then the seconds or bytes that its test measured.
-TRUST_TESTS := ^(TestTrust|TestMemberIsTakenBack$$|TestOperatorPosesAsTheBank$$|TestShortCredentials$$|TestAuditChain$$|TestGuessesDoNotFillTheTrail$$|TestRevocations$$|TestTokens$$|TestSnapshotUnderLoad$$|TestRestored$$|TestDamage$$|TestStrangeArchives$$|TestRestoreInterrupted$$)
-test-trust: build trust-tools ## members taken back, the operator's attack, keys, sign-ins, the trail: what was measured, a line for each (10 minutes)
+TRUST_TESTS := ^(TestTrust|TestMemberIsTakenBack$$|TestOperatorPosesAsTheBank$$|TestShortCredentials$$|TestAuditChain$$|TestGuessesDoNotFillTheTrail$$|TestRevocations$$|TestTokens$$|TestSnapshotUnderLoad$$|TestRestored$$|TestDamage$$|TestStrangeArchives$$|TestRestoreInterrupted$$|TestCopyAndRestore$$|TestAuthorityRotates$$|TestInfluxDB$$)
+test-trust: build trust-tools ## members taken back, the operator's attack, keys, sign-ins, the trail: backups: what was measured, a line for each (15 minutes)
 	$(GO) test -count=1 -timeout 15m -v -run '$(TRUST_TESTS)' ./authority/... ./backup ./crypto/... ./node ./state ./cmd/... | \
 		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
+	@reference=$(HOME)/.cache/reference/bin/ockam; if [ -x "$$reference" ]; then $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" --rows --group member-expiry; \
+	else echo "the reference is not installed (make interop does): its members with short credentials are left out"; fi
 
 trust-tools: ## what the tests of keys need, where it can be installed: SoftHSM2, swtpm, moto
 	@command -v softhsm2-util >/dev/null && command -v swtpm >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends softhsm2 swtpm >/dev/null; } || \
@@ -118,6 +120,8 @@ test-reach: build reach-tools ## through real servers in front and real proxies:
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Layers|TLSNames|OtherWebSocket|WebPages|Pings|SilentHandshakes)$$' ./routing/tcp | grep -v '^=== '
 	$(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... | \
 		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
+	@reference=$(HOME)/.cache/reference/bin/ockam; if [ -x "$$reference" ]; then $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" --rows --group member-expiry; \
+	else echo "the reference is not installed (make interop does): its members with short credentials are left out"; fi
 
 reach-tools: ## what its tests need, where it can be installed
 	@for t in nginx haproxy tinyproxy squid danted; do PATH=$$PATH:/usr/sbin command -v $$t >/dev/null || missing=1; done; [ -z "$${missing-}" ] || \

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -271,4 +272,57 @@ func programs() (psql, initdb string, owner *syscall.Credential) {
 		}
 	}
 	return psql, initdb, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}
+
+var (
+	testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
+	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(`)
+)
+
+// TestPromisesAreTested: each promise of docs/security.md names what shows it, and every test that a document names is there.
+func TestPromisesAreTested(t *testing.T) {
+	there := map[string]bool{}
+	err := filepath.WalkDir("../..", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range testFunc.FindAllSubmatch(text, -1) {
+			there[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append(documents, "../../SECURITY.md", "../../README.md", "../../ARCHITECTURE.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range testName.FindAllSubmatch(text, -1) {
+			if !there[string(m[1])] {
+				t.Errorf("%s names %s, and there is no such test", path, m[1])
+			}
+		}
+	}
+	text, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, promised, _ := strings.Cut(string(text), "## What is promised\n")
+	promised, _, _ = strings.Cut(promised, "\n## ")
+	promises := strings.Split(promised, "\n* **")[1:]
+	for _, p := range promises {
+		if !testName.MatchString(p) && !strings.Contains(p, "`make ") {
+			t.Errorf("what shows this? %s", p)
+		}
+	}
+	if len(promises) < 20 {
+		t.Errorf("%d promises", len(promises))
+	}
 }
