@@ -136,8 +136,8 @@ kafka: build ## Kafka portals with real brokers and clients of all kinds (needs 
 vulncheck: ## known vulnerabilities of what is imported, from Go's database; needs the network
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
-test-attacks: build ## what strangers, members and crashes can do to a neighbour, on whole processes, then half an hour of all together; SHORT=1 takes less than 5 minutes, ROW=NAME one row
-	$(GO) run -race ./attacks --sallyport $(PROGRAM) $(if $(SHORT),--short) $(if $(ROW),--row $(ROW)) $(ATTACKFLAGS)
+test-attacks: build ## what strangers, members and crashes can do to a neighbour, on whole processes, then half an hour of all together; SHORT=1 takes less than 5 minutes, ROW=NAME one row, RACE=1 nodes with the race detector
+	$(GO) run -race ./attacks --sallyport $(PROGRAM) $(if $(SHORT),--short) $(if $(RACE),--race-nodes) $(if $(ROW),--row $(ROW)) $(ATTACKFLAGS)
 
 stall: build ## whole nodes with stalled readers, servers, peers: nothing lost, memory bounded (3 minutes; STALL=short: one)
 	STALL=$(STALL) STALL_PROGRAM=$(abspath $(PROGRAM)) $(GO) test -count=1 -timeout 20m -v -run '^TestStalls$$' ./bench/paths

@@ -83,15 +83,11 @@ func (r report) String() string {
 
 // fault says what the neighbour of a row must not have seen.
 func (r report) fault(of row) error {
-	longest := of.pause
-	if longest == 0 {
-		longest = 2 * time.Second
-	}
 	switch {
 	case r.errors > 0:
 		return fmt.Errorf("the neighbour had %d errors, first: %w", r.errors, r.firstError)
-	case r.longest > longest:
-		return fmt.Errorf("the neighbour waited %v for an answer, at most %v are allowed", r.longest, longest)
+	case r.longest > of.pause:
+		return fmt.Errorf("the neighbour waited %v for an answer, at most %v are allowed", r.longest, of.pause)
 	case r.bytes == 0 && r.took > 2*time.Second:
 		return fmt.Errorf("the neighbour got nothing through")
 	case of.loss > 0 && r.lost() > of.loss:

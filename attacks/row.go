@@ -48,8 +48,17 @@ func (r result) verdict() string {
 	return "held: " + r.seen
 }
 
+// raceSlower is how much longer a neighbour may wait where nodes have the race detector.
+const raceSlower = 10
+
 // perform sets the stage, lets the neighbour run, attacks, and looks.
 func (u *suite) perform(ctx context.Context, r row) (res result) {
+	if r.pause == 0 {
+		r.pause = 2 * time.Second
+	}
+	if u.race { // it looks for races, not at time
+		r.pause, r.loss = r.pause*raceSlower, 0
+	}
 	res.row = r
 	if r.run == nil {
 		return res
