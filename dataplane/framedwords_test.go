@@ -110,8 +110,9 @@ func TestFirstAndLastWords(t *testing.T) {
 				t.Errorf("a frame of %d bytes", n)
 			}
 			f.Close()
-			f.Close()
-			copy(f.ReserveFrame(3), "abc")
+			if early != "" { // once more
+				f.Close()
+			}
 		})
 		if got, err := io.ReadAll(peer); err != nil || string(got) != "hello\n> ABCbye\n" {
 			t.Errorf("early %q: sent %q, %v", early, got, err)
@@ -239,3 +240,40 @@ func TestLastTasks(t *testing.T) {
 		t.Errorf("%d tasks were accepted, %d have run", accepted, ran)
 	}
 }
+
+// TestTasksOfTheEnd: what tasks and closing connections bring while a loop ends is run too.
+func TestTasksOfTheEnd(t *testing.T) {
+	g, err := NewGroup(1, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := g.Loop(0)
+	const links = lastRounds / 2
+	ran, posted := 0, false
+	var link func()
+	link = func() {
+		if ran++; ran == 1 {
+			l.stopped = true // the rest is done while it ends
+		}
+		if ran < links && !l.Post(TaskFunc(link)) {
+			t.Errorf("refused after %d", ran)
+		}
+	}
+	rec := &closing{closed: func() { posted = l.Post(TaskFunc(func() {})) }}
+	adopt(t, l, "unix", rec)
+	if !l.Post(TaskFunc(link)) {
+		t.Fatal("refused")
+	}
+	<-l.done
+	g.Stop()
+	if ran != links || !posted {
+		t.Errorf("%d of %d tasks have run; what a closing connection brings is taken: %v", ran, links, posted)
+	}
+}
+
+// closing is a handler that does something when its connection has closed.
+type closing struct{ closed func() }
+
+func (*closing) OnReadable(c *Conn)     { _, _ = c.Read(c.Loop().ReadBuffer()) }
+func (*closing) OnDrain(*Conn)          {}
+func (h *closing) OnClose(*Conn, error) { h.closed() }

@@ -106,6 +106,20 @@ func TestTLSOnALoop(t *testing.T) {
 	}
 }
 
+// TestLittleThroughTLS: what was written goes out at the end of the turn, however little it is.
+func TestLittleThroughTLS(t *testing.T) {
+	l := newLoop(t)
+	c, peer, _ := secured(t, l, newRecorder())
+	for _, text := range []string{"a", "little"} {
+		on(t, l, func() { c.Write([]byte(text)) })
+		b := make([]byte, len(text))
+		if _, err := io.ReadFull(peer, b); err != nil || string(b) != text {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	on(t, l, c.Abort)
+}
+
 // TestTLSEndsOnALoop: what the peer ends, cuts off or spoils is told apart; after its end this side can go on.
 func TestTLSEndsOnALoop(t *testing.T) {
 	l := newLoop(t)

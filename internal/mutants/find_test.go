@@ -141,7 +141,7 @@ func TestSmall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := (run{}).prepare(ctx, t.TempDir(), dir, all)
+	w, err := (run{only: "."}).prepare(ctx, t.TempDir(), dir, all)
 	if err != nil || len(w.tests) != 2 {
 		t.Fatalf("%+v, %v", w, err)
 	}
@@ -204,5 +204,30 @@ func TestFinished(t *testing.T) {
 		if got, ok := open(); ok != c.known || ok && got != failed {
 			t.Errorf("%q: %v %v", c.text, got, ok)
 		}
+	}
+}
+
+// TestListed: what a run has listed is tried again, wherever it stands by now, and nothing else.
+func TestListed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "listed")
+	if err := os.WriteFile(path, []byte("left out, fails by itself: TestX\nnot noticed: /a/b/c.go:12: >= for >: a > b\n  package  changes\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	listed, err := readListed(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for m, want := range map[mutant]bool{
+		{file: "/x/c.go", line: 15, what: ">= for >: a > b"}: true, {file: "/x/d.go", line: 12, what: ">= for >: a > b"}: false, {file: "/x/c.go", line: 12, what: "<= for <: a > b"}: false,
+	} {
+		if listed(m) != want {
+			t.Errorf("%s: %v", m, !want)
+		}
+	}
+	if all, err := readListed(""); err != nil || !all(mutant{}) {
+		t.Error("without a list not all are tried")
+	}
+	if _, err := readListed(path + "no"); err == nil {
+		t.Error("a list that is not there")
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -33,6 +34,8 @@ func main() {
 	flag.StringVar(&r.finished, "finished", "", "a file of what became of changes: a run that was cut short goes on with it, one package at a time")
 	file := flag.String("file", "", "only in files whose name has this in it")
 	lines := flag.String("lines", "", "only in these lines, as 10,20-30")
+	again := flag.String("again", "", "only the changes that a former run has listed in this file as not noticed: are they by the tests of now?")
+	flag.StringVar(&r.only, "run", "^(Test|Fuzz|Example)", "only the tests of these names")
 	least := flag.Float64("least", 0, "fail when a smaller share, in percent, is noticed in any package")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -42,7 +45,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, cmp.Or(err, errors.New("usage: mutants [flags] PACKAGE [PACKAGE]")))
 		os.Exit(2)
 	}
-	r.wanted = func(m mutant) bool { return strings.Contains(m.file, *file) && wanted(m.line) }
+	listed, err := readListed(*again)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	r.wanted = func(m mutant) bool { return strings.Contains(m.file, *file) && wanted(m.line) && listed(m) }
 	var table []tally
 	for _, pkg := range flag.Args() {
 		t, err := r.try(ctx, pkg)
@@ -58,6 +66,26 @@ func main() {
 	if !printTable(table, *least) {
 		os.Exit(1)
 	}
+}
+
+// readListed reads the changes that a run has listed; the empty path means all changes. A change is known by its file's name and what it is: lines move.
+func readListed(path string) (func(mutant) bool, error) {
+	if path == "" {
+		return func(mutant) bool { return true }, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	listed := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "not noticed: "); ok {
+			place, what, _ := strings.Cut(rest, ": ")
+			name, _, _ := strings.Cut(filepath.Base(place), ":")
+			listed[name+" "+what] = true
+		}
+	}
+	return func(m mutant) bool { return listed[filepath.Base(m.file)+" "+m.what] }, nil
 }
 
 // tally is what became of the changes to one package.

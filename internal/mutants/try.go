@@ -24,6 +24,7 @@ type run struct {
 	short    bool          // go test -short
 	longest  time.Duration // tests that take longer are not asked; 0: all are
 	wanted   func(mutant) bool
+	only     string // the names of the tests that are asked
 	finished string // a file of what became of changes, for a later run to go on with; none when empty
 }
 
@@ -214,7 +215,7 @@ type measured struct {
 
 // measure runs every test by itself while nothing is changed, and returns those that pass, the quickest first.
 func (w *work) measure(ctx context.Context) ([]measured, error) {
-	cmd := exec.CommandContext(ctx, w.program, "-test.list", "^(Test|Fuzz|Example)")
+	cmd := exec.CommandContext(ctx, w.program, "-test.list", w.only)
 	cmd.Dir = w.pkgDir
 	out, err := cmd.Output()
 	if err != nil {
