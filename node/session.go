@@ -28,8 +28,9 @@ const (
 	retryLost      = 50 * time.Millisecond
 	attemptTimeout = 30 * time.Second
 	// The first attempt to come back is given up early, each further one twice as late up to attemptTimeout, then again from the start:
-	// while the peer itself is coming back, what is sent to it through a relay may be lost without an answer.
-	comebackTimeout = 2 * time.Second
+	// while the peer itself is coming back, what is sent to it through a relay of the reference may be lost without an answer. It is not less, since attempts of
+	// hundreds of inlets that are given up on a busy machine are work that is done twice.
+	comebackTimeout = 4 * time.Second
 	// steady is how long a path works that counts as one that worked.
 	steady = 10 * time.Second
 )

@@ -32,13 +32,16 @@ type scale struct {
 	bench         time.Duration // how long pgbench goes on after a fault is over, about
 }
 
-func cases(short bool, soakFor time.Duration) []fault {
+func cases(short bool, soakFor time.Duration, kills int) []fault {
 	s := scale{streams: 8, idle: 200, kills: 50, upgrades: 20, drops: []time.Duration{time.Second, 20 * time.Second, 50 * time.Second}, stop: 30 * time.Second,
 		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second, soak: soakFor, fleet: 100, fleetKills: 50}
 	// The short form is for a machine that has other things to do.
 	if short {
 		s = scale{streams: 4, idle: 60, kills: 3, upgrades: 1, drops: []time.Duration{8 * time.Second}, stop: 8 * time.Second, shaped: 5 * time.Second, back: 10 * time.Second,
 			bench: 3 * time.Second, fleet: 6, fleetKills: 2}
+	}
+	if kills > 0 {
+		s.kills, s.fleetKills = kills, kills
 	}
 	whole := fmt.Sprintf("0 failed, 0 reset, every byte right; all move within %v", s.back)
 	list := []fault{{fmt.Sprintf("kill -9 of the relay and start again, %d times", s.kills), whole, func(ctx context.Context, w *world) (string, error) {

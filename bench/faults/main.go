@@ -1,7 +1,7 @@
 // Command faults runs the story's three nodes in network namespaces joined by wires, breaks one thing after the other under real traffic, and
 // prints what was seen: nothing may be lost, doubled, reordered or reset as long as connections are held.
 //
-//	go run ./bench/faults --sallyport bin/sallyport [--short] [--only WORD] [--soak TIME]
+//	go run ./bench/faults --sallyport bin/sallyport [--short] [--only WORD] [--soak TIME] [--kills N]
 //
 // It needs root, /dev/net/tun, redis-server and PostgreSQL.
 package main
@@ -36,6 +36,7 @@ func run(ctx context.Context, args []string) error {
 	short := f.Bool("short", false, "fewer and shorter faults, less than five minutes")
 	only := f.String("only", "", "only cases whose name has this `WORD`")
 	soakFor := f.Duration("soak", 15*time.Minute, "how long the soak of the long form takes")
+	kills := f.Int("kills", 0, "how often a relay is killed in one row, instead of 50 times, or 3 in the short form")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func run(ctx context.Context, args []string) error {
 	defer w.close()
 	fmt.Println("| case | expected | seen | |\n|---|---|---|---|")
 	failed := 0
-	for _, c := range cases(*short, *soakFor) {
+	for _, c := range cases(*short, *soakFor, *kills) {
 		if !strings.Contains(c.name, *only) {
 			continue
 		}
