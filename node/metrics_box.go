@@ -73,6 +73,16 @@ func (c collector) box(
 	}
 }
 
+// Alive reports whether every event loop answers before ctx ends.
+func (n *Node) Alive(ctx context.Context) bool {
+	for _, s := range n.group.Sample(ctx) {
+		if s.LongestTurn < 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // resources are what a planner asks for, each with the limits that may be reached first.
 var resources = map[string][]string{
 	"connections":        {"connections", "connections-per-address"},

@@ -91,6 +91,12 @@ var scenes = map[string]string{
 	"apply":          "printf 'name: n1\ntcp-outlets: {db: {to: 5432}}\n' > box.yaml; sallyport node create box.yaml",
 	"run":            "printf 'nodes: [r1]\ntcp-outlets: {db: {to: $PORT, at: r1}}\n' > portal.yaml",
 	"reset":          `sallyport node create n1`,
+	"doctor":         `sallyport node create n1`,
+	"events":         `sallyport node create n1`,
+	"top":            `sallyport node create n1`,
+	"ping":           probeScene,
+	"trace":          probeScene,
+	"bench":          probeScene,
 	"receipts":       `sallyport identity create a; sallyport identity create b; sallyport node create n1 --identity a --receipts --records analysis.jsonl; sallyport node create n2 --identity b --receipts --records bank.jsonl`,
 	"backup":         backupScene,
 	"restore":        backupScene + `; sallyport backup box.backup --passphrase-file passphrase; sallyport reset --yes`,
@@ -108,6 +114,8 @@ var scenes = map[string]string{
 }
 
 const (
+	probeScene = `sallyport node create n1; sallyport node create n2; sallyport node default n2; sallyport tcp-outlet create db --to 5432 --at n1
+		sallyport tcp-inlet create db-in --from 15432 --to /node/n1/secure/api/service/db --at n2`
 	ticketScene     = `sallyport project ticket --identity admin > bank.ticket; echo REFERENCE=$(sallyport project ticket list --identity admin --jq '.[0].reference' | tr -d '"') > variables`
 	projectScene    = `sallyport project create partners`
 	credentialScene = `sallyport identity create admin; sallyport identity create member; sallyport node create n1

@@ -212,7 +212,8 @@ func TestFlags(t *testing.T) {
 			onlyHere = append(onlyHere, command+" --"+flag)
 		}
 	}
-	onlyHere = append(onlyHere, "node create --records", "node create --receipts", "tcp-inlet create --tell-client")
+	onlyHere = append(onlyHere, "node create --records", "node create --receipts", "tcp-inlet create --tell-client", "bench --at", "bench --time", "events --at", "events --level",
+		"ping --at", "ping --count", "top --at", "top --count", "top --every", "top --sort", "trace --at", "node start --foreground")
 	slices.Sort(only)
 	slices.Sort(onlyHere)
 	if !slices.Equal(only, onlyHere) {

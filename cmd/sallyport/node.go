@@ -193,7 +193,8 @@ func nodeLogs(a *app) *cobra.Command {
 }
 
 func nodeStart(a *app) *cobra.Command {
-	return &cobra.Command{Use: "start [NODE]", Short: "Start a stopped node as it was", Example: `  sallyport node start
+	var foreground bool
+	cmd := &cobra.Command{Use: "start [NODE]", Short: "Start a stopped node as it was", Example: `  sallyport node start
   sallyport node start n1`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -207,10 +208,10 @@ func nodeStart(a *app) *cobra.Command {
 			}
 			if r.Status() == state.Running {
 				return a.print(result{human: fmt.Sprintf("  ✗ The node '%s' is already running. To restart it: sallyport node stop %s, then sallyport node start %s", r.Name, r.Name, r.Name)})
-			} else {
-				if err := a.createBackground(ctx, r.Name, r.Options); err != nil {
-					return err
-				}
+			} else if foreground {
+				return a.runNode(ctx, r.Name, r.Options, runOptions{})
+			} else if err := a.createBackground(ctx, r.Name, r.Options); err != nil {
+				return err
 			}
 			c, _, err := a.nodeClient(r.Name)
 			if err != nil {
@@ -222,6 +223,8 @@ func nodeStart(a *app) *cobra.Command {
 			}
 			return a.print(result{human: a.color(green, "✔") + " The node " + r.Name + " is running", json: n})
 		}}
+	cmd.Flags().BoolVarP(&foreground, "foreground", "f", false, "run here until interrupted, as systemd wants it")
+	return cmd
 }
 
 func nodeStop(a *app) *cobra.Command {

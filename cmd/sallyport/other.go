@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"sallyport/buildinfo"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 	"sallyport/state"
 )
 
@@ -70,14 +72,18 @@ func statusCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			nodes, nodeRows := []admin.Node{}, [][]string{}
+			nodes, nodeRows, wrong := []admin.Node{}, [][]string{}, []string{}
 			for _, r := range records {
 				n := stoppedNode(r)
 				if r.Status() == state.Running {
 					if live, err := a.describeNode(cmd.Context(), admin.NewClient(r.AdminSocket)); err == nil {
 						n = live
 						n.Authority = nil // in the reference's shape; node show has it
+						wrong = append(wrong, a.notUp(cmd.Context(), r)...)
 					}
+				}
+				if n.Status != "running" {
+					wrong = append(wrong, fmt.Sprintf("node %s does not run: sallyport node start %s", r.Name, r.Name))
 				}
 				nodes = append(nodes, n)
 				nodeRows = append(nodeRows, []string{n.Name, n.Status, r.TCPListener, plural(len(n.Inlets), "inlet"), plural(len(n.Outlets), "outlet")})
@@ -102,6 +108,9 @@ func statusCommand(a *app) *cobra.Command {
 			text := "Identities\n" + indent(tableOr("none", []string{"IDENTITY", "IDENTIFIER"}, rows)) +
 				"\nNodes\n" + indent(tableOr("none", []string{"NODE", "STATUS", "LISTENS AT", "", ""}, nodeRows)) +
 				"\nProjects\n" + indent(strings.Join(append(names, ""), "\n"))
+			if len(wrong) > 0 {
+				text += "\nWrong\n" + indent(strings.Join(wrong, "\n")) + "  sallyport doctor says more\n"
+			}
 			return a.print(result{human: text, json: map[string]any{
 				"identities": identities, "nodes": nodes, "spaces": spaces, "projects": known,
 				// The keys are the reference's, for scripts.
@@ -112,6 +121,20 @@ func statusCommand(a *app) *cobra.Command {
 	durationVar(cmd.Flags(), &timeout, "timeout", 10*time.Second, "") // of asking the hosted service
 	hide(cmd, "timeout")
 	return cmd
+}
+
+// notUp says what a running node was asked for and does not have.
+func (a *app) notUp(ctx context.Context, r state.Node) (list []string) {
+	resources, err := admin.Get[[]admin.Resource](ctx, admin.NewClient(r.AdminSocket), admin.PathResources)
+	if err != nil {
+		return []string{fmt.Sprintf("node %s does not answer: %v", r.Name, err)}
+	}
+	for _, q := range resources {
+		if q.State == resource.Down || q.State == resource.Degraded {
+			list = append(list, fmt.Sprintf("%s %s of node %s is %s: %s", q.Kind, q.Name, r.Name, q.State, q.Reason))
+		}
+	}
+	return list
 }
 
 func indent(text string) string {

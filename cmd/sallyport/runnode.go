@@ -174,6 +174,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	n.Upgraded(ctx)
 	report(nil)
 	isNew = false
+	go watchdog(ctx, n, r.upgraded())
 	notifySystemd(fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=node %s at %s", os.Getpid(), name, n.Listening()))
 	if !r.upgraded() {
 		if err := a.nodeIsUp(ctx, admin.NewClient(socket), n, r); err != nil && ctx.Err() == nil { // told to end, it ends as always
