@@ -1,0 +1,12 @@
+#!/bin/sh
+# Nodes end when the package goes, and not when it is upgraded (deb: "upgrade", rpm: 1).
+set -e
+case "$1" in
+remove | 0)
+	if [ -d /run/systemd/system ]; then
+		systemctl list-units --plain --no-legend 'sallyport*@*.service' | while read -r unit _; do
+			systemctl disable --now "$unit" || true
+		done
+	fi
+	;;
+esac
