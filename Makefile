@@ -118,10 +118,18 @@ REACH_TESTS := ^TestReach
 test-reach: build reach-tools ## through real servers in front and real proxies: nginx, haproxy, tinyproxy, squid, danted (5 minutes)
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Proxies|SilentProxy|Rules)$$' ./proxy | grep -v '^=== '
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Layers|TLSNames|OtherWebSocket|WebPages|Pings|SilentHandshakes)$$' ./routing/tcp | grep -v '^=== '
+	$(GO) test -count=1 -timeout 15m -v -run '^Test(Conn|HTTP|Refusals|BrokenOff|Messages|WithoutProject|CloseEndsAll|FromAnotherModule)$$' ./client | grep -E '^(---|ok|FAIL|panic)'
+	$(GO) test -count=1 -timeout 15m -v -run '^Test(ProxyProtocol.*|UnixSockets)$$' ./node | grep -E '^ *(---|ok|FAIL|panic)'
 	$(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... | \
 		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
 	@reference=$(HOME)/.cache/reference/bin/ockam; if [ -x "$$reference" ]; then $(GO) run ./interop --ours $(PROGRAM) --reference "$$reference" --rows --group member-expiry; \
 	else echo "the reference is not installed (make interop does): its members with short credentials are left out"; fi
+
+.PHONY: cross
+cross: ## small machines: everything compiles and vets for linux on ARMv6, 386 and MIPS; what has tests without sockets runs where qemu-user is
+	@for arch in arm 386 mipsle; do echo "$$arch"; GOARCH=$$arch GOARM=6 CGO_ENABLED=0 $(GO) build ./... && GOARCH=$$arch GOARM=6 CGO_ENABLED=0 $(GO) vet ./...; done
+	@if command -v qemu-arm >/dev/null; then GOARCH=arm GOARM=6 CGO_ENABLED=0 $(GO) test -p 1 -exec qemu-arm ./portal/proxyproto ./routing/bare ./policy ./project; \
+	else echo "no qemu-arm here: tests for ARM are left out"; fi
 
 reach-tools: ## what its tests need, where it can be installed
 	@for t in nginx haproxy tinyproxy squid danted; do PATH=$$PATH:/usr/sbin command -v $$t >/dev/null || missing=1; done; [ -z "$${missing-}" ] || \

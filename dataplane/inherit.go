@@ -133,7 +133,11 @@ func (g *Group) Sockets() (list []Inherited) {
 		for _, p := range l.fds {
 			switch s := p.(type) {
 			case *Listener:
-				list = append(list, Inherited{"tcp", s.addr.String(), s.fd})
+				if s.unix != "" {
+					list = append(list, Inherited{"unix", s.unix, s.fd})
+				} else {
+					list = append(list, Inherited{"tcp", s.addr.String(), s.fd})
+				}
 			case *UDPSocket:
 				list = append(list, Inherited{"udp", s.local.String(), s.fd})
 			}

@@ -12,11 +12,12 @@ import (
 // acceptBatch bounds the connections accepted in one turn, so that a flood of them does not starve the others.
 const acceptBatch = 64
 
-// Listener accepts TCP connections on one loop.
+// Listener accepts TCP connections, or those of a Unix socket, on one loop.
 type Listener struct {
 	loop    *Loop
 	fd      int
 	addr    netip.AddrPort
+	unix    string // name of a Unix socket, else empty
 	accept  func(fd int, from netip.AddrPort)
 	paused  *Timer
 	closed  bool
@@ -60,7 +61,7 @@ func (l *Loop) Accept(fd int, accept func(fd int, from netip.AddrPort)) (*Listen
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
-	ln := &Listener{loop: l, fd: fd, addr: fromSockaddr(sa), accept: accept}
+	ln := &Listener{loop: l, fd: fd, addr: fromSockaddr(sa), unix: unixName(sa), accept: accept}
 	if err := l.register(fd, ln); err != nil {
 		return nil, fmt.Errorf("add listener to poller: %w", err)
 	}
@@ -70,7 +71,7 @@ func (l *Loop) Accept(fd int, accept func(fd int, from netip.AddrPort)) (*Listen
 // Addr returns the address that is listened on.
 func (ln *Listener) Addr() netip.AddrPort { return ln.addr }
 
-// Close stops listening. On the loop only.
+// Close stops listening; the file of a Unix socket is removed. On the loop only.
 func (ln *Listener) Close() {
 	if ln.closed {
 		return
@@ -79,6 +80,9 @@ func (ln *Listener) Close() {
 	ln.paused.Stop()
 	ln.loop.unregister(ln.fd)
 	rawClose(ln.fd)
+	if ln.unix != "" && ln.unix[0] != '@' {
+		_ = os.Remove(ln.unix)
+	}
 }
 
 func (ln *Listener) onEvents(uint32) { ln.acceptReady() }

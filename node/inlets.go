@@ -91,7 +91,9 @@ func (n *Node) checkInlet(_ context.Context, r *resource.Inlet, taken func(strin
 	if err != nil {
 		return fmt.Errorf("%w: --to: %w", admin.ErrInvalid, err)
 	}
-	if _, _, err := net.SplitHostPort(r.From); err != nil {
+	if u, err := unixSocket(r); err != nil {
+		return err
+	} else if _, _, err := net.SplitHostPort(r.From); err != nil && u == nil {
 		return fmt.Errorf("%w: --from %q must be host:port", admin.ErrInvalid, r.From)
 	}
 	if _, err := headerRewriter(r.HTTPHeaders); err != nil {
@@ -222,6 +224,14 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 func (n *Node) listenInlet(ctx context.Context, env *portal.Env, r *resource.Inlet, o portal.InletOptions) (*portal.Inlet, error) {
 	if r.From == program {
 		o.Given = true
+		return portal.NewInlet(ctx, env, n.router, o)
+	}
+	u, err := unixSocket(r)
+	if err != nil {
+		return nil, err
+	}
+	if u != nil {
+		o.Unix = u
 		return portal.NewInlet(ctx, env, n.router, o)
 	}
 	open := func(at string) (*portal.Inlet, error) {

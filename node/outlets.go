@@ -38,7 +38,14 @@ func addOutlets(n *Node) {
 					r.Name = state.RandomName()
 				}
 			}
-			if _, _, err := net.SplitHostPort(r.To); err != nil {
+			if path, ok := unixPath(r.To); ok {
+				if err := checkUnix("--to", path); err != nil {
+					return err
+				}
+				if r.TLS {
+					return fmt.Errorf("%w: --tls needs --to HOST:PORT: a Unix socket has no name to verify", admin.ErrInvalid)
+				}
+			} else if _, _, err := net.SplitHostPort(r.To); err != nil {
 				return fmt.Errorf("%w: --to %q must be host:port", admin.ErrInvalid, r.To)
 			}
 			if len(r.ALPN) > 0 && !r.TLS {
@@ -150,7 +157,10 @@ func (n *Node) startOutletTo(
 		return nil, err
 	}
 	o.Preface = begin
+	path, isUnix := unixPath(r.To)
 	switch {
+	case isUnix && targets == nil:
+		o.Dial = unixDialer(path, begin)
 	case r.TLS && targets != nil:
 		o.Dial = func(ctx context.Context, from portal.Origin) (portal.Piped, error) {
 			return dialFirst(ctx, targets(), func(target string) func(context.Context) (portal.Piped, error) {

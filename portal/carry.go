@@ -186,7 +186,7 @@ func (o *Outlet) Carry(to *Carried, data bool) error {
 	defer o.lines.mu.Unlock()
 	p := CarriedPortal{Name: o.opts.Name}
 	for _, c := range o.lines.conns {
-		if err := c.writeDown(to, &p, o.opts.Dial != nil, data); err != nil {
+		if err := c.writeDown(to, &p, c.piped, data); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"io"
+	"math"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ const maxUnpaced = 4
 
 // maxCredit bounds what a peer can allow. It is the peer's memory, so only the arithmetic is protected: taking less than the
 // peer said would leave both sides waiting.
-const maxCredit = 1 << 40
+const maxCredit = min(1<<40, math.MaxInt)
 
 type state uint8
 
@@ -90,6 +91,7 @@ type conn struct {
 
 	broken  func() bool               // whether the end of what the socket sends is none; nil if an end is one
 	onEnd   func()                    // inlet: forget the connection
+	piped   bool                      // outlet: the other end of the target's socket is in this process
 	told    *Watch                    // nil for nobody
 	client  netip.AddrPort            // outlet: whom the connection is for, as the inlet saw it; invalid if that is not said
 	reoffer func(fd int, broken bool) // inlet: begin anew with the client, on another path if this one is broken

@@ -19,6 +19,8 @@ type InletOptions struct {
 	Name string
 	// Listen is the address to listen on.
 	Listen netip.AddrPort
+	// Unix, if set, is the Unix socket to listen on, instead of Listen.
+	Unix *dataplane.UnixSocket
 	// Given leaves the inlet without a port: its clients are those of Give.
 	Given bool
 	// Guard decides which outlet nodes may be used; nil allows all.
@@ -110,15 +112,10 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 
 // listen opens the port.
 func (in *Inlet) listen(ctx context.Context) error {
-	fd, bound, err := in.router.Group().ListenTCP(in.opts.Listen)
+	fd, err := in.socket()
 	if err != nil {
 		return err
 	}
-	if err := clientOptions(in.opts).Apply(fd); err != nil { // clients' sockets inherit them
-		_ = unix.Close(fd)
-		return err
-	}
-	in.bound = bound
 	var startErr error
 	if err := in.shard.Do(ctx, func() {
 		in.ln, startErr = in.shard.Loop().Accept(fd, func(fd int, from netip.AddrPort) { in.accepted(fd, from) })
@@ -130,6 +127,21 @@ func (in *Inlet) listen(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// socket opens the listening socket.
+func (in *Inlet) socket() (fd int, err error) {
+	if in.opts.Unix != nil {
+		return in.router.Group().ListenUnix(*in.opts.Unix)
+	}
+	if fd, in.bound, err = in.router.Group().ListenTCP(in.opts.Listen); err != nil {
+		return fd, err
+	}
+	if err := clientOptions(in.opts).Apply(fd); err != nil { // clients' sockets inherit them
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // clientOptions are the socket options of an inlet's clients. A client that has vanished is found in two minutes; the kernel always tells of
@@ -207,12 +219,12 @@ func (in *Inlet) Active() int {
 // accepted takes a client, on the listener's shard.
 func (in *Inlet) accepted(fd int, from netip.AddrPort) {
 	if r := in.refusal.Load(); r != nil {
-		in.refuse(waiting{fd: fd, offer: offer{client: from.String()}}, *r)
+		in.refuse(waiting{fd: fd, offer: offer{client: addressOf(from)}}, *r)
 		return
 	}
 	o := offer{came: time.Now()}
 	if in.env.Records != nil || in.opts.TellClient {
-		o.client = from.String()
+		o.client = addressOf(from)
 	}
 	if in.opts.Accept != nil || in.opts.Preface != nil {
 		if in.accepting.Add(1) > int64(in.env.Limits.HoldClients) {
@@ -241,6 +253,14 @@ func (in *Inlet) accepted(fd int, from netip.AddrPort) {
 	in.place(fd, o)
 }
 
+// addressOf is a client's address, empty for one of a Unix socket.
+func addressOf(client netip.AddrPort) string {
+	if !client.IsValid() {
+		return ""
+	}
+	return netip.AddrPortFrom(client.Addr().Unmap(), client.Port()).String()
+}
+
 // prepare does what has to be done with a client before it is one; fd is closed when that fails.
 func (in *Inlet) prepare(ctx context.Context, fd int, from netip.AddrPort, o offer) (int, offer, error) {
 	if in.opts.Preface != nil {
@@ -249,7 +269,7 @@ func (in *Inlet) prepare(ctx context.Context, fd int, from netip.AddrPort, o off
 			closeFD(fd)
 			return -1, o, err
 		}
-		o.client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port()).String()
+		o.client = addressOf(client)
 	}
 	if in.opts.Accept != nil {
 		wrapped, err := in.opts.Accept(ctx, fd)

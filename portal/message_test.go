@@ -95,7 +95,7 @@ func TestMessageVectors(t *testing.T) {
 }
 
 func TestExtensionMessages(t *testing.T) {
-	for _, window := range []int{1, 127, 128, 512 << 10, 1 << 40} {
+	for _, window := range []int{1, 127, 128, 512 << 10, maxCredit} {
 		for _, kind := range []byte{kindPing, kindPong} {
 			m, err := parse(appendHandshake(nil, kind, window))
 			if err != nil || m.kind != kind || m.extension != extensionVersion || m.amount != uint64(window) {

@@ -24,6 +24,8 @@ type Piped struct {
 	FD int
 	// Broken tells, when the socket has ended, that this is not the end of a whole stream. It does not block. nil: it always is.
 	Broken func() bool
+	// Direct tells that FD is the target's own socket, with nobody of this process at its other end.
+	Direct bool
 	// Watch is told what becomes of the connection; nil is nobody.
 	Watch *Watch
 }
@@ -266,7 +268,7 @@ func (o *Outlet) connect(c *conn, back routing.Route) {
 				var sock *dataplane.Conn
 				if err == nil {
 					sock, err = loop.Adopt(pipe.FD, nil)
-					c.broken, c.told = pipe.Broken, pipe.Watch
+					c.broken, c.told, c.piped = pipe.Broken, pipe.Watch, !pipe.Direct
 				}
 				o.connected(c, back, sock, err)
 			})) && err == nil {

@@ -133,5 +133,5 @@ func (p *share) bounds(first int, rtt, cover time.Duration, now time.Time) (leas
 		return min(first, most), most
 	}
 	all := max(p.burst.most()*trips+shareRoom, float64(p.unknown))
-	return min(first, max(int(all/streams), leastShare)), 1 << 40
+	return min(first, max(int(all/streams), leastShare)), maxCredit
 }

@@ -21,7 +21,7 @@ const fullBelow = 64 << 10
 // Full reports whether the disk of the state directory has no room, so that changes may not be remembered.
 func (d *Dir) Full() bool {
 	var s unix.Statfs_t
-	return unix.Statfs(d.path, &s) == nil && int64(s.Bavail)*s.Bsize < fullBelow
+	return unix.Statfs(d.path, &s) == nil && int64(s.Bavail)*int64(s.Bsize) < fullBelow
 }
 
 // withReserve runs write, and again with the room of the reserve when the disk is full. Under the lock.

@@ -127,6 +127,7 @@ var onlyHere = []string{
 	"tcp-inlet create --hold", "tcp-outlet create --hold", "influxdb-inlet create --hold", "influxdb-outlet create --hold",
 	"tcp-outlet create --max-connections", "influxdb-outlet create --max-connections", "kafka-outlet create --max-connections",
 	"tcp-outlet create --proxy-protocol", "influxdb-outlet create --proxy-protocol",
+	"tcp-inlet create --socket-mode", "influxdb-inlet create --socket-mode", "tcp-inlet create --socket-owner", "influxdb-inlet create --socket-owner",
 	"tcp-inlet create --accept-proxy-protocol", "influxdb-inlet create --accept-proxy-protocol",
 	"apply --check", "tcp-outlet create --check", "influxdb-outlet create --check", "apply --node", "apply --prune", "apply --variable", "apply --wait",
 	"authority create --log-format", "authority create --log-level", "authority create --status-endpoint",

@@ -67,8 +67,14 @@ func isHost(text string) bool {
 	return true
 }
 
-// schemePort is hostPort for `[scheme://]host:port`; the scheme is tcp, tls or udp.
+// schemePort is hostPort for `[scheme://]host:port`; the scheme is tcp, tls or udp. A Unix socket is unix:PATH.
 func schemePort(flag, text string) (scheme, address string, err error) {
+	if path, ok := strings.CutPrefix(text, "unix:"); ok {
+		if strings.HasPrefix(path, "///") { // unix:///PATH
+			path = path[2:]
+		}
+		return "unix", "unix:" + path, nil
+	}
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found {
 		scheme, rest = "tcp", text
@@ -143,7 +149,7 @@ type outletFlags struct {
 
 func (o *outletFlags) add(cmd *cobra.Command) {
 	f, r := cmd.Flags(), &o.request
-	f.StringVar(&o.to, "to", "", "the server, `HOST:PORT` or a port of this machine")
+	f.StringVar(&o.to, "to", "", "the server, `HOST:PORT`, a port of this machine, or unix:PATH")
 	f.StringVar(&o.from, "from", "", "the outlet's name (as NAME)")
 	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
 	durationVar(f, &o.hold, "hold", holdDefault, holdHelp)
@@ -309,7 +315,7 @@ type inletFlags struct {
 
 func (o *inletFlags) add(cmd *cobra.Command) {
 	f, r := cmd.Flags(), &o.request
-	f.StringVar(&o.from, "from", "127.0.0.1:0", "where clients connect, `HOST:PORT`")
+	f.StringVar(&o.from, "from", "127.0.0.1:0", "where clients connect, `HOST:PORT` or unix:PATH")
 	f.StringVar(&o.to, "to", "", "the outlet: its `NAME` behind the relay, or a whole route")
 	f.StringVar(&o.via, "via", "", "the `RELAY`'s name (default: default)")
 	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
@@ -327,6 +333,8 @@ func (o *inletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.alias, "alias", "", "") // the older form of NAME
 	f.BoolVar(&o.useTLS, "tls", false, "clients speak TLS (also --from tls://HOST:PORT)")
 	f.StringSliceVar(&r.ALPN, "alpn", nil, "with --tls: take these `PROTOCOLS`, as h2,http/1.1")
+	f.StringVar(&r.SocketMode, "socket-mode", "", "permissions of unix:PATH, in `OCTAL` (default: 0600)")
+	f.StringVar(&r.SocketOwner, "socket-owner", "", "`USER[:GROUP]` who owns unix:PATH")
 	f.StringSliceVar(&r.AcceptProxyProtocol, "accept-proxy-protocol", nil, "take the PROXY protocol from clients in these `NETWORKS`")
 	f.StringVar(&o.provider, "tls-certificate-provider", "", "`ROUTE` to who has the certificate (default: the project)")
 	hide(cmd, "retry-wait", "privileged", "alias")

@@ -34,7 +34,7 @@ type InfluxOutlet struct {
 // Inlet is a portal's end beside clients.
 type Inlet struct {
 	Alias            string `json:"alias" flag:"-"`                       // empty: a random name
-	From             string `json:"from" flag:"from"`                     // host:port; port 0: the node chooses one and keeps it
+	From             string `json:"from" flag:"from"`                     // host:port, or unix:PATH; port 0: the node chooses one and keeps it
 	Bound            string `json:"bound,omitempty" flag:"-" memo:"kept"` // what the node chose
 	To               string `json:"to" flag:"to"`                         // multiaddr, /node/NAME already replaced
 	Authorized       string `json:"authorized,omitempty" flag:"authorized"`
@@ -55,6 +55,9 @@ type Inlet struct {
 	ALPN []string `json:"alpn,omitempty" flag:"alpn"`
 	// AcceptProxyProtocol are the networks, as 10.0.0.0/8, from which clients begin with a header of the PROXY protocol.
 	AcceptProxyProtocol []string `json:"accept_proxy_protocol,omitempty" flag:"accept-proxy-protocol"`
+	// SocketMode, in octal, and SocketOwner, USER or USER:GROUP, are of a Unix socket (From unix:PATH); empty: 0600, and those of the process.
+	SocketMode  string `json:"socket_mode,omitempty" flag:"socket-mode"`
+	SocketOwner string `json:"socket_owner,omitempty" flag:"socket-owner"`
 	// InfluxDB is set for an inlet to an InfluxDB.
 	InfluxDB *InfluxInlet `json:"influxdb,omitempty" flag:"influxdb"`
 	// UDP prefers a direct path through a UDP puncture; with NoTCPFallback clients never use the main path.
