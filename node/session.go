@@ -131,6 +131,7 @@ func (s *session) run(ctx context.Context) {
 	}
 	var severed *connection // the last path, if its other end's machine closed it: where nobody listens there either, the process has ended
 	for ctx.Err() == nil {
+		tries := time.Now()
 		c, err := s.attempt(ctx, patience, func(err error) {
 			s.set(false, nil, err)
 			tried()
@@ -161,6 +162,8 @@ func (s *session) run(ctx context.Context) {
 			pause := wait
 			if refused(err) && !s.slow {
 				pause = min(retryRefused, longest)
+			} else if !s.slow && time.Since(tries) > pause {
+				pause = min(retryFirst, longest) // whoever does not answer is not hammered by that
 			} else {
 				wait = min(2*wait, longest)
 			}

@@ -318,6 +318,12 @@ func TestSilence(t *testing.T) {
 		if d.check(); !w.told || d.closed {
 			t.Errorf("after %v of silence: told %v, closed %v", quietPeer, w.told, d.closed)
 		}
+		way := d.remote
+		d.remote, w.told = routing.NewRoute(routing.LocalAddress("gone"), routing.LocalAddress("decryptor")), false
+		if d.check(); !w.told || d.closed {
+			t.Errorf("without a way to it: told %v, closed %v", w.told, d.closed)
+		}
+		d.remote = way
 		d.heard = d.heard.Add(-silence - time.Second)
 		d.check()
 	})

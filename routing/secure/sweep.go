@@ -96,6 +96,10 @@ func (c *Channel) check() {
 	if c.closed {
 		return
 	}
+	quiet := time.Since(c.heard)
+	if c.Peer.Pinged && quiet > quietPeer { // whether or not there is a way to it
+		c.watchers.TellSilent(c.heard.Add(pingEvery))
+	}
 	if c.shard.FirstTerminal(c.remote) == nil && c.remote.Len() > 1 {
 		c.lost++
 		if c.Initiator || c.lost > lostSweeps {
@@ -104,10 +108,6 @@ func (c *Channel) check() {
 		return
 	}
 	c.lost = 0
-	quiet := time.Since(c.heard)
-	if c.Peer.Pinged && quiet > quietPeer {
-		c.watchers.TellSilent(c.heard.Add(pingEvery))
-	}
 	switch behind := c.remote.Len() > 2; {
 	case c.Peer.Pinged && quiet > silence, !c.Initiator && behind && quiet > unanswered:
 		c.cs.log.Info("secure channel closed", "reason", errSilent.Error(), describe(c.Peer.ID))
