@@ -198,6 +198,16 @@ func TestTrustGapInNews(t *testing.T) {
 	if err := r.take(t.Context(), later, false); err != nil || r.since != 0 || m.access.revokedCount() != 0 {
 		t.Errorf("news that begin later: %v, %d known, %d revoked", err, r.since, m.access.revokedCount())
 	}
+	other := all // the word that there is nothing new, of a store that was replaced: its list has to be asked for
+	other.List, other.From, other.Statements = []byte("another "), all.Head, nil
+	if err := r.take(t.Context(), other, false); err != nil || string(r.list) != string(list) || r.since != 0 {
+		t.Errorf("a word without statements, of another list: %v, list %x, %d known", err, r.list, r.since)
+	}
+	beat := all
+	beat.From, beat.Statements = all.Head, nil
+	if err := r.take(t.Context(), beat, false); err != nil || r.since != 0 {
+		t.Errorf("a word without statements: %v, %d known", err, r.since)
+	}
 	if err := r.take(t.Context(), all, false); err != nil || r.since != 3 || m.access.revokedCount() != 3 {
 		t.Errorf("all: %v, %d known, %d revoked", err, r.since, m.access.revokedCount())
 	}

@@ -96,3 +96,37 @@ func TestAuthorityRotates(t *testing.T) {
 		return err != nil
 	})
 }
+
+// TestCredentialOfUnknownKey: a peer presents a credential before the node was told of the authority's new key. It is refused, and believed when the node
+// knows, without being presented again.
+func TestCredentialOfUnknownKey(t *testing.T) {
+	p := newProject(t, 0)
+	bank := p.join(authority.Attributes{"side": "bank"}, "p")
+	bank.told(AuthorityUp)
+	ids, early := newIdentities(t)
+	history, err := ids.History(t.Context(), early)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.ids.Import(t.Context(), history, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.ids.Rotate(t.Context(), p.self, identity.RotateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := p.ids.IssueCredential(t.Context(), p.self, early, identity.Attributes{"side": "early"}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bank.acceptCredential(t.Context(), early, raw)
+	settles(t, "what was presented early is believed", func() bool { return bank.access.record(early) != nil })
+	for k := range maxPending + 10 { // who presents what nobody vouches for takes no more room than this
+		bank.revoked.wait(numbered(k%256), raw)
+		bank.revoked.wait(identity.Identifier{byte(k), byte(k >> 8), 1}, raw)
+	}
+	bank.revoked.mu.Lock()
+	defer bank.revoked.mu.Unlock()
+	if n := len(bank.revoked.pending); n > maxPending {
+		t.Errorf("%d credentials wait", n)
+	}
+}
