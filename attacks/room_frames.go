@@ -190,7 +190,7 @@ func nested(ctx context.Context, s *stage) (string, error) {
 }
 
 func unfinished(ctx context.Context, s *stage, back time.Duration) (string, error) {
-	before := s.rss("relay", "VmRSS")
+	before, cpu := s.rss("relay", "VmRSS"), s.cpu()
 	var wg sync.WaitGroup
 	for range 40 {
 		c, err := hello(s.relay)
@@ -209,7 +209,7 @@ func unfinished(ctx context.Context, s *stage, back time.Duration) (string, erro
 	if most > 256<<20 {
 		return "", fmt.Errorf("the relay took %d MB", most>>20)
 	}
-	seen := fmt.Sprintf("relay %d MB before, %d MB at most", before>>20, most>>20)
+	seen := fmt.Sprintf("relay %d MB before, %d MB at most; 640 MB sent%s", before>>20, most>>20, s.cost(cpu, 640, "relay"))
 	if back == 0 {
 		return seen, nil
 	}

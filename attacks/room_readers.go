@@ -87,6 +87,7 @@ func stalledReaders(ctx context.Context, s *stage) (string, error) {
 		conns = append(conns, c)
 	}
 	var sent int64
+	cpu := s.cpu()
 	for _, c := range conns {
 		wg.Go(func() { // the server answers with the same, and nobody reads it
 			_ = c.SetWriteDeadline(time.Now().Add(8 * time.Second))
@@ -114,5 +115,5 @@ func stalledReaders(ctx context.Context, s *stage) (string, error) {
 			return seen, err
 		}
 	}
-	return seen + fmt.Sprintf("%d MB were taken", sent>>20), nil
+	return seen + fmt.Sprintf("%d MB were taken%s", sent>>20, s.cost(cpu, int(sent>>20), "shop", "relay", "bank")), nil
 }
