@@ -206,7 +206,7 @@ func unfinished(ctx context.Context, s *stage, back time.Duration) (string, erro
 	}
 	wg.Wait()
 	most := s.rss("relay", "VmHWM")
-	if most > 256<<20 {
+	if most > 256<<20 && !s.suite.race {
 		return "", fmt.Errorf("the relay took %d MB", most>>20)
 	}
 	seen := fmt.Sprintf("relay %d MB before, %d MB at most; 640 MB sent%s", before>>20, most>>20, s.cost(cpu, 640, "relay"))
@@ -220,7 +220,7 @@ func unfinished(ctx context.Context, s *stage, back time.Duration) (string, erro
 	}
 	now := s.rss("relay", "VmRSS")
 	seen += fmt.Sprintf(", %d MB after %v", now>>20, back)
-	if now > before+(48<<20) {
+	if now > before+(48<<20) && !s.suite.race {
 		return seen, fmt.Errorf("the memory did not go back")
 	}
 	return seen, nil

@@ -56,7 +56,7 @@ func (u *suite) perform(ctx context.Context, r row) (res result) {
 	if r.pause == 0 {
 		r.pause = 2 * time.Second
 	}
-	if u.race { // it looks for races, not at time
+	if u.race { // it looks for races, not at time; nor at memory, of which the detector takes several times as much
 		r.pause, r.loss = r.pause*raceSlower, 0
 	}
 	res.row = r
