@@ -146,6 +146,7 @@ func TestChannelsByRequest(t *testing.T) {
 			defer here.mu.Unlock()
 			return len(here.dialed) == 0 && here.channels.Find(worker) == nil
 		})
+		settles(t, "and what it ran over", func() bool { return len(here.TCPConnections()) == 0 })
 		if _, err := admin.Get[admin.Channel](ctx, c, admin.Item(admin.PathChannels, worker)); statusOf(err) != http.StatusNotFound {
 			t.Errorf("shown after it was deleted: %v", err)
 		}
