@@ -1,0 +1,59 @@
+// Package grpc is gRPC between two members: a server without a port, and a client that dials it by name. TLS is not needed: the connection is encrypted and both
+// ends are authenticated.
+package grpc
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	health1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"context"
+
+	"sallyport/client"
+	"sallyport/internal/testproject"
+)
+
+func TestGRPC(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p, err := testproject.Start(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	open := func(attributes map[string]string) *client.Client {
+		ticket, err := p.Ticket(ctx, attributes, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := client.Open(ctx, client.Options{Ticket: ticket, InMemory: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	there, here := open(map[string]string{"ockam-relay": "*"}), open(nil)
+	l, err := there.Listen(ctx, "health")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	health1.RegisterHealthServer(server, health.NewServer())
+	go server.Serve(l)
+	defer server.Stop()
+
+	conn, err := grpc.NewClient("passthrough:///health", grpc.WithContextDialer(here.Dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answer, err := health1.NewHealthClient(conn).Check(ctx, &health1.HealthCheckRequest{})
+	if err != nil || answer.Status != health1.HealthCheckResponse_SERVING {
+		t.Fatal(answer, err)
+	}
+}
