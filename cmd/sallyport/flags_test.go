@@ -215,6 +215,15 @@ func TestFlags(t *testing.T) {
 	}
 	onlyHere = append(onlyHere, "node create --records", "node create --receipts", "tcp-inlet create --tell-client", "bench --at", "bench --time", "events --at", "events --level",
 		"ping --at", "ping --count", "top --at", "top --count", "top --every", "top --sort", "trace --at", "node start --foreground")
+	for _, command := range []string{"node create", "authority create"} {
+		for _, flag := range []string{"listener", "proxy", "tls-ca", "tls-certificate", "tls-key", "tls-pin"} {
+			onlyHere = append(onlyHere, command+" --"+flag)
+		}
+	}
+	for _, flag := range []string{"authority-address", "authority-listener", "relay-address", "relay-listener", "tls-certificate", "tls-key"} {
+		onlyHere = append(onlyHere, "project create --"+flag)
+	}
+	onlyHere = append(onlyHere, "tcp-listener create --tls-certificate", "tcp-listener create --tls-key")
 	slices.Sort(only)
 	slices.Sort(onlyHere)
 	if !slices.Equal(only, onlyHere) {
