@@ -128,12 +128,12 @@ func (b *datagrams) send(fd int, list []datagram, bytes []byte, runs bool) (take
 func runOf(list []datagram) int {
 	head := list[0]
 	size, n := head.end-head.start, 1
-	if size == 0 {
+	if size == 0 || head.alone {
 		return 1
 	}
 	for n < min(len(list), runDatagrams) {
 		d := list[n]
-		if d.to != head.to || d.end-d.start > size || d.end == d.start || d.end-head.start > runBytes {
+		if d.alone || d.to != head.to || d.end-d.start > size || d.end == d.start || d.end-head.start > runBytes {
 			break
 		}
 		n++

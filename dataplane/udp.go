@@ -82,6 +82,7 @@ type UDPSocket struct {
 type datagram struct {
 	to         netip.AddrPort
 	start, end int // in UDPSocket.bytes
+	alone      bool
 }
 
 // ListenUDP opens a socket; the returned descriptor is non-blocking and is given to Loop.AdoptUDP.
@@ -176,6 +177,20 @@ func (u *UDPSocket) Commit(n int, to netip.AddrPort) {
 	u.bytes = u.bytes[:at+n]
 	u.out = append(u.out, datagram{to: to, start: at, end: at + n})
 	u.markDirty()
+}
+
+// CommitAlone is Commit for a datagram that goes with no other one: it may be too large for the path.
+func (u *UDPSocket) CommitAlone(n int, to netip.AddrPort) {
+	before := len(u.out)
+	if u.Commit(n, to); len(u.out) > before {
+		u.out[before].alone = true
+	}
+}
+
+// Whole sends datagrams whole or not at all from now on, whatever the system knows of the path (IP_PMTUDISC_PROBE): who finds out what passes must
+// not have them cut.
+func (u *UDPSocket) Whole() {
+	_ = unix.SetsockoptInt(u.fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 }
 
 // Send is Reserve and Commit for a datagram that is there already; it is copied.

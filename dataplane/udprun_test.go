@@ -125,7 +125,7 @@ func TestRunOf(t *testing.T) {
 	list := func(to netip.AddrPort, sizes ...int) (l []datagram) {
 		at := 0
 		for _, n := range sizes {
-			l = append(l, datagram{to, at, at + n})
+			l = append(l, datagram{to: to, start: at, end: at + n})
 			at += n
 		}
 		return l
@@ -140,12 +140,14 @@ func TestRunOf(t *testing.T) {
 	}
 	other := list(a, 100, 100, 100)
 	other[2].to = b
+	probe, behind := list(a, 120, 100), list(a, 100, 100, 100)
+	probe[0].alone, behind[1].alone = true, true
 	for _, c := range []struct {
 		list []datagram
 		want int
 	}{
 		{list(a, 100), 1}, {list(a, 100, 100, 100), 3}, {list(a, 100, 100, 99, 99), 3}, {list(a, 100, 101), 1}, {list(a, 0, 0), 1},
-		{list(a, 100, 0, 100), 1}, {other, 2}, {list(a, many...), runDatagrams}, {list(a, large...), runBytes / 2000},
+		{list(a, 100, 0, 100), 1}, {other, 2}, {probe, 1}, {behind, 1}, {list(a, many...), runDatagrams}, {list(a, large...), runBytes / 2000},
 	} {
 		if got := runOf(c.list); got != c.want {
 			t.Errorf("%d, want %d: %v", got, c.want, c.list[:min(len(c.list), 5)])

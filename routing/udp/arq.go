@@ -30,6 +30,9 @@ const (
 const (
 	arqAck  = 1
 	arqData = 2
+	arqTry  = 4  // as large as it is, to see whether that passes
+	arqAsk  = 8  // a nonce follows, which the peer repeats
+	arqTell = 16 // with this
 )
 
 // keptBuffer is up to which size a link keeps its buffers.
@@ -62,6 +65,7 @@ type sentPacket struct {
 	data   span // of the stream
 	at     time.Time
 	acked  bool
+	try    int // the size that it tries; 0 for one with data
 	mark   mark
 }
 
@@ -75,9 +79,11 @@ type segment struct {
 // uses it hands packets in and out, and calls timeout when deadline has come.
 //
 // A packet is: number uvarint | flags | acknowledgement, if flagged: limit, largest number, count, length of the first range, then for
-// each further one gap and length, all uvarint | data, if flagged: offset uvarint, bytes to the end.
+// each further one gap and length, all uvarint | data, if flagged: offset uvarint, bytes to the end. One that is flagged to try a size is filled
+// with zeroes, and one that asks or tells has a nonce; older versions take both for packets with nothing in them.
 type arq struct {
 	size int // of the largest packet
+	mtu  pmtu
 
 	out             []byte // out[head:] is what was not acknowledged yet
 	head            int
@@ -108,6 +114,9 @@ type arq struct {
 
 	seen   []span // packet numbers of the peer
 	due    bool   // an acknowledgement is
+	newest bool   // the last packet was the newest so far
+	asked  *nonce // that the peer asks with
+	answer *nonce // that it answers with
 	expect uint64 // offset of the first byte of the peer's stream that has not come
 	ahead  []segment
 	in     []byte // bytes before expect that were not taken yet
@@ -169,6 +178,9 @@ func (a *arq) packet(buf []byte, now time.Time) []byte {
 	data, again := a.pick()
 	if a.paceAt = (time.Time{}); data.to > data.from && a.probes == 0 && a.tooSoon(now) {
 		data.to, again = data.from, false
+	}
+	if data.to > data.from && a.probes == 0 && a.trying(now) {
+		return a.try(buf, now)
 	}
 	if data.to == data.from && a.probes == 0 && !a.due {
 		return nil
@@ -323,8 +335,23 @@ func (a *arq) receive(b []byte, now time.Time) error {
 			return errPacket // more than it may; not acknowledged, so nothing is lost
 		}
 	}
+	if flags&(arqAsk|arqTell) != 0 && len(n.b) < nonceSize {
+		return errPacket
+	}
+	a.newest = len(a.seen) == 0 || number >= a.seen[len(a.seen)-1].to
 	if a.saw(number) {
 		return nil
+	}
+	if flags&arqTry != 0 {
+		a.due = true
+	}
+	if flags&(arqAsk|arqTell) != 0 && flags&(arqAck|arqData) == 0 {
+		v := nonce(n.b[:nonceSize])
+		if flags&arqAsk != 0 {
+			a.asked = &v
+		} else {
+			a.answer = &v
+		}
 	}
 	if flags&arqAck != 0 {
 		a.acknowledged(ranges[:count], now)

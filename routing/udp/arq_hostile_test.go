@@ -3,6 +3,7 @@ package udp
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -208,21 +209,21 @@ func TestLinkTakesItsPeersDatagrams(t *testing.T) {
 	for i := range l.recv {
 		forged := bytes.Clone(datagram)
 		forged[i] ^= 0x10
-		l.receive(forged)
+		l.receive(forged, netip.AddrPort{})
 	}
 	if len(l.arq.in) != 0 || tr.Stats.Foreign.Load() != uint64(len(l.recv)) {
 		t.Errorf("%d bytes taken, %d datagrams counted as foreign", len(l.arq.in), tr.Stats.Foreign.Load())
 	}
-	l.receive(append(bytes.Clone(l.recv[:]), linkPacket(1, arqAck, nil, "")...))
+	l.receive(append(bytes.Clone(l.recv[:]), linkPacket(1, arqAck, nil, "")...), netip.AddrPort{})
 	if tr.Stats.Malformed.Load() != 1 {
 		t.Error("a malformed one is not counted")
 	}
-	l.receive(datagram)
+	l.receive(datagram, netip.AddrPort{})
 	if string(l.arq.in) != "x" || tr.Stats.Malformed.Load() != 1 {
 		t.Errorf("its peer's is not taken: %q", l.arq.in)
 	}
 	l.closed = true
-	l.receive(append(bytes.Clone(l.recv[:]), linkPacket(2, arqData, []uint64{1}, "y")...))
+	l.receive(append(bytes.Clone(l.recv[:]), linkPacket(2, arqData, []uint64{1}, "y")...), netip.AddrPort{})
 	if string(l.arq.in) != "x" {
 		t.Error("a link that is closed takes a datagram")
 	}

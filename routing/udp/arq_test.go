@@ -31,6 +31,8 @@ type network struct {
 	idle            [2]time.Time  // when all that waits has been sent
 	ahead           int           // bytes that wait to be sent at most
 	lost, delivered int
+	carries         int // bytes of the largest packet that passes; 0 for any
+	largest         int // that was sent
 }
 
 // pump lets a side send what it may.
@@ -47,8 +49,12 @@ func (n *network) pump(from int) {
 		if out == nil {
 			return
 		}
-		if len(out) > a.size {
+		if len(out) > max(a.size, a.larger()) {
 			panic("packet too large")
+		}
+		if n.largest = max(n.largest, len(out)); n.carries > 0 && len(out) > n.carries {
+			n.lost++
+			continue
 		}
 		copies := 1
 		if n.rnd.Float64() < n.twice {

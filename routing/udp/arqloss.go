@@ -21,6 +21,7 @@ func (a *arq) acknowledged(ranges []span, now time.Time) {
 			continue
 		}
 		p.acked = true
+		a.passed(p, now)
 		bytes += int(p.data.to - p.data.from)
 		if p.data.to > p.data.from && p.data.to > a.base {
 			a.acked = addSpan(a.acked, span{max(p.data.from, a.base), p.data.to})
@@ -100,13 +101,14 @@ func (a *arq) findLost(now time.Time) {
 			}
 			return false
 		}
-		a.lose(p)
+		a.lose(p, now)
 		return true
 	})
 }
 
 // lose puts a packet's data down to be sent again.
-func (a *arq) lose(p sentPacket) {
+func (a *arq) lose(p sentPacket, now time.Time) {
+	a.stuck(&p, now)
 	a.inFlight -= int(p.data.to - p.data.from)
 	a.bbr.lost += p.data.to - p.data.from
 	if p.data.to > p.data.from && p.data.to > a.base {
@@ -185,8 +187,9 @@ func (a *arq) timeout(now time.Time) {
 		return
 	}
 	for _, p := range a.flight {
-		a.lose(p)
+		a.lose(p, now)
 	}
+	a.shrink(now)
 	a.flight = a.flight[:0]
 	a.cwnd = arqMinimum * a.size
 }

@@ -235,7 +235,7 @@ func (b *Bind) OnDatagram(buf []byte, n int, from netip.AddrPort) {
 		return
 	}
 	if b.link != nil && isLinkPacket(buf[:n]) {
-		b.link.receive(buf[:n])
+		b.link.receive(buf[:n], from)
 		return
 	}
 	f, err := parseFragment(buf[:n])

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
+	"net/netip"
 	"time"
 
 	"sallyport/dataplane"
@@ -42,6 +43,7 @@ type link struct {
 	armed    time.Time // when timer fires; zero if it does not
 	resent   uint64    // that were counted
 	closed   bool
+	moved    movedTo
 }
 
 func isLinkPacket(b []byte) bool { return len(b) > 1+tokenSize && b[0] == linkMark }
@@ -53,6 +55,9 @@ func newLink(p *Puncture) *link {
 	}
 	l := &link{p: p, arq: newARQ(size - 1 - tokenSize)}
 	l.arq.grown = &p.bind.t.grown
+	if p.bind.t.opts.PacketSize >= defaultPacketSize {
+		l.arq.search(linkMinPacketSize-1-tokenSize, maxPacketSize-1-tokenSize)
+	}
 	l.throttle = routing.NewSharedThrottle(p.shard, l)
 	l.backlog = routing.NewBacklog(p.shard, (*linkDraining)(l), linkHighWater, 0)
 	initiator, responder := p.ours.Text(), p.onward.Last().Value
@@ -96,14 +101,17 @@ func (l *link) ResumeSource() {
 }
 
 // receive takes a datagram of the peer.
-func (l *link) receive(b []byte) {
+func (l *link) receive(b []byte, from netip.AddrPort) {
 	if l.closed || subtle.ConstantTimeCompare(b[:1+tokenSize], l.recv[:]) != 1 {
 		l.p.bind.t.Stats.Foreign.Add(1)
 		return
 	}
-	if err := l.arq.receive(b[1+tokenSize:], time.Now()); err != nil {
+	now := time.Now()
+	if err := l.arq.receive(b[1+tokenSize:], now); err != nil {
 		l.p.bind.t.Stats.Malformed.Add(1)
+		return
 	}
+	l.heardFrom(from, now)
 }
 
 // batchEnd hands on what came, and answers it.
@@ -181,12 +189,16 @@ func (l *link) flush() {
 	}
 	sock, now := l.p.bind.sock, time.Now()
 	for sock.Room() > maxPacketSize {
-		buf := append(sock.Reserve(1 + tokenSize + l.arq.size)[:0], l.send[:]...)
+		buf := append(sock.Reserve(maxPacketSize)[:0], l.send[:]...)
 		out := l.arq.packet(buf, now)
 		if out == nil {
 			break
 		}
-		sock.Commit(len(out), l.p.Peer)
+		if len(out) > 1+tokenSize+l.arq.size {
+			sock.CommitAlone(len(out), l.p.at) // a size that is tried
+			continue
+		}
+		sock.Commit(len(out), l.p.at)
 	}
 	l.drained()
 	l.p.bind.t.Stats.Resent.Add(l.arq.resent - l.resent)

@@ -28,10 +28,11 @@ type Puncture struct {
 	Sender routing.WireAddress
 	// Flow is what workers consume to be reachable through this puncture alone.
 	Flow *routing.Flow
-	// Peer is the peer's public address.
+	// Peer is the peer's public address, as it was at first.
 	Peer netip.AddrPort
 
 	bind     *Bind
+	at       netip.AddrPort // where it is sent to now
 	shard    *routing.Shard
 	ours     routing.WireAddress // of the worker here
 	onward   routing.Route       // to the peer's worker, without the socket
@@ -56,7 +57,7 @@ type Puncture struct {
 func startPuncture(b *Bind, ours routing.WireAddress, peer netip.AddrPort, o offer, responder bool, spawner *routing.Flow) *Puncture {
 	s, now := b.shard, time.Now()
 	p := &Puncture{
-		Flow: routing.NewFlow(), Peer: peer, bind: b, shard: s, ours: ours, responder: responder, began: now, heard: now,
+		Flow: routing.NewFlow(), Peer: peer, at: peer, bind: b, shard: s, ours: ours, responder: responder, began: now, heard: now,
 		onward: routing.NewRoute(routing.Address{Type: routing.UDP, Value: peer.String()}, routing.LocalAddress(string(o.remote))),
 		opened: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -65,6 +66,7 @@ func startPuncture(b *Bind, ours routing.WireAddress, peer netip.AddrPort, o off
 	if o.link == linkVersion {
 		b.link = newLink(p)
 		b.sock.Pace(0)
+		b.sock.Whole()
 		p.Sender = s.Start(&linkSender{punctureSender{p}})
 	} else {
 		p.Sender = s.Start(&punctureSender{p})
@@ -141,6 +143,14 @@ func (p *Puncture) send(onward routing.Route, payload []byte) {
 		copy(dst, payload)
 		p.bind.CommitFrame(nil)
 	}
+}
+
+// move sends to another address of the peer from now on.
+func (p *Puncture) move(to netip.AddrPort) {
+	p.bind.t.router.Log().Info("puncture moved", "peer", p.at.String(), "to", to.String())
+	p.at = to
+	p.onward = routing.NewRoute(udpAddress(to), p.onward.Last())
+	p.bind.sock.WantFlush()
 }
 
 // fromPeer handles what comes for the puncture's worker.
