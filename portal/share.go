@@ -5,6 +5,15 @@ import "time"
 const (
 	// shareSlack is how long more than two round trips what the streams of a full path have under way may be on its way: nodes take turns.
 	shareSlack = 10 * time.Millisecond
+	// shortSlack is the same for first windows in a path so short that transfers are held back beside requests (pacer): there it must not cost anything.
+	shortSlack = 50 * time.Millisecond
+	// climbRounds is for how many rounds climbUp times as much is under way, and as long what was before. When that brings climbLeast times as much, it
+	// stays, up to climbMost in all; else it becomes climbDown times that.
+	climbRounds = 8
+	climbUp     = 1.25
+	climbLeast  = 1.05
+	climbMost   = 8
+	climbDown   = 0.93
 	// shareRoom is what they have beyond that, so that messages can be on each leg of a slow path.
 	shareRoom = 16 << 10
 	// leastShare is the least that one of them has.
@@ -40,6 +49,13 @@ type share struct {
 	gaps       time.Duration // in this round, beyond what messages take on the line
 	still      float64       // share of gaps lately
 
+	// What climb tries.
+	gain      float64
+	up        bool // it is tried now
+	stepAt    time.Time
+	stepMoved uint64
+	stepRate  float64 // before it was tried
+
 	// How many streams would use more than they have: one that brings half of an equal part counts as one, one that brings less as less.
 	epoch      uint      // counts times of shareEpoch or four round trips
 	since      time.Time // when the epoch began
@@ -51,8 +67,10 @@ type share struct {
 
 // streamShare is what one stream has brought in an epoch.
 type streamShare struct {
-	epoch uint
-	moved float64
+	epoch   uint
+	moved   float64
+	counted float64 // for how much it counts
+	before  float64 // and in the epoch before
 }
 
 // add notes that n bytes of a stream came over a path whose round trip is rtt.
@@ -66,17 +84,23 @@ func (p *share) add(n int, s *streamShare, rtt time.Duration, now time.Time) {
 		if p.roundMoved > 0 && p.moved-p.roundMoved > shareRoom { // a few requests say nothing
 			p.burst.add(float64(p.moved-p.roundMoved) / float64(elapsed))
 			p.rate.add(0)
+			p.climb(rtt, now)
 			p.still += (float64(p.gaps)/float64(elapsed) - p.still) / 4
 		}
 		p.roundAt, p.roundMoved, p.gaps = now, p.moved, 0
 	}
 	p.turn(rtt, now)
 	if s.epoch != p.epoch {
-		*s = streamShare{epoch: p.epoch}
+		last := 0.0
+		if s.epoch+1 == p.epoch {
+			last = s.counted
+		}
+		*s = streamShare{epoch: p.epoch, before: last}
 	}
 	before := s.counts(p)
 	s.moved += float64(n)
-	p.streams += s.counts(p) - before
+	s.counted = s.counts(p)
+	p.streams += s.counted - before
 }
 
 // turn begins a new epoch when it is time.
@@ -94,10 +118,13 @@ func (p *share) turn(rtt time.Duration, now time.Time) {
 // counts is for how much a stream counts in its epoch.
 func (s *streamShare) counts(p *share) float64 { return min(s.moved/max(p.part, 1), 1) }
 
+// full reports whether the stream brings as much as others, or nearly.
+func (s *streamShare) full() bool { return max(s.counted, s.before) >= 1 }
+
 // join counts a stream that begins, and leave takes back what one that ends was counted for.
 func (p *share) join(s *streamShare, rtt time.Duration, now time.Time) {
 	p.turn(rtt, now)
-	*s = streamShare{epoch: p.epoch, moved: max(p.part, 1)}
+	*s = streamShare{epoch: p.epoch, moved: max(p.part, 1), counted: 1}
 	p.streams++
 }
 
@@ -112,7 +139,9 @@ func (p *share) leave(s *streamShare) {
 // than the path is long, something waits in it; unless the path stood still in between, as it does where segments are lost and sent again: there it is
 // longer than it seems, and windows must not shrink.
 func (p *share) brought(n uint64, d, rtt time.Duration, now time.Time) {
-	p.rate.now = max(p.rate.now, float64(n)/float64(max(d, 1)))
+	if d >= fullQueue { // in less time a burst would be taken for the rate
+		p.rate.now = max(p.rate.now, float64(n)/float64(d))
+	}
 	if p.still > stillShare {
 		p.fullAt = time.Time{}
 	} else if d > rtt*5/4+fullQueue {
@@ -123,14 +152,62 @@ func (p *share) brought(n uint64, d, rtt time.Duration, now time.Time) {
 // full reports whether something waits in the path.
 func (p *share) full(now time.Time) bool { return !p.fullAt.IsZero() && now.Sub(p.fullAt) < fullFor }
 
+// climb tries from time to time whether more under way brings more: the path may be longer than its shortest round trip says, where nodes are busy or
+// messages come late. If it does, that stays; if not, a little less is tried the next time.
+func (p *share) climb(rtt time.Duration, now time.Time) {
+	if !p.full(now) || p.stepAt.IsZero() {
+		p.stepAt, p.stepMoved, p.up = now, p.moved, false
+		return
+	}
+	elapsed := now.Sub(p.stepAt)
+	if elapsed < climbRounds*max(rtt, minRound) {
+		return
+	}
+	rate := float64(p.moved-p.stepMoved) / float64(elapsed)
+	switch {
+	case !p.up:
+		p.stepRate = rate
+	case rate > p.stepRate*climbLeast:
+		p.gain = min(max(p.gain, 1)*climbUp, climbMost)
+	default:
+		p.gain = max(p.gain*climbDown, 1)
+	}
+	p.stepAt, p.stepMoved, p.up = now, p.moved, !p.up
+}
+
+// trips is how long what is under way may be on its way in a full path.
+func (p *share) trips(rtt time.Duration) time.Duration {
+	gain := max(p.gain, 1)
+	if p.up {
+		gain *= climbUp
+	}
+	return time.Duration(gain * float64(2*rtt+shareSlack))
+}
+
+// equal returns the rate of an equal part where something waits in the path and that is less, else the rate given.
+func (p *share) equal(rate float64, now time.Time) float64 {
+	if p.full(now) {
+		return min(rate, p.rate.most()/max(p.streams, p.before, 1))
+	}
+	return rate
+}
+
 // bounds returns how large the window of a stream has to be at least, of which the first size is given, and at most. cover is how long what is under
 // way is at most on its way, if that is more than usual.
 func (p *share) bounds(first int, rtt, cover time.Duration, now time.Time) (least, most int) {
 	streams := max(p.streams, p.before, 1)
-	trips := float64(max(2*rtt+shareSlack, cover))
+	trips := float64(p.trips(rtt))
 	if p.full(now) {
-		most = max(int((p.rate.most()*trips+shareRoom)/streams), leastShare)
-		return min(first, most), most
+		part := func(trips float64) int { return max(int((p.rate.most()*trips+shareRoom)/streams), leastShare) }
+		most = part(trips)
+		if least = min(first, most); rtt <= paceBelow {
+			least = min(first, part(float64(2*rtt+shortSlack)))
+		}
+		return least, max(least, most)
+	}
+	trips = max(trips, float64(cover))
+	if p.still > stillShare { // what stands still comes in bursts, and is late for as long
+		trips = max(trips, float64(2*rtt+dryMost))
 	}
 	all := max(p.burst.most()*trips+shareRoom, float64(p.unknown))
 	return min(first, max(int(all/streams), leastShare)), maxCredit

@@ -22,8 +22,9 @@ const (
 	// than it has that window then covers.
 	dryShare = 1.0 / 16
 	dryGain  = 1.25
-	// dryTrips bounds that in round trips, and dryMost beyond two of them.
+	// dryTrips bounds that in round trips, or dryLeast where that is longer and the path is not very short, and dryMost beyond two of them.
 	dryTrips = 8
+	dryLeast = 50 * time.Millisecond
 	dryMost  = 250 * time.Millisecond
 	// minRound is the least time over which the rate of delivery is measured. On shorter paths single bursts would be taken for it.
 	minRound = 10 * time.Millisecond
@@ -137,7 +138,7 @@ func (w *window) add(n int, now time.Time) bool {
 				idle = max(idle-time.Duration(float64(n)/most), 0)
 			}
 		}
-		w.ranDry(idle, took)
+		w.ranDry(idle, took, now)
 	}
 	return true
 }
@@ -178,15 +179,19 @@ func (w *window) update(pending, limit int, now time.Time) (credit uint64, low i
 // ranDry notes that a credit brought new data after took, and that nothing came on this path for the time idle before it, though the reader was
 // ready: the peer had spent what it had. Then the window is too small, however short the shortest round trip is: nodes that are busy, and
 // segments that are lost and sent again, make a credit's way longer. The window covers more and more of that until the peer no longer runs dry.
-func (w *window) ranDry(idle, took time.Duration) {
+func (w *window) ranDry(idle, took time.Duration, now time.Time) {
 	w.dry += (float64(idle)/float64(max(took, 1)) - w.dry) / 4
 	most, rtt := w.peak.most(), w.rtt()
-	switch {
-	case w.dry > dryShare && most > 0:
+	if w.path != nil {
+		most = w.path.equal(most, now)
+	}
+	if w.dry > dryShare && most > 0 {
 		covered := time.Duration(dryGain * float64(w.size) / most)
-		w.cover = min(max(covered, w.cover), dryTrips*rtt, 2*rtt+dryMost)
-	case w.dry < dryShare/4:
-		w.cover -= w.cover / 16
+		bound := dryTrips * rtt
+		if rtt > paceBelow {
+			bound = max(bound, dryLeast)
+		}
+		w.cover = min(max(covered, w.cover), bound, 2*rtt+dryMost)
 	}
 }
 
@@ -203,6 +208,9 @@ func (w *window) measure(pending int, now time.Time) {
 	}
 	w.rate = float64(taken-w.roundTaken) / float64(elapsed)
 	w.roundAt, w.roundTaken = now, taken
+	if w.dry < dryShare/4 {
+		w.cover -= w.cover / 16
+	}
 	most := w.peak.add(w.rate)
 	if rtt == 0 {
 		return
@@ -223,7 +231,9 @@ func (w *window) measure(pending int, now time.Time) {
 	w.fits = int(most * max(gain*float64(rtt), float64(w.cover)))
 	w.fits += max(min(w.fits, windowSlack), leastSlack)
 	least, bound := w.path.bounds(w.first, rtt, w.cover, now)
-	w.fits = min(w.fits, bound)
+	if bound < w.fits || rtt > paceBelow && w.path.full(now) && w.brought.full() && pending <= w.size/4 {
+		w.fits = bound // climb sees to it that it is enough
+	}
 	w.resize(w.fits, least, int(int64(w.allowed)-int64(taken)))
 }
 

@@ -303,7 +303,7 @@ func TestWindowFollowsPath(t *testing.T) {
 // and they have the line all the same.
 func TestWindowRequestsBeside(t *testing.T) {
 	for _, turn := range []time.Duration{0, 2 * time.Millisecond} {
-		for _, trip := range []time.Duration{2 * time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond} {
+		for _, trip := range []time.Duration{4 * time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond} {
 			for _, rate := range []float64{4 * mbit, 20 * mbit, 200 * mbit} {
 				m := newModel(modelOptions{trip: trip, rate: rate, turn: turn})
 				for range 8 {
@@ -345,6 +345,35 @@ func TestWindowSlowFromTheBeginning(t *testing.T) {
 		t.Logf("%.0f Mbit/s, %d streams: requests p50 %v, at most %v", c.rate/mbit, c.streams, list[len(list)/2], list[len(list)-1])
 		if worst := list[len(list)-1]; worst > c.most || list[len(list)/2] > c.most/2 {
 			t.Errorf("%.0f Mbit/s, %d streams: requests p50 %v, at most %v", c.rate/mbit, c.streams, list[len(list)/2], worst)
+		}
+	}
+}
+
+// TestWindowLateMessages: where each leg brings messages late by up to some milliseconds, as on machines with too much to do, a path is several times as
+// long as its shortest round trip, and nothing but trying shows that more under way brings more.
+func TestWindowLateMessages(t *testing.T) {
+	for _, trip := range []time.Duration{100 * time.Microsecond, 10 * time.Millisecond} {
+		for _, late := range []time.Duration{5 * time.Millisecond} {
+			for _, streams := range []int{1, 8} {
+				m := newModel(modelOptions{trip: trip, rate: 1000 * mbit, hold: 64 << 20})
+				for end := range m.lines {
+					for _, l := range m.lines[end] {
+						l.jitter = late
+					}
+				}
+				for range streams {
+					m.open(0, 0)
+				}
+				m.clock.runFor(10 * time.Second)
+				sum := 0.0
+				for _, v := range m.moved(5 * time.Second) {
+					sum += v
+				}
+				t.Logf("%v, messages late by up to %v, %d streams: %.2f of the line", trip, late, streams, sum/(1000*mbit))
+				if sum < 0.9*1000*mbit {
+					t.Errorf("%v, messages late by up to %v, %d streams: %.2f of the line", trip, late, streams, sum/(1000*mbit))
+				}
+			}
 		}
 	}
 }
