@@ -40,13 +40,15 @@ type path struct {
 	dir    string
 	target string // where clients connect, in the inlet's namespace
 	tag    string
+	flags  []string
 }
 
 // tagVar marks the processes of a path in their environment, so that nodes in the background are found.
 const tagVar = "SALLYPORT_DISTANCE"
 
-func newPath(ctx context.Context, name string, w *world, dir, program string) (p *path, err error) {
-	p = &path{name: name, world: w, dir: filepath.Join(dir, name), target: fmt.Sprintf("%s:%d", outletAddr, serverPort)}
+// newPath brings a path up. flags are for the nodes at its ends.
+func newPath(ctx context.Context, name string, w *world, dir, program string, flags ...string) (p *path, err error) {
+	p = &path{flags: flags, name: name, world: w, dir: filepath.Join(dir, name), target: fmt.Sprintf("%s:%d", outletAddr, serverPort)}
 	p.tag = tagVar + "=" + p.dir
 	if name == pathTCP {
 		return p, nil
@@ -153,7 +155,7 @@ func (p *path) story(ctx context.Context, program string) error {
 	w := p.world
 	p.target = fmt.Sprintf("127.0.0.1:%d", front)
 	createNode := func(name string) []string {
-		args := []string{"node", "create", name}
+		args := append([]string{"node", "create", name}, p.flags...)
 		if p.name == pathDirect {
 			args = append(args, "--udp", "--udp-listener-address", "0.0.0.0:0")
 		}

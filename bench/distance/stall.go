@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	// stallStreams never read anything; stallGrown read until their windows have grown, and then stop. An outlet takes 800
-	// connections of one peer, four in five of its 1,000.
-	stallStreams = 700
+	// stallStreams never read anything; stallGrown read until their windows have grown, and then stop.
+	stallStreams = 1000
 	stallGrown   = 8
+	// stallLimits lets an outlet take so many: without it one peer gets 800.
+	stallLimits = `{"outlet-connections": 2000}`
 	// stallFor is how long memory is watched then.
 	stallFor = 15 * time.Second
 )
@@ -38,7 +39,7 @@ func stalled(ctx context.Context, program string) error {
 	}
 	defer srv.ln.Close()
 	srv.small = true
-	p, err := newPath(ctx, pathOurs, w, dir, program)
+	p, err := newPath(ctx, pathOurs, w, dir, program, "--limits", stallLimits)
 	if err != nil {
 		return err
 	}
