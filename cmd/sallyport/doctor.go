@@ -20,6 +20,7 @@ import (
 	"sallyport/limits"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
+	"sallyport/proxy"
 	"sallyport/routing/multiaddr"
 	"sallyport/state"
 )
@@ -199,6 +200,10 @@ func (d *doctor) reach(ctx context.Context, what, route string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
+	if through, err := proxyTo(hostport); err != nil || through != nil {
+		d.reachThrough(ctx, what, hostport, through, err)
+		return
+	}
 	host, port, _ := net.SplitHostPort(hostport)
 	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
 	if err != nil {
@@ -224,6 +229,31 @@ func (d *doctor) reach(ctx context.Context, what, route string) {
 	default:
 		d.say(what, healthy, "", "%s answers within %d ms", hostport, time.Since(began).Milliseconds())
 	}
+}
+
+// proxyTo returns the proxy that the environment names for a destination; nil for none.
+func proxyTo(hostport string) (*proxy.Proxy, error) {
+	rules, err := proxy.Parse(proxiesOf(state.NodeOptions{}), os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	return rules.For(hostport)
+}
+
+// reachThrough is reach through a proxy, which resolves the name.
+func (d *doctor) reachThrough(ctx context.Context, what, hostport string, through *proxy.Proxy, err error) {
+	began := time.Now()
+	if err == nil {
+		var c net.Conn
+		if c, _, err = through.Dial(ctx, hostport); err == nil {
+			_ = c.Close()
+		}
+	}
+	if err != nil {
+		d.say(what, failed, "look at HTTPS_PROXY, ALL_PROXY, NO_PROXY and SALLYPORT_PROXY (docs/networks.md), and whether the proxy lets CONNECT through to that port", "%v", err)
+		return
+	}
+	d.say(what, healthy, "", "%s answers through the proxy %s within %d ms", hostport, through, time.Since(began).Milliseconds())
 }
 
 // nodes looks at each node.

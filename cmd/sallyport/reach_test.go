@@ -277,6 +277,10 @@ func TestReachProxies(t *testing.T) {
 				s.at("project", "sallyport project ticket --project "+address+" --relay postgres > bank.ticket")
 				bank := address + "-bank"
 				s.must("sallyport project enroll bank.ticket", "SALLYPORT_HOME="+filepath.Join(s.dir, bank), "SALLYPORT_PROXY=127.0.0.1="+url)
+				o := s.run("sallyport doctor", "SALLYPORT_HOME="+filepath.Join(s.dir, bank), "SALLYPORT_PROXY=127.0.0.1="+url)
+				if strings.Count(o.stdout+o.stderr, "answers through the proxy ") != 2 || strings.Contains(o.stdout+o.stderr, "geheim") {
+					t.Errorf("the doctor says: %s%s", o.stdout, o.stderr)
+				}
 				inlet := freePort(t)
 				s.at(bank, "sallyport node create n --proxy 127.0.0.1="+url+"; sallyport tcp-outlet create --to "+echoServer(t, "0")+"; sallyport relay create postgres; sallyport tcp-inlet create --from "+inlet+" --via postgres")
 				works(t, name+", "+address, inlet)
