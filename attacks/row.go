@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -97,6 +98,8 @@ func (u *suite) perform(ctx context.Context, r row) (res result) {
 	}
 	if res.err == nil {
 		res.err = s.sane()
+	} else if race := s.races(); race != nil { // also of a row that did not hold for another reason
+		res.err = errors.Join(race, res.err)
 	}
 	if res.err == nil && !u.short && !r.alone {
 		res.err = s.settled(ctx, before)
