@@ -185,9 +185,9 @@ dist: $(TOOLS)/cyclonedx-gomod-$(SBOM_VERSION) ## dist/: static programs for PLA
 		arch=$$platform; arm=; case $$platform in armv7) arch=arm; arm=7;; esac; \
 		echo "dist/sallyport-$(VERSION)-linux-$$platform"; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOARM=$$arm $(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -buildid=" -o dist/sallyport-$(VERSION)-linux-$$platform ./cmd/sallyport; \
+		$< bin -json -noserial -version $(VERSION) -output dist/sallyport-$(VERSION)-linux-$$platform.cdx.json dist/sallyport-$(VERSION)-linux-$$platform; \
 	done
-	$< app -json -licenses=false -noserial -main cmd/sallyport -output dist/sallyport-$(VERSION).cdx.json .
-	cd dist && sha256sum sallyport-$(VERSION)-linux-* sallyport-$(VERSION).cdx.json > SHA256SUMS
+	cd dist && sha256sum sallyport-$(VERSION)-linux-* > SHA256SUMS
 
 $(TOOLS)/cyclonedx-gomod-$(SBOM_VERSION):
 	@mkdir -p $(TOOLS)
