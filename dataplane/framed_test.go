@@ -432,10 +432,11 @@ func plainFrames(b []byte) (list [][]byte, err error) {
 	}
 	b = b[1:]
 	for len(b) >= 4 {
-		n := int(binary.BigEndian.Uint32(b))
-		if n == 0 || n > testMaxFrame {
+		size := binary.BigEndian.Uint32(b)
+		if size == 0 || size > testMaxFrame {
 			return list, ErrFrameSize
 		}
+		n := int(size)
 		if len(b) < 4+n {
 			break
 		}

@@ -2,6 +2,7 @@ package portal
 
 import (
 	pq "container/heap"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -246,7 +247,7 @@ func (s *stream) take(n int) {
 }
 
 func (s *stream) update() {
-	credit, low := s.window.update(s.pending, 1<<62, s.m.clock.now)
+	credit, low := s.window.update(s.pending, math.MaxInt, s.m.clock.now)
 	s.low = low
 	if credit > 0 {
 		s.back.send(packet{stream: s, size: 150, credit: credit})

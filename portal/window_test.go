@@ -182,7 +182,7 @@ func TestWindowLossy(t *testing.T) {
 				for range streams {
 					s := m.open(0, 0)
 					if !windows {
-						s.credit, s.window.allowed = 1<<50, 1<<60
+						s.credit, s.window.allowed = math.MaxInt32, 1<<60
 					}
 				}
 				m.clock.runFor(10 * time.Second)
