@@ -57,6 +57,8 @@ type share struct {
 	stepRate  float64 // before it was tried
 
 	// How many streams would use more than they have: one that brings half of an equal part counts as one, one that brings less as less.
+	// Those that have begun and brought nothing yet count only for the first windows of others that begin: they may stay idle.
+	fresh      int       // such streams in this epoch
 	epoch      uint      // counts times of shareEpoch or four round trips
 	since      time.Time // when the epoch began
 	epochMoved uint64    // what moved was then
@@ -68,6 +70,7 @@ type share struct {
 // streamShare is what one stream has brought in an epoch.
 type streamShare struct {
 	epoch   uint
+	fresh   bool // it has brought nothing yet
 	moved   float64
 	counted float64 // for how much it counts
 	before  float64 // and in the epoch before
@@ -97,6 +100,10 @@ func (p *share) add(n int, s *streamShare, rtt time.Duration, now time.Time) {
 		}
 		*s = streamShare{epoch: p.epoch, before: last}
 	}
+	if s.fresh {
+		s.fresh = false
+		p.fresh--
+	}
 	before := s.counts(p)
 	s.moved += float64(n)
 	s.counted = s.counts(p)
@@ -105,18 +112,23 @@ func (p *share) add(n int, s *streamShare, rtt time.Duration, now time.Time) {
 
 // turn begins a new epoch when it is time.
 func (p *share) turn(rtt time.Duration, now time.Time) {
-	if p.epoch != 0 && now.Sub(p.since) <= max(shareEpoch, 4*rtt) {
+	length := max(shareEpoch, 4*rtt)
+	elapsed := now.Sub(p.since)
+	if p.epoch != 0 && elapsed <= length {
 		return
 	}
-	if p.before = p.streams; p.before > 0 {
+	p.before, p.part = p.streams, 0
+	if elapsed > 2*length {
+		p.before = 0 // that was long ago
+	} else if p.before > 0 {
 		p.part = float64(p.moved-p.epochMoved) / p.before / 2
 	}
 	p.epoch++
-	p.since, p.epochMoved, p.streams = now, p.moved, 0
+	p.since, p.epochMoved, p.streams, p.fresh = now, p.moved, 0, 0
 }
 
 // counts is for how much a stream counts in its epoch.
-func (s *streamShare) counts(p *share) float64 { return min(s.moved/max(p.part, 1), 1) }
+func (s *streamShare) counts(p *share) float64 { return min(s.moved/max(p.part, leastShare), 1) }
 
 // full reports whether the stream brings as much as others, or nearly.
 func (s *streamShare) full() bool { return max(s.counted, s.before) >= 1 }
@@ -124,13 +136,16 @@ func (s *streamShare) full() bool { return max(s.counted, s.before) >= 1 }
 // join counts a stream that begins, and leave takes back what one that ends was counted for.
 func (p *share) join(s *streamShare, rtt time.Duration, now time.Time) {
 	p.turn(rtt, now)
-	*s = streamShare{epoch: p.epoch, moved: max(p.part, 1), counted: 1}
-	p.streams++
+	*s = streamShare{epoch: p.epoch, fresh: true}
+	p.fresh++
 }
 
 func (p *share) leave(s *streamShare) {
 	if s.epoch == p.epoch {
 		p.streams = max(p.streams-s.counts(p), 0)
+		if s.fresh {
+			p.fresh--
+		}
 	}
 	*s = streamShare{}
 }
@@ -192,10 +207,20 @@ func (p *share) equal(rate float64, now time.Time) float64 {
 	return rate
 }
 
+// begins returns how large the window of a stream is that has just joined, where it would be first bytes if nothing was known.
+func (p *share) begins(first int, rtt time.Duration, now time.Time) int {
+	least, _ := p.among(max(p.streams+float64(p.fresh), p.before, 1), first, rtt, 0, now)
+	return least
+}
+
 // bounds returns how large the window of a stream has to be at least, of which the first size is given, and at most. cover is how long what is under
 // way is at most on its way, if that is more than usual.
 func (p *share) bounds(first int, rtt, cover time.Duration, now time.Time) (least, most int) {
-	streams := max(p.streams, p.before, 1)
+	return p.among(max(p.streams, p.before, 1), first, rtt, cover, now)
+}
+
+// among is bounds for one of so many streams.
+func (p *share) among(streams float64, first int, rtt, cover time.Duration, now time.Time) (least, most int) {
 	trips := float64(p.trips(rtt))
 	if p.full(now) {
 		part := func(trips float64) int { return max(int((p.rate.most()*trips+shareRoom)/streams), leastShare) }

@@ -88,7 +88,7 @@ func (w *window) usePath(p *roundTrip, now time.Time) {
 	}
 	p.join(&w.brought, p.rtt, now)
 	if !w.known && w.received == 0 && w.size == w.first {
-		if least, _ := p.bounds(w.first, p.rtt, 0, now); least < w.first { // nobody has been told of it yet
+		if least := p.begins(w.first, p.rtt, now); least < w.first { // nobody has been told of it yet
 			w.size, w.allowed = least, uint64(least)
 		}
 	}

@@ -24,8 +24,8 @@ import (
 
 // What a screen holds.
 const (
-	helpLines     = 40
-	helpLinesRoot = 64 // the list of all commands scrolls
+	helpLines     = 46
+	helpLinesRoot = 72 // the list of all commands scrolls
 	helpColumns   = 100
 )
 

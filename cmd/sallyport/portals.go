@@ -149,7 +149,7 @@ type outletFlags struct {
 
 func (o *outletFlags) add(cmd *cobra.Command) {
 	f, r := cmd.Flags(), &o.request
-	f.StringVar(&o.to, "to", "", "the server, `HOST:PORT`, a port of this machine, or unix:PATH")
+	f.StringVar(&o.to, "to", "", "the server: `HOST:PORT`, a port here, or unix:PATH")
 	f.StringVar(&o.from, "from", "", "the outlet's name (as NAME)")
 	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
 	durationVar(f, &o.hold, "hold", holdDefault, holdHelp)
@@ -158,7 +158,7 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
 	f.StringVar(&r.Check, "check", "", "tcp: look every 10s whether the server takes connections")
 	f.IntVar(&r.MaxConnections, "max-connections", 0, maxConnectionsHelp)
-	f.StringVar(&r.ProxyProtocol, "proxy-protocol", "", "tell the server who the client is: PROXY protocol `v1` or v2")
+	f.StringVar(&r.ProxyProtocol, "proxy-protocol", "", "tell who the client is: PROXY protocol `v1` or v2")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
 	hide(cmd, "privileged")
 	flagAliases(cmd, "expression", "allow")
@@ -315,7 +315,7 @@ type inletFlags struct {
 
 func (o *inletFlags) add(cmd *cobra.Command) {
 	f, r := cmd.Flags(), &o.request
-	f.StringVar(&o.from, "from", "127.0.0.1:0", "where clients connect, `HOST:PORT` or unix:PATH")
+	f.StringVar(&o.from, "from", "127.0.0.1:0", "`HOST:PORT` or unix:PATH for clients")
 	f.StringVar(&o.to, "to", "", "the outlet: its `NAME` behind the relay, or a whole route")
 	f.StringVar(&o.via, "via", "", "the `RELAY`'s name (default: default)")
 	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
@@ -434,7 +434,8 @@ func inletCreate(a *app) *cobra.Command {
   sallyport tcp-inlet create --to db --via blue --http-header 'Host: db.example'
   sallyport tcp-inlet create --from tls://127.0.0.1:8443 --to db --via blue \
     --tls-certificate-provider /service/tls_certificate_provider
-  sallyport tcp-inlet create --from 0.0.0.0:8081 --to db --via blue --accept-proxy-protocol 10.0.0.0/8`,
+  sallyport tcp-inlet create --from 0.0.0.0:8081 --to db --via blue \
+    --accept-proxy-protocol 10.0.0.0/8`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.create(cmd, a, args) },
 	}

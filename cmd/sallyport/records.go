@@ -57,7 +57,7 @@ func recordFile(records string) (path string, ok bool) {
 func recordFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f := cmd.Flags()
 	f.Var(recordsValue{&o.Records}, "records", "record each connection: `FILE`, log, journald or off")
-	f.BoolVar(&o.Receipts, "receipts", false, "sign the records, for `receipts verify`")
+	f.BoolVar(&o.Receipts, "receipts", false, "sign the records (docs/records.md)")
 }
 
 // recordArgs is the command line that recordFlags reads as o.

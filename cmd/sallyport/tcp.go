@@ -111,7 +111,8 @@ func tcpListenerNoun(a *app) *cobra.Command {
 		Long: "Listen for other nodes at a further address: HOST:PORT, or a URL such as ws://HOST:PORT/PATH,\nwss://HOST:PORT/PATH or tls://HOST:PORT.",
 		Example: `  sallyport tcp-listener create 127.0.0.1:0
   sallyport tcp-listener create 4500 --at n1
-  sallyport tcp-listener create wss://0.0.0.0:8443/portal --tls-certificate fullchain.pem --tls-key privkey.pem`, Args: cobra.ExactArgs(1),
+  sallyport tcp-listener create wss://0.0.0.0:8443/portal \
+    --tls-certificate fullchain.pem --tls-key privkey.pem`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if r.Address, err = nodeAddress("<ADDRESS>", args[0]); err != nil {
 				return err
