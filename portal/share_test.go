@@ -1,0 +1,48 @@
+package portal
+
+import (
+	"testing"
+	"time"
+)
+
+// Idle connections and short ones leave a transfer beside them its window.
+func TestShareOfIdleStreams(t *testing.T) {
+	const first, rtt = 512 << 10, 200 * time.Microsecond
+	now := time.Unix(1, 0)
+	p := share{unknown: first / unknownPart}
+	idle := make([]streamShare, 1000)
+	for i := range idle {
+		p.join(&idle[i], rtt, now)
+	}
+	if got := p.begins(first, rtt, now); got != leastShare {
+		t.Errorf("one of 1,000 that begin at once has %d bytes, not %d", got, leastShare)
+	}
+	var s streamShare
+	p.join(&s, rtt, now)
+	for range 400 { // 0.4 s at 300 MB/s, and 2,000 short ones in that time
+		for range 5 {
+			var short streamShare
+			p.join(&short, rtt, now)
+			p.add(100, &short, rtt, now)
+			p.leave(&short)
+		}
+		now = now.Add(time.Millisecond)
+		p.add(300<<10, &s, rtt, now)
+	}
+	if least, _ := p.bounds(first, rtt, 0, now); least != first {
+		t.Errorf("a transfer beside idle and short streams has %d bytes, not %d", least, first)
+	}
+	for i := range idle {
+		p.leave(&idle[i])
+	}
+	if p.fresh != 0 {
+		t.Errorf("%d streams that brought nothing are left", p.fresh)
+	}
+	// A stream that begins again after a while does not share with those of then.
+	now = now.Add(time.Hour)
+	var late streamShare
+	p.join(&late, rtt, now)
+	if p.before != 0 {
+		t.Errorf("%.1f streams of an hour ago count", p.before)
+	}
+}
