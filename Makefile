@@ -84,6 +84,10 @@ bench-short: build ## ours against plain proxies, less than a minute
 bench-hold: build ## CPU for a byte with connections that outlive their path, and with --hold 0s, in turn
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths ours,ours-nohold --metrics up,down --runs 9 $(BENCHFLAGS)
 
+.PHONY: bench-records
+bench-records: build ## new connections and requests with records of connections, and with --records off, in turn
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths ours,ours-norecords --metrics rate,conns --runs 9 $(BENCHFLAGS)
+
 bench-distance: build ## whole paths over 1 to 300 ms, loss and slow lines, in network namespaces: as root, an hour for each run
 	$(GO) run ./bench/distance --sallyport $(PROGRAM) --json bench/results/distance.json --svg docs/distance.svg $(BENCHFLAGS)
 

@@ -8,22 +8,23 @@ import (
 
 // Names of the paths.
 const (
-	pathDirect   = "direct"
-	pathPlain    = "plain"
-	pathTLS      = "tls"
-	pathSSH      = "ssh"
-	pathRef      = "reference"
-	pathRefOpen  = "reference-nopolicy"
-	pathOurs     = "ours"
-	pathOursOpen = "ours-nopolicy"
-	pathOurs1ch  = "ours-1ch"
-	pathNoHold   = "ours-nohold"
-	pathOursWS   = "ours-ws"
-	pathOursOTLS = "ours-tls"
-	pathOursWSS  = "ours-wss"
+	pathDirect    = "direct"
+	pathPlain     = "plain"
+	pathTLS       = "tls"
+	pathSSH       = "ssh"
+	pathRef       = "reference"
+	pathRefOpen   = "reference-nopolicy"
+	pathOurs      = "ours"
+	pathOursOpen  = "ours-nopolicy"
+	pathOurs1ch   = "ours-1ch"
+	pathNoHold    = "ours-nohold"
+	pathNoRecords = "ours-norecords"
+	pathOursWS    = "ours-ws"
+	pathOursOTLS  = "ours-tls"
+	pathOursWSS   = "ours-wss"
 )
 
-var allPaths = []string{pathDirect, pathPlain, pathTLS, pathSSH, pathRef, pathRefOpen, pathOurs, pathOursOpen, pathOurs1ch, pathNoHold, pathOursWS, pathOursOTLS, pathOursWSS}
+var allPaths = []string{pathDirect, pathPlain, pathTLS, pathSSH, pathRef, pathRefOpen, pathOurs, pathOursOpen, pathOurs1ch, pathNoHold, pathNoRecords, pathOursWS, pathOursOTLS, pathOursWSS}
 
 // bound is one limit of a goal: factor times the figure of the base path, or the
 // factor itself when base is empty.

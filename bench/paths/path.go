@@ -187,6 +187,7 @@ func makers(reference, ours string) []maker {
 		{pathOursOpen, nil, story{program: ours}.startOpen},
 		{pathOurs1ch, nil, story{program: ours}.startOneChannel},
 		{pathNoHold, nil, story{program: ours, portal: []string{"--hold", "0s"}}.start},
+		{pathNoRecords, nil, story{program: ours, node: []string{"--records", "off"}}.start},
 		{pathOursWS, nil, story{program: ours, layer: "ws"}.start},
 		{pathOursOTLS, nil, story{program: ours, layer: "tls"}.start},
 		{pathOursWSS, nil, story{program: ours, layer: "wss"}.start},

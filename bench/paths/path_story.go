@@ -16,6 +16,7 @@ import (
 type story struct {
 	program string
 	portal  []string // further flags of inlets and outlets
+	node    []string // further flags of their nodes
 	// layer is what members speak with the relay: ws, tls or wss; empty is TCP.
 	layer string
 }
@@ -147,12 +148,12 @@ func (st story) start(ctx context.Context, i *instance) error {
 	t2 := s.do(roleAdmin, "project", "ticket", "--identity", "admin", "--attribute", "company=beta", "--expires-in", "1h")
 
 	s.do(roleOutlet, "project", "enroll", t1)
-	s.do(roleOutlet, "node", "create", outletNode)
+	s.do(roleOutlet, append([]string{"node", "create", outletNode}, s.node...)...)
 	s.outlets()
 	s.do(roleOutlet, "relay", "create", outletNode, "--to", outletNode)
 
 	s.do(roleInlet, "project", "enroll", t2)
-	s.do(roleInlet, "node", "create", inletNode)
+	s.do(roleInlet, append([]string{"node", "create", inletNode}, s.node...)...)
 	s.inlets(func(svc string) []string { return []string{"--to", svc, "--via", outletNode} })
 	return s.err
 }
@@ -185,10 +186,10 @@ func (st story) startOpen(ctx context.Context, i *instance) error {
 	relayAddr, relayPort := s.port()
 	relay := "/ip4/127.0.0.1/tcp/" + relayPort
 	s.do(roleRelay, "node", "create", "relay", "--tcp-listener-address", relayAddr)
-	s.do(roleOutlet, "node", "create", outletNode)
+	s.do(roleOutlet, append([]string{"node", "create", outletNode}, s.node...)...)
 	s.outlets()
 	s.do(roleOutlet, "relay", "create", outletNode, "--at", relay+"/secure/api", "--to", outletNode)
-	s.do(roleInlet, "node", "create", inletNode)
+	s.do(roleInlet, append([]string{"node", "create", inletNode}, s.node...)...)
 	s.inlets(func(svc string) []string {
 		return []string{"--to", relay + "/service/forward_to_" + outletNode + "/secure/api/service/" + svc}
 	})
@@ -201,7 +202,7 @@ func (st story) startOneChannel(ctx context.Context, i *instance) error {
 	addr, port := s.port()
 	s.do(roleOutlet, "node", "create", outletNode, "--tcp-listener-address", addr)
 	s.outlets()
-	s.do(roleInlet, "node", "create", inletNode)
+	s.do(roleInlet, append([]string{"node", "create", inletNode}, s.node...)...)
 	s.inlets(func(svc string) []string {
 		return []string{"--to", fmt.Sprintf("/ip4/127.0.0.1/tcp/%s/secure/api/service/%s", port, svc)}
 	})
