@@ -117,7 +117,16 @@ func TestProcessTold(t *testing.T) {
 	if next == client.portals.Process || [16]byte(next[:16]) != [16]byte(client.portals.Process[:16]) {
 		t.Fatal("another process of the same node differs in the second half alone")
 	}
+	loops := func() { // what they have done is before, what they will do is after
+		for _, s := range client.router.Shards() {
+			if err := s.Do(t.Context(), func() {}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	loops()
 	client.portals.Process = next // as after a restart, except that this one still has the connection
+	loops()
 	open("after")
 	_ = before.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if _, err := before.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {

@@ -2,10 +2,13 @@ package portal
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -181,9 +184,14 @@ func TestRecordsOfRefusals(t *testing.T) {
 			near, far := &recorder{}, &recorder{}
 			c.inlets[0].record(t, near)
 			c.outlet.record(t, far)
-			client := dial(t, c.in[0])
-			if n, err := client.Read(make([]byte, 1)); err == nil {
-				t.Errorf("read %d bytes", n)
+			if client, err := net.Dial("tcp", c.in[0].Bound().String()); err == nil {
+				defer client.Close()
+				_ = client.SetReadDeadline(time.Now().Add(20 * time.Second))
+				if n, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("read %d bytes, %v", n, err)
+				}
+			} else if !errors.Is(err, syscall.ECONNRESET) { // it may come before Dial has looked
+				t.Fatal(err)
 			}
 			a, b := near.take(t), far.take(t)
 			for _, r := range []*records.Record{a, b} {

@@ -23,6 +23,7 @@ import (
 
 	xws "golang.org/x/net/websocket"
 
+	"sallyport/dataplane"
 	"sallyport/routing"
 	"sallyport/routing/ws"
 )
@@ -65,6 +66,12 @@ type layered struct {
 
 func newLayered(t testing.TB, layer Layer, shards int, at netip.AddrPort) *layered {
 	t.Helper()
+	return newLayeredServer(t, layer, shards, at, Options{})
+}
+
+// newLayeredServer is newLayered with a server of its own options.
+func newLayeredServer(t testing.TB, layer Layer, shards int, at netip.AddrPort, server Options) *layered {
+	t.Helper()
 	var s Serving
 	cert, roots, _ := certificate(t, "localhost", "127.0.0.1", "::1")
 	if layer.tls() {
@@ -73,7 +80,7 @@ func newLayered(t testing.TB, layer Layer, shards int, at netip.AddrPort) *layer
 	if layer.webSocket() {
 		s.WebSocket = &ws.Accepts{Path: "/portal"}
 	}
-	l := &layered{a: newNode(t, shards, Options{Trust: Trust{Roots: roots}}), b: newNode(t, shards, Options{})}
+	l := &layered{a: newNode(t, shards, Options{Trust: Trust{Roots: roots}}), b: newNode(t, shards, server)}
 	var err error
 	if l.ln, err = l.b.tcp.Serve(limited(t), at, s); err != nil {
 		t.Fatal(err)
@@ -336,8 +343,7 @@ func TestPings(t *testing.T) {
 // TestSilentHandshakes: strangers who do not finish a handshake are ended, and hold no place.
 func TestSilentHandshakes(t *testing.T) {
 	for _, layer := range []Layer{WebSocket, TLS, SecureWS} {
-		l := newLayered(t, layer, 1, loopback)
-		l.b.tcp.opts.Deadlines.Preamble = 300 * time.Millisecond
+		l := newLayeredServer(t, layer, 1, loopback, Options{Deadlines: dataplane.Deadlines{Preamble: 300 * time.Millisecond}})
 		first := map[bool]string{true: "\x16\x03\x01\x02\x00\x01", false: "GET /portal HTTP/1.1\r\nHost:"}[layer.tls()]
 		c, err := net.Dial("tcp", l.to.HostPort)
 		if err != nil {
