@@ -204,6 +204,7 @@ func TestTrustSignIn(t *testing.T) {
 	}
 	alice := strings.TrimSpace(s.at("alice", "sallyport identity show"))
 	s.at("authority", "sallyport project-member block --identity admin "+alice)
+	eventually(t, "the end of a blocked member's connections", func() bool { return exchange(inlet) != nil }) // the node hears of it a moment later
 	refused(t, "blocked", inlet)
 	rest()
 	if o := enroll("alias", "test-user@localhost", "allowed"); o.code == 0 || !strings.Contains(o.stdout, "blocked") {
