@@ -13,7 +13,7 @@ import (
 
 	"context"
 
-	"sallyport/client"
+	"sallyport/examples/internal/members"
 	"sallyport/internal/testproject"
 )
 
@@ -25,19 +25,7 @@ func TestGRPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	open := func(attributes map[string]string) *client.Client {
-		ticket, err := p.Ticket(ctx, attributes, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := client.Open(ctx, client.Options{Ticket: ticket, InMemory: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
-	there, here := open(map[string]string{"ockam-relay": "*"}), open(nil)
+	there, here := members.Open(ctx, t, p, map[string]string{"ockam-relay": "*"}), members.Open(ctx, t, p, nil)
 	l, err := there.Listen(ctx, "health")
 	if err != nil {
 		t.Fatal(err)

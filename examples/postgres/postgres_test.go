@@ -13,7 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"sallyport/client"
+	"sallyport/examples/internal/members"
 	"sallyport/internal/testproject"
 )
 
@@ -63,19 +63,7 @@ func TestPostgreSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	open := func(attributes map[string]string) *client.Client {
-		ticket, err := p.Ticket(ctx, attributes, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := client.Open(ctx, client.Options{Ticket: ticket, InMemory: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
-	bank, analysis := open(map[string]string{"ockam-relay": "postgres"}), open(nil)
+	bank, analysis := members.Open(ctx, t, p, map[string]string{"ockam-relay": "postgres"}), members.Open(ctx, t, p, nil)
 	l, err := bank.Listen(ctx, "postgres") // what a node with an outlet does, in Go
 	if err != nil {
 		t.Fatal(err)

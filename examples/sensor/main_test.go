@@ -6,23 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/client"
+	"sallyport/examples/internal/members"
 	"sallyport/internal/testproject"
 )
-
-func member(t *testing.T, p *testproject.Project, attributes map[string]string) *client.Client {
-	t.Helper()
-	ticket, err := p.Ticket(t.Context(), attributes, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.Open(t.Context(), client.Options{Ticket: ticket, InMemory: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
 
 // TestSensors: two sensors get their own averages through the relay, and who is no sensor gets nothing.
 func TestSensors(t *testing.T) {
@@ -31,14 +17,14 @@ func TestSensors(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
-	worker := member(t, p, map[string]string{"ockam-relay": "readings"})
+	worker := members.Open(t.Context(), t, p, map[string]string{"ockam-relay": "readings"})
 	w, err := collect(t.Context(), worker)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
 	for k := range 2 {
-		sensor := member(t, p, map[string]string{"kind": "sensor"})
+		sensor := members.Open(t.Context(), t, p, map[string]string{"kind": "sensor"})
 		ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
 		value, last := 0.0, 0.0
 		err := measure(ctx, sensor, "boiler", time.Millisecond, func() float64 { value += 2 + float64(k); return value }, func(v float64) {
@@ -51,7 +37,7 @@ func TestSensors(t *testing.T) {
 		}
 		stop()
 	}
-	stranger := member(t, p, nil)
+	stranger := members.Open(t.Context(), t, p, nil)
 	ctx, stop := context.WithTimeout(t.Context(), time.Second)
 	defer stop()
 	if err := measure(ctx, stranger, "boiler", 0, func() float64 { return 1 }, func(float64) { t.Error("a stranger was answered") }); err == nil {

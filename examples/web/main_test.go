@@ -7,24 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/client"
+	"sallyport/examples/internal/members"
 	"sallyport/internal/testproject"
 )
-
-// member opens a member of a project, whose identity is in memory.
-func member(t *testing.T, p *testproject.Project, attributes map[string]string) *client.Client {
-	t.Helper()
-	ticket, err := p.Ticket(t.Context(), attributes, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.Open(t.Context(), client.Options{Ticket: ticket, InMemory: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
 
 func TestWeb(t *testing.T) {
 	p, err := testproject.Start(t.Context(), nil)
@@ -32,7 +17,7 @@ func TestWeb(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
-	server, from := member(t, p, map[string]string{"ockam-relay": "api"}), member(t, p, map[string]string{"company": "acme"})
+	server, from := members.Open(t.Context(), t, p, map[string]string{"ockam-relay": "api"}), members.Open(t.Context(), t, p, map[string]string{"company": "acme"})
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	served := make(chan error, 1)
 	go func() { served <- serve(ctx, server) }()
