@@ -105,7 +105,8 @@ func echoTLS(t *testing.T, config *tls.Config) string {
 	return portOf(l.Addr().String())
 }
 
-// saysTo reads a line from one end of a pair of sockets after it has written something.
+// saysTo reads a line from one end of a pair of sockets after it has written something. It ends its stream and waits for the other's end, as a
+// client does that breaks nothing off.
 func saysTo(t *testing.T, p portal.Piped, text string) (string, error) {
 	t.Helper()
 	f := os.NewFile(uintptr(p.FD), "piped")
@@ -115,7 +116,7 @@ func saysTo(t *testing.T, p portal.Piped, text string) (string, error) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(60 * time.Second))
 	if _, err := io.WriteString(c, text); err != nil {
 		return "", err
 	}
@@ -127,6 +128,12 @@ func saysTo(t *testing.T, p portal.Piped, text string) (string, error) {
 	back := make([]byte, len(text))
 	if _, err := io.ReadFull(r, back); err != nil || string(back) != text {
 		t.Errorf("back: %q, %v", back, err)
+	}
+	if err := c.(*net.UnixConn).CloseWrite(); err != nil {
+		return line, err
+	}
+	if n, err := r.Read(back); n > 0 || err != io.EOF {
+		t.Errorf("after its end: %d bytes, %v", n, err)
 	}
 	return line, nil
 }
@@ -189,7 +196,10 @@ func TestTLSToTargets(t *testing.T) {
 		if got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
-		settles(t, name+": what went wrong is told", func() bool { return (told.Load() != nil) == (c.want == "") && p.Broken() == (c.want == "") })
+		// Both are known before the socket ends.
+		if failed := told.Load(); (failed != nil) != (c.want == "") || p.Broken() != (c.want == "") {
+			t.Errorf("%s: told %v, broken %v", name, failed, p.Broken())
+		}
 	}
 	if _, err := tlsPasser("localhost:1", nil, func(error) {})(within(t), portal.Origin{}); err == nil {
 		t.Error("connected to nobody")

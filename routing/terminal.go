@@ -121,7 +121,8 @@ func IsLossy(s *Shard, t Terminal) bool {
 	return ok && l.Lossy(s)
 }
 
-// Vouched is a Terminal that others may begin, and that has to make room for others as long as nobody has vouched for it.
+// Vouched is a Terminal that others may begin, and that has to make room for others as long as nobody has vouched for it. Vouch is for its
+// shard.
 type Vouched interface{ Vouch() }
 
 // Sourced is a Terminal that knows which machine or identity is at the other end, to share what is scarce among those who ask for it.

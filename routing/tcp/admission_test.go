@@ -37,7 +37,9 @@ func TestStrangersMakeRoom(t *testing.T) {
 	}
 	vouchAll := func() {
 		for _, c := range n.tcp.Connections() {
-			c.Vouch()
+			if err := c.shard.Do(limited(t), c.Vouch); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	dial()

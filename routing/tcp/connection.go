@@ -112,7 +112,7 @@ func (c *Connection) displaced() {
 // Faulted implements dataplane.Faulted: what came over the connection showed a fault of this program. On its shard.
 func (c *Connection) Faulted() { c.framed.Abort() }
 
-// Vouch implements routing.Vouched: a secure channel runs over the connection.
+// Vouch implements routing.Vouched: a secure channel runs over the connection. On its shard.
 func (c *Connection) Vouch() {
 	if c.place != nil {
 		c.t.admission.vouch(c.place)
