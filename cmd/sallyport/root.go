@@ -33,7 +33,13 @@ middle can read, change or forge a byte.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.incomplete(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if v, _ := cmd.Flags().GetBool("version"); v {
+				_, err := fmt.Fprint(a.stdout, versionText())
+				return err
+			}
+			return a.incomplete(cmd)
+		},
 	}
 	root.AddGroup(
 		&cobra.Group{ID: groupStory, Title: "Portals:"},
@@ -55,8 +61,6 @@ middle can read, change or forge a byte.`,
 	for _, name := range []string{"test-argument-parser", "pretty"} {
 		_ = f.MarkHidden(name)
 	}
-	root.Version = version()
-	root.SetVersionTemplate(versionText())
 	root.Flags().BoolP("version", "V", false, "print the version")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetOut(a.stdout)
@@ -85,7 +89,7 @@ middle can read, change or forge a byte.`,
 	for _, add := range nouns {
 		root.AddCommand(add(a))
 	}
-	root.SetUsageTemplate(usageTemplate)
+	root.SetUsageFunc(usage)
 	walk(root, func(cmd *cobra.Command) {
 		cmd.Flags().SortFlags = false
 		cmd.DisableFlagsInUseLine = true
@@ -269,21 +273,3 @@ func (a *app) confirm(yes bool, question string) error {
 	}
 	return nil
 }
-
-const usageTemplate = `Usage:
-  {{.UseLine}}{{if .HasAvailableSubCommands}}{{if not .Runnable}} COMMAND{{end}}{{end}}
-{{if .HasExample}}
-Examples:
-{{.Example}}
-{{end}}{{if .HasAvailableSubCommands}}{{$cmds := .Commands}}{{if eq (len .Groups) 0}}
-Commands:{{range $cmds}}{{if .IsAvailableCommand}}
-  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
-{{else}}{{range $group := .Groups}}
-{{.Title}}{{range $cmds}}{{if (and (eq .GroupID $group.ID) .IsAvailableCommand)}}
-  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
-{{end}}{{end}}{{end}}{{if .HasAvailableLocalFlags}}
-Flags:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
-{{end}}{{if and .HasParent .HasAvailableInheritedFlags}}
-Global flags: --quiet --output json --jq QUERY --compact-output --no-color --no-input --env K=V -v
-{{end}}`
