@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -258,7 +258,7 @@ func TestRevoked(t *testing.T) {
 	if err := p.Remove(within(t), from.Identifier()); err != nil {
 		t.Fatal(err)
 	}
-	c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	c.SetReadDeadline(time.Now().Add(90 * time.Second))
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, ErrDenied) && !errors.Is(err, ErrBroken) {
 		t.Error(err)
 	}

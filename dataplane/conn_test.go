@@ -95,7 +95,7 @@ func TestPausedPeerStops(t *testing.T) {
 		t.Fatalf("wrote %d bytes to a paused connection: %v", n, err)
 	}
 	on(t, l, func() { c.Resume() })
-	peer.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	peer.SetWriteDeadline(time.Now().Add(90 * time.Second))
 	peer.Write(data[n:])
 	eventually(t, "all read", func() bool { return len(r.bytes()) == len(data) })
 	if !bytes.Equal(r.bytes(), data) {
@@ -376,7 +376,7 @@ func TestFairness(t *testing.T) {
 	stop := make(chan struct{})
 	go func() {
 		defer close(stop)
-		noisy.SetDeadline(time.Now().Add(30 * time.Second))
+		noisy.SetDeadline(time.Now().Add(90 * time.Second))
 		b := make([]byte, 64<<10)
 		for {
 			if _, err := noisy.Write(b); err != nil {

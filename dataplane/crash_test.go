@@ -90,7 +90,7 @@ func TestCrashResets(t *testing.T) {
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(30 * time.Second))
+	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(90 * time.Second))
 	dialed, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -114,12 +114,12 @@ func TestCrashResets(t *testing.T) {
 	if _, err := well.Write([]byte("end")); err != nil {
 		t.Fatal(err)
 	}
-	_ = well.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = well.SetDeadline(time.Now().Add(90 * time.Second))
 	if got, err := io.ReadAll(well); err != nil || string(got) != "half of it" {
 		t.Errorf("what ended well: %q, %v", got, err)
 	}
 	for what, c := range map[string]net.Conn{"accepted": accepted, "dialed": dialed} {
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 		b := make([]byte, 10)
 		if _, err := io.ReadFull(c, b); err != nil || string(b) != "half of it" {
 			t.Fatalf("%s: %q, %v", what, b, err)

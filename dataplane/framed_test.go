@@ -62,7 +62,7 @@ func (f *frames) wait(t testing.TB) error {
 	select {
 	case err := <-f.closed:
 		return err
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Fatal("not closed")
 		return nil
 	}

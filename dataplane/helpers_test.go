@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 }
 
 func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -71,7 +71,7 @@ func on(t testing.TB, l *Loop, f func()) {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -115,7 +115,7 @@ func pair(t testing.TB, network string) (int, net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(90 * time.Second))
 	return fd, c
 }
 
@@ -128,7 +128,7 @@ func netConn(t testing.TB, fd int) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(90 * time.Second))
 	return c
 }
 
@@ -204,7 +204,7 @@ func (r *recorder) wait(t testing.TB) error {
 	t.Helper()
 	select {
 	case <-r.closed:
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Fatal("not closed")
 	}
 	r.mu.Lock()

@@ -58,7 +58,7 @@ func (f *frameLog) end(t *testing.T, want error) {
 		if !errors.Is(err, want) {
 			t.Errorf("ended with %v, want %v", err, want)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Errorf("still open; want %v", want)
 	}
 }

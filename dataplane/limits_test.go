@@ -90,7 +90,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	select {
 	case fd := <-accepted:
 		unix.Close(fd)
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Error("the client is not accepted though there are descriptors again")
 	}
 }

@@ -182,7 +182,7 @@ func TestTimers(t *testing.T) {
 	})
 	select {
 	case <-done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Fatal("timers did not run")
 	}
 	on(t, l, func() {
@@ -292,7 +292,7 @@ func TestListenDial(t *testing.T) {
 	for range dials / 2 {
 		select {
 		case <-echoed:
-		case <-time.After(30 * time.Second):
+		case <-time.After(90 * time.Second):
 			t.Fatal("no echo")
 		}
 	}
@@ -353,7 +353,7 @@ func TestListenIPv6(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(90 * time.Second))
 	c.Write([]byte("six"))
 	b := make([]byte, 3)
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "six" {

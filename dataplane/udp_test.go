@@ -52,7 +52,7 @@ func TestUDPSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(90 * time.Second))
 	const rounds, burst = 10, 3*udpBatch + 1
 	buf := make([]byte, 4096)
 	for round := range rounds {
@@ -122,7 +122,7 @@ func TestUDPQueue(t *testing.T) {
 	})
 	select {
 	case <-e.drained:
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Error("not told that nothing waits")
 	}
 }
@@ -135,7 +135,7 @@ func TestUDPPace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(90 * time.Second))
 	to := c.LocalAddr().(*net.UDPAddr).AddrPort()
 	const pace, count = 10, 200
 	began := time.Now()

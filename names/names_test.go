@@ -17,7 +17,7 @@ import (
 )
 
 func limited(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -233,7 +233,7 @@ func TestRace(t *testing.T) {
 		t.Errorf("%s, %v", got, err)
 	}
 	<-lost
-	for end := time.Now().Add(30 * time.Second); discarded.Load() != 1; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); discarded.Load() != 1; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("what the loser made was not given back")
 		}

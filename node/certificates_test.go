@@ -157,7 +157,7 @@ func accepted(t *testing.T) (client *tls.Conn, fd int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { raw.Close() })
-	_ = raw.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = raw.SetDeadline(time.Now().Add(90 * time.Second))
 	server, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)

@@ -73,7 +73,7 @@ func TestGoneBehindRelay(t *testing.T) {
 				proxy, left, sees = clientAt, s, bank
 			}
 			proxy.die()
-			_ = left.SetReadDeadline(time.Now().Add(30 * time.Second))
+			_ = left.SetReadDeadline(time.Now().Add(90 * time.Second))
 			if _, err := left.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("ended with %v; a reset is right", err)
 			}
@@ -128,7 +128,7 @@ func TestProcessTold(t *testing.T) {
 	client.portals.Process = next // as after a restart, except that this one still has the connection
 	loops()
 	open("after")
-	_ = before.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = before.SetReadDeadline(time.Now().Add(90 * time.Second))
 	if _, err := before.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("ended with %v; a reset is right", err)
 	}

@@ -85,7 +85,7 @@ func (m *member) kafkaInlet(r admin.KafkaInletRequest) *kafkaInlet {
 	}
 	r.From = net.JoinHostPort(host, strconv.Itoa(freePort(m.t)))
 	r.FirstPort, r.LastPort = 30000, 32000
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	if _, err := m.kafkaInlets().Create(ctx, r); err != nil {
 		m.t.Fatal(err)
@@ -118,7 +118,7 @@ func freePort(t *testing.T) int {
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -126,7 +126,7 @@ func within(t *testing.T) context.Context {
 // eventually waits until f succeeds: what a producer agreed on is with the consumer a moment later.
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := f()
 		if err == nil {
 			return
@@ -340,7 +340,7 @@ func metadata(at string) (host string, port int32, err error) {
 		return "", 0, err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 	m := kmsg.NewPtrMetadataRequest()
 	m.SetVersion(9)
 	out := m.AppendTo([]byte{0, 0, 0, 0, 0, 3, 0, 9, 0, 0, 0, 5, 0, 1, 'c', 0})

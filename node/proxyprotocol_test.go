@@ -126,7 +126,7 @@ func TestProxyProtocolRefused(t *testing.T) {
 		}
 		io.WriteString(client, sent)
 		client.(*net.TCPConn).CloseWrite()
-		client.SetReadDeadline(time.Now().Add(20 * time.Second))
+		client.SetReadDeadline(time.Now().Add(90 * time.Second))
 		if got, _ := io.ReadAll(client); len(got) > 0 {
 			t.Errorf("%q was answered %q", sent, got)
 		}

@@ -55,7 +55,7 @@ func TestProxyProtocolServers(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(90 * time.Second))
 		io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
 		all, err := io.ReadAll(c)
 		if err != nil {

@@ -144,7 +144,7 @@ func echoServer(t *testing.T) string {
 
 // says sends a word through an open connection and expects it back.
 func says(c net.Conn) error {
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 	if _, err := c.Write([]byte("word")); err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func TestMemberIsTakenBack(t *testing.T) {
 			}
 			start := take(client.self)
 			for _, c := range []net.Conn{c1, c2} {
-				_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+				_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
 				if n, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF || isTimeout(err) {
 					t.Errorf("after %v: read %d, %v; a reset is right", time.Since(start), n, err)
 				}

@@ -80,7 +80,7 @@ func TestAuthorityRotates(t *testing.T) {
 	if err := p.client().DeleteMember(within(t), client.self); err != nil {
 		t.Fatal(err)
 	}
-	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
 	if _, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF || isTimeout(err) {
 		t.Errorf("a member deleted after the rotation: %v", err)
 	}

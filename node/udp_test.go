@@ -63,7 +63,7 @@ func passes(t *testing.T, when, inlet string) {
 		t.Fatalf("%s: %v", when, err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(90 * time.Second))
 	sent := bytes.Repeat([]byte(when), 5000)
 	go func() {
 		c.Write(sent)
@@ -76,7 +76,7 @@ func passes(t *testing.T, when, inlet string) {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}

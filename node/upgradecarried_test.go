@@ -312,7 +312,7 @@ func TestNextProgramGoesOn(t *testing.T) {
 	if n := dialled.Load(); n != 2 {
 		t.Errorf("%d targets: it is another connection", n)
 	}
-	_ = lost.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = lost.SetReadDeadline(time.Now().Add(90 * time.Second))
 	if _, err := lost.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the connection whose outlet has gone: %v", err)
 	}

@@ -243,7 +243,7 @@ func TestCarryChecks(t *testing.T) {
 // TestPeerSilent: an outlet whose peer has fallen silent holds its connection from then on; a peer that is there goes on at once.
 func TestPeerSilent(t *testing.T) {
 	target, ch := served(t)
-	s := newSimulated(t, 5, 1, Limits{}, 300*time.Millisecond, OutletOptions{Target: target})
+	s := newSimulated(t, 5, 1, Limits{}, 5*time.Second, OutletOptions{Target: target})
 	s.connect(t)
 	client, server := s.pair(t, ch)
 	s.far.post(func() { s.far.TellSilent(time.Now()) })

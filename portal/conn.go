@@ -361,7 +361,8 @@ func (c *conn) readEnded(err error) {
 	}
 }
 
-// waitQuiet ends the connection once nothing has come from the peer for a while.
+// waitQuiet ends the connection once nothing has come from the peer for a while. While the client's backlog is full the peer may only be held back,
+// and an end would cut its stream off as if it were whole; the backlog bounds how long that may take.
 func (c *conn) waitQuiet() {
 	c.progress = c.window.received
 	c.timer.Stop()
@@ -369,7 +370,7 @@ func (c *conn) waitQuiet() {
 		if c.state != open {
 			return
 		}
-		if c.window.received != c.progress {
+		if c.window.received != c.progress || c.backlog != nil && c.backlog.Full() {
 			c.waitQuiet()
 			return
 		}

@@ -65,11 +65,17 @@ func TestClientGoneBeforeAnswer(t *testing.T) {
 			}
 			l := newLink(t, "", plain, limits, Limits{})
 			dialing, letGo := slowOutlet(t, l, target)
-			c := dial(t, l.in)
+			c, err := net.Dial("tcp", l.in.Bound().String())
+			if err != nil && why == "reset" {
+				t.Fatal(err)
+			}
 			<-dialing
-			if why == "reset" {
-				c.SetLinger(0)
-				c.Close()
+			if err == nil { // else the timeout was faster than the connecting
+				if why == "reset" {
+					c.(*net.TCPConn).SetLinger(0)
+					c.Close()
+				}
+				defer c.Close()
 			}
 			eventually(t, "the inlet has ended the connection", func() bool { return l.a.env.Stats.Active.Load() == 0 })
 			close(letGo)

@@ -34,9 +34,11 @@ func TestPeerGone(t *testing.T) {
 	if n := s.out.env.Stats.Ended[ReasonGone].Load(); n != 2 {
 		t.Errorf("%d were counted, want 2", n)
 	}
+	s.outlet.lines.mu.Lock()
 	if len(s.outlet.lines.nodes) != 0 {
 		t.Error("something is left of them")
 	}
+	s.outlet.lines.mu.Unlock()
 	eventually(t, "the inlet's ends wait for a path", func() bool { return s.in.env.Stats.Away.Load() == 2 })
 	route := routing.NewRoute(s.near.self.Address(), routing.LocalAddress("outlet"))
 	s.inlet.Gone(stranger, route)

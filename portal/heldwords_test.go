@@ -118,9 +118,7 @@ func TestResumeUnderAPolicy(t *testing.T) {
 	talk(t, client, server)
 	eventually(t, "resumed at both ends", func() bool { return s.out.env.Stats.Resumed.Load() == 1 && s.in.env.Stats.Resumed.Load() == 1 })
 	for name, n := range map[string]*simNode{"inlet": s.in, "outlet": s.out} {
-		if in, out := n.env.bytesIn(), n.env.bytesOut(); in != 10 || out != 10 {
-			t.Errorf("%s: %d bytes read and %d written, not 10", name, in, out)
-		}
+		eventually(t, name+": 10 bytes read and 10 written", func() bool { return n.env.bytesIn() == 10 && n.env.bytesOut() == 10 })
 	}
 	if n := s.out.env.Stats.Denied.Load(); n != 0 {
 		t.Errorf("%d denied", n)
@@ -353,7 +351,7 @@ func TestAsManyHandshakes(t *testing.T) {
 	}
 	third, err := net.Dial("tcp", in.Bound().String())
 	if err == nil {
-		_ = third.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = third.SetDeadline(time.Now().Add(90 * time.Second))
 		if _, err := third.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("one too many: %v", err)
 		}

@@ -284,6 +284,6 @@ func socketPair(t *testing.T) (int, *os.File) {
 	}
 	f := os.NewFile(uintptr(fds[1]), "peer")
 	t.Cleanup(func() { _ = f.Close() })
-	_ = f.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = f.SetDeadline(time.Now().Add(90 * time.Second))
 	return fds[0], f
 }

@@ -68,7 +68,7 @@ func TestPathTakesNoLock(t *testing.T) {
 		l.Lock()
 	}
 	// A deadline wakes the movers, so that the locks are given back before anything is cleaned up.
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(90 * time.Second)
 	client.SetDeadline(deadline)
 	server.SetDeadline(deadline)
 	var failed error

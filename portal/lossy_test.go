@@ -92,7 +92,7 @@ func TestLossNeverCorrupts(t *testing.T) {
 				var got []byte
 				client, err := net.Dial("tcp", l.in.Bound().String())
 				if err == nil { // else it was reset before it was there
-					client.SetDeadline(time.Now().Add(500 * time.Millisecond))
+					client.SetDeadline(time.Now().Add(5 * time.Second))
 					got, err = io.ReadAll(client)
 					client.Close()
 				}
@@ -130,7 +130,7 @@ type lossyPortal struct {
 func newLossyPortal(t *testing.T, plain bool, handle func(net.Conn)) *lossyPortal {
 	t.Helper()
 	ctx := t.Context()
-	limits := Limits{OpenTimeout: 300 * time.Millisecond, PayloadSize: 8 << 10, HighWater: 64 << 10}
+	limits := Limits{OpenTimeout: 2 * time.Second, PayloadSize: 8 << 10, HighWater: 64 << 10}
 	a, b := newNode(t, 1, limits), newNode(t, 1, limits)
 	log := slog.New(slog.DiscardHandler)
 	options := func() secure.Options {
@@ -193,9 +193,11 @@ func TestUnpacedBacklog(t *testing.T) {
 	ended := &l.a.env.Stats.Ended
 	for i := range uint64(20) { // a busy machine may lose a datagram, which ends the connection sooner
 		c := l.connect(t)
-		client := dial(t, l.in)
-		client.SetReadBuffer(4 << 10)
-		for end := time.Now().Add(20 * time.Second); l.a.env.Stats.Opened.Load() <= i || l.in.Active() > 0; time.Sleep(time.Millisecond) {
+		if client, err := net.Dial("tcp", l.in.Bound().String()); err == nil { // else it was reset before it was there
+			defer client.Close()
+			client.(*net.TCPConn).SetReadBuffer(4 << 10)
+		}
+		for end := time.Now().Add(90 * time.Second); l.a.env.Stats.Opened.Load() <= i || l.in.Active() > 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal("a client that does not read is not closed")
 			}

@@ -52,7 +52,7 @@ func TestPipedTargetBreaksOff(t *testing.T) {
 		}
 		broken.Store(breaks)
 		_ = unix.Close(end)
-		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 		n, err := c.Read(make([]byte, 1))
 		if want := error(io.EOF); breaks && !errors.Is(err, syscall.ECONNRESET) || !breaks && !errors.Is(err, want) {
 			t.Errorf("breaks off %v: %d, %v", breaks, n, err)

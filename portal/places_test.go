@@ -28,7 +28,7 @@ func TestOutletIsFull(t *testing.T) {
 			for k := range 5 {
 				refused, err := net.Dial("tcp", l.in.Bound().String())
 				if err == nil { // else the reset was faster than the connecting
-					_ = refused.SetDeadline(time.Now().Add(30 * time.Second))
+					_ = refused.SetDeadline(time.Now().Add(90 * time.Second))
 					if n, err := refused.Read(make([]byte, 1)); err == nil || err == io.EOF {
 						t.Fatalf("beyond the limit: read %d, %v; a reset is right", n, err)
 					}

@@ -95,7 +95,7 @@ func dial(t testing.TB, in *Inlet) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(90 * time.Second))
 	return c.(*net.TCPConn)
 }
 
@@ -162,7 +162,7 @@ func TestRefused(t *testing.T) {
 	in, a, b := portalBetween(t, target, 1, false, Limits{})
 	if c, err := net.Dial("tcp", in.Bound().String()); err == nil { // else it was closed even sooner
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(90 * time.Second))
 		if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Fatalf("read %d bytes from a refused target, %v", n, err)
 		}

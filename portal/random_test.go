@@ -145,7 +145,7 @@ func newPairs(seed uint64, conns int) *pairs {
 
 // serve is the server's end of a connection.
 func (p *pairs) serve(c net.Conn) {
-	c.SetDeadline(time.Now().Add(60 * time.Second))
+	c.SetDeadline(time.Now().Add(3 * time.Minute))
 	var id [1]byte
 	if _, err := io.ReadFull(c, id[:]); err != nil { // reset before its first byte came
 		c.Close()
@@ -178,7 +178,7 @@ func (p *pairs) run(t *testing.T, inlets ...*Inlet) {
 				t.Error(err)
 				return
 			}
-			client.SetDeadline(time.Now().Add(60 * time.Second))
+			client.SetDeadline(time.Now().Add(3 * time.Minute))
 			client.Write([]byte{byte(k)})
 			p.clients[k].run(client.(*net.TCPConn))
 		})
@@ -189,7 +189,7 @@ func (p *pairs) run(t *testing.T, inlets ...*Inlet) {
 // await waits for the servers of the connections that nobody resets: they may still have to read what their clients sent last.
 func (p *pairs) await(t *testing.T, describe func(testing.TB)) {
 	t.Helper()
-	late := time.After(30 * time.Second)
+	late := time.After(90 * time.Second)
 	for k, s := range p.theirs {
 		if s.resets >= 0 || p.clients[k].resets >= 0 {
 			continue

@@ -43,7 +43,7 @@ func TestRefuse(t *testing.T) {
 		t.Fatal("a client without a path does not wait")
 	}
 	in.Refuse("there is no such outlet")
-	if !closed(waits, 10*time.Second) || !closed(client(), 10*time.Second) {
+	if !closed(waits, 90*time.Second) || !closed(client(), 90*time.Second) {
 		t.Error("a client is not closed")
 	}
 	in.Refuse("")

@@ -31,7 +31,7 @@ func TestShutdown(t *testing.T) {
 			}
 			Shutdown(limited(t), stopped.router)
 			for who, c := range map[string]net.Conn{"client": client, "target": target} {
-				_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 				if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 					t.Errorf("the %s read %d, %v; want a reset", who, n, err)
 				}

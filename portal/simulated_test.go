@@ -407,7 +407,7 @@ func TestResumedTogether(t *testing.T) {
 	eventually(t, "all have asked", func() bool { return asked() == conns })
 	release()
 	for k, server := range servers {
-		server.SetDeadline(time.Now().Add(30 * time.Second))
+		server.SetDeadline(time.Now().Add(90 * time.Second))
 		got := make([]byte, size)
 		if n, err := io.ReadFull(server, got); err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(k + 1)}, size)) {
 			t.Fatalf("connection %d: %d bytes, %v", k, n, err)

@@ -86,7 +86,7 @@ func TestSkipHandshakeSlowTarget(t *testing.T) {
 		<-connect
 		return dialFD(t, target), nil
 	}
-	l := newSkipping(t, true, true, target, slow, Limits{FinishTimeout: 100 * time.Millisecond}, Limits{HighWater: 64 << 10, StallTimeout: 5 * time.Second})
+	l := newSkipping(t, true, true, target, slow, Limits{FinishTimeout: 100 * time.Millisecond}, Limits{HighWater: 64 << 10, StallTimeout: 2 * time.Minute})
 	c := dial(t, l.in)
 	text := strings.Repeat("0123456789abcdef", 40_000)
 	go func() {
@@ -148,7 +148,7 @@ func closes(t testing.TB, in *Inlet, text string) {
 		return
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 	_, _ = io.WriteString(c, text)
 	if n, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%d bytes, %v", n, err)

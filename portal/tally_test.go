@@ -186,7 +186,7 @@ func TestRecordsOfRefusals(t *testing.T) {
 			c.outlet.record(t, far)
 			if client, err := net.Dial("tcp", c.in[0].Bound().String()); err == nil {
 				defer client.Close()
-				_ = client.SetReadDeadline(time.Now().Add(20 * time.Second))
+				_ = client.SetReadDeadline(time.Now().Add(90 * time.Second))
 				if n, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("read %d bytes, %v", n, err)
 				}

@@ -66,7 +66,7 @@ func TestWaitingClientsLeave(t *testing.T) {
 	}
 	in.SetPath(routing.NewRoute(c.Sender.Address(), routing.LocalAddress("outlet")))
 	for i, c := range []*net.TCPConn{halved, fourth, fifth} {
-		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
 		if n, err := c.Read(make([]byte, 6)); n != 6 || err != nil {
 			t.Errorf("client %d of the living: read %d, %v", i, n, err)
 		}
@@ -131,7 +131,7 @@ func TestGoneClientsOpenNoTarget(t *testing.T) {
 			}
 			in.SetPath(routing.NewRoute(c.Sender.Address(), routing.LocalAddress("outlet")))
 			for i, c := range living {
-				_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+				_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
 				if _, err := io.ReadFull(c, make([]byte, 6)); err != nil {
 					t.Errorf("client %d of the living: %v", i, err)
 				}

@@ -93,7 +93,7 @@ func through(t *testing.T, proxy, to string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	c, early, err := p.Dial(ctx, to)
 	if err != nil {

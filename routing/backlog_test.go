@@ -145,7 +145,7 @@ func TestBacklogBudget(t *testing.T) {
 // flood lets sources send as fast as they may until done, and now and then something else.
 func flood(t *testing.T, s *Shard, d *sink, sources []*Throttle, meanwhile func(), done func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(30 * time.Second); ; {
+	for limit := time.Now().Add(90 * time.Second); ; {
 		var ok bool
 		on(t, s, func() {
 			for _, from := range sources {

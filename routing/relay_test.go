@@ -66,7 +66,7 @@ func (c *caller) receive(t *testing.T) Reply {
 	select {
 	case r := <-c.got:
 		return r
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Fatal("nothing came")
 		return Reply{}
 	}
@@ -466,7 +466,7 @@ func TestRelayMembers(t *testing.T) {
 	grant.Store(false)
 	member.send(t, to, LocalRoute("app"), []byte("hello"))
 	owner.nothing(t, "from one whose membership has ended")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	go func() { // the node's own
 		m := owner.receive(t)

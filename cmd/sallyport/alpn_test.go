@@ -75,13 +75,13 @@ func httpClient(useTLS bool, protocols ...string) *http.Client {
 	transport.Protocols.SetHTTP1(slices.Contains(protocols, "http/1.1"))
 	transport.Protocols.SetHTTP2(useTLS && slices.Contains(protocols, "h2"))
 	transport.Protocols.SetUnencryptedHTTP2(!useTLS && slices.Contains(protocols, "h2"))
-	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	return &http.Client{Transport: transport, Timeout: 90 * time.Second}
 }
 
 // talkHTTP streams both ways over one request, as gRPC does, and returns the protocol that the target saw.
 func talkHTTP(c *http.Client, url string, both bool) (proto string, header http.Header, err error) {
 	r, w := io.Pipe()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	var body io.Reader = r
 	if !both {
@@ -202,7 +202,7 @@ func TestGRPCThroughTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 		_, _ = c.Write([]byte("GET / HTTP/1.0\r\n\r\n"))
 		if b, err := io.ReadAll(c); err != nil || !strings.Contains(string(b), "200 OK") {
 			t.Errorf("%s, %v", b, err)
@@ -228,7 +228,7 @@ func TestGRPCThroughTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 		in := bufio.NewReader(c)
 		if line, err := in.ReadString('\n'); line != "220 ready\r\n" {
 			t.Fatalf("%q, %v", line, err)

@@ -33,7 +33,7 @@ func connect(t *testing.T, port string) *openConn {
 	t.Helper()
 	var c net.Conn
 	var err error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if c, err = net.Dial("tcp", "127.0.0.1:"+port); err == nil {
 			o := &openConn{c, bufio.NewReader(c)}
 			if err = o.ping(); err == nil {
@@ -342,7 +342,7 @@ func TestCLIHangup(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(90 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			log, err := os.ReadFile(p.must(t, "node", "logs", "x"))
 			if err == nil && strings.Contains(string(log), want) {
 				return
@@ -411,7 +411,7 @@ func TestCLIForeground(t *testing.T) {
 	var before string
 	for round := range 3 {
 		node := p.startInForeground(t, "node", "create", "f.yaml", "--foreground")
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(90 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			o := p.runWith(t, "", nil, "tcp-outlet", "list", "--at", "x", "--jq", ".[].from")
 			if o.code == 0 && strings.Contains(o.stdout, "/service/a") {
 				break

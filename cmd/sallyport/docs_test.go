@@ -233,7 +233,7 @@ func newDatabase(t *testing.T, dir string) *database {
 	})
 	var out []byte
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if out, err = exec.Command(psql, "-h", "127.0.0.1", "-p", "5432", "-U", "analyst", "-d", "postgres", "-c", "select 1").CombinedOutput(); err == nil {
 			return &database{psql: psql}
 		}

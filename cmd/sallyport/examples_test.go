@@ -339,7 +339,7 @@ func (s *shell) must(lines string, env ...string) string {
 // until runs a line that does not end by itself, until it has printed a word.
 func (s *shell) until(line, word string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.path, "-c", s.script("exec "+line))
 	cmd.Dir, cmd.Env = s.dir, s.env

@@ -85,7 +85,7 @@ func (p *program) startForeground(t *testing.T, before string, args ...string) *
 // untilPrinted waits for a line of what startForeground started: a node prints its name when it is up.
 func (p *program) untilPrinted(t *testing.T, line string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		log, err := os.ReadFile(filepath.Join(p.dir, "foreground"))
 		if err != nil {
 			t.Fatal(err)
@@ -101,7 +101,7 @@ func (p *program) untilPrinted(t *testing.T, line string) {
 
 func (p *program) untilRunning(t *testing.T, node string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if o := p.runWith(t, "", nil, "node", "show", node, "--jq", ".status"); strings.Contains(o.stdout, "running") {
 			return
 		}
@@ -159,7 +159,7 @@ func TestNohup(t *testing.T) {
 				if err != nil {
 					t.Errorf("it did not end well: %v", err)
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(90 * time.Second):
 				t.Errorf("%v does not end it", c.ends)
 				_ = cmd.Process.Kill()
 			}
@@ -217,7 +217,7 @@ func TestResetOfBrokenState(t *testing.T) {
 			if o := p.runWith(t, "", nil, "reset", "--yes"); o.code != 0 {
 				t.Errorf("exit code %d: %s%s", o.code, o.stdout, o.stderr)
 			}
-			for deadline := time.Now().Add(30 * time.Second); len(p.processes()) > 0 && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(90 * time.Second); len(p.processes()) > 0 && time.Now().Before(deadline); {
 				time.Sleep(10 * time.Millisecond)
 			}
 			if left := p.processes(); len(left) > 0 {

@@ -84,7 +84,7 @@ func TestCLIInMemoryLeavesNoKey(t *testing.T) {
 	node := p.startInForeground(t, "node", "create", name, "--in-memory", "--foreground")
 	// Its state directory is the one with its record; other nodes may run.
 	home := ""
-	for end := time.Now().Add(40 * time.Second); home == ""; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); home == ""; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the node has no state directory in memory")
 		}

@@ -40,7 +40,7 @@ type program struct {
 	path string
 	dir  string // holds everything the program writes; also its working directory
 	env  []string
-	// patience is how long a command may take; 40 s if it is zero.
+	// patience is how long a command may take; two minutes if it is zero.
 	patience time.Duration
 }
 
@@ -84,7 +84,7 @@ func newProgram(t *testing.T, path string, env ...string) *program {
 // runWith runs one command line to its end.
 func (p *program) runWith(t *testing.T, stdin string, env []string, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(p.patience, 40*time.Second))
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(p.patience, 2*time.Minute))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.path, args...)
 	cmd.Dir, cmd.Env = p.dir, append(append([]string{}, p.env...), env...)
@@ -144,7 +144,7 @@ func (p *program) processes() []int {
 // killAll ends what still runs in p's state directory, and waits until it has ended.
 func (p *program) killAll(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		left := p.processes()
 		if len(left) == 0 {
 			return

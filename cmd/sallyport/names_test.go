@@ -20,7 +20,7 @@ func echoAt(t *testing.T, address string) string {
 func eventuallyExchange(t *testing.T, what, port string) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err = exchange(port); err == nil {
 			return
 		}

@@ -60,7 +60,7 @@ func TestPortalThroughRelayWithoutChannels(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(40 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 			_, _ = c.Write([]byte("hello"))
 			if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%s: the client is left waiting", name)

@@ -64,7 +64,7 @@ func memberShell(t *testing.T, ticketFlags string) *shell {
 // get asks a server and returns its answer.
 func get(t *testing.T, client *http.Client, url string, header http.Header) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -166,7 +166,7 @@ func TestInfluxDB(t *testing.T) {
 			t.Errorf("shared, restarted %v: %q", restart, got)
 		}
 		got := get(t, client, "http://127.0.0.1:"+leased+"/query", header)
-		for limit := time.Now().Add(20 * time.Second); restart && strings.Contains(got, "not known yet") && time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+		for limit := time.Now().Add(90 * time.Second); restart && strings.Contains(got, "not known yet") && time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
 			got = get(t, client, "http://127.0.0.1:"+leased+"/query", header)
 		}
 		if !strings.HasPrefix(got, "OCKAM:"+member+":") {

@@ -90,7 +90,7 @@ func TestCLIDoctor(t *testing.T) {
 	defer ln.Close()
 	p.must(t, "tcp-inlet", "create", "in", "--at", "n1", "--from", freePort(t), "--to", "/ip4/127.0.0.1/tcp/"+freePort(t)+"/secure/api/service/db", "--no-connection-wait")
 	want := []string{"its address " + strings.Trim(at, `"`) + " is taken", "ss -ltnp", "tcp-inlet in: down", "sallyport trace in --at n1"}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		o := p.runWith(t, "", nil, "doctor")
 		missing := ""
 		for _, text := range want {

@@ -130,7 +130,7 @@ func TestReachFront(t *testing.T) {
 			defer c.Close()
 			says := func(text string) {
 				t.Helper()
-				_ = c.SetDeadline(time.Now().Add(40 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 				if _, err := io.WriteString(c, text); err != nil {
 					t.Fatal(err)
 				}

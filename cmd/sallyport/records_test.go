@@ -33,7 +33,7 @@ func TestCLIRecords(t *testing.T) {
 			Differences []any
 		}
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		o := p.runWith(t, "", nil, "receipts", "verify", near, far, "--output", "json")
 		if o.code == exitOK && json.Unmarshal([]byte(o.stdout), &said) == nil && said.Comparison.Agreed > 0 {
 			break

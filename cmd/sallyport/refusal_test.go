@@ -34,7 +34,7 @@ func TestCLIInletSaysNo(t *testing.T) {
 		}
 		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil { // else it was closed while it connected
-			_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+			_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 			if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%s: a client is not closed: %v", name, err)
 			}

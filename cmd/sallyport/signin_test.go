@@ -39,7 +39,7 @@ func oidcProvider(t *testing.T) (issuer string) {
 		_ = provider.Wait()
 	})
 	issuer = "http://localhost:" + port + "/"
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		resp, err := http.Get(issuer + ".well-known/openid-configuration")
 		if err == nil {
 			_ = resp.Body.Close()
@@ -58,7 +58,7 @@ func browser(t *testing.T, issuer, code, user, action string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Jar: jar, Timeout: 20 * time.Second}
+	client := &http.Client{Jar: jar, Timeout: 90 * time.Second}
 	resp, err := client.PostForm(issuer+"device/login", url.Values{"user_code": {code}, "username": {user}, "password": {"verysecure"}})
 	if err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ func echo(c net.Conn) { _, _ = io.Copy(c, c) }
 
 // briefEcho is echo for connections that soon end.
 func briefEcho(c net.Conn) {
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 	echo(c)
 }
 
@@ -88,7 +88,7 @@ func works(t *testing.T, when, port string) {
 	var err error
 	began := time.Now()
 	defer func() { t.Logf("%s: %.1f s", when, time.Since(began).Seconds()) }()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err = exchange(port); err == nil {
 			return
 		}
@@ -124,7 +124,7 @@ func (s *shell) kill(node string) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		s.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil || bytes.Contains(stat, []byte(") Z ")) {
 			return

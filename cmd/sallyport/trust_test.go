@@ -45,7 +45,7 @@ func (s *shell) apart() (status string) {
 func (s *shell) awaits(machine, line, what string) {
 	s.t.Helper()
 	var o outcome
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if o = s.run(line, "SALLYPORT_HOME="+filepath.Join(s.dir, machine)); strings.Contains(o.stdout+o.stderr, what) {
 			return
 		}
@@ -86,7 +86,7 @@ func TestTrustApart(t *testing.T) {
 	}
 	defer c.Close()
 	says := func() error {
-		_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 		if _, err := c.Write([]byte("hello")); err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func TestTrustApart(t *testing.T) {
 	}
 	works(t, "without the authority", port)
 	s.at("authority", "sallyport node start authority-partners")
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		if strings.Contains(get(t, http.DefaultClient, "http://"+status+"/metrics", nil), `sallyport_authority_reachable{state="up"} 1`) {
 			break
 		}
@@ -186,7 +186,7 @@ func TestTrustOperatorIsFirst(t *testing.T) {
 		t.Errorf("the operator read %d bytes", n)
 	}
 	t.Logf("the operator read %d bytes", stolen.Load())
-	for deadline := time.Now().Add(20 * time.Second); stolen.Load() == 0; say(careless) { // or the attack is none
+	for deadline := time.Now().Add(90 * time.Second); stolen.Load() == 0; say(careless) { // or the attack is none
 		if time.Now().After(deadline) {
 			t.Fatal("the operator does not read what a client sends that expects nobody: the attack does not work")
 		}

@@ -23,7 +23,7 @@ func (p *program) rendezvousServer(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cancel(); _ = cmd.Wait() })
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		answer, err := http.Get("http://" + health)
 		if err == nil {
 			answer.Body.Close()

@@ -28,7 +28,7 @@ type session struct {
 func (c *session) exchange(n int) error {
 	sent, got := make([]byte, n), make([]byte, n)
 	_, _ = rand.Read(sent)
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 	go func() { _, _ = c.Write(sent) }()
 	if _, err := io.ReadFull(c, got); err != nil {
 		return fmt.Errorf("after %d bytes: %w", c.seen, err)
@@ -221,7 +221,7 @@ func TestNodeUpgradeSignal(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 			id := strings.TrimSpace(s.run("tr '\\0' '\\n' < /proc/" + strconv.Itoa(pid) + "/cmdline; sallyport node upgrade --last n --jq '.id + .state'").stdout)
 			if id != last && strings.Contains(id, "--carried") && strings.Contains(id, "done") {
 				last = id
@@ -252,7 +252,7 @@ type notifications struct {
 func (n notifications) next() map[string]string {
 	n.t.Helper()
 	buf := make([]byte, 4096)
-	_ = n.ln.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = n.ln.SetReadDeadline(time.Now().Add(90 * time.Second))
 	k, err := n.ln.Read(buf)
 	if err != nil {
 		n.t.Fatal(err)
@@ -360,7 +360,7 @@ func TestNodeStopDrain(t *testing.T) {
 		open := openSessions(t, in, 1)[0]
 		stopped := make(chan outcome, 1)
 		go func() { stopped <- s.run("sallyport node stop " + node + " --drain 60s") }()
-		for deadline := time.Now().Add(30 * time.Second); exchange(in) == nil; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(90 * time.Second); exchange(in) == nil; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s takes new clients while it drains", node)
 			}

@@ -37,7 +37,7 @@ func TestCLIWatchdog(t *testing.T) {
 		return string(b[:n])
 	}
 	ready, pings := false, 0
-	for end := time.Now().Add(30 * time.Second); (!ready || pings < 3) && time.Now().Before(end); {
+	for end := time.Now().Add(90 * time.Second); (!ready || pings < 3) && time.Now().Before(end); {
 		switch text := hear(10 * time.Second); {
 		case strings.HasPrefix(text, "READY=1"):
 			ready = true

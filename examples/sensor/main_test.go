@@ -25,7 +25,7 @@ func TestSensors(t *testing.T) {
 	defer w.Close()
 	for k := range 2 {
 		sensor := members.Open(t.Context(), t, p, map[string]string{"kind": "sensor"})
-		ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, stop := context.WithTimeout(t.Context(), 90*time.Second)
 		value, last := 0.0, 0.0
 		err := measure(ctx, sensor, "boiler", time.Millisecond, func() float64 { value += 2 + float64(k); return value }, func(v float64) {
 			if last = v; value >= 10*(2+float64(k)) {

@@ -21,7 +21,7 @@ func TestWeb(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	served := make(chan error, 1)
 	go func() { served <- serve(ctx, server) }()
-	web := http.Client{Transport: &http.Transport{DialContext: from.DialContext, DisableKeepAlives: true}, Timeout: 30 * time.Second}
+	web := http.Client{Transport: &http.Transport{DialContext: from.DialContext, DisableKeepAlives: true}, Timeout: 90 * time.Second}
 	res, err := web.Get("http://api/")
 	if err != nil {
 		t.Fatal(err)

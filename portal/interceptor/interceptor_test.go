@@ -134,14 +134,14 @@ func (p *path) dial(t *testing.T) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 	return c.(*net.TCPConn)
 }
 
 // idle expects that nothing is left of the connections.
 func (p *path) idle(t *testing.T) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); ; time.Sleep(time.Millisecond) {
 		left := 0
 		for _, b := range []*box{p.a, p.b} {
 			list, err := b.router.Addresses(context.Background())
@@ -179,7 +179,7 @@ func serve(t *testing.T, f func(*net.TCPConn)) string {
 			}
 			go func() {
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 				f(c.(*net.TCPConn))
 			}()
 		}
@@ -415,7 +415,7 @@ func TestTargetRefuses(t *testing.T) {
 // TestOnlyOutlets: nothing but outlets can be reached through a listener before them.
 func TestOnlyOutlets(t *testing.T) {
 	p := newPath(t, serve(t, func(*net.TCPConn) {}), false, true, portal.Limits{})
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	reached := make(chan struct{}, 1)
 	if err := p.b.router.StartNamed(ctx, "private", func(*routing.Shard) routing.Worker {

@@ -49,7 +49,7 @@ func (a *audience) now() (list []string) {
 // becomes waits until what is published is want.
 func (a *audience) becomes(t *testing.T, want ...string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !slices.Equal(a.now(), want); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !slices.Equal(a.now(), want); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("published %v, want %v (%v)", a.now(), want, a.log)
 		}
@@ -208,7 +208,7 @@ func TestIdleReader(t *testing.T) {
 	defer in.Close()
 	c := connect(t, in)
 	c.mustFetch(-1, []int32{1, 2}, nil)
-	for end := time.Now().Add(30 * time.Second); len(a.now()) != 1; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); len(a.now()) != 1; time.Sleep(time.Millisecond) {
 		if c.mustFetch(-1, []int32{1}, nil); time.Now().After(end) {
 			t.Fatalf("published %v", a.now())
 		}

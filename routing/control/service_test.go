@@ -145,7 +145,7 @@ func TestLimits(t *testing.T) {
 	m := Message{Code: uint64(OpProbe)}
 	payload := m.Append(nil)
 	busy := func() bool { return st.service.Stats.Busy.Load() > 0 }
-	for end := time.Now().Add(20 * time.Second); !busy(); time.Sleep(time.Millisecond) { // more than may come at once, in pieces that the queue takes
+	for end := time.Now().Add(90 * time.Second); !busy(); time.Sleep(time.Millisecond) { // more than may come at once, in pieces that the queue takes
 		if time.Now().After(end) {
 			t.Fatal("nobody was told that it asks too much")
 		}

@@ -99,7 +99,7 @@ func TestTurns(t *testing.T) {
 			next++
 		}
 	}
-	for end := time.Now().Add(30 * time.Second); !w.Idle(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !w.Idle(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a worker is left")
 		}

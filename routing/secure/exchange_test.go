@@ -85,7 +85,7 @@ func TestExchangeRefused(t *testing.T) {
 	if _, err := a.channels.Exchange(ctx, route, mine); err == nil {
 		t.Error("keys with an untrusted peer")
 	}
-	for end := time.Now().Add(30 * time.Second); b.channels.Stats.HandshakeFailed.Load() == 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); b.channels.Stats.HandshakeFailed.Load() == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the refusal was not counted")
 		}

@@ -148,14 +148,14 @@ func (n *node) unanswered(t testing.TB, c *Channel) {
 }
 
 func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -173,7 +173,7 @@ func ended(t testing.TB, c *Channel) {
 	t.Helper()
 	select {
 	case <-c.Done():
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Fatal("channel still open")
 	}
 }
@@ -547,7 +547,7 @@ func TestCredentials(t *testing.T) {
 			if got.peer != a.self || !bytes.Equal(got.raw, want) {
 				t.Errorf("%x from %s", got.raw, got.peer)
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(90 * time.Second):
 			t.Fatal("no credential came")
 		}
 	}
@@ -808,7 +808,7 @@ func (f *flood) run(n int) {
 			}
 		})
 		f.sent += int64(batch)
-		for end := time.Now().Add(30 * time.Second); f.got.Load() != f.sent; runtime.Gosched() {
+		for end := time.Now().Add(90 * time.Second); f.got.Load() != f.sent; runtime.Gosched() {
 			if time.Now().After(end) {
 				f.t.Fatalf("%d of %d messages came", f.got.Load(), f.sent)
 			}

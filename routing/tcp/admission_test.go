@@ -16,7 +16,7 @@ import (
 // ended waits until the peer has closed c.
 func ended(t *testing.T, c net.Conn) bool {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
 	_, err := io.Copy(io.Discard, c)
 	return err == nil || errors.Is(err, syscall.ECONNRESET)
 }
@@ -127,9 +127,7 @@ func TestDeadlines(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if _, err := c.Write(sent); err != nil {
-			t.Fatal(err)
-		}
+		_, _ = c.Write(sent) // the end may come before it
 		if !ended(t, c) {
 			t.Errorf("%s: still open", name)
 		}

@@ -39,7 +39,7 @@ func TestConnectAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
@@ -49,10 +49,11 @@ func TestConnectAgain(t *testing.T) {
 		}
 		done <- err
 	}()
-	for accepted := 0; accepted < 3; accepted++ { // the one that filled the queue, and two attempts: the kernel's repetition is of one socket
-		if accepted == 0 {
-			time.Sleep(2 * askAgain) // several attempts are under way; none of them has got through
-		}
+	time.Sleep(2 * askAgain)                    // several attempts are under way; none of them has got through
+	if err := unix.Listen(fd, 16); err != nil { // from now on all of them do
+		t.Fatal(err)
+	}
+	for range 3 { // the one that filled the queue, and two attempts: the kernel's repetition is of one socket
 		conn, _, err := unix.Accept(fd)
 		if err != nil {
 			t.Fatal(err)

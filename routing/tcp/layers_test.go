@@ -139,7 +139,7 @@ func TestLayers(t *testing.T) {
 				c.Close()
 				select {
 				case <-other.Done():
-				case <-time.After(30 * time.Second):
+				case <-time.After(90 * time.Second):
 					t.Error("the other end was not told")
 				}
 				<-c.Done()
@@ -249,7 +249,7 @@ func TestOtherWebSocket(t *testing.T) {
 		if n != 100_000 {
 			t.Errorf("%d bytes", n)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Error("nothing came back")
 	}
 	conn.Close()
@@ -350,10 +350,8 @@ func TestSilentHandshakes(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if _, err := io.WriteString(c, first); err != nil {
-			t.Fatal(err)
-		}
-		_ = c.SetReadDeadline(time.Now().Add(40 * time.Second))
+		_, _ = io.WriteString(c, first) // the end may come before it
+		_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, context.DeadlineExceeded) || err != nil && strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%s: %v", layer, err)
 		}

@@ -29,7 +29,7 @@ func TestListenGivenUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = other.(*net.TCPListener).SetDeadline(time.Now().Add(30 * time.Second))
+		_ = other.(*net.TCPListener).SetDeadline(time.Now().Add(90 * time.Second))
 		close(free)
 		client, err := net.Dial("tcp", other.Addr().String())
 		if err != nil {

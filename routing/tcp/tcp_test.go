@@ -75,14 +75,14 @@ func (n *node) connect(t testing.TB, to *node) *Connection {
 }
 
 func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -149,7 +149,7 @@ func TestManyHops(t *testing.T) {
 		}
 		route = append(route, routing.LocalRoute("echo"))
 		payload := bytes.Repeat([]byte{byte(crossed)}, rapid.SampledFrom([]int{0, 1, 100, 70_000, 300_000}).Draw(t, "size"))
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 		defer cancel()
 		reply, err := nodes[start].router.Request(ctx, routing.Route{}.Concat(route...), payload)
 		if err != nil {
@@ -177,7 +177,7 @@ func dialRaw(t testing.TB, n *node) raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(30 * time.Second))
+	c.SetDeadline(time.Now().Add(90 * time.Second))
 	return raw{c.(*net.TCPConn), t}
 }
 
@@ -373,7 +373,7 @@ func TestConnectionsEnd(t *testing.T) {
 		for _, x := range []*Connection{c, d} {
 			select {
 			case <-x.Done():
-			case <-time.After(30 * time.Second):
+			case <-time.After(90 * time.Second):
 				t.Fatalf("closed by %s: not seen", who)
 			}
 		}
@@ -476,7 +476,7 @@ func TestTooLarge(t *testing.T) {
 	a.router.Inject(routing.RouteOf(c.Sender).Concat(routing.LocalRoute("echo")), routing.LocalRoute("x"), make([]byte, routing.MaxFrame))
 	select {
 	case <-c.Done():
-	case <-time.After(30 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Fatal("still open")
 	}
 	if a.tcp.Stats.TooLarge.Load() != 1 {
@@ -552,7 +552,7 @@ func TestStorm(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(30 * time.Second))
+			c.SetDeadline(time.Now().Add(90 * time.Second))
 			switch kind {
 			case 0: // says nothing
 			case 1: // nonsense

@@ -71,14 +71,14 @@ func (n *node) serve(t testing.TB, name string, w routing.Worker, flows ...*rout
 }
 
 func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -113,7 +113,7 @@ func (c client) send(datagrams ...[]byte) {
 // message receives one message of one fragment.
 func (c client) message() (onward, ret routing.Route, payload string) {
 	c.t.Helper()
-	c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	c.SetReadDeadline(time.Now().Add(90 * time.Second))
 	buf := make([]byte, 2048)
 	n, err := c.Read(buf)
 	if err != nil {
