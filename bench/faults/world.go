@@ -66,6 +66,13 @@ type world struct {
 	inlet, relay, outlet *machine
 	near, far            *wire.Wire
 	servers              *servers
+	programs             []*program
+}
+
+// program is a server in the background. Some write their title over their environment (Redis), so that its mark does not find them.
+type program struct {
+	pid   int
+	ended chan struct{}
 }
 
 // tagVar marks the processes of a run in their environment, so that nodes in the background are found.
@@ -239,6 +246,13 @@ func (w *world) dial(portal string) (c *net.TCPConn, err error) {
 
 // pids returns the processes of the run.
 func (w *world) pids() (list []int) {
+	for _, p := range w.programs {
+		select {
+		case <-p.ended:
+		default:
+			list = append(list, p.pid)
+		}
+	}
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
