@@ -51,24 +51,30 @@ func (d *Dir) FindRunning() []FoundNode {
 
 // behind returns the process that listens at a Unix socket, if it is one of this user.
 func behind(socket string) (Process, bool) {
+	pid, ok := listener(socket)
+	if !ok {
+		return Process{}, false
+	}
+	p, err := FindProcess(pid)
+	return p, err == nil
+}
+
+// listener returns the number of the process that listens at a Unix socket, if it is one of this user: the kernel says so, not the process.
+func listener(socket string) (pid int, ok bool) {
 	c, err := net.DialTimeout("unix", socket, time.Second)
 	if err != nil {
-		return Process{}, false
+		return 0, false
 	}
 	defer c.Close()
 	raw, err := c.(*net.UnixConn).SyscallConn()
 	if err != nil {
-		return Process{}, false
+		return 0, false
 	}
 	var cred *unix.Ucred
 	if e := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); e != nil || err != nil {
-		return Process{}, false
+		return 0, false
 	}
-	if int(cred.Uid) != os.Geteuid() {
-		return Process{}, false
-	}
-	p, err := FindProcess(int(cred.Pid))
-	return p, err == nil
+	return int(cred.Pid), int(cred.Uid) == os.Geteuid()
 }
 
 // holders finds the processes of nodes by what they hold open: the log and the admin socket of a node, the store of an authority. Somebody who

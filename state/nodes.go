@@ -125,8 +125,17 @@ type OIDCOptions struct {
 	Lifetime   string   `json:"lifetime,omitempty"` // a duration
 }
 
-// Status says whether the node's process runs.
-func (n Node) Status() Status { return n.Process.Status() }
+// Status says whether the node's process runs. Where the kernel does not show it (a unit with ProtectProc=invisible hides even processes of the same user, and
+// what systemctl reload runs is in such a place), or an emulator shows another start, it is the node's if it listens at the node's socket.
+func (n Node) Status() Status {
+	s := n.Process.Status()
+	if s == Stopped && n.AdminSocket != "" && n.Process.exists() {
+		if pid, ok := listener(n.AdminSocket); ok && pid == n.Process.PID {
+			return Running
+		}
+	}
+	return s
+}
 
 type nodeFile struct {
 	Version int `json:"version"`

@@ -8,12 +8,14 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process names one process of this machine for good: a process number alone is given out again after its process has ended.
 type Process struct {
 	PID int `json:"pid"`
-	// StartTime is when the process started, in clock ticks since boot (/proc/PID/stat, field 22).
+	// StartTime is when the process started, in clock ticks since boot (/proc/PID/task/PID/stat, field 22).
 	StartTime uint64 `json:"start_time"`
 	// Boot is the random id of the boot during which it ran (/proc/sys/kernel/random/boot_id).
 	Boot string `json:"boot,omitempty"`
@@ -57,7 +59,12 @@ func (p Process) Status() Status {
 	return Running
 }
 
-// stat is what /proc/PID/stat says of a process.
+// exists reports whether this user has a process of that number now, seen or not, in the boot of which the record speaks.
+func (p Process) exists() bool {
+	return p.PID > 0 && (p.Boot == "" || p.Boot == bootID()) && unix.Kill(p.PID, 0) == nil
+}
+
+// stat is what /proc/PID/task/PID/stat says of a process.
 type stat struct {
 	start   uint64
 	state   byte // of the first thread
@@ -72,7 +79,9 @@ func (s stat) ended() bool {
 
 // procStat reads the state of a process. The command name, in parentheses, may itself contain anything.
 func procStat(pid int) (stat, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	// That of the first thread has the same start, state and number of threads as /proc/PID/stat. That file is not the kernel's where a program for
+	// another processor runs under qemu-user: qemu makes it up for the process itself, with a start of its own and zeros, and shows others the true one.
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/stat", pid))
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return stat{}, err
@@ -86,11 +95,11 @@ func parseStat(data []byte) (s stat, err error) {
 	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	const stateField, threadsField, startField = 0, 20 - 3, 22 - 3 // numbers in proc(5) count from 1, and the first two are before the parenthesis
 	if len(f) <= startField || len(f[stateField]) != 1 {
-		return s, errors.New("unexpected /proc/PID/stat")
+		return s, errors.New("unexpected /proc/PID/task/PID/stat")
 	}
 	s.state = f[stateField][0]
 	if s.threads, err = strconv.Atoi(f[threadsField]); err != nil {
-		return s, fmt.Errorf("/proc/PID/stat: number of threads: %w", err)
+		return s, fmt.Errorf("/proc/PID/task/PID/stat: number of threads: %w", err)
 	}
 	s.start, err = strconv.ParseUint(f[startField], 10, 64)
 	return s, err

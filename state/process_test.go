@@ -1,6 +1,9 @@
 package state
 
 import (
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -24,5 +27,35 @@ func TestStatEnded(t *testing.T) {
 		if _, err := parseStat([]byte(bad)); err == nil {
 			t.Errorf("%q was read", bad)
 		}
+	}
+}
+
+// TestNodeBehindItsSocket: a node whose process is there, and is shown otherwise than its record says or not at all, is known by its socket; another process
+// that has its number now is not.
+func TestNodeBehindItsSocket(t *testing.T) {
+	me, err := CurrentProcess()
+	must(t, err)
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	must(t, err)
+	seen := me
+	seen.StartTime++
+	n := Node{Name: "n", AdminSocket: socket, Process: seen}
+	if s := n.Status(); s != Running {
+		t.Errorf("it listens at its socket: %s", s)
+	}
+	other := n
+	other.Process.Boot = "before"
+	if s := other.Status(); s != Stopped {
+		t.Errorf("of another boot: %s", s)
+	}
+	other = n
+	other.Process.PID = os.Getppid()
+	if s := other.Status(); s != Stopped {
+		t.Errorf("another process listens there: %s", s)
+	}
+	must(t, l.Close())
+	if s := n.Status(); s != Stopped {
+		t.Errorf("nobody listens: %s", s)
 	}
 }
