@@ -46,6 +46,7 @@ var scenes = map[string]string{
 	"sallyport node start n1":            `sallyport node stop n1`,
 	"sallyport node stop n1":             `sallyport node start n1`,
 	"sallyport node stop n1 --drain 30s": `sallyport node start n1`,
+	"sallyport node ready":               `sallyport node start; sallyport node start n1`,
 	"sallyport node upgrade":             `sallyport node start n1`,
 	"sallyport node delete --all --yes":  `sallyport node create n3`,
 	"authority":                          `sallyport identity create somebody; echo IDENTIFIER=$(sallyport identity show somebody) > variables`,

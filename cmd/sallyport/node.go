@@ -20,7 +20,7 @@ func init() { nouns = append(nouns, nodeNoun) }
 
 func nodeNoun(a *app) *cobra.Command {
 	return noun(groupStory, "node", "Nodes: they run portals, relays and services", nil,
-		nodeCreate(a), nodeList(a), nodeShow(a), nodeLogs(a), nodeStart(a), nodeStop(a), nodeUpgrade(a), nodeUpgradeCheck(a), nodeDelete(a), nodeDefault(a))
+		nodeCreate(a), nodeList(a), nodeShow(a), nodeLogs(a), nodeStart(a), nodeStop(a), nodeReady(a), nodeUpgrade(a), nodeUpgradeCheck(a), nodeDelete(a), nodeDefault(a))
 }
 
 // describeNode asks a node what it has; whether it is the default is known here.

@@ -33,7 +33,10 @@ func manpagesCommand(a *app) *cobra.Command {
 				name = func(c *cobra.Command) string { return pageName(c) + ".1" }
 			} else {
 				write = func(w io.Writer, c *cobra.Command) error {
-					z := gzip.NewWriter(w)
+					z, err := gzip.NewWriterLevel(w, gzip.BestCompression) // as packages want them
+					if err != nil {
+						return err
+					}
 					if err := manPage(z, c); err != nil {
 						return err
 					}
