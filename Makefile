@@ -3,7 +3,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
 
-PROGRAM    := bin/sallyport
+# GOARCH=arm64 make install works: the program for another processor is built beside, and one for this machine writes manual pages and completions.
+CROSS      := $(if $(and $(GOARCH),$(filter-out $(shell go env GOHOSTARCH),$(GOARCH))),$(GOARCH)/)
+PROGRAM    := bin/$(CROSS)sallyport
+HOST       := $(if $(CROSS),bin/host/sallyport,$(PROGRAM))
 # The number is in buildinfo/buildinfo.go alone; this is what it is built from.
 VERSION    := $(shell sed -n 's/^const Version = "\(.*\)"$$/\1/p' buildinfo/buildinfo.go)
 REVISION   ?= $(shell git describe --always --exclude '*' --abbrev=12 --dirty 2>/dev/null)
@@ -19,8 +22,12 @@ TOOLS      ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sallyport-tools
 
 .PHONY: build test lint fuzz generated unit test-cli story demo bench bench-short bench-distance bench-distance-short interop stall kafka mutants test-attacks install clean help vulncheck
 
-build: ## build bin/sallyport, one static program
+build: ## build bin/sallyport, one static program (GOARCH=arm64: bin/arm64/sallyport)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(PROGRAM) ./cmd/sallyport
+
+.PHONY: host
+host: build
+	$(if $(CROSS),env -u GOARCH -u GOARM CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(HOST) ./cmd/sallyport)
 
 .PHONY: pkcs11
 pkcs11: ## build bin/sallyport-pkcs11, which loads modules of PKCS#11 tokens; the only program with C
@@ -40,7 +47,7 @@ lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) ## gofmt, go vet, staticcheck
 
 $(TOOLS)/staticcheck-$(STATICCHECK_VERSION):
 	@mkdir -p $(TOOLS)
-	GOBIN=$(TOOLS)/bin $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	env -u GOARCH -u GOARM GOBIN=$(TOOLS)/bin $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 	@mv $(TOOLS)/bin/staticcheck $@
 
 generated: ## the committed assembly is what its generator writes
@@ -163,53 +170,83 @@ mutants: ## production code changed a line at a time: do the tests notice? (hour
 	$(GO) run ./internal/mutants $(MUTANTS) $(PACKAGES)
 
 install: SHARE = $(DESTDIR)$(PREFIX)/share
-install: build ## the program, its manual pages, completions and systemd units, below DESTDIR
+install: build host ## the program, its manual pages, completions and systemd units, below DESTDIR
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/sallyport
-	for beside in sallyport-pkcs11 sallyport-aws-kms; do if [ -x bin/$$beside ]; then install -m 755 bin/$$beside $(DESTDIR)$(PREFIX)/bin/; fi; done
+	$(if $(CROSS),,for beside in sallyport-pkcs11 sallyport-aws-kms; do if [ -x bin/$$beside ]; then install -m 755 bin/$$beside $(DESTDIR)$(PREFIX)/bin/; fi; done)
 	install -d $(DESTDIR)$(UNITS)
 	install -m 644 systemd/*.service $(DESTDIR)$(UNITS)
 	install -D -m 644 systemd/sallyport.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sallyport.conf
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
-	$(PROGRAM) manpages --dir $(SHARE)/man/man1
-	$(PROGRAM) completion --shell bash > $(SHARE)/bash-completion/completions/sallyport
-	$(PROGRAM) completion --shell zsh > $(SHARE)/zsh/site-functions/_sallyport
-	$(PROGRAM) completion --shell fish > $(SHARE)/fish/vendor_completions.d/sallyport.fish
+	$(HOST) manpages --dir $(SHARE)/man/man1
+	$(HOST) completion --shell bash > $(SHARE)/bash-completion/completions/sallyport
+	$(HOST) completion --shell zsh > $(SHARE)/zsh/site-functions/_sallyport
+	$(HOST) completion --shell fish > $(SHARE)/fish/vendor_completions.d/sallyport.fish
 
 # What is released: for each platform one static program, the same bytes wherever it is built from the same revision with the same Go.
+DIST         ?= dist
 PLATFORMS    ?= amd64 arm64 armv7 riscv64
+# deb wants the name of whoever made the package.
+MAINTAINER   ?= Sallyport developers <$(or $(DEBEMAIL),maintainers@localhost)>
+PACKAGE_ARCH  = $(if $(filter arm,$(GOARCH)),arm$(or $(GOARM),7),$(shell $(GO) env GOARCH))
 NFPM_VERSION := v2.43.0
 SBOM_VERSION := v1.9.0
 
 .PHONY: dist packages test-operate
 dist: $(TOOLS)/cyclonedx-gomod-$(SBOM_VERSION) ## dist/: static programs for PLATFORMS, their checksums and the list of what is in them (SBOM, CycloneDX)
-	@mkdir -p dist
+	@mkdir -p $(DIST)
 	@for platform in $(PLATFORMS); do \
 		arch=$$platform; arm=; case $$platform in armv7) arch=arm; arm=7;; esac; \
-		echo "dist/sallyport-$(VERSION)-linux-$$platform"; \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOARM=$$arm $(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -buildid=" -o dist/sallyport-$(VERSION)-linux-$$platform ./cmd/sallyport; \
-		$< bin -json -noserial -version $(VERSION) -output dist/sallyport-$(VERSION)-linux-$$platform.cdx.json dist/sallyport-$(VERSION)-linux-$$platform; \
+		echo "$(DIST)/sallyport-$(VERSION)-linux-$$platform"; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOARM=$$arm $(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -buildid=" -o $(DIST)/sallyport-$(VERSION)-linux-$$platform ./cmd/sallyport; \
+		$< bin -json -noserial -version $(VERSION) -output $(DIST)/sallyport-$(VERSION)-linux-$$platform.cdx.json $(DIST)/sallyport-$(VERSION)-linux-$$platform; \
 	done
-	cd dist && sha256sum sallyport-$(VERSION)-linux-* > SHA256SUMS
+	cd $(DIST) && sha256sum sallyport-$(VERSION)-linux-* > SHA256SUMS
 
 $(TOOLS)/cyclonedx-gomod-$(SBOM_VERSION):
 	@mkdir -p $(TOOLS)
-	GOFLAGS= GOBIN=$(TOOLS)/bin $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(SBOM_VERSION)
+	env -u GOARCH -u GOARM GOFLAGS= GOBIN=$(TOOLS)/bin $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(SBOM_VERSION)
 	@mv $(TOOLS)/bin/cyclonedx-gomod $@
 
-packages: $(TOOLS)/nfpm-$(NFPM_VERSION) ## dist/: deb and rpm for the platform GOARCH, with units, manual pages, completions and configuration
-	@rm -rf dist/stage && mkdir -p dist/stage
-	$(MAKE) install DESTDIR=dist/stage
-	for kind in deb rpm; do STAGE=dist/stage VERSION=$(VERSION) PACKAGE_ARCH=$$($(GO) env GOARCH) $< package --config packaging/nfpm.yaml --packager $$kind --target dist/; done
-	@rm -rf dist/stage
+packages: STAGE = $(DIST)/stage
+packages: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+packages: $(TOOLS)/nfpm-$(NFPM_VERSION) ## dist/: deb and rpm for the platform GOARCH, with units, manual pages, completions, configuration, licences (DEBEMAIL: who makes them)
+	@rm -rf $(STAGE) && mkdir -p $(STAGE)
+	$(MAKE) install DESTDIR=$(STAGE)
+	install -d $(STAGE)/usr/share/doc/sallyport
+	env -u GOARCH -u GOARM $(GO) run ./packaging/notices $(PROGRAM) | gzip -9n > $(STAGE)/usr/share/doc/sallyport/THIRD-PARTY.gz
+	sh packaging/changelog.sh "$(VERSION)" "$(MAINTAINER)" $$SOURCE_DATE_EPOCH | gzip -9n > $(STAGE)/usr/share/doc/sallyport/changelog.gz
+	for kind in deb rpm; do STAGE=$(STAGE) VERSION=$(VERSION) MAINTAINER="$(MAINTAINER)" PACKAGE_ARCH=$(PACKAGE_ARCH) \
+		$< package --config packaging/nfpm.yaml --packager $$kind --target $(DIST)/; done
+	@rm -rf $(STAGE)
+
+.PHONY: image
+image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+image: dist ## dist/: an OCI image for PLATFORMS (docker load, podman load, skopeo copy oci-archive:...), made without a daemon
+	$(GO) run ./packaging/notices $(DIST)/sallyport-$(VERSION)-linux-$(firstword $(PLATFORMS)) > $(DIST)/THIRD-PARTY
+	$(GO) run ./packaging/image --version $(VERSION) --revision "$(REVISION)" --notices $(DIST)/THIRD-PARTY --out $(DIST)/sallyport-$(VERSION).oci.tar \
+		$(foreach p,$(PLATFORMS),$(p)=$(DIST)/sallyport-$(VERSION)-linux-$(p))
+	@rm $(DIST)/THIRD-PARTY
 
 $(TOOLS)/nfpm-$(NFPM_VERSION):
 	@mkdir -p $(TOOLS)
-	GOFLAGS= GOBIN=$(TOOLS)/bin $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	env -u GOARCH -u GOARM GOFLAGS= GOBIN=$(TOOLS)/bin $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	@mv $(TOOLS)/bin/nfpm $@
+
+# Tests that need root, or build for minutes, in turn; each says what is missing here.
+.PHONY: test-packages
+test-packages: DEBIAN = $(TOOLS)/debian-$(shell . /etc/os-release && echo $$VERSION_ID).tar
+test-packages: ## what is released: packages in clean Debian roots, without systemd and with it, programs for other processors, the image (15 minutes)
+	@command -v debootstrap >/dev/null && command -v lintian >/dev/null && command -v qemu-arm >/dev/null && command -v systemd-nspawn >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends debootstrap lintian qemu-user systemd-container >/dev/null; } || \
+		echo "debootstrap, lintian, qemu-user or systemd-container cannot be installed here: the tests that need them are left out"
+	@packaging/debian-root $(DEBIAN) || echo "no Debian root can be made here: the tests in it are left out"
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; $(MAKE) -s image PLATFORMS=amd64 DIST="$$dir" && \
+	IMAGE=$$(echo "$$dir"/*.oci.tar) DEBIAN_ROOT=$$(ls $(DEBIAN) 2>/dev/null || true) DIST_TEST=1 $(GO) test -p 1 -count=1 -timeout 60m -v ./packaging/... | \
+		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
 
 # A line for each point of what an operator needs: what it is, and whether it holds.
 OPERATE_TESTS := ^(TestMetricsAreListed|TestRecords|TestRecordsOfRefusals|TestMetersAreBounded|TestAgree|TestDisagree|TestTampered|TestGoesOn|TestCLIRecords|TestCLITrace|TestCLIDoctor|TestCLIWatchdog|TestRules|TestQueries|TestSample|TestChangelog|TestUnits|TestPackage)$$
-test-operate: build ## metrics, records, receipts, doctor, trace, alerts, units, packages: a line for each (5 minutes); installs prometheus where it can
+test-operate: build test-packages ## metrics, records, receipts, doctor, trace, alerts, units, packages: a line for each (5 minutes); installs prometheus where it can
 	@command -v promtool >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends prometheus >/dev/null; } || \
 		echo "prometheus cannot be installed here: the tests that need it are left out"
 	$(GO) test -p 1 -count=1 -timeout 15m -v -run '$(OPERATE_TESTS)' ./buildinfo ./dataplane ./portal ./records/... ./node ./monitoring ./packaging ./cmd/sallyport | \

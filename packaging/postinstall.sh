@@ -13,7 +13,7 @@ fi
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
 	# ExecReload upgrades a node in its process; one that cannot is left as it is.
-	systemctl list-units --state=active --plain --no-legend 'sallyport*@*.service' | while read -r unit _; do
+	systemctl list-units --state=active --plain --no-legend 'sallyport@*.service' 'sallyport-*@*.service' | while read -r unit _; do
 		systemctl reload "$unit" || echo "sallyport: $unit still runs the program before; systemctl restart $unit ends its connections" >&2
 	done
 fi

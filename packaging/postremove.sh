@@ -1,8 +1,9 @@
 #!/bin/sh
-# A purge removes state and keys; a removal leaves them.
+# A purge removes state, keys, configuration and what enabled instances; a removal leaves them.
 set -e
 if [ "$1" = purge ]; then
-	rm -rf /var/lib/sallyport
+	rm -rf /var/lib/sallyport /etc/sallyport
+	rm -f /etc/systemd/system/*.wants/sallyport@*.service /etc/systemd/system/*.wants/sallyport-*@*.service /etc/default/sallyport-*
 	if getent passwd sallyport >/dev/null; then
 		userdel sallyport || true
 	fi
