@@ -2,7 +2,9 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -28,13 +30,13 @@ const (
 type datagrams struct {
 	in        [receiveBatch]unix.Mmsghdr
 	inVec     [receiveBatch]unix.Iovec
-	inName    [receiveBatch]unix.RawSockaddrInet4
+	inName    [receiveBatch]unix.RawSockaddrInet6 // or an Inet4, which is shorter
 	inControl [receiveBatch][controlSize]byte
 	inBytes   []byte
 	single    [udpSlot]byte // one datagram of a run, with nothing behind it that is needed
 	out       [udpBatch]unix.Mmsghdr
 	outVec    [udpBatch]unix.Iovec
-	outNames  [udpBatch]unix.RawSockaddrInet4
+	outNames  [udpBatch]unix.RawSockaddrInet6
 	outRun    [udpBatch]int // datagrams in each message
 	outSize   [udpBatch][controlSize]byte
 }
@@ -51,8 +53,7 @@ func (l *Loop) datagrams() *datagrams {
 		b.in[i].Hdr = unix.Msghdr{Iov: &b.inVec[i], Iovlen: 1, Name: (*byte)(unsafe.Pointer(&b.inName[i])), Control: &b.inControl[i][0]}
 	}
 	for i := range udpBatch {
-		b.out[i].Hdr = unix.Msghdr{Iov: &b.outVec[i], Iovlen: 1, Name: (*byte)(unsafe.Pointer(&b.outNames[i])), Namelen: unix.SizeofSockaddrInet4}
-		b.outNames[i].Family = unix.AF_INET
+		b.out[i].Hdr = unix.Msghdr{Iov: &b.outVec[i], Iovlen: 1, Name: (*byte)(unsafe.Pointer(&b.outNames[i]))}
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&b.outSize[i][0]))
 		h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
 		h.SetLen(unix.CmsgLen(2))
@@ -73,12 +74,12 @@ func (b *datagrams) message(i int) (bytes []byte, size int) {
 }
 
 // from returns who sent message i of the last receive.
-func (b *datagrams) from(i int) netip.AddrPort { return fromInet4(&b.inName[i]) }
+func (b *datagrams) from(i int) netip.AddrPort { return fromName(&b.inName[i]) }
 
 // receive takes up to receiveBatch messages.
 func (b *datagrams) receive(fd int) (int, unix.Errno) {
 	for i := range receiveBatch {
-		b.in[i].Hdr.Namelen = unix.SizeofSockaddrInet4
+		b.in[i].Hdr.Namelen = unix.SizeofSockaddrInet6
 		b.in[i].Hdr.Flags = 0
 		b.in[i].Hdr.SetControllen(controlSize)
 	}
@@ -99,8 +100,7 @@ func (b *datagrams) send(fd int, list []datagram, bytes []byte, runs bool) (take
 		hdr := &b.out[messages].Hdr
 		b.outVec[messages].Base = unsafe.SliceData(bytes[head.start:])
 		b.outVec[messages].SetLen(last.end - head.start)
-		b.outNames[messages].Addr = head.to.Addr().Unmap().As4()
-		binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&b.outNames[messages].Port))[:], head.to.Port())
+		hdr.Namelen = putName(&b.outNames[messages], head.to)
 		hdr.Control = nil
 		hdr.SetControllen(0)
 		if count > 1 {
@@ -144,7 +144,43 @@ func runOf(list []datagram) int {
 	return n
 }
 
-func fromInet4(sa *unix.RawSockaddrInet4) netip.AddrPort {
-	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
-	return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), port)
+// fromName reads the address of a peer. The zone of one that is only valid on a link is the number of the interface.
+func fromName(name *unix.RawSockaddrInet6) netip.AddrPort {
+	port := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&name.Port))[:])
+	if name.Family == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr), port)
+	}
+	addr := netip.AddrFrom16(name.Addr).Unmap()
+	if name.Scope_id != 0 && addr.Is6() {
+		addr = addr.WithZone(strconv.Itoa(int(name.Scope_id)))
+	}
+	return netip.AddrPortFrom(addr, port)
+}
+
+// putName writes an address and returns its length.
+func putName(name *unix.RawSockaddrInet6, to netip.AddrPort) uint32 {
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&name.Port))[:], to.Port())
+	addr := to.Addr().Unmap()
+	if addr.Is4() {
+		name.Family = unix.AF_INET
+		(*unix.RawSockaddrInet4)(unsafe.Pointer(name)).Addr = addr.As4()
+		return unix.SizeofSockaddrInet4
+	}
+	name.Family, name.Flowinfo, name.Addr, name.Scope_id = unix.AF_INET6, 0, addr.As16(), zoneOf(addr)
+	return unix.SizeofSockaddrInet6
+}
+
+// zoneOf returns the number of the interface that an address is valid on, 0 for all.
+func zoneOf(a netip.Addr) uint32 {
+	zone := a.Zone()
+	if zone == "" {
+		return 0
+	}
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n)
+	}
+	if ifi, err := net.InterfaceByName(zone); err == nil {
+		return uint32(ifi.Index)
+	}
+	return 0
 }

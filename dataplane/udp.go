@@ -52,6 +52,8 @@ type UDPStats struct {
 	In, Out atomic.Uint64
 	// Truncated were longer than any datagram expected; Overflow found the queue full; Failed were refused by the kernel.
 	Truncated, Overflow, Failed atomic.Uint64
+	// Refused were sent to a host where nobody listens, which said so.
+	Refused atomic.Uint64
 }
 
 // UDPSocket is a datagram socket on one loop. Its methods are for the loop's goroutine.
@@ -71,6 +73,8 @@ type UDPSocket struct {
 	out     []datagram
 	sent    int    // datagrams of out that the kernel has
 	bytes   []byte // of all datagrams in out, one after the other
+	queue   int    // how many of them wait for the kernel at most
+	large   bool   // datagrams of any size are taken
 	small   int    // flushes since one filled much of what bytes has room for
 	blocked bool   // the kernel took less than offered; EPOLLOUT will come
 	drain   bool   // OnDrain is wanted
@@ -90,6 +94,28 @@ func ListenUDP(at netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
 	if !at.Addr().Unmap().Is4() {
 		return -1, bound, fmt.Errorf("bind UDP to %s: %w", at, ErrNotIPv4)
 	}
+	return openUDP(at, netip.AddrPort{}, udpKernelBuffer)
+}
+
+// OpenUDP opens a socket for a service, IPv4 or IPv6. With a valid peer it is one of that family, bound to whatever the system chooses, and takes
+// datagrams of that peer alone; at is not looked at. buffer is asked of the kernel for each direction, in bytes. The descriptor, non-blocking, is given
+// to Loop.AdoptUDP; ErrNoDescriptor where only those are left that are kept for others.
+func (g *Group) OpenUDP(at, peer netip.AddrPort, buffer int) (fd int, bound netip.AddrPort, err error) {
+	if fd, bound, err = openUDP(at, peer, buffer); err == nil && !g.loops[0].mayUse(fd) {
+		_ = unix.Close(fd)
+		return -1, bound, ErrNoDescriptor
+	}
+	return fd, bound, err
+}
+
+func openUDP(at, peer netip.AddrPort, buffer int) (fd int, bound netip.AddrPort, err error) {
+	if peer.IsValid() {
+		at = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+		if peer.Addr().Unmap().Is6() {
+			at = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+		}
+	}
+	fd = -1
 	fail := func(what string, err error) (int, netip.AddrPort, error) {
 		if fd >= 0 {
 			_ = unix.Close(fd)
@@ -102,12 +128,18 @@ func ListenUDP(at netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
 		return fail("socket", err)
 	}
 	for _, opt := range [...][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt[0], udpKernelBuffer) != nil {
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt[1], udpKernelBuffer) // what the system allows
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt[0], buffer) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt[1], buffer) // what the system allows
 		}
 	}
 	if err := unix.Bind(fd, sa); err != nil {
 		return fail("bind", err)
+	}
+	if peer.IsValid() {
+		to, _ := sockaddr(peer)
+		if err := unix.Connect(fd, to); err != nil {
+			return fail("connect", err)
+		}
 	}
 	local, err := unix.Getsockname(fd)
 	if err != nil {
@@ -120,7 +152,7 @@ func ListenUDP(at netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
 func (l *Loop) AdoptUDP(fd int, h UDPHandler, stats *UDPStats) (*UDPSocket, error) {
 	sa, err := unix.Getsockname(fd)
 	if err == nil {
-		u := &UDPSocket{loop: l, fd: fd, local: fromSockaddr(sa), handler: h, stats: stats, runs: takesRuns(fd)}
+		u := &UDPSocket{loop: l, fd: fd, local: fromSockaddr(sa), handler: h, stats: stats, queue: udpQueueLimit, runs: takesRuns(fd)}
 		if err = l.register(fd, u); err == nil {
 			return u, nil
 		}
@@ -151,7 +183,11 @@ func (u *UDPSocket) Pending() int {
 }
 
 // Room returns how many bytes can be sent now without a drop.
-func (u *UDPSocket) Room() int { return udpQueueLimit - u.Pending() }
+func (u *UDPSocket) Room() int { return u.queue - u.Pending() }
+
+// ForService has the socket take datagrams of any size, with queue bytes waiting for the kernel at most. What OnDatagram is given ends with the
+// datagram.
+func (u *UDPSocket) ForService(queue int) { u.large, u.queue = true, queue }
 
 // Reserve returns n bytes for the next datagram, to be filled and taken over with Commit before anything else is done with u.
 func (u *UDPSocket) Reserve(n int) []byte {
@@ -164,7 +200,7 @@ func (u *UDPSocket) Reserve(n int) []byte {
 	return u.bytes[at : at+n : at+n]
 }
 
-// Commit sends the first n bytes of the last Reserve to an IPv4 address, at the end of the turn.
+// Commit sends the first n bytes of the last Reserve to an address, at the end of the turn.
 func (u *UDPSocket) Commit(n int, to netip.AddrPort) {
 	at := len(u.bytes)
 	if u.closed {
@@ -279,6 +315,9 @@ func (u *UDPSocket) readReady() {
 		}
 		if errno != 0 {
 			// An earlier datagram was refused somewhere; the error is taken with this. One that stays must not keep the loop busy.
+			if errno == unix.ECONNREFUSED {
+				u.stats.Refused.Add(1)
+			}
 			again = 50 * time.Millisecond
 			continue
 		}
@@ -305,6 +344,15 @@ func (u *UDPSocket) readReady() {
 func (u *UDPSocket) take(b *datagrams, i int) (count int) {
 	bytes, size := b.message(i)
 	from := b.from(i)
+	if u.large && size <= len(bytes) && b.in[i].Hdr.Flags&unix.MSG_TRUNC == 0 {
+		for count = 0; count == 0 || len(bytes) > 0 && size > 0 && !u.closed; count++ {
+			n := min(size, len(bytes))
+			u.stats.In.Add(1)
+			u.handler.OnDatagram(bytes[:n:n], n, from)
+			bytes = bytes[n:]
+		}
+		return count
+	}
 	if size > udpSlot || size <= 0 && len(bytes) > 0 || b.in[i].Hdr.Flags&unix.MSG_TRUNC != 0 {
 		u.stats.Truncated.Add(1)
 		return 1
@@ -338,6 +386,8 @@ func (u *UDPSocket) flush() {
 			u.sent += n
 			u.tokens -= n
 		case errno == unix.EINTR:
+		case errno == unix.ECONNREFUSED && u.large:
+			u.stats.Refused.Add(1) // an earlier one, by a host where nobody listens; this one has not been tried
 		case errno == unix.EAGAIN, errno == unix.ENOBUFS:
 			u.blocked = true
 		case run > 1 && (errno == unix.EIO || errno == unix.EINVAL || errno == unix.EMSGSIZE):
