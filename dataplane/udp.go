@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,6 +76,7 @@ type UDPSocket struct {
 	bytes   []byte // of all datagrams in out, one after the other
 	queue   int    // how many of them wait for the kernel at most
 	large   bool   // datagrams of any size are taken
+	drops   uint32 // of the kernel, when it was last asked
 	small   int    // flushes since one filled much of what bytes has room for
 	blocked bool   // the kernel took less than offered; EPOLLOUT will come
 	drain   bool   // OnDrain is wanted
@@ -198,6 +200,24 @@ func (u *UDPSocket) Reserve(n int) []byte {
 		u.bytes = grown
 	}
 	return u.bytes[at : at+n : at+n]
+}
+
+// Lost returns how many datagrams the kernel has dropped, since it was last asked, because the socket had too much that was not read.
+func (u *UDPSocket) Lost() uint32 {
+	if u.closed {
+		return 0
+	}
+	var mem [9]uint32 // SK_MEMINFO_VARS (linux/sock_diag.h)
+	size := uint32(unsafe.Sizeof(mem))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(u.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0
+	}
+	drops := mem[8] // SK_MEMINFO_DROPS
+	n := drops - u.drops
+	u.drops = drops
+	return n
 }
 
 // Commit sends the first n bytes of the last Reserve to an address, at the end of the turn.

@@ -80,7 +80,7 @@ func (in *inlet) inquire(n *Node, c *connection) {
 	f := control.Fields{Name: name, Data: n.portals.Process[:]}
 	for {
 		ctx, cancel := context.WithTimeout(n.ctx, askTimeout)
-		m, err := n.askNode(ctx, c, control.OpOutlet, f)
+		m, err := n.askNode(ctx, c, in.asks, f)
 		cancel()
 		select {
 		case <-c.done():
@@ -124,9 +124,9 @@ func (in *inlet) inquire(n *Node, c *connection) {
 func (in *inlet) say(s resource.Status) {
 	in.answer.set(s)
 	if s.Refused {
-		in.portal.Refuse(s.Reason)
+		in.port.Refuse(s.Reason)
 	} else {
-		in.portal.Refuse("")
+		in.port.Refuse("")
 	}
 }
 

@@ -23,6 +23,7 @@ func (n *Node) startControl(ctx context.Context) (err error) {
 		return err
 	}
 	n.control.Handle(control.OpOutlet, n.answerOutlet)
+	n.control.Handle(control.OpUDPOutlet, n.answerUDPOutlet)
 	n.control.Handle(control.OpRelay, n.answerRelay)
 	n.control.Handle(control.OpSeen, n.answerSeen)
 	n.control.Handle(control.OpGone, n.answerGone)
@@ -46,19 +47,38 @@ var controlStates = map[resource.State]control.State{
 func (n *Node) answerOutlet(c *control.Call) {
 	n.ended(&c.Peer, c.Request.Data)
 	i, ok := n.outlets.Get(c.Request.Name)
+	_, forUDP := n.udpOutlets.Get(c.Request.Name)
 	switch {
-	case !ok && n.router.HasNamed(c.Request.Name):
+	case !ok && !forUDP && n.router.HasNamed(c.Request.Name):
 		c.Answer(control.StatusOK, control.Fields{})
 	case !ok:
 		c.Answer(control.StatusAbsent, control.Fields{})
 	case i.IsOpen && i.Value.guard != nil && !i.Value.guard.Grant(&c.Peer).Allowed():
 		c.Answer(control.StatusDenied, control.Fields{})
 	default:
-		reason := i.Status.Reason
-		if len(reason) > control.MaxReason {
-			reason = strings.ToValidUTF8(reason[:control.MaxReason-3], "") + "..."
-		}
-		c.Answer(control.StatusOK, control.Fields{State: controlStates[i.Status.State], Reason: reason})
+		answerStatus(c, i.Status)
+	}
+}
+
+// answerStatus says how something is.
+func answerStatus(c *control.Call, s resource.Status) {
+	reason := s.Reason
+	if len(reason) > control.MaxReason {
+		reason = strings.ToValidUTF8(reason[:control.MaxReason-3], "") + "..."
+	}
+	c.Answer(control.StatusOK, control.Fields{State: controlStates[s.State], Reason: reason})
+}
+
+// answerUDPOutlet is answerOutlet for outlets for UDP.
+func (n *Node) answerUDPOutlet(c *control.Call) {
+	i, ok := n.udpOutlets.Get(c.Request.Name)
+	switch {
+	case !ok:
+		c.Answer(control.StatusAbsent, control.Fields{})
+	case i.IsOpen && !i.Value.guard.Grant(&c.Peer).Allowed():
+		c.Answer(control.StatusDenied, control.Fields{})
+	default:
+		answerStatus(c, i.Status)
 	}
 }
 

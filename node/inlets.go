@@ -19,6 +19,7 @@ import (
 	"sallyport/portal"
 	"sallyport/portal/httpheader"
 	"sallyport/routing"
+	"sallyport/routing/control"
 	"sallyport/routing/multiaddr"
 	"sallyport/state"
 )
@@ -29,6 +30,8 @@ type inlet struct {
 	parts   inletParts
 	to      multiaddr.Addr
 	portal  *portal.Inlet
+	port    port               // portal, or the inlet for UDP that this one keeps the path of
+	asks    control.Op         // what its outlet is asked for
 	session *session
 	direct  *session           // of the path through a puncture; nil without --udp
 	guard   *guard             // its own, nil for part of something larger
@@ -39,6 +42,14 @@ type inlet struct {
 
 	mu        sync.Mutex
 	main, udp routing.Route // the paths there are
+}
+
+// port is where clients come to, as far as the keeping of a path knows it.
+type port interface {
+	SetPath(route routing.Route)
+	Refuse(reason string)
+	Gone(peer [32]byte, route routing.Route)
+	Silent(route routing.Route, since time.Time)
 }
 
 // inletParts are what an inlet has beyond its request when it is part of something larger.
@@ -214,7 +225,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		n.putBack(p.Carried)
 		return nil, err
 	}
-	in.request = *r
+	in.request, in.port, in.asks = *r, in.portal, control.OpOutlet
 	in.start(n, options, o.Again)
 	return in, nil
 }
@@ -277,12 +288,12 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 		down: func() {
 			in.choose(func() { in.main = routing.Route{} })
 			in.answer.forget()
-			in.portal.Refuse("")
+			in.port.Refuse("")
 		},
 		silent: in.silent,
 		gone: func(c *connection) {
 			if k := len(c.channels); k > 0 {
-				in.portal.Gone(c.channels[k-1].Peer.ID, in.outletRoute(c))
+				in.port.Gone(c.channels[k-1].Peer.ID, in.outletRoute(c))
 			}
 		},
 		watched: n.watchGone,
@@ -295,7 +306,7 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 
 // silent tells connections over a path since when nothing was heard there.
 func (in *inlet) silent(c *connection, since time.Time) {
-	in.portal.Silent(in.outletRoute(c), since)
+	in.port.Silent(in.outletRoute(c), since)
 }
 
 // admits reports whether the policy allows who is at the end of the path.
@@ -392,11 +403,11 @@ func (in *inlet) choose(change func()) {
 	change()
 	switch {
 	case in.udp.Len() > 0:
-		in.portal.SetPath(in.udp)
+		in.port.SetPath(in.udp)
 	case in.request.NoTCPFallback:
-		in.portal.SetPath(routing.Route{})
+		in.port.SetPath(routing.Route{})
 	default:
-		in.portal.SetPath(in.main)
+		in.port.SetPath(in.main)
 	}
 }
 

@@ -18,12 +18,14 @@ type kinds struct {
 	outlets      *table.Table[resource.Outlet, *outlet]
 	relays       *table.Table[resource.Relay, *relay]
 	inlets       *table.Table[resource.Inlet, *inlet]
+	udpOutlets   *table.Table[resource.UDPOutlet, *udpOutlet]
+	udpInlets    *table.Table[resource.UDPInlet, *udpInlet]
 }
 
 // addKinds registers the kinds. What a kind needs beside its entries, it keeps itself.
 func (n *Node) addKinds() {
 	for _, add := range []func(*Node){
-		addPolicies, addTCPListeners, addListeners, addHops, addCertificates, addOutlets, addRelays, addInlets, addKafka,
+		addPolicies, addTCPListeners, addListeners, addHops, addCertificates, addOutlets, addRelays, addInlets, addUDPOutlets, addUDPInlets, addKafka,
 	} {
 		add(n)
 	}

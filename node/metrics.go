@@ -169,6 +169,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		count(descRevocations, n.counters.lateRefused.Load(), "authority_late")
 	}
 	c.portals(out, gauge, count)
+	c.datagrams(gauge, count)
 	c.paths(gauge, count)
 	c.box(out, gauge, count)
 	if n.opts.Authority != nil && n.opts.Authority.Events != nil {

@@ -39,6 +39,14 @@ func (n *Node) sessions() (list []kept) {
 			}
 		}
 	}
+	for _, i := range n.udpInlets.List() {
+		if i.IsOpen {
+			list = append(list, kept{"udp_inlet", i.Request.Name, i.Value.path.session})
+			if i.Value.path.direct != nil {
+				list = append(list, kept{"udp_inlet_udp", i.Request.Name, i.Value.path.direct})
+			}
+		}
+	}
 	for _, i := range n.relays.List() {
 		if i.IsOpen {
 			list = append(list, kept{"relay", i.Request.Name, i.Value.session})

@@ -19,6 +19,7 @@ import (
 	"sallyport/node/table"
 	"sallyport/policy"
 	"sallyport/portal"
+	"sallyport/portal/datagram"
 	"sallyport/portal/interceptor"
 	"sallyport/proxy"
 	"sallyport/records"
@@ -152,6 +153,7 @@ type Node struct {
 	control  *control.Service
 	dialing  chan struct{} // handshakes that this node begins
 	portals  *portal.Env
+	datagram *datagram.Env
 	// intercepted is what waits in the interceptors of Kafka portals.
 	intercepted interceptor.Budget
 	policies    *policy.Set
@@ -229,6 +231,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.portals.Process = newProcess(&o); o.Upgrade.Carried != nil && len(o.Upgrade.Carried.Process) == len(n.portals.Process) {
 		n.portals.Process = [32]byte(o.Upgrade.Carried.Process)
 	}
+	n.datagram = &datagram.Env{Log: o.Log}
 	n.channels.Opened = n.watchPeer
 	n.access = newAccess(n.policies)
 	n.access.self, n.pins.node = o.Self, n

@@ -81,7 +81,7 @@ func (n *Node) enact(r *resource.Policy) (policy.Resource, error) {
 
 // repeal ends a policy: what a resource asks for itself decides again, or the default of a type.
 func (n *Node) repeal(p policy.Resource) {
-	if _, byName := p.Name(); byName {
+	if t, byType := p.Type(); !byType || t.Base() != t {
 		n.policies.Delete(p)
 	} else {
 		_ = n.policies.Set(p, policy.DefaultExpr()) // never refused
@@ -178,7 +178,10 @@ func (n *Node) policyReady(own policy.Resource, kind policy.ResourceType, allow 
 	i, there := n.policyTable.Get(of)
 	if !there && allow == "" {
 		of = kind.String()
-		i, there = n.policyTable.Get(of)
+		if i, there = n.policyTable.Get(of); !there {
+			of = kind.Base().String()
+			i, there = n.policyTable.Get(of)
+		}
 	}
 	if there && !i.IsOpen {
 		return fmt.Errorf("%w: policy %s: %s", errNoPolicy, of, i.Status.Reason)

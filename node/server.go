@@ -210,6 +210,10 @@ func (n *Node) adminHandler(stop func()) http.Handler {
 		accepted, err := n.AcceptOutlet(r.Context(), r.PathValue("name"))
 		admin.Answer(w, accepted, err)
 	})
+	mux.HandleFunc("POST "+admin.PathUDPInlets+"/{name}/accept", func(w http.ResponseWriter, r *http.Request) {
+		accepted, err := n.AcceptOutlet(r.Context(), udpPins+r.PathValue("name"))
+		admin.Answer(w, accepted, err)
+	})
 	mux.HandleFunc("POST "+admin.PathListeners, admin.Handle(n.CreateListener))
 	mux.HandleFunc("GET "+admin.PathListeners, list(func(context.Context) []admin.ChannelListener { return n.Listeners() }))
 	mux.HandleFunc("GET "+admin.PathListeners+"/{name}", show(n.Listener))
@@ -243,7 +247,7 @@ func (n *Node) Describe() admin.Node {
 		Name: n.opts.Name, IdentityName: n.opts.IdentityName, Status: "running", PID: os.Getpid(),
 		Route:      admin.NodeRoute{Short: "/node/" + n.opts.Name, Verbose: &host},
 		Transports: slices.Concat(n.TCPListeners(), n.udpTransports(), n.TCPConnections()), Listeners: n.Listeners(),
-		Inlets: n.Inlets(), Outlets: n.Outlets(), Services: n.Services(), Keys: n.keys(),
+		Inlets: n.Inlets(), Outlets: n.Outlets(), UDPInlets: n.UDPInlets(), UDPOutlets: n.UDPOutlets(), Services: n.Services(), Keys: n.keys(),
 	}
 	if n.revoked != nil {
 		s := n.AuthorityState()

@@ -40,20 +40,33 @@ const (
 	KafkaProducer ResourceType = 5
 	Relay         ResourceType = 6
 	Lessor        ResourceType = 7
+	UDPInlet      ResourceType = 8 // of ours alone, as is the next
+	UDPOutlet     ResourceType = 9
 )
 
 var resourceTypeNames = [...]string{
 	TCPInlet: "tcp-inlet", TCPOutlet: "tcp-outlet", Echoer: "echoer", KafkaConsumer: "kafka-consumer",
-	KafkaProducer: "kafka-producer", Relay: "relay", Lessor: "lessor",
+	KafkaProducer: "kafka-producer", Relay: "relay", Lessor: "lessor", UDPInlet: "udp-inlet", UDPOutlet: "udp-outlet",
 }
 
 // ResourceTypes lists every resource type in the order of their numbers.
 func ResourceTypes() []ResourceType {
-	return []ResourceType{TCPInlet, TCPOutlet, Echoer, KafkaConsumer, KafkaProducer, Relay, Lessor}
+	return []ResourceType{TCPInlet, TCPOutlet, Echoer, KafkaConsumer, KafkaProducer, Relay, Lessor, UDPInlet, UDPOutlet}
 }
 
 // Valid reports whether t is one of the resource types.
-func (t ResourceType) Valid() bool { return t >= TCPInlet && t <= Lessor }
+func (t ResourceType) Valid() bool { return t >= TCPInlet && t <= UDPOutlet }
+
+// Base is the type whose policy decides where t has none: that of portals for TCP for those for UDP, else t itself.
+func (t ResourceType) Base() ResourceType {
+	switch t {
+	case UDPInlet:
+		return TCPInlet
+	case UDPOutlet:
+		return TCPOutlet
+	}
+	return t
+}
 
 // String is the name of the type as the command line and the database write it.
 func (t ResourceType) String() string {

@@ -36,11 +36,13 @@ type policies struct {
 // DefaultExpr is the policy a node starts with for every resource type: the peer has a credential of the authority.
 func DefaultExpr() *Expr { return list(ident("="), ident(subjectHasCredential), Bool(true)) }
 
-// NewSet makes a set with [DefaultExpr] as the policy of every resource type and none by name.
+// NewSet makes a set with [DefaultExpr] as the policy of every resource type that is its own base, and none by name.
 func NewSet() *Set {
 	p := &policies{expr: make(map[Resource]*Expr)}
 	for _, t := range ResourceTypes() {
-		p.expr[ByType(t)] = DefaultExpr()
+		if t.Base() == t {
+			p.expr[ByType(t)] = DefaultExpr()
+		}
 	}
 	s := &Set{}
 	s.current.Store(p)
@@ -55,13 +57,20 @@ func (s *Set) load() *policies {
 }
 
 // Lookup returns the policy that decides about the resource called name of type t: the one of the name if there is
-// one, else the one of the type, else nil, which denies.
+// one, else the one of the type or of its base, else nil, which denies.
 func (s *Set) Lookup(name string, t ResourceType) *Expr {
 	p := s.load()
 	if e := p.expr[ByName(name)]; e != nil {
 		return e
 	}
-	return p.expr[ByType(t)]
+	return p.ofType(t)
+}
+
+func (p *policies) ofType(t ResourceType) *Expr {
+	if e := p.expr[ByType(t)]; e != nil {
+		return e
+	}
+	return p.expr[ByType(t.Base())]
 }
 
 // LookupOwn is [Set.Lookup] for a resource that may ask for a policy itself: that decides if there is none of the name.
@@ -73,7 +82,7 @@ func (s *Set) LookupOwn(own Resource, t ResourceType) *Expr {
 	if e := p.expr[own]; e != nil {
 		return e
 	}
-	return p.expr[ByType(t)]
+	return p.ofType(t)
 }
 
 // Get returns the policy set for exactly r, nil if there is none.

@@ -9,7 +9,7 @@ import (
 )
 
 func TestResourceTypes(t *testing.T) {
-	names := []string{"tcp-inlet", "tcp-outlet", "echoer", "kafka-consumer", "kafka-producer", "relay", "lessor"}
+	names := []string{"tcp-inlet", "tcp-outlet", "echoer", "kafka-consumer", "kafka-producer", "relay", "lessor", "udp-inlet", "udp-outlet"}
 	types := ResourceTypes()
 	if len(types) != len(names) {
 		t.Fatalf("%d types", len(types))
@@ -29,7 +29,7 @@ func TestResourceTypes(t *testing.T) {
 	if r := ParseResource("db"); r != ByName("db") || r.String() != "db" {
 		t.Error(r)
 	}
-	if ResourceType(0).Valid() || ResourceType(8).Valid() || ResourceType(8).String() != "resource-type(8)" {
+	if ResourceType(0).Valid() || ResourceType(10).Valid() || ResourceType(10).String() != "resource-type(10)" {
 		t.Error("invalid types")
 	}
 	if a, err := ParseAction("handle_message"); err != nil || a != HandleMessage || uint8(a) != 1 {
@@ -104,7 +104,7 @@ func TestSetRefuses(t *testing.T) {
 			t.Errorf("%v: %v", e, err)
 		}
 	}
-	for _, r := range []Resource{{}, ByType(8), ByType(0), ByName("")} {
+	for _, r := range []Resource{{}, ByType(10), ByType(0), ByName("")} {
 		if err := s.Set(r, DefaultExpr()); !errors.Is(err, ErrUnknown) {
 			t.Errorf("%v: %v", r, err)
 		}
@@ -190,5 +190,31 @@ func TestSetConcurrent(t *testing.T) {
 	wg.Wait()
 	if s.Version() != 1600 || notified.Load() != 1600 || len(s.List()) != 7 {
 		t.Errorf("version %d, %d notifications, %d entries", s.Version(), notified.Load(), len(s.List()))
+	}
+}
+
+// TestBaseOfType: portals for UDP have the policies of those for TCP until there is one of their own.
+func TestBaseOfType(t *testing.T) {
+	s := NewSet()
+	tcp, udp := mustFull(t, `(= subject.a "1")`), mustFull(t, `(= subject.b "1")`)
+	for _, c := range []struct {
+		of   ResourceType
+		set  *Expr
+		want *Expr
+	}{{TCPOutlet, tcp, tcp}, {UDPOutlet, udp, udp}, {UDPOutlet, nil, tcp}, {TCPOutlet, nil, nil}} {
+		if c.set == nil {
+			s.Delete(ByType(c.of))
+		} else if err := s.Set(ByType(c.of), c.set); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Lookup("x", UDPOutlet); !Equal(got, c.want) {
+			t.Errorf("%v decides, want %v", got, c.want)
+		}
+		if got := s.LookupOwn(Own("udp-outlet", "x"), UDPOutlet); !Equal(got, c.want) {
+			t.Errorf("%v decides about one that asks for nothing, want %v", got, c.want)
+		}
+	}
+	if n := len(s.List()); n != 6 {
+		t.Errorf("%d policies", n)
 	}
 }

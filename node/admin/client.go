@@ -21,6 +21,8 @@ const (
 	PathStop        = "/node/stop"
 	PathOutlets     = "/outlets"
 	PathInlets      = "/inlets"
+	PathUDPOutlets  = "/udp-outlets"
+	PathUDPInlets   = "/udp-inlets"
 	PathRelays      = "/relays"
 	PathKafkaIn     = "/kafka-inlets"
 	PathKafkaOut    = "/kafka-outlets"

@@ -73,6 +73,8 @@ type Node struct {
 	Listeners      []ChannelListener `json:"secure_channel_listeners"`
 	Inlets         []Inlet           `json:"inlets"`
 	Outlets        []Outlet          `json:"outlets"`
+	UDPInlets      []UDPInlet        `json:"udp_inlets,omitempty"`
+	UDPOutlets     []UDPOutlet       `json:"udp_outlets,omitempty"`
 	Services       []Service         `json:"services"`
 	Keys           *Keys             `json:"keys,omitempty"`
 	Authority      *Authority        `json:"authority,omitempty"` // nil for a node without a route to one
@@ -160,6 +162,24 @@ type Inlet struct {
 	Status      string  `json:"status"`
 	OutletAddr  string  `json:"outlet_addr"`
 	Privileged  bool    `json:"privileged"`
+	State
+}
+
+// UDPOutlet is an outlet for UDP.
+type UDPOutlet struct {
+	Name  string `json:"name"`
+	To    string `json:"to"`
+	Flows int64  `json:"flows"`
+	State
+}
+
+// UDPInlet is an inlet for UDP.
+type UDPInlet struct {
+	Name  string `json:"name"`
+	Bind  string `json:"bind_addr"`
+	To    string `json:"to"`
+	Route string `json:"outlet_route,omitempty"` // while there is a path
+	Flows int64  `json:"flows"`
 	State
 }
 

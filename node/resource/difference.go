@@ -69,6 +69,10 @@ func Compare(kind string, a, b []byte) ([]string, error) {
 		return compare[Relay](a, b)
 	case KindInlet:
 		return compare[Inlet](a, b)
+	case KindUDPOutlet:
+		return compare[UDPOutlet](a, b)
+	case KindUDPInlet:
+		return compare[UDPInlet](a, b)
 	case KindKafkaOutlet:
 		return compare[KafkaOutlet](a, b)
 	case KindKafkaInlet:
@@ -90,6 +94,7 @@ func Flags() map[string][]string {
 	return map[string][]string{
 		KindPolicy: flags[Policy](), KindTCPListener: flags[TCPListener](), KindListener: flags[Listener](), KindHop: flags[Hop](),
 		KindCertificate: flags[Certificate](), KindOutlet: flags[Outlet](), KindRelay: flags[Relay](), KindInlet: flags[Inlet](),
+		KindUDPOutlet: flags[UDPOutlet](), KindUDPInlet: flags[UDPInlet](),
 		KindKafkaOutlet: flags[KafkaOutlet](), KindKafkaInlet: flags[KafkaInlet](),
 	}
 }

@@ -16,6 +16,8 @@ const (
 	KindOutlet      = "tcp-outlet"
 	KindRelay       = "relay"
 	KindInlet       = "tcp-inlet"
+	KindUDPOutlet   = "udp-outlet"
+	KindUDPInlet    = "udp-inlet"
 	KindKafkaOutlet = "kafka-outlet"
 	KindKafkaInlet  = "kafka-inlet"
 )

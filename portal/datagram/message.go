@@ -49,6 +49,9 @@ func (r Reason) String() string {
 	return fmt.Sprintf("reason %d", uint8(r))
 }
 
+// allFlows is the number that an End has which is about all flows of the session. No flow has it.
+const allFlows = 0
+
 // session names an inlet of one process.
 type session [sessionSize]byte
 

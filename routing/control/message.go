@@ -38,6 +38,8 @@ const (
 	// OpGone waits, for at most Wait, until it is known that the process has ended that Name leads to, an address of the node's workers or a relay's
 	// with its prefix: it is then answered with StatusGone.
 	OpGone Op = 7
+	// OpUDPOutlet is OpOutlet for an outlet for UDP.
+	OpUDPOutlet Op = 8
 )
 
 // Status says what became of a request.

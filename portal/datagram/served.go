@@ -1,0 +1,197 @@
+package datagram
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"time"
+
+	"sallyport/dataplane"
+	"sallyport/portal"
+	"sallyport/routing"
+)
+
+// served is a session at an outlet. It is the worker to which the outlet's halves on other shards pass on what they hear of it.
+type served struct {
+	half   *half
+	key    sessionKey
+	at     routing.WireAddress
+	grant  *portal.Grant
+	table  *table // of the peer, on this shard
+	flows  map[uint64]*flow
+	sender sender // of what the target sends
+	heard  time.Time
+	ended  bool
+}
+
+// HandleMessage takes what another half has heard.
+func (v *served) HandleMessage(_ *routing.Shard, m *routing.Message) {
+	if msg, err := parse(m.Payload()); err == nil {
+		v.handle(m, msg)
+	}
+}
+
+func (v *served) handle(m *routing.Message, msg message) {
+	now := v.half.shard.Loop().Now()
+	v.heard = now
+	if !bytes.Equal(v.sender.route.Key(), m.Return.Key()) {
+		v.sender.follow(m.Return.Clone())
+	}
+	switch msg.kind {
+	case kindDatagram:
+		f := v.flows[msg.number]
+		if f == nil {
+			if f = v.begin(m, msg, now); f == nil {
+				return
+			}
+		}
+		v.table.fromClient(f, now)
+		meter := v.half.out.meter
+		meter.Out.Add(1)
+		meter.BytesOut.Add(uint64(len(msg.data)))
+		f.sock.Send(msg.data, f.client)
+	case kindMark:
+		post(v.half.shard, v.sender.route, v.half.out.self, appendHead(v.sender.small[:0], kindMarked, v.key.name, msg.number))
+	case kindMarked:
+		v.sender.answered(msg.number)
+	case kindEnd:
+		if msg.number == allFlows {
+			v.finish(min(msg.reason, ReasonClosed), false)
+		} else if f := v.flows[msg.number]; f != nil {
+			v.end(f, min(msg.reason, ReasonClosed), false)
+		}
+	}
+}
+
+// begin opens a socket to the target for a new flow.
+func (v *served) begin(m *routing.Message, msg message, now time.Time) *flow {
+	o := v.half.out
+	to, ok := o.address(now)
+	if !ok {
+		v.half.refuse(m.Return, msg, ReasonTarget, DropTarget)
+		return nil
+	}
+	if !o.places.take(&v.key.peer) && (!v.half.room(v.table) || !o.places.take(&v.key.peer)) {
+		v.half.refuse(m.Return, msg, ReasonLimit, DropLimit)
+		return nil
+	}
+	f := &flow{number: msg.number, client: to, served: v}
+	if err := v.open(f, to); err != nil {
+		o.places.leave(&v.key.peer)
+		why := DropTarget
+		if errors.Is(err, dataplane.ErrNoDescriptor) {
+			why = DropLimit
+		}
+		o.env.Log.Warn("portal target not reached", "portal", o.opts.Name, "target", o.opts.Target, "err", err)
+		v.half.refuse(m.Return, msg, ReasonTarget, why)
+		return nil
+	}
+	v.flows[f.number] = f
+	o.meter.Opened.Add(1)
+	o.meter.Flows.Add(1)
+	return f
+}
+
+func (v *served) open(f *flow, to netip.AddrPort) error {
+	o := v.half.out
+	fd, _, err := o.router.Group().OpenUDP(netip.AddrPort{}, to, flowBuffer)
+	if err != nil {
+		return err
+	}
+	if f.sock, err = v.half.shard.Loop().AdoptUDP(fd, (*targetSocket)(f), &o.meter.Sock); err == nil {
+		f.sock.ForService(flowBuffer)
+	}
+	return err
+}
+
+// end ends a flow; tell says whether the inlet is to be told.
+func (v *served) end(f *flow, why Reason, tell bool) {
+	o := v.half.out
+	o.meter.countLost(f.sock)
+	f.sock.Close()
+	v.sender.forget(f)
+	v.table.remove(f)
+	delete(v.flows, f.number)
+	o.places.leave(&v.key.peer)
+	o.meter.Flows.Add(-1)
+	o.meter.Ended[why].Add(1)
+	if tell {
+		v.tell(f.number, why)
+	}
+}
+
+func (v *served) tell(flow uint64, why Reason) {
+	post(v.half.shard, v.sender.route, v.half.out.self, appendEnd(v.sender.small[:0], v.key.name, flow, why))
+}
+
+// finish ends a session with all its flows, in one message if the inlet is to be told.
+func (v *served) finish(why Reason, tell bool) {
+	if v.ended {
+		return
+	}
+	v.ended = true
+	h := v.half
+	for _, f := range v.flows {
+		v.end(f, why, false)
+	}
+	if tell {
+		v.tell(allFlows, why)
+	}
+	v.sender.close()
+	v.grant.Unwatch(v)
+	delete(h.sessions, v.key)
+	if !h.serves(v.key.peer) {
+		delete(h.peers, v.key.peer)
+	}
+	h.shard.Stop(v.at)
+	h.out.mu.Lock()
+	delete(h.out.sessions, v.key)
+	h.out.mu.Unlock()
+	for _, other := range h.out.halves { // whoever speaks of the session again begins it anew
+		if other != h {
+			other.shard.Loop().Post(dataplane.TaskFunc(func() { delete(other.elsewhere, v.key) }))
+		}
+	}
+}
+
+// serves reports whether a peer has a session on this shard.
+func (h *half) serves(peer [32]byte) bool {
+	for k := range h.sessions {
+		if k.peer == peer {
+			return true
+		}
+	}
+	return false
+}
+
+// Revoked implements portal.Revoker.
+func (v *served) Revoked() {
+	v.half.shard.Loop().Post(dataplane.TaskFunc(func() { v.finish(ReasonPolicy, true) }))
+}
+
+// targetSocket is a flow as the handler of its socket at an outlet.
+type targetSocket flow
+
+// OnDatagram implements dataplane.UDPHandler.
+func (t *targetSocket) OnDatagram(buf []byte, n int, _ netip.AddrPort) {
+	f := (*flow)(t)
+	v := f.served
+	meter := v.half.out.meter
+	if n > MaxSize {
+		meter.drop(DropSize)
+		return
+	}
+	meter.In.Add(1)
+	meter.BytesIn.Add(uint64(n))
+	v.table.toClient(f, v.half.shard.Loop().Now())
+	v.sender.send(f, buf[:n])
+}
+
+// OnBatchEnd implements dataplane.UDPHandler.
+func (t *targetSocket) OnBatchEnd() {}
+
+// OnFlush implements dataplane.UDPHandler.
+func (t *targetSocket) OnFlush() {}
+
+// OnDrain implements dataplane.UDPHandler.
+func (t *targetSocket) OnDrain() {}
