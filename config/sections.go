@@ -26,6 +26,8 @@ var (
 	relays          = section{command: "relay", keys: []string{"relays", "relay"}, node: true, run: true, target: "to"}
 	tcpOutlets      = section{command: "tcp-outlet", keys: []string{"tcp-outlets", "tcp-outlet"}, node: true, run: true, target: "at"}
 	tcpInlets       = section{command: "tcp-inlet", keys: []string{"tcp-inlets", "tcp-inlet"}, node: true, run: true, target: "at"}
+	udpOutlets      = section{command: "udp-outlet", keys: []string{"udp-outlets", "udp-outlet"}, node: true, run: true, target: "at"}
+	udpInlets       = section{command: "udp-inlet", keys: []string{"udp-inlets", "udp-inlet"}, node: true, run: true, target: "at"}
 	kafkaOutlets    = section{command: "kafka-outlet", keys: []string{"kafka-outlets", "kafka-outlet"}, node: true, run: true, target: "at"}
 	kafkaInlets     = section{command: "kafka-inlet", keys: []string{"kafka-inlets", "kafka-inlet"}, node: true, run: true, target: "at"}
 	influxdbOutlets = section{command: "influxdb-outlet", keys: []string{"influxdb-outlets", "influxdb-outlet"}, node: true, target: "at"}
@@ -64,10 +66,10 @@ var enrol = section{command: "project enroll"}
 // order returns the order of execution (docs/protocol/03 §7.6). In node create, enrolment and node come before all of it.
 func (m Mode) order() []section {
 	if m == Run {
-		return []section{vaults, identities, enrol, nodes, relays, policies, tcpOutlets, tcpInlets, kafkaInlets, kafkaOutlets}
+		return []section{vaults, identities, enrol, nodes, relays, policies, tcpOutlets, tcpInlets, udpOutlets, udpInlets, kafkaInlets, kafkaOutlets}
 	}
 	return []section{
-		policies, relays, tcpOutlets, tcpInlets, influxdbOutlets, influxdbInlets, kafkaOutlets, kafkaInlets,
+		policies, relays, tcpOutlets, tcpInlets, udpOutlets, udpInlets, influxdbOutlets, influxdbInlets, kafkaOutlets, kafkaInlets,
 		channelListeners, tcpListeners, hops, certificates,
 	}
 }

@@ -4,6 +4,8 @@ go 1.26.8
 
 require (
 	github.com/jackc/pgx/v5 v5.7.6
+	github.com/miekg/dns v1.1.73
+	github.com/quic-go/quic-go v0.65.0
 	google.golang.org/grpc v1.77.0
 	sallyport v0.0.0
 )

@@ -30,8 +30,8 @@ type inlet struct {
 	parts   inletParts
 	to      multiaddr.Addr
 	portal  *portal.Inlet
-	port    port               // portal, or the inlet for UDP that this one keeps the path of
-	asks    control.Op         // what its outlet is asked for
+	port    port       // portal, or the inlet for UDP that this one keeps the path of
+	asks    control.Op // what its outlet is asked for
 	session *session
 	direct  *session           // of the path through a puncture; nil without --udp
 	guard   *guard             // its own, nil for part of something larger

@@ -6,16 +6,16 @@ import (
 	"sallyport/node/admin"
 )
 
-// inletAccept makes the command that lets an inlet go on with another node at the end of its route.
-func inletAccept(a *app) *cobra.Command {
+// acceptCommand makes the command of a noun that lets an inlet go on with another node at the end of its route.
+func acceptCommand(a *app, noun, example, path string) *cobra.Command {
 	var at string
-	cmd := &cobra.Command{Use: "accept NAME [flags]", Short: "Let an inlet go on with another node at the end of its route", Example: `  sallyport tcp-inlet accept db-in`, Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "accept NAME [flags]", Short: "Let an inlet go on with another node at the end of its route", Example: "  sallyport " + noun + " accept " + example, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := a.nodeClient(at)
 			if err != nil {
 				return err
 			}
-			got, err := admin.Post[admin.Accepted](cmd.Context(), c, admin.Item(admin.PathInlets, args[0])+"/accept", struct{}{})
+			got, err := admin.Post[admin.Accepted](cmd.Context(), c, admin.Item(path, args[0])+"/accept", struct{}{})
 			if err != nil {
 				return err
 			}

@@ -315,7 +315,7 @@ func resourceHint(r admin.Resource, node string) string {
 		return "another program has the port: `ss -ltnp` says which"
 	case r.Kind == resource.KindInlet:
 		return fmt.Sprintf("sallyport trace %s --at %s", r.Name, node)
-	case r.Kind == resource.KindOutlet:
+	case r.Kind == resource.KindOutlet, r.Kind == resource.KindUDPOutlet:
 		return "is the server running, and does it listen where the outlet looks?"
 	}
 	return "sallyport events --at " + node + " --level warn"

@@ -31,7 +31,7 @@ const (
 
 // oneExample are the commands of which a second example would say nothing new.
 var oneExample = []string{
-	"sallyport environment", "sallyport tcp-inlet accept", "sallyport project delete", "sallyport lease revoke", "sallyport project import", "sallyport reset", "sallyport secure-channel delete",
+	"sallyport environment", "sallyport tcp-inlet accept", "sallyport udp-inlet accept", "sallyport project delete", "sallyport lease revoke", "sallyport project import", "sallyport reset", "sallyport secure-channel delete",
 	"sallyport tcp-connection delete", "sallyport tcp-listener delete", "sallyport vault move",
 }
 
@@ -66,6 +66,11 @@ var scenes = map[string]string{
 	"tcp-inlet":                  portalScene,
 	"sallyport tcp-inlet accept": `sallyport tcp-inlet create db-in --to db --via blue --connection-wait 10s`,
 	"sallyport tcp-inlet delete --all --at n2 --yes": `sallyport tcp-inlet create --no-connection-wait`,
+	"udp-outlet": `sallyport node create n1`,
+	"sallyport udp-outlet delete --all --at n1 --yes": `sallyport udp-outlet create --to 53`,
+	"udp-inlet":                  portalScene + `; sallyport udp-outlet create dns --to 53 --at n1; sallyport udp-outlet create game --to 27016 --at n1`,
+	"sallyport udp-inlet accept": `sallyport udp-inlet create dns-in --to dns --via blue --connection-wait 10s`,
+	"sallyport udp-inlet delete --all --at n2 --yes": `sallyport udp-inlet create --no-connection-wait`,
 	"kafka-inlet":  portalScene,
 	"kafka-outlet": `sallyport node create n1; sallyport node create n2; sallyport node create n3`,
 	"sallyport kafka-outlet delete --all --at n1 --yes": `sallyport kafka-outlet create --at n1`,

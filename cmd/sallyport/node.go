@@ -164,6 +164,8 @@ func nodeText(n admin.Node) string {
 		rows = append(rows, []string{"/service/" + string(o.Worker), o.To, string(o.State.State), o.Reason})
 	}
 	section("Outlets", []string{"OUTLET", "TARGET", "STATE", ""}, rows)
+	section("UDP inlets", udpInletHeader, udpInletRows(n.UDPInlets))
+	section("UDP outlets", udpOutletHeader, udpOutletRows(n.UDPOutlets))
 	rows = nil
 	for _, t := range n.Transports {
 		rows = append(rows, []string{strings.ToUpper(t.Type), t.Mode, t.Socket})

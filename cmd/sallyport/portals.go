@@ -251,7 +251,7 @@ const skipHelp = "go without the portal's handshake, at both ends"
 var errPrivileged = withHint(fmt.Errorf("privileged portals are not supported"), "an ordinary portal does the same without the privilege: leave --privileged out")
 
 func inletCommand(a *app) *cobra.Command {
-	return noun(groupStory, "tcp-inlet", "Portals' ends beside clients", []string{"inlet"}, inletCreate(a), inletAccept(a),
+	return noun(groupStory, "tcp-inlet", "Portals' ends beside clients", []string{"inlet"}, inletCreate(a), acceptCommand(a, "tcp-inlet", "db-in", admin.PathInlets),
 		listCommand(a, "List a node's inlets", `  sallyport tcp-inlet list
   sallyport tcp-inlet list --jq '.[] | {alias, status}'`, func(ctx context.Context, c *admin.Client, node string) (result, error) {
 			list, err := admin.Get[[]admin.Inlet](ctx, c, admin.PathInlets)

@@ -358,7 +358,7 @@ func TestNoAllocation(t *testing.T) {
 	c.ask("hello")
 	c.SetReadDeadline(time.Now().Add(60 * time.Second))
 	p, buf := make([]byte, 1200), make([]byte, 2000)
-	if n := testing.AllocsPerRun(5000, func() {
+	if n := testing.AllocsPerRun(1000, func() {
 		if _, err := c.Write(p); err != nil {
 			t.Fatal(err)
 		}
