@@ -472,14 +472,18 @@ func TestAllocsEcho(t *testing.T) {
 	for range 100 {
 		round()
 	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
 	const rounds = 2000
-	for range rounds {
-		round()
+	perRound := 1.0
+	for range 10 { // what else the process does makes a try worse, never better
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range rounds {
+			round()
+		}
+		runtime.ReadMemStats(&after)
+		if perRound = float64(after.Mallocs-before.Mallocs) / rounds; perRound <= 0.01 {
+			return
+		}
 	}
-	runtime.ReadMemStats(&after)
-	if n := float64(after.Mallocs-before.Mallocs) / rounds; n > 0.01 {
-		t.Errorf("%.3f allocations a message", n)
-	}
+	t.Errorf("%.3f allocations a message", perRound)
 }

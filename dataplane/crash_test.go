@@ -44,7 +44,7 @@ func crashing(target string) {
 		}); err != nil {
 			panic(err)
 		}
-		l.Dial(netip.MustParseAddrPort(target), o, time.Second, func(c *Conn, err error) {
+		l.Dial(netip.MustParseAddrPort(target), o, time.Minute, func(c *Conn, err error) {
 			if err != nil {
 				panic(err)
 			}

@@ -88,7 +88,7 @@ func TestDialAny(t *testing.T) {
 			t.Errorf("%s: %v", name, d.err)
 			continue
 		}
-		if took > 15*time.Second { // before the attempt at the dead one is given up
+		if took > 45*time.Second { // before the attempt at the dead one is given up
 			t.Errorf("%s: connected after %v", name, took)
 		}
 		on(t, l, func() {
@@ -103,7 +103,7 @@ func TestDialAny(t *testing.T) {
 			d.c.Abort()
 		})
 	}
-	d, _ := dialAny(t, l, 10*time.Second, refused...)
+	d, _ := dialAny(t, l, time.Minute, refused...)
 	if !errors.Is(d.err, unix.ECONNREFUSED) || !strings.Contains(d.err.Error(), refused[0].String()) || !strings.Contains(d.err.Error(), refused[1].String()) {
 		t.Errorf("all refused: %v", d.err)
 	}
@@ -138,18 +138,19 @@ func TestDialAnyBothAnswer(t *testing.T) {
 			}
 		}()
 	}
-	d, _ := dialAny(t, l, 5*time.Second, list...)
+	d, took := dialAny(t, l, time.Minute, list...)
 	if d.err != nil {
 		t.Fatal(d.err)
 	}
+	late := took >= attemptDelay // on a busy machine: the second address had its turn too
 	on(t, l, func() {
-		if got := d.c.RemoteAddr(); got != list[0] {
+		if got := d.c.RemoteAddr(); got != list[0] && !late {
 			t.Errorf("connected to %s, not to the first", got)
 		}
 		d.c.Abort()
 	})
 	(<-accepted).Close()
-	if len(accepted) != 0 {
+	if len(accepted) != 0 && !late {
 		t.Error("the second address was connected to as well")
 	}
 }

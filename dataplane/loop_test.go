@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"io"
@@ -165,13 +166,19 @@ func TestTimers(t *testing.T) {
 	var order []int
 	done := make(chan struct{})
 	on(t, l, func() {
+		// They are set one after the other, and a busy machine may pause in between; their times are made what they are meant to be.
+		began := time.Now()
+		at := func(timer *Timer, ms int) {
+			timer.at = began.Add(time.Duration(ms) * time.Millisecond)
+			heap.Fix(&l.timers, timer.index)
+		}
 		for _, ms := range []int{9, 3, 6, 0, 12} {
-			l.After(time.Duration(ms)*time.Millisecond, func() {
+			at(l.After(time.Duration(ms)*time.Millisecond, func() {
 				order = append(order, ms)
 				if ms == 12 {
 					close(done)
 				}
-			})
+			}), ms)
 		}
 		stopped := l.After(time.Millisecond, func() { t.Error("stopped timer ran") })
 		stopped.Stop()
@@ -179,6 +186,7 @@ func TestTimers(t *testing.T) {
 		(*Timer)(nil).Stop()
 		moved := l.After(time.Hour, func() { order = append(order, 7) })
 		moved.Reset(7 * time.Millisecond)
+		at(moved, 7)
 	})
 	select {
 	case <-done:
@@ -220,7 +228,7 @@ func TestTimerAccuracy(t *testing.T) {
 		l.After(time.Hour, func() {})
 		l.After(10*time.Millisecond, func() { late <- time.Since(began) })
 	})
-	if d := <-late; d < 10*time.Millisecond || d > 10*time.Second { // not with the other, an hour later
+	if d := <-late; d < 10*time.Millisecond || d > 10*time.Minute { // not with the other, an hour later
 		t.Errorf("ran after %v", d)
 	}
 }
@@ -260,7 +268,7 @@ func TestListenDial(t *testing.T) {
 	echoed := make(chan struct{}, dials)
 	on(t, l, func() {
 		for range dials {
-			l.Dial(addr, TCPOptions{NoDelay: true, KeepAliveIdle: time.Second, KeepAliveInterval: time.Second, KeepAliveCount: 2, UserTimeout: time.Second, NotSentLowat: 4096}, 5*time.Second,
+			l.Dial(addr, TCPOptions{NoDelay: true, KeepAliveIdle: time.Second, KeepAliveInterval: time.Second, KeepAliveCount: 2, UserTimeout: time.Second, NotSentLowat: 4096}, 90*time.Second,
 				func(c *Conn, err error) {
 					results <- err
 					if err != nil {
@@ -321,7 +329,7 @@ func TestUnpaced(t *testing.T) {
 		unix.Close(fd)
 	})
 	on(t, l, func() {
-		l.Dial(addr, TCPOptions{}, 5*time.Second, func(c *Conn, err error) {
+		l.Dial(addr, TCPOptions{}, 90*time.Second, func(c *Conn, err error) {
 			if err != nil {
 				t.Error(err)
 				names <- ""
@@ -380,9 +388,12 @@ func TestDialFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := make(chan error, 2)
-			returned := false
+			returned, patience := false, 90*time.Second
+			if name == "no answer" {
+				patience = 30 * time.Millisecond
+			}
 			on(t, l, func() {
-				l.Dial(tc.to, TCPOptions{}, 30*time.Millisecond, func(c *Conn, err error) {
+				l.Dial(tc.to, TCPOptions{}, patience, func(c *Conn, err error) {
 					if c != nil || !returned {
 						t.Error("a connection, or called before Dial returned")
 					}

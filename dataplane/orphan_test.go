@@ -49,7 +49,7 @@ func TestPeerOwners(t *testing.T) {
 			if err := c.do(client.(*net.TCPConn)); err != nil {
 				t.Fatal(err)
 			}
-			got, end := OwnerUnknown, time.Now().Add(10*time.Second)
+			got, end := OwnerUnknown, time.Now().Add(90*time.Second)
 			for got != c.want && time.Now().Before(end) { // the FIN is on its way
 				_ = raw.Control(func(fd uintptr) { got = PeerOwners([]int{int(fd)})[0] })
 			}

@@ -52,6 +52,7 @@ func TestUDPSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	_ = c.SetReadBuffer(4 << 20)
 	c.SetDeadline(time.Now().Add(90 * time.Second))
 	const rounds, burst = 10, 3*udpBatch + 1
 	buf := make([]byte, 4096)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/crypto/identity"
+	"sallyport/internal/poll"
 	"sallyport/node/admin"
 	"sallyport/portal"
 	"sallyport/portal/proxyproto"
@@ -183,7 +184,6 @@ func readHeader(ctx context.Context, fd int) (proxyproto.Header, error) {
 
 // ended reports whether the other end of a socket has sent its last byte.
 func ended(fd int) bool {
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-	n, err := unix.Poll(poll, 0)
-	return err == nil && n > 0 && poll[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	return poll.Now(fds) == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 }

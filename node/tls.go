@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sallyport/internal/poll"
 	"sallyport/names"
 	"sallyport/portal"
 )
@@ -216,9 +217,8 @@ func hungUp(local *net.UnixConn) bool {
 	}
 	hup := true
 	if err := raw.Control(func(fd uintptr) {
-		poll := []unix.PollFd{{Fd: int32(fd)}}
-		_, err := unix.Poll(poll, 0)
-		hup = err != nil || poll[0].Revents&unix.POLLHUP != 0
+		fds := []unix.PollFd{{Fd: int32(fd)}}
+		hup = poll.Now(fds) != nil || fds[0].Revents&unix.POLLHUP != 0
 	}); err != nil {
 		return true
 	}

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/dataplane"
+	"sallyport/internal/poll"
 )
 
 // sweepPause is how long a full list of waiting clients is not looked through again when nobody had left.
@@ -36,8 +37,8 @@ func look(list []waiting) []left {
 		fds[i] = unix.PollFd{Fd: int32(w.fd), Events: unix.POLLRDHUP}
 	}
 	states := make([]left, len(list))
-	if _, err := unix.Poll(fds, 0); err != nil {
-		return states // EINTR: the next one looks again
+	if err := poll.Now(fds); err != nil {
+		return states
 	}
 	var half, at []int
 	for i, p := range fds {

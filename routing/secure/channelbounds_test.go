@@ -220,9 +220,7 @@ func TestOwnSideFails(t *testing.T) {
 	if _, err := a.channels.Dial(limited(t), route, o); !errors.Is(err, away) {
 		t.Error(err)
 	}
-	if n := a.channels.open.Load(); n != 0 {
-		t.Errorf("%d handshakes are open", n)
-	}
+	eventually(t, "no handshake is open", func() bool { return a.channels.open.Load() == 0 })
 	for name, x := range map[string]func(){
 		"a listener of the name": func() {
 			if _, err := b.channels.Listen(limited(t), "api", b.options(), false); !errors.Is(err, routing.ErrExists) {

@@ -1,6 +1,7 @@
 package secure
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"sallyport/crypto/identity"
@@ -8,10 +9,10 @@ import (
 
 // TestFaultInHandshake: a fault in checking one peer fails that peer's handshake; the next one succeeds, and so the node is still there.
 func TestFaultInHandshake(t *testing.T) {
-	faults := 1
+	var asked atomic.Int64
 	b := newNode(t, 1, func(o *Options) {
 		o.Trust = func(identity.Identifier) error {
-			if faults--; faults >= 0 {
+			if asked.Add(1) == 1 {
 				panic("as asked")
 			}
 			return nil
@@ -20,6 +21,7 @@ func TestFaultInHandshake(t *testing.T) {
 	a := newNode(t, 1, nil)
 	c := a.connect(t, b)
 	a.unanswered(t, a.dial(t, c.Sender, "api")) // the initiator has finished when it has sent what the fault comes from
+	eventually(t, "it has come", func() bool { return asked.Load() == 1 })
 	ch := a.dial(t, c.Sender, "api")
 	a.through(t, ch, []byte("abc"))
 	eventually(t, "no handshake is under way", func() bool { return b.channels.UnderWay() == 0 })

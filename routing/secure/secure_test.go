@@ -476,11 +476,10 @@ func TestRefusals(t *testing.T) {
 	c := a.dial(t, a.connect(t, picky).Sender, "api")
 	eventually(t, "refused", func() bool { return picky.channels.Stats.HandshakeFailed.Load() == 1 })
 	a.unanswered(t, c)
-	if !picky.log.contains("handshake failed") || !picky.log.contains("not on the list") || len(picky.channels.List()) != 0 {
-		t.Error("not logged, or a channel is there")
-	}
-	if n := picky.channels.open.Load(); n != 0 {
-		t.Errorf("%d handshakes still under way", n)
+	eventually(t, "logged", func() bool { return picky.log.contains("handshake failed") && picky.log.contains("not on the list") })
+	eventually(t, "no handshake under way", func() bool { return picky.channels.open.Load() == 0 })
+	if len(picky.channels.List()) != 0 {
+		t.Error("a channel is there")
 	}
 
 	// The initiator refuses: its caller hears why.
@@ -491,7 +490,7 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	// Nobody is there, or the credential cannot be had.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := a.channels.Dial(ctx, routing.RouteOf(toB.Sender).Concat(routing.LocalRoute("nobody")), a.options()); !errors.Is(err, ErrTimeout) {
 		t.Errorf("%v", err)
@@ -501,9 +500,7 @@ func TestRefusals(t *testing.T) {
 	if _, err := a.channels.Dial(limited(t), routing.RouteOf(toB.Sender).Concat(routing.LocalRoute("api")), o); err == nil || !strings.Contains(err.Error(), "authority is down") {
 		t.Errorf("%v", err)
 	}
-	if n := a.channels.open.Load(); n != 0 {
-		t.Errorf("%d handshakes still under way", n)
-	}
+	eventually(t, "no handshake under way", func() bool { return a.channels.open.Load() == 0 })
 	// Messages that are no handshake.
 	for _, junk := range [][]byte{nil, make([]byte, 31)} {
 		a.router.Inject(routing.RouteOf(toB.Sender).Concat(routing.LocalRoute("api")), routing.LocalRoute("x"), junk)
@@ -631,6 +628,7 @@ func TestRefreshRate(t *testing.T) {
 		}
 		a.through(t, c, []byte("it has come")) // and is likely to have been checked
 	}
+	eventually(t, "the first is checked", func() bool { return count.Load() > 0 })
 	if got, most := count.Load(), int64(1+time.Since(start)/refreshPause); got < 1 || got > most {
 		t.Errorf("%d refreshes checked, want 1 to %d", got, most)
 	}
@@ -820,15 +818,19 @@ func (f *flood) run(n int) {
 func TestAllocsChannels(t *testing.T) {
 	f := newFlood(t, 2, 1000)
 	f.run(5000)
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
 	const n = 20_000
-	f.run(n)
-	runtime.ReadMemStats(&after)
-	// What is left is the test's own: a context, a closure and a channel for each batch.
-	if per := float64(after.Mallocs-before.Mallocs) / n; per > 0.01 {
-		t.Errorf("%.3f allocations a message", per)
+	per := 1.0
+	for range 5 { // what else the process does makes a try worse, never better
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		f.run(n)
+		runtime.ReadMemStats(&after)
+		// What is left is the test's own: a context, a closure and a channel for each batch.
+		if per = float64(after.Mallocs-before.Mallocs) / n; per <= 0.01 {
+			return
+		}
 	}
+	t.Errorf("%.3f allocations a message", per)
 }
 
 // TestBurst sends many messages the moment the initiator has its channel, when the responder may still be verifying it: none is lost.
@@ -843,9 +845,7 @@ func TestBurst(t *testing.T) {
 		c := a.dial(t, a.connect(t, b).Sender, "api")
 		send(t, c, "collect", 0, count)
 		eventually(t, "all there", func() bool { return k.count() == count })
-		if n := b.channels.kept.Load(); n != 0 {
-			t.Errorf("%d bytes kept afterwards", n)
-		}
+		eventually(t, "nothing is kept afterwards", func() bool { return b.channels.kept.Load() == 0 })
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 // linked makes two nodes with a link between them.
 func linked(t *testing.T) (a, b *node, p *Puncture) {
 	t.Helper()
-	a, b, p, err := meet(t, nil, nil)
+	a, b, p, err := meet(t, patient, nil, nil)
 	if err != nil || !p.Linked() {
 		t.Fatal(p, err)
 	}
@@ -228,16 +228,20 @@ func TestNegotiationRefused(t *testing.T) {
 				return b.PublicAddress(ctx, rendezvous.bind.Local)
 			}
 		}
-		name := fmt.Sprintf("negotiator %s", name)
-		n.serve(t, name, routing.WorkerFunc(func(s *routing.Shard, m *routing.Message) {
+		negotiator := fmt.Sprintf("negotiator %s", name)
+		n.serve(t, negotiator, routing.WorkerFunc(func(s *routing.Shard, m *routing.Message) {
 			if c.answer != nil {
 				m.SetPayloadBytes(c.answer)
-				m.Reply(s, routing.LocalAddress(name).Wire())
+				m.Reply(s, routing.LocalAddress(negotiator).Wire())
 			}
 		}))
 		before := len(n.udp.Binds())
-		asking, cancel := context.WithTimeout(limited(t), 3*time.Second)
-		_, err := n.udp.Negotiate(asking, Negotiation{Shard: n.shard, Route: routing.LocalRoute(name), Public: c.public})
+		patience := 90 * time.Second
+		if name == "no answer" {
+			patience = 3 * time.Second
+		}
+		asking, cancel := context.WithTimeout(limited(t), patience)
+		_, err := n.udp.Negotiate(asking, Negotiation{Shard: n.shard, Route: routing.LocalRoute(negotiator), Public: c.public})
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)

@@ -84,7 +84,7 @@ func (n *nat) rebind() {
 func behindNAT(t *testing.T) (a, b *node, n *nat, p *Puncture) {
 	t.Helper()
 	n = newNAT(t)
-	a, b, p, err := meet(t, nil, func(l *Listener, o *Negotiation) {
+	a, b, p, err := meet(t, patient, nil, func(l *Listener, o *Negotiation) {
 		o.Public = func(_ context.Context, own *Bind) (netip.AddrPort, error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -122,7 +122,7 @@ func TestLinkAfterRebinding(t *testing.T) {
 		n.rebind()
 		echoes(t, a, p, "after")
 	}
-	time.Sleep(1500 * time.Millisecond) // longer than a puncture lives without a pong
+	time.Sleep(patient.silence * 3 / 2) // longer than a puncture lives without a pong
 	select {
 	case <-p.Done():
 		t.Error("the puncture has ended")
