@@ -130,6 +130,22 @@ func (c *Conn) Unacknowledged() int {
 	return n
 }
 
+// RoundTrip returns the shortest round trip to the peer's system in the last minutes, 0 where the kernel has none. The smoothed one has the peer's
+// delayed acknowledgements in it.
+func (c *Conn) RoundTrip() time.Duration {
+	if c.closed {
+		return 0
+	}
+	info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	if info.Min_rtt == 0 || info.Min_rtt == ^uint32(0) {
+		return time.Duration(info.Rtt) * time.Microsecond
+	}
+	return time.Duration(info.Min_rtt) * time.Microsecond
+}
+
 // Pause stops OnReadable. The kernel's receive buffer fills and TCP stops the peer.
 func (c *Conn) Pause() { c.paused, c.delayed = true, true }
 

@@ -158,6 +158,15 @@ func (g *Group) Conns(f func(Handler) bool) (list []*Conn) {
 	return list
 }
 
+// EachConn calls f with the handlers of the loop's open connections until f returns false. On the loop.
+func (l *Loop) EachConn(f func(Handler) bool) {
+	for _, p := range l.fds {
+		if c, ok := p.(*Conn); ok && !c.closed && !f(c.handler) {
+			return
+		}
+	}
+}
+
 // InheritedListener describes a listener of package net, which stays open.
 func InheritedListener(ln net.Listener) (Inherited, error) {
 	in := Inherited{Network: ln.Addr().Network(), Address: ln.Addr().String(), FD: -1}

@@ -15,6 +15,7 @@ import (
 	"sallyport/dataplane"
 	"sallyport/limits"
 	"sallyport/node/admin"
+	"sallyport/node/page"
 	"sallyport/node/resource"
 	"sallyport/node/table"
 	"sallyport/policy"
@@ -128,6 +129,8 @@ type Options struct {
 	LogLevel *slog.LevelVar
 	// Records says where records of portal connections go; nil keeps none.
 	Records *RecordOptions
+	// StatusToken is what who asks the status address must show; none: anybody there may ask, and the page is for loopback addresses alone.
+	StatusToken page.Token
 	// Upgrade says how another program takes over; zero: none can.
 	Upgrade UpgradeOptions
 }
@@ -165,6 +168,7 @@ type Node struct {
 	busy        busyShare
 	records     *records.Log // nil: none are kept
 	events      *events
+	history     history
 	closeOnce   sync.Once
 	started     time.Time
 

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -22,6 +21,7 @@ import (
 
 	"sallyport/dataplane"
 	"sallyport/node/admin"
+	"sallyport/node/page"
 	"sallyport/node/resource"
 )
 
@@ -56,7 +56,8 @@ func (n *Node) listenAdmin(path string) (net.Listener, error) {
 }
 
 // serveReady answers 200 when every resource serves and the authority is not late, else 503 with what is not so, one on a line.
-func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
+// Who does not show the token hears only that something is not.
+func (n *Node) serveReady(w http.ResponseWriter, r *http.Request) {
 	var waiting strings.Builder
 	for _, r := range n.set.Resources() {
 		if r.State == resource.Opening || r.State == resource.Down {
@@ -67,14 +68,18 @@ func (n *Node) serveReady(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(&waiting, "authority: out of reach for %v, longer than %v\n", s.Silence.Round(time.Second), s.Grace)
 	}
 	if waiting.Len() > 0 {
+		if !n.opts.StatusToken.Shown(r) {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
 		http.Error(w, strings.TrimSuffix(waiting.String(), "\n"), http.StatusServiceUnavailable)
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// ServeStatus answers GET /show, GET /healthz, GET /readyz, HEAD / and GET /metrics on a loopback port until ctx ends, and returns the address. When the
-// address is taken and fallback is set, a free port is used (docs/protocol/03 §6.3).
+// ServeStatus answers GET /show, GET /healthz, GET /readyz, HEAD / and GET /metrics until ctx ends, serves a page at /, and returns the address. When
+// the address is taken and fallback is set, a free port of the loopback address is used (docs/protocol/03 §6.3).
 func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (string, error) {
 	ln, err := n.group.Inherited.Listen("tcp", at)
 	if err != nil && fallback {
@@ -92,10 +97,12 @@ func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (strin
 	mux.HandleFunc("GET /readyz", n.serveReady)
 	mux.HandleFunc("GET /show", func(w http.ResponseWriter, _ *http.Request) { admin.Write(w, n.Describe()) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	page.Mount(mux, func(ctx context.Context) any { return n.view(ctx) }, func(context.Context) any { return n.history.view() })
 	n.mu.Lock()
 	n.statusAt = ln.Addr().String()
 	n.mu.Unlock()
-	serve(ctx, ln, ownHost(mux))
+	go n.history.run(ctx, n.portals.Meters)
+	serve(ctx, ln, page.Guard(ln.Addr(), n.opts.StatusToken, mux))
 	return ln.Addr().String(), nil
 }
 
@@ -128,23 +135,6 @@ func (a *wholeAnswer) send() {
 	a.ResponseWriter.WriteHeader(a.status)
 	_, _ = a.ResponseWriter.Write(a.body.Bytes())
 	_ = http.NewResponseController(a.ResponseWriter).Flush()
-}
-
-// ownHost answers only requests that were meant for this machine by an address or as localhost: a page in somebody's browser whose name was made to
-// lead here must not read what a node is.
-func ownHost(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-		if _, err := netip.ParseAddr(host); err != nil && host != "localhost" && host != "" {
-			http.Error(w, "ask by an address, or as localhost", http.StatusMisdirectedRequest)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 func serve(ctx context.Context, ln net.Listener, h http.Handler) {

@@ -32,6 +32,8 @@ type Meter struct {
 	Ended             [reasonCount]atomic.Uint64 // connections, by Reason
 	Refused           [reasonCount]atomic.Uint64 // clients and inlets that got no connection, by Reason
 	Waited            atomic.Int64               // nanoseconds that sockets with data waited for windows
+	// Reached and Unreached are when a target was last reached for a connection, and when one was not: Unix time in nanoseconds.
+	Reached, Unreached atomic.Int64
 	// Setup is how long it took until a connection was open: at an inlet since the client came, at an outlet since the inlet asked. Dial is the
 	// part of the latter in which the target was found and reached.
 	Setup, Dial *histogram.Histogram

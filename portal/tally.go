@@ -134,6 +134,7 @@ func (c *conn) established() {
 	now := time.Now()
 	c.tally.setup, c.tally.isOpen = now.Sub(c.tally.began), true
 	c.meter.Setup.Observe(c.tally.setup, c.tally.id, now)
+	c.meter.Reached.Store(now.UnixNano())
 }
 
 // attributes returns what is attested of a peer, for records.
@@ -158,6 +159,9 @@ func (c *conn) record(r Reason) {
 		m.Refused[r].Add(1)
 	}
 	now := time.Now()
+	if !t.isOpen && (r == ReasonRefused || r == ReasonUnreachable) {
+		m.Unreached.Store(now.UnixNano())
+	}
 	m.Life.Observe(now.Sub(t.began), t.id, now)
 	if c.env.Records == nil || offeredAgain {
 		return

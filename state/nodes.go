@@ -68,6 +68,7 @@ type NodeOptions struct {
 	Proxies []string `json:"proxies,omitempty"`
 
 	StatusEndpoint    string   `json:"status_endpoint,omitempty"`
+	StatusToken       string   `json:"status_token,omitempty"` // file
 	NoStatusEndpoint  bool     `json:"no_status_endpoint,omitempty"`
 	Identity          string   `json:"identity,omitempty"`
 	Project           string   `json:"project,omitempty"`

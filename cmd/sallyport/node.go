@@ -112,20 +112,20 @@ func nodeShow(a *app) *cobra.Command {
 					return err
 				}
 			}
-			return a.print(result{human: nodeText(n), json: n})
+			return a.print(result{human: a.nodeText(n), json: n})
 		}}
 }
 
 // seconds writes a number of seconds as a duration.
 func seconds(s float64) string { return (time.Duration(s) * time.Second).String() }
 
-func nodeText(n admin.Node) string {
+func (a *app) nodeText(n admin.Node) string {
 	var b strings.Builder
 	status := n.Status
 	if n.PID != 0 {
 		status += fmt.Sprintf(", process %d", n.PID)
 	}
-	pairs := []string{"Node", n.Name, "Status", status, "Identity", n.IdentityName, "Route", n.Route.Short, "", orDash(n.Route.Verbose), "Status endpoint", orDash(n.StatusEndpoint)}
+	pairs := []string{"Node", n.Name, "Status", status, "Identity", n.IdentityName, "Route", n.Route.Short, "", orDash(n.Route.Verbose), "Status endpoint", orDash(n.StatusEndpoint), "Page", a.pageOf(n)}
 	if k := n.Keys; k != nil {
 		text := "good until " + time.Unix(k.ValidUntil, 0).Format(time.DateTime) + " without the primary key, which is in " + k.Home
 		if k.Reason != "" {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/node/admin"
 	"sallyport/state"
 )
 
@@ -27,6 +29,7 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.StringVar(&o.AuthorityGrace, "authority-grace", "", "`DURATION` out of its reach until no channel is opened")
 	f.StringVar(&o.CredentialScope, "credential-scope", "", "the `SCOPE` of the stored credential to present")
 	f.StringVar(&o.StatusEndpoint, "status-endpoint", "", "`HOST:PORT` of status and metrics (default: 23345 or free)")
+	f.Var(fileValue{&o.StatusToken}, "status-token", "a `FILE` with what who asks there must show")
 	f.BoolVar(&o.NoStatusEndpoint, "no-status-endpoint", false, "serve no status and metrics")
 	f.BoolVarP(&o.ExitOnEOF, "exit-on-eof", "e", false, "with --foreground: end when standard input ends")
 	f.StringVar(&o.Services, "services", "", "start these services too, `JSON` or a file with it")
@@ -184,8 +187,26 @@ func (a *app) printNodeCreated(ctx context.Context, name string) error {
 		return err
 	}
 	a.done("Created node %s, listening at %s", name, n.Transports[0].Socket)
+	if at := a.pageOf(n); at != "-" {
+		a.hint("its page: %s", at)
+	}
 	a.hint("next: sallyport tcp-outlet create --at %s --to HOST:PORT", name)
 	return a.print(result{human: name, machine: name, json: n})
+}
+
+// pageOf is where a browser finds a node's page; "-" if it has none, or nobody may read it.
+func (a *app) pageOf(n admin.Node) string {
+	at, err := netip.ParseAddrPort(orDash(n.StatusEndpoint))
+	if err != nil {
+		return "-"
+	}
+	if r, err := a.dirOnce.Node(n.Name); !at.Addr().Unmap().IsLoopback() && (err != nil || r.Options.StatusToken == "") {
+		return "-"
+	}
+	if at.Addr().IsUnspecified() {
+		at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	}
+	return "http://" + at.String() + "/"
 }
 
 // readyPipe is the descriptor on which a child tells its parent that the node is up: a line "ok", or the error.
@@ -294,6 +315,7 @@ func nodeArgs(o state.NodeOptions) []string {
 	add("--authority-grace", o.AuthorityGrace)
 	add("--credential-scope", o.CredentialScope)
 	add("--status-endpoint", o.StatusEndpoint)
+	add("--status-token", o.StatusToken)
 	add("--services", o.Services)
 	args = append(args, networkArgs(o)...)
 	if o.NoStatusEndpoint {

@@ -86,7 +86,7 @@ func statusCommand(a *app) *cobra.Command {
 					wrong = append(wrong, fmt.Sprintf("node %s does not run: sallyport node start %s", r.Name, r.Name))
 				}
 				nodes = append(nodes, n)
-				nodeRows = append(nodeRows, []string{n.Name, n.Status, r.TCPListener, plural(len(n.Inlets), "inlet"), plural(len(n.Outlets), "outlet")})
+				nodeRows = append(nodeRows, []string{n.Name, n.Status, r.TCPListener, plural(len(n.Inlets), "inlet"), plural(len(n.Outlets), "outlet"), a.pageOf(n)})
 			}
 			projects, err := d.Projects()
 			if err != nil {
@@ -106,7 +106,7 @@ func statusCommand(a *app) *cobra.Command {
 				}
 			}
 			text := "Identities\n" + indent(tableOr("none", []string{"IDENTITY", "IDENTIFIER"}, rows)) +
-				"\nNodes\n" + indent(tableOr("none", []string{"NODE", "STATUS", "LISTENS AT", "", ""}, nodeRows)) +
+				"\nNodes\n" + indent(tableOr("none", []string{"NODE", "STATUS", "LISTENS AT", "", "", "PAGE"}, nodeRows)) +
 				"\nProjects\n" + indent(strings.Join(append(names, ""), "\n"))
 			if len(wrong) > 0 {
 				text += "\nWrong\n" + indent(strings.Join(wrong, "\n")) + "  sallyport doctor says more\n"

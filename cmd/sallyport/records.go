@@ -44,6 +44,20 @@ func (v recordsValue) Set(text string) (err error) {
 	return err
 }
 
+// fileValue is a flag that names a file, whose path is made absolute: the node may be started from elsewhere the next time.
+type fileValue struct{ to *string }
+
+func (v fileValue) String() string { return *v.to }
+func (v fileValue) Type() string   { return "FILE" }
+
+// Set reads a path.
+func (v fileValue) Set(text string) (err error) {
+	if *v.to = text; text != "" {
+		*v.to, err = filepath.Abs(text)
+	}
+	return err
+}
+
 // recordFile returns the file that --records names; not ok if it names none.
 func recordFile(records string) (path string, ok bool) {
 	switch records {

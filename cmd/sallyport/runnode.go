@@ -19,6 +19,7 @@ import (
 	"sallyport/crypto/vault"
 	"sallyport/node"
 	"sallyport/node/admin"
+	"sallyport/node/page"
 	"sallyport/state"
 )
 
@@ -289,6 +290,11 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		},
 	}
 	applyLimits(&options, o.Limits)
+	if o.StatusToken != "" {
+		if options.StatusToken, err = page.ReadToken(o.StatusToken); err != nil {
+			return none, nil, fmt.Errorf("--status-token: %w", err)
+		}
+	}
 	if err := applyNetwork(&options, o); err != nil {
 		return none, nil, err
 	}

@@ -43,6 +43,7 @@ var settings = []setting{
 	text1("credential-scope", func(o *state.NodeOptions) *string { return &o.CredentialScope }),
 	text1("authority-grace", func(o *state.NodeOptions) *string { return &o.AuthorityGrace }),
 	text1("status-endpoint", func(o *state.NodeOptions) *string { return &o.StatusEndpoint }),
+	text1("status-token", func(o *state.NodeOptions) *string { return &o.StatusToken }),
 	switch1("no-status-endpoint", func(o *state.NodeOptions) *bool { return &o.NoStatusEndpoint }),
 	switch1("no-sandbox", func(o *state.NodeOptions) *bool { return &o.NoSandbox }),
 	text1("services", func(o *state.NodeOptions) *string { return &o.Services }),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,6 +82,16 @@ func (c *Connection) Line(ctx context.Context) (sent, taken uint64) {
 		}
 	})
 	return sent, taken
+}
+
+// RoundTrip returns the round trip to the peer's system as TCP measures it, 0 where that is not known. Not on a shard.
+func (c *Connection) RoundTrip(ctx context.Context) (d time.Duration) {
+	_ = c.shard.Do(ctx, func() {
+		if !c.closed {
+			d = c.framed.RoundTrip()
+		}
+	})
+	return d
 }
 
 // Close ends the connection after what was sent to it has gone out.
