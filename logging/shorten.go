@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"unicode/utf8"
+
+	"sallyport/internal/visible"
 )
 
 const (
@@ -60,7 +62,7 @@ func (l *log) text(key, s string, budget *int) string {
 	if key == stackField {
 		return cut(s, maxStack)
 	}
-	s = cut(s, min(l.opts.Text, *budget))
+	s = cut(visible.Text(s), min(l.opts.Text, *budget))
 	*budget -= len(s)
 	return s
 }

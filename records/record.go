@@ -124,7 +124,7 @@ func appendString(b []byte, s string) []byte {
 		switch {
 		case c == '"' || c == '\\':
 			b = append(b, '\\', byte(c))
-		case c < ' ' || c == 0x7f || c == 0x2028 || c == 0x2029:
+		case c < ' ' || c >= 0x7f && c <= 0x9f || c == 0x2028 || c == 0x2029:
 			const digits = "0123456789abcdef"
 			b = append(b, '\\', 'u', digits[c>>12&15], digits[c>>8&15], digits[c>>4&15], digits[c&15])
 		default:

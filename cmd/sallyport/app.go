@@ -201,7 +201,7 @@ func hasPager() bool {
 // note writes a line of progress or advice for a person: on standard error, not when quiet.
 func (a *app) note(format string, args ...any) {
 	if !a.quiet {
-		fmt.Fprintf(a.stderr, format+"\n", args...)
+		fmt.Fprintln(a.stderr, forTerminal(fmt.Sprintf(format, args...)))
 	}
 }
 

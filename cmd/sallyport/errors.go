@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"sallyport/internal/visible"
 	"sallyport/node/admin"
 	"sallyport/state"
 )
@@ -67,7 +68,7 @@ func (a *app) report(err error) int {
 	var m *misuse
 	if errors.As(err, &m) {
 		w, exit := usageStream(a)
-		fmt.Fprintf(w, "error: %s\n", m.text)
+		fmt.Fprintf(w, "error: %s\n", visible.Text(m.text))
 		if h := hintOf(err); h != "" {
 			fmt.Fprintf(w, "\n  %s\n", h)
 		}
@@ -79,14 +80,14 @@ func (a *app) report(err error) int {
 	var absent *absence
 	if errors.As(err, &absent) {
 		_, exit := usageStream(a)
-		fmt.Fprintf(a.stderr, "%s %s\n", a.color(red, "x"), absent.text)
+		fmt.Fprintf(a.stderr, "%s %s\n", a.color(red, "x"), visible.Text(absent.text))
 		return exit
 	}
 	text := err.Error()
 	if errors.Is(err, context.Canceled) {
 		text = "interrupted"
 	}
-	fmt.Fprintf(a.stderr, "%s %s\n", a.color(red, "x"), sentence(strings.ReplaceAll(text, "\n", "\n  ")))
+	fmt.Fprintf(a.stderr, "%s %s\n", a.color(red, "x"), sentence(visible.Text(strings.ReplaceAll(text, "\n", "\n  "))))
 	h := hintOf(err)
 	if h == "" {
 		h = adviceFor(text)

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/itchyny/gojq"
+
+	"sallyport/internal/visible"
 )
 
 // result is what a command has to say, in the forms it can say it.
@@ -39,7 +42,7 @@ func (a *app) print(r result) error {
 		if text == "" && r.json != nil {
 			return a.printJSON(r.json)
 		}
-		_, err := fmt.Fprintln(a.stdout, strings.TrimRight(text, "\n"))
+		_, err := fmt.Fprintln(a.stdout, forTerminal(strings.TrimRight(text, "\n")))
 		return err
 	case r.machine != "":
 		_, err := io.WriteString(a.stdout, r.machine)
@@ -51,9 +54,23 @@ func (a *app) print(r result) error {
 		}
 		return err
 	default:
-		_, err := io.WriteString(a.stdout, r.human)
+		_, err := io.WriteString(a.stdout, forTerminal(r.human))
 		return err
 	}
+}
+
+// ownMarks are what color makes of the marks of this program.
+var ownMarks = regexp.MustCompile("\x1b\\[(?:1|2|31|32|33)m(?:✔|!|x|ok  |warn|FAIL)\x1b\\[0m")
+
+// forTerminal returns a text for people in which nothing steers a terminal but the colors of this program's own marks: peers have a part in many texts.
+func forTerminal(text string) string {
+	var b strings.Builder
+	at := 0
+	for _, m := range ownMarks.FindAllStringIndex(text, -1) {
+		b.WriteString(visible.Text(text[at:m[0]]) + text[m[0]:m[1]])
+		at = m[1]
+	}
+	return b.String() + visible.Text(text[at:])
 }
 
 // printJSON writes v, through --jq if given, pretty unless --compact-output.
@@ -84,8 +101,23 @@ func encodeJSON(v any, compact bool) (string, error) {
 	if err := e.Encode(v); err != nil {
 		return "", fmt.Errorf("encode JSON: %w", err)
 	}
-	return strings.TrimSuffix(b.String(), "\n"), nil
+	text := strings.TrimSuffix(b.String(), "\n")
+	if !strings.ContainsFunc(text, isC1) {
+		return text, nil
+	}
+	b.Reset()
+	for _, r := range text { // in strings, where package json leaves them
+		if isC1(r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String(), nil
 }
+
+// isC1 reports whether r is a control character that JSON may have as it is.
+func isC1(r rune) bool { return r >= 0x7f && r <= 0x9f }
 
 // filter runs the --jq query over v and returns its results, one a line.
 func (a *app) filter(v any) (string, error) {

@@ -93,7 +93,7 @@ func topCommand(a *app) *cobra.Command {
 				sortTop(rows, by)
 				text := topText(node, &before, &now, rows)
 				if screen {
-					text = "\x1b[H\x1b[2J" + text // from the top left corner of an empty screen
+					fmt.Fprint(a.stdout, "\x1b[H\x1b[2J") // from the top left corner of an empty screen
 				}
 				if err := a.print(result{human: text, machine: strings.TrimSpace(text), json: struct {
 					At      time.Time          `json:"at"`
