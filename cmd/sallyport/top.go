@@ -18,6 +18,8 @@ type topRow struct {
 	InPerSecond  float64 `json:"in_per_second"`
 	OutPerSecond float64 `json:"out_per_second"`
 	NewPerSecond float64 `json:"new_per_second"`
+	// RoundTrip is that of an inlet's path, 0 where it is not known.
+	RoundTrip float64 `json:"round_trip_seconds,omitempty"`
 }
 
 // topRows are the rates between two looks.
@@ -26,6 +28,12 @@ func topRows(before, now *admin.Stats) []topRow {
 	for _, p := range before.Portals {
 		old[[2]string{p.End, p.Name}] = p
 	}
+	trips := map[string]float64{}
+	for _, p := range now.Paths {
+		if p.Up && (p.Kind == "inlet" || p.Kind == "inlet_udp" && p.RoundTrip > 0) { // the direct path comes after the other, and is taken where there is one
+			trips[p.Name] = p.RoundTrip
+		}
+	}
 	span := max(now.At.Sub(before.At).Seconds(), 1e-3)
 	rows := []topRow{}
 	for _, p := range now.Portals {
@@ -33,22 +41,38 @@ func topRows(before, now *admin.Stats) []topRow {
 		if !ok || o.BytesIn > p.BytesIn || o.BytesOut > p.BytesOut || o.Opened > p.Opened {
 			o = p // it is new, or counts anew
 		}
-		rows = append(rows, topRow{p, float64(p.BytesIn-o.BytesIn) / span, float64(p.BytesOut-o.BytesOut) / span, float64(p.Opened-o.Opened) / span})
+		r := topRow{PortalStats: p, InPerSecond: float64(p.BytesIn-o.BytesIn) / span, OutPerSecond: float64(p.BytesOut-o.BytesOut) / span,
+			NewPerSecond: float64(p.Opened-o.Opened) / span}
+		if p.End == "inlet" {
+			r.RoundTrip = trips[p.Name]
+		}
+		rows = append(rows, r)
 	}
 	return rows
 }
 
-// topOrders are what rows can be sorted by, the largest first.
-var topOrders = map[string]func(topRow) float64{
-	"in":    func(r topRow) float64 { return r.InPerSecond },
-	"out":   func(r topRow) float64 { return r.OutPerSecond },
-	"open":  func(r topRow) float64 { return float64(r.Open) },
-	"new":   func(r topRow) float64 { return r.NewPerSecond },
-	"setup": func(r topRow) float64 { return r.Setup99 },
+// topOrder is what rows can be sorted by, the largest first: with which key, and which column that is.
+type topOrder struct {
+	key    byte
+	column string
+	of     func(topRow) float64
 }
 
+var topOrders = map[string]topOrder{
+	"in":      {'i', "IN", func(r topRow) float64 { return r.InPerSecond }},
+	"out":     {'o', "OUT", func(r topRow) float64 { return r.OutPerSecond }},
+	"open":    {'c', "OPEN", func(r topRow) float64 { return float64(r.Open) }},
+	"new":     {'n', "NEW", func(r topRow) float64 { return r.NewPerSecond }},
+	"setup":   {'s', "SET UP P50 / P99", func(r topRow) float64 { return r.Setup99 }},
+	"trip":    {'t', "ROUND TRIP", func(r topRow) float64 { return r.RoundTrip }},
+	"refused": {'r', "REFUSED", func(r topRow) float64 { return float64(r.Refused) }},
+}
+
+// topNames are the names of topOrders as they are listed.
+var topNames = []string{"in", "out", "open", "new", "setup", "trip", "refused"}
+
 func sortTop(rows []topRow, by string) {
-	order := topOrders[by]
+	order := topOrders[by].of
 	slices.SortStableFunc(rows, func(a, b topRow) int {
 		return cmp.Or(cmp.Compare(order(b), order(a)), cmp.Compare(a.End, b.End), cmp.Compare(a.Name, b.Name))
 	})
@@ -63,8 +87,8 @@ func topCommand(a *app) *cobra.Command {
 		Example: `  sallyport top --count 3
   sallyport top --at n1 --sort open --count 1 --output json`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if topOrders[by] == nil {
-				return usageError("invalid value '%s' for '--sort': it must be in, out, open, new or setup", by)
+			if _, ok := topOrders[by]; !ok {
+				return usageError("invalid value '%s' for '--sort': it must be %s or refused", by, strings.Join(topNames[:len(topNames)-1], ", "))
 			}
 			if every < 100*time.Millisecond {
 				return usageError("invalid value '%v' for '--every': it must be at least 100ms", every)
@@ -78,7 +102,11 @@ func topCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			screen := a.output != "json" && a.jq == "" && isTerminal(a.stdout)
+			if a.output != "json" && a.jq == "" && a.stdoutTTY && count == 0 {
+				s := newTopScreen(a)
+				defer s.close()
+				return s.run(ctx, c, node, by, every, &before)
+			}
 			for i := 0; count == 0 || i < count; i++ {
 				select {
 				case <-ctx.Done():
@@ -91,10 +119,7 @@ func topCommand(a *app) *cobra.Command {
 				}
 				rows := topRows(&before, &now)
 				sortTop(rows, by)
-				text := topText(node, &before, &now, rows)
-				if screen {
-					fmt.Fprint(a.stdout, "\x1b[H\x1b[2J") // from the top left corner of an empty screen
-				}
+				text := topText(node, by, &before, &now, rows)
 				if err := a.print(result{human: text, machine: strings.TrimSpace(text), json: struct {
 					At      time.Time          `json:"at"`
 					Portals []topRow           `json:"portals"`
@@ -103,9 +128,7 @@ func topCommand(a *app) *cobra.Command {
 				}{now.At, rows, now.Paths, now.Left}}); err != nil {
 					return err
 				}
-				if !screen {
-					fmt.Fprintln(a.stdout)
-				}
+				fmt.Fprintln(a.stdout)
 				before = now
 			}
 			return nil
@@ -113,13 +136,13 @@ func topCommand(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&at, "at", "", "the `NODE` (default: the default node)")
-	f.StringVar(&by, "sort", "in", "what comes first: in, out, open, new or setup")
+	f.StringVar(&by, "sort", "in", "what comes first: "+strings.Join(topNames, ", "))
 	durationVar(f, &every, "every", time.Second, "how often")
 	f.IntVar(&count, "count", 0, "how many looks; 0: until Ctrl-C")
 	return cmd
 }
 
-func topText(node string, before, now *admin.Stats, rows []topRow) string {
+func topText(node, by string, before, now *admin.Stats, rows []topRow) string {
 	busy := 0.0
 	for i, l := range now.Loops {
 		if i < len(before.Loops) {
@@ -136,9 +159,20 @@ func topText(node string, before, now *admin.Stats, rows []topRow) string {
 	fmt.Fprintf(&b, "%s  %s  busiest loop %.0f %%  nearest limit: %s, %.0f %% left\n\n", node, now.At.Local().Format(time.TimeOnly), 100*busy, nearest, 100*left)
 	list := [][]string{}
 	for _, r := range rows {
-		list = append(list, []string{r.Name, r.End, fmt.Sprint(r.Open), fmt.Sprintf("%.1f/s", r.NewPerSecond), mebibytes(r.InPerSecond), mebibytes(r.OutPerSecond), fmt.Sprintf("%.1f ms", 1000*r.Setup99), fmt.Sprint(r.Refused)})
+		trip := "-"
+		if r.RoundTrip > 0 {
+			trip = fmt.Sprintf("%.1f ms", 1000*r.RoundTrip)
+		}
+		list = append(list, []string{r.Name, r.End, fmt.Sprint(r.Open), fmt.Sprintf("%.1f/s", r.NewPerSecond), mebibytes(r.InPerSecond), mebibytes(r.OutPerSecond),
+			fmt.Sprintf("%.1f / %.1f ms", 1000*r.Setup50, 1000*r.Setup99), trip, fmt.Sprint(r.Refused)})
 	}
-	b.WriteString(tableOr("no portals\n", []string{"PORTAL", "END", "OPEN", "NEW", "IN", "OUT", "SET UP P99", "REFUSED"}, list))
+	header := []string{"PORTAL", "END", "OPEN", "NEW", "IN", "OUT", "SET UP P50 / P99", "ROUND TRIP", "REFUSED"}
+	for i, column := range header {
+		if column == topOrders[by].column {
+			header[i] += " ▼"
+		}
+	}
+	b.WriteString(tableOr("no portals\n", header, list))
 	list = nil
 	for _, p := range now.Paths {
 		state, trip := "DOWN", "-"
