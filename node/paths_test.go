@@ -267,7 +267,7 @@ func ask(t *testing.T, n *Node, route string, op control.Op, f control.Fields) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	c, err := n.connect(ctx, to, connectOptions{self: n.opts.Self})
 	if err != nil {
@@ -289,7 +289,7 @@ func TestAskNode(t *testing.T) {
 	}
 	told := make(chan control.Message, 1)
 	go func() {
-		m, _ := ask(t, client, toRelay, control.OpRelay, control.Fields{Name: "bank", Wait: 9 * time.Second})
+		m, _ := ask(t, client, toRelay, control.OpRelay, control.Fields{Name: "bank", Wait: time.Minute})
 		told <- m
 	}()
 	until(t, "asked", func() bool { return relay.control.Stats.Waiting.Load() == 1 })

@@ -144,7 +144,7 @@ func echoServer(t *testing.T) string {
 
 // says sends a word through an open connection and expects it back.
 func says(c net.Conn) error {
-	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := c.Write([]byte("word")); err != nil {
 		return err
 	}
@@ -238,8 +238,8 @@ func TestMemberIsTakenBack(t *testing.T) {
 			})
 			for _, at := range []string{direct, relayed} {
 				c, err := net.Dial("tcp", at)
-				if err != nil {
-					t.Fatal(err)
+				if err != nil { // refused before the dial has returned
+					continue
 				}
 				_ = c.SetDeadline(time.Now().Add(time.Second))
 				if _, err = c.Write([]byte("word")); err == nil {

@@ -49,7 +49,7 @@ func connect(t *testing.T, port string) *openConn {
 
 // ping sends a line and reads it back.
 func (o *openConn) ping() error {
-	_ = o.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = o.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := o.Write([]byte("ping\n")); err != nil {
 		return err
 	}

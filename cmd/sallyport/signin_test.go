@@ -130,7 +130,7 @@ func TestTrustSignInEnds(t *testing.T) {
 	}
 	defer open.Close()
 	says := func() error {
-		_ = open.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = open.SetDeadline(time.Now().Add(30 * time.Second))
 		if _, err := open.Write([]byte("ping")); err != nil {
 			return err
 		}

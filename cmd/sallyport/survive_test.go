@@ -63,12 +63,12 @@ func echoServer(t *testing.T, port string) string {
 
 // exchange sends bytes to a port and compares what comes back.
 func exchange(port string) error {
-	c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
+	c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 10*time.Second)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	sent := make([]byte, 50_000)
 	_, _ = rand.Read(sent)
 	go func() {
@@ -99,7 +99,7 @@ func works(t *testing.T, when, port string) {
 // refused makes sure that nothing passes through a port.
 func refused(t *testing.T, when, port string) {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
+	c, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 10*time.Second)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		t.Fatalf("%s: nobody listens at the inlet: %v", when, err)
 	}
@@ -208,7 +208,7 @@ func TestCLISurvives(t *testing.T) {
 		s.must(`
 			[ "$(sallyport message send hello --to /node/back/service/h2/service/uppercase)" = HELLO ]
 			sallyport secure-channel create --from front --to /node/back/service/lst`)
-		c, err := net.DialTimeout("tcp", "127.0.0.1:"+listener, time.Second)
+		c, err := net.DialTimeout("tcp", "127.0.0.1:"+listener, 10*time.Second)
 		if err != nil {
 			t.Errorf("%s: the TCP listener: %v", when, err)
 		} else {
