@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -90,6 +91,11 @@ func attackAll(ctx context.Context, o options) (ok bool, err error) {
 	for _, r := range list {
 		fmt.Fprintf(os.Stderr, "%s ...\n", r.name)
 		res := s.perform(ctx, r)
+		// A machine that does something else for a moment is slow once; a node that the attack reaches is slow each time.
+		for tries := 1; errors.Is(res.err, errSlow) && tries < slowTries && ctx.Err() == nil; tries++ {
+			fmt.Fprintf(os.Stderr, "%s: %s: once more\n", r.name, res.verdict())
+			res = s.perform(ctx, r)
+		}
 		results = append(results, res)
 		fmt.Fprintf(os.Stderr, "%s: %s (%.1f s)\n", r.name, res.verdict(), res.took.Seconds())
 		if ctx.Err() != nil {

@@ -87,11 +87,11 @@ func (r report) fault(of row) error {
 	case r.errors > 0:
 		return fmt.Errorf("the neighbour had %d errors, first: %w", r.errors, r.firstError)
 	case r.longest > of.pause:
-		return fmt.Errorf("the neighbour waited %v for an answer, at most %v are allowed", r.longest, of.pause)
+		return fmt.Errorf("%w: the neighbour waited %v for an answer, at most %v are allowed", errSlow, r.longest, of.pause)
 	case r.bytes == 0 && r.took > 2*time.Second:
 		return fmt.Errorf("the neighbour got nothing through")
 	case of.loss > 0 && r.lost() > of.loss:
-		return fmt.Errorf("the neighbour lost %.0f %% of its stream", r.lost())
+		return fmt.Errorf("%w: the neighbour lost %.0f %% of its stream", errSlow, r.lost())
 	}
 	return nil
 }

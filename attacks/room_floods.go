@@ -77,7 +77,7 @@ func handshakeFlood(ctx context.Context, s *stage) (string, error) {
 	n := <-sent
 	seen += fmt.Sprintf("; %d first messages sent%s", n, s.cost(before, n, "relay"))
 	if took > 5*time.Second {
-		return seen, fmt.Errorf("too long")
+		return seen, errSlow
 	}
 	return seen, nil
 }

@@ -215,7 +215,7 @@ func comeBack(ctx context.Context, s *stage) (string, error) {
 		took := time.Since(began)
 		seen = append(seen, fmt.Sprintf("%s: %v", node, took.Round(time.Millisecond)))
 		if took > 5*time.Second {
-			return strings.Join(seen, ", "), fmt.Errorf("too long")
+			return strings.Join(seen, ", "), errSlow
 		}
 	}
 	return "served after the return of the " + strings.Join(seen, ", of the "), nil

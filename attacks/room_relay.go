@@ -298,7 +298,7 @@ func lateRegistration(ctx context.Context, s *stage) (string, error) {
 	}
 	took := time.Since(began)
 	if took > 15*time.Second {
-		return "", fmt.Errorf("it took %v", took)
+		return "", fmt.Errorf("%w: it took %v", errSlow, took)
 	}
 	// A new path goes there too, and the bank says that it has the name.
 	at, err := s.newInlet(ctx, "shop", "db")

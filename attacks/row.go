@@ -52,6 +52,12 @@ func (r result) verdict() string {
 // raceSlower is how much longer a neighbour may wait where nodes have the race detector.
 const raceSlower = 10
 
+// errSlow is in the errors of what took longer than it may, and of nothing else.
+var errSlow = errors.New("too slow")
+
+// slowTries is how often a row that is too slow is performed at most.
+const slowTries = 3
+
 // perform sets the stage, lets the neighbour run, attacks, and looks.
 func (u *suite) perform(ctx context.Context, r row) (res result) {
 	if r.pause == 0 {

@@ -48,6 +48,9 @@ func main() {
 	}
 }
 
+// moreRuns is how many runs are added at most before a check fails.
+const moreRuns = 2
+
 func run(ctx context.Context, args []string) error {
 	var s settings
 	var paths string
@@ -87,6 +90,13 @@ func run(ctx context.Context, args []string) error {
 	}
 	t := &table{Paths: s.paths}
 	for k := range s.runs {
+		if err := s.all(ctx, t, k); err != nil {
+			return err
+		}
+	}
+	// A slow spell of the machine may fall on one path alone. Before it counts, there are more runs, of which the median is taken.
+	for k := s.runs; s.short && k < s.runs+moreRuns && t.check() != nil; k++ {
+		fmt.Fprintf(os.Stderr, "%v\nonce more\n", t.check())
 		if err := s.all(ctx, t, k); err != nil {
 			return err
 		}
