@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"sallyport/crypto/identity"
 	"sallyport/node/resource"
 )
@@ -78,7 +80,7 @@ func wantError(t testing.TB, err, class error, parts ...string) {
 func TestMain(m *testing.M) {
 	switch dir, what, _ := strings.Cut(os.Getenv("SALLYPORT_STATE_TEST"), "|"); what {
 	case "":
-		os.Exit(m.Run())
+		goleak.VerifyTestMain(m)
 	case "write":
 		os.Exit(helper(writeNames(dir)))
 	case "hold":

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 type message struct {
@@ -49,7 +52,18 @@ func TestMessages(t *testing.T) {
 // TestMain is the other program too, where it is started as one.
 func TestMain(m *testing.M) {
 	if os.Getenv("HELPER_TEST") == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		var left error
+		for end := time.Now().Add(30 * time.Second); code == 0; { // a helper that hangs is killed after a while
+			if left = goleak.Find(); left == nil || time.Now().After(end) {
+				break
+			}
+		}
+		if left != nil {
+			fmt.Fprintln(os.Stderr, left)
+			code = 1
+		}
+		os.Exit(code)
 	}
 	for {
 		var req message
