@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
@@ -27,21 +28,38 @@ func releaseProgram() {
 	if err != nil {
 		return
 	}
-	f, err := os.Open("/proc/self/maps")
+	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// address perms offset dev inode path; only read-only mappings of the program, which cannot have changed.
-		line := lines.Text()
-		var from, to uintptr
-		var perms string
-		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &perms); err != nil || !strings.HasSuffix(line, exe) || strings.Contains(perms, "w") {
-			continue
-		}
-		_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
+	for _, m := range unchanged(f, exe) {
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_DONTNEED)
 	}
+}
+
+// mapping is a part of the address space.
+type mapping struct{ from, to uintptr }
+
+// unchanged returns the mappings of a file that are read-only and have no page of their own, of a table as in /proc/self/smaps. A page that was written to
+// once, and made read-only then, would come back as it is in the file: the loader fills in addresses that way where the program is linked to libraries, or
+// may lie anywhere.
+func unchanged(smaps io.Reader, path string) (list []mapping) {
+	var m mapping
+	var candidate bool
+	for lines := bufio.NewScanner(smaps); lines.Scan(); {
+		// Each mapping begins with: address perms offset dev inode path. Lines with a name and a number follow.
+		line := lines.Text()
+		var next mapping
+		var perms string
+		var own uint64
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &next.from, &next.to, &perms); n == 3 {
+			m, candidate = next, strings.HasSuffix(line, " "+path) && !strings.Contains(perms, "w")
+		} else if n, _ := fmt.Sscanf(line, "Anonymous: %d kB", &own); n == 1 && own == 0 && candidate {
+			list = append(list, m)
+		}
+	}
+	return list
 }
 
 const (

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestReleaseUnchanged: pages that were written to before they became read-only are not given back, since they would come back as they are in the file. Others are.
+func TestReleaseUnchanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "program")
+	page := os.Getpagesize()
+	if err := os.WriteFile(path, make([]byte, 2*page), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	mapped := func(change bool) ([]byte, uintptr) {
+		b, err := unix.Mmap(int(f.Fd()), 0, 2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Munmap(b) })
+		if change {
+			b[page] = 1
+		}
+		if err := unix.Mprotect(b, unix.PROT_READ); err != nil {
+			t.Fatal(err)
+		}
+		return b, uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	}
+	changed, changedAt := mapped(true)
+	_, sameAt := mapped(false)
+	smaps, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		t.Skip("this kernel does not say which pages have changed:", err)
+	}
+	defer smaps.Close()
+	covers := func(at uintptr) func(mapping) bool { return func(m mapping) bool { return m.from <= at && at < m.to } }
+	list := unchanged(smaps, path)
+	if slices.ContainsFunc(list, covers(changedAt+uintptr(page))) || changed[page] != 1 {
+		t.Error("a page that has changed would be given back")
+	}
+	if !slices.ContainsFunc(list, covers(sameAt)) {
+		t.Errorf("a page as it is in the file would be kept: %x in %x", sameAt, list)
+	}
+}
