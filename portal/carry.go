@@ -375,8 +375,6 @@ func (in *Inlet) takeUp(ctx context.Context, p *CarriedPortal) {
 	}
 	takeUpAll(ctx, in.env, in.router, in.meter, p.Conns, func(c *conn) bool {
 		c.inlet = in
-		id := c.line.id
-		in.env.era.CompareAndSwap(nil, &id)
 		c.tally.attributes = in.env.attributes(&c.peer)
 		in.enter(c)
 		return true

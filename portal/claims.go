@@ -9,7 +9,7 @@ import (
 // A connection whose path is away keeps its place: its target is still connected, and a peer that could free places by losing paths would have
 // any number of targets. But who comes back is not refused for what it has left behind. At the limit a new client of a peer that has
 // connections away at this outlet waits a moment for one of their places: its inlet may be about to say that their clients have gone. Where
-// they were begun by another process of the peer, nobody will resume them, and the one that has been away longest ends.
+// they were begun by another process of the same node, nobody will resume them, and the one that has been away longest ends.
 
 // claimFor is how long a client waits for the place of a connection that is away: an inlet resumes all that it can as soon as it has a path.
 const claimFor = 3 * time.Second
@@ -24,7 +24,7 @@ func (o *Outlet) claims(peer *[32]byte, m *routing.Message, msg message) bool {
 		f, _ = parseFields(m.Payload()[msg.fields:]) // parse has read them before
 	}
 	waiting := o.places.waiting(peer)
-	n, lost := o.lines.held(peer, f.id)
+	n, lost := o.lines.held(peer, f.process)
 	if lost != nil {
 		lost.post(func() {
 			if lost.state == away {

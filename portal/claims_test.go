@@ -115,18 +115,36 @@ func TestHeldConnectionsStay(t *testing.T) {
 	}
 }
 
+// TestOtherNodeOfThePeer: a peer may have several nodes. What one of them holds is not given to a client of another one, nor to one that does not say what
+// it is.
+func TestOtherNodeOfThePeer(t *testing.T) {
+	for _, process := range [][32]byte{processOf("another"), {}} {
+		s, _, clients, servers := crowded(t, Limits{}, OutletOptions{MaxConnections: 5})
+		s.loseAll(t, 4)
+		other := newSimulated(t, 2, 2, Limits{}, time.Hour, OutletOptions{})
+		other.in.env.Process = process
+		other.out, other.outlet = s.out, s.outlet
+		other.connect(t)
+		expectReset(t, "a client beyond the limit", dial(t, other.inlet))
+		s.connect(t)
+		for i := range clients {
+			talk(t, clients[i], servers[i])
+		}
+	}
+}
+
 // TestNoPlaceByHolding: a peer that loses its paths and begins anew, as often as it likes, has no more connections to targets than it may.
 func TestNoPlaceByHolding(t *testing.T) {
 	for _, c := range fiveHere {
 		t.Run(c.name, func(t *testing.T) {
 			s, _, _, _ := crowded(t, c.limits, c.o)
 			s.loseAll(t, 4)
-			era := s.in.env.newID()
-			ping := func(near *simEnd, id token) {
+			process := s.in.env.Process
+			ping := func(near *simEnd, process [32]byte) {
 				near.post(func() {
 					m := near.shard.NewMessage()
 					m.SetRoutes(routing.NewRoute(near.self.Address(), routing.LocalAddress("outlet")), routing.RouteOf(near.shard.NewAddress()))
-					m.SetPayloadBytes(appendOffer(nil, kindPing, 1<<16, &fields{id: id, hold: 3_600_000}))
+					m.SetPayloadBytes(appendOffer(nil, kindPing, 1<<16, &fields{id: newToken(), hold: 3_600_000, process: process}))
 					near.shard.Deliver(m)
 					near.shard.Free(m)
 				})
@@ -140,9 +158,7 @@ func TestNoPlaceByHolding(t *testing.T) {
 			// The same process, which never resumes: no more than it holds may wait, and none of them gets a place.
 			near, far := s.channel(t, s.ids[0], s.ids[1])
 			for range 50 {
-				id := newToken()
-				copy(id[:8], era[:8])
-				ping(near, id)
+				ping(near, process)
 			}
 			eventually(t, "all were looked at", func() bool { return s.out.env.Stats.Limited.Load()+uint64(s.out.env.Stats.Active.Load()) >= 54 })
 			if n := s.out.env.Stats.Active.Load(); n > 8 {
@@ -156,7 +172,7 @@ func TestNoPlaceByHolding(t *testing.T) {
 			// Others, each over a path of its own, which is lost at once.
 			for range 20 {
 				for range 3 {
-					ping(near, newToken())
+					ping(near, processOf("inlet"))
 				}
 				near.post(near.end)
 				far.post(far.end)

@@ -405,7 +405,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	c.watch(t)
 	if c.hasPeer && !in.opts.Plain && !in.opts.SkipHandshake {
 		if o.id == (token{}) {
-			o.id = in.env.newID()
+			o.id = newToken()
 		}
 		c.tally.id = o.id
 	}

@@ -130,10 +130,9 @@ type Env struct {
 	pacers  sync.Map // of *routing.Shard: *pacer
 	keepers sync.Map // of *routing.Shard: *keeper
 	bare    sync.Map // of *routing.Shard: *bareWays
-	era     atomic.Pointer[token]
 }
 
 // WithLimits returns an Env with other limits whose portals are counted and recorded with those of e.
 func (e *Env) WithLimits(l Limits) *Env {
-	return &Env{Limits: l, Stats: e.Stats, Log: e.Log, Records: e.Records, of: e}
+	return &Env{Limits: l, Stats: e.Stats, Log: e.Log, Records: e.Records, Process: e.Process, of: e}
 }

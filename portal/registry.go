@@ -87,15 +87,15 @@ func (r *registry) backLocked(c *conn) {
 	}
 }
 
-// held returns how many of a peer's connections are away, and the one that has been for longest of those that were begun in another era than
-// an id: nil if there is none. That one is returned once.
-func (r *registry) held(peer *[32]byte, id token) (n int, lost *conn) {
+// held returns how many of a peer's connections are away, and the one that has been for longest of those that another process of the same node has
+// left: nil if there is none. That one is returned once.
+func (r *registry) held(peer *[32]byte, process [32]byte) (n int, lost *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := r.away[*peer]
 	n = len(list)
 	for c, at := range list {
-		if c.line.id.era() != id.era() && (lost == nil || at.Before(list[lost])) {
+		if followed(c.line.process, process) && (lost == nil || at.Before(list[lost])) {
 			lost = c
 		}
 	}
@@ -105,12 +105,17 @@ func (r *registry) held(peer *[32]byte, id token) (n int, lost *conn) {
 	return n, lost
 }
 
+// followed reports whether process is another one of the same node as before. Nodes that do not say what they are, are none.
+func followed(before, process [32]byte) bool {
+	return before != process && token(before[:16]) == token(process[:16]) && before != [32]byte{}
+}
+
 // before returns the peer's connections of the same node as process, and of another process.
 func (r *registry) before(process [32]byte, peer *[32]byte) (list []*conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for c := range r.nodes[token(process[:16])] {
-		if c.peer == *peer && c.line.process != process {
+		if c.peer == *peer && followed(c.line.process, process) {
 			list = append(list, c)
 		}
 	}

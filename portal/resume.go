@@ -18,23 +18,9 @@ const (
 	maxStuck = 12
 )
 
-// newToken returns a random secret.
+// newToken returns a random id or secret.
 func newToken() (t token) {
 	_, _ = rand.Read(t[:]) // never fails (crypto/rand)
-	return t
-}
-
-// era is the first half of an id: all that one process chooses have it in common, so an outlet knows which connections have nobody left that
-// would resume them.
-func (t token) era() [8]byte { return [8]byte(t[:8]) }
-
-// newID returns an id of this process. A program that was carried on goes on with the era of the one before.
-func (e *Env) newID() token {
-	t := newToken()
-	if e.era.CompareAndSwap(nil, &t) {
-		return t
-	}
-	copy(t[:8], e.era.Load()[:8])
 	return t
 }
 

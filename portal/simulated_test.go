@@ -111,10 +111,19 @@ func newSimNode(t testing.TB, shards int, limits Limits) *simNode {
 	return &simNode{router: r, env: &Env{Limits: limits.WithDefaults(), Stats: &Stats{}, Log: log}, flow: routing.NewFlow()}
 }
 
+// processOf returns what a new process of a node is known by.
+func processOf(node string) (p [32]byte) {
+	copy(p[:16], node)
+	id := newToken()
+	copy(p[16:], id[:])
+	return p
+}
+
 func newSimulated(t testing.TB, seed uint64, shards int, limits Limits, hold time.Duration, o OutletOptions) *simulated {
 	t.Helper()
 	s := &simulated{in: newSimNode(t, shards, limits), out: newSimNode(t, shards, limits), rand: rand.New(rand.NewPCG(seed, 7))}
 	s.ids[0][0], s.ids[1][0] = 1, 2
+	s.in.env.Process = processOf("inlet")
 	var err error
 	o.Name, o.Flows, o.Hold = "outlet", []*routing.Flow{s.out.flow}, hold
 	if s.outlet, err = NewOutlet(context.Background(), s.out.env, s.out.router, o); err != nil {
