@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
@@ -25,8 +27,11 @@ const CheckFD = 3
 // checkTimeout is how long it may take to say so.
 const checkTimeout = 10 * time.Second
 
-// maxAnswer bounds what it says.
-const maxAnswer = 64 << 10
+// maxAnswer bounds what it says, and maxText how much of a text in it is repeated to people.
+const (
+	maxAnswer = 64 << 10
+	maxText   = 300
+)
 
 // maxState bounds a state, in bytes.
 const maxState = 4 << 30
@@ -135,12 +140,15 @@ type Answer struct {
 	Error   string `json:"error,omitempty"` // why it cannot
 }
 
-// Check runs the program with args and a copy of the state, and returns what it answers. Errors match ErrRefused.
+// Check runs the program with args and a copy of the state, and returns what it answers. What does not answer in time is killed, with all that it has started
+// in its process group. Errors match ErrRefused.
 func Check(ctx context.Context, program string, args []string, state *os.File) (a Answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.ExtraFiles = []*os.File{state} // CheckFD
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	var out, complaint limited
 	cmd.Stdout, cmd.Stderr = &out, &complaint
@@ -150,13 +158,14 @@ func Check(ctx context.Context, program string, args []string, state *os.File) (
 		switch {
 		case ctx.Err() != nil:
 			why = "it did not answer in time"
-		case ran != nil && why == "":
-			why = ran.Error()
-		case why == "":
+		case out.full || complaint.full || ran == nil && why == "":
 			why = "it does not know the question"
+		case why == "":
+			why = ran.Error()
 		}
 		return a, fmt.Errorf("%w: %s: %s", ErrRefused, program, why)
 	}
+	a.Version, a.Error = printable(a.Version), printable(a.Error)
 	if a.Error != "" {
 		return a, fmt.Errorf("%w: %s", ErrRefused, a.Error)
 	}
@@ -169,14 +178,38 @@ func Check(ctx context.Context, program string, args []string, state *os.File) (
 // lastLine is the last line that says anything.
 func lastLine(b []byte) string {
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+	return printable(lines[len(lines)-1])
 }
 
-// limited keeps the first bytes that are written to it.
-type limited struct{ b []byte }
+// printable is the beginning of a text that another program has written, without what a terminal would take for a command.
+func printable(text string) string {
+	text = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, text))
+	if list := []rune(text); len(list) > maxText {
+		return string(list[:maxText]) + "..."
+	}
+	return text
+}
+
+// errTooMuch ends a program that does not stop to talk: nobody reads what it writes any more.
+var errTooMuch = errors.New("it says too much")
+
+// limited takes the first bytes that are written to it.
+type limited struct {
+	b    []byte
+	full bool
+}
 
 func (l *limited) Write(p []byte) (int, error) {
-	l.b = append(l.b, p[:min(len(p), maxAnswer-len(l.b))]...)
+	if n := maxAnswer - len(l.b); len(p) > n {
+		l.full = true
+		return 0, errTooMuch
+	}
+	l.b = append(l.b, p...)
 	return len(p), nil
 }
 

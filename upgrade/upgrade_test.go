@@ -3,9 +3,12 @@ package upgrade
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -146,5 +149,85 @@ func TestCheckGivesState(t *testing.T) {
 	}
 	if _, err := Check(context.Background(), "/bin/sh", []string{"-c", "exit 0"}, f); !errors.Is(err, ErrRefused) {
 		t.Errorf("silence is taken for a yes: %v", err)
+	}
+}
+
+// TestCheckTalks: what a program says that is none of ours is cut, without what a terminal would obey; one that goes on talking is not waited for.
+func TestCheckTalks(t *testing.T) {
+	f, err := Write(sample{}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	check := func(script string) (Answer, string) {
+		t.Helper()
+		a, err := Check(context.Background(), "/bin/sh", []string{"-c", script}, f)
+		if err == nil {
+			return a, ""
+		}
+		if !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: %v", script, err)
+		}
+		return a, err.Error()
+	}
+	if _, why := check(`printf '\033[31m\033]0;title\007 boom\n' >&2; exit 1`); !strings.HasSuffix(why, " [31m]0;title boom") {
+		t.Errorf("%q", why)
+	}
+	long := `$(head -c 5000 /dev/zero | tr '\0' a)`
+	for script, want := range map[string]string{
+		"echo " + long + " >&2; exit 1":                       "aaa...",
+		"while :; do echo " + long + "; done":                 "does not know the question",
+		"while :; do echo " + long + " >&2; done":             "does not know the question",
+		`echo '{"error": "'` + long + `'"}'`:                  "aaa...",
+		`echo '{"format": 1, "version": "x"}'; kill -SEGV $$`: "segmentation fault",
+	} {
+		if _, why := check(script); !strings.HasSuffix(why, want) || len(why) > 2*maxText {
+			t.Errorf("%s: %q", script, why)
+		}
+	}
+	if a, why := check(`echo '{"format": 1, "version": "1\u001b[2J"}'`); why != "" || a.Version != "1[2J" {
+		t.Errorf("%+v, %q", a, why)
+	}
+}
+
+// TestCheckHangs: a program that does not answer is killed, and what it waits for too.
+func TestCheckHangs(t *testing.T) {
+	f, err := Write(sample{}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	path := filepath.Join(t.TempDir(), "waits") // has a writer as long as one of them is there
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	alone := make(chan error, 1)
+	go func() {
+		r, err := os.Open(path)
+		if err != nil {
+			alone <- err
+			return
+		}
+		defer r.Close()
+		_, err = io.ReadFull(r, make([]byte, 3))
+		cancel()
+		if err == nil {
+			_, err = io.ReadAll(r)
+		}
+		alone <- err
+	}()
+	_, err = Check(ctx, "/bin/sh", []string{"-c", "(exec 9>" + path + "; echo up >&9; exec sleep 1000) & wait"}, f)
+	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "in time") {
+		t.Errorf("%v", err)
+	}
+	select {
+	case err := <-alone:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("what the program has started is still there")
 	}
 }

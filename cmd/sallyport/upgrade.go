@@ -58,7 +58,7 @@ func nodeUpgrade(a *app) *cobra.Command {
 			}
 			var u admin.Upgrade
 			if err := c.Do(ctx, "POST", admin.PathUpgrade, r, &u); err != nil {
-				return fmt.Errorf("the node %s goes on as it was: %w", name, err)
+				return goesOn(name, err)
 			}
 			a.note("Upgrading node %s from %s to %s: %s", name, u.From, u.To, oneOrMany(u.Connections, "connection goes on", "connections go on"))
 			for _, line := range leftText(u.Left) {
@@ -68,7 +68,7 @@ func nodeUpgrade(a *app) *cobra.Command {
 				return err
 			}
 			if u.State == admin.UpgradeFailed {
-				return fmt.Errorf("the node %s goes on as it was: %s", name, u.Error)
+				return goesOn(name, errors.New(u.Error))
 			}
 			return a.print(result{human: upgradeText(name, u), machine: name, json: u})
 		}}
@@ -77,6 +77,15 @@ func nodeUpgrade(a *app) *cobra.Command {
 	f.BoolVar(&last, "last", false, "only say how the last upgrade went")
 	f.StringVar(&r.Drain, "drain", "", "`DURATION` for connections that cannot go on to end (default 10s)")
 	return cmd
+}
+
+// goesOn says why a node was not upgraded.
+func goesOn(name string, why error) error {
+	err := fmt.Errorf("the node %s goes on as it was: %w", name, why)
+	if strings.Contains(why.Error(), "permission denied") {
+		return withHint(err, "may the user of the node execute the program?")
+	}
+	return err
 }
 
 // upgradeText says how an upgrade went.

@@ -175,9 +175,27 @@ func TestNodeUpgradeRefused(t *testing.T) {
 		}
 		return path
 	}
+	other, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := filepath.Join(s.dir, "foreign")
+	other[18], other[19] = 0x2a, 0x00 // e_machine: SuperH
+	if err := os.WriteFile(foreign, other[:4096], 0o700); err != nil {
+		t.Fatal(err)
+	}
+	plainFile := script("plain", "exit 0")
+	if err := os.Chmod(plainFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	pid := s.pid("n")
 	for _, c := range []struct{ program, why string }{
 		{"/bin/true", "does not know the question"},
+		{foreign, "exec format error"},
+		{plainFile, "permission denied"},
+		{s.dir, "is a directory"},
+		{script("crashes", "kill -SEGV $$"), "segmentation fault"},
+		{script("talks", "while :; do echo garbage; done"), "does not know the question"},
 		{filepath.Join(s.dir, "none"), "no such file"},
 		{script("complains", "echo its library is missing >&2; exit 3"), "its library is missing"},
 		{script("cannot", `echo '{"error": "format 7 is too new"}'`), "format 7 is too new"},
@@ -190,13 +208,74 @@ func TestNodeUpgradeRefused(t *testing.T) {
 	}
 	// One that says that it can, and then cannot be executed, leaves the old one running too.
 	deaf := script("deaf", `echo '{"format": 1, "version": "next"}'; chmod 600 "$0"`)
-	if out := s.run("sallyport node upgrade n --drain 0s --program " + deaf); out.code == 0 || !strings.Contains(out.stderr, "permission denied") {
+	out := s.run("sallyport node upgrade n --drain 0s --program " + deaf)
+	if out.code == 0 || !strings.Contains(out.stderr, "permission denied") || !strings.Contains(out.stderr, "may the user of the node execute") {
 		t.Errorf("a program that cannot be executed: exit code %d, %s", out.code, out.stderr)
 	}
 	if now := s.pid("n"); now != pid {
 		t.Errorf("process %d is now %d", pid, now)
 	}
 	for i, c := range sessions {
+		if err := c.exchange(10_000); err != nil {
+			t.Errorf("connection %d: %v", i, err)
+		}
+	}
+}
+
+// TestNodeUpgradeAtOnce: while one upgrade is under way another one is refused, by command and by signal, and the first one goes on.
+func TestNodeUpgradeAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts nodes")
+	}
+	t.Parallel()
+	s := newShell(t)
+	in, plain := freePort(t), freePort(t)
+	s.must(`
+		sallyport node create n
+		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
+		sallyport tcp-inlet create --at n --from ` + in + ` --to /secure/api/service/db
+		sallyport tcp-inlet create --at n --from ` + plain + ` --to /secure/api/service/db --hold 0s`)
+	held, waitedFor := openSessions(t, in, 2), openSessions(t, plain, 1)[0]
+	pid := s.pid("n")
+	first := make(chan outcome, 1)
+	patient := *s
+	patient.program = &program{path: s.path, dir: s.dir, env: s.env, patience: 10 * time.Minute}
+	go func() { first <- patient.run("sallyport node upgrade n --drain 10m") }()
+	state := func() string { return strings.TrimSpace(s.run("sallyport node upgrade --last n --jq .state").stdout) }
+	for deadline := time.Now().Add(60 * time.Second); !strings.Contains(state(), "draining"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it waits for nobody: %q", state())
+		}
+	}
+	for range 2 {
+		if out := s.run("sallyport node upgrade n"); out.code == 0 || !strings.Contains(out.stderr, "under way") {
+			t.Errorf("a second one: exit code %d, %s", out.code, out.stderr)
+		}
+		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range append(held, waitedFor) {
+			if err := c.exchange(10_000); err != nil {
+				t.Errorf("connection %d: %v", i, err)
+			}
+		}
+	}
+	if got := state(); !strings.Contains(got, "draining") {
+		t.Errorf("the first one is now %q", got)
+	}
+	_ = waitedFor.Close()
+	select {
+	case out := <-first:
+		if out.code != 0 {
+			t.Errorf("the first one: exit code %d, %s", out.code, out.stderr)
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatal("the first one does not end")
+	}
+	if now := s.pid("n"); now != pid {
+		t.Errorf("process %d is now %d", pid, now)
+	}
+	for i, c := range held {
 		if err := c.exchange(10_000); err != nil {
 			t.Errorf("connection %d: %v", i, err)
 		}
