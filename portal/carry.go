@@ -138,6 +138,7 @@ const (
 	leftRewriter = "the bytes are changed on the way (HTTP headers)"
 	leftTLS      = "TLS ends at this node"
 	leftOpening  = "the target had not answered"
+	leftDeleted  = "their outlet was deleted"
 	leftOther    = "the portal is part of something larger (Kafka)"
 )
 
@@ -229,6 +230,8 @@ func leftOf(c *conn) string {
 		return leftOpening
 	case c.line == nil:
 		return leftVersion
+	case c.lines != nil && c.lines.outlets.Load() == 0:
+		return leftDeleted
 	}
 	return leftOther
 }

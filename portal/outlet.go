@@ -75,7 +75,7 @@ type Outlet struct {
 	leaves atomic.Bool // it takes no more connections
 	closed atomic.Bool
 
-	lines registry
+	lines *registry
 
 	mu         sync.Mutex
 	resolved   []netip.AddrPort // that which answered last comes first; never changed in place
@@ -94,7 +94,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	if o.Resolve == nil {
 		o.Resolve = names.Lookup
 	}
-	out := &Outlet{env: env, router: r, opts: o, places: places{}, meter: env.metered().take(EndOutlet, o.Name)}
+	out := &Outlet{env: env, router: r, opts: o, places: places{}, meter: env.metered().take(EndOutlet, o.Name), lines: env.registries().take(o.Name)}
 	out.SetMaxConnections(o.MaxConnections)
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil && !o.ResolveAlways {
 		out.fixed = []netip.AddrPort{fixed}
@@ -108,6 +108,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	out.takeUp(ctx, o.Carried) // before anybody can ask for them
 	if err := r.StartNamed(ctx, o.Name, worker, o.Flows...); err != nil {
 		env.metered().give(out.meter)
+		env.registries().give(o.Name)
 		return nil, err
 	}
 	return out, nil
@@ -116,12 +117,14 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 // Leave has new connections refused; open ones stay, and are resumed. Any goroutine.
 func (o *Outlet) Leave() { o.leaves.Store(true) }
 
-// Close stops the outlet; its open connections stay (docs/protocol/03 §2.1).
+// Close stops the outlet; its open connections stay (docs/protocol/03 §2.1). They are resumed over another path if there is an outlet with this name again.
 func (o *Outlet) Close(ctx context.Context) error {
+	err := o.router.StopNamed(ctx, o.opts.Name)
 	if !o.closed.Swap(true) {
 		o.env.metered().give(o.meter)
+		o.env.registries().give(o.opts.Name)
 	}
-	return o.router.StopNamed(ctx, o.opts.Name)
+	return err
 }
 
 // HandleMessage begins a connection with a Ping (docs/protocol/03 §1.3), or goes on with one (docs/protocol/04).

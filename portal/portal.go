@@ -124,7 +124,8 @@ type Env struct {
 	// Records takes what there is to say of each connection; nil takes nothing.
 	Records Recorder
 	meters  meters
-	of      *Env // whose meters count; nil for its own
+	lines   registries
+	of      *Env // whose meters and registries count; nil for its own
 	// Process is the node, in the first half, and its process: an outlet's node ends what it holds of a process that another one of its node has followed.
 	Process [32]byte
 	pacers  sync.Map // of *routing.Shard: *pacer

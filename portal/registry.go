@@ -3,11 +3,67 @@ package portal
 import (
 	"crypto/subtle"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
+// registries are the registries of a node's outlets by name. An outlet that is made anew with the name of one that was deleted, as to change what it is, finds the
+// connections that this one has left.
+type registries struct {
+	mu     sync.Mutex
+	byName map[string]*registry
+	left   map[string]*registry // those of byName whose outlet was closed while it had connections
+}
+
+// take returns the registry for an outlet, which gives it back when it has closed.
+func (rs *registries) take(name string) *registry {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.sweep()
+	r := rs.byName[name]
+	if r == nil {
+		r = &registry{}
+		if rs.byName == nil {
+			rs.byName, rs.left = map[string]*registry{}, map[string]*registry{}
+		}
+		rs.byName[name] = r
+	}
+	delete(rs.left, name)
+	r.outlets.Add(1)
+	return r
+}
+
+func (rs *registries) give(name string) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if r := rs.byName[name]; r.outlets.Add(-1) == 0 {
+		rs.left[name] = r
+	}
+	rs.sweep()
+}
+
+// sweep forgets what has no outlet and no connections. rs.mu is held.
+func (rs *registries) sweep() {
+	for name, r := range rs.left {
+		if r.empty() {
+			delete(rs.left, name)
+			delete(rs.byName, name)
+		}
+	}
+}
+
+// registries returns the registries of the node.
+func (e *Env) registries() *registries {
+	if e.of != nil {
+		return &e.of.lines
+	}
+	return &e.lines
+}
+
 // registry is the connections of an outlet that may be resumed. Its methods are for any goroutine.
 type registry struct {
+	outlets atomic.Int32 // 0: the outlet was deleted
+
 	mu    sync.Mutex
 	conns map[token]*conn
 	away  map[[32]byte]map[*conn]time.Time // those of a peer whose paths are away, and since when
@@ -58,6 +114,12 @@ func (r *registry) find(id, secret token, peer *[32]byte) *conn {
 		return c
 	}
 	return nil
+}
+
+func (r *registry) empty() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.conns) == 0
 }
 
 // left notes that the path of c is away, and back that it has one again or has ended.

@@ -119,6 +119,45 @@ func TestHoldIsTheShorter(t *testing.T) {
 	}
 }
 
+// TestResumeAtNewOutlet: the open connections of an outlet that was deleted go on over another path as soon as there is one with its name again, which decides
+// anew who may; nothing is left of an outlet that was deleted without any.
+func TestResumeAtNewOutlet(t *testing.T) {
+	for _, allowed := range []bool{true, false} {
+		target, ch := served(t)
+		s := newSimulated(t, 1, 2, Limits{}, time.Minute, OutletOptions{Target: target})
+		s.connect(t)
+		client, server := s.pair(t, ch)
+		o := s.outlet.opts
+		if err := s.outlet.Close(limited(t)); err != nil {
+			t.Fatal(err)
+		}
+		talk(t, client, server)
+		s.cut()
+		eventually(t, "the path is away", func() bool { return s.out.env.Stats.Away.Load() == 1 })
+		o.Guard = gate{NewGrant(allowed)}
+		var err error
+		if s.outlet, err = NewOutlet(limited(t), s.out.env, s.out.router, o); err != nil {
+			t.Fatal(err)
+		}
+		s.connect(t)
+		if allowed {
+			talk(t, client, server)
+			client.Close()
+			server.Close()
+		} else {
+			expectReset(t, "client", client)
+			expectReset(t, "server", server)
+		}
+		s.idle(t)
+		if err := s.outlet.Close(limited(t)); err != nil {
+			t.Fatal(err)
+		}
+		if rs := &s.out.env.lines; len(rs.byName) != 0 || len(rs.left) != 0 {
+			t.Errorf("left: %v, %v", rs.byName, rs.left)
+		}
+	}
+}
+
 // TestResumeIsForTheOwner: who sends a Resume from another identity, without one, with another secret, with another id, or a
 // repeated one gets one and the same answer or none, and harms nothing; the owner goes on afterwards.
 func TestResumeIsForTheOwner(t *testing.T) {

@@ -40,7 +40,7 @@ func (c *conn) enter(o *Outlet) bool {
 		c.line = nil
 		return false
 	}
-	if c.lines = &o.lines; c.state == away {
+	if c.lines = o.lines; c.state == away {
 		o.lines.left(c)
 	}
 	if before != nil {
