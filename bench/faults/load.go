@@ -173,9 +173,13 @@ func (w *world) newLoad(ctx context.Context, streams, idle int, bench time.Durat
 		})
 	}
 	ctx, l.cancel = context.WithCancel(ctx)
+	var working sync.WaitGroup // pgbench has its connections: one that it opens in a fault is a new client, which waits for half a minute at most
 	for _, kind := range []string{"select-only", "tpcb-like"} {
+		working.Add(1)
+		begun := sync.OnceFunc(working.Done)
 		l.wg.Go(func() {
-			out, err := w.pgbench(ctx, w.inlet, firstInlet+2, "-n", "-b", kind, "-c", "4", "-T", strconv.Itoa(int(bench.Seconds())))
+			defer begun()
+			out, err := w.pgbench(ctx, w.inlet, firstInlet+2, begun, "-n", "-b", kind, "-c", "4", "-P", "1", "-T", strconv.Itoa(int(bench.Seconds())))
 			if err == nil {
 				err = failedTransactions(string(out))
 			}
@@ -184,6 +188,7 @@ func (w *world) newLoad(ctx context.Context, streams, idle int, bench time.Durat
 			}
 		})
 	}
+	working.Wait()
 	return l, l.moving(30 * time.Second)
 }
 

@@ -205,12 +205,7 @@ func (w *world) background(m *machine, as *syscall.Credential, name string, args
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("%s: %w (make test-faults needs redis-server and PostgreSQL)", name, err)
 		}
-		p := &program{pid: cmd.Process.Pid, ended: make(chan struct{})}
-		w.programs = append(w.programs, p)
-		go func() {
-			defer close(p.ended)
-			_ = cmd.Wait()
-		}()
+		go func() { _ = cmd.Wait() }()
 		return nil
 	})
 }
@@ -248,21 +243,37 @@ func (w *world) postgres(ctx context.Context) error {
 	}
 	var out []byte
 	for until := time.Now().Add(30 * time.Second); time.Now().Before(until); time.Sleep(200 * time.Millisecond) {
-		if out, err = w.pgbench(ctx, w.outlet, postgresPort, "-i", "-q", "-s", "1"); err == nil {
+		if out, err = w.pgbench(ctx, w.outlet, postgresPort, nil, "-i", "-q", "-s", "1"); err == nil {
 			return nil
 		}
 	}
 	return fmt.Errorf("pgbench -i: %w: %s", err, out)
 }
 
-// pgbench runs pgbench on a machine against a port there.
-func (w *world) pgbench(ctx context.Context, m *machine, port int, args ...string) (out []byte, err error) {
-	err = m.Do(func() error {
+// pgbench runs pgbench on a machine against a port there. begun, if it is not nil, is called when its connections are at work, with -P 1 among args.
+func (w *world) pgbench(ctx context.Context, m *machine, port int, begun func(), args ...string) ([]byte, error) {
+	out := progress{begun: begun}
+	err := m.Do(func() error {
 		cmd := exec.CommandContext(ctx, "pgbench", append(append([]string{"-h", "127.0.0.1", "-p", strconv.Itoa(port), "-U", "postgres"}, args...), "postgres")...)
 		cmd.Dir = w.dir
 		cmd.Env = append(os.Environ(), w.tag)
-		out, err = cmd.CombinedOutput()
-		return err
+		cmd.Stdout, cmd.Stderr = &out, &out // the same, so one goroutine writes
+		return cmd.Run()
 	})
-	return out, err
+	return out.Bytes(), err
+}
+
+// progress is the output of pgbench.
+type progress struct {
+	bytes.Buffer
+	begun func()
+}
+
+func (p *progress) Write(b []byte) (int, error) {
+	n, err := p.Buffer.Write(b)
+	if p.begun != nil && bytes.Contains(p.Bytes(), []byte("progress: ")) {
+		p.begun()
+		p.begun = nil
+	}
+	return n, err
 }
