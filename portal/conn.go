@@ -183,8 +183,8 @@ func (c *conn) OnReadable(sock *dataplane.Conn) {
 				blocks = min(blocks, c.mayCarry()/size)
 			}
 		}
-		if c.full && c.line != nil && size == c.env.Limits.PayloadSize {
-			if !c.readKept(sock, blocks) {
+		if c.full && c.line != nil && size >= adoptFrom {
+			if !c.readKept(sock, size, blocks) {
 				return
 			}
 			sent += blocks

@@ -17,11 +17,15 @@ const (
 	adoptFrom = 32 << 10
 )
 
-// keepFree is how many free blocks a shard keeps at most, small and large ones: 128*2 KiB + 64*65 KiB = 4.3 MiB. With a small budget it keeps less.
+// keepFree is how many free blocks a shard keeps for good, small and large ones: 128*2 KiB + 64*65 KiB = 4.3 MiB. With a small budget it keeps less.
 var keepFree = [...]int{128, 64}
 
-// keepFreePart is the part of the budget that the free blocks of each size and shard may come to.
-const keepFreePart = 32
+// keepFreePart is the part of the budget that the free blocks of each size and shard may come to for good, and keepBusyPart for as long as they are used
+// now and then: several transfers have more than those in one moment and none in the next, and to make them anew costs more than all else about them.
+const (
+	keepFreePart = 32
+	keepBusyPart = 4
+)
 
 // keepBlock is a block: buf[r:w] is kept.
 type keepBlock struct {
@@ -36,6 +40,8 @@ type keepPool struct {
 	budget  int64         // of all shards, for blocks in use
 	memory  *atomic.Int64 // what blocks in use take, of all shards
 	free    [len(keepFree)][]*keepBlock
+	idle    [len(keepFree)]int // so many of free were not taken since the last trim
+	grown   func()             // if set, told when there are more than are kept for good
 }
 
 // get returns an empty block for n bytes: a small one if they fit into it, and also while memory is scarce, since a large one may be kept for little.
@@ -60,6 +66,7 @@ func (p *keepPool) take(class, size int) *keepBlock {
 		b := p.free[class][k-1]
 		p.free[class][k-1] = nil
 		p.free[class] = p.free[class][:k-1]
+		p.idle[class] = min(p.idle[class], k-1)
 		b.r, b.w = 0, 0
 		return b
 	}
@@ -73,9 +80,35 @@ func (p *keepPool) put(b *keepBlock) {
 	}
 	b.r = -1
 	p.memory.Add(-int64(len(b.buf)))
-	if most := p.budget / keepFreePart / int64(len(b.buf)); len(p.free[b.class]) < int(min(int64(keepFree[b.class]), most)) {
+	most := int(p.budget / keepBusyPart / int64(len(b.buf)))
+	if n := len(p.free[b.class]); n < most || n < p.stay(b) {
 		p.free[b.class] = append(p.free[b.class], b)
+		if n == p.stay(b) && p.grown != nil {
+			p.grown()
+		}
 	}
+}
+
+// stay is how many free blocks like b are kept for good.
+func (p *keepPool) stay(b *keepBlock) int {
+	return int(min(int64(keepFree[b.class]), p.budget/keepFreePart/int64(len(b.buf))))
+}
+
+// trim gives half of the free blocks back that were not used since the last time, down to what is kept for good. It reports whether there are more than that.
+func (p *keepPool) trim() (more bool) {
+	for class, list := range p.free {
+		if len(list) == 0 {
+			continue
+		}
+		stay := p.stay(list[0])
+		if n := len(list) - max(stay, len(list)-(min(p.idle[class], len(list))+1)/2); n > 0 {
+			clear(list[len(list)-n:])
+			p.free[class] = list[:len(list)-n]
+		}
+		p.idle[class] = len(p.free[class])
+		more = more || len(p.free[class]) > stay
+	}
+	return more
 }
 
 // keep is a queue of bytes: what was sent and is not confirmed.

@@ -18,7 +18,9 @@ type keeper struct {
 func (e *Env) keeper(s *routing.Shard) *keeper {
 	k, ok := e.keepers.Load(s)
 	if !ok {
-		k, _ = e.keepers.LoadOrStore(s, &keeper{shard: s, pool: keepPool{payload: e.Limits.PayloadSize, budget: e.Limits.KeepBudget, memory: &e.Stats.KeptMemory}})
+		made := &keeper{shard: s, pool: keepPool{payload: e.Limits.PayloadSize, budget: e.Limits.KeepBudget, memory: &e.Stats.KeptMemory}}
+		made.pool.grown = made.tickLater
+		k, _ = e.keepers.LoadOrStore(s, made)
 	}
 	return k.(*keeper)
 }
@@ -26,6 +28,10 @@ func (e *Env) keeper(s *routing.Shard) *keeper {
 // owe sees to it that c's other end is told within confirmWithin what has come, unless something that is sent says so before.
 func (k *keeper) owe(c *conn) {
 	k.owing = append(k.owing, c)
+	k.tickLater()
+}
+
+func (k *keeper) tickLater() {
 	if k.ticking {
 		return
 	}
@@ -37,7 +43,7 @@ func (k *keeper) owe(c *conn) {
 	}
 }
 
-// tick tells all other ends that were not told meanwhile.
+// tick tells all other ends that were not told meanwhile, and gives memory back.
 func (k *keeper) tick() {
 	k.ticking = false
 	list := k.owing
@@ -49,6 +55,9 @@ func (k *keeper) tick() {
 		}
 	}
 	k.spare = list[:0]
+	if k.pool.trim() {
+		k.tickLater()
+	}
 }
 
 // leave forgets c, which goes to another shard.

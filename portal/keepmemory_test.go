@@ -37,14 +37,57 @@ func TestKeepMemory(t *testing.T) {
 		if total.Load() != 0 || memory.Load() != 0 {
 			t.Errorf("budget %d: %d bytes in %d are left", budget, total.Load(), memory.Load())
 		}
-		free := int64(0)
-		for _, class := range pool.free {
-			for _, b := range class {
-				free += int64(len(b.buf))
+		free := func() (n int64) {
+			for _, class := range pool.free {
+				for _, b := range class {
+					n += int64(len(b.buf))
+				}
 			}
+			return n
 		}
-		if free > budget/16 {
-			t.Errorf("budget %d: %d bytes are kept free", budget, free)
+		if n := free(); n > budget/2 {
+			t.Errorf("budget %d: %d bytes are kept free", budget, n)
 		}
+		trims := 0
+		for pool.trim() {
+			trims++
+		}
+		if n := free(); n > budget/16 || trims > 20 {
+			t.Errorf("budget %d: %d bytes are kept free for good, after %d times", budget, n, trims)
+		}
+	}
+}
+
+// TestKeepBusyBlocks: what several transfers take in one moment and give back in the next is not made anew each time, as long as it is used now and then; what is
+// not used any more is given back.
+func TestKeepBusyBlocks(t *testing.T) {
+	var memory atomic.Int64
+	grown := 0
+	pool := &keepPool{payload: 64 << 10, budget: 256 << 20, memory: &memory, grown: func() { grown++ }}
+	const busy = 300
+	list := make([]*keepBlock, busy)
+	turn := func() {
+		for i := range list {
+			list[i] = pool.large()
+		}
+		for _, b := range list {
+			pool.put(b)
+		}
+	}
+	turn()
+	if grown != 1 {
+		t.Errorf("told %d times that there are many", grown)
+	}
+	if n := testing.AllocsPerRun(100, func() { turn(); turn(); pool.trim() }); n > 0 {
+		t.Errorf("%v blocks are made anew in each turn", n)
+	}
+	if len(pool.free[1]) != busy {
+		t.Fatalf("%d free blocks of %d", len(pool.free[1]), busy)
+	}
+	for range 10 {
+		pool.trim()
+	}
+	if n := len(pool.free[1]); n != keepFree[1] {
+		t.Errorf("%d free blocks that nobody uses", n)
 	}
 }

@@ -5,11 +5,11 @@ import (
 	"sallyport/routing"
 )
 
-// readKept reads the socket once, into blocks of the keep, and sends what it read from there. So a transfer is kept without a copy: the inner channel
+// readKept reads the socket once, size bytes into each of some blocks of the keep, and sends what it read from there. So a transfer is kept without a copy: the inner channel
 // encrypts from the block into the shard's scratch memory instead of where the data lies. Copying cost 4 to 7 % more CPU for each byte of the
 // whole path (BenchmarkHold), this costs 2 to 3 %. It returns false when there is nothing more to read now.
-func (c *conn) readKept(sock *dataplane.Conn, blocks int) bool {
-	size, pool := c.env.Limits.PayloadSize, &c.keeper.pool
+func (c *conn) readKept(sock *dataplane.Conn, size, blocks int) bool {
+	pool := &c.keeper.pool
 	var list [dataplane.MaxReadBlocks]*keepBlock
 	var parts [dataplane.MaxReadBlocks][]byte
 	blocks = max(1, min(blocks, len(list)))
