@@ -467,6 +467,18 @@ func TestTicketFromAMail(t *testing.T) {
 			"all of it":            "\ufeff \r\n" + folded(text, "\r\n\t") + "\r\n\r\n",
 			"spaces of no width":   folded(text, "\u200b\n"),
 			"a blank line between": folded(text, "\n\n"),
+			"quoted":               "> " + folded(text, "\n> ") + "\n",
+			"quoted twice":         ">> " + folded(text, "\r\n>> ") + "\r\n\r\n",
+			"quoted, with spaces":  "> > " + folded(text, "\n> > "),
+			"quoted and printable": "> " + folded(text, "=\n> "),
+			"line separators":      folded(text, "\u2028"),
+			"other line ends":      folded(text, "\u0085"),
+			"pages":                folded(text, "\f\n\v"),
+			"in backticks":         "`" + text + "`",
+			"a block of code":      "```\n" + folded(text, "\n") + "\n```\n",
+			"in quotation marks":   "\u201c" + text + "\u201d\n",
+			"in angle brackets":    "<" + text + ">",
+			"a mark of direction":  "\u200e" + text + "\u200f",
 		} {
 			got, err := ParseTicket(changed)
 			if err != nil {
@@ -487,6 +499,38 @@ func TestTicketFromAMail(t *testing.T) {
 	}
 	if _, err := ParseTicket(spaced.String()); err != nil {
 		t.Errorf("hex in groups: %v", err)
+	}
+	for how, with := range map[string]string{"spaces": " ", "spaces that do not break": "\u00a0", "soft hyphens": "\u00ad", "joiners": "\u200d", "word joiners": "\u2060"} {
+		for form, text := range map[string]string{"plain": v.Plain, "hex": v.Hex} {
+			got, err := ParseTicket(folded(text, with))
+			if err != nil || got.Code != want.Code {
+				t.Errorf("%s, %s in it: %v", form, how, err)
+			}
+		}
+	}
+}
+
+// TestTicketKeepsTheName: what is taken away on a ticket's way is not taken from the name that people have given to the project.
+func TestTicketKeepsTheName(t *testing.T) {
+	v := vectors(t)
+	for _, name := range []string{"North and South", "a\u200db", "a>b", "\"a\" of <b>"} {
+		ticket, err := ParseTicket(v.Plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticket.project.Name = name
+		text, err := ticket.Text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for form, text := range map[string]string{"plain": text, "json": string(ticket.JSON()), "quoted": "> " + text} {
+			got, err := ParseTicket(text)
+			if err != nil {
+				t.Errorf("%s of %q: %v", form, name, err)
+			} else if got := ProjectFromTicket(got).Name; got != name {
+				t.Errorf("%s: %q became %q", form, name, got)
+			}
+		}
 	}
 }
 

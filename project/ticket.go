@@ -7,6 +7,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"sallyport/routing/multiaddr"
@@ -76,7 +77,8 @@ func ProjectFromTicket(t *Ticket) *Project {
 }
 
 // ParseTicket reads a ticket in any form: comma text, JSON, legacy JSON, and each of them in hex. It may have been folded on its way: line
-// ends are ignored anywhere, all white space in hex, and a byte order mark.
+// ends are ignored anywhere, the marks of a quotation and those around it, a byte order mark, and white space and what nobody sees in hex and in
+// all of the comma text but the name.
 // Both change histories are verified. Errors are of type *Error.
 //
 // An identifier in the ticket that does not belong to its history is an error; the reference ignores it.
@@ -88,7 +90,7 @@ func ParseTicket(text string) (*Ticket, error) {
 	if text == "" {
 		return nil, &Error{Input: "ticket", Reason: ErrMissing, Problem: "empty"}
 	}
-	if digits := strings.Join(strings.Fields(text), ""); isHex(digits) {
+	if digits := withoutInvisible(text); isHex(digits) {
 		b, err := hex.DecodeString(digits)
 		if err != nil {
 			return nil, &Error{Input: "ticket", Reason: ErrInvalid, Problem: "an odd number of hex digits; is it cut off?"}
@@ -108,10 +110,43 @@ func ParseTicket(text string) (*Ticket, error) {
 // equals sign before.
 var folds = regexp.MustCompile(`=?\r?\n[ \t]*|\r[ \t]*`)
 
+// quotedLine is the beginning of a line that a mail program has quoted, perhaps more than once.
+var quotedLine = regexp.MustCompile(`(?m)^[ \t]*>[> \t]*`)
+
+// marks are put around a text that is to be copied, in chats and in mails. No form of a ticket begins or ends with one.
+const marks = "`\"'<>\u2018\u2019\u201c\u201d\u00ab\u00bb"
+
 // unfold takes a text as it was written. No form of a ticket needs a line end, a byte order mark or a space of no width.
 func unfold(text string) string {
-	text = strings.NewReplacer("\ufeff", "", "\u200b", "").Replace(text)
-	return strings.TrimSpace(folds.ReplaceAllString(text, ""))
+	text = strings.TrimSpace(strings.NewReplacer("\ufeff", "", "\u200b", "", "\v", "", "\f", "", "\u0085", "\n", "\u2028", "\n", "\u2029", "\n").Replace(text))
+	if quoted(text) {
+		text = quotedLine.ReplaceAllString(text, "")
+	}
+	text = folds.ReplaceAllString(text, "")
+	return strings.TrimFunc(text, func(r rune) bool { return invisible(r) || strings.ContainsRune(marks, r) })
+}
+
+// quoted says whether every line of text that is not empty is a quotation.
+func quoted(text string) bool {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '>' {
+			return false
+		}
+	}
+	return true
+}
+
+// invisible says whether r is white space, or one of those that only say how text is shown: a soft hyphen, a word joiner, a mark of direction.
+func invisible(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) }
+
+// withoutInvisible is s without all that nobody sees.
+func withoutInvisible(s string) string {
+	return strings.Map(func(r rune) rune {
+		if invisible(r) {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 func isHex(s string) bool {
@@ -129,7 +164,11 @@ const expectsField = "expects="
 func parsePlainTicket(text string) (*Ticket, error) {
 	parts := strings.Split(text, ",")
 	for i := range parts {
-		parts[i] = strings.TrimSpace(parts[i])
+		if i < len(plainFields) && plainFields[i] == "project_name" {
+			parts[i] = strings.TrimSpace(parts[i]) // People choose it, and may mean what is in it.
+			continue
+		}
+		parts[i] = withoutInvisible(parts[i])
 	}
 	if len(parts) < len(plainFields) {
 		return nil, &Error{Input: "ticket", Field: plainFields[len(parts)], Reason: ErrMissing, Problem: fmt.Sprintf(
