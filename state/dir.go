@@ -183,6 +183,9 @@ func sameFile(f *os.File, path string) bool {
 // the error tells of everything that could not be. It refuses while a node runs whose record can be read. Vaults elsewhere and unknown files
 // stay; their paths are returned. The directory goes too if nothing else is in it.
 func (d *Dir) Reset(ctx context.Context) (left []string, err error) {
+	if info, err := os.Lstat(d.file(lockName)); err == nil && !info.Mode().IsRegular() {
+		_ = os.RemoveAll(d.file(lockName)) // nobody can hold it
+	}
 	err = d.locked(ctx, func() error {
 		nodes, _ := entries(d.file("nodes"))
 		var running []string
@@ -209,6 +212,9 @@ func (d *Dir) Reset(ctx context.Context) (left []string, err error) {
 			}
 		}
 		for _, name := range nodes {
+			if info, err := os.Lstat(d.file("nodes", name)); err == nil && !info.IsDir() {
+				continue // no node; a link may lead to where nothing is ours
+			}
 			// The record goes first: a node directory without it is not a node, whatever happens next.
 			remove(d.file("nodes", name, "node.json"))
 			if s, err := d.SocketPath(name); err == nil {

@@ -384,13 +384,25 @@ func (a *app) enrollWish(ctx context.Context, w *wish, ticket string) error {
 	if ticket == "" {
 		ticket = w.ticket()
 	}
-	if ticket == "" {
+	if ticket == "" || w.enrolled {
 		return nil
 	}
-	if parsed, err := a.readTicket(ctx, ticket); err == nil && a.isMember(ctx, parsed, w.options.Identity) {
+	parsed, text, err := a.readTicket(ctx, ticket) // once: it may come from a pipe
+	if err != nil {
+		from, hint := w.sources(), hintOf(err)
+		if from == "" || ticket != w.ticket() {
+			return err
+		}
+		if err = fmt.Errorf("%s: ticket: %w", from, err); hint != "" {
+			return withHint(err, "%s", hint)
+		}
+		return err
+	}
+	if a.isMember(ctx, parsed, w.options.Identity) {
+		w.enrolled = true
 		return nil
 	}
-	enroll := []string{"project", "enroll", ticket}
+	enroll := []string{"project", "enroll", text}
 	if identity := w.options.Identity; identity != "" {
 		if err := a.ensureIdentity(ctx, identity); err != nil {
 			return err
@@ -400,5 +412,7 @@ func (a *app) enrollWish(ctx context.Context, w *wish, ticket string) error {
 	quiet := *a
 	var printed bytes.Buffer
 	quiet.stdout = &printed
-	return quiet.again(ctx, enroll, "ticket", w.sources())
+	err = quiet.again(ctx, enroll, "ticket", w.sources())
+	w.enrolled = err == nil
+	return err
 }

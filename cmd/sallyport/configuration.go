@@ -324,7 +324,10 @@ func (a *app) again(ctx context.Context, args []string, what, where string) erro
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
 		hint := hintOf(err)
-		err = fmt.Errorf("%s: %s: %w", where, what, atRunTime(err)) // a mistake in the file, not in the command line
+		err = fmt.Errorf("%s: %w", what, atRunTime(err)) // a mistake in the file, not in the command line
+		if where != "" {
+			err = fmt.Errorf("%s: %w", where, err)
+		}
 		if hint != "" {
 			return withHint(err, "%s", hint)
 		}

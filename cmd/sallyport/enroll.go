@@ -43,7 +43,7 @@ func projectEnroll(a *app) *cobra.Command {
 			if signIn && arg != "" {
 				return usageError("the argument '--oidc' cannot be used with '[TICKET]'")
 			}
-			ticket, err := a.readTicket(ctx, arg) // once: it may come from a pipe
+			ticket, _, err := a.readTicket(ctx, arg) // once: it may come from a pipe
 			if err != nil {
 				return err
 			}
@@ -80,23 +80,22 @@ func projectEnroll(a *app) *cobra.Command {
 // onlyFor is the policy that lets one identity in.
 func onlyFor(identifier string) string { return fmt.Sprintf(`(= subject.identifier "%s")`, identifier) }
 
-// readTicket reads a ticket from a file, a pipe, a page on the web or the argument itself; nil for no argument.
-func (a *app) readTicket(ctx context.Context, arg string) (*project.Ticket, error) {
+// readTicket reads a ticket from a file, a pipe, a page on the web or the argument itself; nil for no argument. Also returned is its text: what
+// came from a pipe cannot be read again.
+func (a *app) readTicket(ctx context.Context, arg string) (ticket *project.Ticket, text string, err error) {
 	if arg == "" {
-		return nil, nil
+		return nil, "", nil
 	}
 	if strings.HasPrefix(webAddress(arg), "http://") {
 		a.warn("%s Whoever is on the way to the server can read this ticket, and use it before you: https would keep it secret", a.color("33", "!"))
 	}
-	text, err := readArgument(ctx, arg)
-	if err != nil {
-		return nil, err
+	if text, err = readArgument(ctx, arg); err != nil {
+		return nil, "", err
 	}
-	ticket, err := project.ParseTicket(text)
-	if err != nil {
-		return nil, withHint(notTicket(arg, text, err), "a ticket is what `sallyport project ticket` printed, or a file with it")
+	if ticket, err = project.ParseTicket(text); err != nil {
+		return nil, "", withHint(notTicket(arg, text, err), "a ticket is what `sallyport project ticket` printed, or a file with it")
 	}
-	return ticket, nil
+	return ticket, text, nil
 }
 
 // enroll redeems a ticket and fetches the member's credential, which it stores (docs/protocol/02 §5.7), unless that is not wanted.
@@ -144,6 +143,8 @@ func (a *app) enroll(ctx context.Context, ticket *project.Ticket, t *trustFlags,
 // notTicket explains what an argument is if it is no ticket.
 func notTicket(arg, text string, err error) error {
 	switch info, statErr := os.Stat(arg); {
+	case isStdin(arg):
+		return fmt.Errorf("what standard input brings is not a ticket: %w", err)
 	case statErr == nil && info.IsDir():
 		return fmt.Errorf("this is not a ticket: %s is a directory", arg)
 	case statErr == nil:

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -204,6 +205,47 @@ func TestResetOfBrokenState(t *testing.T) {
 			os.Remove(state(p, "nodes", "n1", "node.json"))
 			os.Mkdir(state(p, "nodes", "n1", "node.json"), 0o700)
 		},
+		"files are empty": func(t *testing.T, p *program) {
+			for _, file := range []string{"nodes.json", "identities.json", "vaults.json", "nodes/n1/node.json"} {
+				os.Truncate(state(p, file), 0)
+			}
+		},
+		"directories for files": func(t *testing.T, p *program) {
+			for _, file := range []string{"nodes.json", "vaults.json", "lock"} {
+				os.Remove(state(p, file))
+				os.MkdirAll(state(p, file, "x"), 0o700)
+			}
+		},
+		"pipes for files": func(t *testing.T, p *program) {
+			for _, file := range []string{"nodes.json", "identities.json", "vaults.json", "lock", "nodes/n1/node.json"} {
+				os.Remove(state(p, file))
+				if err := syscall.Mkfifo(state(p, file), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"a file for the nodes": func(t *testing.T, p *program) {
+			os.RemoveAll(state(p, "nodes"))
+			garbage(t, state(p, "nodes"))
+		},
+		"the process is another program's": func(t *testing.T, p *program) {
+			path := state(p, "nodes", "n1", "node.json")
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = regexp.MustCompile(`"pid": \d+`).ReplaceAll(text, fmt.Appendf(nil, `"pid": %d`, os.Getpid()))
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"strange things among the nodes": func(t *testing.T, p *program) {
+			garbage(t, state(p, "nodes", "file"))
+			os.Mkdir(state(p, "nodes", "a b"), 0o700)
+			garbage(t, filepath.Join(p.dir, "node.json")) // beside the state: it has to stay
+			os.Symlink(p.dir, state(p, "nodes", "link"))
+			os.Symlink("n1", state(p, "nodes", "other"))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -225,6 +267,9 @@ func TestResetOfBrokenState(t *testing.T) {
 			}
 			if left, _ := filepath.Glob(state(p, "*")); len(left) > 0 {
 				t.Errorf("left: %v", left)
+			}
+			if _, err := os.Stat(filepath.Join(p.dir, "node.json")); err != nil && name == "strange things among the nodes" {
+				t.Errorf("what is not of the state was deleted: %v", err)
 			}
 			p.must(t, "node", "create", "n1") // and all can be used again
 		})

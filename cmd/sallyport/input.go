@@ -14,10 +14,23 @@ import (
 )
 
 // isInput reports whether an argument names something that can be read: a file, a pipe such as <(command) makes, a device such as
-// /dev/stdin. A directory is none; a node may have the name of one.
+// /dev/stdin, or standard input as "-". A directory is none; a node may have the name of one.
 func isInput(arg string) bool {
+	if isStdin(arg) {
+		return true
+	}
 	info, err := os.Stat(arg)
 	return err == nil && !info.IsDir()
+}
+
+// isStdin reports whether an argument means standard input. That is read without being opened again, since it may be a socket, which cannot be
+// opened: it is one behind sshd.
+func isStdin(arg string) bool {
+	switch arg {
+	case "-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0":
+		return true
+	}
+	return false
 }
 
 // readInput returns the text of what an argument names, at most limit bytes. A pipe can be read once.
@@ -28,12 +41,15 @@ func readInput(ctx context.Context, path string, limit int64) (string, error) {
 	}
 	read := make(chan outcome, 1)
 	go func() { // to open a pipe waits for who writes it
-		f, err := os.Open(path)
-		if err != nil {
-			read <- outcome{err: err}
-			return
+		f := os.Stdin
+		if !isStdin(path) {
+			var err error
+			if f, err = os.Open(path); err != nil {
+				read <- outcome{err: err}
+				return
+			}
+			defer f.Close()
 		}
-		defer f.Close()
 		b, err := io.ReadAll(io.LimitReader(f, limit+1))
 		if err == nil && int64(len(b)) > limit {
 			err = fmt.Errorf("%s: more than %d bytes", path, limit)

@@ -3,8 +3,10 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode/utf16"
 )
@@ -29,6 +31,8 @@ func TestTicketsAndFilesFromAnywhere(t *testing.T) {
 		"cat ticket | sallyport project enroll /dev/stdin",
 		"mkfifo pipe; cat folded > pipe & sallyport project enroll pipe",
 		"exec 5< crlf; sallyport project enroll /dev/fd/5",
+		"sallyport project enroll - < folded",
+		"sed 's/^/> /' folded | sallyport project enroll -",
 	} {
 		if o := s.run(how); o.code != 0 {
 			t.Errorf("%s: exit code %d\n%s%s", how, o.code, o.stdout, o.stderr)
@@ -41,6 +45,31 @@ func TestTicketsAndFilesFromAnywhere(t *testing.T) {
 		}
 	}
 	bash("sallyport project enroll <(cat folded)")
+	// A pipe is read once, whatever the ticket is needed for.
+	bash("sallyport identity create i2 && sallyport node create n3 --identity i2 --enrollment-ticket <(cat folded)")
+	bash("sallyport identity create i3 && sallyport node create n4 --identity i3 --enrollment-ticket - < folded")
+	bash("sallyport identity create i4 && cat folded | ENROLLMENT_TICKET=/dev/stdin sallyport node create n5 --identity i4")
+	bash("sallyport identity create i5 && sallyport node create <(printf \"name: n6\\nidentity: i5\\nticket-file: $PWD/pipe5\\n\") & mkfifo pipe5; cat folded > pipe5; wait $!")
+	bash(`echo "name: n7" | sallyport node create -`)
+	if o := s.run("sallyport node create n8 --enrollment-ticket - < /dev/null"); o.code == 0 || strings.Contains(o.stderr, " : ") || !strings.Contains(o.stderr, "standard input brings is not a ticket") {
+		t.Errorf("an empty ticket: exit code %d, %s", o.code, o.stderr)
+	}
+	// What sshd gives as standard input is a socket, which cannot be opened again.
+	ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, there := os.NewFile(uintptr(ends[0]), "here"), os.NewFile(uintptr(ends[1]), "there")
+	defer there.Close()
+	if _, err := here.WriteString(ticket); err != nil { // it fits a socket's memory
+		t.Fatal(err)
+	}
+	here.Close()
+	cmd := exec.Command(s.path, "-c", s.script("exec sallyport project enroll /dev/stdin"))
+	cmd.Dir, cmd.Env, cmd.Stdin = s.dir, s.env, there
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("from a socket: %v: %s", err, out)
+	}
 	bash(`sallyport node create <(echo "name: piped")`)
 	bash(`sallyport node create n2 --configuration "$(echo "tcp-outlet: {o: {to: 5}}")"`)
 	bash(`sallyport run <(echo "nodes: [ran]")`)

@@ -35,6 +35,8 @@ type wish struct {
 	elsewhere []place
 	// remember is how to read all this again.
 	remember state.Configuration
+	// enrolled is set when the ticket has been redeemed, or was not needed. It may have come from a pipe and is not read again.
+	enrolled bool
 }
 
 // wishFile is one configuration.
