@@ -203,6 +203,13 @@ func TestCarrySecret(t *testing.T) {
 	client, server := s.pair(t, ch)
 	s.upgradeOutlet(t, target)
 	c := s.own(t)
+	if err := c.shard.Do(limited(t), func() {
+		if !c.sock.Paused() {
+			t.Error("the target is listened to while there is no path: what it sends would wake the loop without end")
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
 	id, secret := c.line.id, c.line.secret
 	if secret == (token{}) || s.outlet.lines.find(id, secret, &s.ids[0]) != c {
 		t.Error("the owner does not find its connection")

@@ -197,3 +197,15 @@ func TestEarlyDataWithAHole(t *testing.T) {
 		})
 	}
 }
+
+// TestFinishedOnce: a connection can be finished when its socket is gone already, and again when it has ended.
+func TestFinishedOnce(t *testing.T) {
+	alone(t, func(n *node, conn *conn, _ func() [][]byte) {
+		for range 2 {
+			conn.finish(ReasonNone)
+		}
+		if conn.state != ended || n.env.Stats.Ended[ReasonNone].Load() != 1 || n.env.Stats.Active.Load() != 0 {
+			t.Errorf("state %v, counted %d times", conn.state, n.env.Stats.Ended[ReasonNone].Load())
+		}
+	})
+}

@@ -169,3 +169,21 @@ func FuzzFields(f *testing.F) {
 		}
 	})
 }
+
+// TestUnknownFieldsAreSkipped: fields that a later version sends are no mistake, also when it sends one of them more than once; a field that is known may
+// come once.
+func TestUnknownFieldsAreSkipped(t *testing.T) {
+	field := func(tag byte, value ...byte) []byte { return append([]byte{tag, byte(len(value))}, value...) }
+	for tag := byte(0); tag < 32; tag++ {
+		if tag >= tagID && tag <= tagSent {
+			continue
+		}
+		b := bytes.Join([][]byte{field(tag, 1), field(tagHold, 5), field(tag), field(tag, 1, 2)}, nil)
+		if f, err := parseFields(b); err != nil || f.hold != 5 {
+			t.Errorf("field %d, three times: hold %d, %v", tag, f.hold, err)
+		}
+	}
+	if _, err := parseFields(append(field(tagHold, 5), field(tagHold, 5)...)); !errors.Is(err, errRepeated) {
+		t.Errorf("a known field, twice: %v", err)
+	}
+}

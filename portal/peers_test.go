@@ -2,6 +2,7 @@ package portal
 
 import (
 	"testing"
+	"time"
 
 	"sallyport/routing"
 )
@@ -48,4 +49,28 @@ func TestOnlyItsPeer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestNoAnswerIsNotWaitedForLong: what is left of a connection that ended early goes when the outlet has had its time, without an answer.
+func TestNoAnswerIsNotWaitedForLong(t *testing.T) {
+	n := newNode(t, 1, Limits{OpenTimeout: 50 * time.Millisecond})
+	s := n.router.Shards()[0]
+	var self routing.WireAddress
+	if err := s.Do(t.Context(), func() {
+		conn := n.env.newConn(s, n.env.meters.take(EndInlet, "test"))
+		conn.self = s.Start(conn)
+		self = conn.self
+		conn.leaveLate(ReasonTimeout)
+		if _, ok := s.Worker(self.Text()).(*late); !ok {
+			t.Error("nothing is left in its place")
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is gone", func() (gone bool) {
+		if err := s.Do(t.Context(), func() { gone = s.Worker(self.Text()) == nil }); err != nil {
+			t.Fatal(err)
+		}
+		return gone
+	})
 }

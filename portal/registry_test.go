@@ -26,3 +26,25 @@ func TestLaterOfferWins(t *testing.T) {
 		}
 	}
 }
+
+// TestEndedIsNotAway: a connection that ends while its path is away is not counted among its peer's for longer.
+func TestEndedIsNotAway(t *testing.T) {
+	var r registry
+	peer := [32]byte{1}
+	var list []*conn
+	for i := range 3 {
+		c := &conn{line: &lifeline{id: token{byte(i + 1)}}, peer: peer}
+		r.add(c)
+		r.left(c)
+		list = append(list, c)
+	}
+	for i, c := range list {
+		if n := len(r.away[peer]); n != 3-i {
+			t.Errorf("%d are away after %d have ended", n, i)
+		}
+		r.remove(c)
+	}
+	if len(r.away) != 0 || len(r.conns) != 0 {
+		t.Errorf("%d peers and %d connections are left of those that have ended", len(r.away), len(r.conns))
+	}
+}

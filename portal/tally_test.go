@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/histogram"
 	"sallyport/records"
 )
 
@@ -264,5 +265,44 @@ func TestMetersAreBounded(t *testing.T) {
 	}
 	if m := e.meters.take(EndOutlet, "another"); m.Name() != otherPortal || m.End() != EndOutlet {
 		t.Errorf("%s of %s", m.Name(), m.End())
+	}
+}
+
+// TestMetersShareAll: when a portal's meter makes room, all that it has counted is in the one that the others share.
+func TestMetersShareAll(t *testing.T) {
+	var ms meters
+	m := ms.take(EndInlet, "gone")
+	m.BytesIn.Add(1)
+	m.BytesOut.Add(2)
+	m.Opened.Add(3)
+	for i := range m.Ended {
+		m.Ended[i].Add(uint64(10 + i))
+		m.Refused[i].Add(uint64(100 + i))
+	}
+	m.Waited.Add(4)
+	for i, h := range []*histogram.Histogram{m.Setup, m.Dial, m.Life} {
+		for range i + 1 {
+			h.Observe(time.Millisecond, [16]byte{}, time.Now())
+		}
+	}
+	ms.give(m)
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if !ms.makeRoom() || len(ms.list) != 1 {
+		t.Fatal("it makes no room")
+	}
+	o := ms.list[[2]string{EndInlet, otherPortal}]
+	if o == nil || o.BytesIn.Load() != 1 || o.BytesOut.Load() != 2 || o.Opened.Load() != 3 || o.Waited.Load() != 4 {
+		t.Errorf("%+v", o)
+	}
+	for i := range o.Ended {
+		if o.Ended[i].Load() != uint64(10+i) || o.Refused[i].Load() != uint64(100+i) {
+			t.Errorf("reason %d: %d ended, %d refused", i, o.Ended[i].Load(), o.Refused[i].Load())
+		}
+	}
+	for i, h := range []*histogram.Histogram{o.Setup, o.Dial, o.Life} {
+		if n, _, _ := h.Counts(); n != uint64(i+1) {
+			t.Errorf("histogram %d: %d of %d", i, n, i+1)
+		}
 	}
 }

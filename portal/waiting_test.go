@@ -145,3 +145,33 @@ func TestGoneClientsOpenNoTarget(t *testing.T) {
 		})
 	}
 }
+
+// TestPathBrokenAMomentAgo: a client that comes when its path has broken and nobody has said so yet waits for the next one, like those that come later.
+func TestPathBrokenAMomentAgo(t *testing.T) {
+	target := serve(t, func(c net.Conn) {
+		_, _ = c.Write([]byte("answer"))
+		_ = c.Close()
+	})
+	a, b := newNode(t, 1, Limits{}), newNode(t, 1, Limits{})
+	ctx := context.Background()
+	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{b.ln.Flow}}); err != nil {
+		t.Fatal(err)
+	}
+	in, err := NewInlet(ctx, a.env, a.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The connection that the path begins with is not there.
+	in.SetPath(routing.NewRoute(routing.LocalAddress("00000000000000000000000000000001"), routing.LocalAddress("outlet")))
+	client := dial(t, in)
+	eventually(t, "the client waits", func() bool { return a.env.Stats.Held.Load() == 1 })
+	c, err := a.tcp.Connect(ctx, b.ln.Bound.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.SetPath(routing.NewRoute(c.Sender.Address(), routing.LocalAddress("outlet")))
+	_ = client.SetReadDeadline(time.Now().Add(60 * time.Second))
+	if got, err := io.ReadAll(client); err != nil || string(got) != "answer" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
