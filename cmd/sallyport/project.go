@@ -14,6 +14,7 @@ import (
 	"sallyport/crypto/identity"
 	"sallyport/member"
 	"sallyport/project"
+	"sallyport/state"
 )
 
 func init() { nouns = append(nouns, projectNoun, memberNoun) }
@@ -43,8 +44,20 @@ func projectNoun(a *app) *cobra.Command {
 		projectCreate(a), projectEnroll(a), projectTicket(a), projectImport(a), projectList(a), projectShow(a), projectInformation(a), projectVersion(a), projectDelete(a), addons.command(a, needsService))
 }
 
-// askAuthority runs f with a client of a project's authority, as one of our identities.
+// askAuthority runs f with a client of a project's authority, as one of our identities. Where there is nobody to ask no identity is made for it.
 func (a *app) askAuthority(ctx context.Context, t trustFlags, f func(context.Context, *authority.Client, *self) error) error {
+	if t.authority == "" {
+		d, err := a.dir()
+		if err != nil {
+			return err
+		}
+		switch _, err := d.Project(t.project); {
+		case errors.Is(err, state.ErrNotFound) && t.project == "":
+			return withHint(errors.New("there is no default project"), "become a member of one: sallyport project enroll TICKET")
+		case err != nil:
+			return err
+		}
+	}
 	n, s, err := a.embedded(ctx, t.identity, t)
 	if err != nil {
 		return err

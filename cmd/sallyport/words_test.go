@@ -55,6 +55,15 @@ func TestWordsThatScriptsLookFor(t *testing.T) {
 			t.Errorf("%q in an empty home: %+v", args, o)
 		}
 	}
+	for _, args := range [][]string{{"project", "ticket", "list"}, {"project-member", "list"}, {"authority", "audit"}, {"lease", "list"}, {"project", "ticket"}, {"project", "enroll"},
+		{"project-member", "block", "I" + strings.Repeat("0", 64)}} {
+		if o := empty.runWith(t, "", nil, args...); o.code != exitSoftware || !strings.Contains(o.stderr, "There is no default project") {
+			t.Errorf("%q in an empty home: %+v", args, o)
+		}
+	}
+	if o := empty.runWith(t, "", nil, "project-member", "list", "--project", "nope"); o.code != exitSoftware || !strings.Contains(o.stderr, "nope") {
+		t.Errorf("members of a project that is not known: %+v", o)
+	}
 	if o := empty.runWith(t, "", nil, "identity", "show"); o.code != exitSoftware || !strings.Contains(o.stderr, "No default identifier found") {
 		t.Errorf("identity show in an empty home: %+v", o)
 	}
