@@ -178,7 +178,23 @@ func TestVaults(t *testing.T) {
 	wantError(t, d.MoveVault(ctx, "main", to), ErrInUse, `vault "main" is in use by running node "n1"`)
 	must(t, d.NodeStopped(ctx, "n1", me))
 	must(t, d.DeleteNode(ctx, "n1"))
+	// A node of another identity that has a listener for this one.
+	_, err = d.CreateNode(ctx, Node{Name: "n2", Identifier: own(t, 2).Identifier().String(), Process: me})
+	must(t, err)
+	give := func(request string) {
+		must(t, d.UpdateResources(ctx, "n2", func([]resource.Stored) ([]resource.Stored, error) {
+			return []resource.Stored{{Kind: "secure-channel-listener", Name: "l", Request: json.RawMessage(request)}}, nil
+		}))
+	}
+	give(`{"address":"l","identity":"default"}`)
+	wantError(t, d.MoveVault(ctx, "main", to), ErrInUse, `vault "main" is in use by running node "n2"`)
+	give(`{"address":"l","identity":"elsewhere"}`)
 	must(t, d.MoveVault(ctx, "main", to))
+	give(`{"address":"l","identity":"default"}`)
+	must(t, d.NodeStopped(ctx, "n2", me))
+	must(t, d.MoveVault(ctx, "main", filepath.Join(filepath.Dir(to), "later")))
+	must(t, d.MoveVault(ctx, "main", to))
+	must(t, d.DeleteNode(ctx, "n2"))
 	checkKey("main", to)
 	if _, err := os.Stat(d.file("vaults", "main")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("old place: %v", err)

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -345,7 +346,7 @@ func (d *Dir) copyVault(name, from, to string) error {
 	return nil
 }
 
-// notRunning makes sure that no running node uses the vault.
+// notRunning makes sure that no running node uses the vault, for itself or for one of its portals, listeners and channels.
 func (d *Dir) notRunning(vault string, ids []NamedIdentity) error {
 	nodes, err := d.Nodes()
 	if err != nil {
@@ -353,10 +354,13 @@ func (d *Dir) notRunning(vault string, ids []NamedIdentity) error {
 	}
 	var users []string
 	for _, n := range nodes {
-		uses := slices.ContainsFunc(ids, func(i NamedIdentity) bool {
-			return (i.Vault == vault || i.MovingTo == vault) && i.Identifier == n.Identifier
-		})
-		if uses && n.Status() == Running {
+		if n.Status() != Running {
+			continue
+		}
+		others := d.identitiesFor(n.Name)
+		if slices.ContainsFunc(ids, func(i NamedIdentity) bool {
+			return (i.Vault == vault || i.MovingTo == vault) && (i.Identifier == n.Identifier || slices.Contains(others, i.Name))
+		}) {
 			users = append(users, fmt.Sprintf("running node %q", n.Name))
 		}
 	}
@@ -364,6 +368,20 @@ func (d *Dir) notRunning(vault string, ids []NamedIdentity) error {
 		return &InUseError{Kind: "vault", Name: vault, By: users}
 	}
 	return nil
+}
+
+// identitiesFor returns the names of the identities that a node's resources ask for by name. Resources that cannot be read ask for none.
+func (d *Dir) identitiesFor(node string) (names []string) {
+	list, _ := d.Resources(node)
+	for _, r := range list {
+		var request struct {
+			Identity string `json:"identity"`
+		}
+		if json.Unmarshal(r.Request, &request) == nil && request.Identity != "" {
+			names = append(names, request.Identity)
+		}
+	}
+	return names
 }
 
 // DeleteVault deletes a vault with its keys. It refuses while identities use it (InUseError). A vault outside the state directory is
