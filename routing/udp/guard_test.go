@@ -126,7 +126,15 @@ func TestGuard(t *testing.T) {
 	if n.udp.Stats.Unproven.Load() != unproven {
 		t.Error("what was for a proved address was dropped")
 	}
-	// A channel whose peer comes from another address vouches for that.
+	// A channel whose peer comes from another address vouches for that, if the address is one of UDP.
+	if err := n.shard.Do(limited(t), func() {
+		for _, first := range []routing.Address{{Type: routing.TCP, Value: at(victim)}, {Type: routing.Local, Value: at(victim)}, {Type: routing.UDP, Value: "nowhere"}} {
+			n.bind.Prove(routing.NewRoute(first, routing.LocalAddress("x")))
+		}
+		n.bind.Prove(routing.Route{})
+	}); err != nil || proven(victim) {
+		t.Errorf("proved by what is no address of UDP: %v", err)
+	}
 	if err := n.shard.Do(limited(t), func() {
 		n.bind.Prove(routing.NewRoute(routing.Address{Type: routing.UDP, Value: at(victim)}, routing.LocalAddress("x")))
 	}); err != nil || !proven(victim) {

@@ -84,6 +84,32 @@ func (a *assembly) settled(t testing.TB, budget int64) {
 	}
 }
 
+// TestLargestMessage: a message as long as a transport may carry is put together, and a longer one is dropped.
+func TestLargestMessage(t *testing.T) {
+	for _, c := range []struct {
+		size  int
+		whole bool
+	}{{routing.MaxFrame - 1, true}, {routing.MaxFrame, true}, {routing.MaxFrame + 1, false}} {
+		const budget = 8 * routing.MaxFrame
+		a := newAssembly(5, budget)
+		message := make([]byte, c.size)
+		message[0], message[c.size-1] = 1, 2
+		var got []byte
+		for _, d := range cut(7, 2000, message) {
+			if whole := a.feed(t, d, somebody); whole != nil {
+				got = whole
+			}
+		}
+		if (got != nil) != c.whole || got != nil && !bytes.Equal(got, message) {
+			t.Errorf("%d bytes: %d of them came", c.size, len(got))
+		}
+		if (a.stats.NoRoom.Load() == 0) != c.whole {
+			t.Errorf("%d bytes: %d times no room", c.size, a.stats.NoRoom.Load())
+		}
+		a.settled(t, budget)
+	}
+}
+
 // TestCaptured puts together what the reference sent, and what was sent to it.
 func TestCaptured(t *testing.T) {
 	b, err := os.ReadFile("../../docs/protocol/vectors/04-captures.json")
