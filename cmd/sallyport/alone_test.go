@@ -61,7 +61,7 @@ func alone(t *testing.T, ports ...string) bool {
 	if asked := flag.Lookup("test.run").Value.String(); strings.Contains(asked, "/") { // a part of the test
 		run = asked
 	}
-	cmd := exec.Command(self, "-test.run="+run, "-test.v", "-test.timeout=3m")
+	cmd := exec.Command(self, "-test.run="+run, "-test.v", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), aloneMark+"=1", "TMPDIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if uid := os.Getuid(); uid != 0 {

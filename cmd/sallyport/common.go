@@ -18,13 +18,13 @@ import (
 	"sallyport/state"
 )
 
-// checkPolicy refuses a policy that cannot be read before anything is asked of a node.
-func checkPolicy(text string) error {
+// checkPolicy refuses a policy that cannot be read before anything is asked of a node. flag is where it was given.
+func checkPolicy(flag, text string) error {
 	if text == "" {
 		return nil
 	}
 	if _, err := policy.Parse(text); err != nil {
-		return usageError("invalid value '%s' for '--allow <POLICY_EXPRESSION>': %v", text, err)
+		return usageError("invalid value '%s' for '%s <POLICY_EXPRESSION>': %v", text, flag, err)
 	}
 	return nil
 }
@@ -35,7 +35,7 @@ func checkAllow(cmd *cobra.Command, text string) error {
 	if text == "" && cmd.Flags().Changed("allow") {
 		return usageError("invalid value '' for '--allow <POLICY_EXPRESSION>': the expression is empty")
 	}
-	return checkPolicy(text)
+	return checkPolicy("--allow", text)
 }
 
 func tableOr(empty string, header []string, rows [][]string) string {

@@ -112,6 +112,9 @@ func (a *app) enroll(ctx context.Context, ticket *project.Ticket, t *trustFlags,
 		}
 		t.project = p.ID
 	}
+	if _, err := a.identityOf(ctx, t.identity); err != nil { // made where there is none, also when there is no project, as in the reference
+		return nil, nil, err
+	}
 	var raw []byte
 	var who *self
 	err = a.askAuthority(ctx, *t, func(ctx context.Context, c *authority.Client, s *self) error {

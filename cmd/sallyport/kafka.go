@@ -257,9 +257,9 @@ func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFla
 		given bool
 	}{"--allow": {v.allow, v.allowGiven}, "--allow-consumer": {v.allowConsumer, v.consGiven}, "--allow-producer": {v.allowProducer, v.prodGiven}} {
 		if expr.given && expr.text == "" {
-			return usageError("invalid value '' for '%s': a policy expression is empty", flag)
+			return usageError("invalid value '' for '%s <POLICY_EXPRESSION>': the expression is empty", flag)
 		}
-		if err := checkPolicy(expr.text); err != nil {
+		if err := checkPolicy(flag, expr.text); err != nil {
 			return err
 		}
 	}

@@ -39,6 +39,8 @@ func TestWordsThatScriptsLookFor(t *testing.T) {
 		{64, "invalid value '(((' for '--allow <POLICY_EXPRESSION>'", []string{"policy", "create", "--resource", "x", "--allow", "((("}},
 		{64, `invalid value '(= subject.a "b' for '--allow <POLICY_EXPRESSION>'`, []string{"tcp-outlet", "create", "--to", "5", "--allow", `(= subject.a "b`}},
 		{64, "invalid value '' for '--allow <POLICY_EXPRESSION>'", []string{"policy", "create", "--resource", "x", "--allow", ""}},
+		{64, "invalid value '(= a' for '--allow-consumer <POLICY_EXPRESSION>'", []string{"kafka-inlet", "create", "--to", "/service/x", "--allow-consumer", "(= a"}},
+		{64, "invalid value '' for '--allow-producer <POLICY_EXPRESSION>'", []string{"kafka-inlet", "create", "--to", "/service/x", "--allow-producer", ""}},
 		{64, "enroll", []string{"space", "create", "x"}},
 		{70, "enroll", []string{"relay", "create", "r"}},
 		{70, "The relay nope was not found", []string{"relay", "show", "nope"}},
@@ -55,7 +57,7 @@ func TestWordsThatScriptsLookFor(t *testing.T) {
 			t.Errorf("%q in an empty home: %+v", args, o)
 		}
 	}
-	for _, args := range [][]string{{"project", "ticket", "list"}, {"project-member", "list"}, {"authority", "audit"}, {"lease", "list"}, {"project", "ticket"}, {"project", "enroll"},
+	for _, args := range [][]string{{"project", "ticket", "list"}, {"project-member", "list"}, {"authority", "audit"}, {"lease", "list"}, {"project", "ticket"},
 		{"project-member", "block", "I" + strings.Repeat("0", 64)}} {
 		if o := empty.runWith(t, "", nil, args...); o.code != exitSoftware || !strings.Contains(o.stderr, "There is no default project") {
 			t.Errorf("%q in an empty home: %+v", args, o)
