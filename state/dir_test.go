@@ -173,7 +173,7 @@ func TestCrash(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "holding\n" {
 		t.Fatal(line, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	err = d.SetDefaultIdentity(ctx, DefaultName)
 	wantError(t, err, ErrLocked, "another process holds "+d.file("lock"), "deadline exceeded")
@@ -398,7 +398,7 @@ func TestProcessStatus(t *testing.T) {
 		t.Errorf("child: %s", child.Status())
 	}
 	must(t, in.Close())
-	for range 200 { // until it has ended and nobody has waited for it
+	for range 20_000 { // until it has ended and nobody has waited for it
 		if child.Status() == Zombie {
 			break
 		}
