@@ -218,13 +218,13 @@ func (in *Inlet) Active() int {
 
 // accepted takes a client, on the listener's shard.
 func (in *Inlet) accepted(fd int, from netip.AddrPort) {
-	if r := in.refusal.Load(); r != nil {
-		in.refuse(waiting{fd: fd, offer: offer{client: addressOf(from)}}, *r)
-		return
-	}
 	o := offer{came: time.Now()}
 	if in.env.Records != nil || in.opts.TellClient {
 		o.client = addressOf(from)
+	}
+	if r := in.refusal.Load(); r != nil {
+		in.refuse(waiting{fd: fd, offer: o}, *r)
+		return
 	}
 	if in.opts.Accept != nil || in.opts.Preface != nil {
 		if in.accepting.Add(1) > int64(in.env.Limits.HoldClients) {
