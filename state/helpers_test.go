@@ -105,9 +105,15 @@ func writeNames(dir string) error {
 		return err
 	}
 	for range 20 {
-		err := d.UpdateResources(context.Background(), "n1", func(r []resource.Stored) ([]resource.Stored, error) {
-			return append(r, hop(RandomName())), nil
-		})
+		write := func() error {
+			return d.UpdateResources(context.Background(), "n1", func(r []resource.Stored) ([]resource.Stored, error) {
+				return append(r, hop(RandomName())), nil
+			})
+		}
+		err := write()
+		for tries := 0; errors.Is(err, ErrLocked) && tries < 20; tries++ { // one of several may wait for long on a busy machine
+			err = write()
+		}
 		if err != nil {
 			return err
 		}
