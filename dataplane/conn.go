@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,8 +63,9 @@ type Conn struct {
 	readable bool // input, an end or an error may be there
 	hup      bool // the kernel reported an end or an error: read until it shows
 	paused   bool
-	delayed  bool // was paused since somebody looked
-	eof      bool // the peer's end was read
+	limits   *limits // nil for none
+	delayed  bool    // was paused since somebody looked
+	eof      bool    // the peer's end was read
 	closed   bool
 	blocked  bool // the kernel took less than offered; EPOLLOUT will come
 	inDirty  bool
@@ -162,7 +164,7 @@ func (c *Conn) Resume() {
 
 // offer queues c for OnReadable at the end of the turn if there may be input.
 func (c *Conn) offer() {
-	if c.readable && !c.paused && !c.closed && !c.inReady && c.connect == nil {
+	if c.readable && !c.paused && !c.closed && !c.inReady && c.connect == nil && !c.waitsToRead() {
 		c.inReady = true
 		c.loop.ready = append(c.loop.ready, c)
 	}
@@ -187,7 +189,7 @@ func (c *Conn) onEvents(events uint32) {
 		c.blocked = false
 		c.flush()
 	}
-	if events&unix.EPOLLERR != 0 && (c.paused || c.eof) && !c.closed {
+	if events&unix.EPOLLERR != 0 && (c.paused || c.eof || c.waitsToRead()) && !c.closed {
 		// Nobody will read the error; without this a reset peer would keep a paused connection for ever, or one whose end was
 		// read already (the kernel goes on telling of the end, not of the reset).
 		if errno := rawSocketError(c.fd); errno != 0 {
@@ -199,7 +201,7 @@ func (c *Conn) onEvents(events uint32) {
 }
 
 func (c *Conn) readInput() {
-	if c.closed || !c.readable || c.paused {
+	if c.closed || !c.readable || c.paused || c.waitsToRead() {
 		return
 	}
 	if c.shutting == lingering {
@@ -222,6 +224,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if c.tls != nil {
 		return c.readTLS(p)
 	}
+	if p = p[:c.readRoom(len(p))]; len(p) == 0 && c.waitsToRead() {
+		return 0, ErrAgain
+	}
 	n, errno := rawRead(c.fd, p)
 	for errno == unix.EINTR {
 		n, errno = rawRead(c.fd, p)
@@ -240,16 +245,22 @@ func (c *Conn) ReadBlocks(p []byte, head, size, stride int) (int, error) {
 		return 0, ErrAgain
 	}
 	var v [MaxReadBlocks]unix.Iovec
-	k := 0
-	for ; k < MaxReadBlocks && len(p) >= stride; k++ {
-		v[k] = iovec(p[head : head+size])
+	k, most := 0, c.readRoom(math.MaxInt)
+	if most == 0 {
+		return 0, ErrAgain
+	}
+	room := 0
+	for ; k < MaxReadBlocks && len(p) >= stride && room < most; k++ {
+		part := min(size, most-room)
+		v[k] = iovec(p[head : head+part])
+		room += part
 		p = p[stride:]
 	}
 	n, errno := rawReadv(c.fd, v[:k])
 	for errno == unix.EINTR {
 		n, errno = rawReadv(c.fd, v[:k])
 	}
-	return c.taken(n, errno, k*size)
+	return c.taken(n, errno, room)
 }
 
 // ReadVector is one Read into the parts of p, of which there are at most MaxReadBlocks, one after the other.
@@ -261,10 +272,14 @@ func (c *Conn) ReadVector(p [][]byte) (int, error) {
 		return 0, ErrAgain
 	}
 	var v [MaxReadBlocks]unix.Iovec
-	k, room := 0, 0
-	for ; k < min(len(p), MaxReadBlocks); k++ {
-		v[k] = iovec(p[k])
-		room += len(p[k])
+	k, room, most := 0, 0, c.readRoom(math.MaxInt)
+	if most == 0 {
+		return 0, ErrAgain
+	}
+	for ; k < min(len(p), MaxReadBlocks) && room < most; k++ {
+		part := p[k][:min(len(p[k]), most-room)]
+		v[k] = iovec(part)
+		room += len(part)
 	}
 	n, errno := rawReadv(c.fd, v[:k])
 	for errno == unix.EINTR {
@@ -277,6 +292,7 @@ func (c *Conn) ReadVector(p [][]byte) (int, error) {
 func (c *Conn) taken(n int, errno unix.Errno, room int) (int, error) {
 	switch {
 	case errno == 0 && n > 0:
+		c.moved(n)
 		if n < room && !c.hup {
 			c.readable = false // a short read: drained; the next byte raises a new edge
 		}
@@ -384,7 +400,7 @@ func (c *Conn) WriteBorrowed(p []byte) {
 		c.lend(p)
 		return
 	}
-	if len(p) < borrowedDirect || c.blocked || c.tls != nil {
+	if len(p) < borrowedDirect || c.blocked || c.tls != nil || c.limits != nil {
 		c.Write(p)
 		return
 	}
@@ -478,7 +494,10 @@ func (c *Conn) flush() {
 	if c.tls != nil && !c.seal() {
 		return
 	}
-	for c.outBytes > 0 && !c.blocked {
+	if c.limits != nil && !c.writeSome() {
+		return
+	}
+	for c.limits == nil && c.outBytes > 0 && !c.blocked {
 		n, errno := c.writeOut()
 		if errno == unix.EINTR {
 			continue
@@ -676,6 +695,7 @@ func (c *Conn) Detach() (fd int, ok bool) {
 		return -1, false
 	}
 	c.closed = true
+	c.endLimits()
 	c.timer.Stop()
 	c.dropOutput()
 	c.loop.unregister(c.fd)
@@ -697,6 +717,7 @@ func (c *Conn) finish(err error) {
 		return
 	}
 	c.closed = true
+	c.endLimits()
 	c.timer.Stop()
 	c.dropOutput()
 	c.loop.unregister(c.fd)

@@ -69,8 +69,13 @@ func addInlets(n *Node) {
 		Open: func(ctx context.Context, o *table.Opening[resource.Inlet]) (*inlet, error) {
 			return n.openInlet(ctx, o, nil)
 		},
-		InPlace: []string{"allow"},
-		Update: func(_ context.Context, _ *inlet, _, to *resource.Inlet) error {
+		InPlace: []string{"allow", "rate"},
+		Update: func(_ context.Context, in *inlet, _, to *resource.Inlet) error {
+			rate, err := rateOf(to.Rate)
+			if err != nil {
+				return err
+			}
+			in.portal.SetRate(rate)
 			n.setPolicyOf(policy.Own(resource.KindInlet, to.Alias), to.Allow)
 			return nil
 		},
@@ -111,6 +116,9 @@ func (n *Node) checkInlet(_ context.Context, r *resource.Inlet, taken func(strin
 		return fmt.Errorf("%w: --http-header: %w", admin.ErrInvalid, err)
 	}
 	if _, err := trustedNetworks(r.AcceptProxyProtocol); err != nil {
+		return err
+	}
+	if _, err := rateOf(r.Rate); err != nil {
 		return err
 	}
 	if err := checkProtocols(r.ALPN); err != nil {
@@ -190,6 +198,9 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 	p.Preface = headerReader(trusted)
 	if g != nil {
 		p.Guard = g
+	}
+	if p.Rate, err = rateOf(r.Rate); err != nil {
+		return nil, err
 	}
 	if p.Hold, err = holdOf(r.Hold); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 
+	"sallyport/limits"
 	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
@@ -60,16 +61,24 @@ func addOutlets(n *Node) {
 			if err := checkMaxConnections(r.MaxConnections); err != nil {
 				return err
 			}
+			if _, err := rateOf(r.Rate); err != nil {
+				return err
+			}
 			if err := checkProxyProtocol(r.ProxyProtocol); err != nil {
 				return err
 			}
 			return checkAllow(r.Allow)
 		},
 		Open:    n.openOutlet,
-		InPlace: []string{"allow", "check", "max-connections"},
+		InPlace: []string{"allow", "check", "max-connections", "rate"},
 		Update: func(_ context.Context, o *outlet, _, to *resource.Outlet) error {
 			o.target.setCheck(to.Check)
 			o.portal.SetMaxConnections(to.MaxConnections)
+			rate, err := rateOf(to.Rate)
+			if err != nil {
+				return err
+			}
+			o.portal.SetRate(rate)
 			if to.InfluxDB != nil {
 				n.setPolicyOf(policy.Own(resource.KindOutlet, to.Name+leaseSuffix), to.Allow)
 			}
@@ -106,6 +115,15 @@ func checkMaxConnections(v int) error {
 		return fmt.Errorf("%w: --max-connections %d must be from 1 to %d", admin.ErrInvalid, v, portal.MostConnections)
 	}
 	return nil
+}
+
+// rateOf reads a portal's --rate, in bytes a second; empty is 0, no limit.
+func rateOf(text string) (int64, error) {
+	v, err := limits.ParseRate(text)
+	if err != nil {
+		err = fmt.Errorf("%w: --rate: %w", admin.ErrInvalid, err)
+	}
+	return v, err
 }
 
 // openOutlet opens an outlet for those whom its policy admits.
@@ -147,7 +165,11 @@ func (n *Node) startOutletTo(
 	if err != nil {
 		return nil, err
 	}
-	o := portal.OutletOptions{Name: r.Name, Target: r.To, Resolve: names.Lookup, Flows: flows, SkipHandshake: r.SkipHandshake, Hold: hold,
+	rate, err := rateOf(r.Rate)
+	if err != nil {
+		return nil, err
+	}
+	o := portal.OutletOptions{Name: r.Name, Target: r.To, Rate: rate, Resolve: names.Lookup, Flows: flows, SkipHandshake: r.SkipHandshake, Hold: hold,
 		MaxConnections: r.MaxConnections}
 	if g != nil {
 		o.Guard = g

@@ -346,6 +346,7 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, prepare func(*c
 		c.end(ReasonUnknown, false)
 		return
 	}
+	c.limit()
 	if c.inlet != nil {
 		c.ask()
 	}
@@ -377,7 +378,7 @@ func (in *Inlet) takeUp(ctx context.Context, p *CarriedPortal) {
 		return
 	}
 	takeUpAll(ctx, in.env, in.router, in.meter, p.Conns, func(c *conn) bool {
-		c.inlet = in
+		c.inlet, c.rates = in, in.rates
 		c.tally.attributes = in.env.attributes(&c.peer)
 		in.enter(c)
 		return true
@@ -394,7 +395,7 @@ func (o *Outlet) takeUp(ctx context.Context, p *CarriedPortal) {
 		return
 	}
 	takeUpAll(ctx, o.env, o.router, o.meter, p.Conns, func(c *conn) bool {
-		c.outlet, c.tally.target = true, o.opts.Target
+		c.outlet, c.tally.target, c.rates = true, o.opts.Target, o.rates
 		c.tally.attributes = o.env.attributes(&c.peer)
 		o.places.enter(&c.peer)
 		c.onEnd = func() { o.places.leave(&c.peer) }

@@ -55,6 +55,7 @@ type conn struct {
 	throttle *routing.Throttle
 	backlog  *routing.Backlog // without windows, once too much waited
 	pace     *pacer
+	rates    *rates // of the portal; nil without
 	timer    *dataplane.Timer
 	asked    bool      // inlet: the Ping has no answer yet
 	bare     *bareWay  // of an outlet's without channel, behind other nodes
@@ -127,6 +128,7 @@ func (c *conn) start(route routing.Route) {
 	c.watchBare()
 	c.told.opened(c)
 	c.sock.SetHandler(c)
+	c.limit()
 	c.sock.Resume()
 	if c.extended && c.credit <= 0 {
 		c.starve()

@@ -46,6 +46,8 @@ type InletOptions struct {
 	// Preface, if set, takes from a client's socket what comes before its stream, and returns the address of whom the client speaks for; from is the
 	// client's own. It runs on a goroutine of its own; an error closes the client.
 	Preface func(ctx context.Context, fd int, from netip.AddrPort) (netip.AddrPort, error)
+	// Rate is how many bytes a second are carried in each direction at most; 0 is no limit.
+	Rate int64
 	// Carried is what the program before has left of the inlet's connections; nil is nothing.
 	Carried *CarriedPortal
 }
@@ -65,6 +67,7 @@ type Inlet struct {
 	ln     *dataplane.Listener
 	bound  netip.AddrPort
 	meter  *Meter
+	rates  *rates
 	path   atomic.Pointer[path]
 	closed atomic.Bool
 	// refusal is why clients are closed at once, nil while they are not.
@@ -99,7 +102,8 @@ type waiting struct {
 
 // NewInlet opens the inlet's port at once; until SetPath clients wait, up to a bound. Not on a shard.
 func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) (*Inlet, error) {
-	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], conns: map[*conn]struct{}{}, meter: env.metered().take(EndInlet, o.Name)}
+	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], conns: map[*conn]struct{}{}, meter: env.metered().take(EndInlet, o.Name),
+		rates: newRates(r.Group(), o.Rate)}
 	if !o.Given {
 		if err := in.listen(ctx); err != nil {
 			env.metered().give(in.meter)
@@ -367,7 +371,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	if !o.came.IsZero() {
 		c.tally.began = o.came
 	}
-	c.sock, c.inlet, c.broken, c.told = sock, in, o.broken, o.watch
+	c.sock, c.inlet, c.broken, c.told, c.rates = sock, in, o.broken, o.watch, in.rates
 	if in.opts.Rewrite != nil {
 		c.upstream = &upstream{rw: in.opts.Rewrite()}
 	}

@@ -65,6 +65,7 @@ func (c *conn) arrive(s *routing.Shard, socket *dataplane.Handover, then func())
 			return
 		}
 		c.sock = sock
+		c.limit()
 		sock.Pause()
 	}
 	if c.upstream != nil {

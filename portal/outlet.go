@@ -54,6 +54,8 @@ type OutletOptions struct {
 	// MaxConnections is how many connections the outlet has at most; 0 is Limits.OutletConnections. What the target can take is a good
 	// value.
 	MaxConnections int
+	// Rate is how many bytes a second are carried in each direction at most; 0 is no limit. Members get equal shares.
+	Rate int64
 	// Resolve turns Target into the addresses to try, in this order. It is asked only for a Target that is a name; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
 	// Tried, if set, is told how each attempt to reach the target went; nil is success. On an event loop: it must not block.
@@ -72,6 +74,7 @@ type Outlet struct {
 	fixed  []netip.AddrPort // not empty if Target is an address
 	places places
 	meter  *Meter
+	rates  *rates
 	leaves atomic.Bool // it takes no more connections
 	closed atomic.Bool
 
@@ -94,7 +97,8 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	if o.Resolve == nil {
 		o.Resolve = names.Lookup
 	}
-	out := &Outlet{env: env, router: r, opts: o, places: places{}, meter: env.metered().take(EndOutlet, o.Name), lines: env.registries().take(o.Name)}
+	out := &Outlet{env: env, router: r, opts: o, places: places{}, meter: env.metered().take(EndOutlet, o.Name), lines: env.registries().take(o.Name),
+		rates: newRates(r.Group(), o.Rate)}
 	out.SetMaxConnections(o.MaxConnections)
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil && !o.ResolveAlways {
 		out.fixed = []netip.AddrPort{fixed}
@@ -167,7 +171,7 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 		return nil
 	}
 	c := o.env.newConn(s, o.meter)
-	c.outlet, c.grant, c.skip, c.tally.target = true, grant, skip, o.opts.Target
+	c.outlet, c.grant, c.skip, c.tally.target, c.rates = true, grant, skip, o.opts.Target, o.rates
 	if o.opts.Rewrite != nil {
 		c.downstream = o.opts.Rewrite()
 	}

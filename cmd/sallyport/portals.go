@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/limits"
 	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
@@ -158,10 +159,21 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
 	f.StringVar(&r.Check, "check", "", "tcp: look every 10s whether the server takes connections")
 	f.IntVar(&r.MaxConnections, "max-connections", 0, maxConnectionsHelp)
+	f.StringVar(&r.Rate, "rate", "", rateHelp)
 	f.StringVar(&r.ProxyProtocol, "proxy-protocol", "", "tell who the client is: PROXY protocol `v1` or v2")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
 	hide(cmd, "privileged")
 	flagAliases(cmd, "expression", "allow")
+}
+
+const rateHelp = "at most so much each way, as `20mbit`"
+
+// checkRate refuses what is no --rate.
+func checkRate(text string) error {
+	if _, err := limits.ParseRate(text); err != nil {
+		return usageError("invalid value '%s' for '--rate': %v", text, limits.ErrRate)
+	}
+	return nil
 }
 
 const maxConnectionsHelp = "`NUMBER` of connections at most (default: 1000)"
@@ -204,6 +216,9 @@ func (o *outletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 		return err
 	}
 	if err := checkMaxConnections(cmd, r.MaxConnections); err != nil {
+		return err
+	}
+	if err := checkRate(r.Rate); err != nil {
 		return err
 	}
 	if v := r.ProxyProtocol; v != "" && v != "v1" && v != "v2" {
@@ -327,6 +342,7 @@ func (o *inletFlags) add(cmd *cobra.Command) {
 	durationVar(f, &o.timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
 	durationVar(f, &o.hold, "hold", holdDefault, holdHelp)
+	f.StringVar(&r.Rate, "rate", "", rateHelp)
 	f.BoolVar(&r.UDP, "udp", false, "go directly to the outlet's node, over UDP, if that works")
 	f.BoolVar(&r.NoTCPFallback, "no-tcp-fallback", false, "with --udp: clients wait while that does not work")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
@@ -372,6 +388,9 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 		return err
 	}
 	if err := checkIdentifier("--authorized", r.Authorized); err != nil {
+		return err
+	}
+	if err := checkRate(r.Rate); err != nil {
 		return err
 	}
 	if r.TLSProvider, err = a.certificateProvider(o.provider, o.useTLS || scheme == "tls"); err != nil {

@@ -16,6 +16,8 @@ type Outlet struct {
 	Check string `json:"check,omitempty" flag:"check"`
 	// MaxConnections is how many connections it has at most, of which one peer gets four in five; 0: the limit outlet-connections of the node.
 	MaxConnections int `json:"max_connections,omitempty" flag:"max-connections"`
+	// Rate is how much it carries in each direction at most, as "20mbit"; members get equal shares. Empty: as much as goes.
+	Rate string `json:"rate,omitempty" flag:"rate"`
 	// ProxyProtocol is "v1" or "v2" for a target that is told whose connections it gets, in that version of the PROXY protocol; empty: it is not.
 	ProxyProtocol string `json:"proxy_protocol,omitempty" flag:"proxy-protocol"`
 	// InfluxDB is set for an outlet to an InfluxDB.
@@ -44,6 +46,8 @@ type Inlet struct {
 	NoConnectionWait bool   `json:"no_connection_wait,omitempty" flag:"no-connection-wait" memo:"ignored"`
 	SkipHandshake    bool   `json:"skip_handshake,omitempty" flag:"skip-handshake"`
 	Hold             string `json:"hold,omitempty" flag:"hold"` // as of an Outlet
+	// Rate is how much it carries in each direction at most, as "20mbit"; empty: as much as goes.
+	Rate string `json:"rate,omitempty" flag:"rate"`
 	// TellClient has the outlet told who each client is, for its records and for its target (ProxyProtocol).
 	TellClient bool `json:"tell_client,omitempty" flag:"tell-client"`
 	Nagle      bool `json:"enable_nagle,omitempty" flag:"enable-nagle"`
