@@ -63,10 +63,11 @@ func startPath(ctx context.Context, m maker, dir string, pp *ports, back map[str
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	i = &instance{name: m.name, dir: dir, ports: pp, back: back}
+	made := &instance{name: m.name, dir: dir, ports: pp, back: back}
+	i = made
 	defer func() {
 		if err != nil {
-			i.stop()
+			made.stop()
 		}
 	}()
 	if i.front, err = pp.serviceMap(); err != nil {

@@ -34,6 +34,9 @@ var storyEnv = []string{
 
 const projectID = "1d0c1a9f-7a51-4a2b-9b1a-3f0a6d2f0001"
 
+// certFile is the relay's certificate with its key, where a layer has TLS.
+const certFile = "cert.pem"
+
 // Names of the outlet's and the inlet's node.
 const (
 	outletNode = "blue"
@@ -44,7 +47,7 @@ func (st story) command(i *instance, role string, args ...string) *command {
 	home := filepath.Join(i.dir, "home-"+role)
 	env := append([]string{"OCKAM_HOME=" + home, "SALLYPORT_HOME=" + home}, storyEnv...)
 	if st.layer != "" {
-		env = append(env, "SALLYPORT_TLS_CA="+filepath.Join(i.dir, "cert.pem"))
+		env = append(env, "SALLYPORT_TLS_CA="+filepath.Join(i.dir, certFile))
 	}
 	return &command{env: i.env(role, env...), name: st.program, args: args}
 }
@@ -100,6 +103,15 @@ func (s *script) inlets(to func(service string) []string) {
 // members, the default policies (docs/protocol/03 §11).
 func (st story) start(ctx context.Context, i *instance) error {
 	s := &script{story: st, ctx: ctx, i: i}
+	if st.layer != "" { // before the first node, which reads it
+		cert, err := selfSigned()
+		if err == nil {
+			_, err = i.file(certFile, cert)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	admin := s.do(roleAdmin, "identity", "create", "admin")
 	authAddr, authPort := s.port()
 	relayAddr, relayPort := s.port()
@@ -164,14 +176,7 @@ func (s *script) listener() (port string, flags []string, err error) {
 	if s.err != nil {
 		return "", nil, s.err
 	}
-	cert, err := selfSigned()
-	if err != nil {
-		return "", nil, err
-	}
-	file, err := s.i.file("cert.pem", cert)
-	if err != nil {
-		return "", nil, err
-	}
+	file := filepath.Join(s.i.dir, certFile)
 	flags = []string{"--listener", s.layer + "://" + address}
 	if s.layer != "ws" {
 		flags = append(flags, "--tls-certificate", file, "--tls-key", file)
