@@ -226,8 +226,8 @@ func TestOutletLimits(t *testing.T) {
 // TestIdle: flows through which nothing goes end at both ends, and begin again.
 func TestIdle(t *testing.T) {
 	s, target := newSite(t, 2), echoServer(t)
-	out := s.outlet(OutletOptions{Target: target.String(), Idle: 50 * time.Millisecond})
-	in := s.inlet(InletOptions{Idle: 50 * time.Millisecond})
+	out := s.outlet(OutletOptions{Target: target.String(), Idle: 250 * time.Millisecond})
+	in := s.inlet(InletOptions{Idle: 250 * time.Millisecond})
 	in.SetPath(s.line(1, 1, 2).to("out"))
 	c := in.newClient(t)
 	c.ask("hello")
