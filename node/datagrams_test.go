@@ -133,6 +133,9 @@ func TestDatagrams(t *testing.T) {
 	if s := b.UDPOutlets(); len(s) != 1 || s[0].Flows != 1 {
 		t.Errorf("%+v", s)
 	}
+	if p := a.Stats(t.Context()).Portals; len(p) != 1 || p[0].End != "udp-inlet" || p[0].Name != "in" || p[0].Open != 1 || p[0].BytesIn == 0 || p[0].BytesOut == 0 {
+		t.Errorf("what top shows: %+v", p)
+	}
 	if err := a.udpInlets.Delete(t.Context(), "in"); err != nil {
 		t.Fatal(err)
 	}

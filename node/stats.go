@@ -25,6 +25,13 @@ func (n *Node) Stats(ctx context.Context) admin.Stats {
 		}
 		s.Portals = append(s.Portals, p)
 	}
+	for _, m := range n.datagram.Meters() {
+		p := admin.PortalStats{End: m.End(), Name: m.Name(), Open: m.Flows.Load(), Opened: m.Opened.Load(), BytesIn: m.BytesIn.Load(), BytesOut: m.BytesOut.Load()}
+		for why := range m.Dropped {
+			p.Refused += m.Dropped[why].Load()
+		}
+		s.Portals = append(s.Portals, p)
+	}
 	for i, k := range n.sessions() {
 		if i == maxPaths {
 			break

@@ -77,7 +77,7 @@ type RecordsCounts struct {
 	LeftOut uint64 `json:"left_out"`
 }
 
-// PortalStats is what one portal counts. Seconds are medians and such of histograms, as far as their buckets tell.
+// PortalStats is what one portal counts; of one for UDP flows for connections, and datagrams that were dropped for those refused. Seconds are medians and such of histograms, as far as their buckets tell.
 type PortalStats struct {
 	End      string  `json:"end"`
 	Name     string  `json:"name"`
