@@ -51,6 +51,8 @@ type UpgradeOptions struct {
 	Check   []string
 	// Leaving, if set, is called just before the program is executed, and what it returns when that was not possible.
 	Leaving func() (stay func())
+	// Hangup, if set, reports whether this program takes SIGHUP.
+	Hangup func() bool
 	// Secrets, if set, returns what a person has opened vaults with, by vault: the next program cannot ask. They stay the caller's.
 	Secrets func() map[string][]byte
 	// Impossible is why this node cannot be upgraded; empty if it can.
@@ -73,6 +75,8 @@ type Carried struct {
 	Secrets map[string][]byte `cbor:"7,keyasint,omitempty"`
 	// Process is what the node is known by to those that hold its connections, who would end those of another process.
 	Process []byte `cbor:"8,keyasint,omitempty"`
+	// Hangup tells that the program before took SIGHUP. The next one begins with the signal ignored, so that none ends it before it listens.
+	Hangup bool `cbor:"9,keyasint,omitempty"`
 }
 
 // Check refuses what this program cannot go on with.
@@ -257,6 +261,9 @@ func (n *Node) writeDown(ctx context.Context, data bool) (c *Carried, release fu
 			return nil, nil, err
 		}
 		time.Sleep(time.Millisecond)
+	}
+	if n.opts.Upgrade.Hangup != nil {
+		c.Hangup = n.opts.Upgrade.Hangup()
 	}
 	if n.opts.Upgrade.Secrets != nil {
 		c.Secrets = n.opts.Upgrade.Secrets()

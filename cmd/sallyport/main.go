@@ -16,8 +16,8 @@ func main() {
 	ctx = context.WithValue(ctx, ownProcess{}, true)
 	ctx, end := context.WithCancel(ctx)
 	a := newApp(os.Stdin, os.Stdout, os.Stderr)
-	a.hangup = &hangup{}
-	a.hangup.listen(end, false)
+	a.hangup = &hangup{end: end}
+	a.hangup.listen(false)
 	code := a.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

@@ -10,14 +10,18 @@ import (
 
 // reloadOnHangup makes SIGHUP apply the node's configuration again. A node in the foreground of a terminal ends with it, as before.
 func (a *app) reloadOnHangup(ctx context.Context, name string, r runOptions, log *slog.Logger) {
-	if !r.child && isTerminal(os.Stdin) {
+	carried := r.state != nil && r.state.Hangup // the program before took the signal, and had it ignored for this one
+	terminal := !r.child && isTerminal(os.Stdin)
+	if terminal && !carried {
 		return
 	}
 	if a.hangup == nil {
 		a.hangup = &hangup{}
 	}
-	a.hangup.listen(func() {}, r.child) // also where the shell that started a background node ignores the signal
-	a.hangup.reloads(func() { a.reload(ctx, name, log) })
+	if !terminal {
+		a.hangup.reloads(func() { a.reload(ctx, name, log) })
+	}
+	a.hangup.listen(r.child || carried) // also where the shell that started a background node ignores the signal
 }
 
 // reload applies the node's last configuration again. What is wrong with it is in the log, each mistake with its place, and nothing is

@@ -264,11 +264,14 @@ func (a *app) upgradeOptions(ctx context.Context, name string, o state.NodeOptio
 	}
 	u.Command = func(program string, fd int) []string { return append([]string{program}, goOn(fd)...) }
 	u.Check = append([]string{"node", "upgrade-check", name, "--"}, goOn(upgrade.CheckFD)...)
+	u.Hangup = a.hangup.listens
 	u.Leaving = func() (stay func()) {
 		signal.Ignore(syscall.SIGUSR2) // one that comes now must not end the new program before it listens
+		hungUp := a.hangup.leave()
 		notifyReloading()
 		return func() {
 			a.upgradeSignals()
+			hungUp()
 			notifySystemd("READY=1")
 		}
 	}

@@ -321,6 +321,72 @@ func TestNodeUpgradeSignal(t *testing.T) {
 	}
 }
 
+// TestNodeUpgradeHangup: SIGHUP, which has a node read its configuration again, does not end one that is being upgraded, at no moment, and does afterwards what
+// it did before.
+func TestNodeUpgradeHangup(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts nodes")
+	}
+	t.Parallel()
+	for _, foreground := range []bool{false, true} {
+		t.Run(fmt.Sprintf("foreground=%v", foreground), func(t *testing.T) {
+			t.Parallel()
+			p := ours(t)
+			p.write(t, "f.yaml", "name: x\ntcp-outlets: {a: {to: 1}}\n")
+			if foreground {
+				cmd := p.startForeground(t, "", "node", "create", "f.yaml", "--foreground")
+				ended := make(chan error, 1)
+				go func() { ended <- cmd.Wait() }()
+				defer func() {
+					_ = cmd.Process.Signal(syscall.SIGTERM)
+					<-ended
+				}()
+				p.untilRunning(t, "x")
+				p.untilPrinted(t, "x")
+			} else {
+				p.must(t, "node", "create", "f.yaml")
+			}
+			pid, err := strconv.Atoi(p.must(t, "node", "show", "x", "--jq", ".pid"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				stop, stopped := make(chan struct{}), make(chan struct{})
+				go func() {
+					defer close(stopped)
+					for {
+						select {
+						case <-stop:
+							return
+						case <-time.After(time.Millisecond):
+							_ = syscall.Kill(pid, syscall.SIGHUP)
+						}
+					}
+				}()
+				end := sync.OnceFunc(func() { close(stop); <-stopped })
+				defer end()
+				out := p.runWith(t, "", nil, "node", "upgrade", "x", "--drain", "0s")
+				end()
+				if out.code != 0 {
+					t.Fatalf("exit code %d: %s", out.code, out.stderr)
+				}
+				if now := p.must(t, "node", "show", "x", "--jq", ".pid"); now != strconv.Itoa(pid) {
+					t.Fatalf("process %d is now %s", pid, now)
+				}
+			}
+			p.write(t, "f.yaml", "name: x\ntcp-outlets: {a: {to: 1}, b: {to: 2}}\n")
+			for deadline := time.Now().Add(90 * time.Second); p.outlets(t, "x") != "/service/a /service/b"; time.Sleep(50 * time.Millisecond) {
+				if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+					t.Fatal(err)
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("the configuration is not read again: %s", p.outlets(t, "x"))
+				}
+			}
+		})
+	}
+}
+
 // notifications is what a node tells a service manager.
 type notifications struct {
 	t  *testing.T
