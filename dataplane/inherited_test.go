@@ -405,3 +405,31 @@ func TestChunks(t *testing.T) {
 	}()
 	p.put(twice)
 }
+
+// TestInheritedListenerEnds: when a listener that was made of an inherited socket is closed nothing listens there any more.
+func TestInheritedListenerEnds(t *testing.T) {
+	at := filepath.Join(t.TempDir(), "sock") // nobody else can listen there meanwhile
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: at}), unix.Listen(fd, 1)); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := FileListener(fd, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := net.Dial("unix", at); err == nil {
+		c.Close()
+		t.Error("somebody listens there")
+	}
+}
