@@ -174,7 +174,7 @@ install: build host ## the program, its manual pages, completions and systemd un
 	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/sallyport
 	$(if $(CROSS),,for beside in sallyport-pkcs11 sallyport-aws-kms; do if [ -x bin/$$beside ]; then install -m 755 bin/$$beside $(DESTDIR)$(PREFIX)/bin/; fi; done)
 	install -d $(DESTDIR)$(UNITS)
-	install -m 644 systemd/*.service $(DESTDIR)$(UNITS)
+	install -m 644 systemd/*.service systemd/*.socket $(DESTDIR)$(UNITS)
 	install -D -m 644 systemd/sallyport.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/sallyport.conf
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
 	$(HOST) manpages --dir $(SHARE)/man/man1

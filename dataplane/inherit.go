@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,16 +26,30 @@ type Inherited struct {
 type Inheritance struct {
 	mu    sync.Mutex
 	socks map[string]int
+	kept  []Inherited // those of a service manager: whoever takes one gets a copy
 }
 
-// NewInheritance owns the descriptors of list from now on.
-func NewInheritance(list []Inherited) *Inheritance {
-	in := &Inheritance{socks: map[string]int{}}
-	for _, s := range list {
+// NewInheritance owns the descriptors of list and kept from now on. What is kept is there again each time that somebody wants to listen there: a service
+// manager has it too, so nobody could listen there anew.
+func NewInheritance(list []Inherited, kept ...Inherited) *Inheritance {
+	in := &Inheritance{socks: map[string]int{}, kept: kept}
+	for _, s := range append(slices.Clone(list), kept...) {
 		unix.CloseOnExec(s.FD)
-		in.socks[s.Network+" "+s.Address] = s.FD
+		key := s.Network + " " + s.Address
+		if before, ok := in.socks[key]; ok {
+			_ = unix.Close(before) // the copy of what is kept
+		}
+		in.socks[key] = s.FD
 	}
 	return in
+}
+
+// Kept returns what is there again and again.
+func (in *Inheritance) Kept() []Inherited {
+	if in == nil {
+		return nil
+	}
+	return in.kept
 }
 
 // Take returns the socket that is bound to an address, which is the caller's then.
@@ -44,6 +59,12 @@ func (in *Inheritance) Take(network, address string) (fd int, ok bool) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for _, s := range in.kept {
+		if s.Network == network && s.Address == address {
+			fd, err := unix.FcntlInt(uintptr(s.FD), unix.F_DUPFD_CLOEXEC, 0)
+			return fd, err == nil
+		}
+	}
 	key := network + " " + address
 	if fd, ok = in.socks[key]; ok {
 		delete(in.socks, key)
@@ -51,13 +72,16 @@ func (in *Inheritance) Take(network, address string) (fd int, ok bool) {
 	return fd, ok
 }
 
-// Close closes what nobody wanted, and returns where it listened.
+// Close closes what nobody wanted, except what is kept, and returns where it listened.
 func (in *Inheritance) Close() (left []string) {
 	if in == nil {
 		return nil
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for _, s := range in.kept {
+		delete(in.socks, s.Network+" "+s.Address)
+	}
 	for at, fd := range in.socks {
 		_ = unix.Close(fd)
 		left = append(left, at)

@@ -78,7 +78,7 @@ func (ln *Listener) Close() {
 	}
 	ln.closed = true
 	ln.paused.Stop()
-	ln.loop.unregister(ln.fd)
+	ln.loop.unregisterShared(ln.fd)
 	rawClose(ln.fd)
 	if ln.unix != "" && ln.unix[0] != '@' {
 		_ = os.Remove(ln.unix)

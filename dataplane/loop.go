@@ -270,6 +270,12 @@ func (l *Loop) unregister(fd int) {
 	}
 }
 
+// unregisterShared is unregister for a socket of which another descriptor may stay open, that of a service manager: closing it leaves it in the kernel's set.
+func (l *Loop) unregisterShared(fd int) {
+	l.unregister(fd)
+	l.poller.del(fd)
+}
+
 // lastRounds is how often a loop that ends runs what was posted meanwhile before it takes no more.
 const lastRounds = 100
 

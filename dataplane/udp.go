@@ -304,7 +304,7 @@ func (u *UDPSocket) Close() {
 	u.closed = true
 	u.retry.Stop()
 	u.later.Stop()
-	u.loop.unregister(u.fd)
+	u.loop.unregisterShared(u.fd)
 	_ = unix.Close(u.fd)
 	u.out, u.bytes = nil, nil
 }

@@ -102,6 +102,9 @@ type Options struct {
 	IdentitiesOf func(ctx context.Context, name string) (*identity.Manager, error)
 	Store        Store
 	Trust        Trust
+	// Sockets are those that a service manager has opened: what listens at their addresses uses copies of them. They stay
+	// open until the process ends.
+	Sockets []dataplane.Inherited
 	// NoListener leaves the node without a TCP listener: others reach it through relays alone.
 	NoListener bool
 	// Listen is the TCP listener's address, host:port. Where its port is 0, ListenBefore is tried first: what the node chose last time.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,6 +78,8 @@ type Carried struct {
 	Process []byte `cbor:"8,keyasint,omitempty"`
 	// Hangup tells that the program before took SIGHUP. The next one begins with the signal ignored, so that none ends it before it listens.
 	Hangup bool `cbor:"9,keyasint,omitempty"`
+	// Kept is the sockets that a service manager has handed over; Sockets has copies of those in use.
+	Kept []dataplane.Inherited `cbor:"10,keyasint,omitempty"`
 }
 
 // Check refuses what this program cannot go on with.
@@ -89,7 +92,7 @@ func (c *Carried) Check() error {
 
 // descriptors are all that stay open.
 func (c *Carried) descriptors() (list []int) {
-	for _, s := range c.Sockets {
+	for _, s := range slices.Concat(c.Sockets, c.Kept) {
 		list = append(list, s.FD)
 	}
 	c.Portals.Each(func(fd int) { list = append(list, fd) })
@@ -279,6 +282,7 @@ func (n *Node) writeDown(ctx context.Context, data bool) (c *Carried, release fu
 			c.Sockets = append(c.Sockets, s)
 		}
 	}
+	c.Kept = n.group.Inherited.Kept()
 	n.upgrades.mu.Lock()
 	defer n.upgrades.mu.Unlock()
 	for _, ln := range n.upgrades.serving {
@@ -367,9 +371,13 @@ func (n *Node) drain(longest time.Duration) (left map[string]int) {
 // goOn takes up what the program before has left, before anything is opened.
 func (n *Node) goOn(c *Carried) {
 	if c == nil {
+		n.group.Inherited = dataplane.NewInheritance(nil, n.opts.Sockets...)
+		for _, s := range n.opts.Sockets {
+			n.log.Info("the service manager listens already", "network", s.Network, "address", s.Address)
+		}
 		return
 	}
-	n.group.Inherited = dataplane.NewInheritance(c.Sockets)
+	n.group.Inherited = dataplane.NewInheritance(c.Sockets, c.Kept...)
 	c.Portals.Each(dataplane.CloseOnExec)
 	n.carried = c
 	n.upgrades.last = c.Report

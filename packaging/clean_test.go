@@ -49,7 +49,7 @@ func TestCleanDebian(t *testing.T) {
 		if err != nil {
 			t.Skip("systemd-nspawn (package systemd-container) is not installed")
 		}
-		shows(t, enter(t, nspawn, debian(t, archive, old, next), "sh", "/packages/boot.sh"), 8)
+		shows(t, enter(t, nspawn, debian(t, archive, old, next), "sh", "/packages/boot.sh"), 9)
 	})
 }
 

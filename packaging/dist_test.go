@@ -21,10 +21,14 @@ func TestDist(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var made [2]string
-	for n, name := range []string{"here", "elsewhere"} {
+	names := []string{"here", "elsewhere"}
+	copyTree(t, filepath.Join(dir, names[0], "tree"))
+	if out, err := exec.Command("cp", "-r", filepath.Join(dir, names[0]), filepath.Join(dir, names[1])).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for n, name := range names {
 		tree := filepath.Join(dir, name, "tree")
 		made[n] = filepath.Join(dir, name, "dist")
-		copyTree(t, tree)
 		if out, err := exec.Command("make", "-C", tree, "dist", "REVISION=test", "DIST="+made[n]).CombinedOutput(); err != nil {
 			t.Fatalf("make dist: %v: %s", err, out)
 		}

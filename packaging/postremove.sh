@@ -3,7 +3,7 @@
 set -e
 if [ "$1" = purge ]; then
 	rm -rf /var/lib/sallyport /etc/sallyport
-	rm -f /etc/systemd/system/*.wants/sallyport@*.service /etc/systemd/system/*.wants/sallyport-*@*.service /etc/default/sallyport-*
+	rm -f /etc/systemd/system/*.wants/sallyport@*.service /etc/systemd/system/*.wants/sallyport-*@*.service /etc/systemd/system/*.wants/sallyport-box@*.socket /etc/default/sallyport-*
 	if getent passwd sallyport >/dev/null; then
 		userdel sallyport || true
 	fi

@@ -17,6 +17,7 @@ import (
 	"sallyport/crypto/aead"
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/dataplane"
 	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/node/page"
@@ -66,6 +67,12 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	if err := a.readState(&r); err != nil {
 		return err
 	}
+	var sockets []dataplane.Inherited
+	if ownsProcess(ctx) && !r.child { // before any program is started that would have them too
+		if sockets, err = dataplane.Activated(); err != nil {
+			return err
+		}
+	}
 	if r.inMemory {
 		forget, err := a.inMemory()
 		if err != nil {
@@ -103,6 +110,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	if options.Records, err = a.recordOptions(ctx, name, o, r, self); err != nil {
 		return err
 	}
+	options.Sockets = sockets
 	options.ListenBefore, options.UDP.ListenBefore = old.TCPListener, old.UDPListener
 	process, err := state.CurrentProcess()
 	if err != nil {

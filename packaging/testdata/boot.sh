@@ -85,11 +85,31 @@ for u in $nodes; do
 done
 shown "running units: systemd-analyze security$levels, no capability, MemoryMax and TasksMax set"
 
+mkdir -p /etc/systemd/system/sallyport-box@analysis.socket.d
+printf '[Socket]\nListenStream=127.0.0.1:443\n' >/etc/systemd/system/sallyport-box@analysis.socket.d/here.conf
+systemctl daemon-reload
+systemctl stop sallyport-box@analysis
+systemctl enable --now sallyport-box@analysis.socket >/tmp/out 2>&1 || die "socket: $(cat /tmp/out)"
+sed -i 's/^  reports:.*/&\n  low: {from: 127.0.0.1:443, to: db, via: postgres}/' /etc/sallyport/analysis.yaml
+[ "$(unit sallyport-box@analysis ActiveState)" = inactive ] || die "the box runs before a client has come"
+# The first client starts the node. What the node knows of its file is applied with the reload.
+(python3 $here/echo.py bulk 443 1 >/tmp/first 2>&1 || true) &
+eventually [ -S /var/lib/sallyport/analysis/nodes/analysis/admin.sock ]
+eventually systemctl reload sallyport-box@analysis
+eventually python3 $here/echo.py bulk 443 1
+mkdir /tmp/low
+systemd-run -q --unit low -p RemainAfterExit=yes python3 $here/echo.py hold 443 /tmp/low
+goes_on /tmp/low
+systemctl reload sallyport-box@analysis
+goes_on /tmp/low
+systemctl stop low
+shown "socket activation: a client starts the node, whose inlet has port 443 without a capability, and keeps it over an upgrade"
+
 systemctl stop hold
 dpkg -r sallyport >/tmp/dpkg.log 2>&1 || die "dpkg -r: $(cat /tmp/dpkg.log)"
 ! pgrep -x sallyport >/dev/null || die "nodes run after dpkg -r"
 shown "dpkg -r ends the nodes"
-rm -r /etc/systemd/system/sallyport-box@.service.d
+rm -r /etc/systemd/system/sallyport-box@*.d
 dpkg -P sallyport >/tmp/dpkg.log 2>&1 || die "dpkg -P: $(cat /tmp/dpkg.log)"
 left=$(find / -xdev \( -path /proc -o -path /sys -o -path /packages -o -path /tmp -o -path /run -o -path '/var/lib/dpkg' -o -path /var/log \) -prune -o -name '*sallyport*' -print)
 [ -z "$left" ] || die "dpkg -P left $left"
