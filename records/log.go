@@ -13,8 +13,11 @@ import (
 const (
 	// maxWaiting is how many records wait to be written, some 400 bytes each; what comes while so many wait is dropped and counted.
 	maxWaiting = 16 << 10
-	// flushEvery is how long records wait at most, so that many are written at once.
-	flushEvery = 100 * time.Millisecond
+	// flushEvery is how long records wait at most, so that many are written at once: a write wakes the runtime's monitor, which then looks every 20 us for a
+	// while, on processors that the connections need.
+	flushEvery = 500 * time.Millisecond
+	// hurry is how many waiting records are written at once.
+	hurry = maxWaiting / 4
 	// refusedBurst and refusedRate bound the records of those who are turned away, who choose how often they come.
 	refusedBurst, refusedRate = 200, 20
 )
@@ -46,7 +49,8 @@ type Counts struct{ Written, Dropped, LeftOut uint64 }
 
 // Log is where portals leave their records. It implements portal.Recorder.
 type Log struct {
-	opts Options
+	opts  Options
+	every time.Duration // flushEvery
 
 	mu      sync.Mutex
 	waiting []*Record
@@ -56,6 +60,7 @@ type Log struct {
 	filledA time.Time
 
 	filled                    chan struct{} // has room for one: something waits
+	much                      chan struct{} // has room for one: so much waits that it is written now
 	stop                      chan struct{}
 	syncs                     chan chan struct{}
 	done                      chan struct{}
@@ -65,8 +70,10 @@ type Log struct {
 }
 
 // New makes a Log and starts its goroutine, which Close ends.
-func New(o Options) *Log {
-	l := &Log{opts: o, filled: make(chan struct{}, 1), stop: make(chan struct{}), syncs: make(chan chan struct{}), done: make(chan struct{}), tokens: refusedBurst, filledA: time.Now()}
+func New(o Options) *Log { return newLog(o, flushEvery) }
+
+func newLog(o Options, every time.Duration) *Log {
+	l := &Log{opts: o, every: every, filled: make(chan struct{}, 1), much: make(chan struct{}, 1), stop: make(chan struct{}), syncs: make(chan chan struct{}), done: make(chan struct{}), tokens: refusedBurst, filledA: time.Now()}
 	go l.run()
 	return l
 }
@@ -93,13 +100,21 @@ func (l *Log) Record(r *Record) {
 		return
 	}
 	l.waiting = append(l.waiting, r)
-	first := len(l.waiting) == 1
+	n := len(l.waiting)
 	l.mu.Unlock()
-	if first {
-		select {
-		case l.filled <- struct{}{}:
-		default:
-		}
+	switch n {
+	case 1:
+		signal(l.filled)
+	case hurry:
+		signal(l.much)
+	}
+}
+
+// signal leaves word in a channel with room for one.
+func signal(to chan struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
 	}
 }
 
@@ -159,7 +174,8 @@ func (l *Log) run() {
 		select {
 		case <-l.filled:
 			select {
-			case <-time.After(flushEvery):
+			case <-time.After(l.every):
+			case <-l.much:
 			case done := <-l.syncs:
 				l.flush(true)
 				close(done)
@@ -199,10 +215,7 @@ func (l *Log) flush(last bool) {
 			l.failed("connection records were not signed", err)
 		}
 		if rs.unsigned() && !last {
-			select { // come back for the signature
-			case l.filled <- struct{}{}:
-			default:
-			}
+			signal(l.filled) // come back for the signature
 		}
 	}
 	if len(l.buf) > 0 {

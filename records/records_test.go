@@ -97,6 +97,22 @@ func TestNobodyWaits(t *testing.T) {
 	}
 }
 
+// TestHurry: when much waits it is written before its time.
+func TestHurry(t *testing.T) {
+	sink := &memory{hold: make(chan struct{}), held: make(chan struct{}, 100)}
+	close(sink.hold)
+	l := newLog(Options{Node: "n", Sink: sink}, time.Hour)
+	for i := range hurry {
+		l.Record(record(i))
+	}
+	select {
+	case <-sink.held:
+	case <-time.After(60 * time.Second):
+		t.Error("nothing is written")
+	}
+	l.Close()
+}
+
 // TestRefusals: who is turned away again and again does not fill the file.
 func TestRefusals(t *testing.T) {
 	sink := &memory{}
