@@ -19,7 +19,7 @@ import (
 	"sallyport/internal/chromium"
 )
 
-var pictures = flag.Bool("pictures", false, "TestCLIPage makes the pictures in docs/")
+var pictures = flag.Bool("pictures", false, "TestCLIPage makes the pictures in docs/, of the page and of commands")
 
 // answerTimes is how many bytes answerer says for each that it gets.
 const answerTimes = 3
@@ -249,6 +249,7 @@ func TestCLIPage(t *testing.T) {
 		w.picture("page-light.png", 1320, 1010, "light")
 		w.picture("page-dark.png", 1320, 1010, "dark")
 		_ = w.Look(ctx, 1320, 1000, "light")
+		drawTerminal(t, "top.svg", "sallyport top", s.onTerminal("analysis", "sallyport top --count 1 --at analysis"))
 	}
 
 	// A leg that dies turns red within three seconds: of three deaths one must be seen so soon, since a machine may be busy.
@@ -257,6 +258,7 @@ func TestCLIPage(t *testing.T) {
 		s.at("relay", "kill -9 $(sallyport node show relay-partners --jq .pid)")
 		took := w.until("a leg is red when the relay has died", red)
 		if soon = min(soon, took); *pictures {
+			drawTerminal(t, "status.svg", "sallyport status", s.onTerminal("analysis", "sallyport status"))
 			w.picture("page-down.png", 1320, 560, "light")
 			_ = w.Look(ctx, 1320, 1000, "light")
 		}
