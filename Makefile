@@ -244,9 +244,13 @@ test-packages: ## what is released: packages in clean Debian roots, without syst
 	IMAGE=$$(echo "$$dir"/*.oci.tar) DEBIAN_ROOT=$$(ls $(DEBIAN) 2>/dev/null || true) DIST_TEST=1 $(GO) test -p 1 -count=1 -timeout 60m -v ./packaging/... | \
 		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
 
+.PHONY: test-charts
+test-charts: ## the Helm chart: linted, rendered, decoded with Kubernetes' types, held against its restricted security standard
+	cd charts/test && $(GO) test -count=1 -v ./... | awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
+
 # A line for each point of what an operator needs: what it is, and whether it holds.
 OPERATE_TESTS := ^(TestMetricsAreListed|TestRecords|TestRecordsOfRefusals|TestMetersAreBounded|TestAgree|TestDisagree|TestTampered|TestGoesOn|TestCLIRecords|TestCLITrace|TestCLIPage|TestCLIPageIsForOne|TestHistory|TestView|TestCLIEscapes|TestCLINoSecrets|TestNoResumptionSecrets|TestText|TestCLIDoctor|TestCLIWatchdog|TestRules|TestQueries|TestSample|TestChangelog|TestUnits|TestPackage)$$
-test-operate: build test-packages ## metrics, records, receipts, doctor, trace, alerts, units, packages: a line for each (5 minutes); installs prometheus where it can
+test-operate: build test-packages test-charts ## metrics, records, receipts, doctor, trace, alerts, units, packages: a line for each (5 minutes); installs prometheus where it can
 	@command -v promtool >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends prometheus >/dev/null; } || \
 		echo "prometheus cannot be installed here: the tests that need it are left out"
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \

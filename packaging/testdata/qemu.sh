@@ -14,7 +14,7 @@ ip link set lo up
 dir=$(mktemp -d)
 sp() { party=$1; shift; SALLYPORT_HOME=$dir/$party "$program" "$@"; }
 trap 'for p in analysis bank admin; do sp $p node stop --all >/dev/null 2>&1 || true; done; rm -rf "$dir"' EXIT
-"$program" version
+"$program" version; echo
 python3 "$echo" serve 5432 &
 sp admin project create partners --authority-port 4000 --relay-port 4001 >"$dir/out" 2>&1 || die "project create: $(cat "$dir/out")"
 for n in authority-partners relay-partners; do
