@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -130,6 +131,60 @@ func TestDeadlines(t *testing.T) {
 		_, _ = c.Write(sent) // the end may come before it
 		if !ended(t, c) {
 			t.Errorf("%s: still open", name)
+		}
+	}
+}
+
+// TestPlacesOfOneHost: where a host has all its places, a new connection of it takes the place of the host's oldest without a channel; one that carries a
+// channel is not ended for it, and another host's is not either.
+func TestPlacesOfOneHost(t *testing.T) {
+	a := newAdmission(10, 2)
+	one, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	var ended []string
+	take := func(from netip.Addr, name string) *place {
+		p := a.take(from)
+		if p != nil && !a.belongs(p, func() { ended = append(ended, name) }) {
+			t.Errorf("%s has to go at once", name)
+		}
+		return p
+	}
+	elsewhere, first, second := take(other, "elsewhere"), take(one, "first"), take(one, "second")
+	if elsewhere == nil || first == nil || second == nil || len(ended) > 0 {
+		t.Fatalf("three places: %v, %v, %v, ended %q", elsewhere != nil, first != nil, second != nil, ended)
+	}
+	if third := take(one, "third"); third == nil || !slices.Equal(ended, []string{"first"}) {
+		t.Fatalf("third: %v, ended %q", third != nil, ended)
+	} else {
+		a.vouch(third)
+	}
+	a.vouch(second)
+	if p := take(one, "fourth"); p != nil || len(ended) != 1 {
+		t.Errorf("a place beside two with channels: %v, ended %q", p != nil, ended)
+	}
+	a.give(second)
+	if p := take(one, "fifth"); p == nil || len(ended) != 1 {
+		t.Errorf("a place that was given back: %v, ended %q", p != nil, ended)
+	}
+	if u := a.use(); u.Open != 3 || u.OpenEach != 2 || u.RefusedEach != 2 || u.Refused != 0 {
+		t.Errorf("%+v", u)
+	}
+}
+
+// TestHostOfRequest: the port stands in a request's Host unless the scheme means it.
+func TestHostOfRequest(t *testing.T) {
+	for _, c := range []struct {
+		layer  Layer
+		at     string
+		name   string
+		wanted string
+	}{
+		{WebSocket, "example.com:80", "", "example.com"}, {WebSocket, "example.com:443", "", "example.com:443"}, {WebSocket, "example.com:8080", "", "example.com:8080"},
+		{SecureWS, "example.com:443", "", "example.com"}, {SecureWS, "example.com:80", "", "example.com:80"}, {SecureWS, "example.com.:443", "", "example.com"},
+		{SecureWS, "[2001:db8::1]:443", "", "[2001:db8::1]"}, {WebSocket, "[2001:db8::1]:443", "", "[2001:db8::1]:443"},
+		{SecureWS, "192.0.2.1:4000", "relay.example.com", "relay.example.com"}, {WebSocket, "192.0.2.1:4000", "relay.example.com", "relay.example.com"},
+	} {
+		if got := (Address{Layer: c.layer, HostPort: c.at, Name: c.name}).hostField(); got != c.wanted {
+			t.Errorf("%s://%s, named %q: %s, want %s", c.layer, c.at, c.name, got, c.wanted)
 		}
 	}
 }
