@@ -103,6 +103,7 @@ var advice = []struct{ text, try string }{
 	{"bind: address already in use", "another program has this port: choose another one, or 0 for any that is free"},
 	{"bind: cannot assign requested address", "this machine does not have that address: try 127.0.0.1, or 0.0.0.0 for all of its addresses"},
 	{"bind: permission denied", "ports below 1024 need the privilege to bind them: choose another one"},
+	{"asking enrollment_token_acceptor: authority: connect", "the ticket's authority does not answer: is it running, and may this machine connect there? Ask who gave you the ticket"},
 	{"connection refused", "nobody listens there: sallyport node list shows this user's nodes and their addresses"},
 	{"no such host", "is the name spelt right? /ip4/ADDRESS/tcp/PORT does without names"},
 	{"no space left on device", "the disk is full: SALLYPORT_HOME may name a directory on another one"},
