@@ -36,6 +36,9 @@ type Limits struct {
 	Names int `json:"names,omitempty"`
 	// NamesPerOwner is how many of them one identity has, or without an authority one connection; default 10,000.
 	NamesPerOwner int `json:"names-per-owner,omitempty"`
+	// Lanes is over how many connections on each leg of its path an inlet's streams go, and for an outlet's node under how many names one of its relays
+	// is registered for others; 1 for no more than one. Default 3, most 16.
+	Lanes int `json:"lanes,omitempty"`
 	// Message is the largest message that is read from the network; default and most 16 MiB.
 	Message Bytes `json:"message,omitempty"`
 	// Route is how many addresses a route of a message has at most, the one to go or the one to come back; default and most 64.
@@ -64,6 +67,9 @@ type Limits struct {
 
 // MaxMessage is the largest message of the protocol.
 const MaxMessage Bytes = 16 << 20
+
+// maxLanes is the most that Lanes may be.
+const maxLanes = 16
 
 // What Route may be: routes through a relay and three channels need 8.
 const (
@@ -110,6 +116,7 @@ func (l Limits) complete(m machine) Limits {
 	set(&l.OutletConnections, 1000)
 	set(&l.Names, 100_000)
 	set(&l.NamesPerOwner, 10_000)
+	set(&l.Lanes, 3)
 	set(&l.LogRate, 10)
 	setTime(&l.PreambleTimeout, 10*time.Second)
 	setTime(&l.FrameTimeout, 10*time.Second)
@@ -148,6 +155,9 @@ func (l Limits) Validate() error {
 	if l.Route != 0 && (l.Route < minRoute || l.Route > maxRoute) {
 		faults = append(faults, fmt.Errorf("limits: route is %d; it must be from %d to %d addresses", l.Route, minRoute, maxRoute))
 	}
+	if l.Lanes > maxLanes {
+		faults = append(faults, fmt.Errorf("limits: lanes is %d; it must be from 1 to %d", l.Lanes, maxLanes))
+	}
 	if l.Memory > 0 && l.Memory < MinMemory {
 		faults = append(faults, fmt.Errorf("limits: memory is %s; it must be at least %s", l.Memory, MinMemory))
 	}
@@ -174,7 +184,7 @@ func (l Limits) list() []Named {
 		span("preamble-timeout", l.PreambleTimeout), span("frame-timeout", l.FrameTimeout),
 		number("handshakes", l.Handshakes), number("handshakes-per-second", l.HandshakesPerSecond), number("channels", l.Channels), number("channels-per-peer", l.ChannelsPerPeer),
 		number("portal-connections", l.PortalConnections), number("outlet-connections", l.OutletConnections),
-		number("names", l.Names), number("names-per-owner", l.NamesPerOwner), size("message", l.Message), number("route", l.Route),
+		number("names", l.Names), number("names-per-owner", l.NamesPerOwner), number("lanes", l.Lanes), size("message", l.Message), number("route", l.Route),
 		size("memory", l.Memory), size("unfinished", l.Unfinished), size("windows", l.Windows), size("kept", l.Kept), size("backlog", l.Backlog),
 		size("interceptors", l.Interceptors),
 		number("descriptors", l.Descriptors), number("log-rate", l.LogRate),

@@ -27,6 +27,7 @@ func (n *Node) startControl(ctx context.Context) (err error) {
 	n.control.Handle(control.OpRelay, n.answerRelay)
 	n.control.Handle(control.OpSeen, n.answerSeen)
 	n.control.Handle(control.OpGone, n.answerGone)
+	n.control.Handle(control.OpLane, n.answerLane)
 	n.control.Handle(control.OpHeld, func(c *control.Call) {
 		if !n.relaySvc.Held(c.Request.Name, c.Peer, c.Way()) {
 			c.Answer(control.StatusAbsent, control.Fields{})

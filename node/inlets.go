@@ -38,10 +38,12 @@ type inlet struct {
 	cancel  context.CancelFunc // ends what runs for the inlet besides its sessions
 	influx  *influxInlet       // nil for an ordinary inlet
 
-	answer *answer // what the outlet's node says of the outlet
+	answer *answer     // what the outlet's node says of the outlet
+	lanes  *inletLanes // nil without
 
 	mu        sync.Mutex
-	main, udp routing.Route // the paths there are
+	main, udp routing.Route   // the paths there are
+	beside    []routing.Route // and those for transfers beside main
 }
 
 // port is where clients come to, as far as the keeping of a path knows it.
@@ -231,6 +233,8 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 	}
 	if parts == nil {
 		p.Carried = n.carriedInlet(r.Alias)
+		in.lanes = n.lanesFor(in, options)
+		p.WantLanes = in.lanes.want()
 	}
 	if in.portal, err = n.listenInlet(ctx, env, r, p); err != nil {
 		n.putBack(p.Carried)
@@ -313,6 +317,7 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 	if in.request.UDP {
 		in.startDirect(n, options)
 	}
+	in.lanes.start(n.ctx)
 }
 
 // silent tells connections over a path since when nothing was heard there.
@@ -401,6 +406,7 @@ func (in *inlet) outletRoute(c *connection) routing.Route {
 
 // stop ends the sessions.
 func (in *inlet) stop() {
+	in.lanes.stop()
 	if in.direct != nil {
 		in.direct.stop()
 	}
@@ -414,11 +420,21 @@ func (in *inlet) choose(change func()) {
 	change()
 	switch {
 	case in.udp.Len() > 0:
+		in.setLanes()
 		in.port.SetPath(in.udp)
 	case in.request.NoTCPFallback:
+		in.setLanes()
 		in.port.SetPath(routing.Route{})
 	default:
 		in.port.SetPath(in.main)
+		in.setLanes(in.beside...)
+	}
+}
+
+// setLanes gives the portal its lanes; an inlet for UDP has none.
+func (in *inlet) setLanes(routes ...routing.Route) {
+	if in.lanes != nil {
+		in.portal.SetLanes(routes...)
 	}
 }
 

@@ -78,6 +78,7 @@ func (c collector) uses() []use {
 		{"channels-per-peer", int64(n.channels.MostOfPeer()), ch.TooMany.Load()},
 		{"portal-connections", p.Active.Load(), p.Crowded.Load()},
 		{"outlet-connections", int64(fullest), outletRefused},
+		{"lanes", n.mostLanes(), 0},
 		{"message", message, n.tcp.Stats.Oversize.Load()},
 		{"route", route, longRoutes},
 		{"memory", memoryInUse(), 0},

@@ -373,6 +373,9 @@ func (n *Node) relayAllowed() func(*routing.Message, string) bool {
 		}
 		attributes, ok := n.access.attributes(identity.Identifier(m.Peer.ID), *authority)
 		granted := attributes[relayAttribute]
+		if of, isLane := routing.LaneOf(name); isLane && granted == of {
+			return ok
+		}
 		return ok && granted != "" && (granted == "*" || granted == name)
 	}
 }

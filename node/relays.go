@@ -28,6 +28,8 @@ type relay struct {
 
 	mu     sync.Mutex
 	remote string // address of the relay's worker there
+
+	lanes relayLanes
 }
 
 // relayTimeout is how long a registration waits for its answer (docs/protocol/03 §3.2).
@@ -47,7 +49,7 @@ func addRelays(n *Node) {
 			return nil
 		},
 		Open:     n.relayOpener(retryMax),
-		Close:    func(_ context.Context, rel *relay) error { rel.session.stop(); return nil },
+		Close:    func(_ context.Context, rel *relay) error { rel.lanes.stop(); rel.session.stop(); return nil },
 		Status:   func(rel *relay) resource.Status { return rel.session.status() },
 		Describe: func(i table.Item[resource.Relay, *relay]) any { return relayOf(i) },
 		Created: func(ctx context.Context, i table.Item[resource.Relay, *relay]) error {
@@ -74,10 +76,7 @@ func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], 
 		return nil, err
 	}
 	rel := &relay{}
-	wanted := r.Name
-	if r.RelayAddress != "" {
-		wanted = r.RelayAddress
-	}
+	wanted := relayNameOf(&r)
 	rel.session = &session{
 		log: n.log.With("relay", r.Name), router: n.router, back: o.Again, longest: longest,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, at, options) },
@@ -87,6 +86,14 @@ func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], 
 	}
 	rel.session.start(n.ctx)
 	return rel, nil
+}
+
+// relayNameOf is the name that is registered.
+func relayNameOf(r *resource.Relay) string {
+	if r.RelayAddress != "" {
+		return r.RelayAddress
+	}
+	return r.Name
 }
 
 // wait waits for the first attempt, unless the request says otherwise.

@@ -63,6 +63,7 @@ type conn struct {
 	lines    *registry // of the outlet that it belongs to
 
 	line   *lifeline                     // what outlives the path; nil if nothing does
+	bulk   laneUse                       // how much an inlet's carries
 	keeper *keeper                       // of the shard, with line
 	left   bool                          // counted among those that are not carried (Carry)
 	done   bool                          // both directions have finished and the socket is given up
@@ -509,6 +510,7 @@ func (c *conn) write(data []byte, from *routing.Throttle) {
 		return
 	}
 	c.meter.BytesOut.Add(uint64(len(data)))
+	c.flows(len(data))
 	c.gotFirst()
 	c.sock.WriteBorrowed(data)
 	if c.state != open {

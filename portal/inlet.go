@@ -48,6 +48,8 @@ type InletOptions struct {
 	Preface func(ctx context.Context, fd int, from netip.AddrPort) (netip.AddrPort, error)
 	// Rate is how many bytes a second are carried in each direction at most; 0 is no limit.
 	Rate int64
+	// WantLanes, if set, is called when lanes would be of use, perhaps often and on any shard; it must not block. SetLanes gives them.
+	WantLanes func()
 	// Carried is what the program before has left of the inlet's connections; nil is nothing.
 	Carried *CarriedPortal
 }
@@ -56,6 +58,7 @@ type InletOptions struct {
 type path struct {
 	route routing.Route
 	shard *routing.Shard
+	users int // of a lane; under Inlet.mu
 }
 
 // Inlet listens for clients and makes a portal connection of each.
@@ -82,6 +85,7 @@ type Inlet struct {
 	looking bool      // expire is going to be called
 	sweptAt time.Time // when all of them were there still
 	conns   map[*conn]struct{}
+	lanes   []*path // what transfers go over, beside path
 }
 
 // offer is what a client was offered to an outlet with, if it was: its id, and how often before.

@@ -146,6 +146,7 @@ func (c *conn) waited() {
 		return
 	case c.terminal != nil && !now.Before(c.line.retryAt):
 		c.leavePath()
+		c.leaveLane(laneRest)
 		c.ask()
 	}
 	c.wait()

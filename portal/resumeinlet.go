@@ -86,6 +86,9 @@ func (c *conn) offered(p *path, t routing.Terminal, peer [32]byte) {
 	if c.line == nil || peer != c.peer || c.inlet.path.Load() != p || t == c.terminal {
 		return
 	}
+	if l := c.bulk.lane; l != nil && c.state == open && c.inlet.hasLane(l) {
+		return
+	}
 	switch c.state {
 	case open:
 		c.losePath() // which asks over the new one; what is still on its way here is sent again
@@ -100,8 +103,11 @@ func (c *conn) offered(p *path, t routing.Terminal, peer [32]byte) {
 
 // ask sends a Resume over the inlet's path, if there is one to the peer. The answer may be lost, so the timer of wait asks again.
 func (c *conn) ask() {
-	p := c.inlet.path.Load()
-	if p == nil || c.terminal != nil || c.state != away {
+	if c.terminal != nil || c.state != away {
+		return
+	}
+	p := c.way()
+	if p == nil {
 		return
 	}
 	if p.shard != c.shard {
@@ -110,6 +116,10 @@ func (c *conn) ask() {
 	}
 	t := c.shard.FirstTerminal(p.route)
 	if t == nil || t.TerminalPeer() == nil || t.TerminalPeer().ID != c.peer {
+		if c.bulk.lane != nil {
+			c.leaveLane(laneRest)
+			c.ask()
+		}
 		return // SetPath will tell
 	}
 	if c.grant == nil && c.inlet.opts.Guard != nil { // carried over an upgrade: decided when somebody has shown who it is

@@ -98,6 +98,7 @@ func (c *conn) endedBy(r Reason) string {
 // sent counts bytes that are carried to the other end.
 func (c *conn) sent(n int) {
 	c.tally.sent += uint64(n)
+	c.flows(n)
 	if c.outlet && !c.tally.hasFirst {
 		c.tally.first, c.tally.hasFirst = c.shard.Loop().Now().Sub(c.tally.began), true
 	}

@@ -55,6 +55,26 @@ func (n *relayName) choose() bool {
 	return n.current.Swap(best) != best
 }
 
+// laneMark stands between a relay name and what tells its lanes apart: further registrations of the same node over other connections.
+const laneMark = '~'
+
+// LaneName returns a name for another registration under name, which nobody can guess.
+func LaneName(name string) string { return name + string(laneMark) + randomHex() }
+
+// LaneOf returns the name that name is a lane of; ok is false if it is none.
+func LaneOf(name string) (of string, ok bool) {
+	at := len(name) - 2*16 - 1
+	if at < 1 || name[at] != laneMark {
+		return "", false
+	}
+	for _, c := range []byte(name[at+1:]) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return "", false
+		}
+	}
+	return name[:at], true
+}
+
 // randomID returns a number that nobody can guess, and that is not 0.
 func randomID() uint64 {
 	var b [8]byte

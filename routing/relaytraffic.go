@@ -33,10 +33,15 @@ func (rs *Relays) Traffic(ctx context.Context) map[string]Traffic {
 	names := slices.Sorted(maps.Keys(rs.named))
 	for i, name := range names[:min(len(names), maxTrafficLook)] {
 		label := name
+		if of, ok := LaneOf(name); ok {
+			label = of
+		}
 		if i >= maxTraffic {
 			label = OtherNames
 		}
-		sum[label] = Traffic{}
+		if _, known := sum[label]; !known {
+			sum[label] = Traffic{}
+		}
 		if g := rs.named[name].current.Load(); g != nil && g.terminal != nil {
 			byShard[g.shard] = append(byShard[g.shard], asked{label, g})
 		}

@@ -40,6 +40,9 @@ const (
 	OpGone Op = 7
 	// OpUDPOutlet is OpOutlet for an outlet for UDP.
 	OpUDPOutlet Op = 8
+	// OpLane asks for another registration under the relay name Name, through which the request came, over connections of its own: the Have-th. The answer
+	// has the name that it is registered under, once it is; StatusAbsent if there is none.
+	OpLane Op = 9
 )
 
 // Status says what became of a request.

@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"sallyport/node/resource"
+	"sallyport/node/table"
+	"sallyport/routing"
+	"sallyport/routing/control"
+)
+
+// relayLease is how long a lane's registration stays that nobody has asked for again: inlets ask every few seconds.
+const relayLease = time.Minute
+
+// relayLanes are further registrations of a relay's node, each over a connection of its own, for inlets that have lanes. They are made when an inlet
+// asks, and end when none does.
+type relayLanes struct {
+	mu      sync.Mutex
+	stopped bool
+	list    map[uint64]*relayLane
+	running sync.WaitGroup
+}
+
+type relayLane struct {
+	name  string // that is registered
+	rel   *relay
+	asked time.Time // under relayLanes.mu
+	end   context.CancelFunc
+}
+
+// answerLane registers a relay once more, for an inlet whose channel came through it.
+func (n *Node) answerLane(c *control.Call) {
+	if c.Request.Have == 0 || c.Request.Have >= uint64(n.opts.Limits.Lanes) {
+		c.Answer(control.StatusAbsent, control.Fields{})
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, max(c.Request.Wait, time.Second))
+	go func() {
+		defer cancel()
+		if lane := n.laneOf(ctx, c); lane != nil {
+			lane.rel.session.first(ctx)
+			if up, _, _ := lane.rel.session.state(); up {
+				c.Answer(control.StatusOK, control.Fields{Name: lane.name})
+				return
+			}
+		}
+		c.Answer(control.StatusAbsent, control.Fields{})
+	}()
+	c.Await(control.Fields{}, cancel) // so it counts among those that wait
+}
+
+// laneOf returns the lane that is asked for, which it makes; nil where there can be none.
+func (n *Node) laneOf(ctx context.Context, c *control.Call) *relayLane {
+	ch := n.channels.Find(c.Way())
+	if ch == nil {
+		return nil
+	}
+	way := ch.Way(ctx)
+	if way.Len() == 0 {
+		return nil
+	}
+	for _, i := range n.relays.List() {
+		if !i.IsOpen || relayNameOf(&i.Request) != c.Request.Name {
+			continue
+		}
+		if up, conn, _ := i.Value.session.state(); up && conn.route.First() == way.First() {
+			return i.Value.lanes.get(ctx, n, i.Request, c.Request.Have)
+		}
+	}
+	return nil
+}
+
+// get returns a lane of the relay with the request r.
+func (l *relayLanes) get(ctx context.Context, n *Node, r resource.Relay, number uint64) *relayLane {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped || n.ctx.Err() != nil {
+		return nil
+	}
+	lane := l.list[number]
+	if lane == nil {
+		r.RelayAddress = routing.LaneName(relayNameOf(&r))
+		rel, err := n.openRelay(ctx, &table.Opening[resource.Relay]{Request: r}, retryMaxSlow)
+		if err != nil {
+			return nil
+		}
+		lane = &relayLane{name: r.RelayAddress, rel: rel}
+		if l.list == nil {
+			l.list = map[uint64]*relayLane{}
+		}
+		l.list[number] = lane
+		running, end := context.WithCancel(n.ctx)
+		lane.end = end
+		l.running.Go(func() { l.keep(running, number, lane) })
+	}
+	lane.asked = time.Now()
+	return lane
+}
+
+// keep ends a lane that nobody has asked for in a while.
+func (l *relayLanes) keep(ctx context.Context, number uint64, lane *relayLane) {
+	defer lane.rel.session.stop()
+	tick := time.NewTicker(relayLease / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			l.mu.Lock()
+			unused := now.Sub(lane.asked) > relayLease
+			if unused {
+				delete(l.list, number)
+			}
+			l.mu.Unlock()
+			if unused {
+				lane.end()
+				return
+			}
+		}
+	}
+}
+
+// stop ends all lanes, for good.
+func (l *relayLanes) stop() {
+	l.mu.Lock()
+	l.stopped = true
+	for _, lane := range l.list {
+		lane.end()
+	}
+	l.mu.Unlock()
+	l.running.Wait()
+}

@@ -1,0 +1,182 @@
+package portal
+
+import (
+	"slices"
+	"time"
+
+	"sallyport/routing"
+)
+
+// One path of an inlet is one TCP connection on each leg, whatever the number of its streams: a segment that is lost holds all of them up, and a
+// request waits behind what transfers have in the kernel's buffers. So an inlet may have further paths to the same identity, its lanes, each over
+// TCP connections of its own. A connection begins on the inlet's path. One that turns out to be a transfer goes on over a lane, as it would over any
+// other path (docs/protocol/04, rule 5), so the order of its bytes is kept; what stays behind is requests.
+//
+// Lanes are asked for when there is a transfer beside another connection, and left by what has been still for a while. On short paths transfers are held
+// back beside requests (pacer), which costs less.
+
+const (
+	// bulkBytes within bulkWithin make a connection a transfer.
+	bulkBytes  = 1 << 20
+	bulkWithin = 4 * time.Second
+	// laneEvery is how often a transfer looks for a lane.
+	laneEvery = 250 * time.Millisecond
+	// laneIdle is how long a connection is still until it leaves its lane.
+	laneIdle = 10 * time.Second
+	// laneRest is how long a connection takes no lane after one that did not work.
+	laneRest = 30 * time.Second
+)
+
+// laneUse is what an inlet's connection remembers of how much it carries, and its lane. On its shard only.
+type laneUse struct {
+	lane  *path // nil: the inlet's path
+	is    bool  // the connection is a transfer
+	bytes int   // both ways, since
+	since time.Time
+	last  time.Time // when something was last carried
+	next  time.Time // no lane is looked for before
+}
+
+// flows notes that n bytes of the stream went by, whichever way.
+func (c *conn) flows(n int) {
+	if c.line == nil || c.inlet == nil || c.inlet.opts.WantLanes == nil {
+		return
+	}
+	now, b := c.shard.Loop().Now(), &c.bulk
+	if b.last = now; now.Sub(b.since) > bulkWithin {
+		b.since, b.bytes = now, 0
+	}
+	if b.bytes += n; b.bytes >= bulkBytes && b.lane == nil && !now.Before(b.next) {
+		b.next = now.Add(laneEvery)
+		c.post(c.seekLane) // what is handled now is of the path that there is
+	}
+}
+
+// seekLane takes a transfer to the lane with the fewest connections; where there is none lanes are asked for.
+func (c *conn) seekLane() {
+	if c.state != open || c.window.rtt() <= paceBelow {
+		return
+	}
+	c.bulk.is = true
+	beside, some := c.inlet.takeLane(c)
+	switch {
+	case !beside:
+	case !some:
+		c.inlet.opts.WantLanes()
+	case c.terminal != c.shard.FirstTerminal(c.bulk.lane.route):
+		c.losePath() // which asks over the lane; what is still on its way here is sent again
+	}
+}
+
+// takeLane gives c the lane with the fewest connections, unless c's own has as few. beside tells whether there is another connection, some whether there are
+// lanes.
+func (in *Inlet) takeLane(c *conn) (beside, some bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if beside, some = len(in.conns) > 1, len(in.lanes) > 0; !beside || !some {
+		return beside, some
+	}
+	best := slices.MinFunc(in.lanes, func(a, b *path) int { return a.users - b.users })
+	if own := c.bulk.lane; own == nil || !slices.Contains(in.lanes, own) || best.users+1 < own.users {
+		in.giveLane(c)
+		best.users++
+		c.bulk.lane = best
+	}
+	return true, true
+}
+
+// giveLane takes c off its lane. mu is held.
+func (in *Inlet) giveLane(c *conn) {
+	if c.bulk.lane != nil {
+		c.bulk.lane.users--
+		c.bulk.lane = nil
+	}
+}
+
+// leaveLane lets c go on over the inlet's path the next time that it looks for one. It does not look for a lane for the time given.
+func (c *conn) leaveLane(rest time.Duration) {
+	if c.bulk.lane == nil {
+		return
+	}
+	c.inlet.mu.Lock()
+	c.inlet.giveLane(c)
+	c.inlet.mu.Unlock()
+	c.bulk.next = c.shard.Loop().Now().Add(rest)
+}
+
+// hasLane reports whether a path is one of the inlet's lanes still.
+func (in *Inlet) hasLane(p *path) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Contains(in.lanes, p)
+}
+
+// way is the path that c is to go on over; nil if there is none now.
+func (c *conn) way() *path {
+	if l := c.bulk.lane; l != nil {
+		if c.inlet.hasLane(l) {
+			return l
+		}
+		c.leaveLane(0)
+	}
+	return c.inlet.path.Load()
+}
+
+// SetLanes gives the paths that transfers go over beside the inlet's own; none for none. Their connections go back to the inlet's path from those that are no
+// more. Any goroutine.
+func (in *Inlet) SetLanes(routes ...routing.Route) {
+	in.mu.Lock()
+	var lanes []*path
+	for _, r := range routes {
+		r = in.opts.Prefix.Concat(r)
+		k := slices.IndexFunc(in.lanes, func(p *path) bool { return p.route.Equal(r) })
+		if k >= 0 {
+			lanes = append(lanes, in.lanes[k])
+		} else {
+			lanes = append(lanes, &path{route: r, shard: in.router.ShardFor(r)})
+		}
+	}
+	in.lanes = lanes
+	in.mu.Unlock()
+	in.each((*conn).relane)
+}
+
+// each runs f for every connection, on its shard.
+func (in *Inlet) each(f func(*conn)) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for c := range in.conns {
+		c.post(func() { f(c) })
+	}
+}
+
+// relane follows a change of the lanes.
+func (c *conn) relane() {
+	switch l := c.bulk.lane; {
+	case l != nil && !c.inlet.hasLane(l):
+		c.leaveLane(0)
+		c.losePath() // away: the answer does not come, and it asks again
+	case c.bulk.is:
+		c.seekLane()
+	}
+}
+
+// TidyLanes takes connections off the lanes that have been still for a while, and returns how many were on one. Any goroutine.
+func (in *Inlet) TidyLanes() (users int) {
+	in.mu.Lock()
+	for _, p := range in.lanes {
+		users += p.users
+	}
+	in.mu.Unlock()
+	in.each(func(c *conn) {
+		still := c.shard.Loop().Now().Sub(c.bulk.last) > laneIdle
+		if still && c.state == open && c.bulk.is && (c.sock == nil || c.sock.Pending() == 0) && c.line.confirmed == c.line.end() {
+			c.bulk.is = false
+			if c.bulk.lane != nil {
+				c.leaveLane(0)
+				c.losePath()
+			}
+		}
+	})
+	return users
+}
