@@ -27,6 +27,7 @@ type later struct {
 	wait time.Duration
 	mu   sync.Mutex
 	open []net.Conn
+	held []chan struct{} // by connection; closed while what comes is passed on
 }
 
 func newLater(t *testing.T, to string, wait time.Duration) *later {
@@ -49,10 +50,13 @@ func newLater(t *testing.T, to string, wait time.Duration) *later {
 				continue
 			}
 			l.mu.Lock()
-			l.open = append(l.open, near, far)
+			k := len(l.held)
+			goes := make(chan struct{})
+			close(goes)
+			l.open, l.held = append(l.open, near, far), append(l.held, goes)
 			l.mu.Unlock()
-			copies.Go(func() { l.pass(far, near) })
-			copies.Go(func() { l.pass(near, far) })
+			copies.Go(func() { l.pass(far, near, k) })
+			copies.Go(func() { l.pass(near, far, k) })
 		}
 	})
 	t.Cleanup(func() {
@@ -74,7 +78,18 @@ func (l *later) cut(but int) {
 	}
 }
 
-func (l *later) pass(to, from net.Conn) {
+// hold lets all connections but the first few stand still, as where a segment was lost, until release is called.
+func (l *later) hold(but int) (release func()) {
+	goes := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := but; k < len(l.held); k++ {
+		l.held[k] = goes
+	}
+	return sync.OnceFunc(func() { close(goes) })
+}
+
+func (l *later) pass(to, from net.Conn, number int) {
 	type piece struct {
 		b  []byte
 		at time.Time
@@ -99,6 +114,10 @@ func (l *later) pass(to, from net.Conn) {
 	}()
 	for p := range pieces {
 		time.Sleep(time.Until(p.at))
+		l.mu.Lock()
+		goes := l.held[number]
+		l.mu.Unlock()
+		<-goes
 		if _, err := to.Write(p.b); err != nil {
 			return
 		}
@@ -234,9 +253,14 @@ func TestLanes(t *testing.T) {
 			if names := relay.relaySvc.Names(); relayed && len(names) != 3 {
 				t.Errorf("names %q", names)
 			}
-			if err := ping(ctx, small); err != nil {
-				t.Error(err)
+			release := near.hold(1)
+			defer release()
+			for range 20 { // while the transfers' connections stand still
+				if err := ping(ctx, small); err != nil {
+					t.Fatal(err)
+				}
 			}
+			release()
 			near.cut(1)
 			if err := ping(ctx, small); err != nil {
 				t.Errorf("the connection that is on no lane: %v", err)

@@ -48,13 +48,15 @@ func (c *conn) flows(n int) {
 	}
 	if b.bytes += n; b.bytes >= bulkBytes && b.lane == nil && !now.Before(b.next) {
 		b.next = now.Add(laneEvery)
-		c.post(c.seekLane) // what is handled now is of the path that there is
+		if c.window.rtt() > paceBelow {
+			c.post(c.seekLane) // what is handled now is of the path that there is
+		}
 	}
 }
 
 // seekLane takes a transfer to the lane with the fewest connections; where there is none lanes are asked for.
 func (c *conn) seekLane() {
-	if c.state != open || c.window.rtt() <= paceBelow {
+	if c.state != open {
 		return
 	}
 	c.bulk.is = true
@@ -157,6 +159,7 @@ func (c *conn) relane() {
 		c.leaveLane(0)
 		c.losePath() // away: the answer does not come, and it asks again
 	case c.bulk.is:
+		c.bulk.next = time.Time{} // what did not work may do so now
 		c.seekLane()
 	}
 }

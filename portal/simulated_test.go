@@ -88,6 +88,7 @@ type simulated struct {
 	quiet     bool
 	seen      func(payload []byte)
 	near, far *simEnd
+	wanted    atomic.Int64 // times that the inlet asked for lanes
 }
 
 type simNode struct {
@@ -129,7 +130,9 @@ func newSimulated(t testing.TB, seed uint64, shards int, limits Limits, hold tim
 	if s.outlet, err = NewOutlet(context.Background(), s.out.env, s.out.router, o); err != nil {
 		t.Fatal(err)
 	}
-	s.inlet, err = NewInlet(context.Background(), s.in.env, s.in.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Hold: hold})
+	s.inlet, err = NewInlet(context.Background(), s.in.env, s.in.router, InletOptions{
+		Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Hold: hold, WantLanes: func() { s.wanted.Add(1) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +175,41 @@ func (s *simulated) cut() {
 	if s.rand.IntN(2) == 0 {
 		s.inlet.SetPath(routing.Route{})
 	}
+}
+
+// lane makes another channel and returns the route over it, and what ends it.
+func (s *simulated) lane(t testing.TB) (route routing.Route, cut func()) {
+	t.Helper()
+	near, far := s.channel(t, s.ids[0], s.ids[1])
+	return routing.NewRoute(near.self.Address(), routing.LocalAddress("outlet")), func() {
+		near.post(near.end)
+		far.post(far.end)
+	}
+}
+
+// relane changes the inlet's lanes at random, lets some connections look for one, and ends a lane that there still is.
+func (s *simulated) relane(t testing.TB) {
+	t.Helper()
+	var routes []routing.Route
+	for _, p := range s.inlet.lanes {
+		if s.rand.IntN(2) == 0 {
+			routes = append(routes, p.route)
+		}
+	}
+	for range s.rand.IntN(3) {
+		r, cut := s.lane(t)
+		if routes = append(routes, r); s.rand.IntN(3) == 0 {
+			defer cut()
+		}
+	}
+	s.inlet.SetLanes(routes...)
+	some := s.rand.IntN(4) + 1
+	s.inlet.each(func(c *conn) {
+		if c.line != nil && int(c.line.id[15])%4 < some {
+			c.seekLane()
+		}
+	})
+	time.Sleep(time.Duration(s.rand.IntN(3000)) * time.Microsecond)
 }
 
 // idle expects that both nodes have forgotten every connection and all that they kept.
@@ -257,7 +295,7 @@ func randomCuts(t *testing.T, seed uint64, resumed, again *atomic.Uint64) {
 	for _, c := range []struct {
 		name         string
 		shards, lose int
-		quiet        bool
+		quiet, lanes bool
 		limits       Limits
 	}{
 		{name: "one shard", shards: 1},
@@ -265,6 +303,7 @@ func randomCuts(t *testing.T, seed uint64, resumed, again *atomic.Uint64) {
 		{name: "small window", shards: 2, limits: Limits{Window: 5000}},
 		{name: "small payloads", shards: 2, limits: Limits{PayloadSize: 3000}}, // so sending again takes many turns
 		{name: "no memory", shards: 2, limits: Limits{KeepBudget: 1}},
+		{name: "lanes", shards: 2, lanes: true},
 		{name: "losing", shards: 2, lose: 30},
 		{name: "losing quietly", shards: 2, lose: 30, quiet: true},
 	} {
@@ -281,6 +320,9 @@ func randomCuts(t *testing.T, seed uint64, resumed, again *atomic.Uint64) {
 				for !over.Load() {
 					time.Sleep(time.Duration(s.rand.IntN(10_000)) * time.Microsecond)
 					before := [2]*simEnd{s.near, s.far}
+					if c.lanes {
+						s.relane(t)
+					}
 					if s.rand.IntN(3) > 0 {
 						s.cut()
 						time.Sleep(time.Duration(s.rand.IntN(10_000)) * time.Microsecond)
@@ -302,6 +344,11 @@ func randomCuts(t *testing.T, seed uint64, resumed, again *atomic.Uint64) {
 			s.hurry()
 			s.idle(t)
 			p.judge(t)
+			for _, l := range s.inlet.lanes {
+				if l.users != 0 {
+					t.Errorf("a lane counts %d connections", l.users)
+				}
+			}
 			st, ot := s.in.env.Stats, s.out.env.Stats
 			for r := range reasonCount {
 				if n, m := st.Ended[r].Load(), ot.Ended[r].Load(); n+m > 0 {

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -671,5 +672,23 @@ func TestRelayRepeated(t *testing.T) {
 	rs.dequeued(list)
 	if len(rs.waiting) != 0 {
 		t.Errorf("%v is left", rs.waiting)
+	}
+}
+
+// TestLaneNames: a lane's name says whose it is, and nothing else is taken for one.
+func TestLaneNames(t *testing.T) {
+	for _, name := range []string{"b", "bank", "a~b", strings.Repeat("n", 100)} {
+		lane := LaneName(name)
+		if of, ok := LaneOf(lane); !ok || of != name || lane == LaneName(name) {
+			t.Errorf("%q is a lane of %q, %v", lane, of, ok)
+		}
+		if of, ok := LaneOf(LaneName(lane)); !ok || of != lane {
+			t.Errorf("of a lane: %q, %v", of, ok)
+		}
+		for _, other := range []string{name, lane[1+len(name):], lane + "0", lane[:len(lane)-1], strings.ToUpper(lane) + "~", lane[:len(lane)-1] + "g", LaneName("")} {
+			if of, ok := LaneOf(other); ok {
+				t.Errorf("%q is taken for a lane of %q", other, of)
+			}
+		}
 	}
 }

@@ -1,0 +1,134 @@
+package portal
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"sallyport/routing"
+)
+
+// TestLanes: who is a transfer asks for lanes beside another connection and on a long path, takes the one with the fewest connections, and comes
+// back when there are none any more, when it is still, and when the lane leads to somebody else.
+func TestLanes(t *testing.T) {
+	target, ch := served(t)
+	s := newSimulated(t, 1, 2, Limits{}, time.Minute, OutletOptions{Target: target})
+	s.connect(t)
+	type pair struct{ client, server *net.TCPConn }
+	var pairs []pair
+	enter := func() {
+		client, server := s.pair(t, ch)
+		pairs = append(pairs, pair{client, server})
+	}
+	// moved lets all connections carry n bytes over a path that is so long.
+	moved := func(n int, rtt time.Duration) {
+		t.Helper()
+		done := make(chan struct{}, len(pairs))
+		s.inlet.each(func(c *conn) {
+			if p := c.window.path; p != nil {
+				p.rtt, p.at = rtt, time.Now()
+			}
+			c.bulk.since, c.bulk.bytes, c.bulk.next = time.Time{}, 0, time.Time{}
+			c.flows(n - 1)
+			c.flows(1)
+			c.post(func() { done <- struct{}{} }) // after what flows has posted
+		})
+		for range pairs {
+			<-done
+		}
+	}
+	users := func() (list []int) {
+		s.inlet.mu.Lock()
+		defer s.inlet.mu.Unlock()
+		for _, l := range s.inlet.lanes {
+			list = append(list, l.users)
+		}
+		return list
+	}
+	onLanes := func(what string, want int) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			on, alive := 0, 0
+			for _, c := range s.all() {
+				if c.outlet {
+					continue
+				}
+				result := make(chan [2]bool, 1)
+				c.post(func() {
+					result <- [2]bool{c.terminal != nil && c.terminal != routing.Terminal(s.near), c.state == open}
+				})
+				select {
+				case r := <-result:
+					if r[0] {
+						on++
+					}
+					if r[1] {
+						alive++
+					}
+				case <-time.After(time.Second): // it was on the way to another shard
+				}
+			}
+			return (on == want || want < 0) && alive == len(pairs)
+		})
+		for _, p := range pairs {
+			talk(t, p.client, p.server)
+		}
+	}
+	enter()
+	moved(bulkBytes, 10*time.Millisecond)
+	if s.wanted.Load() != 0 {
+		t.Error("lanes are asked for without another connection")
+	}
+	enter()
+	moved(bulkBytes-1, 10*time.Millisecond)
+	moved(bulkBytes, time.Millisecond)
+	if s.wanted.Load() != 0 {
+		t.Error("lanes are asked for without a transfer, or on a short path")
+	}
+	moved(bulkBytes, 10*time.Millisecond)
+	if s.wanted.Load() == 0 {
+		t.Error("no lanes are asked for")
+	}
+	enter()
+	one, _ := s.lane(t)
+	two, cut := s.lane(t)
+	s.inlet.SetLanes(one, two) // the first two are transfers
+	onLanes("the transfers are on lanes", 2)
+	if u := users(); u[0] != 1 || u[1] != 1 {
+		t.Errorf("the lanes have %v connections", u)
+	}
+	s.inlet.SetPath(routing.NewRoute(s.near.self.Address(), routing.LocalAddress("outlet")))
+	onLanes("the path given again takes nobody off", 2)
+	moved(bulkBytes, 10*time.Millisecond)
+	onLanes("so is the third, which has become one", 3)
+	cut()
+	s.inlet.SetLanes(one)
+	onLanes("who was on the lane that has gone has a path", -1)
+	moved(bulkBytes, 10*time.Millisecond)
+	onLanes("those of the lane that has gone are on the other", 3)
+	if u := users(); u[0] != 3 {
+		t.Errorf("the lane has %v connections", u)
+	}
+	if n := s.inlet.TidyLanes(); n != 3 {
+		t.Errorf("%d on lanes", n)
+	}
+	s.inlet.each(func(c *conn) { c.bulk.last = time.Now().Add(-2 * laneIdle) })
+	eventually(t, "who is still comes back", func() bool { return s.inlet.TidyLanes() == 0 })
+	onLanes("none is on a lane", 0)
+
+	near, far := s.channel(t, [32]byte{8}, [32]byte{9})
+	s.inlet.SetLanes(routing.NewRoute(near.self.Address(), routing.LocalAddress("outlet")))
+	moved(bulkBytes, 10*time.Millisecond)
+	onLanes("a lane to another identity carries nothing", 0)
+	if u := users(); u[0] != 0 {
+		t.Errorf("it has %v connections", u)
+	}
+	s.inlet.SetLanes()
+	near.post(near.end)
+	far.post(far.end)
+	for _, p := range pairs {
+		p.client.Close()
+		p.server.Close()
+	}
+	s.idle(t)
+}
