@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -28,9 +27,6 @@ const (
 	// udpKernelBuffer is asked of the kernel for each direction; it gives less to a user without privileges.
 	udpKernelBuffer = 4 << 20
 )
-
-// ErrNotIPv4 reports an address that a UDP socket cannot have: the transport is for IPv4 alone (docs/protocol/01 §3.1).
-var ErrNotIPv4 = errors.New("dataplane: UDP needs an IPv4 address")
 
 // noRunsVar turns UDP_SEGMENT and UDP_GRO off when it is "off": drivers have had faults with them.
 const noRunsVar = "SALLYPORT_UDP_OFFLOAD"
@@ -91,11 +87,9 @@ type datagram struct {
 	alone      bool
 }
 
-// ListenUDP opens a socket; the returned descriptor is non-blocking and is given to Loop.AdoptUDP.
+// ListenUDP opens a socket, of IPv4 or IPv6 as the address is; one at [::] is for both. The returned descriptor is non-blocking and is given to
+// Loop.AdoptUDP.
 func ListenUDP(at netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
-	if !at.Addr().Unmap().Is4() {
-		return -1, bound, fmt.Errorf("bind UDP to %s: %w", at, ErrNotIPv4)
-	}
 	return openUDP(at, netip.AddrPort{}, udpKernelBuffer)
 }
 
@@ -132,6 +126,11 @@ func openUDP(at, peer netip.AddrPort, buffer int) (fd int, bound netip.AddrPort,
 	for _, opt := range [...][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt[0], buffer) != nil {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt[1], buffer) // what the system allows
+		}
+	}
+	if family == unix.AF_INET6 { // whatever the system's default is
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
+			return fail("setsockopt", err)
 		}
 	}
 	if err := unix.Bind(fd, sa); err != nil {
@@ -247,6 +246,7 @@ func (u *UDPSocket) CommitAlone(n int, to netip.AddrPort) {
 // not have them cut.
 func (u *UDPSocket) Whole() {
 	_ = unix.SetsockoptInt(u.fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+	_ = unix.SetsockoptInt(u.fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE) // where it is of IPv6
 }
 
 // Send is Reserve and Commit for a datagram that is there already; it is copied.

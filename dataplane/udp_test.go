@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"bytes"
-	"errors"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -16,9 +15,11 @@ type echoDatagrams struct {
 	batches atomic.Int64
 	flushes atomic.Int64
 	drained chan struct{}
+	last    netip.AddrPort // whom the last came from; on the loop
 }
 
 func (e *echoDatagrams) OnDatagram(buf []byte, n int, from netip.AddrPort) {
+	e.last = from
 	out := e.sock.Reserve(n + 1)
 	out[0] = '>'
 	copy(out[1:], buf[:n])
@@ -31,8 +32,13 @@ func (e *echoDatagrams) OnDrain()    { e.drained <- struct{}{} }
 
 func newUDP(t *testing.T) (*echoDatagrams, *UDPStats, *Loop) {
 	t.Helper()
+	return newUDPAt(t, "127.0.0.1:0")
+}
+
+func newUDPAt(t *testing.T, at string) (*echoDatagrams, *UDPStats, *Loop) {
+	t.Helper()
 	l := newLoop(t)
-	fd, bound, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"))
+	fd, bound, err := ListenUDP(netip.MustParseAddrPort(at))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,11 +180,56 @@ func TestUDPPace(t *testing.T) {
 }
 
 func TestListenUDP(t *testing.T) {
-	if _, _, err := ListenUDP(netip.MustParseAddrPort("[::1]:0")); !errors.Is(err, ErrNotIPv4) {
-		t.Errorf("IPv6: %v", err)
-	}
 	e, _, _ := newUDP(t)
 	if _, _, err := ListenUDP(e.sock.Local()); err == nil {
 		t.Error("an address was bound twice")
 	}
+}
+
+// needIPv6 leaves a test out where there is none.
+func needIPv6(t *testing.T) {
+	t.Helper()
+	c, err := net.ListenPacket("udp6", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6 here: ", err)
+	}
+	c.Close()
+}
+
+// TestUDPFamilies: a socket at [::] is for IPv4 and IPv6, and sees IPv4 addresses as such; one of IPv4 drops what is for IPv6.
+func TestUDPFamilies(t *testing.T) {
+	needIPv6(t)
+	e, stats, l := newUDPAt(t, "[::]:0")
+	on(t, l, func() { e.sock.Whole() })
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(host), e.sock.Local().Port()))
+		c, err := net.DialUDP("udp", nil, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		for range 40 {
+			if _, err := c.Write([]byte(host)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		buf := make([]byte, 100)
+		for range 40 {
+			if n, err := c.Read(buf); err != nil || string(buf[:n]) != ">"+host {
+				t.Fatalf("%s: %q, %v", host, buf[:n], err)
+			}
+		}
+		on(t, l, func() {
+			if want := c.LocalAddr().(*net.UDPAddr).AddrPort(); e.last.Addr().Is4() != (host != "::1") || e.last != want {
+				t.Errorf("from %v, want %v", e.last, want)
+			}
+		})
+	}
+	if stats.Failed.Load() != 0 {
+		t.Errorf("%d failed", stats.Failed.Load())
+	}
+	four, stats, l := newUDP(t)
+	on(t, l, func() { four.sock.Send([]byte("x"), netip.MustParseAddrPort("[::1]:9")) })
+	eventually(t, "what a socket of IPv4 has for IPv6 is given up", func() bool { return stats.Failed.Load() == 1 })
 }

@@ -36,8 +36,13 @@ func (c *collected) count() int {
 // TestUDPRuns sends datagrams of all sizes, alike and not, to two sockets in turn: each gets its own, whole and in order, with runs and without, and
 // where the kernel refuses runs that it seemed to take.
 func TestUDPRuns(t *testing.T) {
-	for _, kind := range []string{"runs", "off", "refused"} {
+	for _, kind := range []string{"runs", "off", "refused", "IPv6"} {
 		t.Run(kind, func(t *testing.T) {
+			at := netip.MustParseAddrPort("127.0.0.1:0")
+			if kind == "IPv6" {
+				needIPv6(t)
+				kind, at = "runs", netip.MustParseAddrPort("[::1]:0")
+			}
 			if kind == "off" {
 				t.Setenv(noRunsVar, "off")
 			}
@@ -46,7 +51,7 @@ func TestUDPRuns(t *testing.T) {
 			var fds [3]int
 			stats, l := &UDPStats{}, newLoop(t)
 			for i := range socks {
-				fd, _, err := ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"))
+				fd, _, err := ListenUDP(at)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"sallyport/dataplane"
-	"sallyport/names"
 	"sallyport/routing"
 	"sallyport/routing/udp"
 )
@@ -26,7 +25,7 @@ type Rendezvous struct {
 	cancel context.CancelFunc
 }
 
-// StartRendezvous starts a rendezvous server at an IPv4 address, host:port, and answers HTTP requests for its health at another one
+// StartRendezvous starts a rendezvous server at an address, host:port, and answers HTTP requests for its health at another one
 // if that is not empty: 200 while the service answers, 503 otherwise.
 func StartRendezvous(ctx context.Context, at, health string, o udp.Options, log *slog.Logger) (_ *Rendezvous, err error) {
 	r := &Rendezvous{}
@@ -42,7 +41,7 @@ func StartRendezvous(ctx context.Context, at, health string, o udp.Options, log 
 		return nil, err
 	}
 	shard, router := transport.Router().Shards()[0], transport.Router()
-	addresses, err := names.LookupIPv4(ctx, at)
+	addresses, err := udpAddresses(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +60,7 @@ func StartRendezvous(ctx context.Context, at, health string, o udp.Options, log 
 	if r.server = bind.Local; r.server.Addr().IsUnspecified() {
 		r.server = netip.AddrPortFrom(loopback, bind.Local.Port())
 	}
-	if r.probe, err = transport.Bind(ctx, shard, netip.AddrPortFrom(netip.IPv4Unspecified(), 0), r.server); err != nil {
+	if r.probe, err = transport.Bind(ctx, shard, anyUDP(r.server), r.server); err != nil {
 		return nil, err
 	}
 	ln, err := net.Listen("tcp", health)
@@ -105,7 +104,7 @@ func (r *Rendezvous) Stop() {
 
 // PublicAddress asks a rendezvous server, host:port, from which address datagrams of this machine come there.
 func PublicAddress(ctx context.Context, server string, o udp.Options, log *slog.Logger) (string, error) {
-	at, err := names.LookupIPv4(ctx, server)
+	at, err := udpAddresses(ctx, server)
 	if err != nil {
 		return "", err
 	}
@@ -117,7 +116,7 @@ func PublicAddress(ctx context.Context, server string, o udp.Options, log *slog.
 	defer r.Stop()
 	asking, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	bind, err := transport.Bind(asking, transport.Router().Shards()[0], netip.AddrPortFrom(netip.IPv4Unspecified(), 0), netip.AddrPort{})
+	bind, err := transport.Bind(asking, transport.Router().Shards()[0], anyUDP(at[0]), netip.AddrPort{})
 	if err != nil {
 		return "", err
 	}

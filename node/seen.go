@@ -88,9 +88,12 @@ func (n *Node) publicBy(ctx context.Context, c *connection, b *udp.Bind) (public
 		return public, false, nil
 	}
 	bound, err := netip.ParseAddrPort(m.Name)
-	at := netip.AddrPortFrom(c.tcp.Remote.Addr().Unmap(), bound.Port())
-	if err != nil || !at.Addr().Is4() || bound.Addr().IsLoopback() && !at.Addr().IsLoopback() {
+	at := netip.AddrPortFrom(c.tcp.Remote.Addr().Unmap().WithZone(""), bound.Port())
+	if err != nil || bound.Addr().IsLoopback() && !at.Addr().IsLoopback() {
 		return public, false, nil // a socket that is not for other machines
+	}
+	if six := bound.Addr().Is6(); at.Addr().Is6() && !(six && b.Local.Addr().Is6()) || at.Addr().Is4() && six && !bound.Addr().IsUnspecified() {
+		return public, false, nil // one of IPv4 and one of IPv6
 	}
 	var token [udp.TokenSize]byte
 	_, _ = rand.Read(token[:]) // never fails (crypto/rand)

@@ -37,7 +37,7 @@ func (n *Node) startUDP(ctx context.Context) error {
 		return nil
 	}
 	bind := func(ctx context.Context, address string) (*udp.Bind, error) {
-		at, err := names.LookupIPv4(ctx, address)
+		at, err := udpAddresses(ctx, address)
 		if err != nil {
 			return nil, err
 		}
@@ -66,12 +66,33 @@ func (n *Node) startUDP(ctx context.Context) error {
 	return nil
 }
 
+// udpAddresses returns the addresses of host:port: what it says itself, else those of IPv4 of a name.
+func udpAddresses(ctx context.Context, hostport string) ([]netip.AddrPort, error) {
+	if at, err := netip.ParseAddrPort(hostport); err == nil {
+		return []netip.AddrPort{at}, nil
+	}
+	return names.LookupIPv4(ctx, hostport)
+}
+
+// anyUDP is where a socket is bound that reaches peer.
+func anyUDP(peer netip.AddrPort) netip.AddrPort {
+	if peer.Addr().Unmap().Is6() {
+		return netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+}
+
+// isSix reports whether the transport connection of c is of IPv6.
+func (c *connection) isSix() bool {
+	return c.tcp != nil && c.tcp.Remote.Addr().Unmap().Is6()
+}
+
 // rendezvous finds the rendezvous server.
 func (n *Node) rendezvous(ctx context.Context) ([]netip.AddrPort, error) {
 	if n.opts.UDP.Rendezvous == "" {
 		return nil, ErrNoRendezvous
 	}
-	at, err := names.LookupIPv4(ctx, n.opts.UDP.Rendezvous)
+	at, err := udpAddresses(ctx, n.opts.UDP.Rendezvous)
 	if err != nil {
 		return at, fmt.Errorf("rendezvous server of %s: %w", EnvRendezvous, err)
 	}
@@ -104,7 +125,7 @@ func (n *Node) openUDP(ctx context.Context, c *connection, host multiaddr.Addr) 
 	if !ok {
 		return fmt.Errorf("%s: %w", host, errUnsupported)
 	}
-	peers, err := names.LookupIPv4(ctx, hostport)
+	peers, err := udpAddresses(ctx, hostport)
 	if err != nil {
 		return err
 	}
@@ -112,7 +133,7 @@ func (n *Node) openUDP(ctx context.Context, c *connection, host multiaddr.Addr) 
 	if peer.Port() == 0 {
 		return fmt.Errorf("%s: %w: the port must not be 0", host, errUnsupported)
 	}
-	if c.udp, err = n.udp.Bind(ctx, n.router.Shards()[0], netip.AddrPortFrom(netip.IPv4Unspecified(), 0), peer); err != nil {
+	if c.udp, err = n.udp.Bind(ctx, n.router.Shards()[0], anyUDP(peer), peer); err != nil {
 		return err
 	}
 	c.flow = c.udp.Flow
@@ -138,7 +159,7 @@ func (n *Node) puncture(ctx context.Context, main *connection, o connectOptions)
 	}
 	ch := c.channels[0]
 	c.puncture, err = n.udp.Negotiate(ctx, udp.Negotiation{
-		Shard: ch.Shard(), Route: node.Concat(routing.LocalRoute(udp.NegotiationService)),
+		Shard: ch.Shard(), Route: node.Concat(routing.LocalRoute(udp.NegotiationService)), Six: main.isSix(),
 		Public: func(ctx context.Context, b *udp.Bind) (netip.AddrPort, error) {
 			return n.public(ctx, b, append([]*connection{main}, n.relayWays()...)...)
 		},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,14 +40,20 @@ func (forgetful) Load() ([]resource.Stored, error) { return nil, nil }
 // udpNode starts a node with UDP in this process.
 func udpNode(t *testing.T, name, rendezvous string) *Node {
 	t.Helper()
+	return udpNodeAt(t, name, rendezvous, "127.0.0.1:0")
+}
+
+// udpNodeAt is udpNode at an address, over TCP and UDP.
+func udpNodeAt(t *testing.T, name, rendezvous, at string) *Node {
+	t.Helper()
 	ids := identity.New(identity.Options{Vault: vault.NewMemory(), Store: identity.NewMemoryStore()})
 	self, err := ids.Create(t.Context(), identity.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n, err := Start(t.Context(), Options{
-		Name: name, Self: self.Identifier(), Identities: ids, Store: forgetful{}, Listen: "127.0.0.1:0", Shards: 2,
-		UDP: UDPOptions{Listen: "127.0.0.1:0", Rendezvous: rendezvous}, Log: slog.New(slog.DiscardHandler),
+		Name: name, Self: self.Identifier(), Identities: ids, Store: forgetful{}, Listen: at, Shards: 2,
+		UDP: UDPOptions{Listen: at, Rendezvous: rendezvous}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -155,5 +162,67 @@ func TestDirectPath(t *testing.T) {
 	until(t, "all sockets of punctures closed", func() bool { return len(a.udp.Binds()) == 1 })
 	if _, err := a.CreateInlet(t.Context(), admin.InletRequest{From: "127.0.0.1:0", To: "/service/x", UDP: true}); err != nil {
 		t.Errorf("an inlet to a worker of the same node: %v", err)
+	}
+}
+
+// TestDirectPathIPv6: where the way leads over IPv6, so does the puncture, whether the relay's node tells the public addresses or a rendezvous server does; and
+// nodes reach each other over UDP alone.
+func TestDirectPathIPv6(t *testing.T) {
+	if c, err := net.ListenPacket("udp6", "[::1]:0"); err != nil {
+		t.Skip("no IPv6 here: ", err)
+	} else {
+		c.Close()
+	}
+	r, err := StartRendezvous(t.Context(), "[::1]:0", "", udp.Options{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Stop)
+	if public, err := PublicAddress(t.Context(), r.Address, udp.Options{}, slog.New(slog.DiscardHandler)); err != nil || !strings.HasPrefix(public, "[::1]:") {
+		t.Errorf("public address %q, %v", public, err)
+	}
+	for _, c := range []struct{ name, relayAt, rendezvous string }{
+		{"told by the relay", "[::1]:0", ""}, {"told by the rendezvous server", "[::1]:0", r.Address},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			relay := udpNodeAt(t, "relay", "", c.relayAt)
+			if c.rendezvous != "" {
+				relay = plainNode(t, "relay", c.relayAt)
+			}
+			a, b := udpNodeAt(t, "a", c.rendezvous, "[::1]:0"), udpNodeAt(t, "b", c.rendezvous, "[::1]:0")
+			_, port, _ := net.SplitHostPort(relay.Listening())
+			at := "/ip6/::1/tcp/" + port + "/secure/api"
+			if _, err := b.CreateOutlet(t.Context(), admin.OutletRequest{To: echoServer(t)}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.CreateRelay(t.Context(), resource.Relay{Name: "b", At: at}); err != nil {
+				t.Fatal(err)
+			}
+			made, err := a.CreateInlet(t.Context(), admin.InletRequest{
+				Alias: "in", From: "127.0.0.1:0", To: at + "/service/forward_to_b/secure/api/service/outlet", UDP: true,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			entry, _ := a.inlets.Get("in")
+			until(t, "a puncture", func() bool { up, _, _ := entry.Value.direct.state(); return up })
+			_, direct, _ := entry.Value.direct.state()
+			if !direct.puncture.Linked() || !direct.puncture.Peer.Addr().Is6() {
+				t.Errorf("linked %v, to %v", direct.puncture.Linked(), direct.puncture.Peer)
+			}
+			before := a.udp.Stats.MessagesOut.Load()
+			passes(t, "over the puncture", made.Bind)
+			if a.udp.Stats.MessagesOut.Load() < before+3 {
+				t.Error("the client did not go over UDP")
+			}
+			_, port, _ = net.SplitHostPort(b.ListeningUDP())
+			made, err = a.CreateInlet(t.Context(), admin.InletRequest{
+				Alias: "udp", From: "127.0.0.1:0", To: "/ip6/::1/udp/" + port + "/secure/api/service/outlet",
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			passes(t, "over UDP alone", made.Bind)
+		})
 	}
 }

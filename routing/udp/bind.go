@@ -53,7 +53,8 @@ type Bind struct {
 	to    netip.AddrPort
 }
 
-// Bind opens a socket on shard s. With a peer, datagrams of others are dropped; the zero value takes any. The address must be IPv4.
+// Bind opens a socket on shard s. With a peer, datagrams of others are dropped; the zero value takes any. A socket is of IPv4 or
+// IPv6 as its address is; one at [::] is of both.
 // Not on a shard.
 func (t *Transport) Bind(ctx context.Context, s *routing.Shard, at, fixed netip.AddrPort) (*Bind, error) {
 	fd, bound, err := t.router.Group().ListenUDP(at)
@@ -153,7 +154,7 @@ func (b *Bind) ReserveFrame(onward, ret routing.Route, size int, _ *routing.Thro
 		}
 		first := onward.First()
 		to, err := netip.ParseAddrPort(first.Value)
-		if first.Type != routing.UDP || err != nil || to.Port() == 0 || !to.Addr().Unmap().Is4() {
+		if first.Type != routing.UDP || err != nil || to.Port() == 0 {
 			b.t.Stats.Unroutable.Add(1)
 			return nil
 		}

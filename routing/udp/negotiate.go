@@ -17,8 +17,13 @@ const maxPunctures = 512
 // ErrNotOpen reports that both sides know each other's public address, but nothing gets through.
 var ErrNotOpen = errors.New("udp: nothing gets through between the two public addresses")
 
-// anyAddress is what a puncture's socket is bound to.
-var anyAddress = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+// anyAddress is what a puncture's socket is bound to: one of IPv6, which reaches IPv4 too, where that is spoken on the way.
+func anyAddress(six bool) netip.AddrPort {
+	if six {
+		return netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+}
 
 // Public finds the address from which the datagrams of a socket come to others; it may ask the system's resolver, and other nodes.
 type Public func(context.Context, *Bind) (netip.AddrPort, error)
@@ -26,9 +31,9 @@ type Public func(context.Context, *Bind) (netip.AddrPort, error)
 // peerAddress reads a public address that a peer says it has. Nothing is sent to several at once.
 func peerAddress(text string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(text)
-	if err != nil || a.Port() == 0 || !a.Addr().Unmap().Is4() || a.Addr().Unmap().IsMulticast() || a.Addr().Unmap().IsUnspecified() ||
-		a.Addr().Unmap() == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-		return netip.AddrPort{}, fmt.Errorf("%w: %q is not the IPv4 address and port of one host", errMessage, text)
+	if ip := a.Addr().Unmap(); err != nil || a.Port() == 0 || ip.Zone() != "" || ip.IsMulticast() || ip.IsUnspecified() ||
+		ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return netip.AddrPort{}, fmt.Errorf("%w: %q is not the address and port of one host", errMessage, text)
 	}
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), nil
 }
@@ -91,7 +96,7 @@ func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
 func (l *Listener) respond(s *routing.Shard, o offer, peer netip.AddrPort, back routing.Route) error {
 	ctx, cancel := context.WithTimeout(l.ctx, l.t.opts.times.answer)
 	defer cancel()
-	b, public, err := l.t.publicSocket(ctx, s, l.public)
+	b, public, err := l.t.publicSocket(ctx, s, !peer.Addr().Is4(), l.public)
 	if err != nil {
 		return err
 	}
@@ -111,8 +116,8 @@ func (l *Listener) respond(s *routing.Shard, o offer, peer netip.AddrPort, back 
 }
 
 // publicSocket opens a socket and learns its public address.
-func (t *Transport) publicSocket(ctx context.Context, s *routing.Shard, find Public) (*Bind, netip.AddrPort, error) {
-	b, err := t.Bind(ctx, s, anyAddress, netip.AddrPort{})
+func (t *Transport) publicSocket(ctx context.Context, s *routing.Shard, six bool, find Public) (*Bind, netip.AddrPort, error) {
+	b, err := t.Bind(ctx, s, anyAddress(six), netip.AddrPort{})
 	if err != nil {
 		return nil, netip.AddrPort{}, err
 	}
@@ -134,11 +139,13 @@ type Negotiation struct {
 	Public Public
 	// Plain offers no Link, as the reference does.
 	Plain bool
+	// Six tells that the way to the other node is of IPv6.
+	Six bool
 }
 
 // Negotiate makes a puncture with another node and waits until it is open. Not on a shard.
 func (t *Transport) Negotiate(ctx context.Context, n Negotiation) (*Puncture, error) {
-	b, public, err := t.publicSocket(ctx, n.Shard, n.Public)
+	b, public, err := t.publicSocket(ctx, n.Shard, n.Six, n.Public)
 	if err != nil {
 		return nil, err
 	}

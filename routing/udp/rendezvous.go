@@ -66,11 +66,11 @@ func (b *Bind) PublicAddress(ctx context.Context, servers ...netip.AddrPort) (ne
 	return public, err
 }
 
-// ParsePublic reads a public address as a server or node says it: an IPv4 address and a port.
+// ParsePublic reads a public address as a server or node says it.
 func ParsePublic(text string) (netip.AddrPort, error) {
 	public, err := netip.ParseAddrPort(text)
-	if err != nil || public.Port() == 0 || !public.Addr().Unmap().Is4() {
-		return netip.AddrPort{}, fmt.Errorf("%w: %q is no IPv4 address and port", errMessage, text)
+	if err != nil || public.Port() == 0 || public.Addr().Zone() != "" {
+		return netip.AddrPort{}, fmt.Errorf("%w: %q is no address and port", errMessage, text)
 	}
 	return netip.AddrPortFrom(public.Addr().Unmap(), public.Port()), nil
 }
