@@ -37,7 +37,7 @@ type Limits struct {
 	// NamesPerOwner is how many of them one identity has, or without an authority one connection; default 10,000.
 	NamesPerOwner int `json:"names-per-owner,omitempty"`
 	// Lanes is over how many connections on each leg of its path an inlet's streams go, and for an outlet's node under how many names one of its relays
-	// is registered for others; 1 for no more than one. Default 3, most 16.
+	// is registered for others; 1 for no more than one. Default 2, most 16.
 	Lanes int `json:"lanes,omitempty"`
 	// Message is the largest message that is read from the network; default and most 16 MiB.
 	Message Bytes `json:"message,omitempty"`
@@ -116,7 +116,7 @@ func (l Limits) complete(m machine) Limits {
 	set(&l.OutletConnections, 1000)
 	set(&l.Names, 100_000)
 	set(&l.NamesPerOwner, 10_000)
-	set(&l.Lanes, 3)
+	set(&l.Lanes, 2)
 	set(&l.LogRate, 10)
 	setTime(&l.PreambleTimeout, 10*time.Second)
 	setTime(&l.FrameTimeout, 10*time.Second)

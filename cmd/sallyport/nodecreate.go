@@ -34,7 +34,7 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.BoolVarP(&o.ExitOnEOF, "exit-on-eof", "e", false, "with --foreground: end when standard input ends")
 	f.StringVar(&o.Services, "services", "", "start these services too, `JSON` or a file with it")
 	f.BoolVar(&o.UDP, "udp", false, "be reached over UDP too, and make punctures")
-	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "127.0.0.1:0", "where over UDP, `HOST:PORT` (IPv4)")
+	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "127.0.0.1:0", "where over UDP, `HOST:PORT`")
 	networkFlags(cmd, o)
 	limitFlags(cmd, o)
 	recordFlags(cmd, o)

@@ -72,7 +72,7 @@ func rendezvousCreate(a *app) *cobra.Command {
 			return nil
 		}}
 	f := cmd.Flags()
-	f.StringVar(&at, "udp", "0.0.0.0:4000", "where nodes ask, `HOST:PORT` (IPv4)")
+	f.StringVar(&at, "udp", "0.0.0.0:4000", "where nodes ask, `HOST:PORT`")
 	f.StringVar(&health, "healthcheck", "0.0.0.0:4001", "where HTTP tells its health, `HOST:PORT`")
 	f.BoolVarP(&foreground, "foreground", "f", false, "no effect: it always runs here, as in the reference")
 	f.BoolVarP(&exitOnEOF, "exit-on-eof", "e", false, "end when standard input ends (needs --foreground)")

@@ -64,7 +64,7 @@ func TestCLIUDP(t *testing.T) {
 	p := ours(t)
 	p.must(t, "node", "create", "plain")
 	p.fails(t, "OCKAM_RENDEZVOUS_SERVER", "rendezvous", "get-my-address")
-	p.fails(t, "IPv4", "rendezvous", "create", "--udp", "[::1]:0")
+	p.fails(t, "192.0.2.1", "rendezvous", "create", "--udp", "192.0.2.1:0")
 	p.fails(t, "node create --udp", "tcp-inlet", "create", "--at", "plain", "--to", "/service/x", "--udp")
 	p.must(t, "node", "create", "lonely", "--udp")
 	p.fails(t, "OCKAM_UDP_MAX_ON_THE_WIRE_PACKET_SIZE", "--env", "OCKAM_UDP_MAX_ON_THE_WIRE_PACKET_SIZE=1", "message", "send", "x", "--to", "/service/echo")
