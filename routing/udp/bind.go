@@ -154,7 +154,7 @@ func (b *Bind) ReserveFrame(onward, ret routing.Route, size int, _ *routing.Thro
 		}
 		first := onward.First()
 		to, err := netip.ParseAddrPort(first.Value)
-		if first.Type != routing.UDP || err != nil || to.Port() == 0 {
+		if first.Type != routing.UDP || err != nil || to.Port() == 0 || to.Addr().Unmap().Is6() && b.Local.Addr().Is4() {
 			b.t.Stats.Unroutable.Add(1)
 			return nil
 		}

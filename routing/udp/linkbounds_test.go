@@ -189,7 +189,7 @@ func TestNegotiationRefused(t *testing.T) {
 	for i, c := range []struct {
 		payload []byte
 		back    routing.Route
-	}{{[]byte("x"), back}, {appendOffer(nil, offer{address: "[::1]:5", remote: []byte("theirs")}), back}, {good, routing.Route{}}} {
+	}{{[]byte("x"), back}, {appendOffer(nil, offer{address: "[ff02::1]:5", remote: []byte("theirs")}), back}, {good, routing.Route{}}} {
 		hand(c.payload, c.back)
 		if got := n.shard.Drops.Malformed.Load(); got != uint64(i+1) {
 			t.Errorf("%d of %d counted", got, i+1)
@@ -220,7 +220,7 @@ func TestNegotiationRefused(t *testing.T) {
 		"no server":     {func(context.Context, *Bind) (netip.AddrPort, error) { return netip.AddrPort{}, away }, nil, "away"},
 		"no answer":     {nil, nil, "does not negotiate"},
 		"no offer":      {nil, []byte("x"), "answer to the negotiation"},
-		"a bad address": {nil, appendOffer(nil, offer{address: "0.0.0.0:5", remote: []byte("x")}), "not the IPv4 address"},
+		"a bad address": {nil, appendOffer(nil, offer{address: "0.0.0.0:5", remote: []byte("x")}), "not the address"},
 	} {
 		rendezvous := newNode(t, Options{})
 		if c.public == nil {

@@ -318,7 +318,7 @@ func TestControlMessages(t *testing.T) {
 			t.Errorf("%s: %+v", text, got)
 		}
 	}
-	for _, bad := range []string{"127.0.0.1:0", "0.0.0.0:80", "224.0.0.1:80", "255.255.255.255:9", "[::1]:80", "host:80", ""} {
+	for _, bad := range []string{"127.0.0.1:0", "0.0.0.0:80", "224.0.0.1:80", "255.255.255.255:9", "[::]:80", "[ff02::1]:80", "[fe80::1%lo]:80", "host:80", ""} {
 		if a, err := peerAddress(bad); err == nil {
 			t.Errorf("%q: %s", bad, a)
 		}
