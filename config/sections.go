@@ -84,7 +84,7 @@ const extension = "x-"
 var nodeKeys = []string{
 	"name", "identity", "project", "tcp-listener-address", "udp-listener-address", "udp", "status-endpoint", "status-token", "no-status-endpoint",
 	"skip-is-running-check", "foreground", "exit-on-eof", "in-memory", "opentelemetry-context", "services", "authority-identity",
-	"authority-route", "authority-grace", "credential-scope", "memory-limit", "limits", "log-level", "log-format", "records", "receipts", "no-sandbox", "ticket-file",
+	"authority-route", "authority-grace", "credential-scope", "memory-limit", "limits", "log-level", "log-format", "records", "receipts", "no-sandbox", "small", "ticket-file",
 	"listener", "tls-certificate", "tls-key", "tls-ca", "tls-pin", "proxy",
 }
 

@@ -5,6 +5,7 @@ package limits
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 )
 
@@ -86,6 +87,26 @@ type machine struct {
 // WithDefaults completes l with the defaults for this process.
 func (l Limits) WithDefaults() Limits {
 	return l.complete(machine{descriptors: Descriptors(), memory: systemMemory()})
+}
+
+// Small completes l for a machine with little memory, where a node is a few portals and no relay of many: what it gives to others fits in
+// MinMemory, unless l says more. What is left zero follows the memory (WithDefaults).
+func (l Limits) Small() Limits { return l.small(machine{descriptors: Descriptors()}) }
+
+func (l Limits) small(m machine) Limits {
+	usual := Limits{}.complete(m)
+	small := Limits{
+		Connections: min(usual.Connections, 256), ConnectionsPerAddress: 64, Handshakes: 32, HandshakesPerSecond: 100, Channels: 256, ChannelsPerPeer: 64,
+		PortalConnections: min(usual.PortalConnections, 512), OutletConnections: 256, Names: 64, NamesPerOwner: 64, Memory: MinMemory,
+	}
+	to := reflect.ValueOf(&l).Elem()
+	from := reflect.ValueOf(small)
+	for i := range to.NumField() {
+		if to.Field(i).IsZero() {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+	return l
 }
 
 func (l Limits) complete(m machine) Limits {

@@ -52,6 +52,31 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestSmall: what a small node gives to others fits in its memory and its descriptors, is no more than usual, and gives way to what is said.
+func TestSmall(t *testing.T) {
+	for _, m := range []machine{{64, 0}, {1024, 0}, {1 << 20, 0}, {1024, 512 << 20}} {
+		small := Limits{}.small(m)
+		if err := small.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		small, usual := small.complete(m), Limits{}.complete(m)
+		if used := small.Connections + small.PortalConnections + small.Descriptors; used > m.descriptors {
+			t.Errorf("%+v: %d descriptors are given away", m, used)
+		}
+		if sum := small.Unfinished + small.Windows + small.Kept + small.Backlog + small.Interceptors; sum > MinMemory {
+			t.Errorf("%+v: %s are given away", m, sum)
+		}
+		for i, f := range small.List() {
+			if most := usual.List()[i]; f.Value > most.Value && (f.Name != "memory" || m.memory > 0) {
+				t.Errorf("%+v: %s is %d, usually %d", m, f.Name, f.Value, most.Value)
+			}
+		}
+	}
+	if l := (Limits{Channels: 7, Memory: 64 << 20}).Small(); l.Channels != 7 || l.Memory != 64<<20 || l.ChannelsPerPeer != 64 {
+		t.Errorf("%+v", l)
+	}
+}
+
 // TestNames: a limit's name in lists is its name in a configuration.
 func TestNames(t *testing.T) {
 	var tags []string

@@ -89,6 +89,8 @@ type NodeOptions struct {
 	// LogLevel is debug, info, warn or error; LogFormat is text or json.
 	LogLevel  string `json:"log_level,omitempty"`
 	LogFormat string `json:"log_format,omitempty"`
+	// Small makes a node for a machine with little memory (limits.Limits.Small).
+	Small bool `json:"small,omitempty"`
 	// Limits are those that differ from the defaults.
 	Limits limits.Limits `json:"limits,omitzero"`
 	// Authority is set for an authority.

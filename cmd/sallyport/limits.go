@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -80,8 +81,21 @@ func limitArgs(o state.NodeOptions) []string {
 	return append(args, "--limits", string(b))
 }
 
+// smallGC is how much the heap of a small node grows between collections, in percent of what is in use (GOGC), unless the environment says
+// otherwise. The data path allocates next to nothing, so it costs little.
+const smallGC = 25
+
 // applyLimits completes a node's limits, and sets those of the process.
-func applyLimits(options *node.Options, l limits.Limits) {
+func applyLimits(options *node.Options, l limits.Limits, small bool) {
+	if small {
+		l = l.Small()
+		options.Shards = 1
+		// One for the loop, one for what blocks or computes long: each has caches of memory of its own.
+		runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), 2))
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(smallGC)
+		}
+	}
 	options.Limits = l.WithDefaults()
 	if m := options.Limits.Memory; m > 0 {
 		debug.SetMemoryLimit(int64(m))

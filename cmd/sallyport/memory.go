@@ -66,6 +66,8 @@ const (
 	memoryTick = 15 * time.Second
 	// memorySlack is how much beyond what a node at rest takes is left to the collector and the system's own devices.
 	memorySlack = 32 << 20
+	// smallSlack is the same for a small node.
+	smallSlack = 2 << 20
 )
 
 // youth is when a node that has begun has perhaps been told what it shall have: pages of the program that only this needed are given back.
@@ -74,7 +76,11 @@ var youth = []time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second, 
 // returnMemory gives memory back to the system that a burst or an attack took: the runtime alone keeps it for minutes, since a node at
 // work allocates next to nothing and so has no reason to collect. It looks every 15 s, and once a minute when there was nothing to
 // give. In the first minute it also gives back pages of the program. It returns when ctx ends.
-func returnMemory(ctx context.Context) {
+func returnMemory(ctx context.Context, small bool) {
+	slack := uint64(memorySlack)
+	if small {
+		slack = smallSlack
+	}
 	sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	footprint := func() uint64 {
 		metrics.Read(sample)
@@ -93,10 +99,13 @@ func returnMemory(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		if small { // less than a thousand page faults, in a quarter of a minute
+			releaseProgram()
+		}
 		now := footprint()
 		growing := now > before+before/20
 		before = now
-		if wait--; wait > 0 || growing || now < rest+memorySlack {
+		if wait--; wait > 0 || growing || now < rest+slack {
 			continue
 		}
 		releaseStartup()

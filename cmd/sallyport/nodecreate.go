@@ -36,6 +36,7 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.BoolVar(&o.UDP, "udp", false, "be reached over UDP too, and make punctures")
 	f.StringVarP(&o.UDPListenerAddress, "udp-listener-address", "u", "127.0.0.1:0", "where over UDP, `HOST:PORT`")
 	networkFlags(cmd, o)
+	f.BoolVar(&o.Small, "small", false, "for little memory: one event loop, small limits")
 	limitFlags(cmd, o)
 	recordFlags(cmd, o)
 	logFlags(cmd, o)
@@ -153,7 +154,7 @@ func nodeCreate(a *app) *cobra.Command {
 	f.BoolVar(&fromConfig, "started-from-configuration", false, "")
 	f.Uint16Var(&r.callback, "tcp-callback-port", 0, "")
 	f.Uint16Var(&statusPort, "status-endpoint-port", 0, "") // the older form
-	hide(cmd, "child-process", "carried", "tcp-callback-port", "started-from-configuration", "status-endpoint-port")
+	hide(cmd, "skip-is-running-check", "child-process", "carried", "tcp-callback-port", "started-from-configuration", "status-endpoint-port")
 	return cmd
 }
 
@@ -320,6 +321,9 @@ func nodeArgs(o state.NodeOptions) []string {
 	args = append(args, networkArgs(o)...)
 	if o.NoStatusEndpoint {
 		args = append(args, "--no-status-endpoint")
+	}
+	if o.Small {
+		args = append(args, "--small")
 	}
 	return slices.Concat(args, limitArgs(o), recordArgs(o), logArgs(o))
 }

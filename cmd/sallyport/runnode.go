@@ -198,7 +198,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	}
 	a.reloadOnHangup(ctx, name, r, options.Log)
 	releaseStartup()
-	go returnMemory(ctx)
+	go returnMemory(ctx, o.Small)
 	<-ctx.Done()
 	notifySystemd("STOPPING=1")
 	options.Log.Info("node stops", "node", name)
@@ -297,7 +297,7 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 			return managers(ctx, named.Vault)
 		},
 	}
-	applyLimits(&options, o.Limits)
+	applyLimits(&options, o.Limits, o.Small)
 	if o.StatusToken != "" {
 		if options.StatusToken, err = page.ReadToken(o.StatusToken); err != nil {
 			return none, nil, fmt.Errorf("--status-token: %w", err)

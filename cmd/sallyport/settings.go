@@ -51,6 +51,7 @@ var settings = []setting{
 	text1("records", func(o *state.NodeOptions) *string { return &o.Records }),
 	switch1("receipts", func(o *state.NodeOptions) *bool { return &o.Receipts }),
 	text1("log-format", func(o *state.NodeOptions) *string { return &o.LogFormat }),
+	switch1("small", func(o *state.NodeOptions) *bool { return &o.Small }),
 	{
 		flag: "limits",
 		copy: func(from, to *state.NodeOptions) {
