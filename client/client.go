@@ -69,6 +69,8 @@ type Client struct {
 	self    member.Identity
 	proxies *proxy.Rules
 	cleanup func()
+	ended   context.Context // ends with Close
+	end     context.CancelFunc
 
 	mu      sync.Mutex
 	closed  bool
@@ -92,8 +94,10 @@ func Open(ctx context.Context, o Options) (_ *Client, err error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Client{o: o, cleanup: func() {}, dialers: map[string]*Dialer{}, relays: map[string]*registered{}}
+	c.ended, c.end = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
+			c.end()
 			c.cleanup()
 		}
 	}()
@@ -279,6 +283,7 @@ func (c *Client) Close() error {
 	}
 	c.closed = true
 	c.mu.Unlock()
+	c.end()
 	c.node.Stop()
 	c.cleanup()
 	return nil

@@ -36,7 +36,7 @@ func (c *Client) Dialer(ctx context.Context, name string, o DialOptions) (*Diale
 	}
 	d, err := c.node.OpenDialer(ctx, resource.Inlet{To: to.String(), Authorized: o.Identifier, Allow: o.Allow, Hold: c.hold()})
 	if err != nil {
-		return nil, ofNode(err)
+		return nil, c.ofNode(err)
 	}
 	return &Dialer{c: c, name: name, d: d}, nil
 }

@@ -63,8 +63,10 @@ func notOpened(err error) error {
 }
 
 // ofNode turns what a node refuses into an error of this package.
-func ofNode(err error) error {
+func (c *Client) ofNode(err error) error {
 	switch {
+	case c.isClosed():
+		return net.ErrClosed
 	case errors.Is(err, admin.ErrExists):
 		return fmt.Errorf("%w: %w", ErrExists, err)
 	case errors.Is(err, admin.ErrInvalid):

@@ -59,7 +59,7 @@ func (c *Client) ListenWith(ctx context.Context, name string, o ListenOptions) (
 	l := &Listener{c: c, addr: &Addr{Service: name, Identifier: c.Identifier()}}
 	l.l, err = c.node.OpenListener(ctx, resource.Outlet{Name: outlet, Allow: o.Allow, MaxConnections: o.MaxConnections, Hold: c.hold()})
 	if err != nil {
-		return nil, ofNode(err)
+		return nil, c.ofNode(err)
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if l.relay, err = c.register(ctx, relay); err != nil {
@@ -77,11 +77,28 @@ func (c *Client) served(name string, noRelay bool) (relay, worker string, err er
 	return split(name)
 }
 
-// register makes sure of a name at the project's relay; the empty name is none.
-func (c *Client) register(ctx context.Context, name string) (*registered, error) {
+// register makes sure of a name at the project's relay; the empty name is none. It ends with the Client.
+func (c *Client) register(ctx context.Context, name string) (r *registered, err error) {
 	if name == "" {
 		return nil, nil
 	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ended, cancel)()
+	for {
+		r, err = c.registerOnce(waiting, name)
+		// Who was first gave up, for a reason of its own: another begins again.
+		if r != nil || waiting.Err() != nil || !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+	}
+	if err != nil && c.isClosed() {
+		err = net.ErrClosed
+	}
+	return r, err
+}
+
+func (c *Client) registerOnce(ctx context.Context, name string) (*registered, error) {
 	c.mu.Lock()
 	r := c.relays[name]
 	first := r == nil
@@ -93,6 +110,11 @@ func (c *Client) register(ctx context.Context, name string) (*registered, error)
 	c.mu.Unlock()
 	if first {
 		r.r, r.err = c.node.Register(ctx, resource.Relay{Name: name, At: "/project/" + c.project})
+		if r.err != nil { // nobody else is to wait for it
+			c.mu.Lock()
+			delete(c.relays, name)
+			c.mu.Unlock()
+		}
 		close(r.made)
 	}
 	var err error

@@ -66,7 +66,7 @@ func (c *Client) Worker(ctx context.Context, name string, o WorkerOptions, handl
 		handle(ctx, received)
 	})
 	if err != nil {
-		return nil, ofNode(err)
+		return nil, c.ofNode(err)
 	}
 	if w.relay, err = c.register(ctx, relay); err != nil {
 		_ = w.Close()
