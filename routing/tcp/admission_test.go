@@ -188,3 +188,40 @@ func TestHostOfRequest(t *testing.T) {
 		}
 	}
 }
+
+// TestLoads: how busy a shard is, is the part of the time that has passed in which it worked; questions close together get the answer of before.
+func TestLoads(t *testing.T) {
+	n := newNode(t, 1, Options{})
+	shards := n.router.Shards()
+	var l loads
+	if first := l.measure(shards); len(first) != 1 || first[0] != 0 {
+		t.Fatalf("before there is anything to compare: %v", first)
+	}
+	if err := shards[0].Do(t.Context(), func() {
+		for began := time.Now(); time.Since(began) < 20*time.Millisecond; {
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the loop has counted its turn", func() bool { return shards[0].Loop().Busy()-l.before[0] >= 20*time.Millisecond })
+	l.at = time.Now().Add(-time.Second)
+	got := l.measure(shards)[0]
+	if got <= 0 || got > float64(shards[0].Loop().Busy())/float64(time.Second) {
+		t.Errorf("busy for 20 ms or more of a second: %v", got)
+	}
+	l.at = time.Now().Add(time.Hour) // less than a tenth of a second has passed, however busy this machine is
+	l.share[0] = 0.5
+	if again := l.measure(shards)[0]; again != 0.5 {
+		t.Errorf("asked again at once: %v", again)
+	}
+}
+
+// TestDefaults: what is not asked for has a bound all the same.
+func TestDefaults(t *testing.T) {
+	if o := (Options{}).withDefaults(); o.HighWater != 1<<20 || o.Connections <= 0 || o.ConnectionsPerAddress <= 0 {
+		t.Errorf("%+v", o)
+	}
+	if o := (Options{HighWater: 5, Connections: 6, ConnectionsPerAddress: 7}).withDefaults(); o.HighWater != 5 || o.Connections != 6 || o.ConnectionsPerAddress != 7 {
+		t.Errorf("%+v", o)
+	}
+}

@@ -186,6 +186,29 @@ func TestTLSNames(t *testing.T) {
 	eventually(t, "places are given back", func() bool { return b.tcp.Admission().Open == 0 || len(b.tcp.Connections()) == b.tcp.Admission().Open })
 }
 
+// TestNoTLS: who does not speak TLS with a listener for TLS has its connection closed and its place given back.
+func TestNoTLS(t *testing.T) {
+	for _, layer := range []Layer{TLS, SecureWS} {
+		l := newLayered(t, layer, 1, loopback)
+		for i, words := range []string{"GET / HTTP/1.0\r\n\r\n", "\x01\x00\x00\x01\x00\x07\x07\x07\x07\x07\x07", "\x16\x03\x01\x00\x04????"} {
+			c, err := net.Dial("tcp", l.to.HostPort)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Write([]byte(words)); err != nil {
+				t.Fatal(err)
+			}
+			if !ended(t, c) {
+				t.Errorf("%s: %.10q: the connection stays", layer, words)
+			}
+			c.Close()
+			eventually(t, "it is counted, and its place is free", func() bool {
+				return l.b.tcp.Stats.TLSFailed.Load() == uint64(i+1) && l.b.tcp.Admission().Open == 0
+			})
+		}
+	}
+}
+
 // TestOtherWebSocket: a client of another make speaks with the listener, in pieces and with pings; and this client with a server of another make.
 func TestOtherWebSocket(t *testing.T) {
 	l := newLayered(t, WebSocket, 1, loopback)
