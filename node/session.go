@@ -33,6 +33,9 @@ const (
 	comebackTimeout = 4 * time.Second
 	// steady is how long a path works that counts as one that worked.
 	steady = 10 * time.Second
+	// retryUnsteady is the longest pause after one that did not work for so long. Its peer has answered, so it may be a relay that is restarted several times in a
+	// row, and all who use it are to be back within seconds each time.
+	retryUnsteady = 2 * time.Second
 )
 
 // session keeps a path to another node alive: it connects, watches, and connects again (docs/protocol/03 §2.3).
@@ -207,18 +210,24 @@ func (s *session) run(ctx context.Context) {
 		s.rtt = 0
 		s.mu.Unlock()
 		s.log.Warn("connection lost", "reason", err.Error())
-		pause := wait // a peer that accepts and closes at once is not hammered
-		if time.Since(began) > steady {
-			wait, pause = retryFirst, retryLost
-		} else {
-			wait = min(2*wait, longest)
-		}
+		var pause time.Duration
+		pause, wait = afterLoss(time.Since(began), wait, longest)
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.pause(pause):
 		}
 	}
+}
+
+// afterLoss returns the pause after a path that worked for a time, and the one after the next attempt if that fails too; wait is what this would have been
+// before. A peer that accepts and closes at once is not hammered.
+func afterLoss(worked, wait, longest time.Duration) (pause, next time.Duration) {
+	if worked > steady {
+		return retryLost, retryFirst
+	}
+	most := min(longest, retryUnsteady)
+	return min(wait, most), min(2*wait, most)
 }
 
 // refused reports whether an attempt has failed because somebody has said that nobody is there.
