@@ -60,7 +60,7 @@ func TestCLIActivated(t *testing.T) {
 	}
 	p.must(t, "tcp-outlet", "create", "--at", "n1", "--to", addresses[0])
 	for range 2 {
-		p.must(t, "tcp-inlet", "create", "in", "--at", "n1", "--from", addresses[1], "--to", "/secure/api/service/outlet")
+		p.must(t, "tcp-inlet", "create", "in", "--at", "n1", "--from", addresses[1], "--to", "/secure/api/service/outlet", "--no-connection-wait")
 		c, err := net.Dial("tcp", addresses[1])
 		if err != nil {
 			t.Fatal(err)
