@@ -192,6 +192,8 @@ NFPM_VERSION := v2.43.0
 SBOM_VERSION := v1.9.0
 
 .PHONY: dist packages test-operate
+# Times in what is released are those of the revision.
+dist image packages: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 dist: $(TOOLS)/cyclonedx-gomod-$(SBOM_VERSION) ## dist/: static programs for PLATFORMS, their checksums and the list of what is in them (SBOM, CycloneDX)
 	@mkdir -p $(DIST)
 	@for platform in $(PLATFORMS); do \
@@ -199,6 +201,7 @@ dist: $(TOOLS)/cyclonedx-gomod-$(SBOM_VERSION) ## dist/: static programs for PLA
 		echo "$(DIST)/sallyport-$(VERSION)-linux-$$platform"; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch GOARM=$$arm $(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -buildid=" -o $(DIST)/sallyport-$(VERSION)-linux-$$platform ./cmd/sallyport; \
 		$< bin -json -noserial -version $(VERSION) -output $(DIST)/sallyport-$(VERSION)-linux-$$platform.cdx.json $(DIST)/sallyport-$(VERSION)-linux-$$platform; \
+		sed -i "s/\"timestamp\": \"[^\"]*\"/\"timestamp\": \"$$(date -u -d @$$SOURCE_DATE_EPOCH +%Y-%m-%dT%H:%M:%SZ)\"/" $(DIST)/sallyport-$(VERSION)-linux-$$platform.cdx.json; \
 	done
 	cd $(DIST) && sha256sum sallyport-$(VERSION)-linux-* > SHA256SUMS
 
@@ -208,7 +211,6 @@ $(TOOLS)/cyclonedx-gomod-$(SBOM_VERSION):
 	@mv $(TOOLS)/bin/cyclonedx-gomod $@
 
 packages: STAGE = $(DIST)/stage
-packages: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 packages: $(TOOLS)/nfpm-$(NFPM_VERSION) ## dist/: deb and rpm for the platform GOARCH, with units, manual pages, completions, configuration, licences (DEBEMAIL: who makes them)
 	@rm -rf $(STAGE) && mkdir -p $(STAGE)
 	$(MAKE) install DESTDIR=$(STAGE)
@@ -220,7 +222,6 @@ packages: $(TOOLS)/nfpm-$(NFPM_VERSION) ## dist/: deb and rpm for the platform G
 	@rm -rf $(STAGE)
 
 .PHONY: image
-image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 image: dist ## dist/: an OCI image for PLATFORMS (docker load, podman load, skopeo copy oci-archive:...), made without a daemon
 	$(GO) run ./packaging/notices $(DIST)/sallyport-$(VERSION)-linux-$(firstword $(PLATFORMS)) > $(DIST)/THIRD-PARTY
 	$(GO) run ./packaging/image --version $(VERSION) --revision "$(REVISION)" --notices $(DIST)/THIRD-PARTY --out $(DIST)/sallyport-$(VERSION).oci.tar \
