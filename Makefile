@@ -127,9 +127,9 @@ trust-tools: ## what the tests of keys need, where it can be installed: SoftHSM2
 # A line for each point: what it is, then the seconds that its test measured.
 REACH_TESTS := ^TestReach
 test-reach: build reach-tools ## through real servers in front and real proxies: nginx, haproxy, tinyproxy, squid, danted (5 minutes)
-	$(GO) test -count=1 -timeout 15m -v -run '^Test(Proxies|SilentProxy|Rules)$$' ./proxy | grep -v '^=== '
+	$(GO) test -count=1 -timeout 15m -v -run '^Test(Proxies|SOCKSUser|SilentProxy|Rules)$$' ./proxy | grep -v '^=== '
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Layers|TLSNames|OtherWebSocket|WebPages|Pings|SilentHandshakes)$$' ./routing/tcp | grep -v '^=== '
-	$(GO) test -count=1 -timeout 15m -v -run '^Test(Conn|HTTP|Refusals|BrokenOff|Messages|WithoutProject|CloseEndsAll|FromAnotherModule)$$' ./client | grep -E '^(---|ok|FAIL|panic)'
+	$(GO) test -count=1 -timeout 15m -v -run '^Test(Conn|HTTP|Refusals|BrokenOff|Messages|WithoutProject|CloseEndsAll|FromAnotherModule|HalfCloseBoth|ClosedConn|ClosedClient|Contexts|FirstGivesUp|BadTickets|TwoOfOneDirectory|ManyDials|FailuresLeaveNothing)$$' ./client | grep -E '^(---|ok|FAIL|panic)'
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(ProxyProtocol.*|UnixSockets)$$' ./node | grep -E '^ *(---|ok|FAIL|panic)'
 	cd examples && $(GO) test -count=1 -timeout 15m -v ./... | grep -E '^ *(---|ok|FAIL|panic|[a-z_]+_test\.go)'
 	$(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... | \
