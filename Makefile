@@ -250,14 +250,14 @@ test-charts: ## the Helm chart: linted, rendered, decoded with Kubernetes' types
 	cd charts/test && $(GO) test -count=1 -v ./... | awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
 
 # A line for each point of what an operator needs: what it is, and whether it holds.
-OPERATE_TESTS := ^(TestMetricsAreListed|TestRecords|TestRecordsOfRefusals|TestMetersAreBounded|TestAgree|TestDisagree|TestTampered|TestGoesOn|TestCLIRecords|TestCLITrace|TestCLIPage|TestCLIPageIsForOne|TestHistory|TestView|TestCLIEscapes|TestCLINoSecrets|TestNoResumptionSecrets|TestText|TestCLIDoctor|TestCLIWatchdog|TestRules|TestQueries|TestSample|TestChangelog|TestUnits|TestPackage)$$
+OPERATE_TESTS := ^(TestMetricsAreListed|TestRecords|TestRecordsOfRefusals|TestMetersAreBounded|TestAgree|TestDisagree|TestTampered|TestGoesOn|TestCLIRecords|TestCLITrace|TestCLIPage|TestCLITopKeys|TestNobodyWaits|TestHurry|TestFile|TestForTerminal|TestCLIPageIsForOne|TestHistory|TestView|TestCLIEscapes|TestCLINoSecrets|TestNoResumptionSecrets|TestText|TestCLIDoctor|TestCLIWatchdog|TestRules|TestQueries|TestSample|TestChangelog|TestUnits|TestPackage)$$
 test-operate: build test-packages test-charts ## metrics, records, receipts, doctor, trace, alerts, units, packages: a line for each (5 minutes); installs prometheus where it can
 	@command -v promtool >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends prometheus >/dev/null; } || \
 		echo "prometheus cannot be installed here: the tests that need it are left out"
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
 		echo "chromium cannot be installed here: the test of the page is left out"
 	$(GO) test -p 1 -count=1 -timeout 15m -v -run '$(OPERATE_TESTS)' ./buildinfo ./dataplane ./portal ./records/... ./internal/visible ./node ./monitoring ./packaging ./cmd/sallyport | \
-		awk '/^=== /{next} /^ *--- |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
+		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
 
 clean: ## remove what was built
 	rm -rf bin dist
