@@ -13,8 +13,7 @@ import (
 const (
 	// maxWaiting is how many records wait to be written, some 400 bytes each; what comes while so many wait is dropped and counted.
 	maxWaiting = 16 << 10
-	// flushEvery is how long records wait at most, so that many are written at once: a write wakes the runtime's monitor, which then looks every 20 us for a
-	// while, on processors that the connections need.
+	// flushEvery is how long records wait at most, so that many are written at once.
 	flushEvery = 500 * time.Millisecond
 	// hurry is how many waiting records are written at once.
 	hurry = maxWaiting / 4
