@@ -86,7 +86,7 @@ func statusCommand(a *app) *cobra.Command {
 					wrong = append(wrong, fmt.Sprintf("node %s does not run: sallyport node start %s", r.Name, r.Name))
 				}
 				nodes = append(nodes, n)
-				nodeRows = append(nodeRows, []string{n.Name, n.Status, r.TCPListener, plural(len(n.Inlets), "inlet"), plural(len(n.Outlets), "outlet"), a.pageOf(n)})
+				nodeRows = append(nodeRows, []string{n.Name, n.Status, r.TCPListener, plural(len(n.Inlets)+len(n.UDPInlets), "inlet"), plural(len(n.Outlets)+len(n.UDPOutlets), "outlet"), a.pageOf(n)})
 			}
 			projects, err := d.Projects()
 			if err != nil {
