@@ -13,20 +13,20 @@ import (
 func TestLockOfARemovedFile(t *testing.T) {
 	d := open(t)
 	path := d.file(lockName)
-	take := func() *os.File {
+	take := func(path string) *os.File {
 		t.Helper()
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		must(t, err)
 		must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
 		return f
 	}
-	old := take()
+	old := take(path)
 	var inside atomic.Bool
 	done := make(chan error, 1)
 	go func() { done <- d.locked(t.Context(), func() error { inside.Store(true); return nil }) }()
 	time.Sleep(5 * time.Millisecond) // it has probably opened the file by now; when not, it will find the new one
-	must(t, os.Remove(path))
-	now := take()
+	now := take(path + ".new")       // held before anybody can find it: between a removal and a new file there is nobody's lock
+	must(t, os.Rename(path+".new", path))
 	must(t, old.Close()) // whoever holds the old file open could lock it now
 	for range 50 {       // more than twice the longest pause between two attempts
 		if inside.Load() {
