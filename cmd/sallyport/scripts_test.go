@@ -26,11 +26,15 @@ talk() {
 }
 silent() { if once "$1" "$2" 1; then echo "$2: ANSWERED"; else echo "$2: no answer"; fi }
 until_open() {
-	for _ in $(seq 200); do if ( exec 3<>"/dev/tcp/127.0.0.1/$1" ) 2>/dev/null; then return; fi; sleep 0.05; done
+	for _ in $(seq 1200); do if ( exec 3<>"/dev/tcp/127.0.0.1/$1" ) 2>/dev/null; then return; fi; sleep 0.05; done
 	echo "nobody listens at $1"
 }
+until_printed() { # it runs a moment before it says so
+	for _ in $(seq 600); do if [ -s "$1" ]; then return; fi; sleep 0.1; done
+	echo "nothing is printed to $1"
+}
 until_running() {
-	for _ in $(seq 100); do if ockam node show "$1" --jq .status 2>/dev/null | grep -q running; then return; fi; sleep 0.1; done
+	for _ in $(seq 600); do if ockam node show "$1" --jq .status 2>/dev/null | grep -q running; then return; fi; sleep 0.1; done
 	echo "$1 does not run"
 }
 `

@@ -2,6 +2,7 @@
 ockam node create fg --foreground > fg.out 2>/dev/null &
 pid=$!
 until_running fg
+until_printed fg.out
 cat fg.out
 echo
 ockam message send hello --to /node/fg/service/uppercase
