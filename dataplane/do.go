@@ -9,6 +9,9 @@ import (
 // has ended, f has not run and never will: what f was to take over still belongs to the caller. Once f has begun it is waited
 // for whatever ctx says; ErrFault then says that it panicked. Do must not be called on the loop itself.
 func (l *Loop) Do(ctx context.Context, f func()) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	c := &call{f: f, ran: make(chan struct{})}
 	if !l.Post(c) {
 		return ErrLoopClosed

@@ -27,7 +27,7 @@ func TestDoNeverRunsLate(t *testing.T) {
 	l := newLoop(t)
 	release := busy(t, l)
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+	time.AfterFunc(10*time.Millisecond, cancel) // while it waits
 	ran := false
 	if err := l.Do(ctx, func() { ran = true }); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
@@ -38,6 +38,18 @@ func TestDoNeverRunsLate(t *testing.T) {
 			t.Error("ran after Do had given it up")
 		}
 	})
+}
+
+// TestDoForNobody: for a context that has ended nothing runs, also on a loop that has nothing else to do.
+func TestDoForNobody(t *testing.T) {
+	l := newLoop(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 2000 {
+		if err := l.Do(ctx, func() { t.Error("ran") }); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestDoWaitsForWhatHasBegun: once f runs, Do returns after it and without an error, whatever the context says.
@@ -78,7 +90,7 @@ func TestFinishRuns(t *testing.T) {
 	l := newLoop(t)
 	release := busy(t, l)
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+	time.AfterFunc(10*time.Millisecond, cancel) // while it waits
 	ran := false
 	if err := l.Finish(ctx, func() { ran = true }); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
