@@ -205,7 +205,12 @@ func (w *world) background(m *machine, as *syscall.Credential, name string, args
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("%s: %w (make test-faults needs redis-server and PostgreSQL)", name, err)
 		}
-		go func() { _ = cmd.Wait() }()
+		p := &program{pid: cmd.Process.Pid, ended: make(chan struct{})}
+		w.programs = append(w.programs, p)
+		go func() {
+			defer close(p.ended)
+			_ = cmd.Wait()
+		}()
 		return nil
 	})
 }
