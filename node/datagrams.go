@@ -259,21 +259,7 @@ func (n *Node) listenUDPInlet(ctx context.Context, r *resource.UDPInlet, o datag
 		}
 		return datagram.NewInlet(ctx, n.datagram, n.router, o)
 	}
-	if portOf(r.From) != "0" {
-		return open(r.From)
-	}
-	if r.Bound != "" {
-		in, err := open(r.Bound)
-		if err == nil {
-			return in, nil
-		}
-		n.log.Warn("the inlet gets another port", "inlet", r.Name, "before", r.Bound, "reason", err.Error())
-	}
-	in, err := open(r.From)
-	if err == nil {
-		r.Bound = in.Bound().String()
-	}
-	return in, err
+	return keepPort(n.log, r.Name, r.From, &r.Bound, open)
 }
 
 // closeUDPInlet closes an inlet and ends its flows.

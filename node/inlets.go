@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sort"
@@ -267,19 +268,27 @@ func (n *Node) listenInlet(ctx context.Context, env *portal.Env, r *resource.Inl
 		}
 		return portal.NewInlet(ctx, env, n.router, o)
 	}
-	if portOf(r.From) != "0" {
-		return open(r.From)
+	return keepPort(n.log, r.Alias, r.From, &r.Bound, open)
+}
+
+// keepPort opens an inlet at from. A port that was left to the node is the one of last time, bound, unless somebody else has that by now; bound is
+// then the new one.
+func keepPort[P interface{ Bound() netip.AddrPort }](
+	log *slog.Logger, name, from string, bound *string, open func(at string) (P, error),
+) (P, error) {
+	if portOf(from) != "0" {
+		return open(from)
 	}
-	if r.Bound != "" {
-		p, err := open(r.Bound)
+	if *bound != "" {
+		p, err := open(*bound)
 		if err == nil {
 			return p, nil
 		}
-		n.log.Warn("the inlet gets another port", "inlet", r.Alias, "before", r.Bound, "reason", err.Error())
+		log.Warn("the inlet gets another port", "inlet", name, "before", *bound, "reason", err.Error())
 	}
-	p, err := open(r.From)
+	p, err := open(from)
 	if err == nil {
-		r.Bound = p.Bound().String()
+		*bound = p.Bound().String()
 	}
 	return p, err
 }
