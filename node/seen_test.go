@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/routing"
 	"sallyport/routing/control"
@@ -46,22 +45,9 @@ func TestPublicAddressByRelay(t *testing.T) {
 	relay := udpNode(t, "relay", "")
 	a, b := udpNode(t, "a", forger.LocalAddr().String()), udpNode(t, "b", forger.LocalAddr().String())
 	at := "/ip4/127.0.0.1/tcp/" + netip.MustParseAddrPort(relay.Listening()).String()[len("127.0.0.1:"):] + "/secure/api"
-	if _, err := b.CreateOutlet(t.Context(), admin.OutletRequest{To: server.Addr().String()}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.CreateRelay(t.Context(), resource.Relay{Name: "b", At: at}); err != nil {
-		t.Fatal(err)
-	}
-	made, err := a.CreateInlet(t.Context(), admin.InletRequest{
-		Alias: "in", From: "127.0.0.1:0", To: at + "/service/forward_to_b/secure/api/service/outlet", UDP: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	entry, _ := a.inlets.Get("in")
-	until(t, "a puncture", func() bool { up, _, _ := entry.Value.direct.state(); return up })
+	bind, _ := punctured(t, a, b, at, server.Addr().String())
 	before := a.udp.Stats.MessagesOut.Load()
-	passes(t, "over the puncture", made.Bind)
+	passes(t, "over the puncture", bind)
 	if a.udp.Stats.MessagesOut.Load() < before+3 {
 		t.Error("the client did not go over UDP")
 	}

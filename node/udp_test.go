@@ -192,31 +192,18 @@ func TestDirectPathIPv6(t *testing.T) {
 			a, b := udpNodeAt(t, "a", c.rendezvous, "[::1]:0"), udpNodeAt(t, "b", c.rendezvous, "[::1]:0")
 			_, port, _ := net.SplitHostPort(relay.Listening())
 			at := "/ip6/::1/tcp/" + port + "/secure/api"
-			if _, err := b.CreateOutlet(t.Context(), admin.OutletRequest{To: echoServer(t)}); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := b.CreateRelay(t.Context(), resource.Relay{Name: "b", At: at}); err != nil {
-				t.Fatal(err)
-			}
-			made, err := a.CreateInlet(t.Context(), admin.InletRequest{
-				Alias: "in", From: "127.0.0.1:0", To: at + "/service/forward_to_b/secure/api/service/outlet", UDP: true,
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			entry, _ := a.inlets.Get("in")
-			until(t, "a puncture", func() bool { up, _, _ := entry.Value.direct.state(); return up })
-			_, direct, _ := entry.Value.direct.state()
+			bind, in := punctured(t, a, b, at, echoServer(t))
+			_, direct, _ := in.direct.state()
 			if !direct.puncture.Linked() || !direct.puncture.Peer.Addr().Is6() {
 				t.Errorf("linked %v, to %v", direct.puncture.Linked(), direct.puncture.Peer)
 			}
 			before := a.udp.Stats.MessagesOut.Load()
-			passes(t, "over the puncture", made.Bind)
+			passes(t, "over the puncture", bind)
 			if a.udp.Stats.MessagesOut.Load() < before+3 {
 				t.Error("the client did not go over UDP")
 			}
 			_, port, _ = net.SplitHostPort(b.ListeningUDP())
-			made, err = a.CreateInlet(t.Context(), admin.InletRequest{
+			made, err := a.CreateInlet(t.Context(), admin.InletRequest{
 				Alias: "udp", From: "127.0.0.1:0", To: "/ip6/::1/udp/" + port + "/secure/api/service/outlet",
 			})
 			if err != nil {
@@ -225,4 +212,25 @@ func TestDirectPathIPv6(t *testing.T) {
 			passes(t, "over UDP alone", made.Bind)
 		})
 	}
+}
+
+// punctured makes an outlet of b for a target, with a relay at a node's address, and an inlet of a that has reached it over UDP. bind is where the inlet
+// listens.
+func punctured(t *testing.T, a, b *Node, at, target string) (bind string, in *inlet) {
+	t.Helper()
+	if _, err := b.CreateOutlet(t.Context(), admin.OutletRequest{To: target}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.CreateRelay(t.Context(), resource.Relay{Name: "b", At: at}); err != nil {
+		t.Fatal(err)
+	}
+	made, err := a.CreateInlet(t.Context(), admin.InletRequest{
+		Alias: "in", From: "127.0.0.1:0", To: at + "/service/forward_to_b/secure/api/service/outlet", UDP: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, _ := a.inlets.Get("in")
+	until(t, "a puncture", func() bool { up, _, _ := entry.Value.direct.state(); return up })
+	return made.Bind, entry.Value
 }
