@@ -35,6 +35,9 @@ type Store interface {
 type Options struct {
 	Vault vault.Vault
 	Store Store
+	// Keeper attests purpose keys in place of the vault's primary key: the Manager acts as identities whose histories it knows and whose primary
+	// keys it has not. It can neither make nor rotate identities then, and needs no Vault.
+	Keeper Keeper
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// PurposeLife replaces AttestationTTL; 0 leaves it.
@@ -44,15 +47,18 @@ type Options struct {
 // Manager creates identities and works with their keys: primary keys, which a vault holds, make and attest purpose keys, which are in the
 // memory of this process alone and do everything else. It is safe for concurrent use.
 type Manager struct {
-	vault vault.Vault
-	store Store
-	now   func() time.Time
-	life  time.Duration // of attestations
+	vault  vault.Vault
+	store  Store
+	keeper Keeper // nil: the vault's primary keys attest
+	now    func() time.Time
+	life   time.Duration // of attestations
 
 	keys    *vault.Software // purpose keys
 	keysMu  sync.Mutex
 	current map[purposeOf]*heldKey
 	retired []retiredKey
+	// refusals are the last failures of the keeper.
+	refusals map[purposeOf]refusal
 	// making holds one value while a purpose key is made.
 	making chan struct{}
 
@@ -60,7 +66,7 @@ type Manager struct {
 	own   map[Identifier]*Own
 }
 
-// New makes a Manager. Options must have a Vault and a Store.
+// New makes a Manager. Options must have a Store, and a Vault or a Keeper.
 func New(o Options) *Manager {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -68,9 +74,12 @@ func New(o Options) *Manager {
 	if o.PurposeLife == 0 {
 		o.PurposeLife = AttestationTTL
 	}
+	if o.Vault == nil {
+		o.Vault = vault.NewMemory()
+	}
 	return &Manager{
-		vault: o.Vault, store: o.Store, now: o.Now, life: o.PurposeLife, making: make(chan struct{}, 1), own: map[Identifier]*Own{},
-		keys: vault.NewMemory(), current: map[purposeOf]*heldKey{},
+		vault: o.Vault, store: o.Store, keeper: o.Keeper, now: o.Now, life: o.PurposeLife, making: make(chan struct{}, 1), own: map[Identifier]*Own{},
+		keys: vault.NewMemory(), current: map[purposeOf]*heldKey{}, refusals: map[purposeOf]refusal{},
 	}
 }
 
@@ -89,6 +98,9 @@ type CreateOptions struct {
 
 // Create makes an identity with a key in the vault (docs/protocol/02 §2.5).
 func (m *Manager) Create(ctx context.Context, o CreateOptions) (*Identity, error) {
+	if m.keeper != nil {
+		return nil, fmt.Errorf("%w: a delegate makes no identities", ErrWrongSecretKey)
+	}
 	return m.change(ctx, nil, o, m.vault)
 }
 
@@ -106,6 +118,9 @@ type RotateOptions struct {
 // happens when they are next used, and peers learn of it in the next handshake. If two rotate at once, one gets ErrConsistency. If only deleting
 // the old key failed, the rotated identity is returned together with the error.
 func (m *Manager) Rotate(ctx context.Context, id Identifier, o RotateOptions) (*Identity, error) {
+	if m.keeper != nil {
+		return nil, fmt.Errorf("%w: identity %s is rotated where it is", ErrWrongSecretKey, id)
+	}
 	known, err := m.store.Identity(ctx, id)
 	if err != nil {
 		return nil, err
@@ -130,10 +145,14 @@ func (m *Manager) Rotate(ctx context.Context, id Identifier, o RotateOptions) (*
 }
 
 // CheckKeys reports whether the vault has an identity's primary key, whole, and makes sure that there is a key for secure channels. The error
-// matches ErrNotFound, vault.ErrNotFound or vault.ErrKey if that is the cause.
+// matches ErrNotFound, vault.ErrNotFound or vault.ErrKey if that is the cause. With a Keeper there is only the key for channels to look for.
 func (m *Manager) CheckKeys(ctx context.Context, id Identifier) error {
 	i, err := m.store.Identity(ctx, id)
 	if err != nil {
+		return err
+	}
+	if m.keeper != nil {
+		_, err = m.SecureChannelKey(ctx, id)
 		return err
 	}
 	if _, err := m.vault.VerifyingKey(ctx, vault.HandleOf(i.Latest().Key.Bytes)); err != nil {
@@ -152,6 +171,9 @@ func (m *Manager) Delete(ctx context.Context, id Identifier) error {
 	}
 	defer m.forgetOwn(id)
 	m.wipeKeys(id)
+	if m.keeper != nil {
+		return nil
+	}
 	return m.vault.DeleteSigningKey(ctx, vault.HandleOf(i.Latest().Key.Bytes))
 }
 

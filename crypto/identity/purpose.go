@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -31,6 +30,7 @@ type heldKey struct {
 	made      Timestamp
 	renewAt   Timestamp     // it is replaced from then on, while what attests can be reached
 	span      time.Duration // how long what it signs has to last
+	short     bool          // a keeper gave less time than was asked for
 	failed    error         // why it could not be replaced
 	since     Timestamp     // when that began
 }
@@ -56,8 +56,8 @@ type KeyState struct {
 }
 
 // SecureChannelKey returns an identity's key for secure channels, and makes one in memory if there is none that is valid
-// (docs/protocol/02 §3.2). It is attested for hours and never outlives the primary key. The error matches ErrNotFound, ErrWrongSecretKey or
-// ErrExpired if that is the cause.
+// (docs/protocol/02 §3.2). It is attested for hours and never outlives the primary key. The error matches ErrNotFound, ErrWrongSecretKey,
+// ErrExpired, ErrKeeperAway or ErrNotDelegate if that is the cause.
 func (m *Manager) SecureChannelKey(ctx context.Context, id Identifier) (*PurposeKey, error) {
 	return m.purposeKey(ctx, id, SecureChannel, nil, 0)
 }
@@ -97,7 +97,14 @@ func (m *Manager) purposeKey(ctx context.Context, id Identifier, p Purpose, algo
 	if k, err := m.usable(ctx, id, p, algorithm, span); k != nil || err != nil {
 		return k, err
 	}
-	return m.newKey(ctx, id, p, algorithm, span)
+	k, err := m.newKey(ctx, id, p, algorithm, span)
+	if err != nil && m.keeper != nil {
+		// What a delegate signs may end sooner while its keeper is away.
+		if old, _ := m.usable(ctx, id, p, algorithm, 0); old != nil {
+			return old, nil
+		}
+	}
+	return k, err
 }
 
 func (m *Manager) lockMaking(ctx context.Context) (unlock func(), err error) {
@@ -125,7 +132,7 @@ func (m *Manager) usable(ctx context.Context, id Identifier, p Purpose, algorith
 	switch {
 	case k.change != i.Latest().Hash, algorithm != nil && *algorithm != k.algorithm, current(k.CreatedAt, k.ExpiresAt, now) != nil:
 		return nil, nil
-	case k.ExpiresAt < now+Timestamp(span/time.Second) && k.ExpiresAt < i.Latest().ValidUntil:
+	case k.ExpiresAt < now+Timestamp(span/time.Second) && k.ExpiresAt < i.Latest().ValidUntil && !(k.short && k.span >= span):
 		return nil, nil // what it signs would have to end too early
 	}
 	return k.PurposeKey, nil
@@ -137,50 +144,56 @@ func (m *Manager) newKey(ctx context.Context, id Identifier, p Purpose, algorith
 	if err != nil {
 		return nil, err
 	}
-	latest, now := i.Latest(), m.seconds()
-	switch {
-	case latest.ValidUntil < now:
-		return nil, fmt.Errorf("identity %s: its key %w; rotate it: sallyport identity rotate", id, ErrExpired)
-	case latest.ValidFrom > now && latest.ValidFrom-now > futureTolerance:
-		return nil, fmt.Errorf("%w: identity %s was made %d seconds in the future; is the clock right?", ErrAttestation, id, latest.ValidFrom-now)
+	of := purposeOf{id, p}
+	if err := m.mayAsk(of); err != nil {
+		return nil, err
 	}
-	a := &Attestation{Subject: id, ChangeHash: latest.Hash, Purpose: p}
-	// A peer whose clock is behind accepts it all the same.
-	a.CreatedAt = max(now-min(now, Timestamp(attestationSlack/time.Second)), latest.ValidFrom)
-	// Every verifier refuses an attestation that outlives the primary key.
-	a.ExpiresAt = min(now+Timestamp((m.life+span)/time.Second), latest.ValidUntil)
-	half := uint64(m.life / time.Second / 2)
-	held := &heldKey{change: latest.Hash, made: now, span: span}
-	held.renewAt = now + Timestamp(half+rand.Uint64N(half/5+1))
-	held.PurposeKey = &PurposeKey{CreatedAt: a.CreatedAt, ExpiresAt: a.ExpiresAt}
+	held := &heldKey{PurposeKey: &PurposeKey{}, made: m.seconds(), span: span}
+	r := AttestationRequest{Subject: id, Purpose: p, Lifetime: m.life + span}
 	if p == SecureChannel {
-		held.Handle, a.X25519, err = m.keys.GenerateX25519(ctx)
-		held.Public = a.X25519
+		held.Handle, r.X25519, err = m.keys.GenerateX25519(ctx)
+		held.Public = r.X25519
 	} else {
 		if algorithm != nil {
 			held.algorithm = *algorithm
 		}
-		held.Handle, a.Key, err = m.keys.GenerateSigningKey(ctx, held.algorithm)
+		held.Handle, r.Key, err = m.keys.GenerateSigningKey(ctx, held.algorithm)
 	}
 	if err != nil {
 		return nil, err
 	}
-	data := a.data()
-	digest := sha256.Sum256(data)
-	sig, err := m.signPrimary(ctx, id, latest, digest[:])
+	i, a, raw, err := m.attested(ctx, i, r)
+	m.asked(of, err)
 	if err != nil {
 		m.wipeKey(p, held.Handle)
 		return nil, err
 	}
-	held.Attestation = appendSigned(data, sig)
+	held.change, held.CreatedAt, held.ExpiresAt, held.Attestation = i.Latest().Hash, a.CreatedAt, a.ExpiresAt, raw
+	held.renewIn(m.life, m.keeper != nil)
 	m.keysMu.Lock()
 	defer m.keysMu.Unlock()
-	if old := m.current[purposeOf{id, p}]; old != nil {
-		m.retired = append(m.retired, retiredKey{p, old.Handle, now})
+	if old := m.current[of]; old != nil {
+		m.retired = append(m.retired, retiredKey{p, old.Handle, held.made})
 	}
-	m.current[purposeOf{id, p}] = held
+	m.current[of] = held
 	m.forgetOwn(id)
 	return held.PurposeKey, nil
+}
+
+// renewIn sets when the key is replaced: after half of the time for which it is attested, without that which is for what it signs; a little later, so that
+// nodes that began together do not ask together. A keeper may have given less time than was asked for.
+func (k *heldKey) renewIn(life time.Duration, given bool) {
+	seconds := uint64(life / time.Second)
+	if given {
+		span := uint64(k.span / time.Second)
+		whole := uint64(k.ExpiresAt - min(k.ExpiresAt, k.made))
+		k.short = whole < seconds+span
+		if seconds = min(seconds, whole); whole > span {
+			seconds = min(seconds, whole-span)
+		}
+	}
+	half := seconds / 2
+	k.renewAt = k.made + Timestamp(half+rand.Uint64N(half/5+1))
 }
 
 // RenewKeys replaces the purpose keys that are due, and wipes those that were replaced a minute ago. A key that cannot be replaced is used
