@@ -164,8 +164,11 @@ func (p *share) brought(n uint64, d, rtt time.Duration, now time.Time) {
 	}
 }
 
-// full reports whether something waits in the path.
-func (p *share) full(now time.Time) bool { return !p.fullAt.IsZero() && now.Sub(p.fullAt) < fullFor }
+// full reports whether something waits in the path. When the last rounds brought much and no credit was long on its way, what was seen before
+// was a node that came late, and nothing waits any more.
+func (p *share) full(now time.Time) bool {
+	return !p.fullAt.IsZero() && now.Sub(p.fullAt) < fullFor && p.rate.most() > 0
+}
 
 // climb tries from time to time whether more under way brings more: the path may be longer than its shortest round trip says, where nodes are busy or
 // messages come late. If it does, that stays; if not, a little less is tried the next time.

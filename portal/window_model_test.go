@@ -76,7 +76,8 @@ type line struct {
 	hold    int
 	loss    float64 // share of the segments that have to be sent again
 	jitter  time.Duration
-	turn    time.Duration // the node at the end is busy with others for so long, and then awake for as long
+	turn    time.Duration // the node at the end is busy with others for so long
+	awake   time.Duration // and then awake for so long
 	mark    int           // bytes that may wait before the sources are paused
 	deliver func(packet)
 	resume  func() // the sources may go on
@@ -115,7 +116,7 @@ func (l *line) pump() {
 		if l.jitter > 0 {
 			arrives = arrives.Add(time.Duration(l.rng.Int64N(int64(l.jitter))))
 		}
-		if late := arrives.Sub(time.Unix(1000, 0)) % max(2*l.turn, 1); late < l.turn {
+		if late := arrives.Sub(time.Unix(1000, 0)) % max(l.turn+l.awake, 1); late < l.turn {
 			arrives = arrives.Add(l.turn - late)
 		}
 		if arrives.Before(l.last) {
@@ -270,6 +271,7 @@ type modelOptions struct {
 	hold   int           // bytes on the way in one TCP connection; 0 for what fits, twice
 	loss   float64
 	turn   time.Duration
+	awake  time.Duration // 0 for as long as turn
 	near   time.Duration // round trip beside the first end; 0 for half
 	jitter float64       // by how much of its delay a message comes late at most, in order
 	limits Limits
@@ -286,6 +288,10 @@ func newModel(o modelOptions) *model {
 	if hold == 0 {
 		hold = int(o.rate*o.trip.Seconds()) + 256<<10
 	}
+	awake := o.awake
+	if awake == 0 {
+		awake = o.turn
+	}
 	near := o.near
 	if near == 0 {
 		near = o.trip / 2
@@ -296,7 +302,7 @@ func newModel(o modelOptions) *model {
 			if end != k {
 				delay = (o.trip - near) / 2
 			}
-			m.lines[end][k] = &line{clock: m.clock, rng: rng, rate: o.rate, delay: delay, jitter: time.Duration(o.jitter * float64(delay)), hold: hold, loss: o.loss, turn: o.turn, mark: 1 << 20}
+			m.lines[end][k] = &line{clock: m.clock, rng: rng, rate: o.rate, delay: delay, jitter: time.Duration(o.jitter * float64(delay)), hold: hold, loss: o.loss, turn: o.turn, awake: awake, mark: 1 << 20}
 		}
 		first, second := m.lines[end][0], m.lines[end][1]
 		held := []packet{} // the relay stops reading while its way out is full

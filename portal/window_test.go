@@ -223,6 +223,23 @@ func TestWindowBusyNodes(t *testing.T) {
 
 // TestWindowUnequalLegs: a relay beside one of the ends, and messages that come late by up to two fifths of their delay, in either direction: streams
 // have the line, and share it where messages do not come late. (Where the long leg's TCP connection is the limit, as with jitter here, they do not.)
+// Nodes on one machine that are late now and then, since something else has the processor, do not hold a transfer back for longer than that.
+func TestWindowLateNowAndThen(t *testing.T) {
+	for _, turn := range []time.Duration{8 * time.Millisecond, 20 * time.Millisecond} {
+		for _, awake := range []time.Duration{150 * time.Millisecond, time.Second} {
+			m := newModel(modelOptions{trip: 100 * time.Microsecond, rate: 600e6, turn: turn, awake: awake})
+			m.open(0, 0)
+			m.moved(2 * time.Second)
+			share := m.moved(4 * time.Second)[0] / 600e6
+			awakeShare := float64(awake) / float64(awake+turn)
+			t.Logf("late for %v after each %v: %.2f of the line, window %d", turn, awake, share, m.streams[0].window.size)
+			if share < 0.8*awakeShare {
+				t.Errorf("late for %v after each %v: %.2f of the line, want %.2f", turn, awake, share, 0.8*awakeShare)
+			}
+		}
+	}
+}
+
 func TestWindowUnequalLegs(t *testing.T) {
 	for _, near := range []time.Duration{time.Millisecond, 50 * time.Millisecond, 99 * time.Millisecond} {
 		for _, jitter := range []float64{0, 0.4} {
