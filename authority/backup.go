@@ -1,9 +1,7 @@
 package authority
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -15,12 +13,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-func (s *boltStore) Copy(ctx context.Context, w io.Writer) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return copyBolt(s.db, w)
-}
+func (s *boltDatabase) Copy(_ context.Context, w io.Writer) error { return copyBolt(s.db, w) }
 
 func copyBolt(db *bolt.DB, w io.Writer) error {
 	return db.View(func(tx *bolt.Tx) error {
@@ -82,41 +75,52 @@ func Restored(ctx context.Context, path string, made time.Time, keepTickets bool
 	if info, err := os.Stat(path); err != nil || info.Size() == 0 {
 		return 0, fmt.Errorf("%w: %s is empty", ErrStoreBroken, path)
 	}
-	store, err := OpenStore(path)
+	db, err := OpenDatabase(path)
 	if err != nil {
 		return 0, err
 	}
-	s := store.(*boltStore)
-	err = s.db.Update(func(tx *bolt.Tx) error {
+	err = db.Update(ctx, func(tx Tx) error {
 		now := originOf(ctx).Time
-		name := make([]byte, epochSize)
-		_, _ = rand.Read(name)
-		if err := tx.Bucket(bucketMeta).Put(keyEpoch, name); err != nil {
+		list, err := tx.Revocations(0, 0)
+		if err != nil {
+			return err
+		}
+		if err := tx.SetRevocationList(NewListName(), list.Head); err != nil {
 			return err
 		}
 		if err := record(tx, AuditEntry{Time: now, Event: EventRestored, Reason: "backup of " + made.UTC().Format(time.RFC3339)}); err != nil || keepTickets {
 			return err
 		}
-		var hashes [][]byte
-		tokens := tx.Bucket(bucketTokens)
-		if err := tokens.ForEach(func(key, _ []byte) error { hashes = append(hashes, bytes.Clone(key)); return nil }); err != nil {
+		var tokens []Token
+		if err := tx.Tokens(func(t Token) error { tokens = append(tokens, t); return nil }); err != nil {
 			return err
 		}
-		for _, hash := range hashes {
-			var t boltToken
-			if _, err := get(tokens, hash, &t); err != nil {
+		for _, t := range tokens {
+			if err := spend(tx, t, CodeRevoked, now); err != nil {
 				return err
 			}
-			if err := errors.Join(spend(tx, hash, t, CodeRevoked, now.UnixMilli()),
-				record(tx, AuditEntry{Time: now, Event: EventTicketRevoked, Ticket: t.Reference, Reason: EventRestored})); err != nil {
+			if err := record(tx, AuditEntry{Time: now, Event: EventTicketRevoked, Ticket: t.Reference, Reason: EventRestored}); err != nil {
 				return err
 			}
-			revoked++
 		}
+		revoked = len(tokens)
 		return nil
 	})
 	if err != nil {
 		err = fmt.Errorf("authority: %s: %w", filepath.Base(path), err)
 	}
-	return revoked, errors.Join(err, store.Close())
+	return revoked, errors.Join(err, db.Close())
+}
+
+// Save writes the copy to a new file that only its owner may read.
+func (s *Snapshot) Save(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("authority: copy of the store: %w", err)
+	}
+	_, err = io.Copy(f, s)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("authority: copy of the store: %w", err)
+	}
+	return nil
 }

@@ -129,7 +129,7 @@ func TestRestored(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		name, head, _, err := s.Revocations(ctx)
+		before, err := s.Revocations(ctx, 0, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,9 +148,9 @@ func TestRestored(t *testing.T) {
 		if s, err = OpenStore(restored); err != nil {
 			t.Fatal(err)
 		}
-		list, number, revocations, err := s.Revocations(ctx)
-		if err != nil || string(list) == string(name) || number != head || len(revocations) != 1 {
-			t.Errorf("list %x, before %x; head %d, before %d; %v", list, name, number, head, err)
+		after, err := s.Revocations(ctx, 0, 10)
+		if err != nil || string(after.Name) == string(before.Name) || after.Head != before.Head || len(after.Entries) != 1 {
+			t.Errorf("%+v, before %+v; %v", after, before, err)
 		}
 		trail := verified(t, s)
 		events := map[string]int{}

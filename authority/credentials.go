@@ -88,17 +88,15 @@ func (s credentialService) ttl(req *rpc.Request) time.Duration {
 // afterRevocation waits until a credential made now is newer than the revocation of a member that was deleted and has come back: both
 // have their time in seconds.
 func (s credentialService) afterRevocation(ctx context.Context, id identity.Identifier) error {
-	_, _, list, err := s.o.Store.Revocations(ctx)
-	if err != nil {
+	r, ok, err := s.o.Store.RevocationOf(ctx, id)
+	if err != nil || !ok {
 		return err
 	}
-	for _, r := range list {
-		if left := r.Time.Add(time.Second).Sub(s.o.Now()); r.Subject == id && left > 0 {
-			select {
-			case <-time.After(min(left, time.Second)):
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+	if left := r.Time.Add(time.Second).Sub(s.o.Now()); left > 0 {
+		select {
+		case <-time.After(min(left, time.Second)):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	return nil

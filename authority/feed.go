@@ -100,21 +100,24 @@ func VerifyRevocation(ctx context.Context, m *identity.Manager, raw []byte, auth
 
 // Beat returns news without statements: the number of the last revocation, and the authority's key. Who does not know that revocation asks.
 func (a *Authority) Beat(ctx context.Context) (n News, err error) {
-	list, head, err := a.o.Store.LastRevocation(ctx)
+	list, err := a.o.Store.Revocations(ctx, 0, 0)
 	if err != nil {
 		return n, err
 	}
 	key, err := a.keyName(ctx)
-	return News{List: list, Head: head, From: head, Statements: [][]byte{}, Key: key[:]}, err
+	return News{List: list.Name, Head: list.Head, From: list.Head, Statements: [][]byte{}, Key: key[:]}, err
 }
 
 // feed keeps signed revocations, and tells whoever listens of new ones.
 type feed struct {
 	mu      sync.Mutex
-	signed  map[uint64][]byte
+	signed  map[uint64]signedStatement
 	history []byte        // of the authority when it signed them
 	changed chan struct{} // closed when there is news
 }
+
+// signedStatement is a statement with its signature, as it is sent. A number may come again with another content where a database went back.
+type signedStatement struct{ content, raw []byte }
 
 // Changed returns a channel that is closed when something was revoked or restored.
 func (a *Authority) Changed() <-chan struct{} {
@@ -142,14 +145,15 @@ func (a *Authority) News(ctx context.Context, q Query) (n News, err error) {
 	if !ok {
 		return n, errors.New("authority: no signer of statements")
 	}
-	list, head, all, err := a.o.Store.Revocations(ctx)
+	list, err := a.o.Store.Revocations(ctx, q.Since, maxNews)
+	if err == nil && q.Since > 0 && (string(q.List) != string(list.Name) || q.Since > list.Head) {
+		q.Since = 0
+		list, err = a.o.Store.Revocations(ctx, 0, maxNews)
+	}
 	if err != nil {
 		return n, err
 	}
-	if string(q.List) != string(list) || q.Since > head {
-		q.Since = 0
-	}
-	n = News{List: list, Head: head, From: q.Since, Statements: [][]byte{}}
+	n = News{List: list.Name, Head: list.Head, From: q.Since, Statements: [][]byte{}}
 	a.feed.mu.Lock()
 	defer a.feed.mu.Unlock()
 	history, err := signer.History(ctx, a.o.Self)
@@ -159,43 +163,35 @@ func (a *Authority) News(ctx context.Context, q Query) (n News, err error) {
 	key := KeyName(history)
 	n.Key = key[:]
 	if a.feed.signed == nil || !bytes.Equal(a.feed.history, history) { // what a replaced primary key vouched for is refused
-		a.feed.signed, a.feed.history = map[uint64][]byte{}, history
+		a.feed.signed, a.feed.history = map[uint64]signedStatement{}, history
 	}
-	for _, r := range all {
-		if r.Seq <= q.Since {
-			continue
+	for _, r := range list.Entries {
+		content, err := cbor.Marshal(statement{list.Name, r.Seq, r.Subject[:], r.Time.Unix(), r.Restored, r.Until.Unix()})
+		if err != nil {
+			return n, err
 		}
-		if len(n.Statements) == maxNews {
-			break
-		}
-		raw := a.feed.signed[r.Seq]
-		if raw == nil {
-			content, err := cbor.Marshal(statement{list, r.Seq, r.Subject[:], r.Time.Unix(), r.Restored, r.Until.Unix()})
+		s := a.feed.signed[r.Seq]
+		if !bytes.Equal(s.content, content) {
+			raw, err := signer.SignStatement(ctx, a.o.Self, content, r.Until)
 			if err != nil {
 				return n, err
 			}
-			if raw, err = signer.SignStatement(ctx, a.o.Self, content, r.Until); err != nil {
-				return n, err
-			}
-			a.feed.signed[r.Seq] = raw
+			s = signedStatement{content, raw}
+			a.feed.signed[r.Seq] = s
 		}
-		n.Statements = append(n.Statements, raw)
+		n.Statements = append(n.Statements, s.raw)
 	}
-	a.feed.trim(all)
+	a.feed.trim(list)
 	return n, nil
 }
 
 // trim forgets signatures of what the store has forgotten.
-func (f *feed) trim(all []Revocation) {
-	if len(f.signed) <= len(all) {
+func (f *feed) trim(list RevocationList) {
+	if list.First != 0 && uint64(len(f.signed)) <= list.Head-list.First+1 {
 		return
 	}
-	first := uint64(1 << 63)
-	if len(all) > 0 {
-		first = all[0].Seq
-	}
 	for seq := range f.signed {
-		if seq < first {
+		if list.First == 0 || seq < list.First {
 			delete(f.signed, seq)
 		}
 	}

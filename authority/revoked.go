@@ -3,12 +3,8 @@ package authority
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 
 	"sallyport/crypto/identity"
 )
@@ -23,11 +19,12 @@ type Revocation struct {
 	Until    time.Time // after it no credential that it is about can be valid
 }
 
-type boltRevocation struct {
-	Subject  rawID `cbor:"1,keyasint"`
-	Time     int64 `cbor:"2,keyasint"` // Unix seconds
-	Restored bool  `cbor:"3,keyasint,omitempty"`
-	Until    int64 `cbor:"4,keyasint"`
+// RevocationList is a store's list of revocations, or a part of it.
+type RevocationList struct {
+	Name    []byte // random; another store has another one
+	First   uint64 // the number of the oldest that is kept, 0 if none is
+	Head    uint64 // the number of the last that there was, 0 if there was none
+	Entries []Revocation
 }
 
 // maxRevocations bounds those that are kept.
@@ -36,137 +33,72 @@ const maxRevocations = 100_000
 // epochSize is how long the random name of a store's list of revocations is, in bytes.
 const epochSize = 8
 
-var keyEpoch = []byte("epoch")
-
-// epoch returns the name of the list, which another store does not have.
-func epoch(tx *bolt.Tx) ([]byte, error) {
-	meta := tx.Bucket(bucketMeta)
-	if e := meta.Get(keyEpoch); len(e) == epochSize {
-		return append([]byte(nil), e...), nil
-	}
-	e := make([]byte, epochSize)
-	_, _ = rand.Read(e)
-	return e, meta.Put(keyEpoch, e)
+// NewListName returns a name for a list of revocations.
+func NewListName() []byte {
+	name := make([]byte, epochSize)
+	_, _ = rand.Read(name) // never fails: it ends the program instead
+	return name
 }
 
 // revoke appends a revocation, and forgets those that are about credentials that have expired.
-func revoke(tx *bolt.Tx, id identity.Identifier, restored bool, now, until time.Time) error {
-	b := tx.Bucket(bucketRevoked)
-	n, err := b.NextSequence()
+func revoke(tx Tx, m *Member, restored bool, now time.Time) error {
+	ttl, err := tx.CredentialTTL()
 	if err != nil {
 		return err
 	}
-	if err := put(b, binary.BigEndian.AppendUint64(nil, n), boltRevocation{rawID(id), now.Unix(), restored, until.Unix()}); err != nil {
+	list, err := tx.Revocations(0, 0)
+	if err != nil {
 		return err
 	}
-	c := b.Cursor()
-	for key, data := c.First(); key != nil; key, data = c.Next() {
-		var r boltRevocation
-		if err := unmarshal(key, data, &r); err != nil {
-			return err
-		}
-		if at := binary.BigEndian.Uint64(key); at+maxRevocations > n && (r.Until >= now.Unix() || at == n) {
-			break // those before it have gone; those behind it wait for their turn
-		}
-		if err := b.Delete(key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// isRevoked reports whether the last word about a member is that it is revoked.
-func isRevoked(tx *bolt.Tx, id identity.Identifier) (revoked bool, at time.Time, err error) {
-	c := tx.Bucket(bucketRevoked).Cursor()
-	for key, data := c.Last(); key != nil; key, data = c.Prev() {
-		var r boltRevocation
-		if err := unmarshal(key, data, &r); err != nil {
-			return false, time.Time{}, err
-		}
-		if identity.Identifier(r.Subject) == id {
-			return !r.Restored, time.Unix(r.Time, 0), nil
-		}
-	}
-	return false, time.Time{}, nil
-}
-
-func (s *boltStore) Revocations(ctx context.Context) (name []byte, head uint64, list []Revocation, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, 0, nil, err
-	}
-	err = s.db.View(func(tx *bolt.Tx) error {
-		name = append([]byte(nil), tx.Bucket(bucketMeta).Get(keyEpoch)...)
-		b := tx.Bucket(bucketRevoked)
-		head = b.Sequence()
-		return b.ForEach(func(key, data []byte) error {
-			var r boltRevocation
-			if err := unmarshal(key, data, &r); err != nil {
-				return err
-			}
-			list = append(list, Revocation{
-				Seq: binary.BigEndian.Uint64(key), Subject: identity.Identifier(r.Subject), Time: time.Unix(r.Time, 0), Restored: r.Restored,
-				Until: time.Unix(r.Until, 0),
-			})
-			return nil
-		})
-	})
-	return name, head, list, err
-}
-
-func (s *boltStore) LastRevocation(ctx context.Context) (name []byte, head uint64, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, 0, err
-	}
-	err = s.db.View(func(tx *bolt.Tx) error {
-		name, head = append([]byte(nil), tx.Bucket(bucketMeta).Get(keyEpoch)...), tx.Bucket(bucketRevoked).Sequence()
-		return nil
-	})
-	return name, head, err
-}
-
-func (s *boltStore) Block(ctx context.Context, id identity.Identifier, blocked bool, allow func(old *Member) error) error {
-	if err := ctx.Err(); err != nil {
+	n := list.Head + 1
+	if err := tx.PutRevocation(Revocation{n, m.ID, now, restored, m.until(ttl, now)}); err != nil {
 		return err
 	}
-	return s.db.Update(func(tx *bolt.Tx) error {
-		m, ok, err := getMember(tx, id)
+	const step = 20
+	for {
+		list, err := tx.Revocations(0, step)
 		if err != nil {
 			return err
 		}
-		if !ok {
-			return fmt.Errorf("%w: %s", ErrNoMember, id)
-		}
-		if allow != nil {
-			if err := allow(&m); err != nil {
-				return err
+		last := uint64(0)
+		for _, r := range list.Entries {
+			if r.Seq+maxRevocations > n && (r.Until.Unix() >= now.Unix() || r.Seq == n) {
+				break // those before it go; those behind it wait for their turn
 			}
+			last = r.Seq
 		}
-		if m.Blocked == blocked {
+		if last == 0 {
 			return nil
 		}
-		o := originOf(ctx)
-		m.Blocked = blocked
-		event := EventMemberBlocked
-		if !blocked {
-			event = EventMemberUnblocked
-		}
-		return errors.Join(putMember(tx, m), revoke(tx, id, !blocked, o.Time, m.until(tx, o.Time)),
-			record(tx, AuditEntry{Time: o.Time, Event: event, Actor: o.Actor, Source: o.Source, Subject: id}))
-	})
-}
-
-// until returns when the last credential of a member can end that the authority issued, whether it could be noted or not.
-func (m *Member) until(tx *bolt.Tx, now time.Time) time.Time {
-	longest := ReferenceTTL
-	if text := tx.Bucket(bucketMeta).Get(keyTTL); text != nil {
-		if ttl, err := time.ParseDuration(string(text)); err == nil {
-			longest = max(longest, ttl)
+		if err := tx.DeleteRevocations(last); err != nil {
+			return err
 		}
 	}
-	if end := now.Add(longest); end.After(m.CredentialExpires) {
+}
+
+// until returns when the last credential of a member can end that the authority issued, whether it could be noted or not. ttl is the lifetime
+// of credentials that the store has.
+func (m *Member) until(ttl time.Duration, now time.Time) time.Time {
+	if end := now.Add(max(ReferenceTTL, ttl)); end.After(m.CredentialExpires) {
 		return end
 	}
 	return m.CredentialExpires
+}
+
+func (s *store) Revocations(ctx context.Context, after uint64, limit int) (list RevocationList, err error) {
+	err = s.view(ctx, func(tx Tx) error {
+		list, err = tx.Revocations(after, limit)
+		return err
+	})
+	return list, err
+}
+
+func (s *store) RevocationOf(ctx context.Context, id identity.Identifier) (r Revocation, ok bool, err error) {
+	err = s.view(ctx, func(tx Tx) error {
+		r, ok, err = tx.RevocationOf(id)
+		return err
+	})
+	return r, ok, err
 }
 
 // ErrNoMember reports an identity that is no member.

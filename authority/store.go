@@ -113,11 +113,10 @@ type Store interface {
 	Issued(ctx context.Context, id identity.Identifier, attributes Attributes, expires time.Time) error
 	// Block changes whether a member is blocked, and revokes or restores it; ErrNoMember if it is none. allow is as for PutMember.
 	Block(ctx context.Context, id identity.Identifier, blocked bool, allow func(old *Member) error) error
-	// Revocations returns the random name of the store's list, the sequence number of the last revocation, 0 if there was none, and
-	// those that are kept, in order.
-	Revocations(ctx context.Context) (name []byte, head uint64, list []Revocation, err error)
-	// LastRevocation is Revocations without the list.
-	LastRevocation(ctx context.Context) (name []byte, head uint64, err error)
+	// Revocations returns the list of revocations with at most limit of those after a number that are kept, in order.
+	Revocations(ctx context.Context, after uint64, limit int) (RevocationList, error)
+	// RevocationOf returns the last revocation about an identity that is kept.
+	RevocationOf(ctx context.Context, id identity.Identifier) (r Revocation, ok bool, err error)
 	// CredentialTTL returns what SetCredentialTTL stored, 0 if nothing.
 	CredentialTTL(ctx context.Context) (time.Duration, error)
 	// SetCredentialTTL stores how long credentials are valid.
@@ -126,7 +125,7 @@ type Store interface {
 	Record(ctx context.Context, e AuditEntry) error
 	// Audit returns entries after a sequence number, oldest first, at most limit.
 	Audit(ctx context.Context, after uint64, limit int) ([]AuditEntry, error)
-	// Copy writes the store's file as it is at one moment to w. While w is slow, changes may have to wait.
+	// Copy writes the store as it is at one moment to w, as the file of an embedded store. While w is slow, changes may have to wait.
 	Copy(ctx context.Context, w io.Writer) error
 	// Close releases the store.
 	Close() error

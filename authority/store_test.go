@@ -2,13 +2,11 @@ package authority
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +15,9 @@ import (
 
 	"sallyport/crypto/identity"
 )
+
+// boltOf is the file of a store.
+func boltOf(s Store) *bolt.DB { return s.(*store).db.(*boltDatabase).db }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -120,87 +121,9 @@ func TestStoreRefusesForeignFiles(t *testing.T) {
 	}
 }
 
-// A code with n uses admits exactly n of many simultaneous callers, and each of them is a member afterwards.
-func TestConcurrentRedemption(t *testing.T) {
-	f := newFixture(t, nil)
-	ctx := t.Context()
-	const uses, callers = 17, 64
-	var code Code
-	token := Token{Hash: code.Hash(), Reference: "many", ExpiresAt: f.now.Add(time.Minute), Uses: uses}
-	if err := f.store.AddToken(ctx, token, f.now); err != nil {
-		t.Fatal(err)
-	}
-	results := make([]Redemption, callers)
-	errs := make([]error, callers)
-	var wg sync.WaitGroup
-	for i := range callers {
-		wg.Go(func() { results[i], errs[i] = f.store.Redeem(ctx, code.Hash(), some(byte(i+1)), f.now) })
-	}
-	wg.Wait()
-	count := map[Outcome]int{}
-	left := map[uint64]bool{}
-	for i, r := range results {
-		if errs[i] != nil {
-			t.Fatal(errs[i])
-		}
-		count[r.Outcome]++
-		_, ok, err := f.store.Member(ctx, some(byte(i+1)))
-		if err != nil || ok != (r.Outcome == Redeemed) {
-			t.Errorf("caller %d: %+v, member %v, %v", i, r, ok, err)
-		}
-		if r.Outcome == Redeemed {
-			left[r.Left] = true
-		}
-	}
-	if count[Redeemed] != uses || count[CodeUsed] != callers-uses || len(left) != uses {
-		t.Errorf("%v, %d different counts", count, len(left))
-	}
-	entries, err := f.store.Audit(ctx, 0, 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	used := map[string]int{}
-	for _, e := range entries {
-		used[e.Event]++
-	}
-	if used[EventTicketUsed] != uses || used[EventTicketRefused] != callers-uses || used[EventMemberAdded] != uses {
-		t.Errorf("audit: %v", used)
-	}
-}
-
-// The same identity at the same time: one use is spent.
-func TestConcurrentRedemptionByOne(t *testing.T) {
-	f := newFixture(t, nil)
-	ctx := t.Context()
-	var code Code
-	if err := f.store.AddToken(ctx, Token{Hash: code.Hash(), ExpiresAt: f.now.Add(time.Minute), Uses: 5}, f.now); err != nil {
-		t.Fatal(err)
-	}
-	outcomes := make(chan Redemption, 8)
-	for range cap(outcomes) {
-		go func() {
-			r, err := f.store.Redeem(ctx, code.Hash(), some(1), f.now)
-			if err != nil {
-				r.Outcome = Outcome(err.Error())
-			}
-			outcomes <- r
-		}()
-	}
-	count := map[Outcome]int{}
-	for range cap(outcomes) {
-		count[(<-outcomes).Outcome]++
-	}
-	if count[Redeemed] != 1 || count[AlreadyMember] != cap(outcomes)-1 {
-		t.Errorf("%v", count)
-	}
-	if r, err := f.store.Redeem(ctx, code.Hash(), some(2), f.now); err != nil || r.Left != 3 {
-		t.Errorf("%+v, %v", r, err)
-	}
-}
-
 func TestAuditIsBounded(t *testing.T) {
 	f := newFixture(t, nil)
-	db := f.store.(*boltStore).db
+	db := boltOf(f.store)
 	const extra = 25
 	err := db.Update(func(tx *bolt.Tx) error {
 		// Entries of which all but the last are only there to be numbered.
@@ -213,7 +136,7 @@ func TestAuditIsBounded(t *testing.T) {
 			}
 		}
 		for i := range int64(extra) {
-			if err := record(tx, AuditEntry{Time: time.UnixMilli(i), Event: EventStarted}); err != nil {
+			if err := record(&boltTx{tx}, AuditEntry{Time: time.UnixMilli(i), Event: EventStarted}); err != nil {
 				return err
 			}
 		}
@@ -240,7 +163,7 @@ func TestAuditIsBounded(t *testing.T) {
 // More codes expire than one transaction clears: none of them is good any more, and later transactions clear the rest.
 func TestSweepIsBounded(t *testing.T) {
 	f := newFixture(t, nil)
-	db := f.store.(*boltStore).db
+	db := boltOf(f.store)
 	const codes = sweepLimit + 10
 	hash := func(i int) (h CodeHash) {
 		binary.BigEndian.PutUint32(h[:], uint32(i))
@@ -283,11 +206,11 @@ func TestSweepIsBounded(t *testing.T) {
 	}
 	for range 2 {
 		later = later.Add(SpentRetention + time.Hour)
-		if err := db.Update(func(tx *bolt.Tx) error { return sweep(tx, later.UnixMilli()) }); err != nil {
+		if err := db.Update(func(tx *bolt.Tx) error { return sweep(&boltTx{tx}, later) }); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := db.Update(func(tx *bolt.Tx) error { return sweep(tx, later.UnixMilli()) }); err != nil {
+	if err := db.Update(func(tx *bolt.Tx) error { return sweep(&boltTx{tx}, later) }); err != nil {
 		t.Error(err)
 	}
 	if got := size(); got["tokens"]+got["token_due"]+got["spent"]+got["spent_due"] != 0 {
@@ -295,57 +218,38 @@ func TestSweepIsBounded(t *testing.T) {
 	}
 }
 
-func TestStoreHonoursContext(t *testing.T) {
-	f := newFixture(t, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, _, err1 := f.store.Member(ctx, some(1))
-	_, err2 := f.store.Members(ctx)
-	_, err3 := f.store.Redeem(ctx, CodeHash{}, some(1), f.now)
-	_, err4 := f.store.Audit(ctx, 0, 1)
-	for i, err := range []error{
-		err1, err2, err3, err4, f.store.PutMember(ctx, Member{}, nil), f.store.DeleteMembers(ctx, nil, nil),
-		f.store.ReplacePreTrusted(ctx, nil), f.store.AddToken(ctx, Token{}, f.now),
-	} {
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("%d: %v", i, err)
+// TestRevocationsAreIndexed: what an earlier version, which has no index, wrote of revocations is found.
+func TestRevocationsAreIndexed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s, err := OpenStore(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	for i := range byte(3) {
+		if err := errors.Join(s.PutMember(ctx, Member{ID: some(i), AddedAt: time.Now()}, nil), s.DeleteMembers(ctx, []identity.Identifier{some(i)}, nil)); err != nil {
+			t.Fatal(err)
 		}
 	}
-}
-
-// A refusal inside the transaction leaves everything as it was.
-func TestPutMemberRefusal(t *testing.T) {
-	f := newFixture(t, nil)
-	ctx := t.Context()
-	no := errors.New("no")
-	var seen []*Member
-	try := func(a string, err error) error {
-		return f.store.PutMember(ctx, Member{ID: some(1), Attributes: Attributes{"v": a}}, func(old *Member) error {
-			seen = append(seen, old)
-			return err
-		})
+	if err := boltOf(s).Update(func(tx *bolt.Tx) error {
+		// The earlier version knew two of them, and wrote the third.
+		index := tx.Bucket(bucketRevokee)
+		id := some(2)
+		return errors.Join(index.Delete(id[:]), index.SetSequence(2))
+	}); err != nil {
+		t.Fatal(err)
 	}
-	if err := try("1", no); !errors.Is(err, no) {
-		t.Error(err)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
-	if err := errors.Join(try("2", nil)); err != nil {
-		t.Error(err)
+	if s, err = OpenStore(path); err != nil {
+		t.Fatal(err)
 	}
-	if err := try("3", no); !errors.Is(err, no) {
-		t.Error(err)
-	}
-	m, ok, err := f.store.Member(ctx, some(1))
-	if err != nil || !ok || m.Attributes["v"] != "2" {
-		t.Errorf("%+v, %v, %v", m, ok, err)
-	}
-	if seen[0] != nil || seen[1] != nil || seen[2] == nil || seen[2].Attributes["v"] != "2" {
-		t.Errorf("%v", seen)
-	}
-	var left []identity.Identifier
-	if err := f.store.DeleteMembers(ctx, []identity.Identifier{some(1), some(9)}, func(m *Member) error {
-		left = append(left, m.ID)
-		return no
-	}); !errors.Is(err, no) || len(left) != 1 {
-		t.Errorf("%v, %v", err, left)
+	defer s.Close()
+	for i := range byte(4) {
+		r, ok, err := s.RevocationOf(ctx, some(i))
+		if err != nil || ok != (i < 3) || ok && r.Seq != uint64(i+1) {
+			t.Errorf("%d: %+v, %v, %v", i, r, ok, err)
+		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
-	bolt "go.etcd.io/bbolt"
 
 	"sallyport/crypto/identity"
 )
@@ -97,36 +96,32 @@ func identifierBytes(id identity.Identifier) []byte {
 	return id[:]
 }
 
-// record appends an entry to the trail, and removes the oldest beyond the bound.
-func record(tx *bolt.Tx, e AuditEntry) error {
-	b := tx.Bucket(bucketTrail)
-	previous := make([]byte, sha256.Size)
-	if _, last := b.Cursor().Last(); last != nil {
-		var r trailRecord
-		if err := cbor.Unmarshal(last, &r); err != nil {
-			return fmt.Errorf("%w: its last entry cannot be read: %w", ErrTrail, err)
-		}
-		hash := trailHash(r.Previous, r.Content)
-		previous = hash[:]
-	}
-	n, err := b.NextSequence()
-	if err != nil {
-		return err
-	}
+// Chained returns the entry as the one with a number, after one with a hash.
+func (e AuditEntry) Chained(seq uint64, previous [32]byte) (AuditEntry, error) {
 	content, err := cbor.Marshal(trailEntry{
 		Time: e.Time.UnixMilli(), Event: e.Event, Actor: identifierBytes(e.Actor), Subject: identifierBytes(e.Subject), Ticket: e.Ticket,
-		Reason: e.Reason, Source: e.Source, Count: e.Count, Attributes: e.Attributes, Seq: n,
+		Reason: e.Reason, Source: e.Source, Count: e.Count, Attributes: e.Attributes, Seq: seq,
 	})
+	if err != nil {
+		return e, err
+	}
+	e.Seq, e.Previous, e.content, e.Hash = seq, previous, content, trailHash(previous[:], content)
+	return e, nil
+}
+
+// record appends an entry to the trail, and removes the oldest beyond the bound.
+func record(tx Tx, e AuditEntry) error {
+	last, hash, err := tx.LastEntry()
 	if err != nil {
 		return err
 	}
-	if err := put(b, binary.BigEndian.AppendUint64(nil, n), trailRecord{Previous: previous, Content: content}); err != nil {
+	if e, err = e.Chained(last+1, hash); err != nil {
 		return err
 	}
-	if n <= AuditEntries {
-		return nil
+	if err := tx.PutEntry(e); err != nil || e.Seq <= AuditEntries {
+		return err
 	}
-	return b.Delete(binary.BigEndian.AppendUint64(nil, n-AuditEntries))
+	return tx.DeleteEntries(e.Seq - AuditEntries)
 }
 
 // readTrail reads a stored entry.
@@ -149,27 +144,14 @@ func readTrail(key, data []byte) (e AuditEntry, err error) {
 	return e, nil
 }
 
-func (s *boltStore) Record(ctx context.Context, e AuditEntry) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return s.db.Batch(func(tx *bolt.Tx) error { return record(tx, e) })
+func (s *store) Record(ctx context.Context, e AuditEntry) error {
+	return s.batch(ctx, func(tx Tx) error { return record(tx, e) })
 }
 
-func (s *boltStore) Audit(ctx context.Context, after uint64, limit int) (entries []AuditEntry, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	err = s.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketTrail).Cursor()
-		for key, data := c.Seek(binary.BigEndian.AppendUint64(nil, after+1)); key != nil && len(entries) < limit; key, data = c.Next() {
-			e, err := readTrail(key, data)
-			if err != nil {
-				return err
-			}
-			entries = append(entries, e)
-		}
-		return nil
+func (s *store) Audit(ctx context.Context, after uint64, limit int) (entries []AuditEntry, err error) {
+	err = s.view(ctx, func(tx Tx) error {
+		entries, err = tx.Entries(after, limit)
+		return err
 	})
 	return entries, err
 }

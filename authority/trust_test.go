@@ -313,7 +313,8 @@ func TestNewCredentialIsNewerThanItsRevocation(t *testing.T) {
 	if err := errors.Join(c.DeleteMember(ctx, plain), c.AddMember(ctx, plain, nil)); err != nil {
 		t.Fatal(err)
 	}
-	_, _, list, err := f.store.Revocations(ctx)
+	revocations, err := f.store.Revocations(ctx, 0, 10)
+	list := revocations.Entries
 	if err != nil || len(list) != 2 {
 		t.Fatal(list, err)
 	}
@@ -360,7 +361,7 @@ func TestAuditChain(t *testing.T) {
 	if next, err := c.Audit(ctx, entries[4].Seq); err != nil || next[0].Seq != entries[5].Seq {
 		t.Errorf("%v", err)
 	}
-	db := f.store.(*boltStore).db
+	db := boltOf(f.store)
 	key := func(n int) []byte { return []byte{0, 0, 0, 0, 0, 0, 0, byte(n)} }
 	for name, change := range map[string]func(b *bolt.Bucket) error{
 		"content": func(b *bolt.Bucket) error {
@@ -521,7 +522,7 @@ func TestOldTrailIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.(*boltStore).db.Update(func(tx *bolt.Tx) error {
+	if err := boltOf(store).Update(func(tx *bolt.Tx) error {
 		return errors.Join(put(tx.Bucket(bucketAudit), []byte{0, 0, 0, 0, 0, 0, 0, 5}, boltAudit{Time: 1000, Identity: rawID(some(1)), Outcome: Redeemed, Reference: "R"}),
 			put(tx.Bucket(bucketAudit), []byte{0, 0, 0, 0, 0, 0, 0, 6}, boltAudit{Time: 2000, Identity: rawID(some(2)), Outcome: CodeUsed, Reference: "R"}))
 	}); err != nil {
