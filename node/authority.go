@@ -96,6 +96,9 @@ func (n *Node) startAuthority(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := n.startFleet(ctx); err != nil {
+		return err
+	}
 	if source := n.opts.Authority.Revocations; source != nil {
 		if err := n.startNews(ctx, source); err != nil {
 			return err

@@ -117,6 +117,8 @@ type Options struct {
 	TLS tcp.Trust
 	// UDP are the options of the UDP transport.
 	UDP UDPOptions
+	// Fleet is for nodes elsewhere that act as Self too; nil: there are none.
+	Fleet *FleetOptions
 	// Authority runs the authority's services in place of those of an ordinary node; nil runs an ordinary node.
 	Authority *AuthorityOptions
 	// Shards is how many event loops run; default one per core.
@@ -339,6 +341,9 @@ func (n *Node) startServices(ctx context.Context) (err error) {
 		Allow: n.relayAllowed(), Admit: n.relayMembers(), Flows: both, Names: n.opts.Limits.Names, NamesPerOwner: n.opts.Limits.NamesPerOwner, Log: n.log,
 	})
 	if err != nil {
+		return err
+	}
+	if err := n.startFleet(ctx); err != nil {
 		return err
 	}
 	return n.startControl(ctx)

@@ -196,6 +196,7 @@ func (n *Node) adminHandler(stop func()) http.Handler {
 	n.set.Mount(mux)
 	mux.HandleFunc("POST "+admin.PathApply, admin.Handle(n.Apply))
 	n.mountPolicies(mux)
+	n.mountFleet(mux)
 	mux.HandleFunc("POST "+admin.PathInlets+"/{name}/accept", func(w http.ResponseWriter, r *http.Request) {
 		accepted, err := n.AcceptOutlet(r.Context(), r.PathValue("name"))
 		admin.Answer(w, accepted, err)

@@ -203,9 +203,9 @@ func (d *Dir) copyNode(c *Copy, n Node, wanted map[string]bool) error {
 	return d.copyTrust(c, n.Name)
 }
 
-// copyTrust adds whom a node expects, and who was revoked.
+// copyTrust adds whom a node expects, who was revoked, and which nodes act as one with it.
 func (d *Dir) copyTrust(c *Copy, node string) error {
-	for _, name := range []string{revokedFile, pinsFile} {
+	for _, name := range []string{revokedFile, pinsFile, fleetFile, delegateFile} {
 		if err := c.add(d.path, "nodes/"+node+"/"+name, true); err != nil {
 			return err
 		}
@@ -355,7 +355,7 @@ func mayRestore(name string) bool {
 	case parts[0] != "nodes" || CheckName("node", parts[1]) != nil:
 		return false
 	case len(parts) == 3:
-		return slices.Contains([]string{"node.json", "resources.json", revokedFile, pinsFile}, parts[2])
+		return slices.Contains([]string{"node.json", "resources.json", revokedFile, pinsFile, fleetFile, delegateFile}, parts[2])
 	}
 	raw, err := hex.DecodeString(strings.TrimSuffix(parts[3], ".json"))
 	return len(parts) == 4 && parts[2] == "kafka_keys" && err == nil && len(raw) == 16

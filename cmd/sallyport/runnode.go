@@ -18,6 +18,7 @@ import (
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
 	"sallyport/dataplane"
+	"sallyport/fleet"
 	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/node/page"
@@ -99,6 +100,8 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	a.foreground = !r.child
 	old, err := dir.Node(name)
 	isNew := errors.Is(err, state.ErrNotFound)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	options, self, err := a.nodeOptions(ctx, name, &o)
 	if err != nil {
 		return err
@@ -139,13 +142,14 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 			err = errors.Join(err, dir.NodeStopped(clean, name, process), dir.DeleteNode(clean, name))
 		}
 	}()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	n, err := node.Start(ctx, options)
 	if err != nil {
 		return err
 	}
 	defer n.Stop()
+	if options.Fleet != nil && options.Fleet.Delegate != nil {
+		go watchKeeper(ctx, options.Fleet.Delegate, cancel, options.Log)
+	}
 	services, err := readServices(o.Services)
 	if err != nil {
 		return err
@@ -279,6 +283,10 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		return none, nil, fmt.Errorf("identity %q cannot be used: %w", self.named.Name, err)
 	}
 	a.retirePurposeKeys(ctx, self, log)
+	acting, part, err := a.fleetOptions(ctx, name, self, o.Authority != nil, log)
+	if err != nil {
+		return none, nil, err
+	}
 	home := ""
 	if v, err := a.dirOnce.Vault(self.named.Vault); err == nil {
 		home = homeOf(v)
@@ -287,7 +295,7 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		}
 	}
 	options := node.Options{
-		Name: name, IdentityName: self.named.Name, Self: self.id, Identities: self.manager, KeysHome: home, Listen: o.TCPListenerAddress, Log: log, LogLevel: level,
+		Name: name, IdentityName: self.named.Name, Self: acting.id, Identities: acting.manager, Fleet: part, KeysHome: home, Listen: o.TCPListenerAddress, Log: log, LogLevel: level,
 		Store: node.NewHome(a.dirOnce, name, o.Authority == nil && !a.isInMemory),
 		IdentitiesOf: func(ctx context.Context, name string) (*identity.Manager, error) {
 			named, err := a.dirOnce.NamedIdentity(name)
@@ -317,7 +325,7 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		return none, nil, err
 	}
 	if o.Authority != nil {
-		options.Authority, err = a.authorityServices(ctx, self, o.Authority, log)
+		options.Authority, err = a.authorityServices(ctx, acting, o.Authority, log)
 		return options, self, err
 	}
 	if options.UDP, err = udpOptions(); err != nil {
@@ -328,11 +336,28 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 			options.UDP.Listen = "127.0.0.1:0"
 		}
 	}
-	options.Trust, err = a.trust(ctx, self.manager, o.Project, o.AuthorityIdentity, o.AuthorityRoute, o.CredentialScope)
+	options.Trust, err = a.trust(ctx, acting.manager, o.Project, o.AuthorityIdentity, o.AuthorityRoute, o.CredentialScope)
 	if err == nil {
 		options.Trust.Grace, err = authorityGrace(o.AuthorityGrace)
 	}
 	return options, self, err
+}
+
+// fleetOptions returns who a node acts as, and its part among the nodes that act as the same identity.
+func (a *app) fleetOptions(ctx context.Context, name string, s *self, isAuthority bool, log *slog.Logger) (*self, *node.FleetOptions, error) {
+	d, err := a.dirOnce.Delegate(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if d != nil {
+		return a.actAs(ctx, s, d, log)
+	}
+	kind := fleet.Relay
+	if isAuthority {
+		kind = fleet.Authority
+	}
+	part, err := a.keeperOptions(name, s, kind, log)
+	return s, part, err
 }
 
 // leastGrace is the shortest --authority-grace: an authority that is there is heard every 10 s, and a query may be lost.

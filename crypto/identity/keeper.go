@@ -28,6 +28,11 @@ type Keeper interface {
 
 var _ Keeper = (*Manager)(nil)
 
+// Delegate makes a Manager with the same Store and clock that acts as identities whose purpose keys k attests.
+func (m *Manager) Delegate(k Keeper) *Manager {
+	return New(Options{Store: m.store, Keeper: k, Now: m.now, PurposeLife: m.life})
+}
+
 // AttestationRequest says which purpose key is to be attested.
 type AttestationRequest struct {
 	// Subject is whose key it is.

@@ -39,6 +39,9 @@ const (
 	PathApply       = "/apply"
 	PathStore       = "/authority/store" // GET: a copy of the file
 	PathKeys        = "/keys/reread"     // POST: identities were rotated
+	// PathFleet has the nodes that act as the same identity (GET; one: DELETE /fleet/NAME), PathFleetTickets makes tickets for more (POST).
+	PathFleet        = "/fleet"
+	PathFleetTickets = "/fleet/tickets"
 )
 
 // maxAnswer bounds an answer of a node.

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"sallyport/crypto/identity"
+	"sallyport/fleet"
+	"sallyport/node"
+	"sallyport/routing/multiaddr"
+	"sallyport/routing/rpc"
+	"sallyport/state"
+)
+
+// keeperTimeout is how long a keeper may take to answer.
+const keeperTimeout = 15 * time.Second
+
+// keeperLink is how a node that acts as another's identity asks the one that has the primary key: with a node beside it that is itself there.
+type keeperLink struct {
+	client *fleet.Client
+	node   *node.Node
+}
+
+// askKeeper makes a link to a keeper. The caller stops its node.
+func (a *app) askKeeper(ctx context.Context, box *self, d state.Delegate) (*keeperLink, error) {
+	route, err := multiaddr.Parse(d.Keeper)
+	if err != nil {
+		return nil, fmt.Errorf("the route to the keeper: %w", err)
+	}
+	kept, err := identity.ParseIdentifier(d.Identifier)
+	if err != nil {
+		return nil, err
+	}
+	options := node.Options{
+		Name: "keeper-link", IdentityName: box.named.Name, Self: box.id, Identities: box.manager, Shards: 1, NoListener: true,
+		Store: node.CommandHome(a.dirOnce), Log: slog.New(slog.DiscardHandler),
+	}
+	if err := applyNetwork(&options, &state.NodeOptions{}); err != nil {
+		return nil, err
+	}
+	n, err := node.Start(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	ask := func(ctx context.Context, req *rpc.Request) (*rpc.Response, error) {
+		ctx, cancel := context.WithTimeout(ctx, keeperTimeout)
+		defer cancel()
+		return n.AskService(ctx, box.id, route, []identity.Identifier{kept}, fleet.Service, req)
+	}
+	return &keeperLink{client: &fleet.Client{Call: ask}, node: n}, nil
+}
+
+// actAs returns who a node is that acts as another's identity, and its part in that fleet. The link to the keeper ends with ctx.
+func (a *app) actAs(ctx context.Context, box *self, d *state.Delegate, log *slog.Logger) (*self, *node.FleetOptions, error) {
+	link, err := a.askKeeper(ctx, box, *d)
+	if err != nil {
+		return nil, nil, err
+	}
+	context.AfterFunc(ctx, link.node.Stop)
+	acting := &self{named: box.named, manager: box.manager.Delegate(link.client)}
+	if acting.id, err = identity.ParseIdentifier(d.Identifier); err != nil {
+		return nil, nil, err
+	}
+	learn := func(ctx context.Context, history []byte) error {
+		_, err := acting.manager.ImportIgnoreOlder(ctx, history)
+		acting.manager.Reread(acting.id)
+		return err
+	}
+	part := &node.FleetOptions{Delegate: fleet.NewDelegate(link.client, d.Route, learn)}
+	err = acting.manager.CheckKeys(ctx, acting.id)
+	switch {
+	case errors.Is(err, identity.ErrNotDelegate):
+		return nil, nil, withHint(fmt.Errorf("this machine is no %s of the project any more: %w", d.Kind, err), "another ticket makes it one again: sallyport project %s-node ticket", d.Kind)
+	case errors.Is(err, identity.ErrKeeperAway):
+		log.Warn("who has the primary key cannot be reached: nobody can connect here until it can; it is tried again", "keeper", d.Keeper, "reason", err.Error())
+	case err != nil:
+		return nil, nil, err
+	}
+	return acting, part, nil
+}
+
+// watchKeeper asks the keeper from time to time whether this node is still one that acts as the identity, and calls stop when it is not.
+func watchKeeper(ctx context.Context, d *fleet.Delegate, stop func(), log *slog.Logger) {
+	away := false
+	for pause := time.Duration(0); ; pause = fleet.Interval + rand.N(fleet.Interval/3) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		err := d.Look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, identity.ErrNotDelegate):
+			log.Error("this machine was deleted from the project's nodes: it stops", "reason", err.Error())
+			stop()
+			return
+		case err != nil && !away:
+			log.Warn("who has the primary key cannot be reached; it is tried again", "reason", err.Error())
+		case err == nil && away:
+			log.Info("who has the primary key can be reached again")
+		}
+		away = err != nil
+	}
+}
+
+// keeperOptions have a node that has its identity's primary key keep the list of others that act as that identity.
+func (a *app) keeperOptions(name string, s *self, kind fleet.Kind, log *slog.Logger) (*node.FleetOptions, error) {
+	k, err := fleet.NewKeeper(fleet.Options{
+		Self: s.id, Kind: kind, Identities: s.manager, Log: log,
+		History: func(ctx context.Context) ([]byte, error) { return s.manager.History(ctx, s.id) },
+		Load:    func() ([]byte, error) { return a.dirOnce.Fleet(name) },
+		Save:    func(raw []byte) error { return a.dirOnce.PutFleet(name, raw) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &node.FleetOptions{Keeper: k}, nil
+}
