@@ -102,7 +102,7 @@ func fleetTicket(a *app, kind fleet.Kind) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&projectName, "project", "", "the `PROJECT` (default: the default project)")
 	durationVar(f, &expires, "expires-in", 10*time.Minute, "how long it can be used")
-	durationVar(f, &lifetime, "lifetime", fleet.DefaultLifetime, "how long keys are attested at a time, and so how long one goes on that was deleted")
+	durationVar(f, &lifetime, "lifetime", fleet.DefaultLifetime, "how long its keys are attested at a time")
 	f.IntVar(&uses, "usage-count", 1, "by how many machines")
 	return cmd
 }
@@ -137,7 +137,8 @@ func fleetList(a *app, kind fleet.Kind) *cobra.Command {
 func fleetDelete(a *app, kind fleet.Kind) *cobra.Command {
 	var projectName string
 	var yes bool
-	cmd := &cobra.Command{Use: "delete NAME [flags]", Short: "Have a machine not be the project's " + string(kind) + " any more", Example: fmt.Sprintf(`  sallyport project %s-node delete two --yes`, kind),
+	cmd := &cobra.Command{Use: "delete NAME [flags]", Short: "Have a machine not be the project's " + string(kind) + " any more", Example: fmt.Sprintf(`  sallyport project %[1]s-node delete two
+  sallyport project %[1]s-node delete two --yes`, kind),
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := a.keeperOf(kind, projectName)
@@ -179,7 +180,7 @@ type nodePlan struct {
 func (p *nodePlan) flags(cmd *cobra.Command, port int) {
 	f := cmd.Flags()
 	f.StringVar(&p.name, "name", "", "what the machine is called in lists, a `NAME` (default: the host's)")
-	f.StringVar(&p.place.host, "host", "127.0.0.1", "`NAME` or address of this machine, where members find it")
+	f.StringVar(&p.place.host, "host", "127.0.0.1", "`NAME` or address of this machine")
 	f.IntVar(&p.port, "port", port, "the `PORT`")
 	f.StringVar(&p.address, "address", "", "where members find it, a `URL` such as wss://HOST/PATH")
 	f.StringVar(&p.listener, "listener", "", "where it listens for that, a `URL` with ws, wss or tls")

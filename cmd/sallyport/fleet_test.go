@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// secretKeys are the private keys in the plain vaults of a machine.
+func (s *shell) secretKeys(machine string) (keys [][]byte) {
+	s.t.Helper()
+	files, _ := filepath.Glob(filepath.Join(s.dir, machine, "vaults", "default", "*"))
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil && len(b) == 32 {
+			keys = append(keys, b)
+		}
+	}
+	if len(keys) == 0 {
+		s.t.Fatalf("the machine %s has no keys", machine)
+	}
+	return keys
+}
+
+// hasNone looks for secrets in all files of a machine, raw and in the encodings that a program would use.
+func (s *shell) hasNone(machine string, secrets [][]byte) {
+	s.t.Helper()
+	read := 0
+	err := filepath.WalkDir(filepath.Join(s.dir, machine), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		read++
+		for _, secret := range secrets {
+			for _, text := range [][]byte{secret, []byte(hex.EncodeToString(secret)), []byte(strings.ToUpper(hex.EncodeToString(secret))),
+				[]byte(base64.StdEncoding.EncodeToString(secret)), []byte(base64.URLEncoding.EncodeToString(secret))} {
+				if bytes.Contains(b, text) {
+					s.t.Errorf("%s has a key of the project's first machine", path)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil || read < 5 {
+		s.t.Fatalf("%d files of the machine %s were read: %v", read, machine, err)
+	}
+}
+
+// TestRelayNode: a ticket makes another machine a relay of the project, once. That machine proves to be the project's node without the project's key, goes on while the
+// first one is down, and ends when it is deleted.
+func TestRelayNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	s := newShell(t)
+	s.apart()
+	s.at("relay", "sallyport project relay-node ticket --lifetime 2h > two.ticket")
+	port := freePort(t)
+	create := "sallyport relay-node create two.ticket --name two --port " + port
+	if out := s.refusedAt("two", "sallyport project enroll two.ticket"); !strings.Contains(out, "ticket") {
+		t.Errorf("a ticket for a node, used by a member: %s", out)
+	}
+	s.at("authority", "sallyport project ticket > member.ticket")
+	if out := s.refusedAt("two", "sallyport relay-node create member.ticket"); !strings.Contains(out, "project relay-node ticket") {
+		t.Errorf("a ticket for a member, used for a node: %s", out)
+	}
+	s.at("two", create)
+	if out := s.refusedAt("three", "sallyport relay-node create two.ticket --name three --port "+freePort(t)); !strings.Contains(out, "used up or too old") {
+		t.Errorf("the ticket a second time: %s", out)
+	}
+	if out := s.refusedAt("two", create); !strings.Contains(out, "already running") {
+		t.Errorf("created twice: %s", out)
+	}
+	list := s.at("relay", "sallyport project relay-node list --jq '.[].route'")
+	if want := `"/ip4/127.0.0.1/tcp/` + port + `/service/api"`; strings.TrimSpace(list) != want {
+		t.Errorf("listed: %s, want %s", list, want)
+	}
+	for _, at := range []string{"two", "authority"} { // only the first machine keeps the list
+		if out := s.refusedAt(at, "sallyport project relay-node ticket"); at == "authority" && !strings.Contains(out, "has the primary key") {
+			t.Errorf("at %s: %s", at, out)
+		}
+	}
+	s.hasNone("two", s.secretKeys("relay"))
+
+	// Members accept it as the project's node, also while the first one is down.
+	project := strings.Trim(strings.TrimSpace(s.at("relay", "sallyport project show --jq .identity")), `"`)
+	s.at("member", "sallyport node create m")
+	channel := "sallyport secure-channel create --from m --to /ip4/127.0.0.1/tcp/" + port + "/service/api --authorized " + project
+	s.at("member", channel)
+	s.at("relay", "sallyport node stop relay-partners")
+	s.at("member", channel)
+	s.at("relay", "sallyport node start relay-partners")
+
+	// It starts again by itself with what its machine has.
+	s.at("two", "sallyport node stop relay-node-two; sallyport node start relay-node-two")
+	s.at("member", channel)
+
+	s.at("relay", "sallyport project relay-node delete two --yes")
+	if out := s.refusedAt("relay", "sallyport project relay-node delete two --yes"); !strings.Contains(out, "no relay node two") {
+		t.Errorf("deleted twice: %s", out)
+	}
+	s.at("two", "sallyport node stop relay-node-two")
+	if out := s.refusedAt("two", "sallyport node start relay-node-two"); !strings.Contains(out, "no relay of the project any more") {
+		t.Errorf("started after it was deleted: %s", out)
+	}
+	s.refusedAt("member", channel)
+}
