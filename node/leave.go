@@ -19,6 +19,7 @@ func (n *Node) leave(longest time.Duration) {
 	if longest == 0 {
 		return
 	}
+	n.Ending()
 	n.log.Info("node leaves", "node", n.opts.Name, "connections", n.portals.Stats.Active.Load(), "drain", longest.String())
 	ctx, cancel := context.WithTimeout(n.ctx, longest)
 	defer cancel()

@@ -214,7 +214,8 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	happened := &events{}
 	o.Log = slog.New(&eventHandler{inner: o.Log.Handler(), to: happened})
-	n := &Node{opts: o, log: o.Log, events: happened, started: time.Now(), policies: policy.NewSet(), dialed: map[string]*connection{}, dialing: make(chan struct{}, dialings)}
+	n := &Node{opts: o, log: o.Log, events: happened, started: time.Now(), policies: policy.NewSet(), dialed: map[string]*connection{}, dialing: make(chan struct{}, dialings),
+		upgrades: upgrades{ending: make(chan struct{})}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.set = table.NewSet(n.ctx, o.Store, o.Log)
 	defer func() {
@@ -496,6 +497,7 @@ func (n *Node) Listening() string {
 
 // Stop ends the node: connections are closed. It is safe to call it more than once.
 func (n *Node) Stop() {
+	n.Ending()
 	if n.router != nil { // before the paths are gone
 		told, done := context.WithTimeout(context.Background(), time.Second)
 		portal.Shutdown(told, n.router)

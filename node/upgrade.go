@@ -105,6 +105,28 @@ type upgrades struct {
 	mu      sync.Mutex
 	last    admin.Upgrade
 	serving []net.Listener // of the administration interface and the status endpoint
+	ending  chan struct{}  // closed when the node is about to end
+}
+
+var errEnding = errors.New("it is being stopped")
+
+// isEnding reports whether the node is about to end.
+func (u *upgrades) isEnding() bool {
+	select {
+	case <-u.ending:
+		return true
+	default:
+		return false
+	}
+}
+
+// Ending tells that the node is about to end, so that no other program takes over any more, which would not know of it.
+func (n *Node) Ending() {
+	n.upgrades.mu.Lock()
+	defer n.upgrades.mu.Unlock()
+	if !n.upgrades.isEnding() {
+		close(n.upgrades.ending)
+	}
 }
 
 func (u *upgrades) note(change func(*admin.Upgrade)) admin.Upgrade {
@@ -147,6 +169,9 @@ func (n *Node) Upgrade(ctx context.Context, r admin.UpgradeRequest) (u admin.Upg
 	}
 	if !filepath.IsAbs(program) {
 		return u, nil, fmt.Errorf("%w: --program %q must be an absolute path", admin.ErrInvalid, program)
+	}
+	if n.upgrades.isEnding() {
+		return u, nil, fmt.Errorf("%w: %w", admin.ErrInvalid, errEnding)
 	}
 	if !n.upgrades.running.TryLock() {
 		return u, nil, fmt.Errorf("%w: an upgrade that is under way", admin.ErrExists)
@@ -299,6 +324,9 @@ func (n *Node) writeDown(ctx context.Context, data bool) (c *Carried, release fu
 // replace waits for what cannot be carried and executes the successor. It returns only when that is not possible: then all is as before.
 func (n *Node) replace(next successor, drain time.Duration) (err error) {
 	left := n.drain(drain)
+	if n.upgrades.isEnding() {
+		return errEnding
+	}
 	if err := n.set.Save(n.ctx); err != nil {
 		return err
 	}
@@ -325,6 +353,11 @@ func (n *Node) replace(next successor, drain time.Duration) (err error) {
 	state := int(file.Fd())
 	if n.records != nil {
 		n.records.Sync()
+	}
+	n.upgrades.mu.Lock() // Ending waits: it comes before, or to the next program
+	defer n.upgrades.mu.Unlock()
+	if n.upgrades.isEnding() {
+		return errEnding
 	}
 	if n.opts.Upgrade.Leaving != nil {
 		stay := n.opts.Upgrade.Leaving()
@@ -362,7 +395,7 @@ func (n *Node) drain(longest time.Duration) (left map[string]int) {
 		n.upgrades.note(func(u *admin.Upgrade) { u.State, u.Left = admin.UpgradeDraining, left })
 		select {
 		case <-time.After(min(250*time.Millisecond, time.Until(until))):
-		case <-n.ctx.Done():
+		case <-n.upgrades.ending:
 			return left
 		}
 	}

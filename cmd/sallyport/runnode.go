@@ -204,6 +204,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	releaseStartup()
 	go returnMemory(ctx, o.Small)
 	<-ctx.Done()
+	n.Ending()
 	notifySystemd("STOPPING=1")
 	options.Log.Info("node stops", "node", name)
 	stopped, done := context.WithTimeout(context.Background(), 2*time.Second)

@@ -41,6 +41,10 @@ func nodeUpgrade(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			record, err := a.nodeRecord(name)
+			if err != nil {
+				return err
+			}
 			if last {
 				u, err := admin.Get[admin.Upgrade](ctx, c, admin.PathUpgrade)
 				if err != nil {
@@ -64,7 +68,7 @@ func nodeUpgrade(a *app) *cobra.Command {
 			for _, line := range leftText(u.Left) {
 				a.note("  %s", line)
 			}
-			if u, err = a.upgradeEnd(ctx, c, u.ID); err != nil {
+			if u, err = a.upgradeEnd(ctx, c, record, u.ID); err != nil {
 				return err
 			}
 			if u.State == admin.UpgradeFailed {
@@ -126,7 +130,7 @@ func leftText(left map[string]int) (lines []string) {
 }
 
 // upgradeEnd waits until an upgrade has ended, of whose program nobody may answer for a moment.
-func (a *app) upgradeEnd(ctx context.Context, c *admin.Client, id string) (u admin.Upgrade, err error) {
+func (a *app) upgradeEnd(ctx context.Context, c *admin.Client, record state.Node, id string) (u admin.Upgrade, err error) {
 	var silent time.Time
 	for {
 		u, err = admin.Get[admin.Upgrade](ctx, c, admin.PathUpgrade)
@@ -139,6 +143,8 @@ func (a *app) upgradeEnd(ctx context.Context, c *admin.Client, id string) (u adm
 			silent = time.Time{}
 		case errors.Is(err, admin.ErrNotFound):
 			return u, errors.New("the node was started anew: its connections are lost; its log says why")
+		case record.Status() != state.Running:
+			return u, fmt.Errorf("the node %s has ended while it was upgraded: its log says why", record.Name)
 		case silent.IsZero():
 			silent = time.Now()
 		case time.Since(silent) > 30*time.Second:

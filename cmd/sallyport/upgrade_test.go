@@ -525,3 +525,50 @@ func TestNodeStopDrain(t *testing.T) {
 		s.must("sallyport node start " + node)
 	}
 }
+
+// TestNodeUpgradeStopped: who stops a node while it waits for connections that cannot be carried ends its upgrade too, and the command that asked for it learns that from
+// the node, or by the end of its process. A node that leaves is not upgraded.
+func TestNodeUpgradeStopped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts nodes")
+	}
+	t.Parallel()
+	s := newShell(t)
+	plain := freePort(t)
+	s.must(`
+		sallyport node create n
+		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
+		sallyport tcp-inlet create --at n --from ` + plain + ` --to /secure/api/service/db --hold 0s`)
+	patient := *s
+	patient.program = &program{path: s.path, dir: s.dir, env: s.env, patience: 10 * time.Minute}
+	for _, c := range []struct{ how, why string }{
+		{"sallyport node stop n", "it is being stopped"},
+		{"sallyport node stop n --force", "has ended while it was upgraded"},
+		{"sallyport node stop n --drain 10m", "it is being stopped"},
+	} {
+		waitedFor := openSessions(t, plain, 1)[0]
+		upgraded := make(chan outcome, 1)
+		go func() { upgraded <- patient.run("sallyport node upgrade n --drain 10m") }()
+		last := func() string { return s.run("sallyport node upgrade --last n --jq .state").stdout }
+		for deadline := time.Now().Add(60 * time.Second); !strings.Contains(last(), "draining"); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: it waits for nobody: %q", c.how, last())
+			}
+		}
+		stopped := make(chan outcome, 1)
+		go func() { stopped <- patient.run(c.how) }()
+		if out := <-upgraded; out.code == 0 || !strings.Contains(out.stderr, c.why) && !strings.Contains(out.stderr, "has ended while it was upgraded") {
+			t.Errorf("%s: the upgrade: exit code %d, %s", c.how, out.code, out.stderr)
+		}
+		if strings.Contains(c.how, "--drain") {
+			if out := s.run("sallyport node upgrade n"); out.code == 0 || !strings.Contains(out.stderr, "it is being stopped") {
+				t.Errorf("upgrade of a node that leaves: exit code %d, %s", out.code, out.stderr)
+			}
+		}
+		_ = waitedFor.Close()
+		if out := <-stopped; out.code != 0 {
+			t.Errorf("%s: exit code %d, %s", c.how, out.code, out.stderr)
+		}
+		s.must("sallyport node start n")
+	}
+}
