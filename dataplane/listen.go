@@ -19,8 +19,9 @@ type Listener struct {
 	addr    netip.AddrPort
 	unix    string // name of a Unix socket, else empty
 	accept  func(fd int, from netip.AddrPort)
-	paused  *Timer
+	retried *Timer
 	closed  bool
+	paused  bool
 	failing bool // the last attempt found no descriptor or memory
 }
 
@@ -71,13 +72,22 @@ func (l *Loop) Accept(fd int, accept func(fd int, from netip.AddrPort)) (*Listen
 // Addr returns the address that is listened on.
 func (ln *Listener) Addr() netip.AddrPort { return ln.addr }
 
+// Pause accepts nobody until Resume: who connects waits in the kernel's queue. On the loop only.
+func (ln *Listener) Pause() { ln.paused = true }
+
+// Resume accepts again, first who has waited. On the loop only.
+func (ln *Listener) Resume() {
+	ln.paused = false
+	ln.acceptReady()
+}
+
 // Close stops listening; the file of a Unix socket is removed. On the loop only.
 func (ln *Listener) Close() {
 	if ln.closed {
 		return
 	}
 	ln.closed = true
-	ln.paused.Stop()
+	ln.retried.Stop()
 	ln.loop.unregisterShared(ln.fd)
 	rawClose(ln.fd)
 	if ln.unix != "" && ln.unix[0] != '@' {
@@ -89,7 +99,7 @@ func (ln *Listener) onEvents(uint32) { ln.acceptReady() }
 
 func (ln *Listener) acceptReady() {
 	for range acceptBatch {
-		if ln.closed {
+		if ln.closed || ln.paused {
 			return
 		}
 		fd, from, errno := rawAccept(ln.fd)
@@ -127,6 +137,6 @@ func (ln *Listener) accepting(can bool, errno unix.Errno) {
 }
 
 func (ln *Listener) retry(after time.Duration) {
-	ln.paused.Stop()
-	ln.paused = ln.loop.After(after, ln.acceptReady)
+	ln.retried.Stop()
+	ln.retried = ln.loop.After(after, ln.acceptReady)
 }

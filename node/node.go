@@ -235,6 +235,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	over := transportOptions(o.Limits)
 	over.Proxies, over.Trust = o.Proxies, o.TLS
 	n.tcp = tcp.New(n.router, over)
+	n.tcp.Pause()
 	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.channels = secure.New(n.router, o.Shards, channelLimits(o.Limits), o.Log)
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
@@ -273,6 +274,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	} else if err := n.startUDP(ctx); err != nil {
 		return nil, err
 	} else if err := n.startServices(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.tcp.Resume(ctx); err != nil { // before resources: those of two nodes may wait for each other
 		return nil, err
 	}
 	go n.keepKeys(n.ctx)

@@ -31,9 +31,10 @@ const (
 	// while the peer itself is coming back, what is sent to it through a relay of the reference may be lost without an answer. It is not less, since attempts of
 	// hundreds of inlets that are given up on a busy machine are work that is done twice.
 	comebackTimeout = 4 * time.Second
-	// steady is how long a path works that counts as one that worked.
+	// steady is how long a path works that counts as one that worked, and brief how long one does whose peer may only accept and close.
 	steady = 10 * time.Second
-	// retryUnsteady is the longest pause after one that did not work for so long. Its peer has answered, so it may be a relay that is restarted several times in a
+	brief  = 2 * time.Second
+	// retryUnsteady is the longest pause after brief ones. Its peer has answered, so it may be a relay that is restarted several times in a
 	// row, and all who use it are to be back within seconds each time.
 	retryUnsteady = 2 * time.Second
 )
@@ -227,6 +228,9 @@ func afterLoss(worked, wait, longest time.Duration) (pause, next time.Duration) 
 		return retryLost, retryFirst
 	}
 	most := min(longest, retryUnsteady)
+	if worked > brief { // nodes that are upgraded one after the other, for instance
+		return min(retryFirst, most), min(retryFirst, most)
+	}
 	return min(wait, most), min(2*wait, most)
 }
 

@@ -28,6 +28,12 @@ func TestAfterLoss(t *testing.T) {
 	if pause, next := afterLoss(time.Minute, retryMax, retryMax); pause != retryLost || next != retryFirst {
 		t.Errorf("after a path that worked: %v, then %v", pause, next)
 	}
+	if pause, next := afterLoss(3*time.Second, retryMax, retryMax); pause != retryFirst || next != retryFirst {
+		t.Errorf("after one that worked for a few seconds: %v, then %v", pause, next)
+	}
+	if pause, next := afterLoss(3*time.Second, time.Second, 100*time.Millisecond); pause != 100*time.Millisecond || next != 100*time.Millisecond {
+		t.Errorf("after a few seconds, where it is to be tried more often: %v, then %v", pause, next)
+	}
 	if pause, next := afterLoss(time.Second, time.Second, 100*time.Millisecond); pause != 100*time.Millisecond || next != 100*time.Millisecond {
 		t.Errorf("where it is to be tried more often: %v, then %v", pause, next)
 	}

@@ -29,16 +29,19 @@ type scale struct {
 	soak          time.Duration
 	fleet         int // outlets; inlets are five times as many
 	fleetKills    int
+	open, pauses  int           // connections that are open while nodes are upgraded, and how often each is
+	pause         time.Duration // how long a node may stand still then
 	bench         time.Duration // how long pgbench goes on after a fault is over, about
 }
 
 func cases(short bool, soakFor time.Duration, kills int) []fault {
 	s := scale{streams: 8, idle: 200, kills: 50, upgrades: 20, drops: []time.Duration{time.Second, 20 * time.Second, 50 * time.Second}, stop: 30 * time.Second,
-		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second, soak: soakFor, fleet: 100, fleetKills: 50}
+		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second, soak: soakFor, fleet: 100, fleetKills: 50,
+		open: 1000, pauses: 5, pause: 200 * time.Millisecond}
 	// The short form is for a machine that has other things to do.
 	if short {
 		s = scale{streams: 4, idle: 60, kills: 3, upgrades: 1, drops: []time.Duration{8 * time.Second}, stop: 8 * time.Second, shaped: 5 * time.Second, back: 10 * time.Second,
-			bench: 3 * time.Second, fleet: 6, fleetKills: 2}
+			bench: 3 * time.Second, fleet: 6, fleetKills: 2, open: 200, pauses: 1, pause: time.Second}
 	}
 	if kills > 0 {
 		s.kills, s.fleetKills = kills, kills
@@ -60,6 +63,7 @@ func cases(short bool, soakFor time.Duration, kills int) []fault {
 		})
 	}}}
 	list = append(list, upgrades(s, whole)...)
+	list = append(list, fault{fmt.Sprintf("upgrade of each node with %d open connections, %d times", s.open, s.pauses), fmt.Sprintf("stopped for %v at most, 0 reset, no connect refused", s.pause), pauses(s.open, s.pauses, s.pause)})
 	once := func(name string, during time.Duration, do func(ctx context.Context, w *world) error) {
 		list = append(list, fault{name, whole, func(ctx context.Context, w *world) (string, error) {
 			return w.under(ctx, s, during+s.bench, func(l *load) (time.Duration, error) {

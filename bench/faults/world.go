@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,15 +43,17 @@ const (
 var portals = []struct {
 	name   string
 	target int
-	flags  []string
+	flags  []string // of both ends
+	outlet []string // of the outlet alone
 }{
-	{"data", dataPort, nil},
-	{"redis", redisPort, nil},
-	{"postgres", postgresPort, nil},
-	{"brief", dataPort, []string{"--hold", "4s"}},
+	{"data", dataPort, nil, nil},
+	{"redis", redisPort, nil, nil},
+	{"postgres", postgresPort, nil, nil},
+	{"brief", dataPort, []string{"--hold", "4s"}, nil},
+	{"many", dataPort, nil, []string{"--max-connections", "4000"}},
 }
 
-// briefHold is the hold of the last portal.
+// briefHold is the hold of the portal brief.
 const briefHold = 4 * time.Second
 
 // machine is a namespace with one node.
@@ -137,7 +140,7 @@ func (w *world) nodes(ctx context.Context) error {
 		{w.outlet, []string{"relay", "create", "blue", "--at", route(relayFar), "--to", "blue"}},
 	}
 	for i, p := range portals {
-		steps = append(steps, step{w.outlet, append([]string{"tcp-outlet", "create", p.name, "--at", "blue", "--to", fmt.Sprintf("127.0.0.1:%d", p.target)}, p.flags...)},
+		steps = append(steps, step{w.outlet, append([]string{"tcp-outlet", "create", p.name, "--at", "blue", "--to", fmt.Sprintf("127.0.0.1:%d", p.target)}, slices.Concat(p.flags, p.outlet)...)},
 			step{w.inlet, append([]string{"tcp-inlet", "create", p.name, "--at", "green", "--from", fmt.Sprintf("127.0.0.1:%d", firstInlet+i),
 				"--to", route(relayAddr) + "/service/forward_to_blue/secure/api/service/" + p.name}, p.flags...)})
 	}

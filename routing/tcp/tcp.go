@@ -110,6 +110,7 @@ type Transport struct {
 	conns       map[*Connection]struct{}
 	listeners   map[*Listener]struct{}
 	loads       loads
+	paused      atomic.Bool // listeners accept nobody
 }
 
 // New makes a transport for the workers of r.
@@ -158,7 +159,9 @@ func (t *Transport) Serve(ctx context.Context, at netip.AddrPort, serving Servin
 	var startErr error
 	if err := s.Do(ctx, func() {
 		l.Address = s.NewAddress().Text()
-		l.ln, startErr = s.Loop().Accept(fd, func(fd int, from netip.AddrPort) { t.accepted(l, fd, from) })
+		if l.ln, startErr = s.Loop().Accept(fd, func(fd int, from netip.AddrPort) { t.accepted(l, fd, from) }); startErr == nil && t.paused.Load() {
+			l.ln.Pause()
+		}
 	}); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -195,6 +198,20 @@ func (t *Transport) StopListening(ctx context.Context) {
 	for _, l := range list {
 		_ = l.shard.Finish(ctx, l.ln.Close) // its flow stays: connections that were accepted use it
 	}
+}
+
+// Pause has listeners that are opened from now on accept nobody before Resume. Who connects waits: what came before the workers that it is for would be lost.
+func (t *Transport) Pause() { t.paused.Store(true) }
+
+// Resume has all listeners accept. Not on a shard, nor while one is opened.
+func (t *Transport) Resume(ctx context.Context) error {
+	t.paused.Store(false)
+	for _, l := range t.Listeners() {
+		if err := l.shard.Do(ctx, l.ln.Resume); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // accepted places a new connection on a shard. It runs on the listener's shard.
