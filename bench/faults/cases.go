@@ -29,6 +29,7 @@ type scale struct {
 	soak          time.Duration
 	fleet         int // outlets; inlets are five times as many
 	fleetKills    int
+	fleetUpgrades int
 	open, pauses  int           // connections that are open while nodes are upgraded, and how often each is
 	pause         time.Duration // how long a node may stand still then
 	bench         time.Duration // how long pgbench goes on after a fault is over, about
@@ -36,15 +37,15 @@ type scale struct {
 
 func cases(short bool, soakFor time.Duration, kills int) []fault {
 	s := scale{streams: 8, idle: 200, kills: 50, upgrades: 20, drops: []time.Duration{time.Second, 20 * time.Second, 50 * time.Second}, stop: 30 * time.Second,
-		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second, soak: soakFor, fleet: 100, fleetKills: 50,
+		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second, soak: soakFor, fleet: 100, fleetKills: 50, fleetUpgrades: 5,
 		open: 1000, pauses: 5, pause: 200 * time.Millisecond}
 	// The short form is for a machine that has other things to do.
 	if short {
 		s = scale{streams: 4, idle: 60, kills: 3, upgrades: 1, drops: []time.Duration{8 * time.Second}, stop: 8 * time.Second, shaped: 5 * time.Second, back: 10 * time.Second,
-			bench: 3 * time.Second, fleet: 6, fleetKills: 2, open: 200, pauses: 1, pause: time.Second}
+			bench: 3 * time.Second, fleet: 6, fleetKills: 2, fleetUpgrades: 1, open: 200, pauses: 1, pause: time.Second}
 	}
 	if kills > 0 {
-		s.kills, s.fleetKills = kills, kills
+		s.kills, s.fleetKills, s.fleetUpgrades = kills, kills, min(kills, s.fleetUpgrades)
 	}
 	whole := fmt.Sprintf("0 failed, 0 reset, every byte right; all move within %v", s.back)
 	list := []fault{{fmt.Sprintf("kill -9 of the relay and start again, %d times", s.kills), whole, func(ctx context.Context, w *world) (string, error) {
@@ -150,7 +151,17 @@ func cases(short bool, soakFor time.Duration, kills int) []fault {
 	return append(list, fault{"kill of a client, of a target's connection", "the other side is reset within 2 s", resetsPass},
 		fault{"packets dropped for longer than the hold, " + briefHold.String(), fmt.Sprintf("both sides reset, not before the hold is over, within %v", late),
 			func(_ context.Context, w *world) (string, error) { return holdOver(w, "brief", briefHold, w.near) }},
-		fault{fmt.Sprintf("kill -9 of the relay of %d outlets and %d inlets, %d times", s.fleet, 5*s.fleet, s.fleetKills), whole + ", no storm", fleetBack(s, s.fleet, 5*s.fleet, s.fleetKills)})
+		fault{fmt.Sprintf("kill -9 of the relay of %d outlets and %d inlets, %d times", s.fleet, 5*s.fleet, s.fleetKills), whole + ", no storm",
+			fleetBack(s, s.fleet, 5*s.fleet, s.fleetKills, func(ctx context.Context, w *world) (time.Time, error) {
+				err := w.restart(ctx, w.relay, 200*time.Millisecond)
+				return time.Now(), err
+			})},
+		fault{fmt.Sprintf("upgrade of the relay of %d outlets and %d inlets, %d times", s.fleet, 5*s.fleet, s.fleetUpgrades), whole + ", no storm",
+			fleetBack(s, s.fleet, 5*s.fleet, s.fleetUpgrades, func(ctx context.Context, w *world) (time.Time, error) {
+				begun := time.Now() // the relay is asked whether it can, then it stops
+				_, err := w.upgrade(ctx, w.relay, w.relay.role)
+				return begun, err
+			})})
 }
 
 // under runs a fault under load and says what became of the load.

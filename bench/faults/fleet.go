@@ -17,8 +17,12 @@ import (
 // fleetInlet is the port of the first of many inlets.
 const fleetInlet = 10000
 
-// fleet makes outlets and inlets, several of which lead to each.
+// fleet makes outlets and inlets, several of which lead to each, unless it has.
 func (w *world) fleet(ctx context.Context, outlets, inlets int) error {
+	if w.hasFleet {
+		return nil
+	}
+	w.hasFleet = true
 	route := fmt.Sprintf("/ip4/%s/tcp/%d/secure/api/service/forward_to_blue/secure/api/service/", relayAddr, relayPort)
 	for i := range outlets {
 		if _, err := w.command(ctx, w.outlet, "tcp-outlet", "create", "fleet"+strconv.Itoa(i), "--at", "blue", "--to", fmt.Sprintf("127.0.0.1:%d", dataPort)); err != nil {
@@ -75,8 +79,8 @@ func echoes(list []net.Conn, within time.Duration) error {
 	return nil
 }
 
-// fleetBack kills the relay of many outlets and inlets, each of which has an open connection, under load.
-func fleetBack(s scale, outlets, inlets, kills int) func(context.Context, *world) (string, error) {
+// fleetBack ends the relay of many outlets and inlets, each of which has an open connection, under load; end brings it back too, and says since when all may be back.
+func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *world) (time.Time, error)) func(context.Context, *world) (string, error) {
 	return func(ctx context.Context, w *world) (string, error) {
 		if err := w.fleet(ctx, outlets, inlets); err != nil {
 			return "", err
@@ -110,20 +114,24 @@ func fleetBack(s scale, outlets, inlets, kills int) func(context.Context, *world
 		}
 		at = strings.Trim(strings.TrimSpace(at), `"`)
 		most, rate := 0.0, 0.0
-		seen, err := w.under(ctx, s, time.Duration(kills)*s.bench, func(l *load) (slowest time.Duration, err error) {
-			for range kills {
-				if err := w.restart(ctx, w.relay, 200*time.Millisecond); err != nil {
-					return slowest, err
-				}
+		seen, err := w.under(ctx, s, time.Duration(times)*s.bench, func(l *load) (slowest time.Duration, err error) {
+			for range times {
 				stop, watched := make(chan struct{}), make(chan struct{})
+				var ended atomic.Bool
 				go func() { // handshakes at the relay that is new
 					defer close(watched)
-					before, when := 0.0, time.Now()
+					before, when, isNew := 0.0, time.Now(), false
 					for {
+						ended := ended.Load()
 						if opened, err := w.metricAt(w.relay, at, "sallyport_secure_channels_opened_total"); err == nil {
 							now := time.Now()
-							rate = max(rate, (opened-before)/now.Sub(when).Seconds())
-							before, when, most = opened, now, max(most, opened)
+							if !isNew && (opened < before || ended) {
+								isNew, before = true, 0
+							}
+							if isNew {
+								rate, most = max(rate, (opened-before)/now.Sub(when).Seconds()), max(most, opened)
+							}
+							before, when = opened, now
 						}
 						select {
 						case <-stop:
@@ -132,8 +140,13 @@ func fleetBack(s scale, outlets, inlets, kills int) func(context.Context, *world
 						}
 					}
 				}()
-				begun := time.Now()
-				err := echoes(list, time.Minute)
+				begun, err := end(ctx, w)
+				ended.Store(true)
+				if err != nil {
+					close(stop)
+					return slowest, err
+				}
+				err = echoes(list, time.Minute)
 				slowest = max(slowest, time.Since(begun))
 				close(stop)
 				<-watched

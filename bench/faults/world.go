@@ -70,6 +70,7 @@ type world struct {
 	near, far            *wire.Wire
 	servers              *servers
 	programs             []*program
+	hasFleet             bool
 }
 
 // program is a server in the background. Some write their title over their environment (Redis), so that its mark does not find them.
