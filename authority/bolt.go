@@ -206,6 +206,8 @@ func (s *boltDatabase) Update(_ context.Context, f func(Tx) error) error {
 	return s.db.Update(func(tx *bolt.Tx) error { return f(&boltTx{tx}) })
 }
 
+func (s *boltDatabase) Load(ctx context.Context, f func(Tx) error) error { return s.Update(ctx, f) }
+
 func (s *boltDatabase) Batch(_ context.Context, f func(Tx) error) error {
 	return s.db.Batch(func(tx *bolt.Tx) error { return f(&boltTx{tx}) })
 }

@@ -20,6 +20,8 @@ type Database interface {
 	Update(ctx context.Context, f func(tx Tx) error) error
 	// Batch is Update that waits a moment for others, to be one transaction with them.
 	Batch(ctx context.Context, f func(tx Tx) error) error
+	// Load is Update for many rows: however long it takes.
+	Load(ctx context.Context, f func(tx Tx) error) error
 	// Copy writes all rows to w, as the file of an embedded database.
 	Copy(ctx context.Context, w io.Writer) error
 	// Close releases the database.

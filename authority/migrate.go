@@ -27,7 +27,7 @@ func Migrate(ctx context.Context, from, to Store) (moved Moved, err error) {
 		return moved, errors.New("authority: only stores of a database can be migrated")
 	}
 	err = source.db.Snapshot(ctx, func(in Tx) error {
-		return target.db.Update(ctx, func(out Tx) error {
+		return target.db.Load(ctx, func(out Tx) error {
 			if err := isEmpty(out); err != nil {
 				return err
 			}

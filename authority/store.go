@@ -84,6 +84,9 @@ var ErrStoreBusy = errors.New("authority: the store is in use by another process
 // ErrStoreBroken reports a store's file that cannot be read.
 var ErrStoreBroken = errors.New("authority: the store is broken")
 
+// ErrStoreAway reports a store whose database does not answer at present: nothing was changed, unless the error says that this is not known.
+var ErrStoreAway = errors.New("authority: the store is away")
+
 // Store keeps members, codes and the audit trail. Every method is one transaction: when it returns without error its effect is
 // durable, and when it fails it had none. Methods may be called from several goroutines at once. Who does it and when they take from
 // WithOrigin.
