@@ -19,6 +19,9 @@ type RelayOptions struct {
 	// Admit decides whose messages are passed on, once for each channel; nil passes on everybody's. The result is asked for each message,
 	// and follows what is known of the peer.
 	Admit func(peer [32]byte) Admission
+	// Shares decides whether the owner of a name shares it with joiner: by share, the owner's expression, or what goes without one. nil: never. It is not called on
+	// a loop.
+	Shares func(name string, owner [32]byte, share string, joiner [32]byte) bool
 	// Flows are consumed by the service and by every relay it starts: from where they can be reached.
 	Flows []*Flow
 	// Names is how many names there are at most, default 100,000; NamesPerOwner how many of them one identity has, or one connection whose
@@ -42,6 +45,8 @@ type Relays struct {
 	// full and ownerFull count refusals because of opts.Names and of opts.NamesPerOwner.
 	full, ownerFull uint64
 	waits           map[string]map[*relayWait]struct{}
+	flows           []*flowTable // by shard
+	closed          bool
 	ended           []string // names without a registration, whose workers are to be removed
 	queue           chan request
 	waiting         map[string]int // requests in queue, by holder
@@ -56,6 +61,14 @@ type request struct {
 	name  string
 	owner *[32]byte
 	back  Route
+	terms *Terms                                     // nil for one that says its name only
+	done  func(state RelayState, refused NoticeKind) // is told instead of back; with terms
+	by    struct {
+		owner *[32]byte
+		share string
+		ok    bool
+	} // what the name was when it was decided whether it is shared with owner
+	again bool // changes a registration that there is
 }
 
 // maxRegistrations bounds the requests that wait; more are dropped, as if they had been lost on the way. One owner has as many as are left free at
@@ -77,6 +90,9 @@ func NewRelays(ctx context.Context, r *Router, o RelayOptions) (*Relays, error) 
 		router: r, opts: o, named: map[string]*relayName{}, held: map[string]int{}, waiting: map[string]int{}, waits: map[string]map[*relayWait]struct{}{},
 		queue: make(chan request, maxRegistrations), wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
+	for range r.shards {
+		rs.flows = append(rs.flows, newFlowTable())
+	}
 	for _, name := range []string{RelayService, StaticRelayService} {
 		if err := r.StartNamed(ctx, name, func(*Shard) Worker { return WorkerFunc(rs.register) }, o.Flows...); err != nil {
 			return nil, err
@@ -93,6 +109,12 @@ func (rs *Relays) Close() {
 	rs.once.Do(func() {
 		rs.router.noName.Store(nil)
 		close(rs.stop)
+		rs.mu.Lock()
+		defer rs.mu.Unlock()
+		rs.closed = true
+		for _, n := range rs.named {
+			n.timer.stop()
+		}
 	})
 }
 
@@ -238,10 +260,15 @@ func (rs *Relays) install(list []request) {
 	var fresh []*relayName
 	granted := list[:0]
 	for _, q := range list {
-		n, created, refused := rs.grant(q)
+		rs.decide(&q)
+		n, created, refused := rs.grant(&q)
 		if refused != 0 {
 			rs.opts.Log.Warn("relay refused", "relay", q.name, "reason", refused.String(), "peer", ownerText(q.owner))
-			rs.answer(q, LocalAddress(RelayPrefix+q.name).Wire(), AppendNotice(nil, Notice{Kind: refused, Name: q.name}))
+			rs.answer(q, LocalAddress(RelayPrefix+q.name).Wire(), refused)
+			continue
+		}
+		if q.again {
+			rs.answer(q, n.self, 0)
 			continue
 		}
 		q.reg.name = n
@@ -256,6 +283,9 @@ func (rs *Relays) install(list []request) {
 			rs.opts.Log.Error("relays not started", "err", err)
 			for _, q := range granted { // nobody was told that they exist
 				rs.left(q.reg)
+				if q.done != nil {
+					q.done(RelayState{}, NoticeFull)
+				}
 			}
 			return
 		}
@@ -265,33 +295,137 @@ func (rs *Relays) install(list []request) {
 	}
 }
 
-// grant finds or makes the name of a request; refused is not 0 if it cannot have it.
-func (rs *Relays) grant(q request) (n *relayName, created bool, refused NoticeKind) {
+// decide decides whether the owner of the name shares it with who asks. It may take its time.
+func (rs *Relays) decide(q *request) {
 	rs.mu.Lock()
-	defer rs.mu.Unlock()
+	n := rs.named[q.name]
+	ask := n != nil && len(n.regs) > 0 && !sameOwner(n.owner, q.owner) && n.owner != nil && q.owner != nil && rs.opts.Shares != nil
+	if ask {
+		q.by.owner, q.by.share = n.owner, n.share
+	}
+	rs.mu.Unlock()
+	q.by.ok = ask && rs.opts.Shares(q.name, *q.by.owner, q.by.share, *q.owner)
+}
+
+// mayJoin reports whether the name is the asker's or shared with it: as it was decided, if the name is still what it was then. rs.mu is held.
+func (n *relayName) mayJoin(q *request) bool {
+	return sameOwner(n.owner, q.owner) || q.by.ok && sameOwner(n.owner, q.by.owner) && n.share == q.by.share
+}
+
+// grant finds or makes the name of a request; refused is not 0 if it cannot have it.
+func (rs *Relays) grant(q *request) (n *relayName, created bool, refused NoticeKind) {
+	rs.mu.Lock()
 	n = rs.named[q.name]
 	switch {
-	case n != nil && len(n.regs) > 0 && !sameOwner(n.owner, q.owner):
-		// The reference lets the last one win, whoever it is. A name belongs to the identity that holds it.
+	case n != nil && len(n.regs) > 0 && !n.mayJoin(q):
+		// The reference lets the last one win, whoever it is. A name belongs to the identity that holds it, and to those whom that one shares it with.
+		rs.mu.Unlock()
 		return nil, false, NoticeHeld
+	case n != nil && n.registered(q) != nil:
+		q.again = true
+		tell := rs.change(n, n.registered(q), q)
+		rs.mu.Unlock()
+		tell()
+		return n, false, 0
 	case n == nil && len(rs.named) >= rs.opts.Names:
 		rs.full++
-		return nil, false, NoticeFull
+		refused = NoticeFull
 	case rs.held[q.reg.holder] >= rs.opts.NamesPerOwner:
 		rs.ownerFull++
-		return nil, false, NoticeFull
+		refused = NoticeFull
 	case n != nil && len(n.regs) >= maxPerName:
-		return nil, false, NoticeFull
+		refused = NoticeFull
 	case n == nil:
 		n = &relayName{name: q.name, self: LocalAddress(RelayPrefix + q.name).Wire(), owner: q.owner}
 		rs.named[q.name] = n
 		created = true
 	}
-	n.owner = q.owner
+	defer rs.mu.Unlock()
+	if refused != 0 {
+		return nil, false, refused
+	}
+	if len(n.regs) == 0 {
+		n.owner, n.rule, n.share = q.owner, RuleNone, ""
+	}
+	key := memberKey{isIdentity: q.owner != nil}
+	if q.owner != nil {
+		key.identity = *q.owner
+	}
+	if q.terms != nil {
+		key.id = q.terms.Member
+	}
+	q.reg.member = n.join(key)
+	q.reg.member.regs = append(q.reg.member.regs, q.reg)
 	n.regs = append(n.regs, q.reg)
 	q.reg.away = true // until it is watched
 	rs.held[q.reg.holder]++
+	n.take(q.reg.member, q)
 	return n, created, 0
+}
+
+// registered returns the registration that a request changes: one through the same channel on the same terms.
+func (n *relayName) registered(q *request) *registration {
+	if q.terms == nil {
+		return nil
+	}
+	for _, g := range n.regs {
+		if g.terminal == q.reg.terminal && g.member.key.id == q.terms.Member && g.member.key.isIdentity && q.owner != nil && g.member.key.identity == *q.owner {
+			return g
+		}
+	}
+	return nil
+}
+
+// take takes over the terms of a request. rs.mu is held.
+func (n *relayName) take(m *member, q *request) {
+	if t := q.terms; t != nil {
+		m.priority, m.down = min(t.Priority, maxPriority), t.Down
+		m.reports.Store(true)
+		m.connections.Store(int64(min(t.Connections, 1<<40)))
+		m.given.Store(0)
+		if sameOwner(n.owner, q.owner) {
+			n.rule, n.share = t.Rule, t.Share
+		}
+	}
+	living := 0
+	for _, other := range n.members {
+		if len(other.regs) > 0 {
+			living++
+		}
+	}
+	if q.terms != nil || living > 1 {
+		n.grouped.Store(true)
+	}
+}
+
+// change carries out a request that changes a registration. rs.mu is held.
+func (rs *Relays) change(n *relayName, g *registration, q *request) (tell func()) {
+	n.take(g.member, q)
+	return rs.rechoose(n)
+}
+
+// rechoose decides anew who gets what is for a name. rs.mu is held; tell is to be called without it.
+func (rs *Relays) rechoose(n *relayName) (tell func()) {
+	changed, again := n.choose(time.Now())
+	n.timer.stop()
+	if n.timer = nil; !again.IsZero() && !rs.closed {
+		n.timer = after(time.Until(again), func() { rs.again(n) })
+	}
+	if changed {
+		return rs.changed(n.name)
+	}
+	return func() {}
+}
+
+// again decides anew since time has passed.
+func (rs *Relays) again(n *relayName) {
+	rs.mu.Lock()
+	tell := func() {}
+	if !rs.closed && rs.named[n.name] == n {
+		tell = rs.rechoose(n)
+	}
+	rs.mu.Unlock()
+	tell()
 }
 
 // maxPerName is how many registrations of its owner one name has. Those of connections that are gone leave.
@@ -310,15 +444,24 @@ func (rs *Relays) begin(q request) {
 		}
 		rs.setAway(g, g.terminal != nil && IsAway(s, g.terminal))
 		rs.opts.Log.Info("relay registered", "relay", q.name, "peer", ownerText(q.owner))
-		rs.reply(s, q.back, g.name.self, bare.AppendString(nil, RelayPrefix+q.name))
+		rs.answer(q, g.name.self, 0)
 	})) {
 		rs.left(g)
 	}
 }
 
-// answer sends an answer to a request from its shard.
-func (rs *Relays) answer(q request, self WireAddress, payload []byte) {
-	q.reg.shard.loop.Post(dataplane.TaskFunc(func() { rs.reply(q.reg.shard, q.back, self, payload) }))
+// answer answers a request: that it was granted, or why not.
+func (rs *Relays) answer(q request, self WireAddress, refused NoticeKind) {
+	if q.done != nil {
+		q.done(rs.State(q.name), refused)
+		return
+	}
+	payload := bare.AppendString(nil, RelayPrefix+q.name)
+	if refused != 0 {
+		payload = AppendNotice(nil, Notice{Kind: refused, Name: q.name})
+	}
+	s := q.reg.shard
+	s.loop.Post(dataplane.TaskFunc(func() { rs.reply(s, q.back, self, payload) }))
 }
 
 func (rs *Relays) reply(s *Shard, back Route, self WireAddress, payload []byte) {
@@ -335,9 +478,7 @@ func (rs *Relays) setAway(g *registration, away bool) {
 	tell := func() {}
 	if !g.gone {
 		g.away = away
-		if g.name.choose() {
-			tell = rs.changed(g.name.name)
-		}
+		tell = rs.rechoose(g.name)
 	}
 	rs.mu.Unlock()
 	tell()
@@ -349,13 +490,12 @@ func (rs *Relays) left(g *registration) {
 	n, tell := g.name, func() {}
 	if !g.gone {
 		g.gone = true
-		n.regs = slices.DeleteFunc(n.regs, func(o *registration) bool { return o == g })
+		same := func(o *registration) bool { return o == g }
+		n.regs, g.member.regs = slices.DeleteFunc(n.regs, same), slices.DeleteFunc(g.member.regs, same)
 		if rs.held[g.holder]--; rs.held[g.holder] == 0 {
 			delete(rs.held, g.holder)
 		}
-		if n.choose() {
-			tell = rs.changed(n.name)
-		}
+		tell = rs.rechoose(n)
 		if len(n.regs) == 0 {
 			rs.ended = append(rs.ended, n.name)
 		}
@@ -377,6 +517,7 @@ func (rs *Relays) removeEnded() {
 	for _, name := range list {
 		if n := rs.named[name]; n != nil && len(n.regs) == 0 {
 			delete(rs.named, name)
+			n.timer.stop()
 			names = append(names, RelayPrefix+name)
 			rs.opts.Log.Info("relay ended", "relay", name, "reason", "connection of its node closed")
 		}

@@ -1,6 +1,9 @@
 package routing
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // TestNameThatNobodyHasAnyMore: a name whose last registration has gone, and whose workers are still there, is anybody's; one that is held is its owner's.
 func TestNameThatNobodyHasAnyMore(t *testing.T) {
@@ -11,7 +14,7 @@ func TestNameThatNobodyHasAnyMore(t *testing.T) {
 		rs.named[name] = &relayName{name: name, owner: &before, regs: regs}
 		rs.mu.Unlock()
 		reg := &registration{holder: "y"}
-		n, fresh, refused := rs.grant(request{name: name, owner: &next, reg: reg})
+		n, fresh, refused := rs.grant(&request{name: name, owner: &next, reg: reg})
 		if name == "held" {
 			if refused != NoticeHeld || n != nil {
 				t.Errorf("another's: %v", refused)
@@ -22,16 +25,20 @@ func TestNameThatNobodyHasAnyMore(t *testing.T) {
 			t.Errorf("nobody's: %v, fresh %v, %+v", refused, fresh, n)
 		}
 	}
-	if _, fresh, refused := rs.grant(request{name: "new", reg: &registration{holder: "z"}}); !fresh || refused != 0 || rs.held["z"] != 1 || rs.held["y"] != 1 {
+	if _, fresh, refused := rs.grant(&request{name: "new", reg: &registration{holder: "z"}}); !fresh || refused != 0 || rs.held["z"] != 1 || rs.held["y"] != 1 {
 		t.Errorf("a new one: fresh %v, %v, %v", fresh, refused, rs.held)
 	}
 	// The newest of those that can be reached gets the messages.
-	n := &relayName{regs: []*registration{{id: 1}, {id: 2}, {id: 3, away: true}}}
-	if !n.choose() || n.current.Load().id != 2 || n.choose() {
+	regs := []*registration{{id: 1}, {id: 2}, {id: 3, away: true}}
+	n := &relayName{regs: regs}
+	m := n.join(memberKey{})
+	m.regs = regs
+	changes := func() bool { changed, _ := n.choose(time.Now()); return changed }
+	if !changes() || n.current.Load().id != 2 || changes() {
 		t.Error("not the newest, or chosen again")
 	}
-	n.regs[1].away, n.regs[0].away = true, true
-	if !n.choose() || n.current.Load() != nil || n.choose() {
+	regs[1].away, regs[0].away = true, true
+	if !changes() || n.current.Load() != nil || changes() {
 		t.Error("one that cannot be reached")
 	}
 }

@@ -3,17 +3,32 @@ package routing
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// relayName is a name with all who are registered under it. They are of one owner. The newest of them whose node can be reached gets
-// the messages; the others take its place when it goes.
+// relayName is a name with all who are registered under it: its owner, and those whom the owner lets share it (docs/protocol/08).
 type relayName struct {
-	name    string
-	self    WireAddress
-	owner   *[32]byte
-	current atomic.Pointer[registration] // nil: nobody can be reached
-	regs    []*registration              // oldest first; under Relays.mu
+	name  string
+	self  WireAddress
+	owner *[32]byte
+	share string // whom the owner admits; under Relays.mu, as all that has no words of its own
+	group
+	// current is of the member that gets new flows with RuleFailover; nil: nobody can be reached.
+	current atomic.Pointer[registration]
+	regs    []*registration // oldest first
+	// grouped tells that flows are told apart: there are several members, or may be.
+	grouped atomic.Bool
+	// among are the members that RuleSpread chooses from; nil for RuleFailover.
+	among atomic.Pointer[[]*member]
+	picks sync.Mutex // makes one choice at a time
+	given uint64     // under picks
+	// state is what is told of RuleSpread: another number whenever ids, of the registrations there are, has changed.
+	state uint64
+	ids   []uint64
+	timer *timer // chooses again; may be nil
 }
 
 // registration is one request for a name that was granted. It is known by the connection or channel that it came through, and lasts as
@@ -26,6 +41,7 @@ type registration struct {
 	shard    *Shard
 	terminal Terminal // what forward goes out through, on shard; nil for a worker of this node
 	holder   string   // whose names are counted together
+	member   *member  // under Relays.mu
 	away     bool     // there is no way to the node now; under Relays.mu
 	gone     bool     // under Relays.mu
 }
@@ -44,15 +60,67 @@ func (g *registration) TerminalClosed() { g.relays.left(g) }
 // TerminalAway implements AwayWatcher: there is no way to the node, until it comes by another one.
 func (g *registration) TerminalAway(away bool) { g.relays.setAway(g, away) }
 
-// choose makes the newest registration that can be reached the current one, and reports whether that is a change. Relays.mu is held.
-func (n *relayName) choose() bool {
-	var best *registration
-	for _, g := range n.regs {
-		if !g.away {
-			best = g
+// choose decides anew who gets what, and reports whether what is told of the name is another thing now, and when to choose again, zero for when
+// something changes. Relays.mu is held.
+func (n *relayName) choose(now time.Time) (changed bool, again time.Time) {
+	before := n.id()
+	for _, m := range n.members {
+		var newest *registration
+		for _, g := range m.regs {
+			if !g.away {
+				newest = g
+			}
 		}
+		m.current.Store(newest)
+		m.note(now)
 	}
-	return n.current.Swap(best) != best
+	n.tidy(now)
+	again = n.group.choose(now)
+	var chosen *registration
+	if n.chosen != nil {
+		chosen = n.chosen.current.Load()
+	}
+	n.current.Store(chosen)
+	if n.rule != RuleSpread {
+		n.among.Store(nil)
+		return n.id() != before, again
+	}
+	list := n.candidates()
+	n.among.Store(&list)
+	var ids []uint64
+	for _, m := range list {
+		ids = append(ids, m.current.Load().id)
+	}
+	if !slices.Equal(ids, n.ids) {
+		n.ids, n.state = ids, randomID()
+	}
+	return n.id() != before, time.Time{}
+}
+
+// id is what is told of the name: of the registration that gets new flows, or of all that may. 0 if nobody can be reached. Relays.mu is held.
+func (n *relayName) id() uint64 {
+	g := n.current.Load()
+	switch {
+	case g == nil:
+		return 0
+	case n.among.Load() != nil:
+		return n.state
+	}
+	return g.id
+}
+
+// give chooses a member for a new flow; nil if nobody can be reached. Any goroutine.
+func (n *relayName) give() *member {
+	if among := n.among.Load(); among != nil {
+		n.picks.Lock()
+		defer n.picks.Unlock()
+		n.given++
+		return pick(*among, n.given)
+	}
+	if g := n.current.Load(); g != nil {
+		return g.member
+	}
+	return nil
 }
 
 // laneMark stands between a relay name and what tells its lanes apart: further registrations of the same node over other connections.
@@ -88,6 +156,10 @@ type RelayState struct {
 	ID uint64
 	// Registrations is how many there are, with those that can't be reached now.
 	Registrations int
+	// Rule is how new flows are given to members; RuleNone if nobody has asked for one.
+	Rule Rule
+	// Way is the address of this node's worker that leads to the member that gets new flows; empty if each goes to another.
+	Way string
 }
 
 // relayWait is somebody who wants to be told of a change.
@@ -99,9 +171,9 @@ type relayWait struct {
 // state returns what is registered under a name. rs.mu is held.
 func (rs *Relays) state(name string) (st RelayState) {
 	if n := rs.named[name]; n != nil {
-		st.Registrations = len(n.regs)
-		if g := n.current.Load(); g != nil {
-			st.ID = g.id
+		st.Registrations, st.Rule, st.ID = len(n.regs), n.rule, n.id()
+		if g := n.current.Load(); g != nil && n.among.Load() == nil && g.forward.Len() > 0 {
+			st.Way = g.forward.First().Value
 		}
 	}
 	return st
@@ -137,9 +209,9 @@ func (rs *Relays) Way(name string) string {
 func (rs *Relays) Held(name string, peer [32]byte, way string) bool {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if n := rs.named[name]; n != nil && n.owner != nil && *n.owner == peer {
+	if n := rs.named[name]; n != nil {
 		for _, g := range n.regs {
-			if g.forward.Len() > 0 && g.forward.First().Value == way {
+			if k := g.member.key; k.isIdentity && k.identity == peer && g.forward.Len() > 0 && g.forward.First().Value == way {
 				return true
 			}
 		}

@@ -23,6 +23,9 @@ func (w *relayWorker) HandleMessage(s *Shard, m *Message) {
 		return
 	}
 	to := w.name.current.Load()
+	if w.name.grouped.Load() {
+		to = w.relays.flowTo(s, m, w.name)
+	}
 	if to == nil {
 		s.notify(m, w.name.self, Notice{Kind: NoticeAbsent, Name: w.name.name})
 		return

@@ -240,11 +240,11 @@ func TestRelayLimits(t *testing.T) {
 	rs.mu.Unlock()
 	owner := [32]byte{3}
 	for i, want := range []NoticeKind{0, NoticeFull} {
-		if _, fresh, refused := rs.grant(request{name: "crowd", owner: &owner, reg: &registration{holder: "x"}}); refused != want || fresh {
+		if _, fresh, refused := rs.grant(&request{name: "crowd", owner: &owner, reg: &registration{holder: "x"}}); refused != want || fresh {
 			t.Errorf("registration %d: %v", maxPerName+i, refused)
 		}
 	}
-	if _, _, refused := rs.grant(request{name: "crowd", reg: &registration{holder: "y"}}); refused != NoticeHeld {
+	if _, _, refused := rs.grant(&request{name: "crowd", reg: &registration{holder: "y"}}); refused != NoticeHeld {
 		t.Errorf("of nobody: %v", refused)
 	}
 	one, two := [32]byte{1}, [32]byte{2}
