@@ -26,7 +26,7 @@ func (s *session) keep(ctx context.Context, c *connection) (*connection, error) 
 			next.close()
 			return c, err
 		}
-		s.log.Warn("another path is used, the one before is silent", "route", next.route.String())
+		s.log.Warn("another path is used, the one before is silent or another member's turn has come", "route", next.route.String())
 		s.mu.Lock()
 		s.retries++
 		s.current = next
@@ -44,6 +44,12 @@ func (s *session) linger(ctx context.Context, c *connection) {
 		return
 	}
 	defer p.close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var gone <-chan struct{}
+	if s.watched != nil && s.gone != nil {
+		gone = s.watched(ctx, c)
+	}
 	heard, signs := time.Now(), c.signs()
 	tick := time.NewTicker(pingInterval)
 	defer tick.Stop()
@@ -52,6 +58,9 @@ func (s *session) linger(ctx context.Context, c *connection) {
 		case <-ctx.Done():
 			return
 		case <-c.done():
+			return
+		case <-gone:
+			s.gone(c)
 			return
 		case <-p.answers:
 			heard = time.Now()

@@ -28,6 +28,9 @@ func (n *Node) startControl(ctx context.Context) (err error) {
 	n.control.Handle(control.OpSeen, n.answerSeen)
 	n.control.Handle(control.OpGone, n.answerGone)
 	n.control.Handle(control.OpLane, n.answerLane)
+	n.control.Handle(control.OpRegister, n.answerRegister)
+	n.control.Handle(control.OpGroup, n.answerGroup)
+	n.control.Handle(control.OpShare, n.answerShare)
 	n.control.Handle(control.OpHeld, func(c *control.Call) {
 		if !n.relaySvc.Held(c.Request.Name, c.Peer, c.Way()) {
 			c.Answer(control.StatusAbsent, control.Fields{})
@@ -86,7 +89,8 @@ func (n *Node) answerUDPOutlet(c *control.Call) {
 // answerRelay says who is registered under a name, at once or when that has changed.
 func (n *Node) answerRelay(c *control.Call) {
 	answer := func(st routing.RelayState) {
-		f := control.Fields{State: control.StateDown, Registration: st.ID, Count: uint64(st.Registrations)}
+		f := relayFields(st)
+		f.State = control.StateDown
 		status := control.StatusAbsent
 		if st.ID != 0 {
 			f.State, status = control.StateUp, control.StatusOK

@@ -100,7 +100,12 @@ func (n *Node) watchGone(ctx context.Context, c *connection) <-chan struct{} {
 	gone := make(chan struct{})
 	if c.name != "" {
 		go func() {
-			if n.awaitGone(ctx, func() (routing.Route, string) { return c.relay, routing.RelayPrefix + c.name }) {
+			if n.awaitGone(ctx, func() (routing.Route, string) {
+				if via := c.via(ctx); via != "" { // others may have the name by now
+					return c.relay, via
+				}
+				return c.relay, routing.RelayPrefix + c.name
+			}) {
 				close(gone)
 			}
 		}()

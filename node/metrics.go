@@ -171,6 +171,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	c.portals(out, gauge, count)
 	c.datagrams(gauge, count)
 	c.paths(gauge, count)
+	c.groups(gauge, count)
 	c.box(out, gauge, count)
 	if n.opts.Authority != nil && n.opts.Authority.Events != nil {
 		n.opts.Authority.Events.each(func(event, reason string, k uint64) { count(descAuthority, k, event, reason) })

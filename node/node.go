@@ -343,7 +343,7 @@ func (n *Node) startServices(ctx context.Context) (err error) {
 		}
 	}
 	n.relaySvc, err = routing.NewRelays(ctx, n.router, routing.RelayOptions{
-		Allow: n.relayAllowed(), Admit: n.relayMembers(), Flows: both, Names: n.opts.Limits.Names, NamesPerOwner: n.opts.Limits.NamesPerOwner, Log: n.log,
+		Allow: n.relayAllowed(), Admit: n.relayMembers(), Shares: n.relayShares, Flows: both, Names: n.opts.Limits.Names, NamesPerOwner: n.opts.Limits.NamesPerOwner, Log: n.log,
 	})
 	if err != nil {
 		return err

@@ -55,7 +55,7 @@ func addOutlets(n *Node) {
 			if err := checkProtocols(r.ALPN); err != nil {
 				return err
 			}
-			if err := checkTargetCheck(r.Check); err != nil {
+			if err := checkTargetCheck(r); err != nil {
 				return err
 			}
 			if err := checkMaxConnections(r.MaxConnections); err != nil {
@@ -70,9 +70,9 @@ func addOutlets(n *Node) {
 			return checkAllow(r.Allow)
 		},
 		Open:    n.openOutlet,
-		InPlace: []string{"allow", "check", "max-connections", "rate"},
+		InPlace: []string{"allow", "check", "check-interval", "max-connections", "rate"},
 		Update: func(_ context.Context, o *outlet, _, to *resource.Outlet) error {
-			o.target.setCheck(to.Check)
+			o.target.setCheck(to)
 			o.portal.SetMaxConnections(to.MaxConnections)
 			rate, err := rateOf(to.Rate)
 			if err != nil {
@@ -205,8 +205,8 @@ func (n *Node) startOutletTo(
 	out := &outlet{name: r.Name, guard: g, stop: stop}
 	running, cancel := context.WithCancel(n.ctx)
 	if targets == nil {
-		out.target = newTarget(running, r.To, r.Check, begin, o.Dial)
-		o.Tried = out.target.tried
+		out.target = newTarget(running, &r, begin, o.Dial)
+		o.Tried, o.Down = out.target.tried, out.target.down
 	}
 	out.cancel = cancel
 	o.Carried = n.carriedOutlet(r.Name)

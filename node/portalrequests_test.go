@@ -382,7 +382,7 @@ func TestProjectRoutes(t *testing.T) {
 func TestTargetSince(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // it plans no looks
-	g := newTarget(ctx, "127.0.0.1:1", "", nil, nil)
+	g := newTarget(ctx, &resource.Outlet{To: "127.0.0.1:1"}, nil, nil)
 	if s := g.status(); s.State != resource.Up || !s.Since.IsZero() {
 		t.Errorf("before anybody tried: %+v", s)
 	}
@@ -405,8 +405,15 @@ func TestTargetSince(t *testing.T) {
 		}
 		before = s.Since
 	}
-	for text, ok := range map[string]bool{"": true, "none": true, "tcp": true, "http": false} {
-		if err := checkTargetCheck(text); (err == nil) != ok {
+	for text, ok := range map[string]bool{
+		"": true, "none": true, "tcp": true, "pg": true, "http": true, "http:/health": true, "http:health": false, "http:/a b": false, "https": false,
+	} {
+		if err := checkTargetCheck(&resource.Outlet{Check: text}); (err == nil) != ok {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for text, ok := range map[string]bool{"": true, "1s": true, "100ms": true, "99ms": false, "1h": true, "2h": false, "-1s": false, "often": false} {
+		if err := checkTargetCheck(&resource.Outlet{CheckInterval: text}); (err == nil) != ok {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

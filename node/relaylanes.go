@@ -82,6 +82,7 @@ func (l *relayLanes) get(ctx context.Context, n *Node, r resource.Relay, number 
 	lane := l.list[number]
 	if lane == nil {
 		r.RelayAddress = routing.LaneName(relayNameOf(&r))
+		r.Rule, r.Share, r.Priority = "", "", 0 // a lane leads to this member
 		rel, err := n.openRelay(ctx, &table.Opening[resource.Relay]{Request: r}, retryMaxSlow)
 		if err != nil {
 			return nil

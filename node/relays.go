@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/node/admin"
@@ -25,6 +26,8 @@ var ErrRelayDenied = errors.New("the relay refuses")
 // relay is a name registered at another node, and the session that keeps it.
 type relay struct {
 	session *session
+	member  routing.MemberID
+	request atomic.Pointer[resource.Relay]
 
 	mu     sync.Mutex
 	remote string // address of the relay's worker there
@@ -46,12 +49,27 @@ func addRelays(n *Node) {
 			if _, err := multiaddr.Parse(r.At); err != nil {
 				return fmt.Errorf("%w: --at: %w", admin.ErrInvalid, err)
 			}
+			return checkGroup(r)
+		},
+		InPlace: []string{"rule", "share", "priority"},
+		Update: func(_ context.Context, rel *relay, from, to *resource.Relay) error {
+			rel.request.Store(to)
+			if isGroup(from) != isGroup(to) {
+				rel.session.renew() // it registers in another way
+			}
 			return nil
 		},
 		Open:     n.relayOpener(retryMax),
 		Close:    func(_ context.Context, rel *relay) error { rel.lanes.stop(); rel.session.stop(); return nil },
 		Status:   func(rel *relay) resource.Status { return rel.session.status() },
 		Describe: func(i table.Item[resource.Relay, *relay]) any { return relayOf(i) },
+		Show: func(ctx context.Context, i table.Item[resource.Relay, *relay]) any {
+			d := relayOf(i)
+			if i.IsOpen {
+				d.Members = n.sharers(ctx, i.Value, relayNameOf(&i.Request))
+			}
+			return d
+		},
 		Created: func(ctx context.Context, i table.Item[resource.Relay, *relay]) error {
 			return i.Value.wait(ctx, i.Request)
 		},
@@ -75,7 +93,8 @@ func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], 
 	if err != nil {
 		return nil, err
 	}
-	rel := &relay{}
+	rel := &relay{member: newMemberID()}
+	rel.request.Store(&r)
 	wanted := relayNameOf(&r)
 	rel.session = &session{
 		log: n.log.With("relay", r.Name), router: n.router, back: o.Again, longest: longest,
@@ -111,6 +130,19 @@ func (rel *relay) wait(ctx context.Context, r resource.Relay) error {
 func (n *Node) register(ctx context.Context, rel *relay, c *connection, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
 	defer cancel()
+	if isGroup(rel.request.Load()) {
+		now := n.load()
+		err := n.registerMember(ctx, rel, c, name, now)
+		if err == nil {
+			rel.setRemote(routing.RelayPrefix + name)
+			go n.tellLoad(rel, c, name, now)
+			return nil
+		}
+		if !errors.Is(err, errNoGroups) {
+			return err
+		}
+		rel.session.log.Warn("this node is alone under its name", "reason", err.Error())
+	}
 	box, err := n.router.OpenMailbox(ctx, c.route)
 	if err != nil {
 		return err
@@ -133,11 +165,15 @@ func (n *Node) register(ctx context.Context, rel *relay, c *connection, name str
 		if remote.Type != routing.Local {
 			continue
 		}
-		rel.mu.Lock()
-		rel.remote = remote.Value
-		rel.mu.Unlock()
+		rel.setRemote(remote.Value)
 		return nil
 	}
+}
+
+func (rel *relay) setRemote(address string) {
+	rel.mu.Lock()
+	defer rel.mu.Unlock()
+	rel.remote = address
 }
 
 // errNameLost ends a path whose name is not registered any more.
@@ -189,7 +225,9 @@ func (n *Node) checkName(ctx context.Context, c *connection, name string) error 
 
 // relayOf is what lists show of a relay.
 func relayOf(i table.Item[resource.Relay, *relay]) admin.Relay {
-	d := admin.Relay{ConnectionStatus: "Down", Destination: i.Request.At, Name: i.Request.Name, State: i.Status}
+	d := admin.Relay{
+		ConnectionStatus: "Down", Destination: i.Request.At, Name: i.Request.Name, State: i.Status, Rule: i.Request.Rule, Share: i.Request.Share, Priority: i.Request.Priority,
+	}
 	if i.Status.Reason != "" {
 		d.LastFailure = &i.Status.Reason
 	}

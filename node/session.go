@@ -68,6 +68,8 @@ type session struct {
 
 	live   *liveness // of the path before; of run
 	gaveUp bool      // that was given up because it was silent
+	// followed is the registration at a relay for which another path was made last, though there was one; of run.
+	followed uint64
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -84,6 +86,13 @@ func (s *session) start(parent context.Context) {
 func (s *session) stop() {
 	s.cancel()
 	<-s.done
+}
+
+// renew makes another path in place of the one there is.
+func (s *session) renew() {
+	if _, c, _ := s.state(); c != nil {
+		c.close()
+	}
 }
 
 // first waits until the first attempt has ended, or for ctx.

@@ -4,10 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sallyport/node/admin"
 	"sallyport/node/resource"
@@ -15,64 +14,86 @@ import (
 )
 
 // Times of an outlet's look at its target: how long one attempt may take, how often a target is looked at with --check, and how often
-// one that did not answer is tried again without.
+// one that did not answer is tried again.
 const (
 	targetTimeout = 3 * time.Second
 	targetCheck   = 10 * time.Second
 	targetRetry   = 5 * time.Second
+	// What --check-interval may be.
+	leastInterval, mostInterval = 100 * time.Millisecond, time.Hour
 )
 
-// target is what an outlet knows of its target: from its clients' connections, and from looks of its own, which connect and close. Without
+// target is what an outlet knows of its target: from its clients' connections, and from looks of its own, which connect, ask what --check says, and close. Without
 // --check it looks only at a target that did not answer, until it does: a server may count connections.
 type target struct {
-	dial func(context.Context) error
+	dial func(context.Context) (net.Conn, error)
+	host string          // of the target, for HTTP
 	ctx  context.Context // ends with the outlet
 
-	mu      sync.Mutex
-	check   bool
-	err     error     // of the last attempt
-	since   time.Time // when err became what it is
-	next    time.Time
-	planned *time.Timer
+	mu       sync.Mutex
+	check    targetProbe // nil without --check
+	interval time.Duration
+	err      error     // of the last attempt
+	failed   bool      // err is of a look of its own, with --check
+	since    time.Time // when err became what it is
+	next     time.Time
+	planned  *time.Timer
 }
 
-// checkTargetCheck refuses a --check that there is not.
-func checkTargetCheck(text string) error {
-	if text != "" && text != "none" && text != "tcp" {
-		return fmt.Errorf("%w: --check %q must be tcp or none", admin.ErrInvalid, text)
+// checkTargetCheck refuses a --check that there is not, and a --check-interval that cannot be.
+func checkTargetCheck(r *resource.Outlet) error {
+	if _, err := targetProbeOf(r.Check); err != nil {
+		return err
 	}
-	return nil
+	_, err := targetIntervalOf(r.CheckInterval)
+	return err
+}
+
+// targetIntervalOf reads a --check-interval.
+func targetIntervalOf(text string) (time.Duration, error) {
+	if text == "" {
+		return targetCheck, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < leastInterval || d > mostInterval {
+		return 0, fmt.Errorf("%w: --check-interval %q must be a time from %v to %v, as 10s", admin.ErrInvalid, text, leastInterval, mostInterval)
+	}
+	return d, nil
 }
 
 // newTarget begins to watch a target. dial is what the outlet dials with, nil for TCP, where
 // begin makes what goes before all.
-func newTarget(ctx context.Context, address, check string, begin greeting, dial dialer) *target {
-	t := &target{ctx: ctx, dial: func(ctx context.Context) error {
+func newTarget(ctx context.Context, r *resource.Outlet, begin greeting, dial dialer) *target {
+	t := &target{ctx: ctx, host: r.To, dial: func(ctx context.Context) (net.Conn, error) {
 		if dial != nil {
 			p, err := dial(ctx, portal.Origin{})
-			if err == nil {
-				_ = unix.Close(p.FD)
+			if err != nil {
+				return nil, err
 			}
-			return err
+			f := os.NewFile(uintptr(p.FD), "target")
+			defer f.Close()
+			return net.FileConn(f)
 		}
 		var d net.Dialer
-		c, err := d.DialContext(ctx, "tcp", address)
+		c, err := d.DialContext(ctx, "tcp", r.To)
 		if err == nil {
 			_ = begin.write(c, portal.Origin{})
-			_ = c.Close()
 		}
-		return err
+		return c, err
 	}}
-	t.setCheck(check)
+	t.setCheck(r)
 	return t
 }
 
-// setCheck turns looks of its own on or off.
-func (t *target) setCheck(text string) {
+// setCheck sets how the target is looked at, which was checked before.
+func (t *target) setCheck(r *resource.Outlet) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.check = text == "tcp"
-	if t.check {
+	t.check, _ = targetProbeOf(r.Check)
+	t.interval, _ = targetIntervalOf(r.CheckInterval)
+	if t.check == nil {
+		t.failed = false
+	} else {
 		t.plan(0)
 	}
 }
@@ -93,25 +114,59 @@ func (t *target) tried(err error) {
 	if t.since.IsZero() || (t.err == nil) != (err == nil) {
 		t.since = time.Now()
 	}
+	if err == nil {
+		t.failed = false
+	}
 	switch t.err = err; {
+	case err != nil && t.check != nil:
+		t.plan(min(targetRetry, t.interval))
 	case err != nil:
 		t.plan(targetRetry)
-	case t.check:
-		t.plan(targetCheck)
+	case t.check != nil:
+		t.plan(t.interval)
 	}
 }
 
-// look connects to the target and closes.
+// look connects to the target, asks, and closes.
 func (t *target) look() {
+	t.mu.Lock()
+	probe := t.check
+	t.mu.Unlock()
 	ctx, cancel := context.WithTimeout(t.ctx, targetTimeout)
-	err := t.dial(ctx)
+	c, err := t.dial(ctx)
+	if err == nil {
+		if probe != nil {
+			deadline, _ := ctx.Deadline()
+			_ = c.SetDeadline(deadline)
+			err = probe(c, t.host)
+		}
+		_ = c.Close()
+	}
 	cancel()
 	t.mu.Lock()
 	t.planned = nil
+	t.failed = err != nil && t.check != nil
 	t.mu.Unlock()
 	if t.ctx.Err() == nil {
 		t.tried(err)
 	}
+}
+
+// looks reports whether it looks at its target by itself (--check).
+func (t *target) looks() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.check != nil
+}
+
+// down reports whether a look of its own, with --check, has found that the target does not answer. Any goroutine; t may be nil.
+func (t *target) down() bool {
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failed
 }
 
 // status says how the outlet is.

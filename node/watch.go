@@ -133,6 +133,7 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 	var suspect time.Time // when the name was said to have moved
 	var other *standby    // while the path is silent
 	held := false         // what can be resumed has left the path, since it is silent
+	left := false         // the path is there, and another member is to get new connections
 	defer func() { other.stop() }()
 	l.sent(p.send(true), now)
 	for {
@@ -156,7 +157,15 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 			return next, nil
 		case <-gone:
 			return nil, errGone
-		case <-moved: // away, or back: a path to whoever comes is begun at once
+		case mv := <-moved: // away, or back: a path to whoever comes is begun at once
+			if mv.elsewhere != 0 {
+				if mv.elsewhere != s.followed {
+					s.followed, left = mv.elsewhere, true
+					other.stop() // it may have begun before
+					other = s.beside(ctx)
+				}
+				continue
+			}
 			suspect = time.Now()
 			l.sent(p.send(true), suspect)
 			if other == nil {
@@ -175,7 +184,7 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 				return nil, errNoPing
 			}
 			switch silent := now.Sub(l.heard); {
-			case silent < besideAfter && suspect.IsZero():
+			case !left && silent < besideAfter && suspect.IsZero():
 				other.stop()
 				other, held = nil, false
 			case other == nil && !s.slow:
@@ -232,10 +241,29 @@ func (g *signs) fresh(ctx context.Context) (fresh bool) {
 	return fresh
 }
 
+// move is what a relay tells of its name.
+type move struct {
+	// elsewhere is the registration of another member that is to get new connections, though the one that the path leads to may be well; 0 if the name
+	// stands for something else than it did.
+	elsewhere uint64
+}
+
+// via returns the address of the relay's worker through which c leads to its node; empty if it leads through none.
+func (c *connection) via(ctx context.Context) string {
+	if c.name == "" || len(c.channels) == 0 {
+		return ""
+	}
+	way := c.channels[len(c.channels)-1].Way(ctx)
+	if way.Len() < 3 {
+		return ""
+	}
+	return way.WithoutFirst().First().Value
+}
+
 // watchName is told by the relay that the path leads through when its name stands for another node, or none. The channel gets one value for each change. A relay of
 // the reference tells nothing.
-func (s *session) watchName(ctx context.Context, c *connection) <-chan struct{} {
-	moved := make(chan struct{}, 1)
+func (s *session) watchName(ctx context.Context, c *connection) <-chan move {
+	moved := make(chan move, 1)
 	if c.name == "" {
 		return moved
 	}
@@ -259,9 +287,14 @@ func (s *session) watchName(ctx context.Context, c *connection) <-chan struct{} 
 				case <-time.After(jitter(2 * time.Second)):
 				}
 				continue
+			case m.Way != "" && c.via(ctx) != "" && c.via(ctx) != m.Way:
+				select {
+				case moved <- move{elsewhere: m.Registration}:
+				case <-ctx.Done():
+				}
 			case f.Wait > 0 && m.Registration != f.Have || f.Wait == 0 && m.Registration == 0:
 				select {
-				case moved <- struct{}{}:
+				case moved <- move{}:
 				default:
 				}
 			}

@@ -56,6 +56,8 @@ type OutletOptions struct {
 	MaxConnections int
 	// Rate is how many bytes a second are carried in each direction at most; 0 is no limit. Members get equal shares.
 	Rate int64
+	// Down, if set, reports that the target is known not to answer: connections are refused at once. It must not block.
+	Down func() bool
 	// Resolve turns Target into the addresses to try, in this order. It is asked only for a Target that is a name; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
 	// Tried, if set, is told how each attempt to reach the target went; nil is success. On an event loop: it must not block.
@@ -162,6 +164,10 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 	}
 	if o.leaves.Load() {
 		o.refuse(s, m, msg, ReasonShutdown, false)
+		return nil
+	}
+	if o.opts.Down != nil && o.opts.Down() {
+		o.refuse(s, m, msg, ReasonUnreachable, true)
 		return nil
 	}
 	placed, tell := o.room(peer)

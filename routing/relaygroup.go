@@ -86,6 +86,7 @@ type group struct {
 	members []*member // in the order in which they came
 	chosen  *member   // of RuleFailover; nil if nobody can be reached
 	orders  uint64
+	changes uint64 // how often another one was chosen than before
 }
 
 // find returns the member with a key.
@@ -146,6 +147,12 @@ func (g *group) candidates() []*member {
 
 // choose decides anew who gets new flows with RuleFailover; again is when that is to be asked again, zero for when something changes.
 func (g *group) choose(now time.Time) (again time.Time) {
+	was := g.chosen
+	defer func() {
+		if was != nil && g.chosen != nil && g.chosen != was {
+			g.changes++
+		}
+	}()
 	list := g.candidates()
 	if len(list) == 0 {
 		g.chosen = nil

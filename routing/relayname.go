@@ -158,7 +158,7 @@ type RelayState struct {
 	Registrations int
 	// Rule is how new flows are given to members; RuleNone if nobody has asked for one.
 	Rule Rule
-	// Way is the address of this node's worker that leads to the member that gets new flows; empty if each goes to another.
+	// Way is the address of this node's worker that leads to the member that gets new flows; empty if each goes to another, or the name is not shared.
 	Way string
 }
 
@@ -172,7 +172,7 @@ type relayWait struct {
 func (rs *Relays) state(name string) (st RelayState) {
 	if n := rs.named[name]; n != nil {
 		st.Registrations, st.Rule, st.ID = len(n.regs), n.rule, n.id()
-		if g := n.current.Load(); g != nil && n.among.Load() == nil && g.forward.Len() > 0 {
+		if g := n.current.Load(); g != nil && n.grouped.Load() && n.among.Load() == nil && g.forward.Len() > 0 {
 			st.Way = g.forward.First().Value
 		}
 	}

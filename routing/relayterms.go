@@ -2,6 +2,7 @@ package routing
 
 import (
 	"errors"
+	"slices"
 
 	"sallyport/dataplane"
 )
@@ -119,6 +120,65 @@ func (rs *Relays) Members(name string) (list []MemberState) {
 			st.Connections = uint64(max(m.connections.Load()+m.given.Load(), 0))
 		}
 		list = append(list, st)
+	}
+	return list
+}
+
+// Settle ends the preemption delay of all members of a name, as if each had been up for long enough. Any goroutine.
+func (rs *Relays) Settle(name string) {
+	rs.mu.Lock()
+	tell := func() {}
+	if n := rs.named[name]; n != nil {
+		for _, m := range n.members {
+			m.lost = nil
+			if !m.upSince.IsZero() {
+				m.upSince = m.upSince.Add(-preemptDelay)
+			}
+		}
+		tell = rs.rechoose(n)
+	}
+	rs.mu.Unlock()
+	tell()
+}
+
+// GroupUse is what the members of a shared name are: how many are up, whose target is down, and that cannot be reached, and how often new flows went to another
+// member than before.
+type GroupUse struct {
+	Up, Down, Away int
+	Changes        uint64
+}
+
+// Groups returns the shared names with what their members are; beyond 128 names they are summed under OtherNames. Any goroutine.
+func (rs *Relays) Groups() map[string]GroupUse {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	list := map[string]GroupUse{}
+	var names []string
+	for name, n := range rs.named {
+		if _, isLane := LaneOf(name); !isLane && n.grouped.Load() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for i, name := range names {
+		n := rs.named[name]
+		if i >= maxTraffic {
+			name = OtherNames
+		}
+		u := list[name]
+		u.Changes += n.changes
+		for _, m := range n.members {
+			switch {
+			case len(m.regs) == 0:
+			case !m.reachable():
+				u.Away++
+			case m.down:
+				u.Down++
+			default:
+				u.Up++
+			}
+		}
+		list[name] = u
 	}
 	return list
 }

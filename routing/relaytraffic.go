@@ -42,8 +42,10 @@ func (rs *Relays) Traffic(ctx context.Context) map[string]Traffic {
 		if _, known := sum[label]; !known {
 			sum[label] = Traffic{}
 		}
-		if g := rs.named[name].current.Load(); g != nil && g.terminal != nil {
-			byShard[g.shard] = append(byShard[g.shard], asked{label, g})
+		for _, m := range rs.named[name].members {
+			if g := m.current.Load(); g != nil && g.terminal != nil {
+				byShard[g.shard] = append(byShard[g.shard], asked{label, g})
+			}
 		}
 	}
 	rs.mu.Unlock()

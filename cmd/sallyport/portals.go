@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -157,7 +158,8 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&r.TLS, "tls", false, "connect to the server with TLS")
 	f.StringSliceVar(&r.ALPN, "alpn", nil, "with --tls: offer these `PROTOCOLS`, as h2,http/1.1")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
-	f.StringVar(&r.Check, "check", "", "tcp: look every 10s whether the server takes connections")
+	f.StringVar(&r.Check, "check", "", "look whether it is up: `tcp`, pg, http or http:/PATH")
+	f.StringVar(&r.CheckInterval, "check-interval", "", "`TIME` from one look to the next (default: 10s)")
 	f.IntVar(&r.MaxConnections, "max-connections", 0, maxConnectionsHelp)
 	f.StringVar(&r.Rate, "rate", "", rateHelp)
 	f.StringVar(&r.ProxyProtocol, "proxy-protocol", "", "tell who the client is: PROXY protocol `v1` or v2")
@@ -504,11 +506,13 @@ func relayCommand(a *app) *cobra.Command {
 				text := "/service/" + strings.TrimPrefix(*s, "0#")
 				return &text
 			}
+			lines := []string{"Relay", r.Name, "Node", node, "At", r.Destination, "Address there", orDash(service(r.RemoteAddress))}
+			if r.Rule != "" || r.Share != "" {
+				lines = append(lines, "Rule", cmp.Or(r.Rule, "failover"), "Shared with", cmp.Or(r.Share, "-"), "Priority", strconv.Itoa(r.Priority))
+			}
 			return result{
 				machine: name,
-				human: fields(append([]string{
-					"Relay", r.Name, "Node", node, "At", r.Destination, "Address there", orDash(service(r.RemoteAddress)),
-				}, stateFields(r.State)...)...),
+				human:   fields(append(lines, stateFields(r.State)...)...) + membersTable(r.Members),
 				json: struct {
 					Status      string  `json:"connection_status"`
 					Destination string  `json:"destination"`
@@ -516,8 +520,15 @@ func relayCommand(a *app) *cobra.Command {
 					Route       *string `json:"relay_route"`
 					Remote      *string `json:"remote_address"`
 					Worker      *string `json:"worker_address"`
+					Rule        string  `json:"rule,omitempty"`
+					Share       string  `json:"share,omitempty"`
+					Priority    int     `json:"priority,omitempty"`
+
+					Members []admin.RelayMember `json:"members,omitempty"`
 					admin.State
-				}{r.ConnectionStatus, r.Destination, r.Name, r.ForwardingRoute, service(r.RemoteAddress), service(r.WorkerAddress), r.State},
+				}{
+					r.ConnectionStatus, r.Destination, r.Name, r.ForwardingRoute, service(r.RemoteAddress), service(r.WorkerAddress), r.Rule, r.Share, r.Priority, r.Members, r.State,
+				},
 			}, err
 		}),
 		deleteCommand(a, "Give a relay up", `  sallyport relay delete blue --yes
@@ -536,6 +547,39 @@ func relayCommand(a *app) *cobra.Command {
 	)
 }
 
+// checkShare refuses what no relay name can be shared by.
+func checkShare(cmd *cobra.Command, r *admin.RelayRequest) error {
+	if r.Rule != "" && r.Rule != "failover" && r.Rule != "spread" {
+		return usageError("invalid value '%s' for '--rule': it must be failover or spread", r.Rule)
+	}
+	if r.Priority < 0 || r.Priority > 1000 {
+		return usageError("invalid value '%d' for '--priority': it must be from 0 to 1000", r.Priority)
+	}
+	if r.Share == "" && cmd.Flags().Changed("share") {
+		return usageError("invalid value '' for '--share <EXPRESSION>': the expression is empty")
+	}
+	return checkPolicy("--share", r.Share)
+}
+
+// membersTable shows who shares a relay name; nothing where nobody does.
+func membersTable(list []admin.RelayMember) string {
+	if len(list) == 0 {
+		return ""
+	}
+	rows := [][]string{}
+	for _, m := range list {
+		state := m.State
+		if m.Chosen {
+			state += ", chosen"
+		}
+		if m.Self {
+			state += ", this node"
+		}
+		rows = append(rows, []string{m.Identifier, strconv.FormatUint(m.Priority, 10), state, strconv.FormatUint(m.Connections, 10), m.Relay})
+	}
+	return "\n\n" + tableOr("", []string{"MEMBER", "PRIORITY", "STATE", "CONNECTIONS", "RELAY"}, rows)
+}
+
 func relayCreate(a *app) *cobra.Command {
 	var to, at string
 	var r admin.RelayRequest
@@ -544,7 +588,8 @@ func relayCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "create [NAME] [flags]", Short: "Register a node at a relay, so that others reach it without a listening port",
 		Example: `  sallyport relay create blue
-  sallyport relay create blue --at /node/n2/secure/api --to n1`,
+  sallyport relay create blue --at /node/n2/secure/api --to n1
+  sallyport relay create db --share '(= subject.side "bank")' --priority 10`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -553,6 +598,9 @@ func relayCreate(a *app) *cobra.Command {
 				r.Name = args[0]
 			}
 			if err := checkIdentifier("--authorized", r.Authorized); err != nil {
+				return err
+			}
+			if err := checkShare(cmd, &r); err != nil {
 				return err
 			}
 			if projectRelay {
@@ -598,6 +646,9 @@ func relayCreate(a *app) *cobra.Command {
 	f.StringVar(&at, "at", "", "`ROUTE` to the relay's node (default: /project/DEFAULT)")
 	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the relay's node must have")
 	f.StringVar(&r.RelayAddress, "relay-address", "", "the `NAME` to register, if not the relay's")
+	f.StringVar(&r.Share, "share", "", "who may have the name too, a policy `EXPRESSION`; see docs/portals.md")
+	f.StringVar(&r.Rule, "rule", "", "who gets new connections where it is shared: `failover` or spread")
+	f.IntVar(&r.Priority, "priority", 0, "`NUMBER` of this node with failover, the lower first")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
 	again.add(cmd)
 	f.BoolVar(&projectRelay, "project-relay", false, "")

@@ -193,7 +193,23 @@ type Relay struct {
 	Destination      string  `json:"destination_address"`
 	Name             string  `json:"name"`
 	LastFailure      *string `json:"last_failure"`
+	Rule             string  `json:"rule,omitempty"`
+	Share            string  `json:"share,omitempty"`
+	Priority         int     `json:"priority,omitempty"`
+	// Members are those who share the name, as the relay says; of `show` only.
+	Members []RelayMember `json:"members,omitempty"`
 	State
+}
+
+// RelayMember is one of those who share a relay name. State is "up", "target down" or "away".
+type RelayMember struct {
+	Identifier  string `json:"identifier"`
+	Self        bool   `json:"self"` // it is the node that was asked
+	Priority    uint64 `json:"priority"`
+	State       string `json:"state"`
+	Chosen      bool   `json:"chosen"` // new connections go to it, with failover
+	Connections uint64 `json:"connections"`
+	Relay       string `json:"relay,omitempty"` // where it is registered, if not at the relay asked
 }
 
 // Channel is a secure channel opened by this node. Address and Route are multiaddrs.

@@ -11,9 +11,11 @@ type Outlet struct {
 	SkipHandshake bool     `json:"skip_handshake,omitempty" flag:"skip-handshake"`
 	// Hold is how long a connection waits for another path when its own is gone, as "60s", "0s" for not at all; empty: a minute.
 	Hold string `json:"hold,omitempty" flag:"hold"`
-	// Check is "tcp" for an outlet that looks every 10 s whether its target takes connections; empty or "none" for one that learns it from
-	// its clients.
+	// Check is how an outlet looks at its target from time to time: "tcp" whether it takes connections, "pg" whether a PostgreSQL server does, "http" or "http:/PATH"
+	// whether a request is answered without an error of the server. Empty or "none" for one that learns it from its clients.
 	Check string `json:"check,omitempty" flag:"check"`
+	// CheckInterval is the time between two looks, as "10s"; empty: ten seconds.
+	CheckInterval string `json:"check_interval,omitempty" flag:"check-interval"`
 	// MaxConnections is how many connections it has at most, of which one peer gets four in five; 0: the limit outlet-connections of the node.
 	MaxConnections int `json:"max_connections,omitempty" flag:"max-connections"`
 	// Rate is how much it carries in each direction at most, as "20mbit"; members get equal shares. Empty: as much as goes.
@@ -78,9 +80,14 @@ type InfluxInlet struct {
 
 // Relay is a name under which another node passes messages on to this one.
 type Relay struct {
-	Name             string `json:"name" flag:"-"`
-	At               string `json:"at" flag:"at"` // multiaddr, /node/NAME already replaced
-	Authorized       string `json:"authorized,omitempty" flag:"authorized"`
-	RelayAddress     string `json:"relay_address,omitempty" flag:"relay-address"`
+	Name         string `json:"name" flag:"-"`
+	At           string `json:"at" flag:"at"` // multiaddr, /node/NAME already replaced
+	Authorized   string `json:"authorized,omitempty" flag:"authorized"`
+	RelayAddress string `json:"relay_address,omitempty" flag:"relay-address"`
+	// Rule, "failover" or "spread", and Share, a policy expression, are how and with whom the name is shared, if this node's identity is the first to register it. Priority is
+	// from 0 to 1000; with failover the lower is taken first. With none of them the name is registered for this identity alone.
+	Rule             string `json:"rule,omitempty" flag:"rule"`
+	Share            string `json:"share,omitempty" flag:"share"`
+	Priority         int    `json:"priority,omitempty" flag:"priority"`
 	NoConnectionWait bool   `json:"no_connection_wait,omitempty" flag:"no-connection-wait" memo:"ignored"`
 }

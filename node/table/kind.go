@@ -49,6 +49,8 @@ type Kind[R, V any] struct {
 	Status func(v V) resource.Status
 	// Describe is what lists show; nil shows the request.
 	Describe func(Item[R, V]) any
+	// Show is what is shown of one, and may ask others for it; nil shows what lists do.
+	Show func(context.Context, Item[R, V]) any
 	// Creating is called before a command creates an entry.
 	Creating func(ctx context.Context, r *R) error
 	// Created waits for what a command that created an entry should hear of. An error is a definite no; the entry stays.

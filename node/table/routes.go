@@ -53,7 +53,10 @@ func (t *Table[R, V]) mount(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET "+t.kind.Path+"/{name}", func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
-		if i, ok := t.Get(name); ok {
+		if i, ok := t.Get(name); ok && t.kind.Show != nil {
+			admin.Write(w, t.kind.Show(r.Context(), i))
+			return
+		} else if ok {
 			admin.Write(w, t.Describe(i))
 			return
 		}

@@ -43,6 +43,13 @@ const (
 	// OpLane asks for another registration under the relay name Name, through which the request came, over connections of its own: the Have-th. The answer
 	// has the name that it is registered under, once it is; StatusAbsent if there is none.
 	OpLane Op = 9
+	// OpRegister asks for the relay name Name on terms (docs/protocol/08 §1): Data is the member's, with Priority, Rule, Share, State and Connections. The same
+	// request through the same channel changes them.
+	OpRegister Op = 10
+	// OpGroup asks for the members of the relay name Name.
+	OpGroup Op = 11
+	// OpShare asks the node at the end of a channel that leads through the relay name Name with whom it shares that: Share of the answer.
+	OpShare Op = 12
 )
 
 // Status says what became of a request.
@@ -58,10 +65,12 @@ const (
 	StatusAbsent    Status = 5 // there is nothing of the name
 	StatusLeaving   Status = 6 // the node stops
 	StatusGone      Status = 7 // the process has ended
+	StatusHeld      Status = 8 // another identity has the name
+	StatusFull      Status = 9 // too many names, or members of one
 )
 
 func (s Status) String() string {
-	list := []string{"ok", "unknown request", "denied", "busy", "malformed", "absent", "leaving", "gone"}
+	list := []string{"ok", "unknown request", "denied", "busy", "malformed", "absent", "leaving", "gone", "held by another identity", "too many names"}
 	if int(s) < len(list) {
 		return list[s]
 	}
@@ -85,6 +94,7 @@ const (
 	MaxName   = 512
 	MaxReason = 256
 	MaxData   = 64
+	MaxShare  = 1024
 	// MaxWait is the longest that a request waits for an event.
 	MaxWait = 60 * time.Second
 	// maxFieldLen bounds fields that are not known here, too.
@@ -101,6 +111,12 @@ const (
 	tagReason       = 17
 	tagRegistration = 18
 	tagCount        = 19
+	tagRule         = 20
+	tagPriority     = 21
+	tagShare        = 22
+	tagConnections  = 23
+	tagMembers      = 24
+	tagWay          = 25
 )
 
 // Fields are what requests and answers carry. Zero values are left out.
@@ -113,6 +129,12 @@ type Fields struct {
 	Reason       string        // 17: why it is not up, for people
 	Registration uint64        // 18: the ID of the relay registration that gets the messages; 0: none
 	Count        uint64        // 19: registrations under the name
+	Rule         uint64        // 20: as routing.Rule
+	Priority     uint64        // 21: the lower is taken first
+	Share        string        // 22: a policy expression
+	Connections  uint64        // 23: portal connections open
+	Members      []GroupMember // 24
+	Way          string        // 25: address of the relay's worker that leads to the member that is chosen
 	// Extra are fields with other tags, for requests that other packages define; in the order of the message.
 	Extra []Field
 }
@@ -121,6 +143,72 @@ type Fields struct {
 type Field struct {
 	Tag   uint64
 	Value []byte
+}
+
+// GroupMember is a member of a relay name.
+type GroupMember struct {
+	Way         string
+	ID          [16]byte
+	Identity    [32]byte
+	Priority    uint64
+	State       State
+	Connections uint64
+	Relay       string // where it is registered; empty for the relay asked
+}
+
+// appendMembers appends as many as a field holds.
+func appendMembers(b []byte, list []GroupMember) []byte {
+	for _, m := range list {
+		one := bare.AppendString(nil, m.Way)
+		one = append(append(one, m.ID[:]...), m.Identity[:]...)
+		one = bare.AppendUvarint(bare.AppendUvarint(bare.AppendUvarint(one, m.Priority), uint64(m.State)), m.Connections)
+		one = bare.AppendString(one, m.Relay)
+		if len(b)+len(one) > maxFieldLen {
+			break
+		}
+		b = append(b, one...)
+	}
+	return b
+}
+
+// parseMembers reads what appendMembers wrote.
+func parseMembers(b []byte) (list []GroupMember, err error) {
+	text := func(to *string) {
+		v, n, failed := bare.Bytes(b)
+		if failed != nil || len(v) > MaxName || !utf8.Valid(v) {
+			err = errText
+			return
+		}
+		*to, b = string(v), b[n:]
+	}
+	for len(b) > 0 && err == nil {
+		var m GroupMember
+		if text(&m.Way); err != nil {
+			break
+		}
+		if len(b) < len(m.ID)+len(m.Identity) {
+			return nil, bare.ErrMalformed
+		}
+		copy(m.ID[:], b)
+		b = b[len(m.ID):]
+		copy(m.Identity[:], b)
+		b = b[len(m.Identity):]
+		var state uint64
+		for _, to := range []*uint64{&m.Priority, &state, &m.Connections} {
+			v, n, failed := bare.Uvarint(b)
+			if failed != nil {
+				return nil, failed
+			}
+			*to, b = v, b[n:]
+		}
+		m.State = State(state)
+		text(&m.Relay)
+		list = append(list, m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
 }
 
 // Message is a request or an answer.
@@ -167,6 +255,12 @@ func (m *Message) Append(b []byte) []byte {
 	text(tagReason, m.Reason)
 	number(tagRegistration, m.Registration)
 	number(tagCount, m.Count)
+	number(tagRule, m.Rule)
+	number(tagPriority, m.Priority)
+	text(tagShare, m.Share)
+	number(tagConnections, m.Connections)
+	text(tagMembers, string(appendMembers(nil, m.Members)))
+	text(tagWay, m.Way)
 	for _, f := range m.Extra {
 		b = bare.AppendBytes(bare.AppendUvarint(b, f.Tag), f.Value)
 	}
@@ -261,6 +355,18 @@ func (m *Message) set(tag uint64, value []byte) error {
 		m.Registration, err = number()
 	case tagCount:
 		m.Count, err = number()
+	case tagRule:
+		m.Rule, err = number()
+	case tagPriority:
+		m.Priority, err = number()
+	case tagShare:
+		err = text(&m.Share, MaxShare)
+	case tagConnections:
+		m.Connections, err = number()
+	case tagMembers:
+		m.Members, err = parseMembers(value)
+	case tagWay:
+		err = text(&m.Way, MaxName)
 	default:
 		m.Extra = append(m.Extra, Field{Tag: tag, Value: append([]byte(nil), value...)})
 	}

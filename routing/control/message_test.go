@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,10 +108,49 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestGroupFields: what registrations and groups are described by comes back as it was, and cut short anywhere it is refused.
+func TestGroupFields(t *testing.T) {
+	members := []GroupMember{
+		{Way: strings.Repeat("0a", 16), ID: [16]byte{1}, Identity: [32]byte{2}, Priority: 1000, State: StateUp, Connections: 1 << 40, Relay: "r1"},
+		{Identity: [32]byte{3}, State: StateDown},
+	}
+	full := Message{Answer: true, ID: 5, Fields: Fields{
+		Name: "n", Rule: 2, Priority: 7, Share: "(= subject.a \"b\")", Connections: 300, Members: members, Way: "0b",
+	}}
+	got, err := Parse(full.Append(nil))
+	if err != nil || !reflect.DeepEqual(got, full) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	list := appendMembers(nil, members)
+	whole := 0
+	for n := range list {
+		if got, err := parseMembers(list[:n]); err == nil {
+			whole += len(got)
+		}
+	}
+	if whole != 1 { // behind the first, and behind nothing
+		t.Errorf("%d members of lists that were cut short", whole)
+	}
+	many := Message{Fields: Fields{Members: slices.Repeat(members, 100)}}
+	got, err = Parse(many.Append(nil))
+	if n := len(got.Members); err != nil || n < 40 || n > 100 {
+		t.Errorf("%d members in one message, %v", n, err)
+	}
+	for _, bad := range []Fields{{Share: strings.Repeat("s", MaxShare+1)}, {Way: strings.Repeat("w", MaxName+1)}, {Members: []GroupMember{{Relay: strings.Repeat("r", MaxName+1)}}},
+		{Members: []GroupMember{{Way: "\xff"}}}, {Share: "\xff"}} {
+		m := Message{Fields: bad}
+		if got, err := Parse(m.Append(nil)); !errors.Is(err, ErrMessage) {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, v := range vectors(f).Messages {
 		f.Add(v.bytes(f))
 	}
+	group := Message{Answer: true, Fields: Fields{Rule: 1, Priority: 2, Share: "x", Connections: 3, Way: "w", Members: []GroupMember{{Way: "w", State: StateUp}, {Relay: "r"}}}}
+	f.Add(group.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Parse(b)
 		if err != nil {
@@ -123,7 +164,8 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%+v: %v", m, err)
 		}
 		if again.ID != m.ID || again.Code != m.Code || again.Name != m.Name || again.Have != m.Have || again.Wait != m.Wait ||
-			!bytes.Equal(again.Data, m.Data) || again.State != m.State || again.Reason != m.Reason || len(again.Extra) != len(m.Extra) {
+			!bytes.Equal(again.Data, m.Data) || again.State != m.State || again.Reason != m.Reason || len(again.Extra) != len(m.Extra) ||
+			again.Share != m.Share || again.Way != m.Way || again.Priority != m.Priority || !slices.Equal(again.Members, m.Members) {
 			t.Fatalf("%+v became %+v", m, again)
 		}
 	})

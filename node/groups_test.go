@@ -1,0 +1,337 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sallyport/authority"
+	"sallyport/crypto/identity"
+	"sallyport/node/admin"
+	"sallyport/node/resource"
+	"sallyport/routing"
+)
+
+// naming is a target that says its name and ends.
+func naming(t *testing.T, name string) (at string, l net.Listener) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	serveName(l, name)
+	return l.Addr().String(), l
+}
+
+func serveName(l net.Listener, name string) {
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = c.Write([]byte(name))
+				b := make([]byte, 1)
+				_, _ = c.Read(b) // until the client has gone
+				_ = c.Close()
+			}()
+		}
+	}()
+}
+
+// who connects and returns the name of the target that answers, "" if none does, with the connection.
+func who(at string) (string, net.Conn) {
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		return "", nil
+	}
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	b := make([]byte, 16)
+	n, _ := c.Read(b)
+	return string(b[:n]), c
+}
+
+// asks returns who answers a new client.
+func asks(at string) string {
+	name, c := who(at)
+	if c != nil {
+		_ = c.Close()
+	}
+	return name
+}
+
+// share registers a member under a name on terms, with an outlet to a target.
+func (m *member) share(relay *member, target string, r admin.RelayRequest, o admin.OutletRequest) error {
+	m.t.Helper()
+	o.To = target
+	if _, err := m.CreateOutlet(within(m.t), o); err != nil {
+		m.t.Fatal(err)
+	}
+	r.At = relay.route() + "/secure/api"
+	_, err := m.CreateRelay(within(m.t), r)
+	return err
+}
+
+// members returns what a member's relay shows of those who share its name.
+func (m *member) members(name string) []admin.RelayMember {
+	i, ok := m.relays.Get(name)
+	if !ok || !i.IsOpen {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return m.sharers(ctx, i.Value, name)
+}
+
+func (m *member) relayState(name string) resource.Status {
+	i, _ := m.relays.Get(name)
+	return i.Status
+}
+
+const dbGroup = `(= subject.side "bank")`
+
+// TestGroupFailsOver: of two members who share a name new connections go to the one with the lower number; when it goes, or its target does, they go to the other at once, and
+// when it comes back they return. One whom the owner does not share the name with is refused.
+func TestGroupFailsOver(t *testing.T) {
+	p := newProject(t, 0)
+	relay := p.join(nil, "")
+	bank := authority.Attributes{"ockam-relay": "db", "side": "bank"}
+	one, two := p.join(bank, "p"), p.join(bank, "p")
+	other := p.join(authority.Attributes{"ockam-relay": "db", "side": "client"}, "p")
+	client := p.join(authority.Attributes{"side": "client"}, "p")
+	first, listener := naming(t, "one")
+	second, _ := naming(t, "two")
+	terms := admin.RelayRequest{Name: "db", Rule: "failover", Share: dbGroup}
+	check := admin.OutletRequest{Check: "tcp", CheckInterval: "100ms"}
+	if err := one.share(relay, first, terms, check); err != nil {
+		t.Fatal(err)
+	}
+	settles(t, "registered", func() bool { return one.relayState("db").State == resource.Up })
+	terms.Priority = 10
+	if err := two.share(relay, second, terms, check); err != nil {
+		t.Fatal(err)
+	}
+	settles(t, "both are members", func() bool { return len(two.members("db")) == 2 })
+	if err := other.share(relay, second, terms, check); err != nil {
+		t.Fatal(err)
+	}
+	settles(t, "the third is refused", func() bool { return other.relayState("db").Reason != "" })
+	if s := other.relayState("db"); s.State == resource.Up || len(one.members("db")) != 2 {
+		t.Errorf("a stranger: %+v", s)
+	}
+	in, err := client.CreateInlet(within(t), admin.InletRequest{From: "127.0.0.1:0", To: relay.route() + "/secure/api/service/forward_to_db/secure/api/service/outlet"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	settles(t, "served", func() bool { return asks(in.Bind) == "one" })
+	_, stays := who(in.Bind)
+	defer stays.Close()
+
+	// The target of the first goes and comes back.
+	_ = listener.Close()
+	settles(t, "the other one serves", func() bool { return asks(in.Bind) == "two" })
+	l, err := net.Listen("tcp", first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	serveName(l, "one")
+	settles(t, "up again", func() bool { m := one.members("db"); return len(m) == 2 && m[0].State == "up" })
+	if m := one.members("db"); !m[0].Self || m[0].Chosen || !m[1].Chosen || m[1].Identifier != two.self.String() || m[1].Priority != 10 {
+		t.Errorf("it has taken over at once: %+v", m)
+	}
+	relay.relaySvc.Settle("db")
+	settles(t, "back where they were", func() bool { return asks(in.Bind) == "one" })
+
+	// Its node goes.
+	one.Stop()
+	settles(t, "the other one serves", func() bool { return asks(in.Bind) == "two" })
+	if st := relay.relaySvc.State("db"); st.Registrations != 1 || st.Rule != routing.RuleFailover {
+		t.Errorf("%+v", st)
+	}
+	two.Stop()
+	settles(t, "free", func() bool { return len(relay.relaySvc.Names()) == 0 })
+}
+
+// TestWhoSharesARelayName: by the owner's expression, or without one by an attribute that both have; what cannot be told is a no.
+func TestWhoSharesARelayName(t *testing.T) {
+	p := newProject(t, 0)
+	m := p.join(nil, "")
+	owner, joiner, revoked := numbered(1), numbered(2), numbered(3)
+	foreign := numbered(4)
+	group := identity.Attributes{groupAttribute: "db", "side": "bank"}
+	for _, id := range []identity.Identifier{owner, joiner, revoked} {
+		m.access.learn(credential(id, p.self, time.Hour, group))
+	}
+	m.access.learn(credential(foreign, numbered(99), time.Hour, group))
+	m.access.revoke(revoked, time.Now().Add(-time.Minute), time.Now().Add(time.Hour), false)
+	nobody := numbered(5)
+	for _, c := range []struct {
+		what, name, share string
+		owner, joiner     identity.Identifier
+		want              bool
+	}{
+		{"attribute of both", "db", "", owner, joiner, true},
+		{"attribute for another name", "other", "", owner, joiner, false},
+		{"attribute of another authority", "db", "", owner, foreign, false},
+		{"owner without it", "db", "", nobody, joiner, false},
+		{"joiner without it", "db", "", owner, nobody, false},
+		{"no name", "", "", owner, joiner, false},
+		{"expression", "db", dbGroup, owner, joiner, true},
+		{"expression, and the owner has nothing", "db", dbGroup, nobody, joiner, true},
+		{"expression that does not hold", "db", `(= subject.side "client")`, owner, joiner, false},
+		{"expression, and nothing is known", "db", dbGroup, owner, nobody, false},
+		{"expression, of another authority", "db", dbGroup, owner, foreign, false},
+		{"expression, revoked", "db", dbGroup, owner, revoked, false},
+		{"attribute, revoked", "db", "", owner, revoked, false},
+		{"identifier", "db", `(= subject.identifier "` + nobody.String() + `")`, owner, nobody, true},
+		{"another identifier", "db", `(= subject.identifier "` + nobody.String() + `")`, owner, joiner, false},
+		{"no expression at all", "db", "(((", owner, joiner, false},
+		{"the expression instead of the attribute", "db", shareOf("db"), nobody, joiner, true},
+		{"a name with quotes", `d"b`, shareOf(`d"b`), owner, joiner, false},
+	} {
+		if got := m.relayShares(c.name, [32]byte(c.owner), c.share, [32]byte(c.joiner)); got != c.want {
+			t.Errorf("%s: %v, want %v", c.what, got, c.want)
+		}
+	}
+	m = newMember(t)
+	for share, want := range map[string]bool{"": false, dbGroup: false, `(= subject.identifier "` + joiner.String() + `")`: true} {
+		if got := m.relayShares("db", [32]byte(owner), share, [32]byte(joiner)); got != want {
+			t.Errorf("without an authority, %q: %v", share, got)
+		}
+	}
+	for _, c := range []struct {
+		r  resource.Relay
+		ok bool
+	}{
+		{resource.Relay{}, true}, {resource.Relay{Rule: "spread", Priority: 1000, Share: dbGroup}, true}, {resource.Relay{Rule: "random"}, false}, {resource.Relay{Priority: 1001}, false},
+		{resource.Relay{Priority: -1}, false}, {resource.Relay{Share: "((("}, false}, {resource.Relay{Share: `(= subject.a "` + strings.Repeat("x", 1024) + `")`}, false},
+	} {
+		if err := checkGroup(&c.r); (err == nil) != c.ok || err != nil && !errors.Is(err, admin.ErrInvalid) {
+			t.Errorf("%+v: %v", c.r, err)
+		}
+	}
+}
+
+// probed answers each connection with bytes, after it has read what comes first.
+func probed(t *testing.T, answer string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1024))
+			_, _ = c.Write([]byte(answer))
+			_ = c.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// TestTargetProbes: what a server answers tells whether it is up.
+func TestTargetProbes(t *testing.T) {
+	starting := "SFATAL\x00VFATAL\x00C57P03\x00Mthe database system is starting up\x00\x00"
+	refuses := "SFATAL\x00VFATAL\x00C28000\x00Mno such role\x00\x00"
+	pgError := func(fields string) string { return "E\x00\x00\x00" + string(rune(4+len(fields))) + fields }
+	for _, c := range []struct {
+		check, answer string
+		up            bool
+	}{
+		{"tcp", "", true},
+		{"pg", "R\x00\x00\x00\x08\x00\x00\x00\x00", true}, {"pg", pgError(refuses), true}, {"pg", pgError(starting), false}, {"pg", "", false}, {"pg", "HTTP/1.1 400", false},
+		{"pg", "E\xff\xff\xff\xff", false}, {"pg", "E\x00\x00\x00\x20S", false},
+		{"http", "HTTP/1.1 200 OK\r\n\r\n", true}, {"http:/health", "HTTP/1.1 404 Not Found\r\n\r\n", true}, {"http", "HTTP/1.1 503 Service Unavailable\r\n\r\n", false},
+		{"http", "", false}, {"http", "SSH-2.0-x\r\n", false}, {"http", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 100_000), false},
+	} {
+		probe, err := targetProbeOf(c.check)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := probed(t, c.answer)
+		conn, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := probe(conn, at); (err == nil) != c.up {
+			t.Errorf("%s, %.20q: %v", c.check, c.answer, err)
+		}
+		_ = conn.Close()
+	}
+}
+
+// TestDownTargetIsRefusedAtOnce: an outlet that has found its target down refuses clients without asking it, until it has found it up.
+func TestDownTargetIsRefusedAtOnce(t *testing.T) {
+	outlet, inlet := newMember(t), newMember(t)
+	var answers atomic.Value
+	answers.Store("HTTP/1.1 503 Service Unavailable\r\n\r\n")
+	var asked atomic.Int64
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				b := make([]byte, 1024)
+				if n, _ := c.Read(b); strings.HasPrefix(string(b[:n]), "GET ") {
+					_, _ = c.Write([]byte(answers.Load().(string)))
+					return
+				}
+				asked.Add(1)
+				_, _ = c.Write([]byte("served"))
+			}()
+		}
+	}()
+	if _, err := outlet.CreateOutlet(within(t), admin.OutletRequest{To: l.Addr().String(), Check: "http", CheckInterval: "100ms"}); err != nil {
+		t.Fatal(err)
+	}
+	i, _ := outlet.outlets.Get("outlet")
+	settles(t, "found down", func() bool { return i.Value.target.down() })
+	in, err := inlet.CreateInlet(within(t), admin.InletRequest{From: "127.0.0.1:0", To: outlet.route() + "/secure/api/service/outlet"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() string {
+		c, err := net.Dial("tcp", in.Bind)
+		if err != nil {
+			return ""
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		_, _ = c.Write([]byte("hello"))
+		b := make([]byte, 16)
+		n, _ := c.Read(b)
+		return string(b[:n])
+	}
+	settles(t, "the inlet knows", func() bool {
+		i, _ := inlet.inlets.Get(in.Alias)
+		return i.Status.State == resource.Degraded && strings.Contains(i.Status.Reason, "503")
+	})
+	if got := ask(); got != "" || asked.Load() != 0 {
+		t.Errorf("answered %q, the target was asked %d times", got, asked.Load())
+	}
+	answers.Store("HTTP/1.1 200 OK\r\n\r\n")
+	settles(t, "served", func() bool { return ask() == "served" })
+	if i.Value.target.down() {
+		t.Error("down though it answers")
+	}
+}

@@ -1,0 +1,35 @@
+package node
+
+import "github.com/prometheus/client_golang/prometheus"
+
+var (
+	descGroupMembers = desc("relay_members", "Members of a relay name that is shared.", "relay", "state")
+	descGroupChanges = desc("relay_member_changes_total", "Times that new connections by a shared relay name went to another member than before, with failover.", "relay")
+	descTargetUp     = desc("outlet_target_up", "1 if the target of an outlet with --check answered when it was looked at last.", "portal")
+)
+
+// groups collects who shares relay names here, and how targets are that outlets look at.
+func (c collector) groups(gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64, ...string)) {
+	if c.n.relaySvc != nil {
+		for name, u := range c.n.relaySvc.Groups() {
+			gauge(descGroupMembers, float64(u.Up), name, "up")
+			gauge(descGroupMembers, float64(u.Down), name, "target_down")
+			gauge(descGroupMembers, float64(u.Away), name, "away")
+			count(descGroupChanges, u.Changes, name)
+		}
+	}
+	looks, down := 0, false
+	for _, i := range c.n.outlets.List() {
+		if !i.IsOpen || i.Value.target == nil || !i.Value.target.looks() {
+			continue
+		}
+		if looks++; looks <= maxPaths {
+			gauge(descTargetUp, truth(!i.Value.target.down()), i.Request.Name)
+		} else {
+			down = down || i.Value.target.down()
+		}
+	}
+	if looks > maxPaths { // up if all are
+		gauge(descTargetUp, truth(!down), otherPaths)
+	}
+}
