@@ -79,8 +79,8 @@ func echoes(list []net.Conn, within time.Duration) error {
 	return nil
 }
 
-// fleetBack ends the relay of many outlets and inlets, each of which has an open connection, under load; end brings it back too, and says since when all may be back.
-func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *world) (time.Time, error)) func(context.Context, *world) (string, error) {
+// fleetBack ends the relay of many outlets and inlets, each of which has an open connection, under load; end brings it back too.
+func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *world) error) func(context.Context, *world) (string, error) {
 	return func(ctx context.Context, w *world) (string, error) {
 		if err := w.fleet(ctx, outlets, inlets); err != nil {
 			return "", err
@@ -114,6 +114,7 @@ func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *w
 		}
 		at = strings.Trim(strings.TrimSpace(at), `"`)
 		most, rate := 0.0, 0.0
+		var away time.Duration
 		seen, err := w.under(ctx, s, time.Duration(times)*s.bench, func(l *load) (slowest time.Duration, err error) {
 			for range times {
 				stop, watched := make(chan struct{}), make(chan struct{})
@@ -140,14 +141,16 @@ func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *w
 						}
 					}
 				}()
-				begun, err := end(ctx, w)
+				asked := time.Now()
+				err := end(ctx, w)
+				begun := time.Now() // the relay is there again
 				ended.Store(true)
 				if err != nil {
 					close(stop)
 					return slowest, err
 				}
 				err = echoes(list, time.Minute)
-				slowest = max(slowest, time.Since(begun))
+				slowest, away = max(slowest, time.Since(begun)), max(away, time.Since(asked))
 				close(stop)
 				<-watched
 				if err != nil {
@@ -160,7 +163,7 @@ func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *w
 			return slowest, nil
 		})
 		bound := float64(2*(inlets+len(portals)) + 100)
-		seen += fmt.Sprintf(" (all %d inlets), at most %.0f handshakes at the relay each time, %.0f in a second", inlets, most, rate)
+		seen += fmt.Sprintf(" (all %d inlets; %.1f s after it was asked to end), at most %.0f handshakes at the relay each time, %.0f in a second", inlets, away.Seconds(), most, rate)
 		if err == nil && most > bound {
 			err = errors.New("more than two for each inlet")
 		}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -127,8 +129,10 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		Name: name, IdentityName: self.named.Name, Identifier: self.named.Identifier, IsAuthority: o.Authority != nil,
 		TCPListener: o.TCPListenerAddress, AdminSocket: socket, Process: process, Options: o,
 	}
-	if _, err := dir.CreateNode(ctx, record); err != nil {
-		return err
+	if !r.upgraded() || !sameNode(old, record) { // else nobody waits for the disk while clients do
+		if _, err := dir.CreateNode(ctx, record); err != nil {
+			return err
+		}
 	}
 	if dir.Full() {
 		options.Log.Warn("the disk is full: the node starts with what it has, and what changes now is not remembered for its next start", "directory", dir.Path())
@@ -210,6 +214,18 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	stopped, done := context.WithTimeout(context.Background(), 2*time.Second)
 	defer done()
 	return dir.NodeStopped(stopped, name, process)
+}
+
+// sameNode reports whether a record says of a node what there is on disk already. What is found out while it starts is not looked at.
+func sameNode(old, record state.Node) bool {
+	record.TCPListener, record.UDPListener, record.StatusEndpoint = old.TCPListener, old.UDPListener, old.StatusEndpoint
+	record.CreatedAt, record.Configuration = old.CreatedAt, old.Configuration
+	a, err := json.Marshal(old)
+	if err != nil {
+		return false
+	}
+	b, err := json.Marshal(record)
+	return err == nil && bytes.Equal(a, b)
 }
 
 // nodeIsUp tells whoever waits for it that a node is up.

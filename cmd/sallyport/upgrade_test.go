@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/state"
 )
 
 // session is a connection through an inlet that stays open.
@@ -570,5 +572,30 @@ func TestNodeUpgradeStopped(t *testing.T) {
 			t.Errorf("%s: exit code %d, %s", c.how, out.code, out.stderr)
 		}
 		s.must("sallyport node start n")
+	}
+}
+
+// TestSameNode: a record is written again when it would differ, except for what the node finds out later.
+func TestSameNode(t *testing.T) {
+	t.Parallel()
+	old := state.Node{Name: "n", Identifier: "I1", TCPListener: "127.0.0.1:4000", CreatedAt: time.Now(), Process: state.Process{PID: 7, StartTime: 9},
+		Options: state.NodeOptions{TCPListenerAddress: "127.0.0.1:0"}, IsDefault: true, Configuration: &state.Configuration{Paths: []string{"/x"}}}
+	fresh := func(change func(*state.Node)) state.Node {
+		n := state.Node{Name: "n", Identifier: "I1", TCPListener: "127.0.0.1:0", Process: old.Process, Options: old.Options}
+		change(&n)
+		return n
+	}
+	if !sameNode(old, fresh(func(*state.Node) {})) {
+		t.Error("nothing has changed")
+	}
+	for what, change := range map[string]func(*state.Node){
+		"identity": func(n *state.Node) { n.Identifier = "I2" },
+		"process":  func(n *state.Node) { n.Process.PID++ },
+		"options":  func(n *state.Node) { n.Options.TCPListenerAddress = "0.0.0.0:0" },
+		"socket":   func(n *state.Node) { n.AdminSocket = "/elsewhere" },
+	} {
+		if sameNode(old, fresh(change)) {
+			t.Errorf("another %s is taken for the same", what)
+		}
 	}
 }
