@@ -79,6 +79,7 @@ type UDPSocket struct {
 	runs    bool   // the kernel takes runs of datagrams on this socket
 	inDirty bool
 	closed  bool
+	paused  bool
 }
 
 type datagram struct {
@@ -320,8 +321,17 @@ func (u *UDPSocket) onEvents(events uint32) {
 	u.readReady()
 }
 
+// Pause takes no datagrams until Resume: they wait in the socket. On the loop only.
+func (u *UDPSocket) Pause() { u.paused = true }
+
+// Resume takes datagrams again, first those that have waited. Not from within a handler. On the loop only.
+func (u *UDPSocket) Resume() {
+	u.paused = false
+	u.readReady()
+}
+
 func (u *UDPSocket) readReady() {
-	if u.closed {
+	if u.closed || u.paused {
 		return
 	}
 	b, again, total := u.loop.datagrams(), time.Duration(0), 0

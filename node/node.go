@@ -235,8 +235,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	over := transportOptions(o.Limits)
 	over.Proxies, over.Trust = o.Proxies, o.TLS
 	n.tcp = tcp.New(n.router, over)
-	n.tcp.Pause()
 	n.udp = udp.New(n.router, o.UDP.Transport)
+	n.tcp.Pause()
+	n.udp.Pause()
 	n.channels = secure.New(n.router, o.Shards, channelLimits(o.Limits), o.Log)
 	n.portals = &portal.Env{Limits: portalLimits(o.Portals, o.Limits), Stats: &portal.Stats{}, Log: o.Log}
 	if n.portals.Process = newProcess(&o); o.Upgrade.Carried != nil && len(o.Upgrade.Carried.Process) == len(n.portals.Process) {
@@ -276,7 +277,8 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	} else if err := n.startServices(ctx); err != nil {
 		return nil, err
 	}
-	if err := n.tcp.Resume(ctx); err != nil { // before resources: those of two nodes may wait for each other
+	// Before resources are opened: those of two nodes may wait for each other.
+	if err := errors.Join(n.tcp.Resume(ctx), n.udp.Resume(ctx)); err != nil {
 		return nil, err
 	}
 	go n.keepKeys(n.ctx)

@@ -3,8 +3,10 @@ package node
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"testing"
 
+	"sallyport/dataplane"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 )
@@ -57,5 +59,33 @@ func TestStartLosesNobody(t *testing.T) {
 		}
 	case <-ctx.Done():
 		t.Error("nobody was asked")
+	}
+}
+
+// TestUpgradeLosesNoDatagrams: a handshake whose datagrams wait in the socket that one program leaves to the next is answered when that one has its services.
+func TestUpgradeLosesNoDatagrams(t *testing.T) {
+	early, m := udpNode(t, "early", ""), newMember(t)
+	m.Stop()
+	ctx := within(t)
+	fd, bound, err := dataplane.ListenUDP(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	sent := early.udp.Stats.MessagesOut.Load()
+	go func() {
+		_, err := early.CreateChannel(ctx, admin.ChannelRequest{To: "/ip4/127.0.0.1/udp/" + portOf(bound.String()) + "/service/api"})
+		opened <- err
+	}()
+	settles(t, "the handshake has begun", func() bool { return early.udp.Stats.MessagesOut.Load() > sent })
+	n, err := Start(ctx, Options{Name: "n", Self: m.self, Identities: m.ids, Store: NewHome(m.dir, "n", true), Listen: "127.0.0.1:0", Shards: 2, Log: testLog,
+		UDP:     UDPOptions{Listen: bound.String()},
+		Upgrade: UpgradeOptions{Carried: &Carried{Format: StateFormat, Sockets: []dataplane.Inherited{{Network: "udp", Address: bound.String(), FD: fd}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Stop()
+	if err := <-opened; err != nil {
+		t.Error(err)
 	}
 }

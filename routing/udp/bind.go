@@ -69,6 +69,9 @@ func (t *Transport) Bind(ctx context.Context, s *routing.Shard, at, fixed netip.
 	var adoptErr error
 	if err := s.Do(ctx, func() {
 		if b.sock, adoptErr = s.Loop().AdoptUDP(fd, b, &t.Stats.UDPStats); adoptErr == nil {
+			if t.paused.Load() {
+				b.sock.Pause()
+			}
 			b.sock.Pace(pace)
 			b.throttle = routing.NewSharedThrottle(s, b)
 			b.Sender, b.Receiver = s.Start(b), s.NewAddress()

@@ -11,6 +11,7 @@
 package udp
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"sync"
@@ -120,8 +121,9 @@ type Transport struct {
 	// Stats counts datagrams and messages.
 	Stats Stats
 
-	mu    sync.Mutex
-	binds map[*Bind]struct{}
+	mu     sync.Mutex
+	binds  map[*Bind]struct{}
+	paused atomic.Bool
 }
 
 // New makes a transport for the workers of r.
@@ -129,6 +131,20 @@ func New(r *routing.Router, o Options) *Transport {
 	t := &Transport{router: r, opts: o.withDefaults(), binds: map[*Bind]struct{}{}}
 	t.budget.Store(t.opts.Budget)
 	return t
+}
+
+// Pause has sockets that are opened from now on take nothing before Resume: what came before the workers that it is for would be lost.
+func (t *Transport) Pause() { t.paused.Store(true) }
+
+// Resume has all sockets take what comes. Not on a shard, nor while one is opened.
+func (t *Transport) Resume(ctx context.Context) error {
+	t.paused.Store(false)
+	for _, b := range t.Binds() {
+		if err := b.shard.Do(ctx, b.sock.Resume); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Router returns the router whose workers the transport serves.
