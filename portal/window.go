@@ -22,7 +22,8 @@ const (
 	// than it has that window then covers.
 	dryShare = 1.0 / 16
 	dryGain  = 1.25
-	// dryTrips bounds that in round trips, or dryLeast where that is longer and the path is not very short, and dryMost beyond two of them.
+	// dryTrips bounds that in round trips, or dryLeast where that is longer, and dryMost beyond two of them. On a path of at most paceBelow it is
+	// shareSlack in place of dryLeast: nodes of one machine take turns for longer than its round trip, and requests beside have the pacer.
 	dryTrips = 8
 	dryLeast = 50 * time.Millisecond
 	dryMost  = 250 * time.Millisecond
@@ -187,7 +188,7 @@ func (w *window) ranDry(idle, took time.Duration, now time.Time) {
 	}
 	if w.dry > dryShare && most > 0 {
 		covered := time.Duration(dryGain * float64(w.size) / most)
-		bound := dryTrips * rtt
+		bound := max(dryTrips*rtt, shareSlack)
 		if rtt > paceBelow {
 			bound = max(bound, dryLeast)
 		}
