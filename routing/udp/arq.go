@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sort"
 	"sync/atomic"
 	"time"
 )
@@ -11,7 +12,8 @@ import (
 // Numbers of the Link. They follow what QUIC does (RFC 9002), with one stream of bytes in each direction and no handshake.
 const (
 	arqWindow      = 2 << 20       // bytes that a side takes at first before it has handed them on
-	arqWindowMost  = 16 << 20      // and at most, when that is what comes in two round trips
+	arqWindowMost  = 64 << 20      // and at most, when that is what comes in arqWindowTrips
+	arqWindowTrips = 6             // round trips: what is lost, and its repetition too, takes two more than the path holds, and the rate may still double
 	arqGrownMost   = 128 << 20     // what the windows of all links may grow by
 	arqInitial     = 32            // packets under way at first
 	arqMinimum     = 4             // and at least
@@ -19,7 +21,7 @@ const (
 	arqReorder     = 3             // later packets acknowledged that show one to be lost
 	arqRanges      = 24            // ranges of packet numbers in an acknowledgement
 	arqSeen        = 64            // ranges remembered
-	arqSegments    = 32768         // parts of the stream that came early, about a window of the smallest packets
+	arqEarly       = 32768         // parts of the stream that came early, each after a gap
 	arqFirstRTT    = 200 * time.Millisecond
 	arqMinTimeout  = 15 * time.Millisecond
 	arqMaxTimeout  = 2 * time.Second
@@ -64,15 +66,9 @@ type sentPacket struct {
 	number uint64
 	data   span // of the stream
 	at     time.Time
-	acked  bool
-	try    int // the size that it tries; 0 for one with data
+	done   bool // acknowledged, or lost
+	try    int  // the size that it tries; 0 for one with data
 	mark   mark
-}
-
-// segment is a part of the peer's stream that came early.
-type segment struct {
-	from uint64
-	data []byte
 }
 
 // arq carries a stream of bytes each way over packets that may be lost, repeated and reordered. It knows no socket and no clock: who
@@ -92,9 +88,11 @@ type arq struct {
 	next            uint64 // offset of the first byte never sent
 	limit           uint64 // the peer takes bytes before it
 
-	number   uint64 // of the next packet
-	flight   []sentPacket
-	inFlight int // bytes
+	number   uint64       // of the next packet
+	flight   []sentPacket // ascending; flight[:landed] are done, and each that is older than arqReorder packets acknowledged
+	landed   int
+	under    int // packets of flight that are not done
+	inFlight int // bytes of them
 	lost     []span
 	acked    []span // of the stream, after base
 	largest  uint64 // acknowledged
@@ -118,15 +116,19 @@ type arq struct {
 	asked  *nonce // that the peer asks with
 	answer *nonce // that it answers with
 	expect uint64 // offset of the first byte of the peer's stream that has not come
-	ahead  []segment
-	in     []byte // bytes before expect that were not taken yet
+	early  []span // of the peer's stream, beyond expect
+	in     []byte // in[inAt:inEnd] came before expect and was not taken yet; what is early is where it belongs behind that
+	inAt   int
+	inEnd  int
+	came   uint64 // bytes of the peer's stream, early ones too
 	allow  uint64 // the peer may send bytes before it
 	told   uint64 // allow as the peer knows it
 	window int    // how far allow is ahead of what was handed on
 	grown  *grownWindows
 	// The round trip in which what comes is measured.
-	roundAt     time.Time
-	roundExpect uint64
+	roundAt   time.Time
+	roundCame uint64
+	roundMost int // that came in one, since the last trim
 }
 
 func newARQ(size int) *arq {
@@ -164,10 +166,15 @@ func (a *arq) trim() {
 	if a.pending() == 0 && cap(a.out) > keptBuffer && a.outMost < cap(a.out)/8 {
 		a.out, a.head = nil, 0
 	}
-	if len(a.in) == 0 && cap(a.in) > keptBuffer && a.inMost < cap(a.in)/8 {
-		a.in = nil
+	if len(a.ready()) == 0 && len(a.early) == 0 && cap(a.in) > keptBuffer && a.inMost < cap(a.in)/8 {
+		a.in, a.inAt, a.inEnd = nil, 0, 0
 	}
-	a.outMost, a.inMost = a.pending(), len(a.in)
+	if a.window > arqWindow && 2*arqWindowTrips*a.roundMost < a.window { // others may need it
+		less := max(a.window/2, arqWindow)
+		a.grown.giveBack(a.window - less)
+		a.window = less
+	}
+	a.outMost, a.inMost, a.roundMost = a.pending(), len(a.ready()), 0
 }
 
 // end is the offset after the last byte written.
@@ -220,7 +227,7 @@ func (a *arq) packet(buf []byte, now time.Time) []byte {
 		a.next = max(a.next, data.to)
 	}
 	a.probes = max(a.probes-1, 0)
-	a.flight = append(a.flight, sentPacket{number: number, data: data, at: now, mark: a.bbr.sent(now, a.inFlight == 0)})
+	a.launch(sentPacket{number: number, data: data, at: now, mark: a.bbr.sent(now, a.inFlight == 0)})
 	a.inFlight += int(data.to - data.from)
 	a.sentAt = now
 	a.tokens -= float64(data.to - data.from)
@@ -236,10 +243,8 @@ func (a *arq) pick() (data span, again bool) {
 	for len(a.lost) > 0 {
 		s := &a.lost[0]
 		s.from = max(s.from, a.base)
-		for _, k := range a.acked { // skip what has come after all
-			if k.from <= s.from && s.from < k.to {
-				s.from = k.to
-			}
+		if k := sort.Search(len(a.acked), func(i int) bool { return a.acked[i].to > s.from }); k < len(a.acked) && a.acked[k].from <= s.from {
+			s.from = a.acked[k].to // it has come after all
 		}
 		if s.from < s.to {
 			return *s, true
@@ -251,7 +256,9 @@ func (a *arq) pick() (data span, again bool) {
 	if a.next < to {
 		return span{a.next, to}, false
 	}
-	a.bbr.limited = a.bbr.delivered + uint64(max(a.inFlight, 1))
+	if !a.blocked { // a peer's window that bounds the rate is a part of the path
+		a.bbr.limited = a.bbr.delivered + uint64(max(a.inFlight, 1))
+	}
 	return nothing, false
 }
 
@@ -331,7 +338,7 @@ func (a *arq) receive(b []byte, now time.Time) error {
 		if n.bad || from >= 1<<62 {
 			return errPacket
 		}
-		if from+uint64(len(n.b)) > a.allow || from > a.expect && len(a.ahead) >= arqSegments {
+		if from+uint64(len(n.b)) > a.allow || from > a.expect && len(a.early) >= arqEarly {
 			return errPacket // more than it may; not acknowledged, so nothing is lost
 		}
 	}
@@ -359,8 +366,8 @@ func (a *arq) receive(b []byte, now time.Time) error {
 	}
 	if flags&arqData != 0 {
 		a.due = true
-		a.take(from, n.b)
-		a.inMost = max(a.inMost, len(a.in))
+		a.put(from, n.b)
+		a.inMost = max(a.inMost, len(a.in)-a.inAt)
 		a.widen(now)
 	}
 	return nil
@@ -383,51 +390,68 @@ func (a *arq) saw(number uint64) bool {
 	return false
 }
 
-// take adds a part of the peer's stream.
-func (a *arq) take(from uint64, data []byte) {
+// put adds a part of the peer's stream, which may be used until its window ends.
+func (a *arq) put(from uint64, data []byte) {
 	to := from + uint64(len(data))
 	if to <= a.expect {
 		return
 	}
-	if from > a.expect {
-		i, there := slices.BinarySearchFunc(a.ahead, from, func(s segment, at uint64) int {
-			switch {
-			case s.from < at:
-				return -1
-			case s.from > at:
-				return 1
-			}
-			return 0
-		})
-		switch {
-		case !there:
-			a.ahead = slices.Insert(a.ahead, i, segment{from, slices.Clone(data)})
-		case len(a.ahead[i].data) < len(data):
-			a.ahead[i].data = slices.Clone(data)
-		}
-		return
+	if from < a.expect {
+		data, from = data[a.expect-from:], a.expect
 	}
-	a.in = append(a.in, data[a.expect-from:]...)
+	a.came += uint64(len(data))
+	a.fit(int(to - a.expect))
+	copy(a.in[a.inEnd+int(from-a.expect):], data)
+	if from > a.expect || len(a.early) > 0 {
+		a.early = addSpan(a.early, span{from, to})
+		if a.early[0].from > a.expect {
+			return
+		}
+		to = a.early[0].to
+		a.early = slices.Delete(a.early, 0, 1)
+	}
+	a.inEnd += int(to - a.expect)
 	a.expect = to
-	k := 0
-	for ; k < len(a.ahead) && a.ahead[k].from <= a.expect; k++ {
-		s := a.ahead[k]
-		if end := s.from + uint64(len(s.data)); end > a.expect {
-			a.in = append(a.in, s.data[a.expect-s.from:]...)
-			a.expect = end
-		}
-		a.ahead[k].data = nil
-	}
-	a.ahead = slices.Delete(a.ahead, 0, k)
 }
 
-// widen makes the window twice what came in a round trip, if that is more than it is (dynamic right-sizing, as TCP receivers do it).
+// fit makes room in in for n bytes behind expect, of which the peer's window is the bound.
+func (a *arq) fit(n int) {
+	if len(a.in)-a.inEnd >= n {
+		return
+	}
+	ready, ahead := a.inEnd-a.inAt, 0
+	if k := len(a.early); k > 0 {
+		ahead = int(a.early[k-1].to - a.expect)
+	}
+	to := a.in[:cap(a.in)]
+	if need := ready + n; a.inAt < ready+ahead || len(to) < need {
+		to = make([]byte, max(need, min(2*need, ready+a.window), 16<<10))
+	}
+	copy(to, a.in[a.inAt:a.inEnd+ahead])
+	a.in, a.inAt, a.inEnd = to, 0, ready
+}
+
+// ready returns what has come in order and was not taken yet. It is valid until the next packet is received.
+func (a *arq) ready() []byte { return a.in[a.inAt:a.inEnd] }
+
+// take is called when n bytes of what is ready have been handed on.
+func (a *arq) take(n int) {
+	if a.inAt += n; a.inAt == a.inEnd && len(a.early) == 0 {
+		a.inAt, a.inEnd = 0, 0
+	}
+}
+
+// widen makes the window what comes in arqWindowTrips, if that is more than it is (dynamic right-sizing, as TCP receivers do it).
 func (a *arq) widen(now time.Time) {
 	if a.roundAt.IsZero() || now.Sub(a.roundAt) >= a.rtt {
-		if want := min(2*int(a.expect-a.roundExpect), arqWindowMost); !a.roundAt.IsZero() && want > a.window && a.grown.take(want-a.window) {
-			a.window = want
+		if !a.roundAt.IsZero() {
+			came := int(a.came - a.roundCame)
+			a.roundMost = max(a.roundMost, came)
+			if want := min(arqWindowTrips*came, arqWindowMost); want > a.window && a.grown.take(want-a.window) {
+				a.window = want
+			}
 		}
-		a.roundAt, a.roundExpect = now, a.expect
+		a.roundAt, a.roundCame = now, a.came
 	}
 }
 
@@ -443,12 +467,15 @@ func (g *grownWindows) take(n int) bool {
 	return false
 }
 
-// giveBack gives back what the window took.
-func (a *arq) giveBack() {
-	if a.grown != nil {
-		a.grown.bytes.Add(-int64(a.window - arqWindow))
+// giveBack gives back n bytes that were taken.
+func (g *grownWindows) giveBack(n int) {
+	if g != nil {
+		g.bytes.Add(-int64(n))
 	}
 }
+
+// giveBack gives back what the window took.
+func (a *arq) giveBack() { a.grown.giveBack(a.window - arqWindow) }
 
 // open lets the peer send a window beyond what has come, and tells it if that is much more than it knows.
 func (a *arq) open() {

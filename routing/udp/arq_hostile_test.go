@@ -77,12 +77,12 @@ func TestLinkPacketNobodySends(t *testing.T) {
 	} {
 		a := sentPackets(t, 30)
 		a.number = 100
-		flight, pending := len(a.flight), a.pending()
+		flight, pending := a.under, a.pending()
 		err := a.receive(c.packet, arqNow)
 		if (err == nil) != c.good {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		if err != nil && (len(a.flight) != flight || a.pending() != pending || len(a.seen) != 0 || len(a.in) != 0 || len(a.ahead) != 0 || a.due || a.limit != w) {
+		if err != nil && (a.under != flight || a.pending() != pending || len(a.seen) != 0 || len(a.ready()) != 0 || len(a.early) != 0 || a.due || a.limit != w) {
 			t.Errorf("%s: it is refused and has changed something", c.name)
 		}
 	}
@@ -117,8 +117,8 @@ func TestOldPacketIsTakenOnce(t *testing.T) {
 	if !send(2) || send(2) {
 		t.Error("one that fills a gap is not taken once")
 	}
-	if len(a.seen) > arqSeen || len(a.in) != int(offset) {
-		t.Errorf("%d ranges, %d bytes of %d", len(a.seen), len(a.in), offset)
+	if len(a.seen) > arqSeen || len(a.ready()) != int(offset) {
+		t.Errorf("%d ranges, %d bytes of %d", len(a.seen), len(a.ready()), offset)
 	}
 }
 
@@ -133,13 +133,13 @@ func TestLossIsSeenByLaterPackets(t *testing.T) {
 	rtt := 100 * time.Millisecond
 	a := sentPackets(t, 10)
 	ack(a, 0, 3, 3, arqNow.Add(rtt)) // 1 to 3: the first is lost
-	if len(a.lost) != 1 || a.lost[0] != (span{0, uint64(a.size) - 3}) && a.lost[0].from != 0 || len(a.flight) != 6 {
-		t.Errorf("three later ones have come: lost %v, %d under way", a.lost, len(a.flight))
+	if len(a.lost) != 1 || a.lost[0] != (span{0, uint64(a.size) - 3}) && a.lost[0].from != 0 || a.under != 6 {
+		t.Errorf("three later ones have come: lost %v, %d under way", a.lost, a.under)
 	}
 	a = sentPackets(t, 10)
 	ack(a, 0, 2, 2, arqNow.Add(rtt)) // 1 and 2
-	if len(a.lost) != 0 || a.lossAt.IsZero() || len(a.flight) != 8 {
-		t.Fatalf("two later ones have come: lost %v, %d under way", a.lost, len(a.flight))
+	if len(a.lost) != 0 || a.lossAt.IsZero() || a.under != 8 {
+		t.Fatalf("two later ones have come: lost %v, %d under way", a.lost, a.under)
 	}
 	at := a.deadline()
 	if at != a.lossAt || at.Before(arqNow.Add(rtt)) || at.After(arqNow.Add(3*rtt)) {
@@ -157,7 +157,9 @@ func TestLossIsSeenByLaterPackets(t *testing.T) {
 
 func sizeOf(flight []sentPacket) (n int) {
 	for _, p := range flight {
-		n += int(p.data.to - p.data.from)
+		if !p.done {
+			n += int(p.data.to - p.data.from)
+		}
 	}
 	return n
 }
@@ -182,8 +184,8 @@ func TestSilenceIsAskedLessAndLessOften(t *testing.T) {
 		if a.timeout(at); a.tries != try+1 || a.probes != 1 {
 			t.Fatalf("%d tries, %d probes", a.tries, a.probes)
 		}
-		if want := []int{10, 0}[min(try, 1)]; try < 2 && len(a.flight) != want {
-			t.Errorf("after attempt %d %d packets are under way", try, len(a.flight))
+		if want := []int{10, 0}[min(try, 1)]; try < 2 && a.under != want {
+			t.Errorf("after attempt %d %d packets are under way", try, a.under)
 		}
 		if try == 1 && (a.cwnd != arqMinimum*a.size || a.inFlight != 0) {
 			t.Errorf("the window is %d, %d bytes under way", a.cwnd, a.inFlight)
@@ -211,20 +213,20 @@ func TestLinkTakesItsPeersDatagrams(t *testing.T) {
 		forged[i] ^= 0x10
 		l.receive(forged, netip.AddrPort{})
 	}
-	if len(l.arq.in) != 0 || tr.Stats.Foreign.Load() != uint64(len(l.recv)) {
-		t.Errorf("%d bytes taken, %d datagrams counted as foreign", len(l.arq.in), tr.Stats.Foreign.Load())
+	if len(l.arq.ready()) != 0 || tr.Stats.Foreign.Load() != uint64(len(l.recv)) {
+		t.Errorf("%d bytes taken, %d datagrams counted as foreign", len(l.arq.ready()), tr.Stats.Foreign.Load())
 	}
 	l.receive(append(bytes.Clone(l.recv[:]), linkPacket(1, arqAck, nil, "")...), netip.AddrPort{})
 	if tr.Stats.Malformed.Load() != 1 {
 		t.Error("a malformed one is not counted")
 	}
 	l.receive(datagram, netip.AddrPort{})
-	if string(l.arq.in) != "x" || tr.Stats.Malformed.Load() != 1 {
-		t.Errorf("its peer's is not taken: %q", l.arq.in)
+	if string(l.arq.ready()) != "x" || tr.Stats.Malformed.Load() != 1 {
+		t.Errorf("its peer's is not taken: %q", l.arq.ready())
 	}
 	l.closed = true
 	l.receive(append(bytes.Clone(l.recv[:]), linkPacket(2, arqData, []uint64{1}, "y")...), netip.AddrPort{})
-	if string(l.arq.in) != "x" {
+	if string(l.arq.ready()) != "x" {
 		t.Error("a link that is closed takes a datagram")
 	}
 }

@@ -2,42 +2,68 @@ package udp
 
 import (
 	"slices"
+	"sort"
 	"time"
 )
 
-// acknowledged handles what the peer says has come: ranges of packet numbers, newest first.
+// launch puts a packet under way.
+func (a *arq) launch(p sentPacket) {
+	if a.landed > 64 && 2*a.landed > len(a.flight) {
+		a.flight, a.landed = a.flight[:copy(a.flight, a.flight[a.landed:])], 0
+	}
+	a.flight = append(a.flight, p)
+	a.under++
+}
+
+// land notes that a packet is no longer under way.
+func (a *arq) land(p *sentPacket) {
+	p.done = true
+	a.under--
+	a.inFlight -= int(p.data.to - p.data.from)
+}
+
+// tidy passes over packets that are done.
+func (a *arq) tidy() {
+	for a.landed < len(a.flight) && a.flight[a.landed].done {
+		a.landed++
+	}
+	if a.landed == len(a.flight) {
+		a.flight, a.landed = a.flight[:0], 0
+	}
+}
+
+// acknowledged handles what the peer says has come: ranges of packet numbers, newest first. Only what is new in them costs anything: a long line has
+// thousands of packets under way.
 func (a *arq) acknowledged(ranges []span, now time.Time) {
-	bytes, newest := 0, -1
+	bytes := 0
 	top := ranges[0].to - 1
-	for i := range a.flight {
-		p := &a.flight[i]
-		k, _ := slices.BinarySearchFunc(ranges, p.number, func(s span, number uint64) int {
-			if s.from > number {
-				return -1
-			}
-			return 1
-		})
-		if k == len(ranges) || p.number >= ranges[k].to {
-			continue
-		}
-		p.acked = true
-		a.passed(p, now)
-		bytes += int(p.data.to - p.data.from)
-		if p.data.to > p.data.from && p.data.to > a.base {
-			a.acked = addSpan(a.acked, span{max(p.data.from, a.base), p.data.to})
-		}
-		if p.number == top {
-			a.measure(now.Sub(p.at))
-		}
-		a.tries, newest = 0, i
-	}
 	var last sentPacket
-	if newest >= 0 {
-		last = a.flight[newest]
+	newest := false
+	var run span // of the stream
+	for _, r := range slices.Backward(ranges) {
+		first := a.landed + sort.Search(len(a.flight)-a.landed, func(i int) bool { return a.flight[a.landed+i].number >= r.from })
+		for i := first; i < len(a.flight) && a.flight[i].number < r.to; i++ {
+			p := &a.flight[i]
+			if p.done {
+				continue
+			}
+			a.land(p)
+			a.passed(p, now)
+			bytes += int(p.data.to - p.data.from)
+			if p.data.from != run.to {
+				a.arrived(run)
+				run = p.data
+			}
+			run.to = p.data.to
+			if p.number == top {
+				a.measure(now.Sub(p.at))
+			}
+			last, newest = *p, true
+			a.tries = 0
+		}
 	}
+	a.arrived(run)
 	a.largest, a.anyAcked = max(a.largest, top), true
-	a.flight = slices.DeleteFunc(a.flight, func(p sentPacket) bool { return p.acked })
-	a.inFlight -= bytes
 	if len(a.acked) > 0 && a.acked[0].from <= a.base {
 		a.head += int(a.acked[0].to - a.base)
 		a.base = a.acked[0].to
@@ -48,13 +74,20 @@ func (a *arq) acknowledged(ranges []span, now time.Time) {
 		}
 	}
 	if bytes > 0 {
-		if last.number == top {
+		if newest && last.number == top {
 			a.bbr.trip(now.Sub(last.at), a.inFlight, arqMinimum*a.size, now)
 		}
 		a.bbr.acked(bytes, a.inFlight, last.mark, last.at, now)
 		a.grow(bytes)
 	}
 	a.findLost(now)
+}
+
+// arrived notes a part of the stream that the peer has.
+func (a *arq) arrived(s span) {
+	if s.to > s.from && s.to > a.base {
+		a.acked = addSpan(a.acked, span{max(s.from, a.base), s.to})
+	}
 }
 
 // measure takes a round trip time (RFC 9002 §5.3).
@@ -91,25 +124,26 @@ func (a *arq) room() int {
 func (a *arq) findLost(now time.Time) {
 	a.lossAt = time.Time{}
 	patience := max(a.rtt*9/8, arqGranularity)
-	a.flight = slices.DeleteFunc(a.flight, func(p sentPacket) bool {
-		if p.number >= a.largest {
-			return false
+	for i := a.landed; i < len(a.flight) && a.flight[i].number < a.largest; i++ {
+		p := &a.flight[i]
+		if p.done {
+			continue
 		}
 		if at := p.at.Add(patience); a.largest-p.number < arqReorder && at.After(now) {
 			if a.lossAt.IsZero() || at.Before(a.lossAt) {
 				a.lossAt = at
 			}
-			return false
+			continue
 		}
 		a.lose(p, now)
-		return true
-	})
+	}
+	a.tidy()
 }
 
 // lose puts a packet's data down to be sent again.
-func (a *arq) lose(p sentPacket, now time.Time) {
-	a.stuck(&p, now)
-	a.inFlight -= int(p.data.to - p.data.from)
+func (a *arq) lose(p *sentPacket, now time.Time) {
+	a.land(p)
+	a.stuck(p, now)
 	a.bbr.lost += p.data.to - p.data.from
 	if p.data.to > p.data.from && p.data.to > a.base {
 		a.lost = addSpan(a.lost, span{max(p.data.from, a.base), p.data.to})
@@ -159,7 +193,7 @@ func (a *arq) patienceEnds() time.Time {
 	switch {
 	case !a.lossAt.IsZero():
 		return a.lossAt
-	case len(a.flight) > 0 || a.blocked || len(a.lost) > 0:
+	case a.under > 0 || a.blocked || len(a.lost) > 0:
 		return a.sentAt.Add(a.patience())
 	}
 	return time.Time{}
@@ -179,17 +213,19 @@ func (a *arq) timeout(now time.Time) {
 	a.tries++
 	a.probes = 1
 	a.sentAt = now // of the attempt, also when there is nothing to send but a question
-	if a.tries < 2 && len(a.flight) > 0 {
+	if a.tries < 2 && a.under > 0 {
 		// Send the oldest again; it may still be acknowledged itself.
-		if p := a.flight[0]; p.data.to > p.data.from && p.data.to > a.base {
+		if p := &a.flight[a.landed]; p.data.to > p.data.from && p.data.to > a.base {
 			a.lost = addSpan(a.lost, span{max(p.data.from, a.base), p.data.to})
 		}
 		return
 	}
-	for _, p := range a.flight {
-		a.lose(p, now)
+	for i := a.landed; i < len(a.flight); i++ {
+		if p := &a.flight[i]; !p.done {
+			a.lose(p, now)
+		}
 	}
 	a.shrink(now)
-	a.flight = a.flight[:0]
+	a.tidy()
 	a.cwnd = arqMinimum * a.size
 }

@@ -8,7 +8,9 @@ const (
 	bbrWindow    = 2     // what may be under way, in what the path holds
 	bbrRounds    = 10    // for how many rounds at least the highest rate counts
 	bbrFull      = 3     // rounds without a quarter more that end the start
-	bbrLost      = 0.1   // share of a round that, if lost, ends it too: a queue is full
+	bbrLost      = 0.2   // share of such a round that, if lost, ends it at once: a queue is full
+	bbrRisen     = 1.1   // times the rate, after more was tried, that show the path to have become faster
+	bbrSeen      = 3     // phases in which that shows
 	bbrRTTFor    = 10 * time.Second
 	bbrProbeRTT  = 200 * time.Millisecond
 	bbrTurn      = 2 * time.Millisecond // what nodes and timers take beyond the path's round trip
@@ -46,6 +48,7 @@ type bbr struct {
 	filled, drained bool
 	phase           int
 	phaseAt         time.Time
+	tried           float64 // the rate when more was last tried
 }
 
 // mark is what a packet has of it when it is sent.
@@ -86,16 +89,15 @@ func (b *bbr) acked(bytes, inFlight int, m mark, sentAt, now time.Time) {
 	b.turn(inFlight, now)
 }
 
-// round ends a round in which bytes were delivered and lost: while the rate rises by a quarter, and not very much is lost, the start goes on.
+// round ends a round in which bytes were delivered and lost: while the rate rises by a quarter the start goes on, whatever is lost; a round without ends it
+// if much is lost too.
 func (b *bbr) round(limited bool, delivered, lost uint64) {
 	if b.filled || limited {
 		return
 	}
-	if float64(lost) > bbrLost*float64(delivered+lost) {
-		b.filled = true
-	} else if b.most() >= b.full*5/4 {
+	if b.most() >= b.full*5/4 {
 		b.full, b.flat = b.most(), 0
-	} else if b.flat++; b.flat >= bbrFull {
+	} else if b.flat++; b.flat >= bbrFull || float64(lost) > bbrLost*float64(delivered+lost) {
 		b.filled = true
 	}
 }
@@ -110,7 +112,10 @@ func (b *bbr) turn(inFlight int, now time.Time) {
 			b.drained, b.phaseAt, b.phase = true, now, 2
 		}
 	case now.Sub(b.phaseAt) > b.shortest || bbrCycle[b.phase] < 1 && inFlight <= holds:
-		b.phase, b.phaseAt = (b.phase+1)%len(bbrCycle), now
+		b.phaseAt = now
+		if b.phase++; b.phase == len(bbrCycle) || b.phase > 1 && b.phase <= bbrSeen && b.most() >= b.tried*bbrRisen {
+			b.phase, b.tried = 0, b.most() // more again, at once if that has been of use: the path has become faster, or the start ended too soon
+		}
 	}
 }
 

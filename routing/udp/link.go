@@ -22,7 +22,7 @@ const (
 	// linkHighWater is how many bytes wait to be sent before the sources that fill a link are paused; linkLimit is how many that were not
 	// acknowledged end it.
 	linkHighWater = 1 << 20
-	linkLimit     = 64 << 20
+	linkLimit     = arqMaximum + 32<<20
 )
 
 // link makes a puncture between two of ours reliable: messages are framed as on TCP, a length and then CBOR, in a stream of bytes
@@ -127,7 +127,7 @@ func (l *link) handOn() {
 	if l.closed {
 		return
 	}
-	buf, at := l.arq.in, 0
+	buf, at := l.arq.ready(), 0
 	for !l.paused && len(buf)-at >= 4 {
 		size := int(binary.BigEndian.Uint32(buf[at:]))
 		if size > routing.MaxFrame {
@@ -150,7 +150,7 @@ func (l *link) handOn() {
 		}
 		at = end
 	}
-	l.arq.in = buf[:copy(buf, buf[at:])]
+	l.arq.take(at)
 	if !l.paused {
 		l.arq.open()
 		l.p.bind.sock.WantFlush()

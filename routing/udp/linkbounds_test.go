@@ -31,24 +31,24 @@ func TestLinkEnds(t *testing.T) {
 		ends bool
 	}{
 		"a frame that is too large": {func(_ *Puncture, l *link) {
-			l.arq.in = binary.BigEndian.AppendUint32(nil, routing.MaxFrame+1)
+			came(l, binary.BigEndian.AppendUint32(nil, routing.MaxFrame+1))
 			l.handOn()
 		}, true},
 		"the largest frame, not whole": {func(_ *Puncture, l *link) {
-			l.arq.in = append(binary.BigEndian.AppendUint32(nil, routing.MaxFrame), 1)
+			came(l, append(binary.BigEndian.AppendUint32(nil, routing.MaxFrame), 1))
 			l.handOn()
 		}, false},
-		"half a length": {func(_ *Puncture, l *link) { l.arq.in = []byte{0, 0, 0}; l.handOn() }, false},
-		"no message":    {func(_ *Puncture, l *link) { l.arq.in = []byte{0, 0, 0, 1, 0xff}; l.handOn() }, true},
-		"an empty one":  {func(_ *Puncture, l *link) { l.arq.in = []byte{0, 0, 0, 0}; l.handOn() }, true},
+		"half a length": {func(_ *Puncture, l *link) { came(l, []byte{0, 0, 0}); l.handOn() }, false},
+		"no message":    {func(_ *Puncture, l *link) { came(l, []byte{0, 0, 0, 1, 0xff}); l.handOn() }, true},
+		"an empty one":  {func(_ *Puncture, l *link) { came(l, []byte{0, 0, 0, 0}); l.handOn() }, true},
 		"no message, while it is paused": {func(_ *Puncture, l *link) {
 			l.PauseSource()
-			l.arq.in = []byte{0, 0, 0, 1, 0xff}
+			came(l, []byte{0, 0, 0, 1, 0xff})
 			l.handOn()
 		}, false},
 		"no message, when it goes on": {func(_ *Puncture, l *link) {
 			l.PauseSource()
-			l.arq.in = []byte{0, 0, 0, 1, 0xff}
+			came(l, []byte{0, 0, 0, 1, 0xff})
 			l.handOn()
 			l.ResumeSource()
 		}, true},
@@ -75,7 +75,7 @@ func TestLinkEnds(t *testing.T) {
 				t.Errorf("%s: it has ended", name)
 			}
 			if !c.ends {
-				if len(p.bind.link.arq.in) == 0 {
+				if len(p.bind.link.arq.ready()) == 0 {
 					t.Errorf("%s: what has come is lost", name)
 				}
 				p.end()
@@ -347,3 +347,6 @@ func TestSocketsSayWhatTheyAre(t *testing.T) {
 		t.Error("taken")
 	}
 }
+
+// came puts b into a link as what has come in order.
+func came(l *link, b []byte) { l.arq.in, l.arq.inAt, l.arq.inEnd = b, 0, len(b) }

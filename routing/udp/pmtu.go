@@ -64,7 +64,7 @@ func (a *arq) try(buf []byte, now time.Time) []byte {
 	a.number++
 	buf = append(binary.AppendUvarint(buf, p.number), arqTry)
 	buf = append(buf, make([]byte, end-len(buf))...)
-	a.flight = append(a.flight, p)
+	a.launch(p)
 	a.mtu.flying = true
 	return buf
 }

@@ -87,7 +87,7 @@ func TestPMTUBlackHole(t *testing.T) {
 // TestPMTUOldPeer: an older version of ours takes a packet that tries for one without anything, and acknowledges it with the next data.
 func TestPMTUOldPeer(t *testing.T) {
 	a := newARQ(1191)
-	if err := a.receive(linkPacket(0, arqTry, nil, "padding"), arqNow); err != nil || !a.due || len(a.in) != 0 || len(a.seen) != 1 {
+	if err := a.receive(linkPacket(0, arqTry, nil, "padding"), arqNow); err != nil || !a.due || len(a.ready()) != 0 || len(a.seen) != 1 {
 		t.Errorf("%v, an acknowledgement is due: %v", err, a.due)
 	}
 }
