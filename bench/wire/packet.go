@@ -10,18 +10,26 @@ const (
 	gsoNone  = 0
 	gsoTCP4  = 1
 	gsoTCP6  = 4
+	gsoUDP   = 5 // VIRTIO_NET_HDR_GSO_UDP_L4
 	gsoECN   = 0x80
 	needCSum = 1
 )
 
-// packet is what a TUN device gives: a packet that counts for several if the kernel left it to be cut (TSO).
+// packet is what a TUN device gives: a packet that counts for several if the kernel left it to be cut (TSO, USO).
 type packet struct {
 	b        []byte // with the virtio header
 	network  int    // length of the IP header
-	payload  int    // where TCP's data begins in b, if segments > 1
+	payload  int    // where the data of TCP or UDP begins in b, if segments > 1
 	mss      int
 	segments int
+	udp      bool
 }
+
+const (
+	udpHeader   = 8
+	protocolTCP = 6
+	protocolUDP = 17
+)
 
 // parse looks at the headers of b; false if it is no IP packet.
 func parse(b []byte) (packet, bool) {
@@ -38,11 +46,15 @@ func parse(b []byte) (packet, bool) {
 	default:
 		return p, false
 	}
-	if kind := b[1] &^ gsoECN; kind != gsoTCP4 && kind != gsoTCP6 || len(ip) < p.network+20 {
+	p.mss = int(binary.NativeEndian.Uint16(b[4:]))
+	switch kind := b[1] &^ gsoECN; {
+	case (kind == gsoTCP4 || kind == gsoTCP6) && len(ip) >= p.network+20:
+		p.payload = headerSize + p.network + int(ip[p.network+12]>>4)*4
+	case kind == gsoUDP && len(ip) >= p.network+udpHeader:
+		p.payload, p.udp = headerSize+p.network+udpHeader, true
+	default:
 		return p, true
 	}
-	p.mss = int(binary.NativeEndian.Uint16(b[4:]))
-	p.payload = headerSize + p.network + int(ip[p.network+12]>>4)*4
 	if p.mss == 0 || p.payload >= len(b) {
 		return p, true
 	}
@@ -82,7 +94,7 @@ func (p *packet) cut(from, to int, get func(n int) []byte) []byte {
 		binary.NativeEndian.PutUint16(out[4:], 0)
 	}
 	ip := out[headerSize:]
-	tcp := ip[p.network:]
+	transport := ip[p.network:]
 	length := len(ip) - p.network
 	var sum uint32
 	if ip[0]>>4 == 4 {
@@ -95,6 +107,22 @@ func (p *packet) cut(from, to int, get func(n int) []byte) []byte {
 		binary.BigEndian.PutUint16(ip[4:], uint16(length))
 		sum = add(0, ip[8:40])
 	}
+	protocol, checksum := uint32(protocolTCP), transport[16:]
+	if p.udp {
+		protocol, checksum = protocolUDP, transport[6:]
+		binary.BigEndian.PutUint16(transport[4:], uint16(length))
+	} else {
+		p.restamp(transport, from, to)
+	}
+	if out[0]&needCSum != 0 {
+		// The sum of the pseudo header is there, the rest is left to whoever needs it.
+		binary.BigEndian.PutUint16(checksum, fold(sum+protocol+uint32(length)))
+	}
+	return out
+}
+
+// restamp makes the header of TCP that of the segments from..to.
+func (p *packet) restamp(tcp []byte, from, to int) {
 	binary.BigEndian.PutUint32(tcp[4:], binary.BigEndian.Uint32(tcp[4:])+uint32(from*p.mss))
 	const fin, push, cwr = 1, 8, 0x80
 	if to < p.segments {
@@ -103,11 +131,6 @@ func (p *packet) cut(from, to int, get func(n int) []byte) []byte {
 	if from > 0 {
 		tcp[13] &^= cwr
 	}
-	if out[0]&needCSum != 0 {
-		// The sum of the pseudo header is there, the rest is left to whoever needs it.
-		binary.BigEndian.PutUint16(tcp[16:], fold(sum+6+uint32(length)))
-	}
-	return out
 }
 
 // add adds 16-bit words of b to a checksum.

@@ -280,3 +280,45 @@ func carry(t *testing.T, w *Wire, a, b *Namespace, to netip.Addr) {
 		t.Errorf("there %+v, back %+v", there, back)
 	}
 }
+
+// TestCutUDP: the pieces of a run of datagrams have all its bytes, with lengths and sums that are right.
+func TestCutUDP(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		data := make([]byte, 10_000)
+		for i := range data {
+			data[i] = byte(i * 7)
+		}
+		tcp := super(v6, nil, 1400)
+		network := len(tcp) - headerSize - 32
+		whole := append(tcp[:headerSize+network:headerSize+network], make([]byte, udpHeader)...)
+		whole[1] = gsoUDP
+		if v6 {
+			whole[headerSize+6] = protocolUDP
+		} else {
+			whole[headerSize+9] = protocolUDP
+		}
+		p, ok := parse(append(whole, data...))
+		if !ok || p.segments != 8 {
+			t.Fatalf("%d datagrams", p.segments)
+		}
+		var got []byte
+		for from := 0; from < p.segments; from += 3 {
+			to := min(from+3, p.segments)
+			piece := p.cut(from, to, func(n int) []byte { return make([]byte, n) })
+			if q, ok := parse(piece); !ok || q.segments != to-from {
+				t.Fatalf("datagrams %d to %d: a packet of %d", from, to, q.segments)
+			}
+			udp := piece[headerSize+network:]
+			got = append(got, udp[udpHeader:]...)
+			if n := binary.BigEndian.Uint16(udp[4:]); int(n) != len(udp) {
+				t.Errorf("a datagram of %d bytes says %d", len(udp), n)
+			}
+			if sum := binary.BigEndian.Uint16(udp[6:]); sum != fold(protocolUDP+uint32(len(udp))) { // addresses are zero
+				t.Errorf("sum of the pseudo header %#x", sum)
+			}
+		}
+		if !bytes.Equal(got, data) {
+			t.Error("the pieces are not the run")
+		}
+	}
+}

@@ -297,8 +297,8 @@ func TestARQLossyLine(t *testing.T) {
 		{1000, 50 * time.Millisecond, 0.1, 0.85},
 		{200, 300 * time.Millisecond, 0.01, 0.9},
 	} {
-		if c.mbit*c.trip.Seconds() > 10 && testing.Short() {
-			continue // each a second or two of processor time
+		if c.mbit*c.trip.Seconds() > 10 && (testing.Short() || raced) {
+			continue // each a second or two of processor time, and ten times that with the race detector
 		}
 		rate := c.mbit * 1e6 / 8
 		n := newNetwork(5)
@@ -335,6 +335,32 @@ func TestARQLossyLine(t *testing.T) {
 		if share < c.share || waste > c.lose+0.05 {
 			t.Errorf("%.0f Mbit/s, %v, %.0f %% loss: %.2f of what passes, %.3f lost", c.mbit, c.trip, 100*c.lose, share, waste)
 		}
+	}
+}
+
+// TestARQAfterIdling: a link on which nothing but pings went for a while is as fast at once as it was before.
+func TestARQAfterIdling(t *testing.T) {
+	n := newNetwork(9)
+	n.delay, n.rate, n.wait = 25*time.Millisecond, 25e6, 100*time.Millisecond // 200 Mbit/s
+	stream := make([]byte, 16<<20)
+	took := func() time.Duration {
+		began := n.now
+		if got := n.run([2][]byte{stream, nil}, 2<<20); len(got[0]) != len(stream) {
+			t.Fatalf("%d bytes", len(got[0]))
+		}
+		return n.now.Sub(began)
+	}
+	took()
+	for range 100 {
+		n.now = n.now.Add(time.Second)
+		if got := n.run([2][]byte{{1}, {2}}, 1); len(got[0])+len(got[1]) != 2 {
+			t.Fatal("a ping is lost")
+		}
+	}
+	again := took()
+	t.Logf("16 MiB in %v, rate %.0f Mbit/s", again, n.sides[0].bbr.most()*8000)
+	if again > time.Second { // 0.67 s for the bytes, 0.05 to hear of the last
+		t.Errorf("16 MiB took %v after a pause", again)
 	}
 }
 

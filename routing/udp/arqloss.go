@@ -77,7 +77,7 @@ func (a *arq) acknowledged(ranges []span, now time.Time) {
 		if newest && last.number == top {
 			a.bbr.trip(now.Sub(last.at), a.inFlight, arqMinimum*a.size, now)
 		}
-		a.bbr.acked(bytes, a.inFlight, last.mark, last.at, now)
+		a.bbr.acked(bytes, a.inFlight, a.size, last.mark, last.at, now)
 		a.grow(bytes)
 	}
 	a.findLost(now)

@@ -8,7 +8,8 @@ const (
 	bbrWindow    = 2     // what may be under way, in what the path holds
 	bbrRounds    = 10    // for how many rounds at least the highest rate counts
 	bbrFull      = 3     // rounds without a quarter more that end the start
-	bbrLost      = 0.2   // share of such a round that, if lost, ends it at once: a queue is full
+	bbrLost      = 0.15  // share of such a round that, if lost, ends it at once: a queue is full
+	bbrLostLeast = 16    // packets that this has to be
 	bbrRisen     = 1.1   // times the rate, after more was tried, that show the path to have become faster
 	bbrSeen      = 3     // phases in which that shows
 	bbrRTTFor    = 10 * time.Second
@@ -62,20 +63,25 @@ type mark struct {
 func (b *bbr) sent(now time.Time, idle bool) mark {
 	if idle || b.deliveredAt.IsZero() {
 		b.deliveredAt, b.firstSent = now, now
+		b.limited = max(b.limited, b.delivered+1)
 	}
 	return mark{b.delivered, b.deliveredAt, b.firstSent, b.limited > b.delivered}
 }
 
 func (b *bbr) most() float64 { return max(b.rate, b.before) }
 
-// acked takes an acknowledgement of bytes, the newest of which were sent at the time given with mark m, when inFlight bytes are left.
-func (b *bbr) acked(bytes, inFlight int, m mark, sentAt, now time.Time) {
+// acked takes an acknowledgement of bytes, the newest of which were sent at the time given with mark m, when inFlight bytes are left. size is that of
+// packets.
+func (b *bbr) acked(bytes, inFlight, size int, m mark, sentAt, now time.Time) {
 	b.delivered += uint64(bytes)
 	b.deliveredAt, b.firstSent = now, sentAt
 	if m.delivered >= b.roundEnd {
-		defer b.round(m.limited, b.delivered-b.roundBegan, b.lost)
+		defer b.round(m.limited, b.delivered-b.roundBegan, b.lost, size)
 		b.roundBegan, b.roundEnd, b.lost = b.delivered, b.delivered, 0
-		if b.rounds++; b.rounds > bbrRounds {
+		if !m.limited { // an idle link forgets nothing
+			b.rounds++
+		}
+		if b.rounds > bbrRounds {
 			b.before, b.rate, b.rounds = b.rate, 0, 1
 		}
 	}
@@ -89,16 +95,23 @@ func (b *bbr) acked(bytes, inFlight int, m mark, sentAt, now time.Time) {
 	b.turn(inFlight, now)
 }
 
-// round ends a round in which bytes were delivered and lost: while the rate rises by a quarter the start goes on, whatever is lost; a round without ends it
-// if much is lost too.
-func (b *bbr) round(limited bool, delivered, lost uint64) {
-	if b.filled || limited {
+// round ends a round in which bytes were delivered and lost, and packets are of a size: while the rate rises by a quarter the start goes on, whatever is
+// lost. A round without ends it if much is lost too, whether there was enough to send or not.
+func (b *bbr) round(limited bool, delivered, lost uint64, size int) {
+	if b.filled {
 		return
 	}
-	if b.most() >= b.full*5/4 {
-		b.full, b.flat = b.most(), 0
-	} else if b.flat++; b.flat >= bbrFull || float64(lost) > bbrLost*float64(delivered+lost) {
+	much := lost > uint64(bbrLostLeast*size) && float64(lost) > bbrLost*float64(delivered+lost)
+	switch {
+	case b.most() >= b.full*5/4:
+		if !limited {
+			b.full, b.flat = b.most(), 0
+		}
+	case much:
 		b.filled = true
+	case !limited:
+		b.flat++
+		b.filled = b.flat >= bbrFull
 	}
 }
 
