@@ -81,12 +81,10 @@ type arq struct {
 	size int // of the largest packet
 	mtu  pmtu
 
-	out             []byte // out[head:] is what was not acknowledged yet
-	head            int
-	outMost, inMost int    // of out and in since the last trim
-	base            uint64 // offset of out[head] in the stream
-	next            uint64 // offset of the first byte never sent
-	limit           uint64 // the peer takes bytes before it
+	out    sending
+	inMost int    // of in since the last trim
+	next   uint64 // offset of the first byte never sent
+	limit  uint64 // the peer takes bytes before it
 
 	number   uint64       // of the next packet
 	flight   []sentPacket // ascending; flight[:landed] are done, and each that is older than arqReorder packets acknowledged
@@ -115,11 +113,8 @@ type arq struct {
 	newest bool   // the last packet was the newest so far
 	asked  *nonce // that the peer asks with
 	answer *nonce // that it answers with
-	expect uint64 // offset of the first byte of the peer's stream that has not come
-	early  []span // of the peer's stream, beyond expect
-	in     []byte // in[inAt:inEnd] came before expect and was not taken yet; what is early is where it belongs behind that
-	inAt   int
-	inEnd  int
+	receiving
+	blocks blocks
 	came   uint64 // bytes of the peer's stream, early ones too
 	allow  uint64 // the peer may send bytes before it
 	told   uint64 // allow as the peer knows it
@@ -132,53 +127,34 @@ type arq struct {
 }
 
 func newARQ(size int) *arq {
-	return &arq{size: size, limit: arqWindow, allow: arqWindow, told: arqWindow, window: arqWindow, cwnd: arqInitial * size, rtt: arqFirstRTT, dev: arqFirstRTT / 2}
+	a := &arq{size: size, limit: arqWindow, allow: arqWindow, told: arqWindow, window: arqWindow, cwnd: arqInitial * size, rtt: arqFirstRTT, dev: arqFirstRTT / 2}
+	a.out.blocks, a.receiving.blocks = &a.blocks, &a.blocks
+	return a
 }
 
 // pending returns how many bytes were not acknowledged.
-func (a *arq) pending() int { return len(a.out) - a.head }
-
-// reserve returns n bytes at the end of the stream, to be filled and taken over with commit.
-func (a *arq) reserve(n int) []byte {
-	if cap(a.out)-len(a.out) < n {
-		if a.head >= len(a.out)-a.head && cap(a.out)-a.pending() >= n {
-			a.out, a.head = a.out[:copy(a.out, a.out[a.head:])], 0
-		} else {
-			grown := make([]byte, a.pending(), max(2*a.pending(), a.pending()+n, 16<<10))
-			copy(grown, a.out[a.head:])
-			a.out, a.head = grown, 0
-		}
-	}
-	return a.out[len(a.out) : len(a.out)+n : len(a.out)+n]
-}
+func (a *arq) pending() int { return int(a.out.end - a.out.base) }
 
 // waiting returns how many bytes were never sent.
-func (a *arq) waiting() int { return int(a.end() - a.next) }
-
-func (a *arq) commit(n int) {
-	a.out = a.out[:len(a.out)+n]
-	a.outMost = max(a.outMost, a.pending())
-}
+func (a *arq) waiting() int { return int(a.out.end - a.next) }
 
 // trim gives up buffers that are empty and were hardly used since the last call: a burst begins with what the last one left, and an idle link keeps
 // nothing.
 func (a *arq) trim() {
-	if a.pending() == 0 && cap(a.out) > keptBuffer && a.outMost < cap(a.out)/8 {
-		a.out, a.head = nil, 0
+	if len(a.ready()) == 0 && cap(a.in) > keptBuffer && a.inMost < cap(a.in)/8 {
+		a.in, a.at = nil, 0
 	}
-	if len(a.ready()) == 0 && len(a.early) == 0 && cap(a.in) > keptBuffer && a.inMost < cap(a.in)/8 {
-		a.in, a.inAt, a.inEnd = nil, 0, 0
+	a.blocks.trim()
+	if a.pending() == 0 && a.roundMost < keptBuffer {
+		a.out.list = nil
 	}
 	if a.window > arqWindow && 2*arqWindowTrips*a.roundMost < a.window { // others may need it
 		less := max(a.window/2, arqWindow)
 		a.grown.giveBack(a.window - less)
 		a.window = less
 	}
-	a.outMost, a.inMost, a.roundMost = a.pending(), len(a.ready()), 0
+	a.inMost, a.roundMost = len(a.ready()), 0
 }
-
-// end is the offset after the last byte written.
-func (a *arq) end() uint64 { return a.base + uint64(a.pending()) }
 
 // packet appends the next packet to buf, which has room for size bytes. It returns nil if there is none to send now.
 func (a *arq) packet(buf []byte, now time.Time) []byte {
@@ -216,8 +192,7 @@ func (a *arq) packet(buf []byte, now time.Time) []byte {
 	}
 	buf = binary.AppendUvarint(buf, data.from)
 	data.to = min(data.to, data.from+uint64(limit-len(buf)))
-	at := a.head + int(data.from-a.base)
-	buf = append(buf, a.out[at:at+int(data.to-data.from)]...)
+	buf = a.out.appendTo(buf, data)
 	if again {
 		a.resent++
 		if a.lost[0].from = data.to; a.lost[0].from >= a.lost[0].to {
@@ -236,13 +211,13 @@ func (a *arq) packet(buf []byte, now time.Time) []byte {
 
 // pick chooses what to send next: what was lost first. An empty span is nothing.
 func (a *arq) pick() (data span, again bool) {
-	nothing := span{a.base, a.base}
+	nothing := span{a.out.base, a.out.base}
 	if a.inFlight >= a.room() && a.probes == 0 {
 		return nothing, false
 	}
 	for len(a.lost) > 0 {
 		s := &a.lost[0]
-		s.from = max(s.from, a.base)
+		s.from = max(s.from, a.out.base)
 		if k := sort.Search(len(a.acked), func(i int) bool { return a.acked[i].to > s.from }); k < len(a.acked) && a.acked[k].from <= s.from {
 			s.from = a.acked[k].to // it has come after all
 		}
@@ -251,8 +226,8 @@ func (a *arq) pick() (data span, again bool) {
 		}
 		a.lost = a.lost[1:]
 	}
-	to := min(a.end(), a.limit)
-	a.blocked = a.next >= a.limit && a.end() > a.limit
+	to := min(a.out.end, a.limit)
+	a.blocked = a.next >= a.limit && a.out.end > a.limit
 	if a.next < to {
 		return span{a.next, to}, false
 	}
@@ -366,8 +341,11 @@ func (a *arq) receive(b []byte, now time.Time) error {
 	}
 	if flags&arqData != 0 {
 		a.due = true
-		a.put(from, n.b)
-		a.inMost = max(a.inMost, len(a.in)-a.inAt)
+		if to := from + uint64(len(n.b)); to > a.expect {
+			a.came += to - max(from, a.expect)
+			a.put(from, n.b)
+		}
+		a.inMost = max(a.inMost, len(a.ready()))
 		a.widen(now)
 	}
 	return nil
@@ -388,57 +366,6 @@ func (a *arq) saw(number uint64) bool {
 		a.seen = a.seen[1:]
 	}
 	return false
-}
-
-// put adds a part of the peer's stream, which may be used until its window ends.
-func (a *arq) put(from uint64, data []byte) {
-	to := from + uint64(len(data))
-	if to <= a.expect {
-		return
-	}
-	if from < a.expect {
-		data, from = data[a.expect-from:], a.expect
-	}
-	a.came += uint64(len(data))
-	a.fit(int(to - a.expect))
-	copy(a.in[a.inEnd+int(from-a.expect):], data)
-	if from > a.expect || len(a.early) > 0 {
-		a.early = addSpan(a.early, span{from, to})
-		if a.early[0].from > a.expect {
-			return
-		}
-		to = a.early[0].to
-		a.early = slices.Delete(a.early, 0, 1)
-	}
-	a.inEnd += int(to - a.expect)
-	a.expect = to
-}
-
-// fit makes room in in for n bytes behind expect, of which the peer's window is the bound.
-func (a *arq) fit(n int) {
-	if len(a.in)-a.inEnd >= n {
-		return
-	}
-	ready, ahead := a.inEnd-a.inAt, 0
-	if k := len(a.early); k > 0 {
-		ahead = int(a.early[k-1].to - a.expect)
-	}
-	to := a.in[:cap(a.in)]
-	if need := ready + n; a.inAt < ready+ahead || len(to) < need {
-		to = make([]byte, max(need, min(2*need, ready+a.window), 16<<10))
-	}
-	copy(to, a.in[a.inAt:a.inEnd+ahead])
-	a.in, a.inAt, a.inEnd = to, 0, ready
-}
-
-// ready returns what has come in order and was not taken yet. It is valid until the next packet is received.
-func (a *arq) ready() []byte { return a.in[a.inAt:a.inEnd] }
-
-// take is called when n bytes of what is ready have been handed on.
-func (a *arq) take(n int) {
-	if a.inAt += n; a.inAt == a.inEnd && len(a.early) == 0 {
-		a.inAt, a.inEnd = 0, 0
-	}
 }
 
 // widen makes the window what comes in arqWindowTrips, if that is more than it is (dynamic right-sizing, as TCP receivers do it).

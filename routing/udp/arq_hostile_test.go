@@ -23,8 +23,8 @@ func linkPacket(number uint64, flags byte, rest []uint64, data string) []byte {
 func sentPackets(t *testing.T, n int) *arq {
 	t.Helper()
 	a := newARQ(1191)
-	copy(a.reserve(n*a.size), make([]byte, n*a.size))
-	a.commit(n * a.size)
+	copy(a.out.reserve(n*a.size), make([]byte, n*a.size))
+	a.out.commit(n * a.size)
 	for range n {
 		if a.packet(nil, arqNow) == nil {
 			t.Fatal("not sent")

@@ -134,6 +134,17 @@ func (n *network) step() bool {
 	return true
 }
 
+// drain takes all that has come in order.
+func drain(a *arq) (got []byte) {
+	for {
+		got = append(got, a.ready()...)
+		a.take(len(a.ready()))
+		if !a.more() {
+			return got
+		}
+	}
+}
+
 func newNetwork(seed uint64) *network {
 	return &network{
 		rnd: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1000, 0), sides: [2]*arq{newARQ(1191), newARQ(1191)},
@@ -147,15 +158,14 @@ func (n *network) run(streams [2][]byte, chunk int) (got [2][]byte) {
 	for range 2_000_000 {
 		for i, a := range n.sides {
 			if k := min(len(left[i]), 1+n.rnd.IntN(chunk), n.ahead-a.waiting()); k > 0 {
-				copy(a.reserve(k), left[i][:k])
-				a.commit(k)
+				copy(a.out.reserve(k), left[i][:k])
+				a.out.commit(k)
 				left[i] = left[i][k:]
 			}
 		}
 		moved := n.step()
 		for i, a := range n.sides {
-			got[1-i] = append(got[1-i], a.ready()...)
-			a.take(len(a.ready()))
+			got[1-i] = append(got[1-i], drain(a)...)
 			a.open()
 		}
 		if !moved || len(got[0])+len(got[1]) == len(streams[0])+len(streams[1]) && n.sides[0].pending()+n.sides[1].pending() == 0 {
@@ -309,18 +319,18 @@ func TestARQLossyLine(t *testing.T) {
 		}
 		var got, from, lost, passed int
 		filler := make([]byte, linkHighWater)
-		n.sides[1].reserve(1)[0] = 'x' // a puncture's pings tell both sides how long the way is
-		n.sides[1].commit(1)
+		n.sides[1].out.reserve(1)[0] = 'x' // a puncture's pings tell both sides how long the way is
+		n.sides[1].out.commit(1)
 		begun := n.now
 		for n.now.Sub(begun) < settle+time.Second/2 {
 			if k := linkHighWater - n.sides[0].waiting(); k > 0 {
-				copy(n.sides[0].reserve(k), filler)
-				n.sides[0].commit(k)
+				copy(n.sides[0].out.reserve(k), filler)
+				n.sides[0].out.commit(k)
 			}
 			if !n.step() {
 				t.Fatal("nothing moves")
 			}
-			n.sides[1].take(len(n.sides[1].ready()))
+			drain(n.sides[1])
 			n.sides[1].open()
 			got = int(n.sides[1].came)
 			if n.now.Sub(begun) < settle {
@@ -398,8 +408,8 @@ func TestARQWindowsShareABound(t *testing.T) {
 func TestARQOutage(t *testing.T) {
 	n := newNetwork(3)
 	stream := random(n.rnd, 300_000)
-	copy(n.sides[0].reserve(len(stream)), stream)
-	n.sides[0].commit(len(stream))
+	copy(n.sides[0].out.reserve(len(stream)), stream)
+	n.sides[0].out.commit(len(stream))
 	for range 3 {
 		n.step()
 	}
@@ -417,8 +427,9 @@ func TestARQOutage(t *testing.T) {
 	back := n.now
 	for n.sides[0].pending() > 0 && n.step() {
 	}
-	if took := n.now.Sub(back); !bytes.Equal(n.sides[1].ready(), stream) || took > 10*time.Second {
-		t.Errorf("%d bytes, %v after the outage", len(n.sides[1].ready()), took)
+	got := drain(n.sides[1])
+	if took := n.now.Sub(back); !bytes.Equal(got, stream) || took > 10*time.Second {
+		t.Errorf("%d bytes, %v after the outage", len(got), took)
 	}
 }
 
@@ -427,8 +438,8 @@ func TestARQWindow(t *testing.T) {
 	a, b := newARQ(1191), newARQ(1191)
 	now := time.Unix(1000, 0)
 	stream := random(rand.New(rand.NewPCG(1, 1)), 2*arqWindow)
-	copy(a.reserve(len(stream)), stream)
-	a.commit(len(stream))
+	copy(a.out.reserve(len(stream)), stream)
+	a.out.commit(len(stream))
 	exchange := func(open bool) {
 		for range 20_000 {
 			now = now.Add(time.Millisecond)
@@ -455,8 +466,8 @@ func TestARQWindow(t *testing.T) {
 		t.Fatalf("%d bytes sent into a window of %d", len(b.ready()), arqWindow)
 	}
 	exchange(true)
-	if !bytes.Equal(b.ready(), stream) || a.pending() != 0 {
-		t.Fatalf("%d of %d bytes", len(b.ready()), len(stream))
+	if got := drain(b); !bytes.Equal(got, stream) || a.pending() != 0 {
+		t.Fatalf("%d of %d bytes", len(got), len(stream))
 	}
 }
 
@@ -482,15 +493,15 @@ func FuzzLinkPacket(f *testing.F) {
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		a, b := newARQ(1191), newARQ(1191)
 		now := time.Unix(1000, 0)
-		copy(a.reserve(5000), bytes.Repeat([]byte("stream"), 1000))
-		a.commit(5000)
+		copy(a.out.reserve(5000), bytes.Repeat([]byte("stream"), 1000))
+		a.out.commit(5000)
 		first := a.packet(nil, now)
 		if a.receive(packet, now) != nil {
 			if a.pending() != 5000 || a.limit != arqWindow || len(a.seen) != 0 || len(a.ready()) != 0 {
 				t.Fatal("a malformed packet changed something")
 			}
 		}
-		if len(a.ready())+len(a.early) > len(packet) || a.base > a.next || a.head > len(a.out) {
+		if len(a.ready())+len(a.early) > len(packet) || a.out.base > a.next || a.out.base > a.out.end {
 			t.Fatal("more came than was sent")
 		}
 		for a.packet(nil, now) != nil {

@@ -64,14 +64,10 @@ func (a *arq) acknowledged(ranges []span, now time.Time) {
 	}
 	a.arrived(run)
 	a.largest, a.anyAcked = max(a.largest, top), true
-	if len(a.acked) > 0 && a.acked[0].from <= a.base {
-		a.head += int(a.acked[0].to - a.base)
-		a.base = a.acked[0].to
+	if len(a.acked) > 0 && a.acked[0].from <= a.out.base {
+		a.out.drop(a.acked[0].to)
 		a.acked = slices.Delete(a.acked, 0, 1)
-		a.next = max(a.next, a.base)
-		if a.head == len(a.out) {
-			a.out, a.head = a.out[:0], 0
-		}
+		a.next = max(a.next, a.out.base)
 	}
 	if bytes > 0 {
 		if newest && last.number == top {
@@ -85,8 +81,8 @@ func (a *arq) acknowledged(ranges []span, now time.Time) {
 
 // arrived notes a part of the stream that the peer has.
 func (a *arq) arrived(s span) {
-	if s.to > s.from && s.to > a.base {
-		a.acked = addSpan(a.acked, span{max(s.from, a.base), s.to})
+	if s.to > s.from && s.to > a.out.base {
+		a.acked = addSpan(a.acked, span{max(s.from, a.out.base), s.to})
 	}
 }
 
@@ -145,8 +141,8 @@ func (a *arq) lose(p *sentPacket, now time.Time) {
 	a.land(p)
 	a.stuck(p, now)
 	a.bbr.lost += p.data.to - p.data.from
-	if p.data.to > p.data.from && p.data.to > a.base {
-		a.lost = addSpan(a.lost, span{max(p.data.from, a.base), p.data.to})
+	if p.data.to > p.data.from && p.data.to > a.out.base {
+		a.lost = addSpan(a.lost, span{max(p.data.from, a.out.base), p.data.to})
 	}
 }
 
@@ -215,8 +211,8 @@ func (a *arq) timeout(now time.Time) {
 	a.sentAt = now // of the attempt, also when there is nothing to send but a question
 	if a.tries < 2 && a.under > 0 {
 		// Send the oldest again; it may still be acknowledged itself.
-		if p := &a.flight[a.landed]; p.data.to > p.data.from && p.data.to > a.base {
-			a.lost = addSpan(a.lost, span{max(p.data.from, a.base), p.data.to})
+		if p := &a.flight[a.landed]; p.data.to > p.data.from && p.data.to > a.out.base {
+			a.lost = addSpan(a.lost, span{max(p.data.from, a.out.base), p.data.to})
 		}
 		return
 	}

@@ -127,12 +127,26 @@ func (l *link) handOn() {
 	if l.closed {
 		return
 	}
+	for l.handOnReady() && !l.paused && l.arq.more() {
+	}
+	if l.closed {
+		return
+	}
+	if !l.paused {
+		l.arq.open()
+		l.p.bind.sock.WantFlush()
+	}
+	l.drained()
+}
+
+// handOnReady delivers the whole messages among what is ready. It reports false when the link has ended over that.
+func (l *link) handOnReady() bool {
 	buf, at := l.arq.ready(), 0
 	for !l.paused && len(buf)-at >= 4 {
 		size := int(binary.BigEndian.Uint32(buf[at:]))
 		if size > routing.MaxFrame {
 			l.fail("frame too large")
-			return
+			return false
 		}
 		if len(buf)-at-4 < size {
 			break
@@ -141,21 +155,17 @@ func (l *link) handOn() {
 		m, err := l.p.bind.shard.Parse(buf[start:end])
 		if err != nil {
 			l.fail(err.Error())
-			return
+			return false
 		}
 		l.p.bind.t.Stats.MessagesIn.Add(1)
 		l.deliver(m, buf, start, end)
 		if l.closed {
-			return
+			return false
 		}
 		at = end
 	}
 	l.arq.take(at)
-	if !l.paused {
-		l.arq.open()
-		l.p.bind.sock.WantFlush()
-	}
-	l.drained()
+	return true
 }
 
 // drained tells the backlog when little enough waits.
@@ -279,7 +289,7 @@ func (s *linkSender) ReserveFrame(onward, ret routing.Route, size int, _ *routin
 		return nil
 	}
 	l.reserved = 4 + body
-	frame := l.arq.reserve(l.reserved)
+	frame := l.arq.out.reserve(l.reserved)
 	binary.BigEndian.PutUint32(frame, uint32(body))
 	head := routing.AppendHeader(frame[:4], onward, ret, size)
 	return frame[len(head):l.reserved:l.reserved]
@@ -288,7 +298,7 @@ func (s *linkSender) ReserveFrame(onward, ret routing.Route, size int, _ *routin
 // CommitFrame implements routing.FrameWriter.
 func (s *linkSender) CommitFrame(from *routing.Throttle) {
 	l := s.bind.link
-	l.arq.commit(l.reserved)
+	l.arq.out.commit(l.reserved)
 	s.bind.t.Stats.MessagesOut.Add(1)
 	s.bind.sock.WantFlush()
 	l.written += uint64(l.reserved)

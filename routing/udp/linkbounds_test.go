@@ -63,7 +63,7 @@ func TestLinkEnds(t *testing.T) {
 				if s.ReserveFrame(routing.Route{}, routing.Route{}, routing.MaxFrame-1024, nil) == nil {
 					return
 				}
-				l.arq.commit(l.reserved)
+				l.arq.out.commit(l.reserved)
 			}
 			panic("there is no bound")
 		}, true},
@@ -140,9 +140,9 @@ func TestLinkTellsOfRoom(t *testing.T) {
 	if err := p.shard.Do(limited(t), func() {
 		l := p.bind.link
 		d := (*linkDraining)(l)
-		frame := l.arq.reserve(1000)
+		frame := l.arq.out.reserve(1000)
 		clear(frame)
-		l.arq.commit(1000)
+		l.arq.out.commit(1000)
 		l.written += 1000
 		if n, taken := d.Waiting(); n != 1000 || taken+1000 != l.written {
 			t.Errorf("%d wait, %d taken of %d", n, taken, l.written)
@@ -349,4 +349,4 @@ func TestSocketsSayWhatTheyAre(t *testing.T) {
 }
 
 // came puts b into a link as what has come in order.
-func came(l *link, b []byte) { l.arq.in, l.arq.inAt, l.arq.inEnd = b, 0, len(b) }
+func came(l *link, b []byte) { l.arq.in, l.arq.at = b, 0 }

@@ -60,7 +60,7 @@ func (a *arq) trying(now time.Time) bool {
 func (a *arq) try(buf []byte, now time.Time) []byte {
 	size := a.larger()
 	end := len(buf) + size
-	p := sentPacket{number: a.number, data: span{a.base, a.base}, at: now, try: size, mark: a.bbr.sent(now, a.inFlight == 0)}
+	p := sentPacket{number: a.number, data: span{a.out.base, a.out.base}, at: now, try: size, mark: a.bbr.sent(now, a.inFlight == 0)}
 	a.number++
 	buf = append(binary.AppendUvarint(buf, p.number), arqTry)
 	buf = append(buf, make([]byte, end-len(buf))...)
