@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"sallyport/dataplane"
@@ -353,24 +354,28 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, prepare func(*c
 	c.wait()
 }
 
-// takeUpAll makes connections of a list, spread over the shards, and waits until they are there.
+// takeUpAll makes connections of a list, spread over the shards, each of which makes its own, and waits until they are there.
 func takeUpAll(ctx context.Context, e *Env, r *routing.Router, m *Meter, list []CarriedConn, prepare func(*conn) bool) {
 	shards := r.Shards()
+	var wg sync.WaitGroup
 	for i, s := range shards {
-		_ = s.Finish(ctx, func() {
-			for j := i; j < len(list); j += len(shards) {
-				k := &list[j]
-				if !k.fits(true) {
-					e.Log.Error("connection lost in an upgrade", "portal", m.name, "err", errCarried.Error())
-					if k.Socket.FD >= 0 {
-						dataplane.Reset(k.Socket.FD)
+		wg.Go(func() {
+			_ = s.Finish(ctx, func() {
+				for j := i; j < len(list); j += len(shards) {
+					k := &list[j]
+					if !k.fits(true) {
+						e.Log.Error("connection lost in an upgrade", "portal", m.name, "err", errCarried.Error())
+						if k.Socket.FD >= 0 {
+							dataplane.Reset(k.Socket.FD)
+						}
+						continue
 					}
-					continue
+					e.takeUp(s, m, k, prepare)
 				}
-				e.takeUp(s, m, k, prepare)
-			}
+			})
 		})
 	}
+	wg.Wait()
 }
 
 func (in *Inlet) takeUp(ctx context.Context, p *CarriedPortal) {
