@@ -80,12 +80,17 @@ story: ## the demo once, for machines: query, transfer, pgbench, then with netwo
 demo: ## the story with a real PostgreSQL, until Ctrl-C (DEMO="--netns --pgbench --transfer")
 	@demo/run $(DEMO) || [ $$? = 130 ]
 
-bench: build ## whole paths against other programs, about 45 minutes, then micro benchmarks
-	$(GO) run ./bench/paths --sallyport $(PROGRAM) --json bench/results/paths.json --svg bench/results/paths.svg $(BENCHFLAGS)
+bench: build ## whole paths against other programs, with a report to read (bench/results/paths.html), over two hours, then micro benchmarks
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) --json bench/results/paths.json --svg bench/results/paths.svg --html bench/results/paths.html $(BENCHFLAGS)
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 bench-short: build ## ours against plain proxies, less than a minute
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --short $(if $(wildcard bench/results/short.json),--check bench/results/short.json) $(BENCHFLAGS)
+
+.PHONY: bench-load
+bench-load: build ## latency under load, sizes of messages, numbers of connections, with a report: ours beside plain proxies and the reference, an hour (BENCHFLAGS="--short --runs 3": five minutes)
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths plain,reference,ours,ours-1ch --metrics load-echo,load-http,load-redis,load-query,load-tpcb,sizes,scale \
+		--json bench/results/load.json --html bench/results/load.html $(BENCHFLAGS)
 
 .PHONY: bench-hold
 bench-hold: build ## CPU for a byte with connections that outlive their path, and with --hold 0s, in turn

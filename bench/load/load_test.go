@@ -258,7 +258,7 @@ func TestCapacity(t *testing.T) {
 		o := Options{Duration: 4 * time.Second, Connections: 4, Dial: v.dial, sleepUntil: asleep}
 		tried := 0
 		rate, err := Capacity(t.Context(), o, Search{Within: 20 * time.Millisecond, Steps: 7, Tried: func(*Result, bool) { tried++ }})
-		if err != nil || rate < 1950 || rate > 2010 || tried != 7 {
+		if err != nil || rate < 1950 || rate > 2010 || tried < 7 || tried > 14 {
 			t.Errorf("%v %v, %d tried", rate, err, tried)
 		}
 		if _, err := Capacity(t.Context(), o, Search{Within: time.Millisecond}); !errors.Is(err, errTooSlow) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,6 +22,7 @@ type bench struct {
 	live    map[string]*instance
 	broken  map[string]bool // paths that did not start in this run
 	starts  int
+	short   bool
 	result  *result
 }
 
@@ -31,6 +33,12 @@ func logf(format string, args ...any) {
 // missing returns the first of the tools that is not installed.
 func missing(tools []tool) (tool, bool) {
 	for _, t := range tools {
+		if t == toolPG {
+			if _, err := pgBin(); err != nil {
+				return t, true
+			}
+			continue
+		}
 		if _, err := lookTool(t.program); err != nil {
 			return t, true
 		}
@@ -82,7 +90,13 @@ func (b *bench) skip(what, why string) {
 // machine does not fall on one path alone. Paths start afresh in every run.
 func (b *bench) runAll(ctx context.Context, first, end int) error {
 	defer b.stopPaths()
-	have := func(program string) bool { _, err := lookTool(program); return err == nil }
+	have := func(program string) bool {
+		if program == svcPG { // its start takes long
+			return slices.ContainsFunc(b.probes, func(p probe) bool { return slices.Contains(p.needs, toolPG) })
+		}
+		_, err := lookTool(program)
+		return err == nil
+	}
 	var err error
 	if b.servers, err = startServers(ctx, filepath.Join(b.dir, "servers"), b.ports, have); err != nil {
 		return fmt.Errorf("servers: %w", err)
@@ -131,7 +145,7 @@ func (b *bench) measure(ctx context.Context, n int, p probe, m maker) {
 		return
 	}
 	// No probe takes longer than its parts together; this catches a hang.
-	limit := 3*time.Minute + 4*(b.d.bulk+b.d.load+b.d.stall)
+	limit := 3*time.Minute + 4*(b.d.bulk+b.d.load+b.d.stall) + 40*b.d.curve
 	pctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	start := time.Now()

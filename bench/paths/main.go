@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sallyport/bench/report"
 )
 
 // options are the command line.
@@ -27,7 +29,7 @@ type options struct {
 	runs                  int
 	short                 bool
 	timeout               time.Duration
-	json, svg             string
+	json, svg, html       string
 	check, record         string
 	bulk, load, stallTime time.Duration
 	conns                 int
@@ -44,9 +46,10 @@ func parseFlags(args []string) (*options, error) {
 	f.StringVar(&o.sallyport, "sallyport", "", "our `program`")
 	f.IntVar(&o.runs, "runs", 3, "how often everything is measured")
 	f.BoolVar(&o.short, "short", false, "only plain and ours, the checked metrics and memory, in less than a minute")
-	f.DurationVar(&o.timeout, "timeout", 3*time.Hour, "limit for everything together")
+	f.DurationVar(&o.timeout, "timeout", 6*time.Hour, "limit for everything together")
 	f.StringVar(&o.json, "json", "", "write every sample to this `file`, such as bench/results/paths.json")
 	f.StringVar(&o.svg, "svg", "", "draw the medians into this `file`, such as bench/results/paths.svg")
+	f.StringVar(&o.html, "html", "", "write a report to read into this `file`, such as docs/benchmark.html")
 	f.StringVar(&o.check, "check", "", "fail if a ratio ours/plain is worse by more than a third than in this `file`")
 	f.StringVar(&o.record, "record", "", "write the ratios ours/plain to this `file`")
 	f.DurationVar(&o.bulk, "bulk", 0, "length of an iperf3 run, whole seconds (default 8s, short 1s)")
@@ -124,7 +127,45 @@ func choose[T any](all []T, list string, name func(T) string) ([]T, error) {
 	return out, nil
 }
 
+// readings are the commands that measure nothing.
+func readings(args []string) (done bool, err error) {
+	switch {
+	case len(args) == 2 && args[0] == "report":
+		r, err := report.Read(args[1])
+		if err != nil {
+			return true, err
+		}
+		page, err := report.HTML(r)
+		if err != nil {
+			return true, err
+		}
+		_, err = os.Stdout.Write(page)
+		return true, err
+	case len(args) == 3 && args[0] == "compare":
+		a, err := report.Read(args[1])
+		if err != nil {
+			return true, err
+		}
+		b, err := report.Read(args[2])
+		if err != nil {
+			return true, err
+		}
+		_, err = fmt.Print(report.Compare(a, b))
+		return true, err
+	case len(args) > 0 && (args[0] == "report" || args[0] == "compare"):
+		return true, errors.New("usage: paths report RESULT.json >REPORT.html | paths compare A.json B.json")
+	}
+	return false, nil
+}
+
 func main() {
+	if done, err := readings(os.Args[1:]); done {
+		if err != nil {
+			logf("paths: %v", err)
+			os.Exit(1)
+		}
+		return
+	}
 	o, err := parseFlags(os.Args[1:])
 	if err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -162,7 +203,7 @@ func compareAll(ctx context.Context, o *options) error {
 	raiseFileLimit()
 	adoptOrphans()
 	reference, sallyport := absolute(o.reference), absolute(o.sallyport)
-	b := &bench{d: o.durations(), ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
+	b := &bench{d: o.durations(), short: o.short, ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
 	var err error
 	if b.paths, err = choose(makers(reference, sallyport), o.paths, func(m maker) string { return m.name }); err != nil {
 		return fmt.Errorf("--paths: %w", err)
@@ -181,7 +222,9 @@ func compareAll(ctx context.Context, o *options) error {
 	for _, m := range b.paths {
 		b.result.Paths = append(b.result.Paths, m.name)
 	}
+	b.describe(ctx, reference, sallyport)
 	runErr := b.runAll(ctx, 0, o.runs)
+	b.result.Load += " before, " + loadAverage() + " after"
 	b.result.finish()
 	// A slow spell of the machine may fall on one path alone. Before a ratio counts as worse, there are more runs.
 	for runs := o.runs; runErr == nil && runs < o.runs+moreRuns && o.check != "" && b.result.checkFile(o.check) != nil; runs += 2 {
@@ -198,6 +241,13 @@ func (r *result) deliver(o *options) error {
 	var errs []error
 	if o.json != "" {
 		errs = append(errs, writeJSON(o.json, r))
+	}
+	if o.html != "" {
+		page, err := report.HTML(&r.Result)
+		if err == nil {
+			err = writeFile(o.html, page)
+		}
+		errs = append(errs, err)
 	}
 	if o.svg != "" {
 		errs = append(errs, writeFile(o.svg, []byte(r.svg())))
@@ -227,12 +277,27 @@ func absolute(path string) string {
 	return path
 }
 
+// wantedFiles is enough for 10,000 connections through any program: a proxy has two descriptors for each.
+const wantedFiles = 65536
+
+// fileLimit is how many files a process may have open.
+func fileLimit() int {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	return int(min(l.Cur, wantedFiles))
+}
+
 // raiseFileLimit lets this process and its children open as many files as the
 // machine allows. The default of many machines, 1024, is less than the idle
 // connections need; where raising fails, the measurement will say so.
 func raiseFileLimit() {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err == nil {
+		if more := (syscall.Rlimit{Cur: wantedFiles, Max: wantedFiles}); l.Max < wantedFiles && syscall.Setrlimit(syscall.RLIMIT_NOFILE, &more) == nil {
+			return // root may
+		}
 		l.Cur = l.Max
 		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 			logf("limit of open files: %v", err)

@@ -28,14 +28,15 @@ type durations struct {
 	settle time.Duration // before memory is read
 	stall  time.Duration // how long a reader is stalled
 	window time.Duration // of the neighbours' throughput, before, during and after the stall
+	curve  time.Duration // one rate of a load curve
 	idle   int           // idle connections
 	repeat int           // command runs
 }
 
 var (
-	fullDurations = durations{bulk: 8 * time.Second, load: 4 * time.Second, settle: 2 * time.Second,
+	fullDurations = durations{bulk: 8 * time.Second, load: 4 * time.Second, settle: 2 * time.Second, curve: 3 * time.Second,
 		stall: 20 * time.Second, window: 5 * time.Second, idle: 1000, repeat: 20}
-	shortDurations = durations{bulk: time.Second, load: 600 * time.Millisecond, settle: 400 * time.Millisecond,
+	shortDurations = durations{bulk: time.Second, load: 600 * time.Millisecond, settle: 400 * time.Millisecond, curve: 500 * time.Millisecond,
 		stall: 3 * time.Second, window: time.Second, idle: 300, repeat: 5}
 )
 
@@ -45,6 +46,7 @@ var (
 	toolRBench = tool{"redis-benchmark", "redis-tools"}
 	toolAb     = tool{"ab", "apache2-utils"}
 	toolNginx  = tool{"nginx", "nginx"}
+	toolPG     = tool{"initdb", "postgresql"}
 )
 
 // probes in the order in which they run on a fresh path: memory first, while
@@ -59,6 +61,13 @@ var probes = []probe{
 	{name: "conns", needs: []tool{toolAb, toolNginx}, run: measureConns},
 	{name: "bulk", needs: []tool{toolIperf, toolRedis}, run: measureBulk},
 	{name: "command", skip: func(i *instance) bool { return i.listInlets == nil }, run: measureCommand},
+	{name: "load-echo", skip: variant, run: measureLoad(loadEcho)},
+	{name: "load-http", skip: variant, needs: []tool{toolNginx}, run: measureLoad(loadHTTP)},
+	{name: "load-redis", skip: variant, needs: []tool{toolRedis}, run: measureLoad(loadRedis)},
+	{name: "load-query", skip: variant, needs: []tool{toolPG}, run: measureLoad(loadQuery)},
+	{name: "load-tpcb", skip: variant, needs: []tool{toolPG}, run: measureLoad(loadTPCB)},
+	{name: "sizes", skip: variant, run: measureSizes},
+	{name: "scale", skip: func(i *instance) bool { return noNodes(i) || variant(i) }, run: measureScale},
 	{name: "stall", run: measureStall},
 }
 

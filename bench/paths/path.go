@@ -176,6 +176,12 @@ func (i *instance) alive() error {
 // makers returns all the paths; reference and ours are the programs for
 // the story.
 func makers(reference, ours string) []maker {
+	// Outlets of ours refuse the 1001st connection unless they are told otherwise.
+	mine := func(st story) story {
+		st.program = ours
+		st.node = append(st.node, "--limits", fmt.Sprintf(`{"outlet-connections": %[1]d, "portal-connections": %[1]d}`, wantedFiles/2))
+		return st
+	}
 	haproxy := tool{"haproxy", "haproxy"}
 	return []maker{
 		{pathDirect, nil, startDirect},
@@ -184,14 +190,14 @@ func makers(reference, ours string) []maker {
 		{pathSSH, []tool{{"ssh", "openssh-client"}, {"sshd", "openssh-server"}}, startSSH},
 		{pathRef, nil, story{program: reference}.start},
 		{pathRefOpen, nil, story{program: reference}.startOpen},
-		{pathOurs, nil, story{program: ours}.start},
-		{pathOursOpen, nil, story{program: ours}.startOpen},
-		{pathOurs1ch, nil, story{program: ours}.startOneChannel},
-		{pathNoHold, nil, story{program: ours, portal: []string{"--hold", "0s"}}.start},
-		{pathNoRecords, nil, story{program: ours, node: []string{"--records", "off"}}.start},
-		{pathOursWS, nil, story{program: ours, layer: "ws"}.start},
-		{pathOursOTLS, nil, story{program: ours, layer: "tls"}.start},
-		{pathOursWSS, nil, story{program: ours, layer: "wss"}.start},
+		{pathOurs, nil, mine(story{}).start},
+		{pathOursOpen, nil, mine(story{}).startOpen},
+		{pathOurs1ch, nil, mine(story{}).startOneChannel},
+		{pathNoHold, nil, mine(story{portal: []string{"--hold", "0s"}}).start},
+		{pathNoRecords, nil, mine(story{node: []string{"--records", "off"}}).start},
+		{pathOursWS, nil, mine(story{layer: "ws"}).start},
+		{pathOursOTLS, nil, mine(story{layer: "tls"}).start},
+		{pathOursWSS, nil, mine(story{layer: "wss"}).start},
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 func haproxyHead(extra string) string {
 	return fmt.Sprintf(`global
   nbthread %d
-  maxconn 4000
+  maxconn %d
 %s
 defaults
   mode tcp
@@ -29,7 +29,7 @@ defaults
   timeout client 1h
   timeout server 1h
   timeout tunnel 1h
-`, min(2, runtime.NumCPU()), extra)
+`, min(2, runtime.NumCPU()), (fileLimit()-200)/2, extra)
 }
 
 // startPlain puts three haproxy in a row, without encryption.

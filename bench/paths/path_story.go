@@ -205,7 +205,7 @@ func (st story) startOpen(ctx context.Context, i *instance) error {
 func (st story) startOneChannel(ctx context.Context, i *instance) error {
 	s := &script{story: st, ctx: ctx, i: i}
 	addr, port := s.port()
-	s.do(roleOutlet, "node", "create", outletNode, "--tcp-listener-address", addr)
+	s.do(roleOutlet, append([]string{"node", "create", outletNode, "--tcp-listener-address", addr}, s.node...)...)
 	s.outlets()
 	s.do(roleInlet, append([]string{"node", "create", inletNode}, s.node...)...)
 	s.inlets(func(svc string) []string {

@@ -64,6 +64,11 @@ func lookTool(name string) (string, error) {
 // spawn starts a long-lived child in a process group of its own. Its output goes
 // to logPath.
 func spawn(role, logPath string, env []string, name string, args ...string) (*proc, error) {
+	return spawnAs(&syscall.SysProcAttr{Setpgid: true}, role, logPath, env, name, args...)
+}
+
+// spawnAs is spawn with attributes of its own, such as another user.
+func spawnAs(attr *syscall.SysProcAttr, role, logPath string, env []string, name string, args ...string) (*proc, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -72,7 +77,7 @@ func spawn(role, logPath string, env []string, name string, args ...string) (*pr
 	cmd := exec.Command(name, args...)
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = attr
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -12,28 +12,23 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"sallyport/bench/report"
 )
 
-// result is all that was measured; it is what the JSON file holds.
+// result is all that was measured; its report.Result is what the JSON file holds.
 type result struct {
-	When      time.Time                       `json:"when"`
-	Machine   string                          `json:"machine"`
-	Arguments []string                        `json:"arguments"`
-	Paths     []string                        `json:"paths"`
-	Samples   map[string]map[string][]float64 `json:"samples"` // metric -> path -> one value a run
-	Medians   figures                         `json:"medians"`
-	Skipped   map[string]string               `json:"skipped,omitempty"`
-	Errors    []string                        `json:"errors,omitempty"`
+	report.Result
 }
 
 func newResult(args []string) *result {
-	return &result{
+	return &result{report.Result{
 		When:      time.Now().UTC().Truncate(time.Second),
 		Machine:   machine(),
 		Arguments: args,
 		Samples:   map[string]map[string][]float64{},
 		Skipped:   map[string]string{},
-	}
+	}}
 }
 
 // machine describes where this ran: the processor, the cores, the kernel.
@@ -66,13 +61,20 @@ func (r *result) add(path string, s sample) {
 	}
 }
 
-// finish computes the medians.
+func (r *result) figures() figures { return r.Medians }
+
+// finish computes the medians, and says what the figures are.
 func (r *result) finish() {
-	r.Medians = figures{}
+	r.Medians, r.Metrics = figures{}, nil
 	for key, byPath := range r.Samples {
 		r.Medians[key] = map[string]float64{}
 		for path, v := range byPath {
 			r.Medians[key][path] = median(v)
+		}
+	}
+	for _, m := range metrics {
+		if len(r.Samples[m.key]) > 0 {
+			r.Metrics = append(r.Metrics, report.Metric{Key: m.key, Title: m.title, Unit: m.unit, Higher: m.higher, Goal: m.goalText()})
 		}
 	}
 }
@@ -88,23 +90,7 @@ func (s sample) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// number formats a figure with three significant digits, or "-" for none.
-func number(v float64) string {
-	if math.IsNaN(v) {
-		return "-"
-	}
-	switch a := math.Abs(v); {
-	case a == 0:
-		return "0"
-	case a >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case a >= 10:
-		return fmt.Sprintf("%.1f", v)
-	case a >= 1:
-		return fmt.Sprintf("%.2f", v)
-	}
-	return fmt.Sprintf("%.3f", v)
-}
+func number(v float64) string { return report.Number(v) }
 
 // table is the aligned text: medians of all paths, then the ratios of ours and
 // the goals.
@@ -121,13 +107,13 @@ func (r *result) table() string {
 		}
 		cells := []string{m.title, m.unit}
 		for _, p := range r.Paths {
-			cells = append(cells, number(r.Medians.get(m.key, p)))
+			cells = append(cells, number(r.figures().get(m.key, p)))
 		}
-		ours := r.Medians.get(m.key, pathOurs)
-		limit, v := r.Medians.judge(m, pathOurs)
+		ours := r.figures().get(m.key, pathOurs)
+		limit, v := r.figures().judge(m, pathOurs)
 		cells = append(cells,
-			number(ratio(ours, r.Medians.get(m.key, pathPlain))),
-			number(ratio(ours, r.Medians.base(m, pathRef))),
+			number(ratio(ours, r.figures().get(m.key, pathPlain))),
+			number(ratio(ours, r.figures().base(m, pathRef))),
 			number(limit), m.goalText(), v.String())
 		fmt.Fprintln(w, strings.Join(cells, "\t")+"\t")
 	}

@@ -166,7 +166,7 @@ func TestDeliver(t *testing.T) {
 	if err := json.Unmarshal(b, &back); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(back.Samples["up"][pathPlain], []float64{6, 7, 8}) || back.Medians.get("up", pathOurs) != 7*1.2 {
+	if !slices.Equal(back.Samples["up"][pathPlain], []float64{6, 7, 8}) || back.figures().get("up", pathOurs) != 7*1.2 {
 		t.Errorf("samples or medians lost: %s", b)
 	}
 	if err := r.checkFile(o.record); err != nil {

@@ -16,9 +16,10 @@ const (
 	svcRedis = "redis"
 	svcHTTP  = "http"
 	svcUtil  = "util"
+	svcPG    = "postgres"
 )
 
-var services = []string{svcIperf, svcRedis, svcHTTP, svcUtil}
+var services = []string{svcIperf, svcRedis, svcHTTP, svcUtil, svcPG}
 
 // smallFile is the size of the file that nginx serves, in bytes.
 const smallFile = 1024
@@ -29,9 +30,10 @@ type servers struct {
 	ports map[string]int
 	procs []*proc
 	env   []string
+	pgDir string // of the database, outside of dir, which its user cannot enter
 }
 
-// startServers starts redis, nginx and the util service; those whose program is
+// startServers starts redis, nginx, the util service, and PostgreSQL if have says so; those whose program is
 // missing are left out (their measurements are skipped by the caller). iperf3 is
 // started for each measurement, since it serves one client at a time and a broken
 // test would block it.
@@ -69,6 +71,11 @@ func startServers(ctx context.Context, dir string, pp *ports, have func(string) 
 			return s, err
 		}
 		wait = append(wait, s.ports[svcHTTP])
+	}
+	if have(svcPG) {
+		if err = s.startPostgres(ctx); err != nil {
+			return s, err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -125,7 +132,13 @@ http {
 }
 
 func (s *servers) stop() {
-	if s != nil {
-		endAll(s.dir, s.procs)
+	if s == nil {
+		return
+	}
+	endAll(s.dir, s.procs)
+	if s.pgDir != "" {
+		if err := os.RemoveAll(s.pgDir); err != nil {
+			logf("the database's directory: %v", err)
+		}
 	}
 }

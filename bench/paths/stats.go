@@ -3,20 +3,11 @@ package main
 import (
 	"math"
 	"slices"
+
+	"sallyport/bench/report"
 )
 
-// median of the values; NaN without any. The values are not changed.
-func median(values []float64) float64 {
-	if len(values) == 0 {
-		return math.NaN()
-	}
-	v := slices.Sorted(slices.Values(values))
-	m := len(v) / 2
-	if len(v)%2 == 1 {
-		return v[m]
-	}
-	return (v[m-1] + v[m]) / 2
-}
+func median(values []float64) float64 { return report.Median(values) }
 
 // percentile is the smallest value that at least p per cent of the values do not
 // exceed; NaN without values.

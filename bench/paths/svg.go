@@ -66,10 +66,10 @@ func (r *result) svg() string {
 }
 
 func (r *result) svgPanel(b *strings.Builder, m metric, x, y, h int) {
-	limit, _ := r.Medians.judge(m, pathOurs)
+	limit, _ := r.figures().judge(m, pathOurs)
 	most := 0.0
 	for _, p := range r.Paths {
-		if v := r.Medians.get(m.key, p); v > most {
+		if v := r.figures().get(m.key, p); v > most {
 			most = v
 		}
 	}
@@ -93,7 +93,7 @@ func (r *result) svgPanel(b *strings.Builder, m metric, x, y, h int) {
 	for n, p := range r.Paths {
 		top := y + svgTitleH + n*svgBarStep
 		svgText(b, left-8, top+12, "", "end", p)
-		v := r.Medians.get(m.key, p)
+		v := r.figures().get(m.key, p)
 		if v > 0 && most > 0 {
 			length := v / most * svgBarLength
 			fmt.Fprintf(b, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d" rx="2"/>`+"\n",

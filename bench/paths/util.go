@@ -16,11 +16,12 @@ import (
 
 // The util service is the driver's own little server for what no stock program
 // does. A client sends a command byte and, for a pour, a big-endian byte count;
-// the server answers with the byte and then either waits (idle) or sends that
-// many bytes (pour).
+// the server answers with the byte and then either waits (idle), sends that
+// many bytes (pour), or sends back whatever comes (echo).
 const (
 	cmdIdle = 'i'
 	cmdPour = 'p'
+	cmdEcho = 'e'
 )
 
 // serveUtil runs the util service until the process is ended. It is a process of
@@ -54,6 +55,17 @@ func serveUtilConn(c net.Conn) error {
 		}
 		_, err := io.Copy(io.Discard, c)
 		return err
+	case cmdEcho:
+		buf := make([]byte, 64<<10)
+		for n := copy(buf, cmd[:1]); ; {
+			if _, err := c.Write(buf[:n]); err != nil {
+				return err
+			}
+			var err error
+			if n, err = c.Read(buf); err != nil {
+				return err
+			}
+		}
 	case cmdPour:
 		if _, err := io.ReadFull(c, cmd[1:]); err != nil {
 			return err
