@@ -275,8 +275,7 @@ func addressOf(s multiaddr.Stream) tcp.Address {
 func (n *Node) openChannel(ctx context.Context, c *connection, name string, o connectOptions, authorized []identity.Identifier) error {
 	opts := n.channelOptions(o.self, authorized)
 	if o.pin != nil {
-		trust := opts.Trust
-		opts.Trust = func(peer identity.Identifier) error { return errors.Join(trust(peer), o.pin.check(peer, c.expects)) }
+		opts.Known = func(peer identity.Identifier) error { return o.pin.check(peer, c.expects) }
 	}
 	if o.credential != nil {
 		opts.Credential = o.credential

@@ -210,8 +210,8 @@ func (n *Node) answerShare(c *control.Call) {
 	for _, i := range n.relays.List() {
 		if relayNameOf(&i.Request) == c.Request.Name {
 			f := control.Fields{Share: i.Request.Share, Count: 1}
-			if f.Share == "" {
-				f.Share = shareOf(c.Request.Name)
+			if f.Share == "" && isGroup(&i.Request) {
+				f.Share = shareOf(c.Request.Name) // else nobody: who attests attributes does not decide alone
 			}
 			c.Answer(control.StatusOK, f)
 			return
@@ -284,4 +284,20 @@ func (n *Node) sharers(ctx context.Context, rel *relay, name string) (list []adm
 		})
 	}
 	return list
+}
+
+// askShare asks who is expected at the end of c, an inlet's path, whom it shares its relay name with.
+func (n *Node) askShare(c *connection, p *pin, peer identity.Identifier) {
+	ctx, cancel := context.WithTimeout(n.ctx, 3*askTimeout)
+	defer cancel()
+	m, err := n.askNode(ctx, c, control.OpShare, control.Fields{Name: c.name})
+	if err != nil || m.Code != uint64(control.StatusOK) {
+		return // it does not say: what it said before counts
+	}
+	if m.Share != "" {
+		if _, err := policy.Parse(m.Share); err != nil {
+			return
+		}
+	}
+	p.shared(peer, m.Share)
 }

@@ -105,6 +105,7 @@ func TestGroupFailsOver(t *testing.T) {
 	one, two := p.join(bank, "p"), p.join(bank, "p")
 	other := p.join(authority.Attributes{"ockam-relay": "db", "side": "client"}, "p")
 	client := p.join(authority.Attributes{"side": "client"}, "p")
+	p.know(client, relay)
 	first, listener := naming(t, "one")
 	second, _ := naming(t, "two")
 	terms := admin.RelayRequest{Name: "db", Rule: "failover", Share: dbGroup}
@@ -125,11 +126,16 @@ func TestGroupFailsOver(t *testing.T) {
 	if s := other.relayState("db"); s.State == resource.Up || len(one.members("db")) != 2 {
 		t.Errorf("a stranger: %+v", s)
 	}
-	in, err := client.CreateInlet(within(t), admin.InletRequest{From: "127.0.0.1:0", To: relay.route() + "/secure/api/service/forward_to_db/secure/api/service/outlet"})
+	in, err := client.CreateInlet(within(t), admin.InletRequest{From: "127.0.0.1:0", To: "/project/p/service/forward_to_db/secure/api/service/outlet"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	settles(t, "served", func() bool { return asks(in.Bind) == "one" })
+	settles(t, "who may stand for it is known", func() bool {
+		client.pins.mu.Lock()
+		defer client.pins.mu.Unlock()
+		return len(client.pins.shares) == 1
+	})
 	_, stays := who(in.Bind)
 	defer stays.Close()
 
@@ -333,5 +339,51 @@ func TestDownTargetIsRefusedAtOnce(t *testing.T) {
 	settles(t, "served", func() bool { return ask() == "served" })
 	if i.Value.target.down() {
 		t.Error("down though it answers")
+	}
+}
+
+// TestWhoStandsForThePinned: where an inlet expects who was there first, others are accepted as far as that one says, and nobody else's word counts.
+func TestWhoStandsForThePinned(t *testing.T) {
+	p := newProject(t, 0)
+	m := p.join(nil, "")
+	first, second, operator := numbered(1), numbered(2), numbered(3)
+	m.access.learn(credential(second, p.self, time.Hour, identity.Attributes{"side": "bank"}))
+	at := &pin{pins: &m.pins, inlet: "in", name: "in /x", accept: "accept"}
+	both := func(what string, refusesSecond, refusesOperator bool) {
+		t.Helper()
+		for id, refuses := range map[identity.Identifier]bool{first: false, second: refusesSecond, operator: refusesOperator} {
+			if err := at.check(id, nil); (err != nil) != refuses {
+				t.Errorf("%s: %s: %v", what, id, err)
+			}
+		}
+	}
+	both("before anybody was there", false, false)
+	at.shared(first, dbGroup)
+	both("before anybody was kept", false, false)
+	at.keep(first)
+	both("it has said nothing", true, true)
+	at.shared(second, dbGroup)
+	at.shared(operator, `(= subject.identifier "`+operator.String()+`")`)
+	both("others have said so", true, true)
+	at.shared(first, dbGroup)
+	both("by attribute", false, true)
+	if err := at.check(second, []identity.Identifier{first}); err == nil {
+		t.Error("whom a ticket does not name")
+	}
+	at.shared(first, `(= subject.identifier "`+operator.String()+`")`)
+	both("by identifier", true, false)
+	m.pins.mu.Lock()
+	m.pins.loaded = false
+	m.pins.mu.Unlock()
+	both("read again", true, false)
+	at.shared(first, "")
+	both("it shares with nobody any more", true, true)
+	at.shared(first, dbGroup)
+	if _, err := m.AcceptOutlet(within(t), "in"); err != nil {
+		t.Fatal(err)
+	}
+	at.keep(operator)
+	if at.check(second, nil) == nil {
+		t.Error("the word of one who was given up counts")
 	}
 }

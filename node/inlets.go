@@ -303,6 +303,9 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 				// Only whom the inlet's policy allows is expected from now on: else anybody could be the first.
 				if peer := c.channels[k-1].Peer.ID; in.admits(&peer) {
 					options.pin.keep(peer)
+					if c.name != "" {
+						go n.askShare(c, options.pin, peer)
+					}
 				}
 			}
 			in.choose(func() { in.main = in.outletRoute(c) })

@@ -22,6 +22,9 @@ var (
 	errExpected = errors.New("the outlet's node is not the one that this member's ticket says")
 )
 
+// sharePrefix stands before what pins.shares has, where it is written down; no name of an inlet begins so.
+const sharePrefix = "share \x00"
+
 // pinStore is a Store that keeps pins from one start to the next.
 type pinStore interface {
 	PutPins(data []byte) error
@@ -38,6 +41,7 @@ type pins struct {
 	loaded  bool
 	known   map[string]identity.Identifier // by inlet and route
 	refused map[string]identity.Identifier // who was there instead, last
+	shares  map[string]string              // whom the one who was seen first shares its relay name with, a policy expression
 	named   map[string]identity.Identifier // whom the ticket named, where somebody else was refused last
 }
 
@@ -77,6 +81,7 @@ func (p *pins) load() {
 	}
 	p.loaded = true
 	p.known, p.refused, p.named = map[string]identity.Identifier{}, map[string]identity.Identifier{}, map[string]identity.Identifier{}
+	p.shares = map[string]string{}
 	store, ok := p.node.opts.Store.(pinStore)
 	if !ok {
 		return
@@ -87,6 +92,10 @@ func (p *pins) load() {
 		err = json.Unmarshal(raw, &kept)
 	}
 	for name, text := range kept {
+		if of, ok := strings.CutPrefix(name, sharePrefix); ok {
+			p.shares[of] = text
+			continue
+		}
 		id, parseErr := identity.ParseIdentifier(text)
 		if parseErr != nil {
 			err = errors.Join(err, parseErr)
@@ -108,6 +117,9 @@ func (p *pins) save() error {
 	kept := map[string]string{}
 	for name, id := range p.known {
 		kept[name] = id.String()
+	}
+	for name, expression := range p.shares {
+		kept[sharePrefix+name] = expression
 	}
 	raw, err := json.MarshalIndent(kept, "", "  ")
 	if err == nil {
@@ -134,6 +146,9 @@ func (p *pin) check(peer identity.Identifier, expects []identity.Identifier) err
 	if !ok || known == peer {
 		return nil
 	}
+	if share := p.pins.shares[p.name]; share != "" && p.pins.node.admits(share, peer) {
+		return nil
+	}
 	p.pins.refused[p.name] = peer
 	return fmt.Errorf("%w: expected %s, found %s; if that is right: %s", errPinned, known, peer, p.accept)
 }
@@ -155,6 +170,25 @@ func joinIdentifiers(list []identity.Identifier) string {
 
 // keep notes who is there, if nobody was before.
 func (p *pin) keep(peer identity.Identifier) { p.note(peer, false) }
+
+// shared notes whom peer shares its relay name with, if peer is the one who is expected.
+func (p *pin) shared(peer identity.Identifier, expression string) {
+	p.pins.mu.Lock()
+	defer p.pins.mu.Unlock()
+	p.pins.load()
+	if known, ok := p.pins.known[p.name]; !ok || known != peer || p.pins.shares[p.name] == expression {
+		return
+	}
+	if expression == "" {
+		delete(p.pins.shares, p.name)
+	} else {
+		p.pins.shares[p.name] = expression
+	}
+	p.pins.node.log.Info("the outlet's node says who may stand for it", "inlet", p.inlet, "identifier", peer.String(), "share", expression)
+	if err := p.pins.save(); err != nil {
+		p.pins.node.log.Error("who may stand for the outlet's node was not kept", "inlet", p.inlet, "err", err.Error())
+	}
+}
 
 // note notes who is there; with replace also where somebody else was.
 func (p *pin) note(peer identity.Identifier, replace bool) {
@@ -192,6 +226,7 @@ func (n *Node) AcceptOutlet(_ context.Context, name string) (admin.Accepted, err
 		found = true
 		out.Before = p.known[key].String()
 		delete(p.known, key)
+		delete(p.shares, key)
 		if id, ok := p.refused[key]; ok {
 			p.known[key], out.Now = id, id.String()
 			delete(p.refused, key)

@@ -81,6 +81,11 @@ func (h *handshake) config(ctx context.Context) (channel.Config, error) {
 			if h.opts.Accept != nil && len(peer.Credentials) > 0 {
 				h.opts.Accept(h.ctx, peer.Identity.Identifier(), peer.Credentials)
 			}
+			if h.opts.Known != nil {
+				if err := h.opts.Known(peer.Identity.Identifier()); err != nil {
+					return fmt.Errorf("%w: %s: %w", ErrRefused, peer.Identity.Identifier(), err)
+				}
+			}
 			h.peer = peer
 			return nil
 		},

@@ -48,6 +48,8 @@ type Options struct {
 	// Accept is given the peer's credentials, raw and unverified: it verifies them and keeps their attributes. A bad
 	// credential does not end a channel (docs/protocol/01 §7.8). nil ignores credentials.
 	Accept func(ctx context.Context, peer identity.Identifier, credentials [][]byte)
+	// Known decides, if set, whether the peer is accepted once its credentials are known; an error refuses it as one of Trust does.
+	Known func(peer identity.Identifier) error
 	// Exchanged, if set on both sides, makes a channel that is used for its keys only: nothing can be sent through it. It is told the
 	// outcome, a listener's on a goroutine of its own (docs/protocol/01 §7.11).
 	Exchanged func(Exchanged)
