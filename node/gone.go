@@ -26,6 +26,10 @@ const goneWait = 50 * time.Second
 // answerGone tells when the process has ended that an address leads to.
 func (n *Node) answerGone(c *control.Call) {
 	address := c.Request.Name
+	if link, rest, ok := strings.Cut(address, hopMark); ok && !strings.HasPrefix(address, routing.RelayPrefix) {
+		n.passGone(c, link, rest)
+		return
+	}
 	if name, ok := strings.CutPrefix(address, routing.RelayPrefix); ok {
 		address = n.relaySvc.Way(name)
 	}
@@ -85,8 +89,7 @@ func (n *Node) watchPeer(ch *secure.Channel) {
 		}()
 		if n.awaitGone(ctx, func() (relay routing.Route, name string) {
 			if way := ch.Way(ctx); way.Len() > 2 {
-				list := way.Addresses()
-				return routing.NewRoute(list[0]), list[1].Value
+				return routing.NewRoute(way.First()), hops(way)
 			}
 			return relay, ""
 		}) {
@@ -101,8 +104,8 @@ func (n *Node) watchGone(ctx context.Context, c *connection) <-chan struct{} {
 	if c.name != "" {
 		go func() {
 			if n.awaitGone(ctx, func() (routing.Route, string) {
-				if via := c.via(ctx); via != "" { // others may have the name by now
-					return c.relay, via
+				if way := c.way(ctx); way.Len() > 2 { // others may have the name by now
+					return c.relay, hops(way)
 				}
 				return c.relay, routing.RelayPrefix + c.name
 			}) {

@@ -132,6 +132,8 @@ type Options struct {
 	Log            *slog.Logger
 	// LogLevel is the log's level, which a configuration may change; nil: it may not.
 	LogLevel *slog.LevelVar
+	// RelayRegistry makes the node's relay service one of several; nil: it is the only one.
+	RelayRegistry *RelayRegistry
 	// Records says where records of portal connections go; nil keeps none.
 	Records *RecordOptions
 	// StatusToken is what who asks the status address must show; none: anybody there may ask, and the page is for loopback addresses alone.
@@ -345,7 +347,7 @@ func (n *Node) startServices(ctx context.Context) (err error) {
 		}
 	}
 	n.relaySvc, err = routing.NewRelays(ctx, n.router, routing.RelayOptions{
-		Allow: n.relayAllowed(), Admit: n.relayMembers(), Shares: n.relayShares, Flows: both, Names: n.opts.Limits.Names, NamesPerOwner: n.opts.Limits.NamesPerOwner, Log: n.log,
+		Allow: n.relayAllowed(), Admit: n.relayMembers(), Shares: n.relayShares, Fleet: n.relayFleet(), Flows: both, Names: n.opts.Limits.Names, NamesPerOwner: n.opts.Limits.NamesPerOwner, Log: n.log,
 	})
 	if err != nil {
 		return err

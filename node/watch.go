@@ -248,12 +248,17 @@ type move struct {
 	elsewhere uint64
 }
 
+// way returns the way of the channel of c that leads through a relay's name; empty if none does.
+func (c *connection) way(ctx context.Context) (way routing.Route) {
+	if c.name == "" || len(c.channels) == 0 {
+		return way
+	}
+	return c.channels[len(c.channels)-1].Way(ctx)
+}
+
 // via returns the address of the relay's worker through which c leads to its node; empty if it leads through none.
 func (c *connection) via(ctx context.Context) string {
-	if c.name == "" || len(c.channels) == 0 {
-		return ""
-	}
-	way := c.channels[len(c.channels)-1].Way(ctx)
+	way := c.way(ctx)
 	if way.Len() < 3 {
 		return ""
 	}

@@ -74,6 +74,8 @@ type Registry interface {
 	Put(name string, members []RemoteMember)
 	// Members returns the members of a name at other relays, from memory.
 	Members(name string) []RemoteMember
+	// Names returns the names that have members at other relays, from memory.
+	Names() []string
 	// Owner returns whose a name is, from memory.
 	Owner(name string) (Ownership, bool)
 	// Relays returns the other relays, from memory.

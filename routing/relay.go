@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +21,8 @@ type RelayOptions struct {
 	// Shares decides whether the owner of a name shares it with joiner: by share, the owner's expression, or what goes without one. nil: never. It is not called on
 	// a loop.
 	Shares func(name string, owner [32]byte, share string, joiner [32]byte) bool
+	// Fleet, if set, makes the service one of several that know each other's names.
+	Fleet *Fleet
 	// Flows are consumed by the service and by every relay it starts: from where they can be reached.
 	Flows []*Flow
 	// Names is how many names there are at most, default 100,000; NamesPerOwner how many of them one identity has, or one connection whose
@@ -47,7 +48,8 @@ type Relays struct {
 	waits           map[string]map[*relayWait]struct{}
 	flows           []*flowTable // by shard
 	closed          bool
-	ended           []string // names without a registration, whose workers are to be removed
+	fleet           *relayFleet // nil without
+	ended           []string    // names without a registration, whose workers are to be removed
 	queue           chan request
 	waiting         map[string]int // requests in queue, by holder
 	wake            chan struct{}
@@ -68,7 +70,9 @@ type request struct {
 		share string
 		ok    bool
 	} // what the name was when it was decided whether it is shared with owner
-	again bool // changes a registration that there is
+	again   bool       // changes a registration that there is
+	claimed *Ownership // whose the name is, as the registry says; nil if it was not asked
+	unknown bool       // the registry is away, and does not remember
 }
 
 // maxRegistrations bounds the requests that wait; more are dropped, as if they had been lost on the way. One owner has as many as are left free at
@@ -100,6 +104,11 @@ func NewRelays(ctx context.Context, r *Router, o RelayOptions) (*Relays, error) 
 	}
 	absent := rs.absent
 	r.noName.Store(&absent)
+	if o.Fleet != nil {
+		if err := rs.startFleet(ctx, o.Fleet); err != nil {
+			return nil, err
+		}
+	}
 	go rs.serve()
 	return rs, nil
 }
@@ -108,6 +117,9 @@ func NewRelays(ctx context.Context, r *Router, o RelayOptions) (*Relays, error) 
 func (rs *Relays) Close() {
 	rs.once.Do(func() {
 		rs.router.noName.Store(nil)
+		if rs.fleet != nil {
+			rs.fleet.stop()
+		}
 		close(rs.stop)
 		rs.mu.Lock()
 		defer rs.mu.Unlock()
@@ -236,6 +248,9 @@ func (rs *Relays) serve() {
 		case <-rs.stop:
 			return
 		case <-rs.wake:
+			if rs.fleet != nil {
+				rs.fleet.sync()
+			}
 			rs.removeEnded()
 		case q := <-rs.queue:
 			list := []request{q}
@@ -257,6 +272,9 @@ func (rs *Relays) serve() {
 func (rs *Relays) install(list []request) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	if rs.fleet != nil {
+		rs.fleet.claim(list)
+	}
 	var fresh []*relayName
 	granted := list[:0]
 	for _, q := range list {
@@ -298,10 +316,17 @@ func (rs *Relays) install(list []request) {
 // decide decides whether the owner of the name shares it with who asks. It may take its time.
 func (rs *Relays) decide(q *request) {
 	rs.mu.Lock()
-	n := rs.named[q.name]
-	ask := n != nil && len(n.regs) > 0 && !sameOwner(n.owner, q.owner) && n.owner != nil && q.owner != nil && rs.opts.Shares != nil
+	var owner *[32]byte
+	share := ""
+	if n := rs.named[q.name]; n != nil && len(n.regs) > 0 {
+		owner, share = n.owner, n.share
+	}
+	if q.claimed != nil {
+		owner, share = &q.claimed.Owner, q.claimed.Share
+	}
+	ask := owner != nil && q.owner != nil && !sameOwner(owner, q.owner) && rs.opts.Shares != nil
 	if ask {
-		q.by.owner, q.by.share = n.owner, n.share
+		q.by.owner, q.by.share = owner, share
 	}
 	rs.mu.Unlock()
 	q.by.ok = ask && rs.opts.Shares(q.name, *q.by.owner, q.by.share, *q.owner)
@@ -316,8 +341,14 @@ func (n *relayName) mayJoin(q *request) bool {
 func (rs *Relays) grant(q *request) (n *relayName, created bool, refused NoticeKind) {
 	rs.mu.Lock()
 	n = rs.named[q.name]
+	if q.claimed != nil && n != nil {
+		n.owner, n.rule, n.share = &q.claimed.Owner, q.claimed.Rule, q.claimed.Share
+	}
 	switch {
-	case n != nil && len(n.regs) > 0 && !n.mayJoin(q):
+	case q.unknown:
+		rs.mu.Unlock()
+		return nil, false, NoticeFull
+	case q.claimed != nil && !sameOwner(&q.claimed.Owner, q.owner) && !q.by.ok, n != nil && len(n.regs) > 0 && !n.mayJoin(q):
 		// The reference lets the last one win, whoever it is. A name belongs to the identity that holds it, and to those whom that one shares it with.
 		rs.mu.Unlock()
 		return nil, false, NoticeHeld
@@ -344,7 +375,10 @@ func (rs *Relays) grant(q *request) (n *relayName, created bool, refused NoticeK
 	if refused != 0 {
 		return nil, false, refused
 	}
-	if len(n.regs) == 0 {
+	switch {
+	case q.claimed != nil:
+		n.owner, n.rule, n.share = &q.claimed.Owner, q.claimed.Rule, q.claimed.Share
+	case len(n.regs) == 0:
 		n.owner, n.rule, n.share = q.owner, RuleNone, ""
 	}
 	key := memberKey{isIdentity: q.owner != nil}
@@ -354,7 +388,9 @@ func (rs *Relays) grant(q *request) (n *relayName, created bool, refused NoticeK
 	if q.terms != nil {
 		key.id = q.terms.Member
 	}
-	q.reg.member = n.join(key)
+	if q.reg.member = n.join(key); len(q.reg.member.regs) == 0 {
+		q.reg.member.since = time.Now()
+	}
 	q.reg.member.regs = append(q.reg.member.regs, q.reg)
 	n.regs = append(n.regs, q.reg)
 	q.reg.away = true // until it is watched
@@ -387,13 +423,7 @@ func (n *relayName) take(m *member, q *request) {
 			n.rule, n.share = t.Rule, t.Share
 		}
 	}
-	living := 0
-	for _, other := range n.members {
-		if len(other.regs) > 0 {
-			living++
-		}
-	}
-	if q.terms != nil || living > 1 {
+	if q.terms != nil || n.living() > 1 {
 		n.grouped.Store(true)
 	}
 }
@@ -407,6 +437,9 @@ func (rs *Relays) change(n *relayName, g *registration, q *request) (tell func()
 // rechoose decides anew who gets what is for a name. rs.mu is held; tell is to be called without it.
 func (rs *Relays) rechoose(n *relayName) (tell func()) {
 	changed, again := n.choose(time.Now())
+	if rs.fleet != nil {
+		rs.fleet.touch(n.name)
+	}
 	n.timer.stop()
 	if n.timer = nil; !again.IsZero() && !rs.closed {
 		n.timer = after(time.Until(again), func() { rs.again(n) })
@@ -489,9 +522,7 @@ func (rs *Relays) left(g *registration) {
 	rs.mu.Lock()
 	n, tell := g.name, func() {}
 	if !g.gone {
-		g.gone = true
-		same := func(o *registration) bool { return o == g }
-		n.regs, g.member.regs = slices.DeleteFunc(n.regs, same), slices.DeleteFunc(g.member.regs, same)
+		n.remove(g)
 		if rs.held[g.holder]--; rs.held[g.holder] == 0 {
 			delete(rs.held, g.holder)
 		}

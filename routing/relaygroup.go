@@ -34,6 +34,7 @@ type member struct {
 	lost     []time.Time
 	order    uint64          // which came first
 	regs     []*registration // oldest first
+	since    time.Time       // when it registered
 
 	reports atomic.Bool // it tells its connections
 	// current is the newest registration that can be reached; nil if there is none.
@@ -63,7 +64,13 @@ func (m *member) note(now time.Time) {
 
 // before reports whether the member comes before o among those that are up for long enough.
 func (m *member) before(o *member) bool {
-	return m.priority < o.priority || m.priority == o.priority && m.order < o.order
+	switch {
+	case m.priority != o.priority:
+		return m.priority < o.priority
+	case !m.since.Equal(o.since): // at whatever relay
+		return m.since.Before(o.since)
+	}
+	return m.order < o.order
 }
 
 // forget drops what was long ago. A few losses are as good as many.

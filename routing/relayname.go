@@ -97,6 +97,25 @@ func (n *relayName) choose(now time.Time) (changed bool, again time.Time) {
 	return n.id() != before, time.Time{}
 }
 
+// remove takes registrations out of the name. Relays.mu is held.
+func (n *relayName) remove(list ...*registration) {
+	for _, g := range slices.Clone(list) {
+		same := func(o *registration) bool { return o == g }
+		g.gone = true
+		n.regs, g.member.regs = slices.DeleteFunc(n.regs, same), slices.DeleteFunc(g.member.regs, same)
+	}
+}
+
+// living is how many members there are. Relays.mu is held.
+func (n *relayName) living() (count int) {
+	for _, m := range n.members {
+		if len(m.regs) > 0 {
+			count++
+		}
+	}
+	return count
+}
+
 // id is what is told of the name: of the registration that gets new flows, or of all that may. 0 if nobody can be reached. Relays.mu is held.
 func (n *relayName) id() uint64 {
 	g := n.current.Load()

@@ -90,6 +90,8 @@ type MemberState struct {
 	Connections uint64
 	// Relay is where it is registered, empty for this node.
 	Relay string
+	// Tag is what relays of a fleet call the member among themselves.
+	Tag string
 }
 
 // Members returns the members of a name in the order in which they came. Any goroutine.
@@ -105,7 +107,7 @@ func (rs *Relays) Members(name string) (list []MemberState) {
 		if len(m.regs) == 0 {
 			continue
 		}
-		st := MemberState{Member: m.key.id, Identity: m.key.identity, Priority: m.priority, Up: m.reachable(), Down: m.down, Relay: m.key.relay}
+		st := MemberState{Member: m.key.id, Identity: m.key.identity, Priority: m.priority, Up: m.reachable(), Down: m.down, Relay: m.key.relay, Tag: m.key.tag()}
 		if g := m.current.Load(); g != nil && g.forward.Len() > 0 {
 			st.Way = g.forward.First().Value
 		}
