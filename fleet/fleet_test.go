@@ -34,6 +34,7 @@ type place struct {
 	mu      sync.Mutex
 	now     time.Time
 	stored  []byte
+	told    []string // where the delegates are
 	saves   int
 	failing error
 }
@@ -54,6 +55,7 @@ func (p *place) options(k Kind) Options {
 	return Options{
 		Self: p.id, Kind: k, Identities: p.primary, Now: p.clock, Log: slog.New(slog.NewTextHandler(&p.log, nil)),
 		History: func(ctx context.Context) ([]byte, error) { return p.primary.History(ctx, p.id) },
+		Changed: func(routes []string) { p.told = routes },
 		Load:    func() ([]byte, error) { return p.stored, nil },
 		Save: func(b []byte) error {
 			if p.failing == nil {
@@ -155,6 +157,9 @@ func TestTicket(t *testing.T) {
 	must(t, err)
 	if got := fmt.Sprint(p.Routes()); got != "["+route+" "+strings.ReplaceAll(route, "4001", "4002")+"]" {
 		t.Errorf("routes %s", got)
+	}
+	if fmt.Sprint(p.told) != fmt.Sprint(p.Routes()) {
+		t.Errorf("told of %v", p.told)
 	}
 	// Without a channel nobody is anybody.
 	if resp := p.Serve(ctx, nil, rpc.NewRequest(rpc.Post, pathRedeem, nil)); resp.Status != rpc.BadRequest {

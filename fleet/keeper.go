@@ -28,14 +28,14 @@ const (
 	minLifetime     = time.Minute
 	// maxNodes and maxTickets are how many delegates and open tickets a keeper has.
 	maxNodes   = 64
-	maxTickets = 256
+	maxTickets = 64
 	// maxKeys is how many of the keys attested for a delegate are remembered.
 	maxKeys = 64
 	// maxRoute is the longest route, in bytes, and maxName the longest name.
 	maxRoute = 512
 	maxName  = 63
 	// maxEvents is how many events a keeper remembers.
-	maxEvents = 256
+	maxEvents = 128
 )
 
 // Errors of a Keeper, for errors.Is.
@@ -59,7 +59,7 @@ func (k Kind) allows(p identity.Purpose) bool {
 	return p == identity.SecureChannel || p == identity.CredentialSigning && k == Authority
 }
 
-// Options make a Keeper. All but Now and Log are required.
+// Options make a Keeper. All but Changed, Now and Log are required.
 type Options struct {
 	// Self is the identity, Kind what its delegates are.
 	Self identity.Identifier
@@ -71,8 +71,10 @@ type Options struct {
 	// Load returns what Save has stored last, nil if nothing. Save is atomic and durable.
 	Load func() ([]byte, error)
 	Save func([]byte) error
-	Now  func() time.Time
-	Log  *slog.Logger
+	// Changed is told where the delegates are after that has changed, and at the start. It must not call the Keeper. May be nil.
+	Changed func(routes []string)
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // Node is a delegate on a keeper's list.
@@ -156,6 +158,9 @@ func NewKeeper(o Options) (*Keeper, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Changed == nil {
+		o.Changed = func([]string) {}
+	}
 	k := &Keeper{o: o, list: &list{Version: 1}, guesses: buckets{most: 5, refill: 10 * time.Second}, asks: buckets{most: 10, refill: 10 * time.Second}}
 	raw, err := o.Load()
 	if err == nil && raw != nil {
@@ -164,6 +169,7 @@ func NewKeeper(o Options) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the list of nodes that act as %s: %w", o.Self, err)
 	}
+	o.Changed(k.list.routes())
 	return k, nil
 }
 
@@ -183,8 +189,21 @@ func (k *Keeper) change(f func(l *list) error) error {
 	if err != nil {
 		return fmt.Errorf("the list of nodes is not stored: %w", err)
 	}
-	k.list = l
+	before := k.list.routes()
+	if k.list = l; !slices.Equal(before, l.routes()) {
+		k.o.Changed(l.routes())
+	}
 	return nil
+}
+
+// routes are where the delegates are, in the order of their names.
+func (l *list) routes() (routes []string) {
+	for _, n := range slices.SortedFunc(slices.Values(l.Nodes), func(a, b Node) int { return strings.Compare(a.Name, b.Name) }) {
+		if n.Deleted.IsZero() {
+			routes = append(routes, n.Route)
+		}
+	}
+	return routes
 }
 
 // forget drops what has ended.

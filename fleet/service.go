@@ -136,13 +136,9 @@ func (k *Keeper) serveNodes(ctx context.Context, caller identity.Identifier, req
 
 // Routes are where the delegates are, in the order of their names.
 func (k *Keeper) Routes() []string {
-	var routes []string
-	for _, n := range k.Nodes() {
-		if n.Deleted.IsZero() {
-			routes = append(routes, n.Route)
-		}
-	}
-	return routes
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.list.routes()
 }
 
 func reply(req *rpc.Request, v any) *rpc.Response {

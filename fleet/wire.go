@@ -61,7 +61,7 @@ func hashOf(code project.Code) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func encodeList(l *list) ([]byte, error) { return json.MarshalIndent(l, "", "  ") }
+func encodeList(l *list) ([]byte, error) { return json.Marshal(l) }
 
 func decodeList(raw []byte) (*list, error) {
 	l := &list{}
@@ -79,8 +79,9 @@ type buckets struct {
 	most   float64
 	refill time.Duration // until one more is free
 
-	mu sync.Mutex
-	of map[string]*bucket
+	mu    sync.Mutex
+	of    map[string]*bucket
+	swept time.Time
 }
 
 type bucket struct {
@@ -115,9 +116,12 @@ func (b *buckets) get(who string, now time.Time) *bucket {
 		b.of = map[string]*bucket{}
 	}
 	if b.of[who] == nil && len(b.of) >= maxBuckets {
-		for name, k := range b.of {
-			if k.fill(b, now); k.left >= b.most {
-				delete(b.of, name)
+		if now.Sub(b.swept) >= time.Second {
+			b.swept = now
+			for name, k := range b.of {
+				if k.fill(b, now); k.left >= b.most {
+					delete(b.of, name)
+				}
 			}
 		}
 		if len(b.of) >= maxBuckets {

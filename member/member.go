@@ -130,8 +130,8 @@ func (h *Home) Trust(ctx context.Context, m *identity.Manager, projectName strin
 	return node.TrustOf(p.Project)
 }
 
-// Import stores the project of a ticket and returns what is stored. A ticket that says who is expected replaces what one before said; one that does
-// not takes nothing away.
+// Import stores the project of a ticket and returns what is stored. A ticket that says who is expected, or which further routes there are, replaces what one
+// before said; one that does not takes nothing away.
 func (h *Home) Import(ctx context.Context, t *project.Ticket) (*project.Project, error) {
 	p := project.ProjectFromTicket(t)
 	known, err := h.Known(p)
@@ -140,8 +140,17 @@ func (h *Home) Import(ctx context.Context, t *project.Ticket) (*project.Project,
 		return nil, err
 	case known == nil:
 		return p, h.Dir.ImportProject(ctx, p)
-	case len(p.Expects) > 0 && !slices.Equal(p.Expects, known.Expects):
-		known.Expects = p.Expects
+	}
+	changed := false
+	for _, l := range []struct {
+		from []string
+		to   *[]string
+	}{{p.Expects, &known.Expects}, {p.AccessRoutes, &known.AccessRoutes}, {p.AuthorityAccessRoutes, &known.AuthorityAccessRoutes}} {
+		if len(l.from) > 0 && !slices.Equal(l.from, *l.to) {
+			*l.to, changed = l.from, true
+		}
+	}
+	if changed {
 		return known, h.Dir.PutProject(ctx, known)
 	}
 	return known, nil

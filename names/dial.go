@@ -32,6 +32,11 @@ func (r *Resolver) Dial(ctx context.Context, network, hostport string) (net.Conn
 // Race tries addresses until one of them works, and returns what it made of that one. attempt runs on a goroutine for each address; its
 // context ends when another one has won, and what it made nevertheless goes to discard. When all fail the error has the reason of each.
 func Race[T any](ctx context.Context, list []netip.AddrPort, attempt func(context.Context, netip.AddrPort) (T, error), discard func(T)) (T, error) {
+	return RaceEach(ctx, AttemptDelay, nil, list, attempt, discard)
+}
+
+// RaceEach is Race for whatever stands for places. delay is how long an attempt has for itself, and less when hurry, which may be nil, can be received from.
+func RaceEach[A, T any](ctx context.Context, delay time.Duration, hurry <-chan struct{}, list []A, attempt func(context.Context, A) (T, error), discard func(T)) (T, error) {
 	var none T
 	switch len(list) {
 	case 0:
@@ -63,7 +68,7 @@ func Race[T any](ctx context.Context, list []netip.AddrPort, attempt func(contex
 		}()
 	}
 	start()
-	next := time.NewTimer(AttemptDelay)
+	next := time.NewTimer(delay)
 	defer next.Stop()
 	var failed error
 	for {
@@ -76,14 +81,19 @@ func Race[T any](ctx context.Context, list []netip.AddrPort, attempt func(contex
 			failed = Join(failed, r.err)
 			if len(list) > 0 {
 				start()
-				next.Reset(AttemptDelay)
+				next.Reset(delay)
 			} else if running == 0 {
 				return none, failed
 			}
 		case <-next.C:
 			if len(list) > 0 {
 				start()
-				next.Reset(AttemptDelay)
+				next.Reset(delay)
+			}
+		case <-hurry:
+			if len(list) > 0 {
+				start()
+				next.Reset(delay)
 			}
 		case <-ctx.Done():
 			return none, Join(failed, ctx.Err())

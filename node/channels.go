@@ -24,11 +24,18 @@ func (n *Node) connectListener(ctx context.Context, to multiaddr.Addr, o connect
 	if last.Protocol != multiaddr.Service && last.Protocol != multiaddr.Secure {
 		return nil, fmt.Errorf("%w: the route %s must end in /service/NAME or /secure/NAME of a secure channel listener", admin.ErrInvalid, to)
 	}
+	return n.eachAccess(ctx, to, o, func(ctx context.Context, o connectOptions) (*connection, error) {
+		return n.connectListenerAt(ctx, to, last.Text, o)
+	})
+}
+
+// connectListenerAt is connectListener through one of the project's nodes.
+func (n *Node) connectListenerAt(ctx context.Context, to multiaddr.Addr, listener string, o connectOptions) (*connection, error) {
 	return eachAddress(ctx, to, func(ctx context.Context, to multiaddr.Addr) (*connection, error) {
 		c := &connection{router: n.router, closed: make(chan struct{})}
 		err := n.follow(ctx, c, to[:len(to)-1], o)
 		if err == nil {
-			err = n.openChannel(ctx, c, last.Text, o, o.authorized)
+			err = n.openChannel(ctx, c, listener, o, o.authorized)
 		}
 		if err != nil {
 			c.close()

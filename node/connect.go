@@ -35,6 +35,10 @@ type connectOptions struct {
 	credential func(context.Context) ([]byte, error)
 	// noCredential presents none.
 	noCredential bool
+	// access, if set, is the one of the project's nodes that is used, by its route. name is what decides which one is tried first: a relay's name, so that
+	// who registers it and who looks for it come to the same node; empty for what the route says.
+	access multiaddr.Addr
+	name   string
 }
 
 // connection is what was opened to follow a multiaddr: at most one TCP connection or UDP socket, and channels over it.
@@ -52,6 +56,9 @@ type connection struct {
 	// project is the identity of that project's node, expects who the project says may be behind it; empty for anybody.
 	project *identity.Identifier
 	expects []identity.Identifier
+
+	// access is the route of the project's node that the connection leads through, if it has several.
+	access multiaddr.Addr
 
 	// relay leads to a relay's node through a channel, and name is the relay's there that the innermost channel was opened through; empty
 	// if that is not how it was.
@@ -147,6 +154,11 @@ func (c *connection) pingRoute() routing.Route {
 // connect follows a multiaddr: it opens what it names, from left to right, and returns the route that is left
 // (docs/protocol/01 §4.5, 03 §4.2).
 func (n *Node) connect(ctx context.Context, to multiaddr.Addr, o connectOptions) (*connection, error) {
+	return n.eachAccess(ctx, to, o, func(ctx context.Context, o connectOptions) (*connection, error) { return n.connectAt(ctx, to, o) })
+}
+
+// connectAt is connect through one of the project's nodes.
+func (n *Node) connectAt(ctx context.Context, to multiaddr.Addr, o connectOptions) (*connection, error) {
 	open := func(ctx context.Context, to multiaddr.Addr) (*connection, error) { return n.connectOnce(ctx, to, o) }
 	if !slices.ContainsFunc(to, func(v multiaddr.Value) bool { return v.Protocol == multiaddr.Secure }) {
 		return open(ctx, to)
@@ -300,14 +312,18 @@ func (n *Node) openProject(ctx context.Context, c *connection, name string, o co
 	if err != nil {
 		return err
 	}
-	if len(p.Route) == 0 {
+	route := p.Route
+	if o.access != nil {
+		route, c.access = o.access, o.access
+	}
+	if len(route) == 0 {
 		return errors.New("the project has no access route")
 	}
-	last := p.Route[len(p.Route)-1]
+	last := route[len(route)-1]
 	if last.Protocol != multiaddr.Service && last.Protocol != multiaddr.Secure {
-		return fmt.Errorf("access route %s does not end in a secure channel listener", p.Route)
+		return fmt.Errorf("access route %s does not end in a secure channel listener", route)
 	}
-	if err := n.follow(ctx, c, p.Route[:len(p.Route)-1], o); err != nil {
+	if err := n.follow(ctx, c, route[:len(route)-1], o); err != nil {
 		return err
 	}
 	n.projectNodes.Store(p.Identifier, struct{}{})
@@ -316,5 +332,6 @@ func (n *Node) openProject(ctx context.Context, c *connection, name string, o co
 	}
 	id := p.Identifier
 	c.project, c.authority, c.expects = &id, p.Authority, p.Expects
+	n.learnRoutes(name, c)
 	return nil
 }

@@ -267,12 +267,12 @@ const (
 )
 
 // AskAuthority sends one request to a service of the node's authority, as self, through a channel that only the authority can answer. One that
-// stays silent is asked again: a busy authority of the reference now and then loses what comes right behind the handshake. To be asked twice changes
+// stays silent is asked again, another one first if there are several: a busy authority of the reference now and then loses what comes right behind the handshake. To be asked twice changes
 // nothing, except that a ticket may be made that nobody gets.
 func (n *Node) AskAuthority(ctx context.Context, self identity.Identifier, service string, req *rpc.Request) (resp *rpc.Response, err error) {
-	for range askAuthorityTries {
+	for try := range askAuthorityTries {
 		attempt, cancel := context.WithTimeout(ctx, askAuthorityTimeout)
-		resp, err = n.askAuthority(attempt, self, service, req)
+		resp, err = n.askAuthority(attempt, self, service, req, try)
 		silent := attempt.Err() != nil
 		cancel()
 		if err == nil || !silent || ctx.Err() != nil {
@@ -282,7 +282,7 @@ func (n *Node) AskAuthority(ctx context.Context, self identity.Identifier, servi
 	return nil, fmt.Errorf("%w; is it running, and is the clock here right, which says %s? %w", errSilentAuthority, time.Now().UTC().Format(time.RFC3339), err)
 }
 
-func (n *Node) askAuthority(ctx context.Context, self identity.Identifier, service string, req *rpc.Request) (*rpc.Response, error) {
+func (n *Node) askAuthority(ctx context.Context, self identity.Identifier, service string, req *rpc.Request, skip int) (*rpc.Response, error) {
 	trust := n.opts.Trust
 	if trust.Authority == nil || len(trust.Route) == 0 {
 		return nil, errors.New("no authority is known: import a project, or enroll with a ticket")
@@ -291,7 +291,7 @@ func (n *Node) askAuthority(ctx context.Context, self identity.Identifier, servi
 	if trust.Present != nil {
 		o.credential = func(context.Context) ([]byte, error) { return trust.Present, nil }
 	}
-	c, err := n.connectListener(ctx, trust.Route, o)
+	c, err := n.connectAuthority(ctx, o, skip)
 	if err != nil {
 		return nil, fmt.Errorf("authority: %w", err)
 	}

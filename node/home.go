@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sallyport/crypto/identity"
@@ -47,6 +48,13 @@ func ProjectOf(p *project.Project) (*Project, error) {
 		return nil, fmt.Errorf("project %s: access route: %w", p.Name, err)
 	}
 	out := &Project{Route: route}
+	for _, text := range p.AccessRoutes {
+		more, err := multiaddr.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("project %s: access routes: %w", p.Name, err)
+		}
+		out.Routes = append(out.Routes, more)
+	}
 	if out.Identifier, err = identity.ParseIdentifier(p.Identity); err != nil {
 		return nil, fmt.Errorf("project %s: %w", p.Name, err)
 	}
@@ -129,7 +137,40 @@ func TrustOf(p *project.Project) (Trust, error) {
 	if t.Route, err = multiaddr.Parse(p.AuthorityAccessRoute); err != nil {
 		return t, fmt.Errorf("project %s: authority access route: %w", p.Name, err)
 	}
+	t.Project = p.Name
+	for _, text := range p.AuthorityAccessRoutes {
+		more, err := multiaddr.Parse(text)
+		if err != nil {
+			return t, fmt.Errorf("project %s: authority access routes: %w", p.Name, err)
+		}
+		t.Routes = append(t.Routes, more)
+	}
 	return t, nil
+}
+
+// PutRoutes implements routeStore.
+func (h *home) PutRoutes(ctx context.Context, name string, of routesOf, routes []string) error {
+	if !h.trusts {
+		return nil
+	}
+	stored, err := h.dir.Project(name)
+	if err != nil {
+		return err
+	}
+	p := *stored.Project
+	before := &p.AccessRoutes
+	if of == authorityRoutes {
+		before = &p.AuthorityAccessRoutes
+	}
+	old := *before
+	*before = routes
+	if err := p.Verify(); err != nil {
+		return err
+	}
+	if slices.Equal(old, *before) {
+		return nil
+	}
+	return h.dir.PutProject(ctx, &p)
 }
 
 // AuthorityHistory decodes an authority's history given as hex and makes sure that it is known.

@@ -161,6 +161,7 @@ func (l *inletLanes) session(set *laneSet, k int) *session {
 			}
 			name.Store(&r.name)
 			o := l.options
+			o.access = main.access
 			o.pin, o.authorized = nil, []identity.Identifier{identity.Identifier(main.channels[len(main.channels)-1].Peer.ID)}
 			return l.node.connect(ctx, r.to, o)
 		},

@@ -36,6 +36,8 @@ import (
 type Project struct {
 	// Route leads to the project's node and ends in its secure channel listener.
 	Route multiaddr.Addr
+	// Routes lead to further nodes that act as it.
+	Routes []multiaddr.Addr
 	// Identifier is who must answer there.
 	Identifier identity.Identifier
 	// Authority issues the project's credentials; nil if the project has none.
@@ -50,6 +52,10 @@ type Trust struct {
 	Authority *identity.Identifier
 	// Route leads to the authority and ends in its secure channel listener; empty fetches no credential.
 	Route multiaddr.Addr
+	// Routes lead to further authorities that act as it.
+	Routes []multiaddr.Addr
+	// Project is the name of the project whose authority it is, for what is learned of further ones; empty if it was named by itself.
+	Project string
 	// Scope names the node's own credential in the store; empty presents none.
 	Scope string
 	// Grace is how long the authority may be out of reach before the node says so in its state and opens no channel with a member any more,
@@ -181,6 +187,8 @@ type Node struct {
 
 	others sync.Map // *identity.Manager by identity.Identifier, of identities that have their keys elsewhere
 
+	routes routesLearned
+
 	projectNodes sync.Map // struct{} by identity.Identifier, of those that projects name as their node
 
 	ctx    context.Context // ends with the node
@@ -284,6 +292,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	go n.keepKeys(n.ctx)
+	go n.keepRoutes(n.ctx)
 	if n.creds != nil {
 		go n.creds.run(n.ctx)
 	}

@@ -9,6 +9,7 @@ import (
 	"sallyport/node/table"
 	"sallyport/routing"
 	"sallyport/routing/control"
+	"sallyport/routing/multiaddr"
 )
 
 // relayLease is how long a lane's registration stays that nobody has asked for again: inlets ask every few seconds.
@@ -24,10 +25,11 @@ type relayLanes struct {
 }
 
 type relayLane struct {
-	name  string // that is registered
-	rel   *relay
-	asked time.Time // under relayLanes.mu
-	end   context.CancelFunc
+	name   string // that is registered
+	rel    *relay
+	access multiaddr.Addr // the project's node where it is
+	asked  time.Time      // under relayLanes.mu
+	end    context.CancelFunc
 }
 
 // answerLane registers a relay once more, for an inlet whose channel came through it.
@@ -66,28 +68,32 @@ func (n *Node) laneOf(ctx context.Context, c *control.Call) *relayLane {
 			continue
 		}
 		if up, conn, _ := i.Value.session.state(); up && conn.route.First() == way.First() {
-			return i.Value.lanes.get(ctx, n, i.Request, c.Request.Have)
+			return i.Value.lanes.get(ctx, n, i.Request, c.Request.Have, conn.access)
 		}
 	}
 	return nil
 }
 
-// get returns a lane of the relay with the request r.
-func (l *relayLanes) get(ctx context.Context, n *Node, r resource.Relay, number uint64) *relayLane {
+// get returns a lane of the relay with the request r, whose node is connected to the project's node at access.
+func (l *relayLanes) get(ctx context.Context, n *Node, r resource.Relay, number uint64, access multiaddr.Addr) *relayLane {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stopped || n.ctx.Err() != nil {
 		return nil
 	}
 	lane := l.list[number]
+	if lane != nil && lane.access.String() != access.String() { // the relay has moved to another of the project's nodes
+		lane.end()
+		lane = nil
+	}
 	if lane == nil {
 		r.RelayAddress = routing.LaneName(relayNameOf(&r))
 		r.Rule, r.Share, r.Priority = "", "", 0 // a lane leads to this member
-		rel, err := n.openRelay(ctx, &table.Opening[resource.Relay]{Request: r}, retryMaxSlow)
+		rel, err := n.openRelay(ctx, &table.Opening[resource.Relay]{Request: r}, retryMaxSlow, access)
 		if err != nil {
 			return nil
 		}
-		lane = &relayLane{name: r.RelayAddress, rel: rel}
+		lane = &relayLane{name: r.RelayAddress, rel: rel, access: access}
 		if l.list == nil {
 			l.list = map[uint64]*relayLane{}
 		}
@@ -112,7 +118,7 @@ func (l *relayLanes) keep(ctx context.Context, number uint64, lane *relayLane) {
 		case now := <-tick.C:
 			l.mu.Lock()
 			unused := now.Sub(lane.asked) > relayLease
-			if unused {
+			if unused && l.list[number] == lane {
 				delete(l.list, number)
 			}
 			l.mu.Unlock()

@@ -79,11 +79,12 @@ func addRelays(n *Node) {
 // relayOpener returns what starts to register a name, and to keep it registered. longest is the longest pause between attempts.
 func (n *Node) relayOpener(longest time.Duration) func(context.Context, *table.Opening[resource.Relay]) (*relay, error) {
 	return func(ctx context.Context, o *table.Opening[resource.Relay]) (*relay, error) {
-		return n.openRelay(ctx, o, longest)
+		return n.openRelay(ctx, o, longest, nil)
 	}
 }
 
-func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], longest time.Duration) (*relay, error) {
+// openRelay does so at one of the project's nodes if access is set, which is its route; else at the first in order of those that can be reached.
+func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], longest time.Duration, access multiaddr.Addr) (*relay, error) {
 	r := o.Request
 	at, err := multiaddr.Parse(r.At)
 	if err != nil {
@@ -96,6 +97,7 @@ func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], 
 	rel := &relay{member: newMemberID()}
 	rel.request.Store(&r)
 	wanted := relayNameOf(&r)
+	options.name, options.access = wanted, access
 	rel.session = &session{
 		log: n.log.With("relay", r.Name), router: n.router, back: o.Again, longest: longest,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, at, options) },

@@ -50,6 +50,7 @@ type revocationStore interface {
 // revocations is what the node knows of members whose credentials were taken back.
 type revocations struct {
 	node *Node
+	skip int // how many authorities were silent; of run
 
 	mu    sync.Mutex
 	list  []byte // the name of the authority's list
@@ -215,9 +216,9 @@ var errSilentAuthority = errors.New("the authority does not answer")
 func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 	n := r.node
 	attempt, cancel := context.WithTimeout(ctx, n.opts.ChannelTimeout)
-	c, err := n.connectListener(attempt, n.opts.Trust.Route, connectOptions{
+	c, err := n.connectAuthority(attempt, connectOptions{
 		self: n.opts.Self, authorized: []identity.Identifier{*n.opts.Trust.Authority}, noCredential: true,
-	})
+	}, r.skip)
 	cancel()
 	if err != nil {
 		return false, err
@@ -244,9 +245,11 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 	for next := time.Now(); ; {
 		if !time.Now().Before(next) {
 			if unanswered++; unanswered > most {
+				r.skip++ // another one, if there are several
 				return answered, errSilentAuthority
 			}
 			ask()
+			go n.learnAuthorities(ctx, c)
 			asked = time.Now()
 			next = asked.Add(silence)
 		}

@@ -11,6 +11,9 @@ import (
 // MaxSize is the largest project or ticket that is read, in bytes. A usual ticket has 1-2 KB, and 4 KB in hex.
 const MaxSize = 256 << 10
 
+// maxRoutes is how many further routes a project can name, to its nodes and to its authorities.
+const maxRoutes = 64
+
 // maxExpected is how many nodes a project can name whose outlets its members may use.
 const maxExpected = 64
 
@@ -48,6 +51,9 @@ type Project struct {
 	// Expects are the identifiers of the nodes that inlets of a member may send to through the project, as its ticket said; empty for
 	// whoever is there first. Not of the reference, which ignores the field.
 	Expects []string
+	// AccessRoutes lead to further nodes that act as the project's node, AuthorityAccessRoutes to further authorities, beside the routes above. Not of the
+	// reference, which ignores the fields.
+	AccessRoutes, AuthorityAccessRoutes []string
 
 	authority string // identifier of the authority, from AuthorityChangeHistory
 }
@@ -96,6 +102,8 @@ func (p *Project) UnmarshalJSON(data []byte) error {
 	f.value("users", "an array of e-mail addresses", true, &n.Users)
 	f.value("running", "true, false or null", false, &n.Running)
 	f.value("expects", "an array of identifiers", false, &n.Expects)
+	f.value("access_routes", "an array of routes", false, &n.AccessRoutes)
+	f.value("authority_access_routes", "an array of routes", false, &n.AuthorityAccessRoutes)
 	n.OktaConfig = f.optionalObject("okta_config")
 	n.KafkaConfig = f.optionalObject("kafka_config")
 	f.objects("user_roles", func(o *fields) {
@@ -157,11 +165,13 @@ func (p Project) MarshalJSON() ([]byte, error) {
 		UserRoles      []UserRole      `json:"user_roles"`
 		ChangeHistory  *string         `json:"project_change_history"`
 		Expects        []string        `json:"expects,omitempty"`
+		Routes         []string        `json:"access_routes,omitempty"`
+		Authorities    []string        `json:"authority_access_routes,omitempty"`
 	}{
 		p.ID, p.Name, p.SpaceName, p.AccessRoute, append([]string{}, p.Users...), p.SpaceID, optional(p.Identity),
 		optional(p.AuthorityAccessRoute), optional(p.AuthorityChangeHistory), p.OktaConfig, p.KafkaConfig, optional(p.Version),
 		p.Running, optional(p.OperationID), append([]UserRole{}, p.UserRoles...), optional(p.ChangeHistory),
-		p.Expects,
+		p.Expects, p.AccessRoutes, p.AuthorityAccessRoutes,
 	})
 }
 
@@ -195,6 +205,25 @@ func (p *Project) verify(input string) error {
 			return bad(r.field, routeProblem, ErrInvalid, err)
 		}
 		*r.route = s
+	}
+	for _, r := range []struct {
+		field, first string
+		list         *[]string
+	}{{"access_routes", p.AccessRoute, &p.AccessRoutes}, {"authority_access_routes", p.AuthorityAccessRoute, &p.AuthorityAccessRoutes}} {
+		if len(*r.list) > maxRoutes {
+			return bad(r.field, fmt.Sprintf("%d routes, at most %d are possible", len(*r.list), maxRoutes), ErrInvalid, nil)
+		}
+		var routes []string
+		for _, text := range *r.list {
+			s, err := canonicalRoute(text)
+			if err != nil {
+				return bad(r.field, routeProblem, ErrInvalid, err)
+			}
+			if s != "" && s != r.first && !slices.Contains(routes, s) {
+				routes = append(routes, s)
+			}
+		}
+		*r.list = routes
 	}
 	for _, c := range []struct {
 		field string

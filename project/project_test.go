@@ -575,3 +575,53 @@ func TestExpects(t *testing.T) {
 		t.Errorf("a field that is not known: %v", err)
 	}
 }
+
+// TestSeveralRoutes: a project and every form of its ticket carry the routes to further nodes and authorities, in fields that the reference does not know, and
+// without them are as before, byte for byte.
+func TestSeveralRoutes(t *testing.T) {
+	v := vectors(t)
+	one, err := ParseTicket(v.Plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := ProjectFromTicket(one)
+	if text, err := one.Text(); err != nil || text != v.Plain || strings.Contains(string(one.JSON()), "access_routes") {
+		t.Errorf("one route each: %s, %v", text, err)
+	}
+	const two, three, other = "/dnsaddr/two/tcp/4001/service/api", "/dnsaddr/three/tcp/4001/service/api", "/dnsaddr/four/tcp/4000/service/api"
+	p.AccessRoutes, p.AuthorityAccessRoutes = []string{two, three, two, p.AccessRoute}, []string{other, p.AuthorityAccessRoute}
+	several, err := NewTicket(p, one.Code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := several.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(text, v.Plain+",") {
+		t.Errorf("the reference's fields are not first: %s", text)
+	}
+	hexText, err := several.Hex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for form, text := range map[string]string{"plain": text, "hex": hexText, "JSON": string(several.JSON()), "legacy": several.LegacyHex()} {
+		got, err := ParseTicket(text)
+		if err != nil {
+			t.Fatalf("%s: %v", form, err)
+		}
+		p := ProjectFromTicket(got)
+		if !slices.Equal(p.AccessRoutes, []string{two, three}) || !slices.Equal(p.AuthorityAccessRoutes, []string{other}) {
+			t.Errorf("%s: %v, %v", form, p.AccessRoutes, p.AuthorityAccessRoutes)
+		}
+	}
+	for _, bad := range []string{",relay=", ",relay=nonsense", ",authority=x"} {
+		_, err := ParseTicket(v.Plain + bad)
+		if (err == nil) != (bad == ",relay=") { // an empty one is none
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if _, err := ParseTicket(v.Plain + strings.Repeat(",relay="+two, maxRoutes+1)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("too many: %v", err)
+	}
+}

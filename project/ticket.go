@@ -45,7 +45,8 @@ func ParseCode(s string) (c Code, err error) {
 // read both.
 //
 // A ticket may name the nodes whose outlets its member is to use (Project.Expects). The plain form has them behind the fields of the reference,
-// which ignores what is there as it ignores a JSON field that it does not know.
+// which ignores what is there as it ignores a JSON field that it does not know. So has it the routes to further nodes and authorities
+// (Project.AccessRoutes, Project.AuthorityAccessRoutes).
 type Ticket struct {
 	// Code is the secret.
 	Code Code
@@ -158,8 +159,13 @@ func isHex(s string) bool {
 // plainFields are the fields of the comma text, in order.
 var plainFields = [...]string{"project_route", "project_identifier", "project_name", "one_time_code", "project_change_history", "authority_change_history", "authority_route"}
 
-// expectsField begins a field of the plain form behind those of the reference: an identifier that the member is to expect.
-const expectsField = "expects="
+// These begin a field of the plain form behind those of the reference: an identifier that the member is to expect, a route to a further node of the project,
+// and one to a further authority.
+const (
+	expectsField   = "expects="
+	relayField     = "relay="
+	authorityField = "authority="
+)
 
 func parsePlainTicket(text string) (*Ticket, error) {
 	parts := strings.Split(text, ",")
@@ -179,6 +185,12 @@ func parsePlainTicket(text string) (*Ticket, error) {
 	for _, part := range parts[len(plainFields):] {
 		if id, ok := strings.CutPrefix(part, expectsField); ok {
 			w.Expects = append(w.Expects, id)
+		}
+		if route, ok := strings.CutPrefix(part, relayField); ok {
+			w.Routes = append(w.Routes, route)
+		}
+		if route, ok := strings.CutPrefix(part, authorityField); ok {
+			w.Authorities = append(w.Authorities, route)
 		}
 	}
 	addr, err := multiaddr.Parse(parts[0])
@@ -216,6 +228,8 @@ type wireTicket struct {
 	AuthorityHistory string   `json:"authority_change_history"`
 	AuthorityRoute   string   `json:"authority_route"`
 	Expects          []string `json:"expects,omitempty"`
+	Routes           []string `json:"access_routes,omitempty"`
+	Authorities      []string `json:"authority_access_routes,omitempty"`
 }
 
 type legacyTicket struct {
@@ -240,6 +254,8 @@ func parseJSONTicket(data []byte) (*Ticket, error) {
 		AuthorityRoute:   f.text("authority_route", true),
 	}
 	f.value("expects", "an array of identifiers", false, &w.Expects)
+	f.value("access_routes", "an array of routes", false, &w.Routes)
+	f.value("authority_access_routes", "an array of routes", false, &w.Authorities)
 	if raw, ok := f.get("project_route", "an object with id and route", true); ok {
 		route, err := parseObject("ticket", "project_route.", raw)
 		if err != nil {
@@ -308,14 +324,14 @@ func (w *wireTicket) ticket() (*Ticket, error) {
 	if p.authority, p.AuthorityChangeHistory, err = verifyHistory(w.AuthorityHistory); err != nil {
 		return bad("authority_change_history", historyProblem, ErrInvalid, err)
 	}
-	p.Expects = w.Expects
+	p.Expects, p.AccessRoutes, p.AuthorityAccessRoutes = w.Expects, w.Routes, w.Authorities
 	if err := p.verify("ticket"); err != nil {
 		return nil, err
 	}
 	return &Ticket{Code: code, project: p}, nil
 }
 
-// Text returns the comma text, byte for byte what the reference writes as long as nobody is expected. It fails if the project's name contains a comma or its route
+// Text returns the comma text, byte for byte what the reference writes as long as nobody is expected and there is one relay and one authority. It fails if the project's name contains a comma or its route
 // no /service/ part, as nobody could read that back; the JSON forms can carry both. The result contains the secret.
 func (t *Ticket) Text() (string, error) {
 	p := t.project
@@ -328,6 +344,16 @@ func (t *Ticket) Text() (string, error) {
 			fields := []string{p.AccessRoute, p.Identity, p.Name, t.Code.Reveal(), p.ChangeHistory, p.AuthorityChangeHistory, p.AuthorityAccessRoute}
 			for _, id := range p.Expects {
 				fields = append(fields, expectsField+id)
+			}
+			for _, more := range []struct {
+				field  string
+				routes []string
+			}{{relayField, p.AccessRoutes}, {authorityField, p.AuthorityAccessRoutes}} {
+				for _, route := range more.routes {
+					if !strings.Contains(route, ",") { // else members hear of it from the project's node
+						fields = append(fields, more.field+route)
+					}
+				}
 			}
 			return strings.Join(fields, ","), nil
 		}
@@ -345,7 +371,7 @@ func (t *Ticket) Hex() (string, error) {
 func (t *Ticket) JSON() []byte {
 	p := t.project
 	w := wireTicket{Code: t.Code.Reveal(), Identifier: p.Identity, Name: p.Name, History: p.ChangeHistory, AuthorityHistory: p.AuthorityChangeHistory, AuthorityRoute: p.AuthorityAccessRoute,
-		Expects: p.Expects}
+		Expects: p.Expects, Routes: p.AccessRoutes, Authorities: p.AuthorityAccessRoutes}
 	w.Route.ID, w.Route.Route = p.ID, p.AccessRoute
 	return marshal(w)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"sallyport/crypto/identity"
@@ -110,15 +111,43 @@ func watchKeeper(ctx context.Context, d *fleet.Delegate, stop func(), log *slog.
 }
 
 // keeperOptions have a node that has its identity's primary key keep the list of others that act as that identity.
-func (a *app) keeperOptions(name string, s *self, kind fleet.Kind, log *slog.Logger) (*node.FleetOptions, error) {
+func (a *app) keeperOptions(ctx context.Context, name string, s *self, kind fleet.Kind, log *slog.Logger) (*node.FleetOptions, error) {
 	k, err := fleet.NewKeeper(fleet.Options{
 		Self: s.id, Kind: kind, Identities: s.manager, Log: log,
 		History: func(ctx context.Context) ([]byte, error) { return s.manager.History(ctx, s.id) },
 		Load:    func() ([]byte, error) { return a.dirOnce.Fleet(name) },
 		Save:    func(raw []byte) error { return a.dirOnce.PutFleet(name, raw) },
+		Changed: func(routes []string) {
+			if err := a.keepRoutes(ctx, s.id, kind, routes); err != nil {
+				log.Warn("tickets that are made here do not say where all nodes are", "reason", err.Error())
+			}
+		},
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &node.FleetOptions{Keeper: k}, nil
+}
+
+// keepRoutes has tickets that are made here from now on say where the nodes are that act as an identity.
+func (a *app) keepRoutes(ctx context.Context, id identity.Identifier, kind fleet.Kind, routes []string) error {
+	list, err := a.dirOnce.Projects()
+	if err != nil {
+		return err
+	}
+	for _, stored := range list {
+		p := *stored.Project
+		of, to := p.Identity, &p.AccessRoutes
+		if kind == fleet.Authority {
+			of, to = p.AuthorityIdentifier(), &p.AuthorityAccessRoutes
+		}
+		if of != id.String() || slices.Equal(*to, routes) {
+			continue
+		}
+		*to = routes
+		if err := a.dirOnce.PutProject(ctx, &p); err != nil {
+			return err
+		}
+	}
+	return nil
 }

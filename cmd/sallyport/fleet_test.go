@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // secretKeys are the private keys in the plain vaults of a machine.
@@ -89,6 +93,9 @@ func TestRelayNode(t *testing.T) {
 			t.Errorf("at %s: %s", at, out)
 		}
 	}
+	if routes := s.at("relay", "sallyport project show --jq '.access_routes[]'"); strings.TrimSpace(routes) != strings.TrimSpace(list) {
+		t.Errorf("the project, and so its tickets, have %s", routes)
+	}
 	s.hasNone("two", s.secretKeys("relay"))
 
 	// Members accept it as the project's node, also while the first one is down.
@@ -113,4 +120,56 @@ func TestRelayNode(t *testing.T) {
 		t.Errorf("started after it was deleted: %s", out)
 	}
 	s.refusedAt("member", channel)
+}
+
+// TestRelayNodesChangeOver: members hear of a second relay from the first. When either is killed, open connections go on over the other, without a byte lost, and
+// new ones are taken.
+func TestRelayNodesChangeOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	s := newShell(t)
+	s.apart()
+	s.at("relay", "sallyport project relay-node ticket > two.ticket")
+	s.at("two", "sallyport relay-node create two.ticket --name two --port "+freePort(t))
+	s.at("authority", "sallyport project ticket --relay postgres > bank.ticket; sallyport project ticket > analysis.ticket")
+	target, port := echoServer(t, "0"), freePort(t)
+	s.at("bank", "sallyport project enroll bank.ticket; sallyport tcp-outlet create --to "+target+"; sallyport relay create postgres")
+	s.at("analysis", "sallyport project enroll analysis.ticket; sallyport tcp-inlet create --from "+port+" --via postgres")
+	works(t, "at the start", port)
+	for _, machine := range []string{"bank", "analysis"} {
+		s.awaits(machine, "sallyport project show --jq '.access_routes | length'", "1")
+	}
+	c, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sent := 0
+	says := func() {
+		t.Helper()
+		_ = c.SetDeadline(time.Now().Add(60 * time.Second))
+		for range 10 {
+			line := fmt.Sprintf("line %08d\n", sent)
+			if _, err := io.WriteString(c, line); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len(line))
+			if _, err := io.ReadFull(c, got); err != nil || string(got) != line {
+				t.Fatalf("sent %q, back came %q: %v", line, got, err)
+			}
+			sent++
+		}
+	}
+	says()
+	for _, round := range []struct{ machine, node string }{{"relay", "relay-partners"}, {"two", "relay-node-two"}, {"relay", "relay-partners"}} {
+		s.at(round.machine, "kill -9 $(sallyport node show "+round.node+" --jq .pid)")
+		began := time.Now()
+		says()
+		took := time.Since(began)
+		t.Logf("%s killed: the open connection went on after %.1f s", round.machine, took.Seconds())
+		works(t, round.machine+" killed: a new connection", port)
+		s.at(round.machine, "sallyport node start "+round.node)
+	}
 }

@@ -373,7 +373,7 @@ func (a *app) fleetOptions(ctx context.Context, name string, s *self, isAuthorit
 	if isAuthority {
 		kind = fleet.Authority
 	}
-	part, err := a.keeperOptions(name, s, kind, log)
+	part, err := a.keeperOptions(ctx, name, s, kind, log)
 	return s, part, err
 }
 
