@@ -22,19 +22,25 @@ type FleetOptions struct {
 	Delegate *fleet.Delegate
 }
 
+// server is what answers for the node, nil if nothing does.
 func (o *FleetOptions) server() rpc.Server {
-	if o.Keeper != nil {
+	switch {
+	case o == nil:
+		return nil
+	case o.Keeper != nil:
 		return o.Keeper
+	case o.Delegate != nil:
+		return o.Delegate
 	}
-	return o.Delegate
+	return nil
 }
 
 // startFleet starts the service that attests keys and says where the nodes are. Nothing of it is reachable without a channel.
 func (n *Node) startFleet(ctx context.Context) error {
-	if n.opts.Fleet == nil {
+	server := n.opts.Fleet.server()
+	if server == nil {
 		return nil
 	}
-	server := n.opts.Fleet.server()
 	return n.router.StartNamed(ctx, fleet.Service, func(*routing.Shard) routing.Worker { return n.rpcWorker(fleet.Service, server) }, n.api.Flow)
 }
 
