@@ -89,7 +89,7 @@ bench-short: build ## ours against plain proxies, less than a minute
 
 .PHONY: bench-load
 bench-load: build ## latency under load, sizes of messages, numbers of connections, with a report: ours beside plain proxies and the reference, an hour (BENCHFLAGS="--short --runs 3": five minutes)
-	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths plain,reference,ours,ours-1ch --metrics load-echo,load-http,load-redis,load-query,load-tpcb,sizes,scale \
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths plain,reference,ours,ours-1ch --metrics load-echo,load-http,load-redis,load-query,load-tpcb,sizes,scale,members,hops,nested,shards,inlets \
 		--json bench/results/load.json --html bench/results/load.html $(BENCHFLAGS)
 
 .PHONY: bench-hold

@@ -23,6 +23,7 @@ type bench struct {
 	broken  map[string]bool // paths that did not start in this run
 	starts  int
 	short   bool
+	program string // ours
 	result  *result
 }
 

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -152,8 +153,27 @@ func readings(args []string) (done bool, err error) {
 		}
 		_, err = fmt.Print(report.Compare(a, b))
 		return true, err
-	case len(args) > 0 && (args[0] == "report" || args[0] == "compare"):
-		return true, errors.New("usage: paths report RESULT.json >REPORT.html | paths compare A.json B.json")
+	case len(args) > 2 && args[0] == "merge":
+		all := &report.Result{}
+		for n, file := range args[1:] {
+			r, err := report.Read(file)
+			if err == nil && n > 0 {
+				err = all.Merge(r)
+			} else if err == nil {
+				all = r
+			}
+			if err != nil {
+				return true, err
+			}
+		}
+		b, err := json.MarshalIndent(all, "", "  ")
+		if err != nil {
+			return true, err
+		}
+		_, err = os.Stdout.Write(append(b, '\n'))
+		return true, err
+	case len(args) > 0 && slices.Contains([]string{"report", "compare", "merge"}, args[0]):
+		return true, errors.New("usage: paths report RESULT.json >REPORT.html | paths compare A.json B.json | paths merge A.json B.json... >ALL.json")
 	}
 	return false, nil
 }
@@ -203,7 +223,7 @@ func compareAll(ctx context.Context, o *options) error {
 	raiseFileLimit()
 	adoptOrphans()
 	reference, sallyport := absolute(o.reference), absolute(o.sallyport)
-	b := &bench{d: o.durations(), short: o.short, ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
+	b := &bench{d: o.durations(), short: o.short, program: sallyport, ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
 	var err error
 	if b.paths, err = choose(makers(reference, sallyport), o.paths, func(m maker) string { return m.name }); err != nil {
 		return fmt.Errorf("--paths: %w", err)

@@ -68,7 +68,12 @@ var probes = []probe{
 	{name: "load-tpcb", skip: variant, needs: []tool{toolPG}, run: measureLoad(loadTPCB)},
 	{name: "sizes", skip: variant, run: measureSizes},
 	{name: "scale", skip: func(i *instance) bool { return noNodes(i) || variant(i) }, run: measureScale},
+	{name: "members", skip: sweepsOf(pathOurs), run: measureMembers},
+	{name: "hops", skip: sweepsOf(pathOurs1ch), run: measureHops},
+	{name: "nested", skip: sweepsOf(pathOurs1ch), run: measureNested},
+	{name: "shards", skip: sweepsOf(pathOurs), run: measureShards},
 	{name: "stall", run: measureStall},
+	{name: "inlets", skip: sweepsOf(pathOurs), run: measureInlets}, // last: they stay
 }
 
 func noNodes(i *instance) bool { return i.name == pathDirect }

@@ -12,6 +12,8 @@ const (
 	pathPlain     = "plain"
 	pathTLS       = "tls"
 	pathSSH       = "ssh"
+	pathSpiped    = "spiped"
+	pathRathole   = "rathole"
 	pathRef       = "reference"
 	pathRefOpen   = "reference-nopolicy"
 	pathOurs      = "ours"
@@ -24,7 +26,7 @@ const (
 	pathOursWSS   = "ours-wss"
 )
 
-var allPaths = []string{pathDirect, pathPlain, pathTLS, pathSSH, pathRef, pathRefOpen, pathOurs, pathOursOpen, pathOurs1ch, pathNoHold, pathNoRecords, pathOursWS, pathOursOTLS, pathOursWSS}
+var allPaths = []string{pathDirect, pathPlain, pathTLS, pathSSH, pathSpiped, pathRathole, pathRef, pathRefOpen, pathOurs, pathOursOpen, pathOurs1ch, pathNoHold, pathNoRecords, pathOursWS, pathOursOTLS, pathOursWSS}
 
 // bound is one limit of a goal: factor times the figure of the base path, or the
 // factor itself when base is empty.
@@ -57,6 +59,9 @@ var metrics = []metric{
 	{key: "cap_redis", title: "Redis PING, capacity", unit: "1/s", higher: true},
 	{key: "cap_query", title: "PostgreSQL SELECT 1, capacity", unit: "1/s", higher: true},
 	{key: "cap_tpcb", title: "PostgreSQL like TPC-B, capacity", unit: "1/s", higher: true},
+	{key: "members", title: "new members with a first connection", unit: "1/s", higher: true},
+	{key: "cpu_member_authority", title: "CPU of the authority for each", unit: "ms"},
+	{key: "cpu_member_nodes", title: "CPU of relay and outlet's node for each", unit: "ms"},
 	{key: "rss_idle", title: "memory of the nodes, idle", unit: "MiB", goal: []bound{{45, ""}}},
 	{key: "pss_idle", title: "the same, shared pages divided", unit: "MiB"},
 	{key: "kib_conn", title: "memory per idle connection", unit: "KiB", goal: []bound{{12, ""}}},

@@ -40,6 +40,7 @@ type instance struct {
 	ports       *ports
 	back, front map[string]int
 	procs       []*proc
+	address     string   // of the outlet's node, if the path has no relay
 	roles       []string // of the data path, those that have processes
 	// showNode and listInlets are the command lines whose latency is measured, if the
 	// path has such commands.
@@ -176,18 +177,15 @@ func (i *instance) alive() error {
 // makers returns all the paths; reference and ours are the programs for
 // the story.
 func makers(reference, ours string) []maker {
-	// Outlets of ours refuse the 1001st connection unless they are told otherwise.
-	mine := func(st story) story {
-		st.program = ours
-		st.node = append(st.node, "--limits", fmt.Sprintf(`{"outlet-connections": %[1]d, "portal-connections": %[1]d}`, wantedFiles/2))
-		return st
-	}
+	mine := func(st story) story { return ownStory(ours, st) }
 	haproxy := tool{"haproxy", "haproxy"}
 	return []maker{
 		{pathDirect, nil, startDirect},
 		{pathPlain, []tool{haproxy}, startPlain},
 		{pathTLS, []tool{{"stunnel", "stunnel4"}, haproxy}, startTLS},
 		{pathSSH, []tool{{"ssh", "openssh-client"}, {"sshd", "openssh-server"}}, startSSH},
+		{pathSpiped, []tool{{"spiped", "spiped"}}, startSpiped},
+		{pathRathole, []tool{{"rathole", "rathole (cargo install rathole)"}}, startRathole},
 		{pathRef, nil, story{program: reference}.start},
 		{pathRefOpen, nil, story{program: reference}.startOpen},
 		{pathOurs, nil, mine(story{}).start},
@@ -200,6 +198,16 @@ func makers(reference, ours string) []maker {
 		{pathOursWSS, nil, mine(story{layer: "wss"}).start},
 	}
 }
+
+// ownStory is a story with our program. Outlets of ours refuse the 1001st connection unless they are told otherwise.
+func ownStory(program string, st story) story {
+	st.program = program
+	st.node = append(st.node, "--limits", fmt.Sprintf(`{"outlet-connections": %[1]d, "portal-connections": %[1]d}`, wantedFiles/2))
+	return st
+}
+
+// ours is the story with our program.
+func (b *bench) ours() story { return ownStory(b.program, story{}) }
 
 // startDirect has nothing to start: clients talk to the servers.
 func startDirect(_ context.Context, i *instance) error {

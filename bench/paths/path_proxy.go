@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -117,6 +118,70 @@ func startTLS(ctx context.Context, i *instance) error {
 		return err
 	}
 	return stunnel(roleInlet, true, i.front, atRelay)
+}
+
+// startSpiped puts a spiped at either end: one hop, one key that both know.
+func startSpiped(_ context.Context, i *instance) error {
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return err
+	}
+	file, err := i.file("spiped.key", string(key))
+	if err != nil {
+		return err
+	}
+	middle, err := i.ports.serviceMap()
+	if err != nil {
+		return err
+	}
+	most := strconv.Itoa((fileLimit() - 200) / 2)
+	at := func(port int) string { return "[127.0.0.1]:" + strconv.Itoa(port) }
+	for _, s := range services {
+		if err := i.spawn(roleOutlet, "spiped", "-d", "-s", at(middle[s]), "-t", at(i.back[s]), "-k", file, "-F", "-n", most); err != nil {
+			return err
+		}
+		if err := i.spawn(roleInlet, "spiped", "-e", "-s", at(i.front[s]), "-t", at(middle[s]), "-k", file, "-F", "-n", most); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startRathole has a rathole server where clients connect and a rathole client beside the servers, with Noise between them: one hop.
+func startRathole(ctx context.Context, i *instance) error {
+	program, err := lookTool("rathole")
+	if err != nil {
+		return err
+	}
+	out, err := run(ctx, i.dir, childEnv(i.dir), program, "--genkey")
+	if err != nil {
+		return err
+	}
+	keys := strings.Fields(out) // Private Key: KEY Public Key: KEY
+	if len(keys) != 6 {
+		return fmt.Errorf("rathole --genkey prints %q: two keys were expected", abbreviate(out, 100))
+	}
+	control, err := i.ports.next()
+	if err != nil {
+		return err
+	}
+	var server, client strings.Builder
+	fmt.Fprintf(&server, "[server]\nbind_addr = %q\ndefault_token = \"bench\"\n[server.transport]\ntype = \"noise\"\n[server.transport.noise]\nlocal_private_key = %q\n", loopback(control), keys[2])
+	fmt.Fprintf(&client, "[client]\nremote_addr = %q\ndefault_token = \"bench\"\n[client.transport]\ntype = \"noise\"\n[client.transport.noise]\nremote_public_key = %q\n", loopback(control), keys[5])
+	for _, s := range services {
+		fmt.Fprintf(&server, "[server.services.%s]\nbind_addr = %q\n", s, loopback(i.front[s]))
+		fmt.Fprintf(&client, "[client.services.%s]\nlocal_addr = %q\n", s, loopback(i.back[s]))
+	}
+	for role, text := range map[string]string{roleInlet: server.String(), roleOutlet: client.String()} {
+		conf, err := i.file("rathole-"+role+".toml", text)
+		if err != nil {
+			return err
+		}
+		if err := i.spawn(role, "rathole", conf); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // selfSigned makes a certificate for the loopback address and its key, both in

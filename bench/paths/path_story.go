@@ -17,6 +17,7 @@ type story struct {
 	program string
 	portal  []string // further flags of inlets and outlets
 	node    []string // further flags of their nodes
+	env     []string // further environment of all nodes
 	// layer is what members speak with the relay: ws, tls or wss; empty is TCP.
 	layer string
 }
@@ -49,6 +50,7 @@ func (st story) command(i *instance, role string, args ...string) *command {
 	if st.layer != "" {
 		env = append(env, "SALLYPORT_TLS_CA="+filepath.Join(i.dir, certFile))
 	}
+	env = append(env, st.env...)
 	return &command{env: i.env(role, env...), name: st.program, args: args}
 }
 
@@ -205,6 +207,7 @@ func (st story) startOpen(ctx context.Context, i *instance) error {
 func (st story) startOneChannel(ctx context.Context, i *instance) error {
 	s := &script{story: st, ctx: ctx, i: i}
 	addr, port := s.port()
+	i.address = "/ip4/127.0.0.1/tcp/" + port
 	s.do(roleOutlet, append([]string{"node", "create", outletNode, "--tcp-listener-address", addr}, s.node...)...)
 	s.outlets()
 	s.do(roleInlet, append([]string{"node", "create", inletNode}, s.node...)...)
@@ -212,6 +215,41 @@ func (st story) startOneChannel(ctx context.Context, i *instance) error {
 		return []string{"--to", fmt.Sprintf("/ip4/127.0.0.1/tcp/%s/secure/api/service/%s", port, svc)}
 	})
 	return s.err
+}
+
+// startHops has relays in a row: each is registered at the one before, so that a connection goes through a channel to the first, in that through one to the second,
+// and so on to the outlet's node.
+func (st story) startHops(relays int) func(context.Context, *instance) error {
+	return func(ctx context.Context, i *instance) error {
+		s := &script{story: st, ctx: ctx, i: i}
+		way, at := "", ""
+		for n := range relays {
+			address, port := s.port()
+			name := fmt.Sprintf("relay%d", n)
+			s.do(roleRelay, "node", "create", name, "--tcp-listener-address", address)
+			if n == 0 {
+				way = "/ip4/127.0.0.1/tcp/" + port + "/secure/api"
+			} else {
+				s.do(roleRelay, "relay", "create", name, "--at", at, "--to", name)
+				way += "/service/forward_to_" + name + "/secure/api"
+			}
+			at = "/ip4/127.0.0.1/tcp/" + port + "/secure/api"
+		}
+		create := append([]string{"node", "create", outletNode}, s.node...)
+		if relays == 0 {
+			address, port := s.port()
+			create, way = append(create, "--tcp-listener-address", address), "/ip4/127.0.0.1/tcp/"+port+"/secure/api"
+		}
+		s.do(roleOutlet, create...)
+		s.outlets()
+		if relays > 0 {
+			s.do(roleOutlet, "relay", "create", outletNode, "--at", at, "--to", outletNode)
+			way += "/service/forward_to_" + outletNode + "/secure/api"
+		}
+		s.do(roleInlet, append([]string{"node", "create", inletNode}, s.node...)...)
+		s.inlets(func(svc string) []string { return []string{"--to", way + "/service/" + svc} })
+		return s.err
+	}
 }
 
 // checkProgram says why a program cannot be used, or nil.

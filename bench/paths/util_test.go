@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -198,4 +201,57 @@ func TestDeadNodeIsNoticed(t *testing.T) {
 	// One of two processes of a role counts too, and says how it ended.
 	i.roles = nil
 	checkErr(t, i.alive(), "signal: killed")
+}
+
+// TestParallel: all are done, so many at a time at most; the first error of each worker ends it, and that of having enough is no error.
+func TestParallel(t *testing.T) {
+	var running, most, done atomic.Int64
+	if err := parallel(3, 50, func(int) error {
+		if n := running.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		defer running.Add(-1)
+		done.Add(1)
+		return nil
+	}); err != nil || done.Load() != 50 || most.Load() > 3 {
+		t.Errorf("%v, %d done, %d at a time", err, done.Load(), most.Load())
+	}
+	err := parallel(4, 1000, func(k int) error {
+		if k == 17 {
+			return errors.New("broken")
+		}
+		if k > 20 {
+			return errEnough
+		}
+		return nil
+	})
+	if got := withoutEnough(err); got == nil || got.Error() != "broken" {
+		t.Errorf("%v of %v", got, err)
+	}
+	if err := withoutEnough(parallel(4, 10, func(int) error { return errEnough })); err != nil {
+		t.Error(err)
+	}
+	if err := parallel(4, 0, func(int) error { return errors.New("nothing to do") }); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestUtilEcho: the util service sends back what comes, after its answer to the command.
+func TestUtilEcho(t *testing.T) {
+	here, there := net.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- serveUtilConn(there) }()
+	for _, text := range []string{string(cmdEcho), "a", "bc"} {
+		if _, err := here.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(text))
+		if _, err := io.ReadFull(here, got); err != nil || string(got) != text {
+			t.Fatalf("%q for %q: %v", got, text, err)
+		}
+	}
+	here.Close()
+	if err := <-ended; err == nil {
+		t.Error("it ended without a word")
+	}
 }

@@ -13,6 +13,8 @@ var about = map[string]string{
 	pathPlain:     "three haproxy in a row, mode tcp, no encryption: what three processes cost that only pass bytes on",
 	pathTLS:       "stunnel at both ends, a haproxy between them that decrypts and encrypts again: what one builds of stock parts",
 	pathSSH:       "ssh -L through a jump host (ssh -J), two sshd, aes256-gcm: what is there already",
+	pathSpiped:    "spiped at both ends, one hop: two processes that encrypt with a key that both know, for each service",
+	pathRathole:   "rathole with Noise, one hop: a server where clients connect, a client beside the servers that connects to it",
 	pathRef:       "the reference: authority, relay, enrolled members, default policies",
 	pathRefOpen:   "the reference without an authority",
 	pathOurs:      "Sallyport: the same commands, three nodes, three channels, default policies",
@@ -27,7 +29,7 @@ var about = map[string]string{
 
 // versionArgs are what makes a program say what it is.
 var versionArgs = map[string][]string{
-	"haproxy": {"-v"}, "stunnel": {"-version"}, "ssh": {"-V"}, "redis-server": {"--version"}, "nginx": {"-v"}, "iperf3": {"--version"}, "ab": {"-V"}, "redis-benchmark": {"--version"},
+	"haproxy": {"-v"}, "stunnel": {"-version"}, "ssh": {"-V"}, "spiped": {"-v"}, "rathole": {"--version"}, "redis-server": {"--version"}, "nginx": {"-v"}, "iperf3": {"--version"}, "ab": {"-V"}, "redis-benchmark": {"--version"},
 }
 
 // describe notes the machine's load, what the paths are, and the versions of what takes part.

@@ -73,16 +73,24 @@ func (r *Result) Section(s Section) *Section {
 
 // Add adds one run's figures. What is not a number is left out.
 func (s *Section) Add(path string, x float64, values map[string]float64) {
-	i := slices.IndexFunc(s.Points, func(p *Point) bool { return p.Path == path && p.X == x })
-	if i < 0 {
-		i = len(s.Points)
-		s.Points = append(s.Points, &Point{Path: path, X: x, Values: map[string][]float64{}})
-	}
+	p := s.point(path, x)
 	for key, v := range values {
 		if !math.IsNaN(v) && !math.IsInf(v, 0) {
-			s.Points[i].Values[key] = append(s.Points[i].Values[key], v)
+			p.Values[key] = append(p.Values[key], v)
 		}
 	}
+}
+
+// point returns the point of a path at x, which it makes if need be.
+func (s *Section) point(path string, x float64) *Point {
+	for _, p := range s.Points {
+		if p.Path == path && p.X == x {
+			return p
+		}
+	}
+	p := &Point{Path: path, X: x, Values: map[string][]float64{}}
+	s.Points = append(s.Points, p)
+	return p
 }
 
 // Median of the values; NaN without any. The values are not changed.

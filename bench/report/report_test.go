@@ -220,3 +220,27 @@ func TestSection(t *testing.T) {
 		t.Errorf("%v", v)
 	}
 }
+
+// TestMerge: runs of two results stand beside each other; those of another machine or version are refused.
+func TestMerge(t *testing.T) {
+	a, b := sample(), sample()
+	if err := a.Merge(b); err != nil {
+		t.Fatal(err)
+	}
+	if v := a.Samples["up"]["ours"]; len(v) != 6 || a.Medians["up"]["ours"] != 6.5 || len(a.Sections) != 1 || len(a.Sections[0].values("plain", 64, "p50")) != 4 || len(a.Paths) != 3 {
+		t.Errorf("%v %v", v, a.Sections[0].Points)
+	}
+	var empty Result
+	empty.Machine = b.Machine
+	if err := empty.Merge(b); err != nil || len(empty.Samples) != 2 || len(empty.Metrics) != 2 {
+		t.Errorf("%+v %v", empty, err)
+	}
+	b.Versions["haproxy"] = "3"
+	if err := a.Merge(b); err == nil || !strings.Contains(err.Error(), "two versions of haproxy") {
+		t.Error(err)
+	}
+	b.Machine = "another"
+	if err := a.Merge(b); err == nil || !strings.Contains(err.Error(), "two machines") {
+		t.Error(err)
+	}
+}
