@@ -57,7 +57,6 @@ type port interface {
 
 // inletParts are what an inlet has beyond its request when it is part of something larger.
 type inletParts struct {
-	env    *portal.Env   // nil: that of the node
 	guard  *guard        // the owner's, which may be nil
 	prefix routing.Route // interceptors of this node
 	suffix routing.Route // what is behind the route of the request
@@ -173,9 +172,8 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 	options.pin = n.pinOf(r, to)
 	in := &inlet{to: to, answer: newAnswer()}
 	g := (*guard)(nil)
-	env := n.portals
 	if parts != nil {
-		in.parts, g, env = *parts, parts.guard, parts.env
+		in.parts, g = *parts, parts.guard
 	} else {
 		if g, err = n.portalGuard(policy.Own(resource.KindInlet, r.Alias), policy.TCPInlet, n.authorityOf(ctx, to), r.Allow); err != nil {
 			return nil, err
@@ -237,7 +235,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		in.lanes = n.lanesFor(in, options)
 		p.WantLanes = in.lanes.want()
 	}
-	if in.portal, err = n.listenInlet(ctx, env, r, p); err != nil {
+	if in.portal, err = n.listenInlet(ctx, r, p); err != nil {
 		n.putBack(p.Carried)
 		return nil, err
 	}
@@ -248,10 +246,10 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 
 // listenInlet opens an inlet's port. One that was left to the node is the port of last time, so that clients find it again, unless
 // somebody else has that by now.
-func (n *Node) listenInlet(ctx context.Context, env *portal.Env, r *resource.Inlet, o portal.InletOptions) (*portal.Inlet, error) {
+func (n *Node) listenInlet(ctx context.Context, r *resource.Inlet, o portal.InletOptions) (*portal.Inlet, error) {
 	if r.From == program {
 		o.Given = true
-		return portal.NewInlet(ctx, env, n.router, o)
+		return portal.NewInlet(ctx, n.portals, n.router, o)
 	}
 	u, err := unixSocket(r)
 	if err != nil {
@@ -259,14 +257,14 @@ func (n *Node) listenInlet(ctx context.Context, env *portal.Env, r *resource.Inl
 	}
 	if u != nil {
 		o.Unix = u
-		return portal.NewInlet(ctx, env, n.router, o)
+		return portal.NewInlet(ctx, n.portals, n.router, o)
 	}
 	open := func(at string) (*portal.Inlet, error) {
 		var err error
 		if o.Listen, err = names.Listen(ctx, at); err != nil {
 			return nil, fmt.Errorf("%w: --from: %w", admin.ErrInvalid, err)
 		}
-		return portal.NewInlet(ctx, env, n.router, o)
+		return portal.NewInlet(ctx, n.portals, n.router, o)
 	}
 	return keepPort(n.log, r.Alias, r.From, &r.Bound, open)
 }

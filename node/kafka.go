@@ -8,7 +8,6 @@ import (
 	"sallyport/node/resource"
 	"sallyport/node/table"
 	"sallyport/policy"
-	"sallyport/portal"
 	"sallyport/routing/multiaddr"
 )
 
@@ -28,14 +27,13 @@ const (
 // maxBrokers bounds what a cluster may make an outlet's node open.
 const maxBrokers = 1000
 
-// kafkaStall is how long a client may take nothing. It may be busy with what it has; before others are stopped by that, the
-// interceptor cuts it off.
+// kafkaStall is how long a client or a broker may take nothing while others wait behind it. A client may be busy with what it has, a broker with its
+// disk; what a portal allows a reader would cut them off.
 const kafkaStall = 10 * time.Minute
 
 // kafkaPortals is what a node has of Kafka.
 type kafkaPortals struct {
 	n       *Node
-	env     *portal.Env // of inlets
 	inlets  *table.Table[resource.KafkaInlet, *kafkaInlet]
 	outlets *table.Table[resource.KafkaOutlet, *kafkaOutlet]
 
@@ -50,9 +48,6 @@ type kafkaPortals struct {
 func addKafka(n *Node) {
 	k := &kafkaPortals{n: n, published: map[string]map[*kafkaInlet]bool{}}
 	n.intercepted.Size = int64(n.opts.Limits.Interceptors)
-	limits := n.portals.Limits
-	limits.StallTimeout = kafkaStall
-	k.env = n.portals.WithLimits(limits)
 	k.addInlets()
 	k.addOutlets()
 }

@@ -202,7 +202,7 @@ func (k *kafkaPortals) openInlet(ctx context.Context, o *table.Opening[resource.
 		options.Withdraw = func(topic string, partition int32) { k.withdraw(in, topic, partition) }
 	}
 	in.filter = kafka.NewInlet(options)
-	listening := interceptor.Options{Name: r.Name, Filters: in.filter.Filters, Budget: &k.n.intercepted}
+	listening := interceptor.Options{Name: r.Name, Filters: in.filter.Filters, Budget: &k.n.intercepted, Patience: kafkaStall}
 	if in.listener, err = interceptor.New(ctx, n.portals, n.router, listening); err != nil {
 		return nil, existsError(err)
 	}
@@ -233,7 +233,7 @@ func (in *kafkaInlet) openPart(ctx context.Context, from string, bound *string, 
 		r.Bound = *bound
 	}
 	parts := inletParts{
-		env: in.k.env, guard: in.guard,
+		guard:  in.guard,
 		prefix: routing.LocalRoute(in.request.Name), suffix: routing.LocalRoute(kafkaInterceptor, outlet),
 	}
 	i, err := in.k.n.inlets.CreatePart(ctx, in.request.Name, r,

@@ -97,7 +97,7 @@ func (k *kafkaPortals) openOutlet(ctx context.Context, o *table.Opening[resource
 	found := func(_ context.Context, broker int32, at kafka.Place) error { return out.found(n.ctx, broker, at) }
 	listening := interceptor.Options{
 		Name: kafkaInterceptor, Filters: (&kafka.Outlet{Found: found}).Filters, Budget: &k.n.intercepted, Outlet: true,
-		Next: isKafkaOutlet, Flows: n.outletFlows(), Guard: out.guard,
+		Next: isKafkaOutlet, Flows: n.outletFlows(), Guard: out.guard, Patience: kafkaStall,
 	}
 	if out.listener, err = interceptor.New(ctx, n.portals, n.router, listening); err != nil {
 		return nil, existsError(err)

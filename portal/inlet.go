@@ -106,11 +106,11 @@ type waiting struct {
 
 // NewInlet opens the inlet's port at once; until SetPath clients wait, up to a bound. Not on a shard.
 func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) (*Inlet, error) {
-	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], conns: map[*conn]struct{}{}, meter: env.metered().take(EndInlet, o.Name),
+	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], conns: map[*conn]struct{}{}, meter: env.meters.take(EndInlet, o.Name),
 		rates: newRates(r.Group(), o.Rate)}
 	if !o.Given {
 		if err := in.listen(ctx); err != nil {
-			env.metered().give(in.meter)
+			env.meters.give(in.meter)
 			return nil, err
 		}
 	}
@@ -197,7 +197,7 @@ func (in *Inlet) StopListening(ctx context.Context) error {
 // Close stops listening and ends all connections. Not on a shard.
 func (in *Inlet) Close(ctx context.Context) error {
 	if !in.closed.Swap(true) {
-		in.env.metered().give(in.meter)
+		in.env.meters.give(in.meter)
 	}
 	err := in.StopListening(ctx)
 	in.mu.Lock()

@@ -119,17 +119,9 @@ func (m *Meter) add(o *Meter) {
 	m.Life.Add(o.Life)
 }
 
-// metered returns the meters of the node.
-func (e *Env) metered() *meters {
-	if e.of != nil {
-		return &e.of.meters
-	}
-	return &e.meters
-}
-
 // Meters returns the meters of all portals, sorted by end and name. Portals that have ended may be among them.
 func (e *Env) Meters() []*Meter {
-	ms := e.metered()
+	ms := &e.meters
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	list := make([]*Meter, 0, len(ms.list))

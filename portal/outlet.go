@@ -99,7 +99,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	if o.Resolve == nil {
 		o.Resolve = names.Lookup
 	}
-	out := &Outlet{env: env, router: r, opts: o, places: places{}, meter: env.metered().take(EndOutlet, o.Name), lines: env.registries().take(o.Name),
+	out := &Outlet{env: env, router: r, opts: o, places: places{}, meter: env.meters.take(EndOutlet, o.Name), lines: env.lines.take(o.Name),
 		rates: newRates(r.Group(), o.Rate)}
 	out.SetMaxConnections(o.MaxConnections)
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil && !o.ResolveAlways {
@@ -113,8 +113,8 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	}
 	out.takeUp(ctx, o.Carried) // before anybody can ask for them
 	if err := r.StartNamed(ctx, o.Name, worker, o.Flows...); err != nil {
-		env.metered().give(out.meter)
-		env.registries().give(o.Name)
+		env.meters.give(out.meter)
+		env.lines.give(o.Name)
 		return nil, err
 	}
 	return out, nil
@@ -127,8 +127,8 @@ func (o *Outlet) Leave() { o.leaves.Store(true) }
 func (o *Outlet) Close(ctx context.Context) error {
 	err := o.router.StopNamed(ctx, o.opts.Name)
 	if !o.closed.Swap(true) {
-		o.env.metered().give(o.meter)
-		o.env.registries().give(o.opts.Name)
+		o.env.meters.give(o.meter)
+		o.env.lines.give(o.opts.Name)
 	}
 	return err
 }

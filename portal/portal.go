@@ -125,15 +125,9 @@ type Env struct {
 	Records Recorder
 	meters  meters
 	lines   registries
-	of      *Env // whose meters and registries count; nil for its own
 	// Process is the node, in the first half, and its process: an outlet's node ends what it holds of a process that another one of its node has followed.
 	Process [32]byte
 	pacers  sync.Map // of *routing.Shard: *pacer
 	keepers sync.Map // of *routing.Shard: *keeper
 	bare    sync.Map // of *routing.Shard: *bareWays
-}
-
-// WithLimits returns an Env with other limits whose portals are counted and recorded with those of e.
-func (e *Env) WithLimits(l Limits) *Env {
-	return &Env{Limits: l, Stats: e.Stats, Log: e.Log, Records: e.Records, Process: e.Process, of: e}
 }

@@ -52,14 +52,6 @@ func (rs *registries) sweep() {
 	}
 }
 
-// registries returns the registries of the node.
-func (e *Env) registries() *registries {
-	if e.of != nil {
-		return &e.of.lines
-	}
-	return &e.lines
-}
-
 // registry is the connections of an outlet that may be resumed. Its methods are for any goroutine.
 type registry struct {
 	outlets atomic.Int32 // 0: the outlet was deleted

@@ -44,7 +44,7 @@ type direction struct {
 func newDirection(p *pair, f Filter) *direction {
 	d := &direction{p: p, filter: f, gate: routing.NewGate(p.shard)}
 	d.throttle = routing.NewThrottle(p.shard, d)
-	d.backlog = routing.NewBacklog(p.shard, (*draining)(d), HighWater, p.l.env.Limits.StallTimeout)
+	d.backlog = routing.NewBacklog(p.shard, (*draining)(d), HighWater, p.l.opts.Patience)
 	return d
 }
 

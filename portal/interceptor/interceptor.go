@@ -11,16 +11,18 @@
 //   - a source of its own is paused while more than HighWater of its bytes wait for a unit in work or for a reader; a unit that is still coming
 //     never pauses its source, and how long it may be is the Filter's business;
 //   - all that waits on a node is counted in a Budget: above it sources are paused sooner, far above it connections are ended;
-//   - a connection that is shared with others is paused for a moment only; a reader that takes nothing for the portals' StallTimeout, or
+//   - a connection that is shared with others is paused for a moment only; a reader that takes nothing for Options.Patience, or
 //     too little of very much, is cut off (routing.Backlog).
 //
 // A stream that a Filter refuses ends for both sides: nothing is left out silently.
 package interceptor
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"sallyport/portal"
 	"sallyport/routing"
@@ -106,6 +108,8 @@ type Options struct {
 	Next func(name string) bool
 	// Guard decides, before an outlet, who may use the listener; nil lets everybody.
 	Guard portal.Guard
+	// Patience is how long a reader may take nothing while the other node's connection, which others share, brings more; 0 is the portals' StallTimeout.
+	Patience time.Duration
 	// Flows are consumed by the listener: from where it can be reached.
 	Flows []*routing.Flow
 }
@@ -119,6 +123,7 @@ type Listener struct {
 
 // New starts a listener. routing.ErrExists when its name is taken. Not on a shard.
 func New(ctx context.Context, env *portal.Env, r *routing.Router, o Options) (*Listener, error) {
+	o.Patience = cmp.Or(o.Patience, env.Limits.StallTimeout)
 	l := &Listener{env: env, router: r, opts: o}
 	if err := r.StartNamed(ctx, o.Name, func(*routing.Shard) routing.Worker { return l }, o.Flows...); err != nil {
 		return nil, err

@@ -92,6 +92,12 @@ type path struct {
 
 func newPath(t *testing.T, target string, near, far bool, limits portal.Limits) *path {
 	t.Helper()
+	return newPatientPath(t, target, near, far, limits, 0)
+}
+
+// newPatientPath is newPath with another patience than the limits have.
+func newPatientPath(t *testing.T, target string, near, far bool, limits portal.Limits, patience time.Duration) *path {
+	t.Helper()
 	ctx := context.Background()
 	p := &path{a: newBox(t, limits), b: newBox(t, limits)}
 	filters := func(c Conn) (Filter, Filter) {
@@ -107,7 +113,7 @@ func newPath(t *testing.T, target string, near, far bool, limits portal.Limits) 
 	}
 	route := routing.NewRoute(c.Sender.Address())
 	if far {
-		if _, err := New(ctx, p.b.env, p.b.router, Options{Name: "far", Filters: filters, Budget: &p.budget, Outlet: true,
+		if _, err := New(ctx, p.b.env, p.b.router, Options{Name: "far", Filters: filters, Budget: &p.budget, Outlet: true, Patience: patience,
 			Next: func(name string) bool { return name == "outlet" }, Flows: []*routing.Flow{p.b.ln.Flow}}); err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +121,7 @@ func newPath(t *testing.T, target string, near, far bool, limits portal.Limits) 
 	}
 	o := portal.InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Plain: true}
 	if near {
-		if _, err := New(ctx, p.a.env, p.a.router, Options{Name: "near", Filters: filters, Budget: &p.budget}); err != nil {
+		if _, err := New(ctx, p.a.env, p.a.router, Options{Name: "near", Filters: filters, Budget: &p.budget, Patience: patience}); err != nil {
 			t.Fatal(err)
 		}
 		o.Prefix = routing.LocalRoute("near")
@@ -377,11 +383,17 @@ func TestBackpressure(t *testing.T) {
 	})
 }
 
-// TestStalledReader: a reader that takes nothing while it stops others is cut off.
+// TestStalledReader: a reader that takes nothing while it stops others is cut off, after what portals allow or what is said.
 func TestStalledReader(t *testing.T) {
+	const soon = 300 * time.Millisecond
+	t.Run("what portals allow", func(t *testing.T) { testStalledReader(t, soon, 0) })
+	t.Run("less is said", func(t *testing.T) { testStalledReader(t, time.Hour, soon) })
+}
+
+func testStalledReader(t *testing.T, portals, said time.Duration) {
 	hold := make(chan struct{})
 	defer close(hold)
-	p := newPath(t, serve(t, func(c *net.TCPConn) { <-hold }), false, true, portal.Limits{StallTimeout: 300 * time.Millisecond})
+	p := newPatientPath(t, serve(t, func(c *net.TCPConn) { <-hold }), false, true, portal.Limits{StallTimeout: portals}, said)
 	c := p.dial(t)
 	block := bytes.Repeat([]byte("0123456789abcde\n"), 4096)
 	active := &p.b.env.Stats.Active

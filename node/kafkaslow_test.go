@@ -1,0 +1,143 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"sallyport/node/admin"
+	"sallyport/node/resource"
+	"sallyport/node/table"
+	"sallyport/portal/interceptor"
+	"sallyport/routing"
+)
+
+// passer is a filter that changes nothing.
+type passer struct{ interceptor.Filter }
+
+func (passer) Next(b []byte) (interceptor.Step, int, error) { return interceptor.Pass, len(b), nil }
+
+// frames are n Kafka messages of a MiB each that pass as they are: requests to produce in version 3, or answers to what nobody has asked.
+func frames(n int) []byte {
+	const size = 1 << 20
+	all := make([]byte, n*size)
+	for b := all; len(b) > 0; b = b[size:] {
+		binary.BigEndian.PutUint32(b, size-4)
+		binary.BigEndian.PutUint32(b[4:], 3)
+		binary.BigEndian.PutUint32(b[8:], 77)
+	}
+	return all
+}
+
+// TestSlowKafka: a broker, or a consumer, that reads nothing for longer than another portal's reader may is left alone, and gets all there is once it
+// reads again. That other portal, through the same nodes and stopped later, is cut off meanwhile.
+func TestSlowKafka(t *testing.T) {
+	for name, toBroker := range map[string]bool{"broker": true, "consumer": false} {
+		t.Run(name, func(t *testing.T) { testSlowKafka(t, toBroker) })
+	}
+}
+
+func testSlowKafka(t *testing.T, toBroker bool) {
+	ctx := within(t)
+	outlet, client := newMember(t), newMember(t)
+	for _, m := range []*member{outlet, client} {
+		m.portals.Limits.StallTimeout = 200 * time.Millisecond
+	}
+	data := frames(8)
+	brokers := make(chan net.Conn, 1)
+	broker := accepting(t, func(c net.Conn) { brokers <- c })
+	if _, err := outlet.kafkaOutlets().Create(ctx, admin.KafkaOutletRequest{Bootstrap: broker, Allow: only(client)}); err != nil {
+		t.Fatal(err)
+	}
+	in := client.kafkaInlet(admin.KafkaInletRequest{To: outlet.route() + "/secure/api", NoContentEncryption: true})
+	dial := func(at string) net.Conn {
+		c, err := (&net.Dialer{Control: takesLittle}).Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	from := dial(in.request.From)
+	to := <-brokers
+	node := outlet
+	if !toBroker {
+		from, to, node = to, from, client
+	}
+	// A little at a time, so that a slow machine answers pings meanwhile; a part waits before the interceptor.
+	const piece, before = 64 << 10, 3 << 20
+	sent := 0
+	for waits := node.intercepted.Used; waits() <= interceptor.HighWater && sent < len(data); sent += piece {
+		settles(t, "what was sent is at the interceptor", func() bool { return waits() >= int64(sent-before) })
+		if _, err := from.Write(data[sent : sent+piece]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settles(t, "more waits for the reader than stops its source", func() bool { return node.intercepted.Used() > interceptor.HighWater })
+	rest := make(chan error, 1)
+	go func() {
+		_, err := from.Write(data[sent:])
+		rest <- err
+	}()
+
+	// The other portal: interceptors leave it without windows too, and nobody reads at its end.
+	stuck := accepting(t, func(net.Conn) {})
+	if _, err := outlet.CreateOutlet(ctx, resource.Outlet{Name: "stuck", To: stuck}); err != nil {
+		t.Fatal(err)
+	}
+	pass := interceptor.Options{
+		Name: "between", Filters: func(interceptor.Conn) (up, down interceptor.Filter) { return passer{}, passer{} }, Budget: &interceptor.Budget{},
+		Outlet: true, Next: func(string) bool { return true }, Flows: outlet.outletFlows(),
+	}
+	if _, err := interceptor.New(ctx, outlet.portals, outlet.router, pass); err != nil {
+		t.Fatal(err)
+	}
+	other, err := client.inlets.CreatePart(ctx, "other", resource.Inlet{Alias: "other", From: "127.0.0.1:0", To: outlet.route() + "/secure/api"},
+		func(ctx context.Context, o *table.Opening[resource.Inlet]) (*inlet, error) {
+			return client.openInlet(ctx, o, &inletParts{suffix: routing.LocalRoute("between", "stuck")})
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherEnd := dial(other.Value.portal.Bound().String())
+	go func() { _, _ = otherEnd.Write(data) }()
+	settles(t, "the other portal's connection is cut off", func() bool { return outlet.router.Backlogs.Cut()+client.router.Backlogs.Cut() > 0 })
+
+	_ = to.SetReadDeadline(time.Now().Add(90 * time.Second))
+	if n, err := io.CopyN(io.Discard, to, int64(len(data))); err != nil {
+		t.Errorf("the reader got %d of %d bytes: %v", n, len(data), err)
+	}
+	if err := <-rest; err != nil {
+		t.Errorf("the sender: %v", err)
+	}
+}
+
+// takesLittle gives a socket the smallest buffer for what it reads.
+func takesLittle(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 1) })
+}
+
+// accepting hands every connection that it gets to f, and closes them at the end of the test.
+func accepting(t *testing.T, f func(net.Conn)) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{Control: takesLittle}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+			f(c)
+		}
+	}()
+	return l.Addr().String()
+}
