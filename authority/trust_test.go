@@ -191,6 +191,53 @@ func (f *fixture) since(t *testing.T, reader *identity.Manager, q Query) (n News
 	return n, list
 }
 
+// signing counts what an authority signs.
+type signing struct {
+	*identity.Manager
+	n int
+}
+
+func (s *signing) SignStatement(ctx context.Context, issuer identity.Identifier, content []byte, until time.Time) ([]byte, error) {
+	s.n++
+	return s.Manager.SignStatement(ctx, issuer, content, until)
+}
+
+// TestNewsNamesItsKey: news names the key that signed it, so that nodes notice another one. What is signed is kept while the key stays, and signed anew by the next.
+func TestNewsNamesItsKey(t *testing.T) {
+	f, reader := newsFixture(t)
+	ids := &signing{Manager: f.o.Identities.(*identity.Manager)}
+	f.o.Identities = ids
+	if err := f.client(enroller).DeleteMember(t.Context(), plain); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(when string, signed int) News {
+		t.Helper()
+		history, err := ids.History(t.Context(), f.o.Self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := reader.Import(t.Context(), history, nil); err != nil {
+			t.Fatal(err)
+		}
+		n, list := f.since(t, reader, Query{})
+		if want := KeyName(history); len(list) != 1 || !bytes.Equal(n.Key, want[:]) || ids.n != signed {
+			t.Errorf("%s: %d statements, key %x (want %x), signed %d times", when, len(list), n.Key, want, ids.n)
+		}
+		return n
+	}
+	first := expect("at first", 1)
+	if again := expect("asked again", 1); !bytes.Equal(again.Statements[0], first.Statements[0]) {
+		t.Error("another statement with the same key")
+	}
+	if _, err := ids.Rotate(t.Context(), f.o.Self, identity.RotateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if next := expect("with another key", 2); bytes.Equal(next.Key, first.Key) || bytes.Equal(next.Statements[0], first.Statements[0]) {
+		t.Error("the next key signs what the first one has signed")
+	}
+	expect("asked again", 2)
+}
+
 // TestRevocations: deleting, blocking, unblocking and coming back are told, numbered and signed.
 func TestRevocations(t *testing.T) {
 	f, reader := newsFixture(t)

@@ -30,13 +30,36 @@ type attempted struct {
 func (t *Transport) connect(ctx context.Context, to []netip.AddrPort, hostport string, timeout time.Duration) (*Connection, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	s := t.place()
+	again := time.NewTicker(askAgain)
+	defer again.Stop()
+	a := attempts{
+		begin: func(timeout time.Duration, done func(attempted)) { t.attempt(s, to, timeout, done) },
+		again: again.C, ended: s.Loop().Done(),
+	}
+	c, err := a.first(ctx, timeout)
+	if err != nil && errors.Is(err, ctx.Err()) {
+		err = fmt.Errorf("tcp: connect to %s: %w", hostport, err)
+	}
+	return c, err
+}
+
+// attempts are several attempts to make one connection.
+type attempts struct {
+	begin func(timeout time.Duration, done func(attempted)) // done is called on the loop
+	again <-chan time.Time                                  // when one more is begun beside those under way
+	ended <-chan struct{}                                   // the loop has
+}
+
+// first returns the connection of the attempt that succeeds first, or the first answer that is an error. One that got no answer in its time says nothing
+// while others are under way.
+func (a *attempts) first(ctx context.Context, timeout time.Duration) (*Connection, error) {
 	results, over := make(chan attempted), make(chan struct{})
 	defer close(over)
-	s := t.place()
 	running := 0
 	start := func(timeout time.Duration) {
 		running++
-		t.attempt(s, to, timeout, func(r attempted) {
+		a.begin(timeout, func(r attempted) {
 			go func() { // the loop does not wait
 				select {
 				case results <- r:
@@ -49,8 +72,6 @@ func (t *Transport) connect(ctx context.Context, to []netip.AddrPort, hostport s
 		})
 	}
 	start(timeout)
-	again := time.NewTicker(askAgain)
-	defer again.Stop()
 	for {
 		select {
 		case r := <-results:
@@ -58,12 +79,12 @@ func (t *Transport) connect(ctx context.Context, to []netip.AddrPort, hostport s
 			if r.err == nil || running == 0 || !errors.Is(r.err, os.ErrDeadlineExceeded) {
 				return r.c, r.err
 			}
-		case <-again.C:
+		case <-a.again:
 			start(askFor)
-		case <-s.Loop().Done():
+		case <-a.ended:
 			return nil, dataplane.ErrLoopClosed
 		case <-ctx.Done():
-			return nil, fmt.Errorf("tcp: connect to %s: %w", hostport, ctx.Err())
+			return nil, ctx.Err()
 		}
 	}
 }

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/dataplane"
 )
 
 // TestConnectAgain: a connect whose first packets get no answer is begun again, and not left to the kernel's growing pauses; what answers last is closed.
@@ -65,5 +68,64 @@ func TestConnectAgain(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFirstAttempt: what counts is the first attempt that gets through or is refused; one that got no answer counts only when it is the last.
+func TestFirstAttempt(t *testing.T) {
+	made, refused, silent := &Connection{}, errors.New("refused"), os.ErrDeadlineExceeded
+	for name, c := range map[string]struct {
+		begun   int // attempts under way
+		results []attempted
+		want    attempted
+	}{
+		"the only one gets through":                         {1, []attempted{{c: made}}, attempted{c: made}},
+		"the only one is refused":                           {1, []attempted{{err: refused}}, attempted{err: refused}},
+		"the only one gets no answer":                       {1, []attempted{{err: silent}}, attempted{err: silent}},
+		"one of two gets through":                           {2, []attempted{{c: made}}, attempted{c: made}},
+		"one of two is refused":                             {2, []attempted{{err: refused}}, attempted{err: refused}},
+		"one of two gets no answer, the other gets through": {2, []attempted{{err: silent}, {c: made}}, attempted{c: made}},
+		"one of two gets no answer, the other is refused":   {2, []attempted{{err: silent}, {err: refused}}, attempted{err: refused}},
+		"neither of two gets an answer":                     {2, []attempted{{err: silent}, {err: silent}}, attempted{err: silent}},
+	} {
+		var tell []func(attempted)
+		begun, again := make(chan time.Duration, c.begun), make(chan time.Time)
+		a := attempts{again: again, ended: make(chan struct{}), begin: func(timeout time.Duration, done func(attempted)) {
+			tell = append(tell, done)
+			begun <- timeout
+		}}
+		got := make(chan attempted, 1)
+		go func() {
+			conn, err := a.first(t.Context(), time.Hour)
+			got <- attempted{conn, err}
+		}()
+		for i := range c.begun {
+			want := time.Hour
+			if i > 0 {
+				again <- time.Time{}
+				want = askFor
+			}
+			if timeout := <-begun; timeout != want {
+				t.Errorf("%s: attempt %d may take %v", name, i+1, timeout)
+			}
+		}
+		for i, r := range c.results { // in whatever order they come to it
+			tell[i](r)
+		}
+		if r := <-got; r.c != c.want.c || !errors.Is(r.err, c.want.err) {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	ended := make(chan struct{})
+	close(ended)
+	a := attempts{ended: ended, begin: func(time.Duration, func(attempted)) {}}
+	if _, err := a.first(t.Context(), time.Hour); !errors.Is(err, dataplane.ErrLoopClosed) {
+		t.Errorf("the loop has ended: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	a.ended = nil
+	if _, err := a.first(ctx, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Errorf("nobody waits any more: %v", err)
 	}
 }
