@@ -46,7 +46,7 @@ func testSlowKafka(t *testing.T, toBroker bool) {
 	for _, m := range []*member{outlet, client} {
 		m.portals.Limits.StallTimeout = 200 * time.Millisecond
 	}
-	data := frames(8)
+	data := frames(12)
 	brokers := make(chan net.Conn, 1)
 	broker := accepting(t, func(c net.Conn) { brokers <- c })
 	if _, err := outlet.kafkaOutlets().Create(ctx, admin.KafkaOutletRequest{Bootstrap: broker, Allow: only(client)}); err != nil {
@@ -103,7 +103,7 @@ func testSlowKafka(t *testing.T, toBroker bool) {
 // answers the pings of its paths meanwhile. A part of it waits in sockets and at the portal's end, not at the interceptor.
 func fill(t *testing.T, to net.Conn, data []byte, waits func() int64) {
 	t.Helper()
-	const piece, before = 64 << 10, 3 << 20
+	const piece, before = 64 << 10, 4 << 20
 	for sent := 0; waits() <= interceptor.HighWater && sent < len(data); sent += piece {
 		settles(t, "what was sent is at the interceptor", func() bool { return waits() >= int64(sent-before) })
 		if _, err := to.Write(data[sent : sent+piece]); err != nil {
@@ -113,9 +113,9 @@ func fill(t *testing.T, to net.Conn, data []byte, waits func() int64) {
 	settles(t, "more waits for the reader than stops its source", func() bool { return waits() > interceptor.HighWater })
 }
 
-// takesLittle gives a socket a small buffer for what it reads.
+// takesLittle gives a socket the smallest buffer for what it reads.
 func takesLittle(_, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 32<<10) })
+	return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 1) })
 }
 
 // accepting hands every connection that it gets to f, and closes them at the end of the test.

@@ -56,6 +56,37 @@ func TestBacklogOfManyBytes(t *testing.T) {
 	}
 }
 
+// TestRoomToTheByte: a backlog takes of the budget what waits beyond the high water mark, in steps; a slow destination of several senders has so much and no more.
+func TestRoomToTheByte(t *testing.T) {
+	r := newRouter(t, 1)
+	s := r.shards[0]
+	var w stopwatch
+	one, two := NewSharedThrottle(s, &w), NewSharedThrottle(s, &w)
+	on(t, s, func() {
+		d := newSink(s)
+		for _, c := range []struct {
+			over int
+			used int64
+		}{{0, 0}, {1, backlogStep}, {backlogStep, backlogStep}, {backlogStep + 1, 2 * backlogStep}} {
+			if !d.backlog.room(1000+c.over) || r.Backlogs.Used() != c.used {
+				t.Errorf("%d bytes beyond: %d taken, want %d", c.over, r.Backlogs.Used(), c.used)
+			}
+		}
+		d.backlog.Close()
+		node := newNodeSink(s, time.Minute)
+		node.backlog.slow = true
+		for i, from := range []*Throttle{one, two} {
+			node.backlog.crowd.count(from, 1)
+			for over, want := range map[int]bool{slowRoom: true, slowRoom + 1: i == 0} {
+				if got := node.backlog.room(1000 + over); got != want {
+					t.Errorf("%d senders, %d bytes beyond: room %v", i+1, over, got)
+				}
+			}
+		}
+		node.backlog.Close()
+	})
+}
+
 // TestWorkOfOneTurn: one message is handed on in a turn while what workers were handed for it is at most maxWork, wherever its payload lies in its buffer;
 // the next delivery waits for another turn.
 func TestWorkOfOneTurn(t *testing.T) {

@@ -71,6 +71,17 @@ func TestConnectAgain(t *testing.T) {
 	}
 }
 
+// turning is a context that tells each time that somebody begins to wait for its end.
+type turning struct {
+	context.Context
+	turn chan struct{}
+}
+
+func (c turning) Done() <-chan struct{} {
+	c.turn <- struct{}{}
+	return c.Context.Done()
+}
+
 // TestFirstAttempt: what counts is the first attempt that gets through or is refused; one that got no answer counts only when it is the last.
 func TestFirstAttempt(t *testing.T) {
 	made, refused, silent := &Connection{}, errors.New("refused"), os.ErrDeadlineExceeded
@@ -94,9 +105,9 @@ func TestFirstAttempt(t *testing.T) {
 			tell = append(tell, done)
 			begun <- timeout
 		}}
-		got := make(chan attempted, 1)
+		got, ctx := make(chan attempted, 1), turning{t.Context(), make(chan struct{}, 10)}
 		go func() {
-			conn, err := a.first(t.Context(), time.Hour)
+			conn, err := a.first(ctx, time.Hour)
 			got <- attempted{conn, err}
 		}()
 		for i := range c.begun {
@@ -108,9 +119,16 @@ func TestFirstAttempt(t *testing.T) {
 			if timeout := <-begun; timeout != want {
 				t.Errorf("%s: attempt %d may take %v", name, i+1, timeout)
 			}
+			<-ctx.turn
 		}
-		for i, r := range c.results { // in whatever order they come to it
-			tell[i](r)
+		for i, r := range c.results {
+			if tell[i](r); i+1 < len(c.results) {
+				select {
+				case <-ctx.turn: // it waits for the next one
+				case r := <-got:
+					t.Fatalf("%s: nobody waits for the second attempt: %+v", name, r)
+				}
+			}
 		}
 		if r := <-got; r.c != c.want.c || !errors.Is(r.err, c.want.err) {
 			t.Errorf("%s: %+v", name, r)
