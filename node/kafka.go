@@ -8,6 +8,7 @@ import (
 	"sallyport/node/resource"
 	"sallyport/node/table"
 	"sallyport/policy"
+	"sallyport/portal/interceptor"
 	"sallyport/routing/multiaddr"
 )
 
@@ -50,6 +51,11 @@ func addKafka(n *Node) {
 	n.intercepted.Size = int64(n.opts.Limits.Interceptors)
 	k.addInlets()
 	k.addOutlets()
+}
+
+// interception is how the interceptors of either end are.
+func (k *kafkaPortals) interception(name string, filters func(interceptor.Conn) (up, down interceptor.Filter)) interceptor.Options {
+	return interceptor.Options{Name: name, Filters: filters, Budget: &k.n.intercepted, Patience: kafkaStall}
 }
 
 // guard is the guard of producers or consumers. Unlike a portal's it lets nobody without an authority or a policy

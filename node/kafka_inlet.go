@@ -202,8 +202,7 @@ func (k *kafkaPortals) openInlet(ctx context.Context, o *table.Opening[resource.
 		options.Withdraw = func(topic string, partition int32) { k.withdraw(in, topic, partition) }
 	}
 	in.filter = kafka.NewInlet(options)
-	listening := interceptor.Options{Name: r.Name, Filters: in.filter.Filters, Budget: &k.n.intercepted, Patience: kafkaStall}
-	if in.listener, err = interceptor.New(ctx, n.portals, n.router, listening); err != nil {
+	if in.listener, err = interceptor.New(ctx, n.portals, n.router, k.interception(r.Name, in.filter.Filters)); err != nil {
 		return nil, existsError(err)
 	}
 	if in.bootstrap, err = in.openPart(ctx, r.From, &r.Bound, kafkaBootstrap); err != nil {

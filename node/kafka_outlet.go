@@ -95,10 +95,8 @@ func (k *kafkaPortals) openOutlet(ctx context.Context, o *table.Opening[resource
 		return nil, err
 	}
 	found := func(_ context.Context, broker int32, at kafka.Place) error { return out.found(n.ctx, broker, at) }
-	listening := interceptor.Options{
-		Name: kafkaInterceptor, Filters: (&kafka.Outlet{Found: found}).Filters, Budget: &k.n.intercepted, Outlet: true,
-		Next: isKafkaOutlet, Flows: n.outletFlows(), Guard: out.guard, Patience: kafkaStall,
-	}
+	listening := k.interception(kafkaInterceptor, (&kafka.Outlet{Found: found}).Filters)
+	listening.Outlet, listening.Next, listening.Flows, listening.Guard = true, isKafkaOutlet, n.outletFlows(), out.guard
 	if out.listener, err = interceptor.New(ctx, n.portals, n.router, listening); err != nil {
 		return nil, existsError(err)
 	}

@@ -11,9 +11,18 @@ import (
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/node/table"
+	"sallyport/portal"
 	"sallyport/portal/interceptor"
 	"sallyport/routing"
 )
+
+// TestKafkaPatience: the interceptors of both ends have a Kafka portal's patience, and the node's budget.
+func TestKafkaPatience(t *testing.T) {
+	k := &kafkaPortals{n: &Node{}}
+	if o := k.interception("name", nil); o.Name != "name" || o.Patience != kafkaStall || o.Budget != &k.n.intercepted || o.Outlet {
+		t.Errorf("%+v", o)
+	}
+}
 
 // passer is a filter that changes nothing.
 type passer struct{ interceptor.Filter }
@@ -47,6 +56,12 @@ func testSlowKafka(t *testing.T, toBroker bool) {
 		m.portals.Limits.StallTimeout = 200 * time.Millisecond
 	}
 	data := frames(12)
+	// A machine that is busy enough does not answer its own pings in time.
+	lost := func() {
+		if outlet.portals.Stats.Ended[portal.ReasonPath].Load()+client.portals.Stats.Ended[portal.ReasonPath].Load() > 0 {
+			t.Skip("a path was lost meanwhile: this machine is too busy to show it")
+		}
+	}
 	brokers := make(chan net.Conn, 1)
 	broker := accepting(t, func(c net.Conn) { brokers <- c })
 	if _, err := outlet.kafkaOutlets().Create(ctx, admin.KafkaOutletRequest{Bootstrap: broker, Allow: only(client)}); err != nil {
@@ -67,7 +82,7 @@ func testSlowKafka(t *testing.T, toBroker bool) {
 	if !toBroker {
 		from, to, node = to, from, client
 	}
-	fill(t, from, data, node.intercepted.Used)
+	fill(t, from, data, node.intercepted.Used, lost)
 
 	// The other portal: interceptors leave it without windows too, and nobody reads at its end.
 	stuck := accepting(t, func(net.Conn) {})
@@ -89,28 +104,30 @@ func testSlowKafka(t *testing.T, toBroker bool) {
 		t.Fatal(err)
 	}
 	otherEnd := dial(other.Value.portal.Bound().String())
-	fill(t, otherEnd, data, pass.Budget.Used)
+	fill(t, otherEnd, data, pass.Budget.Used, lost)
 	settles(t, "the other portal's connection has ended", func() bool { return pass.Budget.Used() == 0 })
+	waits := node.intercepted.Used()
+	lost()
 	if cut := outlet.router.Backlogs.Cut() + client.router.Backlogs.Cut(); cut != 1 {
 		t.Errorf("%d connections were cut off, it was to be the other portal's alone", cut)
 	}
-	if node.intercepted.Used() == 0 {
+	if waits == 0 {
 		t.Error("nothing waits for the reader any more")
 	}
 }
 
 // fill sends until more waits before a reader than stops its source. It sends a little at a time, so that a slow machine
 // answers the pings of its paths meanwhile. A part of it waits in sockets and at the portal's end, not at the interceptor.
-func fill(t *testing.T, to net.Conn, data []byte, waits func() int64) {
+func fill(t *testing.T, to net.Conn, data []byte, waits func() int64, lost func()) {
 	t.Helper()
 	const piece, before = 64 << 10, 4 << 20
 	for sent := 0; waits() <= interceptor.HighWater && sent < len(data); sent += piece {
-		settles(t, "what was sent is at the interceptor", func() bool { return waits() >= int64(sent-before) })
+		settles(t, "what was sent is at the interceptor", func() bool { lost(); return waits() >= int64(sent-before) })
 		if _, err := to.Write(data[sent : sent+piece]); err != nil {
-			t.Fatal(err)
+			settles(t, "a reason for its end: "+err.Error(), func() bool { lost(); return false })
 		}
 	}
-	settles(t, "more waits for the reader than stops its source", func() bool { return waits() > interceptor.HighWater })
+	settles(t, "more waits for the reader than stops its source", func() bool { lost(); return waits() > interceptor.HighWater })
 }
 
 // takesLittle gives a socket the smallest buffer for what it reads.
