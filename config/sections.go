@@ -85,11 +85,11 @@ var nodeKeys = []string{
 	"name", "identity", "project", "tcp-listener-address", "udp-listener-address", "udp", "status-endpoint", "status-token", "no-status-endpoint",
 	"skip-is-running-check", "foreground", "exit-on-eof", "in-memory", "opentelemetry-context", "services", "authority-identity",
 	"authority-route", "authority-grace", "credential-scope", "memory-limit", "limits", "log-level", "log-format", "records", "receipts", "no-sandbox", "small", "ticket-file",
-	"listener", "tls-certificate", "tls-key", "tls-ca", "tls-pin", "proxy",
+	"listener", "accept-proxy-protocol", "trusted-proxy", "tls-certificate", "tls-key", "tls-ca", "tls-pin", "proxy",
 }
 
 // lists are the keys of nodeKeys whose value may be a list.
-var lists = []string{"listener", "tls-pin", "proxy"}
+var lists = []string{"listener", "accept-proxy-protocol", "trusted-proxy", "tls-pin", "proxy"}
 
 // objects are the keys whose value may be a map, which the command takes as JSON.
 var objects = []string{"services", "launch-config", "limits"}

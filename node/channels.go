@@ -204,14 +204,14 @@ func describeTCPConnection(c *tcp.Connection) admin.Transport {
 	if c.Outgoing {
 		mode = "Outgoing"
 	}
-	return admin.Transport{Type: transportType(c.Layer), Mode: mode, Socket: c.Remote.String(), Worker: "0#" + c.Sender.Text(), Processor: "0#" + c.Receiver.Text(), Flow: c.Flow.ID()}
+	return admin.Transport{Type: transportType(c.Layer), Mode: mode, Socket: c.PeerText(), Worker: "0#" + c.Sender.Text(), Processor: "0#" + c.Receiver.Text(), Flow: c.Flow.ID()}
 }
 
 // TCPConnections lists the TCP connections to and from other nodes.
 func (n *Node) TCPConnections() []admin.Transport {
 	byAddress := map[string]admin.Transport{}
 	for _, c := range n.tcp.Connections() {
-		byAddress[c.Remote.String()+c.Sender.Text()] = describeTCPConnection(c)
+		byAddress[c.PeerText()+c.Sender.Text()] = describeTCPConnection(c)
 	}
 	list := make([]admin.Transport, 0, len(byAddress))
 	for _, k := range sortedKeys(byAddress) {
@@ -223,7 +223,7 @@ func (n *Node) TCPConnections() []admin.Transport {
 // DeleteTCPConnection closes a TCP connection, named by its socket or worker address.
 func (n *Node) DeleteTCPConnection(_ context.Context, address string) error {
 	for _, c := range n.tcp.Connections() {
-		if c.Remote.String() == address || c.Sender.Text() == strings.TrimPrefix(address, "0#") {
+		if c.PeerText() == address || c.Sender.Text() == strings.TrimPrefix(address, "0#") {
 			c.Close()
 			return nil
 		}

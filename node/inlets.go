@@ -117,7 +117,7 @@ func (n *Node) checkInlet(_ context.Context, r *resource.Inlet, taken func(strin
 	if _, err := headerRewriter(r.HTTPHeaders); err != nil {
 		return fmt.Errorf("%w: --http-header: %w", admin.ErrInvalid, err)
 	}
-	if _, err := trustedNetworks(r.AcceptProxyProtocol); err != nil {
+	if _, err := trustedNetworks("--accept-proxy-protocol", r.AcceptProxyProtocol); err != nil {
 		return err
 	}
 	if _, err := rateOf(r.Rate); err != nil {
@@ -192,7 +192,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		Name: r.Alias, Nagle: r.Nagle, SkipHandshake: r.SkipHandshake, Prefix: in.parts.prefix, Plain: in.parts.prefix.Len() > 0,
 		TellClient: r.TellClient || len(r.AcceptProxyProtocol) > 0,
 	}
-	trusted, err := trustedNetworks(r.AcceptProxyProtocol)
+	trusted, err := trustedNetworks("--accept-proxy-protocol", r.AcceptProxyProtocol)
 	if err != nil {
 		return nil, err
 	}

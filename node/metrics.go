@@ -27,6 +27,7 @@ var (
 	descBuild       = desc("build_info", "Constant 1, with the program's version, the revision it was built from, Go's version and the AES-GCM kernel.", "version", "revision", "goversion", "aead_kernel")
 	descInfo        = desc("node_info", "Constant 1, with the node's name, identity and AES-GCM kernel.", "node", "identifier", "aead_kernel")
 	descConns       = desc("transport_connections", "Open connections to and from other nodes over TCP, with what lies in between.", "layer")
+	descUnprefaced  = desc("transport_proxy_headers_failed_total", "Connections of a proxy in front that did not begin with a header of the PROXY protocol.")
 	descTLSFailed   = desc("transport_tls_failed_total", "Connections of others that ended in their TLS handshake.")
 	descMessages    = desc("transport_messages_total", "Routing messages on the TCP transport.", "direction")
 	descBytes       = desc("transport_bytes_total", "Bytes of routing messages on the TCP transport.", "direction")
@@ -86,6 +87,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for layer, count := range open {
 		gauge(descConns, float64(count), string(layer))
 	}
+	count(descUnprefaced, t.PrefaceFailed.Load())
 	count(descTLSFailed, t.TLSFailed.Load())
 	count(descMessages, t.MessagesIn.Load(), "in")
 	count(descMessages, t.MessagesOut.Load(), "out")

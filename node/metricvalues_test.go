@@ -54,7 +54,7 @@ func TestEveryCountIsShown(t *testing.T) {
 	c, u, ch, ctl, drops := &m.tcp.Stats, &m.udp.Stats, &m.channels.Stats, &m.control.Stats, &m.router.Shards()[1].Drops
 	counts := map[string]*atomic.Uint64{
 		"transport_messages_total in": &c.MessagesIn, "transport_messages_total out": &c.MessagesOut, "transport_bytes_total in": &c.BytesIn, "transport_bytes_total out": &c.BytesOut,
-		"transport_stalls_total": &c.Stalled, "transport_tls_failed_total": &c.TLSFailed,
+		"transport_stalls_total": &c.Stalled, "transport_tls_failed_total": &c.TLSFailed, "transport_proxy_headers_failed_total": &c.PrefaceFailed,
 		"udp_messages_total in": &u.MessagesIn, "udp_messages_total out": &u.MessagesOut, "udp_datagrams_total in": &u.In, "udp_datagrams_total out": &u.Out,
 		"udp_dropped_total malformed": &u.Malformed, "udp_dropped_total foreign": &u.Foreign, "udp_dropped_total duplicate": &u.Duplicates, "udp_dropped_total late": &u.Late,
 		"udp_dropped_total incomplete": &u.Incomplete, "udp_dropped_total no_room": &u.NoRoom, "udp_dropped_total truncated": &u.Truncated, "udp_dropped_total overflow": &u.Overflow,

@@ -117,6 +117,8 @@ type Options struct {
 	Listen, ListenBefore string
 	// Listeners are where other nodes connect besides, as at Listen; none with NoListener.
 	Listeners []resource.TCPListener
+	// AcceptProxyProtocol and TrustedProxies are those of the listener at Listen if there are no Listeners (resource.TCPListener).
+	AcceptProxyProtocol, TrustedProxies []string
 	// Proxies say through which proxies the node connects to others; nil: none.
 	Proxies *proxy.Rules
 	// TLS says which servers are believed over TLS.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -89,8 +90,8 @@ func (n *Node) Attributes(id identity.Identifier) map[string]string {
 	return attributes
 }
 
-// trustedNetworks reads --accept-proxy-protocol: networks, or addresses.
-func trustedNetworks(list []string) ([]netip.Prefix, error) {
+// trustedNetworks reads the networks, or addresses, of a flag.
+func trustedNetworks(flag string, list []string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for _, text := range list {
 		p, err := netip.ParsePrefix(text)
@@ -101,15 +102,15 @@ func trustedNetworks(list []string) ([]netip.Prefix, error) {
 			}
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: --accept-proxy-protocol %q must be a network, as 10.0.0.0/8, or an address", admin.ErrInvalid, text)
+			return nil, fmt.Errorf("%w: %s %q must be a network, as 10.0.0.0/8, or an address", admin.ErrInvalid, flag, text)
 		}
 		out = append(out, p.Masked())
 	}
 	return out, nil
 }
 
-// headerReader returns an inlet's Preface, which takes the PROXY protocol's header from clients of trusted networks, and nothing from others; nil
-// for no network.
+// headerReader returns an inlet's Preface, or a listener's, which takes the PROXY protocol's header from clients of trusted networks, and nothing from others;
+// nil for no network.
 func headerReader(trusted []netip.Prefix) func(context.Context, int, netip.AddrPort) (netip.AddrPort, error) {
 	if len(trusted) == 0 {
 		return nil
@@ -139,11 +140,7 @@ func readHeader(ctx context.Context, fd int) (proxyproto.Header, error) {
 	}
 	f := os.NewFile(uintptr(dup), "client") // non-blocking, as fd is: the runtime waits for it
 	defer f.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := f.SetReadDeadline(deadline); err != nil {
-			return none, err
-		}
-	}
+	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })()
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return none, err

@@ -50,6 +50,12 @@ func streamOf(r resource.TCPListener) (s multiaddr.Stream, err error) {
 	if !secure && (r.Certificate != "" || r.Key != "") {
 		return s, fmt.Errorf("%w: a certificate is for wss:// and tls://, not for %s", admin.ErrInvalid, r.Address)
 	}
+	if _, err := trustedNetworks("--accept-proxy-protocol", r.AcceptProxyProtocol); err != nil {
+		return s, err
+	}
+	if _, err := trustedNetworks("--trusted-proxy", r.TrustedProxies); err != nil {
+		return s, err
+	}
 	return s, nil
 }
 
@@ -78,6 +84,13 @@ func (n *Node) serve(ctx context.Context, r resource.TCPListener, flow *routing.
 	if s.Layer == string(tcp.WebSocket) || s.Layer == string(tcp.SecureWS) {
 		serving.WebSocket = &ws.Accepts{Path: s.Path, Host: s.Name}
 	}
+	if serving.PrefacedFrom, err = trustedNetworks("--accept-proxy-protocol", r.AcceptProxyProtocol); err != nil {
+		return nil, err
+	}
+	serving.Preface = headerReader(serving.PrefacedFrom)
+	if serving.TrustedProxies, err = trustedNetworks("--trusted-proxy", r.TrustedProxies); err != nil {
+		return nil, err
+	}
 	return n.tcp.Serve(ctx, at, serving)
 }
 
@@ -91,8 +104,13 @@ func (n *Node) listenToo(ctx context.Context, r resource.TCPListener) error {
 	return nil
 }
 
+// listenTCP opens the node's own listener. What is said about proxies in front is about that one where it is the only one.
 func (n *Node) listenTCP(ctx context.Context, address string) (*tcp.Listener, error) {
-	return n.serve(ctx, resource.TCPListener{Address: address}, nil)
+	r := resource.TCPListener{Address: address}
+	if len(n.opts.Listeners) == 0 {
+		r.AcceptProxyProtocol, r.TrustedProxies = n.opts.AcceptProxyProtocol, n.opts.TrustedProxies
+	}
+	return n.serve(ctx, r, nil)
 }
 
 // CreateTCPListener opens another listener. Nothing is reachable through it before AddConsumer names something. Where the port is

@@ -61,6 +61,9 @@ type NodeOptions struct {
 	Listeners      []string `json:"listeners,omitempty"`
 	TLSCertificate string   `json:"tls_certificate,omitempty"`
 	TLSKey         string   `json:"tls_key,omitempty"`
+	// AcceptProxyProtocol and TrustedProxies are networks from which proxies say whose connections they bring to Listeners, or else to TCPListenerAddress.
+	AcceptProxyProtocol []string `json:"accept_proxy_protocol,omitempty"`
+	TrustedProxies      []string `json:"trusted_proxies,omitempty"`
 	// TLSCA is a file of certificates, TLSPins are keys (sha256/BASE64): which servers are believed over TLS.
 	TLSCA   string   `json:"tls_ca,omitempty"`
 	TLSPins []string `json:"tls_pins,omitempty"`

@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"sallyport/node"
 	"sallyport/node/resource"
@@ -30,9 +32,29 @@ func networkFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.StringArrayVar(&o.Listeners, "listener", nil, "where nodes connect too: a `URL` with ws, wss or tls")
 	f.StringVar(&o.TLSCertificate, "tls-certificate", "", "the certificate for wss and tls, a PEM `FILE`")
 	f.StringVar(&o.TLSKey, "tls-key", "", "its private key, a PEM `FILE`")
+	proxiedFlags(f, &o.AcceptProxyProtocol, &o.TrustedProxies)
 	f.StringVar(&o.TLSCA, "tls-ca", "", "believe servers with certificates of this PEM `FILE` only")
 	f.StringArrayVar(&o.TLSPins, "tls-pin", nil, "believe servers with this key only, `sha256/BASE64`")
 	f.StringArrayVar(&o.Proxies, "proxy", nil, "connect through a proxy, `URL` or PATTERN=URL")
+}
+
+// proxiedFlags adds which proxies in front of listeners say whose connections they bring.
+func proxiedFlags(f *pflag.FlagSet, header, forwarded *[]string) {
+	f.StringSliceVar(header, "accept-proxy-protocol", nil, "listeners take the PROXY protocol from these `NETWORKS`")
+	f.StringSliceVar(forwarded, "trusted-proxy", nil, "ws and wss take X-Forwarded-For from these `NETWORKS`")
+}
+
+// checkProxied refuses networks that are none.
+func checkProxied(header, forwarded []string) error {
+	for flag, list := range map[string][]string{"--accept-proxy-protocol": header, "--trusted-proxy": forwarded} {
+		for _, text := range list {
+			_, err := netip.ParsePrefix(text)
+			if _, err2 := netip.ParseAddr(text); err != nil && err2 != nil {
+				return usageError("invalid value '%s' for '%s': it must be a network, as 10.0.0.0/8, or an address", text, flag)
+			}
+		}
+	}
+	return nil
 }
 
 // checkNetwork refuses what cannot be right, and makes paths absolute.
@@ -57,6 +79,9 @@ func (a *app) checkNetwork(o *state.NodeOptions) error {
 	if (o.TLSCertificate == "") != (o.TLSKey == "") || secure && o.TLSCertificate == "" {
 		return usageError("a listener with wss or tls needs --tls-certificate and --tls-key")
 	}
+	if err := checkProxied(o.AcceptProxyProtocol, o.TrustedProxies); err != nil {
+		return err
+	}
 	if _, err := proxy.Parse(proxiesOf(*o), nil); err != nil {
 		return usageError("invalid value for '--proxy': %v", err)
 	}
@@ -74,7 +99,8 @@ func networkArgs(o state.NodeOptions) (args []string) {
 	for _, flag := range []struct {
 		name   string
 		values []string
-	}{{"--listener", o.Listeners}, {"--tls-certificate", []string{o.TLSCertificate}}, {"--tls-key", []string{o.TLSKey}}, {"--tls-ca", []string{o.TLSCA}}, {"--tls-pin", o.TLSPins}} {
+	}{{"--listener", o.Listeners}, {"--tls-certificate", []string{o.TLSCertificate}}, {"--tls-key", []string{o.TLSKey}}, {"--tls-ca", []string{o.TLSCA}}, {"--tls-pin", o.TLSPins},
+		{"--accept-proxy-protocol", o.AcceptProxyProtocol}, {"--trusted-proxy", o.TrustedProxies}} {
 		for _, v := range flag.values {
 			if v != "" {
 				args = append(args, flag.name, v)
@@ -132,8 +158,9 @@ func applyNetwork(options *node.Options, o *state.NodeOptions) (err error) {
 			return fmt.Errorf("%s has no certificate", ca)
 		}
 	}
+	options.AcceptProxyProtocol, options.TrustedProxies = o.AcceptProxyProtocol, o.TrustedProxies
 	for _, text := range o.Listeners {
-		r := resource.TCPListener{Address: text}
+		r := resource.TCPListener{Address: text, AcceptProxyProtocol: o.AcceptProxyProtocol, TrustedProxies: o.TrustedProxies}
 		if s, err := multiaddr.ParseStream(text); err == nil && (s.Layer == "wss" || s.Layer == "tls") {
 			r.Certificate, r.Key = o.TLSCertificate, o.TLSKey
 		}

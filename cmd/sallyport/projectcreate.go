@@ -88,6 +88,7 @@ func projectCreate(a *app) *cobra.Command {
 	f.StringVar(&p.relayListener, "relay-listener", "", "where it listens for that, a `URL` with ws, wss or tls")
 	f.StringVar(&p.network.TLSCertificate, "tls-certificate", "", "the certificate for wss and tls, a PEM `FILE`")
 	f.StringVar(&p.network.TLSKey, "tls-key", "", "its private key, a PEM `FILE`")
+	proxiedFlags(f, &p.network.AcceptProxyProtocol, &p.network.TrustedProxies)
 	f.StringVar(&p.authorityStatus, "authority-status", "", "its status and metrics, `HOST:PORT`")
 	f.StringVar(&p.relayStatus, "relay-status", "", "its status and metrics, `HOST:PORT`")
 	f.BoolVar(&p.authorityOnly, "authority-only", false, "create the authority; the relay is on another machine")
@@ -129,8 +130,11 @@ func (p *projectPlan) listen(port int, listener string) string {
 	return net.JoinHostPort(host, fmt.Sprint(port))
 }
 
-// options adds to a part's options where it listens besides.
+// options adds to a part's options where it listens besides, and who is in front.
 func (p *projectPlan) options(o state.NodeOptions, listener string) state.NodeOptions {
+	if listener != "" || len(p.network.Listeners) == 0 {
+		o.AcceptProxyProtocol, o.TrustedProxies = p.network.AcceptProxyProtocol, p.network.TrustedProxies
+	}
 	if listener == "" {
 		return o
 	}

@@ -60,7 +60,7 @@ var fronts = []front{
 		if err := os.WriteFile(filepath.Join(site, "index.html"), []byte("site\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		server := replaced(t, networksPage(t, "nginx", 0), "listen 443 ssl", "listen 127.0.0.1:{{.Port}} ssl", "fullchain.pem", s.dir+"/fullchain.pem", "privkey.pem", s.dir+"/privkey.pem",
+		server := replaced(t, networksPage(t, "nginx", 0), "listen 443 ssl;", "listen 127.0.0.1:{{.Port}} ssl; listen [::1]:{{.Port}} ssl;", "fullchain.pem", s.dir+"/fullchain.pem", "privkey.pem", s.dir+"/privkey.pem",
 			"127.0.0.1:4010", "127.0.0.1:"+authority, "127.0.0.1:4011", "127.0.0.1:"+relay, "root site", "root "+site)
 		return servers.Start(t, "nginx", "daemon off; pid {{.Dir}}/pid; error_log stderr; worker_processes 1; user root;\nevents {}\nhttp {\naccess_log off; proxy_read_timeout "+idle+"; "+
 			"client_body_temp_path {{.Dir}}/b; proxy_temp_path {{.Dir}}/p; fastcgi_temp_path {{.Dir}}/f; uwsgi_temp_path {{.Dir}}/u; scgi_temp_path {{.Dir}}/s;\n"+server+"}\n", nil,
@@ -68,7 +68,7 @@ var fronts = []front{
 	}},
 	{"haproxy", func(t *testing.T, s *shell, authority, relay, idle string) *servers.Server {
 		s.must("cat fullchain.pem privkey.pem > both.pem")
-		return servers.Start(t, "haproxy", replaced(t, networksPage(t, "haproxy", 0), "bind :443", "bind 127.0.0.1:{{.Port}}", "both.pem", s.dir+"/both.pem", "timeout tunnel 1m", "timeout tunnel "+idle,
+		return servers.Start(t, "haproxy", replaced(t, networksPage(t, "haproxy", 0), "bind :443", "bind 127.0.0.1:{{.Port}},[::1]:{{.Port}}", "both.pem", s.dir+"/both.pem", "timeout tunnel 1m", "timeout tunnel "+idle,
 			"127.0.0.1:4010", "127.0.0.1:"+authority, "127.0.0.1:4011", "127.0.0.1:"+relay), nil, "-db", "-f", "{{.Config}}")
 	}},
 }
@@ -97,7 +97,7 @@ func TestReachFront(t *testing.T) {
 			s.env = append(s.env, "SALLYPORT_TLS_CA="+filepath.Join(s.dir, "fullchain.pem"))
 			s.at("project", fmt.Sprintf(`sallyport project create partners --authority-port %s --relay-port %s \
 				--authority-listener ws://127.0.0.1:%s/authority --authority-address wss://localhost:%s/authority \
-				--relay-listener ws://127.0.0.1:%s/portal --relay-address wss://localhost:%s/portal`, freePort(t), freePort(t), authority, port, relay, port))
+				--relay-listener ws://127.0.0.1:%s/portal --relay-address wss://localhost:%s/portal --trusted-proxy 127.0.0.1`, freePort(t), freePort(t), authority, port, relay, port))
 			began := time.Now()
 			s.member("bank", "--relay postgres")
 			s.member("analysis", "")
@@ -142,6 +142,20 @@ func TestReachFront(t *testing.T) {
 			says("before")
 			s.at("analysis", "sallyport node create quiet; sallyport tcp-connection create --from quiet --to wss://localhost:"+port+"/portal")
 			quiet := s.at("analysis", "sallyport tcp-connection list --at quiet")
+
+			// The relay knows who comes over IPv6, of which it has no listener, and believes no more than the server in front has said.
+			s.at("analysis", "sallyport node create six; sallyport tcp-connection create --from six --to wss://[::1]:"+port+"/portal")
+			if list := s.at("project", "sallyport tcp-connection list --at relay-partners"); !strings.Contains(list, "Incoming at ::1") || strings.Contains(list, "Incoming at 127.0.0.1:") {
+				t.Errorf("the relay's connections behind %s: %s", f.name, list)
+			}
+			for field, want := range map[string]string{"X-Forwarded-For: 192.0.2.66": "192.0.2.66", "Forwarded: for=192.0.2.67": "192.0.2.67"} {
+				c := requestWebSocket(t, pool, "localhost", "[::1]:"+port, "/portal", field)
+				if list := s.at("project", "sallyport tcp-connection list --at relay-partners"); strings.Contains(list, want) {
+					t.Errorf("what a client says of itself is believed behind %s: %s", f.name, list)
+				}
+				c.Close()
+			}
+			t.Logf("%s: the relay sees its members' addresses", f.name)
 			time.Sleep(2*idle + idle/2) // what is tested is that nothing happens meanwhile
 			if now := s.at("analysis", "sallyport tcp-connection list --at quiet"); now != quiet || !strings.Contains(now, port) {
 				t.Errorf("the quiet connection has ended after %v: %s, %s", 2*idle, quiet, now)
@@ -175,18 +189,26 @@ func TestReachALPN(t *testing.T) {
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "site") })}
 	go server.Serve(web)
 	defer server.Close()
-	front := servers.Start(t, "haproxy", replaced(t, networksPage(t, "haproxy", 1), "bind :443", "bind 127.0.0.1:{{.Port}}", "127.0.0.1:4012", "127.0.0.1:"+relay, "127.0.0.1:8443", "127.0.0.1:"+site), nil,
+	front := servers.Start(t, "haproxy", replaced(t, networksPage(t, "haproxy", 1), "bind :443", "bind 127.0.0.1:{{.Port}},[::1]:{{.Port}}", "127.0.0.1:4012", "127.0.0.1:"+relay, "127.0.0.1:8443", "127.0.0.1:"+site), nil,
 		"-db", "-f", "{{.Config}}")
 	_, port, _ := net.SplitHostPort(front.Address)
 	s.env = append(s.env, "SALLYPORT_TLS_CA="+filepath.Join(s.dir, "fullchain.pem"))
 	s.at("project", fmt.Sprintf(`sallyport project create partners --authority-port %s --relay-port %s --relay-listener tls://127.0.0.1:%s --relay-address tls://localhost:%s \
-		--tls-certificate fullchain.pem --tls-key privkey.pem`, freePort(t), freePort(t), relay, port))
+		--tls-certificate fullchain.pem --tls-key privkey.pem --accept-proxy-protocol 127.0.0.1`, freePort(t), freePort(t), relay, port))
 	s.member("bank", "--relay postgres")
 	inlet := freePort(t)
 	s.at("bank", "sallyport tcp-outlet create --to "+echoServer(t, "0")+"; sallyport relay create postgres; sallyport tcp-inlet create --from "+inlet+" --via postgres")
 	works(t, "tls behind haproxy", inlet)
 	if list := s.at("bank", "sallyport tcp-connection list"); !strings.Contains(list, "TLS, Outgoing at 127.0.0.1:"+port) {
 		t.Error(list)
+	}
+	s.at("bank", "sallyport node create six; sallyport tcp-connection create --from six --to tls://[::1]:"+port)
+	if list := s.at("project", "sallyport tcp-connection list --at relay-partners"); !strings.Contains(list, "Incoming at [::1]:") {
+		t.Errorf("the relay's connections behind haproxy: %s", list)
+	}
+	// Who comes past the load balancer without its header is turned away, though from its address.
+	if o := s.run("sallyport tcp-connection create --from six --to tls://localhost:"+relay, "SALLYPORT_HOME="+filepath.Join(s.dir, "bank")); o.code == 0 {
+		t.Errorf("a connection without a header: %s", o.stdout)
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(cert.Leaf)
@@ -313,4 +335,22 @@ func TestReachProxies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// requestWebSocket begins a WebSocket connection over TLS with a field in its request.
+func requestWebSocket(t *testing.T, roots *x509.CertPool, name, hostport, path, field string) net.Conn {
+	t.Helper()
+	c, err := tls.Dial("tcp", hostport, &tls.Config{RootCAs: roots, ServerName: name, NextProtos: []string{"http/1.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
+	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: sallyport.1\r\n%s\r\n\r\n", path, name, field)
+	answer := make([]byte, len("HTTP/1.1 101 "))
+	if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "HTTP/1.1 101 " {
+		t.Fatalf("%q, %v", answer, err)
+	}
+	return c
 }

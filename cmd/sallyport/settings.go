@@ -26,6 +26,8 @@ var settings = []setting{
 	many("listener", func(o *state.NodeOptions) *[]string { return &o.Listeners }),
 	text1("tls-certificate", func(o *state.NodeOptions) *string { return &o.TLSCertificate }),
 	text1("tls-key", func(o *state.NodeOptions) *string { return &o.TLSKey }),
+	many("accept-proxy-protocol", func(o *state.NodeOptions) *[]string { return &o.AcceptProxyProtocol }),
+	many("trusted-proxy", func(o *state.NodeOptions) *[]string { return &o.TrustedProxies }),
 	text1("tls-ca", func(o *state.NodeOptions) *string { return &o.TLSCA }),
 	many("tls-pin", func(o *state.NodeOptions) *[]string { return &o.TLSPins }),
 	said(many("proxy", func(o *state.NodeOptions) *[]string { return &o.Proxies }), func(o *state.NodeOptions) string {

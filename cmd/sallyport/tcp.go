@@ -117,6 +117,9 @@ func tcpListenerNoun(a *app) *cobra.Command {
 			if r.Address, err = nodeAddress("<ADDRESS>", args[0]); err != nil {
 				return err
 			}
+			if err := checkProxied(r.AcceptProxyProtocol, r.TrustedProxies); err != nil {
+				return err
+			}
 			for _, path := range []*string{&r.Certificate, &r.Key} {
 				if *path != "" {
 					if *path, err = a.abs(*path); err != nil {
@@ -150,6 +153,7 @@ func tcpListenerNoun(a *app) *cobra.Command {
 	create.Flags().StringVar(&at, "at", "", "`NODE` (default: the default node)")
 	create.Flags().StringVar(&r.Certificate, "tls-certificate", "", "the certificate for wss and tls, a PEM `FILE`")
 	create.Flags().StringVar(&r.Key, "tls-key", "", "its private key, a PEM `FILE`")
+	proxiedFlags(create.Flags(), &r.AcceptProxyProtocol, &r.TrustedProxies)
 	return noun(groupObjects, "tcp-listener", "Where other nodes connect", nil, create,
 		transportList(a, "List a node's TCP listeners", `  sallyport tcp-listener list
   sallyport tcp-listener list --at n1`, admin.PathTCPListener, "no TCP listeners"),

@@ -7,6 +7,10 @@ type TCPListener struct {
 	// Certificate and Key are the absolute paths of PEM files, for wss and tls.
 	Certificate string `json:"certificate,omitempty" flag:"tls-certificate"`
 	Key         string `json:"key,omitempty" flag:"tls-key"`
+	// AcceptProxyProtocol are the networks, as 10.0.0.0/8, from which connections begin with a header of the PROXY protocol; TrustedProxies are those from
+	// which requests of WebSocket name their client (X-Forwarded-For, Forwarded).
+	AcceptProxyProtocol []string `json:"accept_proxy_protocol,omitempty" flag:"accept-proxy-protocol"`
+	TrustedProxies      []string `json:"trusted_proxies,omitempty" flag:"trusted-proxy"`
 }
 
 // Listener accepts secure channels at a worker's address.

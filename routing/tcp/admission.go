@@ -110,6 +110,44 @@ func (a *admission) unlist(p *place) {
 	}
 }
 
+// move counts the connection of p, over which there is no channel yet, as one of another address from now on: the one that a proxy in front names. How it is
+// ended is not known then until belongs says so. It reports false when the connection has to go: it had to already, or the address has too many.
+func (a *admission) move(p *place, to netip.Addr) bool {
+	name := routing.HostSource(to)
+	a.mu.Lock()
+	p.end = nil
+	if p.of == nil || p.name == name {
+		defer a.mu.Unlock()
+		return p.of != nil
+	}
+	h := a.byHost[name]
+	if h == nil {
+		h = &host{bare: list.New()}
+	}
+	var gone func()
+	if h.count >= a.mostEach {
+		a.refusedEach.Add(1)
+		if gone = a.displace(h.bare); gone == nil {
+			a.mu.Unlock()
+			return false
+		}
+	}
+	if p.inHost != nil {
+		p.of.bare.Remove(p.inHost)
+		p.inHost = h.bare.PushBack(p)
+	}
+	if p.of.count--; p.of.count == 0 {
+		delete(a.byHost, p.name)
+	}
+	h.count++
+	p.name, p.of, a.byHost[name] = name, h, h
+	a.mu.Unlock()
+	if gone != nil {
+		gone()
+	}
+	return true
+}
+
 // belongs says how to end the connection that has the place. It reports false when the connection has to go already.
 func (a *admission) belongs(p *place, end func()) bool {
 	a.mu.Lock()

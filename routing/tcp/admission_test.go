@@ -80,7 +80,7 @@ func TestAdmission(t *testing.T) {
 		a := newAdmission(10, 4)
 		open := map[*place]bool{}
 		for range 500 {
-			switch r.IntN(4) {
+			switch r.IntN(5) {
 			case 0, 1:
 				from := netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(5))})
 				if p := a.take(from); p != nil {
@@ -95,6 +95,17 @@ func TestAdmission(t *testing.T) {
 					break
 				}
 			case 3:
+				for p := range open { // a proxy in front has named whose it is
+					end := p.end
+					if !a.move(p, netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(5))})) {
+						a.give(p)
+						delete(open, p)
+					} else if end != nil && !a.belongs(p, end) {
+						delete(open, p)
+					}
+					break
+				}
+			case 4:
 				for p := range open {
 					a.give(p)
 					delete(open, p)
@@ -223,5 +234,47 @@ func TestDefaults(t *testing.T) {
 	}
 	if o := (Options{HighWater: 5, Connections: 6, ConnectionsPerAddress: 7}).withDefaults(); o.HighWater != 5 || o.Connections != 6 || o.ConnectionsPerAddress != 7 {
 		t.Errorf("%+v", o)
+	}
+}
+
+// TestAdmissionMoved: a connection counts for whom the proxy in front names, makes room there, and can be ended as before.
+func TestAdmissionMoved(t *testing.T) {
+	proxy, client := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.0.2.1")
+	a := newAdmission(10, 2)
+	ended := 0
+	end := func() { ended++ }
+	var moved []*place
+	for range 2 {
+		p := a.take(proxy)
+		if !a.belongs(p, end) || !a.move(p, client) || !a.belongs(p, end) {
+			t.Fatal("not moved")
+		}
+		moved = append(moved, p)
+	}
+	if u := a.use(); u.Open != 2 || u.OpenEach != 2 || len(a.byHost) != 1 {
+		t.Errorf("%+v, %d hosts", u, len(a.byHost))
+	}
+	// A third one ends the first; one that has been displaced does not move.
+	third := a.take(proxy)
+	if !a.move(third, client) || ended != 1 || a.move(moved[0], proxy) || a.move(moved[0], client) {
+		t.Errorf("%d ended", ended)
+	}
+	// While nobody has said how it is ended it is left to whoever says so.
+	if fourth := a.take(client); fourth == nil || ended != 2 {
+		t.Errorf("%d ended", ended)
+	} else if fifth := a.take(client); fifth == nil || a.belongs(third, end) {
+		t.Error("a displaced connection goes on")
+	} else {
+		a.vouch(fourth)
+		a.vouch(fifth)
+	}
+	// Where all carry channels there is no room.
+	last := a.take(proxy)
+	if a.move(last, client) {
+		t.Error("moved to where there is no room")
+	}
+	a.give(last)
+	if u := a.use(); u.Open != 2 || u.RefusedEach != 4 || a.bare.Len() != 0 {
+		t.Errorf("%+v, %d bare", u, a.bare.Len())
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,8 @@ type Connection struct {
 	Layer Layer
 	// Local and Remote are the socket's addresses; Remote is a proxy's where there is one.
 	Local, Remote netip.AddrPort
+
+	client atomic.Pointer[netip.AddrPort] // whom a proxy in front names; nil: nobody
 
 	t        *Transport
 	shard    *routing.Shard
@@ -65,6 +68,38 @@ func (t *Transport) start(s *routing.Shard, conn *dataplane.Conn, layer Layer, s
 	t.conns[c] = struct{}{}
 	t.mu.Unlock()
 	return c
+}
+
+// Peer returns where the other node is: what a trusted proxy in front says, else Remote. Its port is 0 where the proxy says none. Any goroutine.
+func (c *Connection) Peer() netip.AddrPort {
+	if client := c.client.Load(); client != nil {
+		return *client
+	}
+	return c.Remote
+}
+
+// named hears whom the proxy in front brings, and reports whether there is a place for one more of there. On the shard.
+func (c *Connection) named(client netip.AddrPort) bool {
+	if !c.t.admission.move(c.place, client.Addr()) {
+		c.t.full(client)
+		return false
+	}
+	c.client.Store(&client)
+	if !c.t.admission.belongs(c.place, c.displaced) {
+		c.displaced()
+	}
+	return true
+}
+
+// PeerText is Peer as people read it: without a port that is not known.
+func (c *Connection) PeerText() string { return endpoint(c.Peer()) }
+
+// endpoint is an address as people read it, without a port that is not known.
+func endpoint(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
+	}
+	return a.String()
 }
 
 // Done is closed when the connection has ended.
@@ -114,7 +149,7 @@ func (c *Connection) Severed() bool { return c.severed }
 func (c *Connection) displaced() {
 	c.shard.Loop().Post(dataplane.TaskFunc(func() {
 		if !c.closed {
-			c.t.router.Log().Info("connection ended to make room for others", "peer", c.Remote.String())
+			c.t.router.Log().Info("connection ended to make room for others", "peer", c.PeerText())
 		}
 		c.framed.Abort()
 	}))
@@ -143,7 +178,7 @@ func (c *Connection) stopWorkers() {
 func (c *Connection) TerminalPeer() *routing.Peer { return nil }
 
 // SourceName implements routing.Sourced.
-func (c *Connection) SourceName() string { return routing.HostSource(c.Remote.Addr()) }
+func (c *Connection) SourceName() string { return routing.HostSource(c.Peer().Addr()) }
 
 // TerminalProducer returns the producer of what arrives on the connection.
 func (c *Connection) TerminalProducer() *routing.Producer { return &c.producer }
@@ -174,7 +209,7 @@ func (c *Connection) ReserveFrame(onward, ret routing.Route, size int, from *rou
 	if body > routing.MaxFrame {
 		c.t.Stats.TooLarge.Add(1)
 		c.t.router.Log().Warn("message too large for the transport, connection closed",
-			"bytes", body, "limit", routing.MaxFrame, "peer", c.Remote.String())
+			"bytes", body, "limit", routing.MaxFrame, "peer", c.PeerText())
 		c.end()
 		return nil
 	}
@@ -227,13 +262,13 @@ func (d *draining) WantDrain(low int) { d.framed.WantDrain(low) }
 
 // Refused implements routing.SharedDraining.
 func (d *draining) Refused() {
-	d.t.router.Log().Warn("somebody sends a node more than it takes, what more comes from there is dropped", "peer", d.Remote.String(), "bytes", d.framed.Pending())
+	d.t.router.Log().Warn("somebody sends a node more than it takes, what more comes from there is dropped", "peer", (*Connection)(d).PeerText(), "bytes", d.framed.Pending())
 }
 
 // Stalled implements routing.Draining: a peer that takes nothing is cut off, since what is for it keeps memory that is for others.
 func (d *draining) Stalled() {
 	d.t.Stats.CutOff.Add(1)
-	d.t.router.Log().Warn("connection to node cut off, it takes too little of what is sent to it", "peer", d.Remote.String(), "bytes", d.framed.Pending())
+	d.t.router.Log().Warn("connection to node cut off, it takes too little of what is sent to it", "peer", (*Connection)(d).PeerText(), "bytes", d.framed.Pending())
 	c := (*Connection)(d)
 	c.stopWorkers()
 	c.shard.Loop().Post(dataplane.TaskFunc(c.framed.Abort)) // whoever wrote to it is not done with it
@@ -276,7 +311,7 @@ func (c *Connection) OnClose(err error) {
 		c.t.Stats.Oversize.Add(1)
 	}
 	if err != nil && err != dataplane.ErrConnClosed {
-		c.t.router.Log().Info("connection to node lost", "peer", c.Remote.String(), "err", err)
+		c.t.router.Log().Info("connection to node lost", "peer", c.PeerText(), "err", err)
 	}
 	c.Flow.End()
 	c.t.router.ForgetFlow(c.Flow)

@@ -48,7 +48,7 @@ func (c *Connection) ping() {
 	case heard != p.heard || c.framed.Paused() || !p.framing.Begun(): // a peer that is not read cannot be heard
 		p.heard, p.sent = heard, 0
 	case p.sent == pingsLost:
-		c.t.router.Log().Info("connection to node lost", "peer", c.Remote.String(), "err", errSilent)
+		c.t.router.Log().Info("connection to node lost", "peer", c.PeerText(), "err", errSilent)
 		c.framed.Abort()
 		return
 	}

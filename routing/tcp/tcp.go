@@ -93,8 +93,8 @@ type Stats struct {
 	Oversize atomic.Uint64
 	// CutOff are connections ended because the peer took too little of what was for it.
 	CutOff atomic.Uint64
-	// TLSFailed are connections of others that ended in their TLS handshake.
-	TLSFailed atomic.Uint64
+	// TLSFailed are connections of others that ended in their TLS handshake, PrefaceFailed those of a proxy in front that did not begin with its header.
+	TLSFailed, PrefaceFailed atomic.Uint64
 }
 
 // Transport holds the listeners and connections of one node.
@@ -218,7 +218,7 @@ func (t *Transport) Resume(ctx context.Context) error {
 func (t *Transport) accepted(l *Listener, fd int, from netip.AddrPort) {
 	p := t.admission.take(from.Addr())
 	if p == nil {
-		t.router.Log().Warn("connection refused: too many are open", "peer", from.String(), "open", t.admission.open())
+		t.full(from)
 		dataplane.Reset(fd)
 		return
 	}
@@ -231,8 +231,24 @@ func (t *Transport) accepted(l *Listener, fd int, from netip.AddrPort) {
 		dataplane.Reset(fd)
 		return
 	}
+	a := &arrival{l: l, client: from, place: p}
+	if within(l.serving.PrefacedFrom, from.Addr()) {
+		go t.prefaced(a, fd)
+		return
+	}
+	t.bring(a, fd, l.shard)
+}
+
+// full says that a connection was refused.
+func (t *Transport) full(client netip.AddrPort) {
+	t.router.Log().Warn("connection refused: too many are open", "peer", endpoint(client), "open", t.admission.open())
+}
+
+// bring makes a connection of an accepted socket, which it owns. It runs on a shard, or with here nil on another goroutine.
+func (t *Transport) bring(a *arrival, fd int, here *routing.Shard) {
+	l := a.l
 	if l.serving.TLS != nil {
-		go t.secured(l, fd, from, p)
+		go t.secured(a, fd)
 		return
 	}
 	s := t.place()
@@ -240,14 +256,14 @@ func (t *Transport) accepted(l *Listener, fd int, from netip.AddrPort) {
 		c, err := s.Loop().Adopt(fd, nil)
 		var conn *Connection
 		if err == nil {
-			conn = t.start(s, c, l.serving.Layer(), l.Flow, l.serving.framing(t.opts.MaxMessage), nil)
+			conn = t.start(s, c, l.serving.Layer(), l.Flow, a.framing(), nil)
 		}
-		t.admitted(conn, err, p)
+		t.admitted(conn, err, a)
 	}
-	if s == l.shard {
+	if s == here {
 		adopt()
 	} else if !s.Loop().Post(dataplane.TaskFunc(adopt)) {
-		t.admission.give(p)
+		t.admission.give(a.place)
 		dataplane.Reset(fd)
 	}
 }

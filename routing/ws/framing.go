@@ -13,6 +13,7 @@ import (
 // Framing is dataplane's Framing of one WebSocket connection.
 type Framing struct {
 	accepts *Accepts // of a server until the handshake is done; nil then, and at a client
+	front   *front   // of a server that a trusted proxy has connected to, until the handshake is done
 	client  bool
 	max     int
 
@@ -109,9 +110,12 @@ func (f *Framing) violates(what string) (dataplane.Piece, error) {
 // Next implements dataplane.Framing.
 func (f *Framing) Next(b []byte) (p dataplane.Piece, err error) {
 	if f.accepts != nil {
-		used, reply, err := f.accepts.answer(b)
+		request, used, reply, err := f.accepts.answer(b)
 		if err == nil && used > 0 {
-			f.accepts = nil
+			if f.front != nil && !f.front.admits(&request) {
+				return dataplane.Piece{Reply: refusal("503 Service Unavailable", "", "")}, ErrRefused
+			}
+			f.accepts, f.front = nil, nil
 		}
 		return dataplane.Piece{Used: used, Need: min(len(b)+1, MaxHeader), Reply: reply}, err
 	}

@@ -26,6 +26,8 @@ var (
 	ErrRequest = errors.New("websocket: the request was not for the transport")
 	// ErrHeader reports a header that is no HTTP, or too long.
 	ErrHeader = errors.New("websocket: malformed header")
+	// ErrRefused reports a request that was the transport's, of a client that is not admitted; it was answered.
+	ErrRefused = errors.New("websocket: the client that the proxy names is not admitted")
 )
 
 // header is the beginning of an HTTP/1.1 message: its first line and its fields.
@@ -158,21 +160,21 @@ type Accepts struct {
 
 // answer reads a request and returns the answer to it. used is 0 when b has no end of the request yet. With an error the connection
 // ends after the answer. What a stranger sent is not repeated in the error.
-func (a *Accepts) answer(b []byte) (used int, reply []byte, err error) {
-	h, used, err := parseHeader(b)
+func (a *Accepts) answer(b []byte) (h header, used int, reply []byte, err error) {
+	h, used, err = parseHeader(b)
 	if err != nil {
-		return 0, refusal("400 Bad Request", "", ""), err
+		return h, 0, refusal("400 Bad Request", "", ""), err
 	}
 	if used == 0 {
-		return 0, nil, nil
+		return h, 0, nil, nil
 	}
 	method, rest, _ := strings.Cut(h.first, " ")
 	target, version, ok := strings.Cut(rest, " ")
 	if !ok || version != "HTTP/1.1" && version != "HTTP/1.0" || !strings.HasPrefix(target, "/") {
-		return 0, refusal("400 Bad Request", "", ""), ErrHeader
+		return h, 0, refusal("400 Bad Request", "", ""), ErrHeader
 	}
-	no := func(status, fields, why string) (int, []byte, error) {
-		return used, refusal(status, fields, method), fmt.Errorf("%w: %s", ErrRequest, why)
+	no := func(status, fields, why string) (header, int, []byte, error) {
+		return h, used, refusal(status, fields, method), fmt.Errorf("%w: %s", ErrRequest, why)
 	}
 	path, _, _ := strings.Cut(target, "?")
 	if a.Path != "" && path != a.Path || a.Host != "" && !strings.EqualFold(hostname(h.get("host")), a.Host) {
@@ -193,7 +195,7 @@ func (a *Accepts) answer(b []byte) (used int, reply []byte, err error) {
 	case !h.has("sec-websocket-protocol", Protocol):
 		return no("400 Bad Request", "", "another protocol")
 	}
-	return used, fmt.Appendf(nil, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+	return h, used, fmt.Appendf(nil, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: %s\r\n\r\n", acceptKey(h.get("sec-websocket-key")), Protocol), nil
 }
 

@@ -111,13 +111,13 @@ const request = "GET /portal?x=1 HTTP/1.1\r\nHost: relay.example.com:8443\r\nUpg
 
 func TestServerHandshake(t *testing.T) {
 	a := Accepts{Path: "/portal", Host: "relay.example.com"}
-	used, reply, err := a.answer([]byte(request + "rest"))
+	_, used, reply, err := a.answer([]byte(request + "rest"))
 	if err != nil || used != len(request) || !strings.HasPrefix(string(reply), "HTTP/1.1 101 ") ||
 		!strings.Contains(string(reply), "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: sallyport.1\r\n\r\n") {
 		t.Errorf("%d, %q, %v", used, reply, err)
 	}
 	for i := range len(request) {
-		if used, reply, err := a.answer([]byte(request[:i])); used != 0 || reply != nil || err != nil {
+		if _, used, reply, err := a.answer([]byte(request[:i])); used != 0 || reply != nil || err != nil {
 			t.Fatalf("cut at %d: %d, %q, %v", i, used, reply, err)
 		}
 	}
@@ -141,25 +141,25 @@ func TestServerHandshake(t *testing.T) {
 		{"\r\nHost", "\r\n Host", "400"},
 		{"Host: ", "Host: relay.example.com\r\nHost: ", "404"},
 	} {
-		_, reply, err := a.answer([]byte(strings.Replace(request, c.old, c.new, 1)))
+		_, _, reply, err := a.answer([]byte(strings.Replace(request, c.old, c.new, 1)))
 		if err == nil || !strings.HasPrefix(string(reply), "HTTP/1.1 "+c.status+" ") || !strings.Contains(string(reply), "Connection: close\r\n") &&
 			!strings.Contains(string(reply), "Connection: Upgrade\r\n") {
 			t.Errorf("%q for %q: %q, %v", c.new, c.old, reply, err)
 		}
 	}
 	for _, long := range []string{"GET /" + strings.Repeat("x", MaxHeader), request[:len(request)-2] + strings.Repeat("A: b\r\n", maxLines) + "\r\n"} {
-		if _, reply, err := a.answer([]byte(long)); !errors.Is(err, ErrHeader) || !strings.HasPrefix(string(reply), "HTTP/1.1 400 ") {
+		if _, _, reply, err := a.answer([]byte(long)); !errors.Is(err, ErrHeader) || !strings.HasPrefix(string(reply), "HTTP/1.1 400 ") {
 			t.Errorf("%d bytes: %q, %v", len(long), reply, err)
 		}
 	}
-	if _, _, err := (&Accepts{}).answer([]byte(strings.Replace(request, "/portal", "/any", 1))); err != nil {
+	if _, _, _, err := (&Accepts{}).answer([]byte(strings.Replace(request, "/portal", "/any", 1))); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestClientHandshake(t *testing.T) {
 	r := NewRequest("relay.example.com", "/portal")
-	used, answer, err := (&Accepts{Path: "/portal", Host: "Relay.example.com"}).answer(r.Bytes())
+	_, used, answer, err := (&Accepts{Path: "/portal", Host: "Relay.example.com"}).answer(r.Bytes())
 	if err != nil || used != len(r.Bytes()) {
 		t.Fatal(used, err)
 	}
