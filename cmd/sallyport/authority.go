@@ -59,7 +59,8 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	networkFlags(cmd, o)
 	limitFlags(cmd, o)
 	logFlags(cmd, o)
-	hide(cmd, "project-access-route", "project-identity-identifier-file", "tenant-base-url", "certificate", "attributes")
+	hide(cmd, "project-access-route", "project-identity-identifier-file", "tenant-base-url", "certificate", "attributes",
+		"account-authority", "enforce-admin-checks", "disable-trust-context-id") // seldom used: help fits a screen
 }
 
 // oidcFlags are the flags that say which provider of OpenID Connect an authority believes.

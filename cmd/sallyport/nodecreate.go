@@ -41,6 +41,7 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	recordFlags(cmd, o)
 	logFlags(cmd, o)
 	noEffect(cmd, "http-server", "opentelemetry-context=")
+	hide(cmd, "credential-scope", "exit-on-eof", "services") // seldom used: help fits a screen
 	flagAliases(cmd, "launch-config", "services", "launch-configuration", "services", "enable-udp", "udp", "enable-http-server", "http-server",
 		"node-config", "configuration")
 }
