@@ -8,6 +8,8 @@ import (
 const (
 	// besideAfter is how long a path is silent until another one is made beside it. Whichever has an answer first is the path: a wrong guess costs a handshake.
 	besideAfter = silenceLimit
+	// restartAfter is how long a path that was left may be silent until clients that have no answer yet begin anew over the other one.
+	restartAfter = 300 * time.Millisecond
 	// holdAfter is how long it is silent until connections that can be resumed count it as lost, however long it may be silent.
 	holdAfter = 4500 * time.Millisecond
 )
@@ -50,7 +52,9 @@ func (s *session) linger(ctx context.Context, c *connection) {
 	if s.watched != nil && s.gone != nil {
 		gone = s.watched(ctx, c)
 	}
-	heard, signs := time.Now(), c.signs()
+	heard, signs, answered := time.Now(), c.signs(), false
+	silent := time.After(restartAfter)
+	p.send(true)
 	tick := time.NewTicker(pingInterval)
 	defer tick.Stop()
 	for {
@@ -62,8 +66,12 @@ func (s *session) linger(ctx context.Context, c *connection) {
 		case <-gone:
 			s.gone(c)
 			return
+		case <-silent:
+			if !answered && s.restart != nil {
+				s.restart(c)
+			}
 		case <-p.answers:
-			heard = time.Now()
+			heard, answered = time.Now(), true
 		case now := <-tick.C:
 			if signs.fresh(ctx) {
 				heard = now

@@ -157,6 +157,7 @@ func (p udpPort) Gone([32]byte, routing.Route) {}
 
 // Silent implements port.
 func (p udpPort) Silent(routing.Route, time.Time) {}
+func (p udpPort) Restart(routing.Route)           {}
 
 func addUDPInlets(n *Node) {
 	n.udpInlets = table.Add(n.set, table.Kind[resource.UDPInlet, *udpInlet]{

@@ -2,9 +2,10 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -55,9 +56,11 @@ func checkGroup(r *resource.Relay) error {
 // isGroup reports whether a relay is registered on terms.
 func isGroup(r *resource.Relay) bool { return r.Rule != "" || r.Share != "" || r.Priority != 0 }
 
-// newMemberID returns what tells a relay of this process from others of its identity.
-func newMemberID() (id routing.MemberID) {
-	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+// memberID returns what tells a node's relay from others of its identity: the same after a restart, so that the relay knows who comes and goes.
+func (n *Node) memberID(name string) (id routing.MemberID) {
+	host, _ := os.Hostname()
+	sum := sha256.Sum256([]byte(strings.Join([]string{"sallyport relay member", n.opts.Self.String(), host, n.opts.Name, name}, "\x00")))
+	copy(id[:], sum[:])
 	return id
 }
 

@@ -13,6 +13,7 @@ import (
 	"sallyport/crypto/identity"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
+	"sallyport/portal"
 	"sallyport/routing"
 )
 
@@ -94,6 +95,57 @@ func (m *member) relayState(name string) resource.Status {
 	return i.Status
 }
 
+// TestNobodyHasTheName: clients of an inlet to a name that nobody has are closed at once with a reason, and served when somebody has it.
+func TestNobodyHasTheName(t *testing.T) {
+	p := newProject(t, 0)
+	relay := p.join(nil, "")
+	bank, client := p.join(authority.Attributes{"ockam-relay": "db"}, "p"), p.join(authority.Attributes{"side": "client"}, "p")
+	in, err := client.CreateInlet(within(t), admin.InletRequest{Alias: "in", From: "127.0.0.1:0", To: relay.route() + "/secure/api/service/forward_to_db/secure/api/service/outlet"})
+	if err != nil || !in.State.Refused || !strings.Contains(in.State.Reason, "nobody is registered") {
+		t.Fatalf("%+v, %v", in, err)
+	}
+	refused := func() (refused, waited uint64) {
+		for _, m := range client.portals.Meters() {
+			if m.Name() == "in" {
+				return m.Refused[portal.ReasonRefused].Load(), m.Refused[portal.ReasonPath].Load()
+			}
+		}
+		return 0, 0
+	}
+	if got := asks(in.Bind); got != "" {
+		t.Errorf("served by %q", got)
+	}
+	if n, waited := refused(); n != 1 || waited != 0 {
+		t.Errorf("%d refused, %d waited in vain", n, waited)
+	}
+	target, _ := naming(t, "bank")
+	if err := bank.share(relay, target, admin.RelayRequest{Name: "db"}, admin.OutletRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	settles(t, "served", func() bool { return asks(in.Bind) == "bank" })
+	if testing.Short() {
+		return // the rest takes as long as a client waits for a node that is restarted
+	}
+	before, _ := refused()
+	bank.Stop()
+	settles(t, "nobody has it again", func() bool {
+		i, _ := client.inlets.Get("in")
+		return i.Status.Refused
+	})
+	c, err := net.Dial("tcp", in.Bind) // it waits for a while: a node that is restarted is back soon
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
+	if n, err := c.Read(make([]byte, 1)); err == nil {
+		t.Errorf("%d bytes of nobody", n)
+	}
+	if n, waited := refused(); n != before+1 || waited != 0 {
+		t.Errorf("%d refused before and %d now, %d waited for as long as any", before, n, waited)
+	}
+}
+
 const dbGroup = `(= subject.side "bank")`
 
 // TestGroupFailsOver: of two members who share a name new connections go to the one with the lower number; when it goes, or its target does, they go to the other at once, and
@@ -161,6 +213,7 @@ func TestGroupFailsOver(t *testing.T) {
 	if st := relay.relaySvc.State("db"); st.Registrations != 1 || st.Rule != routing.RuleFailover {
 		t.Errorf("%+v", st)
 	}
+	other.Stop() // else it has the name when that is free
 	two.Stop()
 	settles(t, "free", func() bool { return len(relay.relaySvc.Names()) == 0 })
 }

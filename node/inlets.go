@@ -53,6 +53,7 @@ type port interface {
 	Refuse(reason string)
 	Gone(peer [32]byte, route routing.Route)
 	Silent(route routing.Route, since time.Time)
+	Restart(route routing.Route)
 }
 
 // inletParts are what an inlet has beyond its request when it is part of something larger.
@@ -315,7 +316,9 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 			in.answer.forget()
 			in.port.Refuse("")
 		},
-		silent: in.silent,
+		silent:  in.silent,
+		restart: func(c *connection) { in.port.Restart(in.outletRoute(c)) },
+		absent:  func(reason string) { in.port.Refuse(reason) },
 		gone: func(c *connection) {
 			if k := len(c.channels); k > 0 {
 				in.port.Gone(c.channels[k-1].Peer.ID, in.outletRoute(c))

@@ -94,7 +94,7 @@ func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], 
 	if err != nil {
 		return nil, err
 	}
-	rel := &relay{member: newMemberID()}
+	rel := &relay{member: n.memberID(r.Name)}
 	rel.request.Store(&r)
 	wanted := relayNameOf(&r)
 	options.name, options.access = wanted, access

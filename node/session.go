@@ -49,6 +49,8 @@ type session struct {
 	gone    func(c *connection)                                // the process at the other end of a path that is no more has ended. May be nil
 	watched func(context.Context, *connection) <-chan struct{} // closed when somebody between says so. May be nil
 	silent  func(c *connection, since time.Time)               // nothing was heard over a path since then: connections that are held are. May be nil
+	restart func(c *connection)                                // a path that was left for another does not answer. May be nil
+	absent  func(reason string)                                // nobody has been registered at the relay for a while; empty: that has ended. May be nil
 	check   func(context.Context, *connection) error           // asked from time to time while the path is up; an error ends it. May be nil
 	spoken  bool                                               // up exchanges messages with the peer: no other answer is waited for
 	back    bool                                               // the session existed before this start of the node
@@ -56,6 +58,7 @@ type session struct {
 	longest time.Duration                                      // pause between attempts; 0 is retryMax
 
 	mu      sync.Mutex
+	missing *time.Timer // tells absent; nil while somebody is registered, or nothing is known
 	isUp    bool
 	failure error
 	current *connection
@@ -116,10 +119,39 @@ func (s *session) set(up bool, c *connection, failure error) {
 		s.since = time.Now()
 	}
 	s.isUp, s.current = up, c
+	s.noteAbsent(!up && (errors.Is(failure, secure.ErrAbsent) || failure == nil && s.missing != nil), failure)
 	if failure != nil || up {
 		s.failure = failure
 	}
 	s.mu.Unlock()
+}
+
+// absentAfter is how long nobody may be registered under a relay's name until clients need not wait: a node that is restarted is back before.
+const absentAfter = 5 * time.Second
+
+// noteAbsent follows whether the relay says that nobody is registered. s.mu is held.
+func (s *session) noteAbsent(is bool, why error) {
+	switch {
+	case s.absent == nil || is == (s.missing != nil):
+	case is:
+		reason, after := why.Error(), absentAfter
+		if s.retries == 0 && !s.back {
+			after = 0 // nobody ever was there
+		}
+		var t *time.Timer
+		t = time.AfterFunc(after, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.missing == t {
+				s.absent(reason)
+			}
+		})
+		s.missing = t
+	default:
+		s.missing.Stop()
+		s.missing = nil
+		s.absent("")
+	}
 }
 
 func (s *session) run(ctx context.Context) {
@@ -280,6 +312,9 @@ func (s *session) attempt(ctx context.Context, patience time.Duration, report fu
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	s.noteAbsent(false, nil)
+	s.mu.Unlock()
 	if err := s.up(attempt, c); err != nil {
 		c.close()
 		return nil, err

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"net"
 	"testing"
 	"time"
 
@@ -46,5 +47,39 @@ func TestPeerGone(t *testing.T) {
 	eventually(t, "ended", func() bool { return s.in.env.Stats.Active.Load() == 0 })
 	if n := s.in.env.Stats.Ended[ReasonGone].Load(); n != 2 {
 		t.Errorf("%d of the inlet's ends were counted, want 2", n)
+	}
+}
+
+// TestRestart: a client that has no answer over a path begins anew over another one when it is told to, and one over another path does not.
+func TestRestart(t *testing.T) {
+	target, ch := served(t)
+	s := newSimulated(t, 5, 1, Limits{}, time.Hour, OutletOptions{Target: target})
+	s.connect(t)
+	mute := routing.NewRoute(s.near.self.Address(), routing.LocalAddress("nobody"))
+	s.inlet.SetPath(mute)
+	client, err := net.Dial("tcp", s.inlet.Bound().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	eventually(t, "it asks", func() bool { return s.inlet.Active() == 1 })
+	s.connect(t)
+	s.inlet.Restart(routing.NewRoute(s.near.self.Address(), routing.LocalAddress("outlet"))) // which nobody waits at
+	for range 2 {
+		if err := s.in.router.Shards()[0].Do(limited(t), func() {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(ch); n != 0 {
+		t.Fatal("it began anew though another path was meant")
+	}
+	s.inlet.Restart(mute)
+	server := <-ch
+	defer server.Close()
+	if _, err := client.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
 	}
 }

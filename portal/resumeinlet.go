@@ -67,6 +67,20 @@ func (in *Inlet) Silent(route routing.Route, since time.Time) {
 	}
 }
 
+// Restart has clients begin anew, over the path that there is, that have no answer yet over the path with a route, which does not answer. Any goroutine.
+func (in *Inlet) Restart(route routing.Route) {
+	route = in.opts.Prefix.Concat(route)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for c := range in.conns {
+		c.post(func() {
+			if c.state == opening && c.terminal != nil && c.terminal == c.shard.FirstTerminal(route) {
+				c.offerAgain(false)
+			}
+		})
+	}
+}
+
 // Gone tells that the process has ended that a peer was, over the path with a route: its connections there, and those without a path, end. Any goroutine.
 func (in *Inlet) Gone(peer [32]byte, route routing.Route) {
 	route = in.opts.Prefix.Concat(route)
