@@ -17,13 +17,16 @@ import (
 	"sallyport/bench/wire"
 )
 
-// Names of the paths: one TCP connection end to end, three haproxy in a row, the reference, ours by relay, ours directly over UDP.
+// Names of the paths: one TCP connection end to end, three haproxy in a row, the reference, ours by relay, the same without lanes, ours directly over UDP,
+// and one TCP connection through a tunnel of nebula, which is direct too.
 const (
-	pathTCP    = "tcp"
-	pathPlain  = "plain"
-	pathRef    = "reference"
-	pathOurs   = "ours"
-	pathDirect = "direct"
+	pathTCP     = "tcp"
+	pathPlain   = "plain"
+	pathRef     = "reference"
+	pathOurs    = "ours"
+	pathOneLane = "one-lane"
+	pathDirect  = "direct"
+	pathNebula  = "nebula"
 )
 
 // serverPort is where the server listens, frontPort where clients connect, hopPort between the nodes.
@@ -66,6 +69,11 @@ func newPath(ctx context.Context, name string, w *world, dir, program string, fl
 	switch name {
 	case pathPlain:
 		err = p.haproxy()
+	case pathNebula:
+		err = p.nebula()
+	case pathOneLane:
+		p.flags = append(p.flags, "--limits", `{"lanes": 1}`)
+		err = p.story(ctx, program)
 	default:
 		err = p.story(ctx, program)
 	}
@@ -98,20 +106,25 @@ func (p *path) haproxy() error {
 		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 			return err
 		}
-		if err := hop.n.Do(func() error {
-			cmd := exec.Command(program, "-db", "-q", "-f", conf)
-			cmd.Env = append(os.Environ(), p.tag)
-			if err := cmd.Start(); err != nil {
-				return err
-			}
-			go func() { _ = cmd.Wait() }()
-			return nil
-		}); err != nil {
+		if err := p.begin(hop.n, program, "-db", "-q", "-f", conf); err != nil {
 			return err
 		}
 	}
 	p.target = fmt.Sprintf("127.0.0.1:%d", frontPort)
 	return nil
+}
+
+// begin starts a program of the path that stays in the foreground.
+func (p *path) begin(n *wire.Namespace, program string, args ...string) error {
+	return n.Do(func() error {
+		cmd := exec.Command(program, args...)
+		cmd.Env = append(os.Environ(), p.tag)
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		go func() { _ = cmd.Wait() }()
+		return nil
+	})
 }
 
 // story starts three nodes with the commands that the reference and ours have in common. There is a channel between each node and the
@@ -124,6 +137,8 @@ func (p *path) story(ctx context.Context, program string) error {
 		port, front = hopPort+20, frontPort+20
 	case pathDirect:
 		port, front = hopPort+30, frontPort+30
+	case pathOneLane:
+		port, front = hopPort+40, frontPort+40
 	}
 	rendezvous := fmt.Sprintf("%s:%d", relayAddr, port)
 	environment := func(home string) []string {

@@ -37,7 +37,7 @@ type server struct {
 func newServer(w *world) (*server, error) {
 	s := &server{counters: map[uint64]*atomic.Int64{}}
 	err := w.outlet.Do(func() (err error) {
-		s.ln, err = net.Listen("tcp4", fmt.Sprintf("%s:%d", outletAddr, serverPort))
+		s.ln, err = net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", serverPort)) // at the address in a tunnel too
 		return err
 	})
 	if err != nil {

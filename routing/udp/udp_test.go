@@ -389,7 +389,7 @@ var (
 )
 
 // meet gives two nodes a rendezvous server and a TCP connection, over which they negotiate.
-func meet(t *testing.T, quick times, lose func([]byte) bool, change func(l *Listener, n *Negotiation)) (a, b *node, p *Puncture, err error) {
+func meet(t testing.TB, quick times, lose func([]byte) bool, change func(l *Listener, n *Negotiation)) (a, b *node, p *Puncture, err error) {
 	t.Helper()
 	a, b = newNode(t, Options{times: quick, lose: lose}), newNode(t, Options{times: quick, lose: lose})
 	rendezvous := newNode(t, Options{})
