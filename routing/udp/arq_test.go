@@ -48,8 +48,9 @@ type network struct {
 	idle            [2]time.Time  // when all that waits has been sent
 	ahead           int           // bytes that wait to be sent at most
 	lost, delivered int
-	carries         int // bytes of the largest packet that passes; 0 for any
-	largest         int // that was sent
+	turns           [2]time.Duration // a side that is busy with other things looks this often
+	carries         int              // bytes of the largest packet that passes; 0 for any
+	largest         int              // that was sent
 }
 
 // pump lets a side send what it may.
@@ -88,11 +89,23 @@ func (n *network) pump(from int) {
 			n.idle[from] = start
 		}
 		for range copies {
-			at := start.Add(n.delay + time.Duration(n.rnd.Float64()*float64(n.jitter)))
+			at := n.turn(1-from, start.Add(n.delay+time.Duration(n.rnd.Float64()*float64(n.jitter))))
 			heap.Push(&n.air, flying{at, 1 - from, out})
 			n.under[from]++
 		}
 	}
+}
+
+// turn returns when a side looks at what happens at a time.
+func (n *network) turn(side int, at time.Time) time.Time {
+	every := n.turns[side]
+	if every == 0 || at.IsZero() {
+		return at
+	}
+	if rest := time.Duration(at.UnixNano()) % every; rest > 0 {
+		return at.Add(every - rest)
+	}
+	return at
 }
 
 // step goes on to the next event. It reports false when nothing will happen any more.
@@ -108,8 +121,8 @@ func (n *network) step() bool {
 	if len(n.air) > 0 {
 		sooner(n.air[0].at)
 	}
-	for _, a := range n.sides {
-		sooner(a.deadline())
+	for i, a := range n.sides {
+		sooner(n.turn(i, a.deadline()))
 	}
 	if next.IsZero() {
 		return false
@@ -126,8 +139,8 @@ func (n *network) step() bool {
 		}
 		n.sides[f.to].open()
 	}
-	for _, a := range n.sides {
-		if at := a.deadline(); !at.IsZero() && !at.After(n.now) {
+	for i, a := range n.sides {
+		if at := n.turn(i, a.deadline()); !at.IsZero() && !at.After(n.now) {
 			a.timeout(n.now)
 		}
 	}
@@ -344,6 +357,29 @@ func TestARQLossyLine(t *testing.T) {
 			n.sides[1].window>>10, n.sides[0].cwnd>>10, n.sides[0].rtt)
 		if share < c.share || waste > c.lose+0.05 {
 			t.Errorf("%.0f Mbit/s, %v, %.0f %% loss: %.2f of what passes, %.3f lost", c.mbit, c.trip, 100*c.lose, share, waste)
+		}
+	}
+}
+
+// TestARQBusyNodes: nodes that come to look only now and then, as on a machine with much else to do, have most of the line all the same: what could not be sent
+// meanwhile is made up for.
+func TestARQBusyNodes(t *testing.T) {
+	for _, c := range []struct {
+		trip  time.Duration
+		turns time.Duration
+	}{{10 * time.Millisecond, 5 * time.Millisecond}, {50 * time.Millisecond, 8 * time.Millisecond}, {50 * time.Millisecond, 3 * time.Millisecond}} {
+		n := newNetwork(9)
+		n.delay, n.rate, n.wait = c.trip/2, 25e6, 100*time.Millisecond // 200 Mbit/s
+		n.turns = [2]time.Duration{c.turns, c.turns}
+		began := n.now
+		stream := make([]byte, 48<<20)
+		if got := n.run([2][]byte{stream, nil}, 2<<20); len(got[0]) != len(stream) {
+			t.Fatalf("%d bytes", len(got[0]))
+		}
+		share := float64(len(stream)) / n.now.Sub(began).Seconds() / n.rate
+		t.Logf("%v, looks every %v: %.2f of the line, round trip %v", c.trip, c.turns, share, n.sides[0].rtt)
+		if share < 0.8 {
+			t.Errorf("%v, looks every %v: %.2f of the line", c.trip, c.turns, share)
 		}
 	}
 }

@@ -153,7 +153,8 @@ func (a *arq) patience() time.Duration {
 }
 
 // tooSoon reports whether the next packet has to wait; paceAt then says until when. What is under way is spread over the round trip, since a
-// burst of it overflows the queue of the first device. Timers are exact to a millisecond or so, hence the steps; a shorter path has no need of it.
+// burst of it overflows the queue of the first device. Timers are exact to a millisecond or so, hence the steps, and late where a machine is busy, which is
+// made up for; a shorter path has no need of it.
 func (a *arq) tooSoon(now time.Time) bool {
 	if a.rtt < bbrUnpaced || a.bbr.shortest < bbrUnpaced && a.bbr.shortest > 0 {
 		return false
@@ -162,7 +163,8 @@ func (a *arq) tooSoon(now time.Time) bool {
 	if rate == 0 {
 		rate = bbrHigh * float64(a.cwnd) / float64(a.rtt)
 	}
-	most := max(2*rate*float64(bbrTimerStep), float64(bbrBurst*a.size))
+	late := max(2*bbrTimerStep, min(a.bbr.shortest/2, bbrLate))
+	most := max(rate*float64(late), float64(bbrBurst*a.size))
 	if a.pacedAt.IsZero() {
 		a.tokens = most
 	} else {

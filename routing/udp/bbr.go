@@ -19,6 +19,7 @@ const (
 	bbrLocal     = 1 << 20              // bytes under way where the path is shorter than timers are exact
 	bbrUnpaced   = 2 * time.Millisecond // round trip of such a path
 	bbrTimerStep = time.Millisecond
+	bbrLate      = 10 * time.Millisecond // up to which a timer's lateness is made up for at once, where half a round trip is as long
 )
 
 // bbrCycle are the gains of the rounds once the path is full: more, to see whether it has become faster, then as much less.
