@@ -75,11 +75,19 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// A request that is alone on its connection, and is lost, has nothing behind it that shows that: it waits for a timer, 200 ms and more beyond the round trip
+// as systems have it. repeatAfter is above the 40 ms that another Linux may wait with an acknowledgement, of which acknowledgeWithin is ours.
+const (
+	repeatAfter       = 50 * time.Millisecond
+	acknowledgeWithin = 20 * time.Millisecond
+)
+
 func (o Options) socket() dataplane.TCPOptions {
 	// Keep-alive finds a dead path within 5+3*3 = 14 s; the user timeout does when data is under way.
 	return dataplane.TCPOptions{
 		NoDelay: true, KeepAliveIdle: 5 * time.Second, KeepAliveInterval: 3 * time.Second, KeepAliveCount: 3,
 		UserTimeout: o.UserTimeout, NotSentLowat: 256 << 10, SendBuffer: o.sendBuffer,
+		RepeatAfter: repeatAfter, AcknowledgeWithin: acknowledgeWithin,
 	}
 }
 
