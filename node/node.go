@@ -247,6 +247,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	over := transportOptions(o.Limits)
 	over.Proxies, over.Trust = o.Proxies, o.TLS
 	n.tcp = tcp.New(n.router, over)
+	if o.UDP.Transport.Windows == 0 {
+		o.UDP.Transport.Windows = int64(o.Limits.Windows) / 2
+	}
 	n.udp = udp.New(n.router, o.UDP.Transport)
 	n.tcp.Pause()
 	n.udp.Pause()

@@ -11,7 +11,7 @@ import (
 func (t *table) svg() string {
 	const width, height, left, top, gap = 300, 180, 60, 40, 70
 	loads := []string{"1 down", "1 up", "8 down", "8 up"}
-	colours := map[string]string{pathTCP: "#999999", pathPlain: "#377eb8", pathRef: "#e6a000", pathOurs: "#d62728", pathDirect: "#984ea3"}
+	colours := map[string]string{pathTCP: "#999999", pathPlain: "#377eb8", pathRef: "#e6a000", pathOurs: "#d62728", pathDirect: "#984ea3", pathNebula: "#4daf4a", pathOneLane: "#ff9896"}
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">`+"\n",
 		left+2*(width+gap), top+2*(height+gap)+20)

@@ -14,7 +14,6 @@ const (
 	arqWindow      = 2 << 20       // bytes that a side takes at first before it has handed them on
 	arqWindowMost  = 64 << 20      // and at most, when that is what comes in arqWindowTrips
 	arqWindowTrips = 6             // round trips: what is lost, and its repetition too, takes two more than the path holds, and the rate may still double
-	arqGrownMost   = 128 << 20     // what the windows of all links may grow by
 	arqInitial     = 32            // packets under way at first
 	arqMinimum     = 4             // and at least
 	arqMaximum     = arqWindowMost // bytes under way at most
@@ -382,12 +381,15 @@ func (a *arq) widen(now time.Time) {
 	}
 }
 
-// grownWindows is what the windows of all links of a node have beyond their first size. Any goroutine.
-type grownWindows struct{ bytes atomic.Int64 }
+// grownWindows is what the windows of all links of a node have beyond their first size, of which most is the bound. Any goroutine.
+type grownWindows struct {
+	bytes atomic.Int64
+	most  int64
+}
 
 // take reports whether n bytes more are within the bound, and counts them if so. Nil has none.
 func (g *grownWindows) take(n int) bool {
-	if g == nil || g.bytes.Add(int64(n)) <= arqGrownMost {
+	if g == nil || g.bytes.Add(int64(n)) <= g.most {
 		return true
 	}
 	g.bytes.Add(-int64(n))

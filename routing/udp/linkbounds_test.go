@@ -111,6 +111,9 @@ func TestLinkSizes(t *testing.T) {
 			ours := n.shard.NewAddress()
 			p := &Puncture{bind: n.bind, shard: n.shard, ours: ours, onward: routing.LocalRoute("socket", string(o.remote))}
 			initiator := newLink(p)
+			if initiator.arq.grown != &n.udp.grown || n.udp.grown.most != defaultWindows {
+				t.Error("its window is not within the node's bound")
+			}
 			if got := initiator.arq.size; got != want-1-tokenSize {
 				t.Errorf("of %d: datagrams of %d bytes, want %d", size, got+1+tokenSize, want)
 			}

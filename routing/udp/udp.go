@@ -28,6 +28,7 @@ const (
 	maxPacketSize     = 2048 // what dataplane receives
 	defaultPending    = 32
 	maxPending        = 64
+	defaultWindows    = 128 << 20
 )
 
 // Options are the settings of a Transport. The zero value is completed with the defaults named.
@@ -40,6 +41,8 @@ type Options struct {
 	Budget int64
 	// HighWater is how many bytes may wait for the kernel before the sources that fill a socket are paused; default 256 KiB.
 	HighWater int
+	// Windows bounds the bytes by which the windows of all links grow together; default 128 MiB.
+	Windows int64
 
 	times times                      // of punctures; tests have less time
 	lose  func(datagram []byte) bool // tests: what the network loses; nil loses nothing
@@ -59,6 +62,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.HighWater == 0 {
 		o.HighWater = 256 << 10
+	}
+	if o.Windows == 0 {
+		o.Windows = defaultWindows
 	}
 	if o.times == (times{}) {
 		o.times = defaultTimes
@@ -130,6 +136,7 @@ type Transport struct {
 func New(r *routing.Router, o Options) *Transport {
 	t := &Transport{router: r, opts: o.withDefaults(), binds: map[*Bind]struct{}{}}
 	t.budget.Store(t.opts.Budget)
+	t.grown.most = t.opts.Windows
 	return t
 }
 
