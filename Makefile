@@ -92,6 +92,10 @@ bench-load: build ## latency under load, sizes of messages, numbers of connectio
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths plain,reference,ours,ours-1ch --metrics load-echo,load-http,load-redis,load-query,load-tpcb,sizes,scale,members,hops,nested,shards,inlets \
 		--json bench/results/load.json --html bench/results/load.html $(BENCHFLAGS)
 
+.PHONY: profile
+profile: build ## flame graphs of each node under each load, and where the time goes beside what the machine can do: needs perf
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths ours --metrics profile --runs 1 --profiles bench/results/profile $(BENCHFLAGS)
+
 .PHONY: bench-hold
 bench-hold: build ## CPU for a byte with connections that outlive their path, and with --hold 0s, in turn
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths ours,ours-nohold --metrics up,down --runs 9 $(BENCHFLAGS)

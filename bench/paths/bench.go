@@ -13,18 +13,19 @@ import (
 
 // bench runs the chosen probes over the chosen paths.
 type bench struct {
-	dir     string
-	d       durations
-	ports   *ports
-	servers *servers
-	paths   []maker
-	probes  []probe
-	live    map[string]*instance
-	broken  map[string]bool // paths that did not start in this run
-	starts  int
-	short   bool
-	program string // ours
-	result  *result
+	dir      string
+	d        durations
+	ports    *ports
+	servers  *servers
+	paths    []maker
+	probes   []probe
+	live     map[string]*instance
+	broken   map[string]bool // paths that did not start in this run
+	starts   int
+	short    bool
+	program  string // ours
+	profiles string // directory of profiles, empty for none
+	result   *result
 }
 
 func logf(format string, args ...any) {
@@ -72,6 +73,9 @@ func (b *bench) usable(reference, ours string) {
 	}
 	var use []probe
 	for _, p := range b.probes {
+		if p.name == probeProfile && b.profiles == "" {
+			continue
+		}
 		if t, no := missing(p.needs); no {
 			b.skip(p.name, fmt.Sprintf("%s is missing: install the package %s", t.program, t.pkg))
 			continue

@@ -31,6 +31,7 @@ type options struct {
 	short                 bool
 	timeout               time.Duration
 	json, svg, html       string
+	profiles              string
 	check, record         string
 	bulk, load, stallTime time.Duration
 	conns                 int
@@ -51,6 +52,7 @@ func parseFlags(args []string) (*options, error) {
 	f.StringVar(&o.json, "json", "", "write every sample to this `file`, such as bench/results/paths.json")
 	f.StringVar(&o.svg, "svg", "", "draw the medians into this `file`, such as bench/results/paths.svg")
 	f.StringVar(&o.html, "html", "", "write a report to read into this `file`, such as docs/benchmark.html")
+	f.StringVar(&o.profiles, "profiles", "", "with the measurement profile: write flame graphs and a table of where the time goes below this `directory`")
 	f.StringVar(&o.check, "check", "", "fail if a ratio ours/plain is worse by more than a third than in this `file`")
 	f.StringVar(&o.record, "record", "", "write the ratios ours/plain to this `file`")
 	f.DurationVar(&o.bulk, "bulk", 0, "length of an iperf3 run, whole seconds (default 8s, short 1s)")
@@ -223,7 +225,7 @@ func compareAll(ctx context.Context, o *options) error {
 	raiseFileLimit()
 	adoptOrphans()
 	reference, sallyport := absolute(o.reference), absolute(o.sallyport)
-	b := &bench{d: o.durations(), short: o.short, program: sallyport, ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
+	b := &bench{d: o.durations(), short: o.short, program: sallyport, profiles: o.profiles, ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
 	var err error
 	if b.paths, err = choose(makers(reference, sallyport), o.paths, func(m maker) string { return m.name }); err != nil {
 		return fmt.Errorf("--paths: %w", err)

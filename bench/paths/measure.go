@@ -47,7 +47,11 @@ var (
 	toolAb     = tool{"ab", "apache2-utils"}
 	toolNginx  = tool{"nginx", "nginx"}
 	toolPG     = tool{"initdb", "postgresql"}
+	toolPerf   = tool{"perf", "linux-perf"}
 )
+
+// probeProfile is the probe that runs only with --profiles.
+const probeProfile = "profile"
 
 // probes in the order in which they run on a fresh path: memory first, while
 // nothing has been buffered yet, and the stall, which can break a path, last.
@@ -72,6 +76,7 @@ var probes = []probe{
 	{name: "hops", skip: sweepsOf(pathOurs1ch), run: measureHops},
 	{name: "nested", skip: sweepsOf(pathOurs1ch), run: measureNested},
 	{name: "shards", skip: sweepsOf(pathOurs), run: measureShards},
+	{name: probeProfile, needs: []tool{toolPerf, toolIperf}, skip: noNodes, run: measureProfile},
 	{name: "stall", run: measureStall},
 	{name: "inlets", skip: sweepsOf(pathOurs), run: measureInlets}, // last: they stay
 }

@@ -160,13 +160,22 @@ func pingCommand(a *app) *cobra.Command {
 func benchCommand(a *app) *cobra.Command {
 	var at string
 	var span time.Duration
+	var offer offering
 	cmd := &cobra.Command{
 		Use: "bench INLET [flags]", Short: "Measure latency and throughput of each leg of an inlet's way", GroupID: groupOther, Args: cobra.ExactArgs(1),
+		Long: `Measure latency and throughput of each leg of an inlet's way. With --send, requests go through
+the inlet to its target instead, at a fixed rate, and each is measured from the time it was due.`,
 		Example: `  sallyport bench db-in
   sallyport bench db-in --time 1s --output json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if span <= 0 || span > 30*time.Second {
 				return usageError("invalid value '%v' for '--time': it must be from 1ms to 30s", span)
+			}
+			if offer.kind != "" {
+				return a.offer(cmd.Context(), at, args[0], span, offer)
+			}
+			if cmd.Flags().Changed("rate") || cmd.Flags().Changed("connections") || cmd.Flags().Changed("path") {
+				return usageError("--rate, --connections and --path are of requests: say which with --send")
 			}
 			p, node, err := a.probe(cmd.Context(), at, args[0], func(r *admin.ProbeRequest) { r.Count, r.BulkMS = 20, max(span.Milliseconds(), 1) })
 			if err != nil {
@@ -186,7 +195,11 @@ func benchCommand(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&at, "at", "", "the `NODE` of the inlet (default: the default node)")
-	durationVar(cmd.Flags(), &span, "time", 2*time.Second, "how long data is sent to each node, and back")
+	durationVar(cmd.Flags(), &span, "time", 2*time.Second, "how long data, or requests, are sent")
+	cmd.Flags().StringVar(&offer.kind, "send", "", "the `REQUESTS` to send to the target: http, redis or echo")
+	cmd.Flags().Float64Var(&offer.rate, "rate", 100, "how many requests a second")
+	cmd.Flags().IntVar(&offer.connections, "connections", 10, "over how many connections")
+	cmd.Flags().StringVar(&offer.path, "path", "/", "the `PATH` that is fetched with http")
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/bench/load"
 	"sallyport/node/admin"
 )
 
@@ -66,6 +67,22 @@ func TestCLITrace(t *testing.T) {
 	}
 	if o := p.runWith(t, "", nil, "bench", "in", "--time", "200ms"); o.code != exitOK || !strings.Contains(o.stdout, "iB/s") {
 		t.Errorf("%d %s%s", o.code, o.stdout, o.stderr)
+	}
+	// Requests through the inlet to its target, which echoes: all are answered, what another target would say is told, and flags without --send have no meaning.
+	var offered load.Result
+	if err := json.Unmarshal([]byte(p.must(t, "bench", "in", "--send", "echo", "--rate", "200", "--time", "300ms", "--output", "json")), &offered); err != nil {
+		t.Fatal(err)
+	}
+	if offered.Due == 0 || offered.Answered != offered.Due || offered.Latency.Count != offered.Due || offered.Latency.P50 <= 0 {
+		t.Errorf("%+v", offered)
+	}
+	if o := p.runWith(t, "", nil, "bench", "in", "--send", "redis", "--time", "100ms"); o.code != exitSoftware || !strings.Contains(o.stderr, "had no good answer") || !strings.Contains(o.stderr, "PONG") {
+		t.Errorf("%d %s%s", o.code, o.stdout, o.stderr)
+	}
+	for _, wrong := range [][]string{{"--rate", "5"}, {"--send", "ftp"}, {"--send", "echo", "--rate", "0"}, {"--send", "http", "--path", "x"}, {"--send", "echo", "--connections", "0"}} {
+		if o := p.runWith(t, "", nil, append([]string{"bench", "in"}, wrong...)...); o.code != exitUsage {
+			t.Errorf("%v: %d %s", wrong, o.code, o.stderr)
+		}
 	}
 	if o := p.runWith(t, "", nil, "ping", "nosuch"); o.code != exitSoftware || !strings.Contains(o.stderr, "no inlet nosuch") {
 		t.Errorf("%d %s", o.code, o.stderr)
