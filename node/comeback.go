@@ -70,16 +70,19 @@ func (n *Node) dialNamed(ctx context.Context, c *connection, route routing.Route
 }
 
 func (n *Node) dialOnce(ctx context.Context, route routing.Route, o secure.Options) (*secure.Channel, error) {
+	resume := pausePatience(ctx)
+	select {
+	case n.dialing <- struct{}{}:
+		resume()
+		defer func() { <-n.dialing }()
+	case <-ctx.Done():
+		resume()
+		return nil, context.Cause(ctx)
+	}
 	if n.opts.ChannelTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, n.opts.ChannelTimeout)
 		defer cancel()
-	}
-	select {
-	case n.dialing <- struct{}{}:
-		defer func() { <-n.dialing }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
 	return n.channels.Dial(ctx, route, o)
 }

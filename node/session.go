@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -306,20 +307,22 @@ func (s *session) status() resource.Status {
 
 // attempt makes one path and starts to use it, within patience. report is told why that takes long.
 func (s *session) attempt(ctx context.Context, patience time.Duration, report func(error)) (*connection, error) {
-	attempt, cancel := context.WithTimeout(ctx, patience)
+	attempt, cancel := withPatience(ctx, patience)
 	defer cancel()
 	c, err := s.reach(attempt, report)
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	s.noteAbsent(false, nil)
-	s.mu.Unlock()
-	if err := s.up(attempt, c); err != nil {
+	if err == nil {
+		s.mu.Lock()
+		s.noteAbsent(false, nil)
+		s.mu.Unlock()
+		if err = s.up(attempt, c); err == nil {
+			return c, nil
+		}
 		c.close()
-		return nil, err
 	}
-	return c, nil
+	if errors.Is(context.Cause(attempt), context.DeadlineExceeded) {
+		err = fmt.Errorf("given up after %v: %w", patience, err)
+	}
+	return nil, err
 }
 
 // reach makes a path to a node that answers.
