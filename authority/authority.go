@@ -242,6 +242,7 @@ const (
 	textNoChannel   = "secure channel required"
 	textUnknownPath = "unknown path"
 	textStore       = "the authority's store failed"
+	textStoreAway   = "the authority's store is away at the moment: nothing was changed, try again"
 )
 
 // origin notes who asks, from where and when.
@@ -260,6 +261,9 @@ func forbidden(req *rpc.Request, text string) *rpc.Response {
 // failed answers a request that the authority itself could not handle. The cause goes to the log alone.
 func (a *Authority) failed(ctx context.Context, req *rpc.Request, text string, err error) *rpc.Response {
 	a.o.Log.ErrorContext(ctx, "authority request failed", "method", req.Method.String(), "error", err)
+	if errors.Is(err, ErrStoreAway) {
+		text = textStoreAway
+	}
 	return rpc.ErrorResponse(req, rpc.InternalServerError, text)
 }
 

@@ -73,6 +73,9 @@ func (s memberService) add(ctx context.Context, who identity.Identifier, req *rp
 	s.announce() // who had been deleted may come back
 	if err != nil {
 		s.o.Log.ErrorContext(ctx, "adding a member failed", "member", id.String(), "error", err)
+		if errors.Is(err, ErrStoreAway) {
+			return forbidden(req, "Error adding member: "+textStoreAway)
+		}
 		return forbidden(req, "Error adding member")
 	}
 	s.o.Log.InfoContext(ctx, "member written", "member", id.String(), "by", who.String(), "enroller", givesEnroller(attributes))

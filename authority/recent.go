@@ -58,6 +58,13 @@ func (r *recent) put(id identity.Identifier, a Attributes, ttl time.Duration, ke
 	}
 }
 
+// clear has all members get new credentials when they ask next.
+func (r *recent) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.list)
+}
+
 // forget has a member get a new credential when it asks next.
 func (r *recent) forget(id identity.Identifier) {
 	r.mu.Lock()

@@ -144,7 +144,11 @@ func (s tokenAcceptor) Serve(ctx context.Context, who *identity.Identifier, req 
 	if err != nil {
 		s.o.Events.TicketRefused(ReasonError)
 		s.o.Log.ErrorContext(ctx, "redeeming an enrollment ticket failed", "identity", who.String(), "error", err)
-		return forbidden(req, "Error using the enrollment token: "+textStore)
+		text := textStore
+		if errors.Is(err, ErrStoreAway) {
+			text = textStoreAway
+		}
+		return forbidden(req, "Error using the enrollment token: "+text)
 	}
 	log := s.o.Log.With("identity", who.String(), "outcome", string(r.Outcome), "ticket", r.Reference)
 	switch r.Outcome {

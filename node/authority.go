@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"sallyport/authority"
 	"sallyport/node/admin"
@@ -25,10 +26,20 @@ type AuthorityOptions struct {
 	AccountAdmins *AccountAdmins
 	// Events counts what they did, for metrics.
 	Events *AuthorityEvents
+	// Store says where the authority's store is and whether it is there; nil says nothing.
+	Store *StoreState
 	// Snapshot copies the authority's store for its owner; the copy is closed by who asked. nil: it cannot be copied.
 	Snapshot func(ctx context.Context) (*authority.Snapshot, error)
 	// Close releases the authority's store when the node has stopped.
 	Close func() error
+}
+
+// StoreState tells of an authority's store.
+type StoreState struct {
+	// Name is a file, or a URL without user and password.
+	Name string
+	// State returns since when the store is there, or away and why, as the last that was asked of it showed.
+	State func() (since time.Time, away error)
 }
 
 // AuthorityEvents counts what an authority does. It implements authority.Events.

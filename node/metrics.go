@@ -59,6 +59,7 @@ var (
 	descRevoked     = desc("members_revoked", "Members that are revoked.")
 	descRevocations = desc("revocations_total", "Members revoked, and channels refused to them.", "event")
 	descAuthority   = desc("authority_events_total", "Tickets and credentials of the authority.", "event", "reason")
+	descStore       = desc("authority_store_up", "1 if the authority's store is there.", "store")
 	descControl     = desc("control_requests_total", "Requests of other nodes to the control service.", "result")
 	descWaiting     = desc("control_waiting", "Requests to the control service that wait for an event.")
 	descWorkers     = desc("relay_names", "Names registered at this node's relay service.")
@@ -177,6 +178,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	c.box(out, gauge, count)
 	if n.opts.Authority != nil && n.opts.Authority.Events != nil {
 		n.opts.Authority.Events.each(func(event, reason string, k uint64) { count(descAuthority, k, event, reason) })
+	}
+	if a := n.opts.Authority; a != nil && a.Store != nil {
+		up := 1.0
+		if _, away := a.Store.State(); away != nil {
+			up = 0
+		}
+		gauge(descStore, up, a.Store.Name)
 	}
 	c.limits(gauge, count)
 	if n.control != nil {

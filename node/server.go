@@ -250,6 +250,13 @@ func (n *Node) Describe() admin.Node {
 			d.Authority.Heard = &heard
 		}
 	}
+	if a := n.opts.Authority; a != nil && a.Store != nil {
+		since, away := a.Store.State()
+		d.Store = &admin.Store{Name: a.Store.Name, State: "up", Since: since.UTC()}
+		if away != nil {
+			d.Store.State, d.Store.Reason = "away", away.Error()
+		}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.statusAt != "" {

@@ -187,6 +187,9 @@ func (d *Dir) copyNode(c *Copy, n Node, wanted map[string]bool) error {
 	if o := n.Options.Authority; o != nil && o.OIDC.SecretFile != "" {
 		c.Elsewhere = append(c.Elsewhere, Elsewhere{fmt.Sprintf("the OpenID Connect secret of node %q", n.Name), o.OIDC.SecretFile})
 	}
+	if o := n.Options.Authority; o != nil && o.Store != "" {
+		c.Elsewhere = append(c.Elsewhere, Elsewhere{fmt.Sprintf("the members of node %q, which pg_dump saves", n.Name), "PostgreSQL, " + o.Store})
+	}
 	n.Process, n.AdminSocket = Process{}, ""
 	at := "nodes/" + n.Name
 	b, err := encodeJSON(at, nodeFile{Version: fileVersion, Node: n})

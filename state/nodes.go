@@ -118,6 +118,9 @@ type AuthorityOptions struct {
 	Certificate            string          `json:"certificate,omitempty"`
 	Attributes             []string        `json:"attributes,omitempty"`
 	OIDC                   OIDCOptions     `json:"oidc,omitzero"`
+	// Store is where the authority's store is: a URL without a password, env: and the name of an environment variable that has one, or @ and the path of
+	// a file that has one; empty for the embedded store.
+	Store string `json:"store,omitempty"`
 }
 
 // OIDCOptions say which provider of OpenID Connect an authority believes; without an issuer none.

@@ -16,7 +16,7 @@ import (
 func init() { nouns = append(nouns, authorityNoun) }
 
 func authorityNoun(a *app) *cobra.Command {
-	return noun(groupStory, "authority", "Authorities: they decide who is a member", nil, authorityCreate(a), authorityAudit(a))
+	return noun(groupStory, "authority", "Authorities: they decide who is a member", nil, authorityCreate(a), authorityAudit(a), authorityMigrate(a))
 }
 
 // parseTrusted reads {"I…": {"attribute": "value"}}.
@@ -50,6 +50,7 @@ func authorityFlags(cmd *cobra.Command, o *state.NodeOptions, auth *state.Author
 	f.StringVar(&auth.AccountAuthority, "account-authority", "", "`HISTORY` of who says who administers projects, hex")
 	f.BoolVar(&auth.EnforceAdminChecks, "enforce-admin-checks", false, "with it: only those make enrollers, not enrollers")
 	oidcFlags(f, &auth.OIDC)
+	storeFlag(f, &auth.Store)
 	f.StringVar(&auth.ProjectAccessRoute, "project-access-route", "", "")
 	f.String("project-identity-identifier-file", "", "")
 	f.StringVar(&auth.TenantBaseURL, "tenant-base-url", "", "")
@@ -104,6 +105,9 @@ func authorityCreate(a *app) *cobra.Command {
 				return err
 			}
 			if err := checkOIDC(&auth.OIDC); err != nil {
+				return err
+			}
+			if err := checkStore(&auth.Store); err != nil {
 				return err
 			}
 			if err := checkLog(cmd, &o); err != nil {
@@ -173,7 +177,7 @@ func authorityArgs(o state.NodeOptions) []string {
 		args = append(args, "--credential-ttl", auth.CredentialTTL)
 	}
 	for _, flag := range []struct{ name, value string }{{"--oidc-issuer", auth.OIDC.Issuer}, {"--oidc-client-id", auth.OIDC.ClientID},
-		{"--oidc-client-secret-file", auth.OIDC.SecretFile}, {"--oidc-lifetime", auth.OIDC.Lifetime}} {
+		{"--oidc-client-secret-file", auth.OIDC.SecretFile}, {"--oidc-lifetime", auth.OIDC.Lifetime}, {"--store", auth.Store}} {
 		if flag.value != "" {
 			args = append(args, flag.name, flag.value)
 		}

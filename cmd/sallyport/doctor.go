@@ -279,7 +279,13 @@ func (d *doctor) nodes(ctx context.Context, dir *state.Dir) error {
 		}
 		d.say(name, healthy, "", "runs since %s", s.At.Add(-time.Duration(s.Uptime*float64(time.Second))).Local().Format(time.DateTime))
 		d.stats(name, &s)
-		if described, err := admin.Get[admin.Node](ctx, c, admin.PathNode); err == nil && described.Authority != nil {
+		described, err := admin.Get[admin.Node](ctx, c, admin.PathNode)
+		if err == nil && described.Store != nil {
+			v := described.Store
+			d.check(name+", store", v.Reason == "", failed, "see to the database: until it answers nobody is enrolled, and no credential is renewed",
+				"%s is %s since %s%s", v.Name, v.State, v.Since.Local().Format(time.DateTime), withColon(v.Reason))
+		}
+		if err == nil && described.Authority != nil {
 			v := described.Authority
 			bad := warned
 			if v.Late {
@@ -306,6 +312,14 @@ func (d *doctor) nodes(ctx context.Context, dir *state.Dir) error {
 		d.say(name+", resources", healthy, "", "%d of %d are up", up, len(resources))
 	}
 	return nil
+}
+
+// withColon puts a colon before a reason, if there is one.
+func withColon(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
 }
 
 // resourceHint says what to look at.

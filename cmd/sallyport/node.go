@@ -145,6 +145,13 @@ func (a *app) nodeText(n admin.Node) string {
 		}
 		pairs = append(pairs, "Authority", line)
 	}
+	if s := n.Store; s != nil {
+		line := s.Name
+		if s.Reason != "" {
+			line += ", away since " + s.Since.Local().Format(time.DateTime) + ": " + s.Reason
+		}
+		pairs = append(pairs, "Store", line)
+	}
 	b.WriteString(fields(pairs...))
 	section := func(title string, header []string, rows [][]string) {
 		if len(rows) > 0 {

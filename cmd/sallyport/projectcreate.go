@@ -30,6 +30,7 @@ type projectPlan struct {
 	// Where status and metrics of the parts are, host:port, or empty.
 	authorityStatus, relayStatus string
 	oidc                         state.OIDCOptions
+	store                        string // of the authority, empty for the embedded one
 }
 
 // projectCreate makes a whole project on this machine, or one of its two parts.
@@ -57,6 +58,9 @@ func projectCreate(a *app) *cobra.Command {
 				return usageError("the argument '--oidc-issuer' cannot be used with '--relay-only': it is for the authority")
 			}
 			if err := checkOIDC(&p.oidc); err != nil {
+				return err
+			}
+			if err := checkStore(&p.store); err != nil {
 				return err
 			}
 			for _, l := range []string{p.authorityListener, p.relayListener} {
@@ -96,6 +100,7 @@ func projectCreate(a *app) *cobra.Command {
 	f.StringVar(&p.authority, "authority-identity", "", "the `HISTORY` of the authority that is elsewhere, hex")
 	f.StringVar(&p.authorityRoute, "authority-route", "", "the `ROUTE` to the authority that is elsewhere")
 	oidcFlags(f, &p.oidc)
+	storeFlag(f, &p.store)
 	return cmd
 }
 
@@ -221,7 +226,7 @@ func (a *app) createProjectAuthority(ctx context.Context, p *projectPlan) error 
 		return err
 	}
 	o := p.options(state.NodeOptions{TCPListenerAddress: p.listen(p.authorityPort, p.authorityListener), Identity: self.named.Name, StatusEndpoint: p.authorityStatus,
-		Authority: &state.AuthorityOptions{ProjectIdentifier: p.name, TrustedIdentities: trusted, CredentialTTL: os.Getenv("CREDENTIAL_TTL_SECS"), OIDC: p.oidc}}, p.authorityListener)
+		Authority: &state.AuthorityOptions{ProjectIdentifier: p.name, TrustedIdentities: trusted, CredentialTTL: os.Getenv("CREDENTIAL_TTL_SECS"), OIDC: p.oidc, Store: p.store}}, p.authorityListener)
 	p.authority, p.authorityRoute = history, p.route(p.authorityAddress, p.authorityPort)
 	return a.createBackground(ctx, "authority-"+p.name, o)
 }

@@ -12,7 +12,7 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"sallyport/authority"
@@ -450,11 +450,7 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 	if err != nil {
 		return nil, err
 	}
-	path := a.dirOnce.StorePath(o.ProjectIdentifier)
-	if strings.ContainsAny(o.ProjectIdentifier, "/\x00") {
-		return nil, usageError("--project-identifier %q must not contain a slash", o.ProjectIdentifier)
-	}
-	store, err := openAuthorityStore(path, o.New)
+	store, where, err := a.openStore(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -491,8 +487,19 @@ func (a *app) authorityServices(ctx context.Context, self *self, o *state.Author
 		_ = store.Close()
 		return nil, err
 	}
+	closeStore := store.Close
+	if o.Store != "" {
+		following, stop := context.WithCancel(context.WithoutCancel(ctx))
+		var follower sync.WaitGroup
+		follower.Go(func() { auth.Follow(following, followStore) })
+		closeStore = func() error {
+			stop()
+			follower.Wait()
+			return store.Close()
+		}
+	}
 	return &node.AuthorityOptions{
-		Services: auth.Services(), Revocations: auth, AccountAdmins: admins, Events: events, Close: store.Close,
+		Services: auth.Services(), Revocations: auth, AccountAdmins: admins, Events: events, Store: where, Close: closeStore,
 		Snapshot: func(ctx context.Context) (*authority.Snapshot, error) {
 			return authority.TakeSnapshot(ctx, store, a.dirOnce.Path())
 		},

@@ -129,6 +129,15 @@ func (p *Postgres) Log() string {
 	return string(b)
 }
 
+// Execute has psql run statements as the superuser.
+func (p *Postgres) Execute(database, statements string) error {
+	cmd := exec.Command(filepath.Join(p.bin, "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statements, p.URL("", "", database))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("psql: %w: %s", err, out)
+	}
+	return nil
+}
+
 // Stop ends the server at once, as a crash would; what was committed is there when it begins again.
 func (p *Postgres) Stop() {
 	if p.cmd != nil {

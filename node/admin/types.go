@@ -78,6 +78,7 @@ type Node struct {
 	Services       []Service         `json:"services"`
 	Keys           *Keys             `json:"keys,omitempty"`
 	Authority      *Authority        `json:"authority,omitempty"` // nil for a node without a route to one
+	Store          *Store            `json:"store,omitempty"`     // of an authority
 }
 
 // Keys tells how the key stands with which a node opens secure channels. It is in the node's memory, attested by the identity's primary key.
@@ -103,6 +104,14 @@ type Authority struct {
 	Grace      float64    `json:"grace_seconds"`   // how long that may be
 	Late       bool       `json:"late"`            // it is longer
 	Revoked    int        `json:"revoked"`         // members that are known to be revoked
+}
+
+// Store says where the store of an authority is, and whether it is there.
+type Store struct {
+	Name   string    `json:"name"`  // a file, or a URL without user and password
+	State  string    `json:"state"` // up or away
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"`
 }
 
 // NodeRoute says how a node is reached.

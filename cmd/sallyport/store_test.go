@@ -1,0 +1,108 @@
+//go:build !small && !nopostgres
+
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"sallyport/internal/servers"
+)
+
+// TestTrustStore: a running project moves from its file to PostgreSQL; a second authority with the same identity joins it there; who is blocked at the second is cut off by a relay
+// that listens to the first; while the database is away tickets are refused with a reason, and then are made again. No password is anywhere but in its file.
+func TestTrustStore(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	db, err := servers.NewPostgres()
+	if errors.Is(err, servers.ErrNotInstalled) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const secret = "owners-secret-password"
+	if err := db.Execute("postgres", "CREATE ROLE owner LOGIN PASSWORD '"+secret+"'; CREATE SCHEMA sallyport AUTHORIZATION owner"); err != nil {
+		t.Fatal(err)
+	}
+	s := newShell(t)
+	writeSecret(t, filepath.Join(s.dir, "store.url"), db.URL("owner", secret, "postgres", "search_path", "sallyport"))
+	s.apart()
+	s.at("authority", "sallyport project ticket --relay postgres > bank.ticket; sallyport project ticket > analysis.ticket; sallyport project ticket > late.ticket")
+	target, port := echoServer(t, "0"), freePort(t)
+	s.at("bank", "sallyport project enroll bank.ticket; sallyport tcp-outlet create --to "+target+"; sallyport relay create postgres")
+	s.at("analysis", "sallyport project enroll analysis.ticket; sallyport tcp-inlet create --from "+port+" --via postgres")
+	works(t, "before", port)
+
+	move := "sallyport authority migrate --from authority/authority-partners.db --to @store.url"
+	if text := s.refusedAt("authority", move); !strings.Contains(text, "in use") {
+		t.Errorf("while the authority runs: %s", text)
+	}
+	described, err := os.ReadFile(filepath.Join(s.dir, "partners.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := regexp.MustCompile(`/tcp/(\d+)/service/api`).FindStringSubmatch(string(described))
+	if first == nil {
+		t.Fatalf("no route to the authority: %s", described)
+	}
+	s.at("authority", "sallyport node stop authority-partners > /dev/null")
+	if text := s.at("authority", move+" 2>&1"); !strings.Contains(text, "3 members") || !strings.Contains(text, "1 tickets") {
+		t.Errorf("moved: %s", text)
+	}
+	if text := s.refusedAt("authority", move); !strings.Contains(text, "not empty") {
+		t.Errorf("moved again: %s", text)
+	}
+	if err := os.CopyFS(filepath.Join(s.dir, "second"), os.DirFS(filepath.Join(s.dir, "authority"))); err != nil {
+		t.Fatal(err)
+	}
+	second := freePort(t)
+	create := `sallyport authority create --project-identifier partners --identity authority-partners --trusted-identities "{\"$(sallyport identity show)\": {\"ockam-role\": \"enroller\"}}" --store @store.url -t `
+	s.at("authority", create+"127.0.0.1:"+first[1]+" > /dev/null")
+	if err := os.Chmod(filepath.Join(s.dir, "second"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.at("second", create+"127.0.0.1:"+second+" > /dev/null; sed 's#tcp/"+first[1]+"/#tcp/"+second+"/#' partners.json > second.json; sallyport project import --project-file second.json > /dev/null")
+	if text := s.at("second", "sallyport node show authority-partners"); !strings.Contains(text, "postgres://127.0.0.1") || strings.Contains(text, secret) {
+		t.Errorf("the second authority: %s", text)
+	}
+	works(t, "after the move", port)
+	s.at("late", "sallyport project enroll late.ticket > /dev/null") // a ticket from before the move
+
+	member := strings.TrimSpace(s.at("analysis", "sallyport identity show"))
+	s.at("second", "sallyport project-member block "+member+" > /dev/null")
+	eventually(t, "the end of who is blocked at the second authority", func() bool { return exchange(port) != nil })
+
+	db.Stop()
+	if text := s.refusedAt("authority", "sallyport project ticket"); !strings.Contains(text, "away") {
+		t.Errorf("without the database: %s", text)
+	}
+	if text := s.run("sallyport doctor", "SALLYPORT_HOME="+filepath.Join(s.dir, "authority")); !strings.Contains(text.stdout, "is away since") {
+		t.Errorf("doctor: %s%s", text.stdout, text.stderr)
+	}
+	if err := db.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	s.awaits("authority", "sallyport project ticket > made.ticket && echo done", "done")
+	if text := s.refusedAt("authority", "sallyport authority create --project-identifier other --trusted-identities '{}' --store postgres://u:"+secret+"@h/d"); strings.Contains(text, secret) {
+		t.Errorf("a password on the command line is repeated: %s", text)
+	}
+	if err := filepath.WalkDir(s.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || filepath.Base(path) == "store.url" {
+			return nil
+		}
+		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), secret) {
+			t.Errorf("%s has the password", path)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
