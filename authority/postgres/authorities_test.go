@@ -18,7 +18,7 @@ import (
 // TestAuthoritiesShareAStore: three authorities with one identity are one: a ticket of one use admits one of a hundred who come through all three, who is blocked through one is refused by
 // all, those that listen to another one hear of it, and all have the same audit trail.
 func TestAuthoritiesShareAStore(t *testing.T) {
-	name := schema(t)
+	name := newSchema(t)
 	ids := identity.New(identity.Options{Vault: vault.NewMemory(), Store: identity.NewMemoryStore()})
 	self, err := ids.Create(t.Context(), identity.CreateOptions{})
 	if err != nil {
@@ -32,7 +32,7 @@ func TestAuthoritiesShareAStore(t *testing.T) {
 	defer followers.Wait()
 	defer stop()
 	for range 3 {
-		s := authority.NewStore(database(t, name))
+		s := authority.NewStore(opened(t, name))
 		t.Cleanup(func() { _ = s.Close() })
 		a, err := authority.New(t.Context(), authority.Options{Store: s, Identities: ids, Self: self.Identifier(), ProjectID: "p",
 			TrustedIdentities: map[identity.Identifier]map[string]string{admin: {authority.RoleAttribute: authority.RoleEnroller}}})

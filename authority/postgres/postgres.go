@@ -5,37 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"sallyport/authority"
+	"sallyport/internal/database"
 )
 
-// Bounds on how long something takes.
-const (
-	// connectTimeout is how long one attempt to connect takes, all hosts of the URL together.
-	connectTimeout = 1500 * time.Millisecond
-	// patience is how long anything takes that is asked of a store, until it is said that the store is away.
-	patience = 1900 * time.Millisecond
-	// sessionTimeout is after how long the server itself ends a statement, or the transaction of somebody who has gone without a word, whom all
-	// other writers wait for.
-	sessionTimeout = 3 * time.Second
-	// maxConnections are open at once, unless pool_max_conns in the URL says otherwise.
-	maxConnections = 8
-)
+// patience is how long anything takes that is asked of a store, until it is said that the store is away.
+const patience = 1900 * time.Millisecond
 
 // Database is an authority's database in PostgreSQL.
 type Database struct {
-	pool *pgxpool.Pool
-	name string
+	pool *database.Pool
 	dir  string // for copies
 	// patience is how long anything takes that is asked, until it is said that the store is away.
 	patience time.Duration
@@ -50,64 +36,17 @@ type Database struct {
 
 var _ authority.Database = (*Database)(nil)
 
-// IsURL reports whether a text is the URL of a database in PostgreSQL, and not the path of a file.
-func IsURL(text string) bool {
-	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
-}
-
-// errURL says no more, since the URL has a password in it.
-var errURL = errors.New("authority: the URL of the store cannot be read: it must look like postgres://USER:PASSWORD@HOST:5432/DATABASE?sslmode=verify-full, with special characters percent-encoded")
-
-// configure reads a URL.
-func configure(url string) (*pgxpool.Config, error) {
-	if !IsURL(url) {
-		return nil, errURL
-	}
-	c, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, errURL
-	}
-	if !strings.Contains(url, "pool_max_conns=") {
-		c.MaxConns = maxConnections
-	}
-	each := connectTimeout / time.Duration(1+len(c.ConnConfig.Fallbacks))
-	if c.ConnConfig.ConnectTimeout == 0 || c.ConnConfig.ConnectTimeout > each {
-		c.ConnConfig.ConnectTimeout = each
-	}
-	milliseconds := strconv.FormatInt(sessionTimeout.Milliseconds(), 10)
-	for name, value := range map[string]string{
-		"application_name": "sallyport", "statement_timeout": milliseconds, "idle_in_transaction_session_timeout": milliseconds,
-	} {
-		if c.ConnConfig.RuntimeParams[name] == "" {
-			c.ConnConfig.RuntimeParams[name] = value
-		}
-	}
-	return c, nil
-}
-
-// nameOf says which database it is, without user and password.
-func nameOf(c *pgxpool.Config) string {
-	host := c.ConnConfig.Host
-	if !strings.HasPrefix(host, "/") {
-		host = net.JoinHostPort(host, strconv.Itoa(int(c.ConnConfig.Port)))
-	}
-	return "postgres://" + host + "/" + c.ConnConfig.Database
-}
-
 // Open connects to the database at a URL, which libpq would understand too, and brings its tables to this version. A server that does not
 // answer within 2 s is an error that matches authority.ErrStoreAway. Later the server may go and come back at any time. Copies are prepared
 // in dir.
 func Open(ctx context.Context, url, dir string) (*Database, error) {
-	c, err := configure(url)
+	pool, err := database.Open(url)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("authority: %w", err)
 	}
-	d := &Database{name: nameOf(c), dir: dir, patience: patience}
+	d := &Database{pool: pool, dir: dir, patience: patience}
 	d.writes.d = d
-	if d.pool, err = pgxpool.NewWithConfig(ctx, c); err != nil {
-		return nil, errURL
-	}
-	if err := d.prepare(ctx); err != nil {
+	if err := d.note(pool.Prepare(ctx, schema)); err != nil {
 		d.pool.Close()
 		return nil, err
 	}
@@ -115,7 +54,7 @@ func Open(ctx context.Context, url, dir string) (*Database, error) {
 }
 
 // Name returns where the database is, without user and password.
-func (d *Database) Name() string { return d.name }
+func (d *Database) Name() string { return d.pool.Name }
 
 // State returns since when the database is there, or is away and why, as the last that was asked of it showed.
 func (d *Database) State() (since time.Time, err error) {
@@ -153,7 +92,7 @@ func (d *Database) View(ctx context.Context, f func(authority.Tx) error) error {
 	defer cancel()
 	var err error
 	for try := range tries {
-		if err = f(&tx{ctx: own, q: d.pool}); err == nil || !mayRetry(err) || own.Err() != nil {
+		if err = f(&tx{ctx: own, q: d.pool}); err == nil || !database.MayRetry(err) || own.Err() != nil {
 			break
 		}
 		pause(own, try)

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"sallyport/authority"
+	"sallyport/internal/database"
 )
 
 const (
@@ -123,7 +124,7 @@ func (d *Database) commit(ctx context.Context, group []*write) error {
 			group, err = rest, nil
 			continue
 		}
-		if mayRetry(err) && ctx.Err() == nil && try < tries && !errors.Is(err, errOutcomeUnknown) {
+		if database.MayRetry(err) && ctx.Err() == nil && try < tries && !errors.Is(err, errOutcomeUnknown) {
 			pause(ctx, try)
 			continue
 		}
@@ -186,7 +187,7 @@ func (d *Database) attempt(ctx context.Context, group []*write) (failed *write, 
 
 // outcome finds out what became of a transaction whose commit got no answer.
 func (d *Database) outcome(ctx context.Context, id string, cause error) error {
-	if !away(cause) {
+	if !database.Away(cause) {
 		return cause // the server has said no
 	}
 	var status *string
@@ -195,7 +196,7 @@ func (d *Database) outcome(ctx context.Context, id string, cause error) error {
 		if err == nil && status != nil && *status != "in progress" {
 			break
 		}
-		if ctx.Err() != nil || err != nil && !mayRetry(err) {
+		if ctx.Err() != nil || err != nil && !database.MayRetry(err) {
 			return fmt.Errorf("%w: %w", errOutcomeUnknown, cause)
 		}
 		pause(ctx, try)

@@ -145,9 +145,9 @@ func authorityMigrate(a *app) *cobra.Command {
 				}
 				return err
 			}
-			a.done("Moved to %s: %d members, %d tickets, %d spent codes, %d revocations, %d entries of the audit trail, which was verified there",
-				where, moved.Members, moved.Tickets, moved.SpentCodes, moved.Revocations, moved.Entries)
-			return nil
+			return a.print(result{human: fields("Store", where, "Members", fmt.Sprint(moved.Members), "Tickets", fmt.Sprint(moved.Tickets), "Spent codes", fmt.Sprint(moved.SpentCodes),
+				"Revocations", fmt.Sprint(moved.Revocations), "Audit trail", fmt.Sprintf("%d entries, verified", moved.Entries)), machine: where, json: map[string]any{
+				"store": where, "members": moved.Members, "tickets": moved.Tickets, "spent_codes": moved.SpentCodes, "revocations": moved.Revocations, "entries": moved.Entries}})
 		}}
 	f := cmd.Flags()
 	f.StringVar(&from, "from", "", "the `STORE` to read: a file, a URL, env:VARIABLE or @FILE with a URL")

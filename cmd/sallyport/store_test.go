@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/internal/servers"
 )
@@ -49,12 +50,12 @@ func TestTrustStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := regexp.MustCompile(`/tcp/(\d+)/service/api`).FindStringSubmatch(string(described))
+	first := regexp.MustCompile(`"authority_access_route": *"[^"]*/tcp/(\d+)`).FindStringSubmatch(string(described))
 	if first == nil {
 		t.Fatalf("no route to the authority: %s", described)
 	}
 	s.at("authority", "sallyport node stop authority-partners > /dev/null")
-	if text := s.at("authority", move+" 2>&1"); !strings.Contains(text, "3 members") || !strings.Contains(text, "1 tickets") {
+	if text := s.at("authority", move+` --jq '"\(.members) members, \(.tickets) ticket"'`); !strings.Contains(text, "3 members, 1 ticket") {
 		t.Errorf("moved: %s", text)
 	}
 	if text := s.refusedAt("authority", move); !strings.Contains(text, "not empty") {
@@ -78,19 +79,25 @@ func TestTrustStore(t *testing.T) {
 
 	member := strings.TrimSpace(s.at("analysis", "sallyport identity show"))
 	s.at("second", "sallyport project-member block "+member+" > /dev/null")
+	began := time.Now()
 	eventually(t, "the end of who is blocked at the second authority", func() bool { return exchange(port) != nil })
 
+	t.Logf("cut off after %v", time.Since(began))
 	db.Stop()
+	began = time.Now()
 	if text := s.refusedAt("authority", "sallyport project ticket"); !strings.Contains(text, "away") {
 		t.Errorf("without the database: %s", text)
 	}
+	t.Logf("refused after %v", time.Since(began))
 	if text := s.run("sallyport doctor", "SALLYPORT_HOME="+filepath.Join(s.dir, "authority")); !strings.Contains(text.stdout, "is away since") {
 		t.Errorf("doctor: %s%s", text.stdout, text.stderr)
 	}
 	if err := db.Begin(); err != nil {
 		t.Fatal(err)
 	}
+	began = time.Now()
 	s.awaits("authority", "sallyport project ticket > made.ticket && echo done", "done")
+	t.Logf("back after %v", time.Since(began))
 	if text := s.refusedAt("authority", "sallyport authority create --project-identifier other --trusted-identities '{}' --store postgres://u:"+secret+"@h/d"); strings.Contains(text, secret) {
 		t.Errorf("a password on the command line is repeated: %s", text)
 	}

@@ -35,7 +35,7 @@ type Postgres struct {
 // NewPostgres makes a cluster in a new directory and starts it; ErrNotInstalled if there is no PostgreSQL.
 func NewPostgres() (*Postgres, error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if path, err := exec.LookPath("initdb"); err == nil {
+	if path, err := exec.LookPath("initdb"); err == nil && len(found) == 0 {
 		found = append(found, path)
 	}
 	if len(found) == 0 {
