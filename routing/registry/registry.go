@@ -51,6 +51,7 @@ type Registry struct {
 	db   *database.Pool
 	self routing.RelayNode
 	log  *slog.Logger
+	hold time.Duration // claimHolds
 
 	stop context.CancelFunc
 	all  sync.WaitGroup
@@ -83,7 +84,7 @@ func Open(url string, self routing.RelayNode, log *slog.Logger) (*Registry, erro
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r := &Registry{
-		db: db, self: self, log: log, stop: stop, wake: make(chan struct{}, 1), owners: map[string]routing.Ownership{},
+		db: db, self: self, log: log, hold: claimHolds, stop: stop, wake: make(chan struct{}, 1), owners: map[string]routing.Ownership{},
 		members: map[string][]routing.RemoteMember{}, relays: map[string]routing.RelayNode{}, mine: map[string][]routing.RemoteMember{}, untold: map[string]bool{},
 		watchers: map[int]func(string){},
 	}
@@ -148,6 +149,19 @@ func (r *Registry) Members(name string) (list []routing.RemoteMember) {
 	return list
 }
 
+// Names implements routing.Registry.
+func (r *Registry) Names() (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, list := range r.members {
+		if slices.ContainsFunc(list, func(m routing.RemoteMember) bool { _, ok := r.relays[m.Relay]; return ok }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Owner implements routing.Registry.
 func (r *Registry) Owner(name string) (routing.Ownership, bool) {
 	r.mu.Lock()
@@ -170,6 +184,7 @@ func (r *Registry) Watch(ctx context.Context, changed func(name string)) {
 	r.next++
 	r.watchers[n] = changed
 	r.mu.Unlock()
+	changed("")
 	<-ctx.Done()
 	r.mu.Lock()
 	delete(r.watchers, n)
@@ -228,7 +243,7 @@ func (r *Registry) Claim(ctx context.Context, o routing.Ownership) (routing.Owne
 			WHERE n.owner = $2 OR n.claimed < now() - $5::interval AND NOT EXISTS (
 				SELECT FROM relay_members m JOIN relay_nodes r ON r.id = m.relay WHERE m.name = $1 AND r.alive_until > now())
 			RETURNING owner, rule, share)
-		SELECT owner, rule, share FROM mine, pg_notify($6, $1)`, o.Name, o.Owner[:], int16(o.Rule), o.Share, claimHolds, channel).Scan(&owner, &rule, &now.Share)
+		SELECT owner, rule, share FROM mine, pg_notify($6, $1)`, o.Name, o.Owner[:], int16(o.Rule), o.Share, r.hold, channel).Scan(&owner, &rule, &now.Share)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = r.db.Pool.QueryRow(own, "SELECT owner, rule, share FROM relay_names WHERE name = $1", o.Name).Scan(&owner, &rule, &now.Share)
 	}

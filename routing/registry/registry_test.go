@@ -15,6 +15,7 @@ import (
 
 	"sallyport/internal/servers"
 	"sallyport/routing"
+	"sallyport/routing/registrytest"
 )
 
 var (
@@ -86,6 +87,23 @@ func identity(n int) (id [32]byte) {
 
 func member(n int) routing.RemoteMember {
 	return routing.RemoteMember{Member: routing.MemberID{byte(n)}, Identity: identity(n), Priority: uint32(n), Connections: 3, Reports: true, Since: time.Unix(int64(1000+n), 0)}
+}
+
+// TestRegistry: a registry in PostgreSQL keeps the rules of all registries.
+func TestRegistry(t *testing.T) {
+	registrytest.Run(t, func(t *testing.T) func(routing.RelayNode) routing.Registry {
+		url := newURL(t)
+		return func(self routing.RelayNode) routing.Registry {
+			r, err := Open(url, self, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = r.Close() })
+			r.hold = time.Second
+			eventually(t, "the database", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.known && r.err == nil })
+			return r
+		}
+	})
 }
 
 // TestClaims: of many who claim a name at once through several relays one is the owner, all are told the same, and the owner's claim changes the rule.
@@ -197,8 +215,11 @@ func TestMembers(t *testing.T) {
 			t.Errorf("%+v, not %+v", m, want)
 		}
 	}
-	if n := len(fleet[0].Members("postgres")); n != 2 {
-		t.Errorf("a relay is told of %d members, its own among them", n)
+	eventually(t, "two members elsewhere", func() bool { return len(fleet[0].Members("postgres")) == 2 })
+	for _, m := range fleet[0].Members("postgres") {
+		if m.Relay != "relay1" {
+			t.Errorf("a relay is told of its own: %+v", m)
+		}
 	}
 	eventually(t, "word of it", func() bool { _, ok := told.Load("postgres"); return ok })
 	changed := member(1)
