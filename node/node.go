@@ -550,4 +550,11 @@ func (n *Node) Stop() {
 	if n.opts.Authority != nil && n.opts.Authority.Close != nil {
 		n.closeOnce.Do(func() { _ = n.opts.Authority.Close() })
 	}
+	if r := n.opts.RelayRegistry; r != nil && r.Close != nil {
+		n.closeOnce.Do(func() {
+			if err := r.Close(); err != nil {
+				n.log.Warn("the registry of relay names was not told that this relay ends", "reason", err.Error())
+			}
+		})
+	}
 }

@@ -16,6 +16,8 @@ type RelayRegistry struct {
 	Registry routing.Registry
 	// Self is this relay as the others know it; its Address leads to a listener of the node, without /secure or /service.
 	Self routing.RelayNode
+	// Close releases the registry when the node has stopped; nil does nothing.
+	Close func() error
 }
 
 // relayFleet is what the relay service needs of it; nil without.

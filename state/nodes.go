@@ -96,6 +96,10 @@ type NodeOptions struct {
 	Small bool `json:"small,omitempty"`
 	// Limits are those that differ from the defaults.
 	Limits limits.Limits `json:"limits,omitzero"`
+	// Registry is where the relays of a fleet know together who has which name, as AuthorityOptions.Store has it, and RegistryAddress, a multiaddr, where the other relays
+	// find this one.
+	Registry        string `json:"registry,omitempty"`
+	RegistryAddress string `json:"registry_address,omitempty"`
 	// Authority is set for an authority.
 	Authority *AuthorityOptions `json:"authority,omitempty"`
 	// Extra carries options that this package does not know, by flag name without dashes.

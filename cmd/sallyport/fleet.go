@@ -197,6 +197,7 @@ func relayNodeCreate(a *app) *cobra.Command {
 			return a.createFleetNode(cmd.Context(), &p, args[0])
 		}}
 	p.flags(cmd, 4001)
+	registryFlag(cmd.Flags(), &p.place.registry)
 	return cmd
 }
 
@@ -257,6 +258,10 @@ func (a *app) createFleetNode(ctx context.Context, p *nodePlan, arg string) erro
 	}
 	o := state.NodeOptions{TCPListenerAddress: p.place.listen(p.port, p.listener), Identity: box.named.Name, StatusEndpoint: p.status,
 		AuthorityIdentity: ticket.Project.AuthorityChangeHistory, AuthorityRoute: ticket.Project.AuthorityAccessRoute}
+	o.Registry = p.place.registry
+	if err := checkRegistry(&o, route); err != nil {
+		return err
+	}
 	if err := a.createBackground(ctx, name, p.place.options(o, p.listener)); err != nil {
 		return err
 	}

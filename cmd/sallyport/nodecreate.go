@@ -29,6 +29,8 @@ func nodeFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.StringVar(&o.AuthorityGrace, "authority-grace", "", "`DURATION` out of its reach until no channel is opened")
 	f.StringVar(&o.CredentialScope, "credential-scope", "", "the `SCOPE` of the stored credential to present")
 	f.StringVar(&o.StatusEndpoint, "status-endpoint", "", "`HOST:PORT` of status and metrics (default: 23345 or free)")
+	registryFlag(f, &o.Registry)
+	f.StringVar(&o.RegistryAddress, "registry-address", "", "a `ROUTE` by which other relays find it")
 	f.Var(fileValue{&o.StatusToken}, "status-token", "a `FILE` with what who asks there must show")
 	f.BoolVar(&o.NoStatusEndpoint, "no-status-endpoint", false, "serve no status and metrics")
 	f.BoolVarP(&o.ExitOnEOF, "exit-on-eof", "e", false, "with --foreground: end when standard input ends")
@@ -318,6 +320,8 @@ func nodeArgs(o state.NodeOptions) []string {
 	add("--credential-scope", o.CredentialScope)
 	add("--status-endpoint", o.StatusEndpoint)
 	add("--status-token", o.StatusToken)
+	add("--registry", o.Registry)
+	add("--registry-address", o.RegistryAddress)
 	add("--services", o.Services)
 	args = append(args, networkArgs(o)...)
 	if o.NoStatusEndpoint {

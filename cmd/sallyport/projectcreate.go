@@ -30,6 +30,7 @@ type projectPlan struct {
 	// Where status and metrics of the parts are, host:port, or empty.
 	authorityStatus, relayStatus string
 	oidc                         state.OIDCOptions
+	registry                     string // of the relay, empty for none
 	store                        string // of the authority, empty for the embedded one
 }
 
@@ -101,6 +102,7 @@ func projectCreate(a *app) *cobra.Command {
 	f.StringVar(&p.authorityRoute, "authority-route", "", "the `ROUTE` to the authority that is elsewhere")
 	oidcFlags(f, &p.oidc)
 	storeFlag(f, &p.store)
+	registryFlag(f, &p.registry)
 	return cmd
 }
 
@@ -244,6 +246,10 @@ func (a *app) createProjectRelay(ctx context.Context, p projectPlan) (*project.P
 	}
 	o := p.options(state.NodeOptions{TCPListenerAddress: p.listen(p.relayPort, p.relayListener), Identity: self.named.Name, AuthorityIdentity: p.authority, AuthorityRoute: route,
 		StatusEndpoint: p.relayStatus}, p.relayListener)
+	o.Registry = p.registry
+	if err := checkRegistry(&o, p.route(p.relayAddress, p.relayPort)); err != nil {
+		return nil, err
+	}
 	if err := a.createBackground(ctx, "relay-"+p.name, o); err != nil {
 		return nil, err
 	}

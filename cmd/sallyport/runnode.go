@@ -345,6 +345,9 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 		options.Authority, err = a.authorityServices(ctx, acting, o.Authority, log)
 		return options, self, err
 	}
+	if options.RelayRegistry, err = a.relayRegistry(o, log); err != nil {
+		return none, nil, err
+	}
 	if options.UDP, err = udpOptions(); err != nil {
 		return none, nil, err
 	}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -15,6 +18,8 @@ import (
 
 	"sallyport/authority"
 	"sallyport/node"
+	"sallyport/routing"
+	"sallyport/routing/multiaddr"
 	"sallyport/state"
 )
 
@@ -48,6 +53,11 @@ func checkStore(store *string) error {
 	if *store == "" && os.Getenv(storeVariable) != "" {
 		*store = fromEnvironment + storeVariable
 	}
+	return completeStore(store, "--store")
+}
+
+// completeStore makes a path one that is found from elsewhere too, and checks.
+func completeStore(store *string, flag string) error {
 	if path, ok := strings.CutPrefix(*store, fromFile); ok {
 		path, err := filepath.Abs(path)
 		if err != nil {
@@ -55,8 +65,39 @@ func checkStore(store *string) error {
 		}
 		*store = fromFile + path // the next start may be elsewhere
 	}
-	_, err := storeURL(*store, "--store")
+	_, err := storeURL(*store, flag)
 	return err
+}
+
+func registryFlag(f *pflag.FlagSet, registry *string) {
+	f.StringVar(registry, "registry", "", "relays share names there: `URL`, env:VARIABLE or @FILE")
+}
+
+// checkRegistry checks and completes what was said of a relay's registry. route leads to the relay's api.
+func checkRegistry(o *state.NodeOptions, route string) error {
+	if o.Registry == "" {
+		return nil
+	}
+	o.RegistryAddress = strings.TrimSuffix(route, "/service/api")
+	return completeStore(&o.Registry, "--registry")
+}
+
+// relayRegistry opens the registry of a relay, nil if it has none. It need not be there at the moment.
+func (a *app) relayRegistry(o *state.NodeOptions, log *slog.Logger) (*node.RelayRegistry, error) {
+	if o.Registry == "" {
+		return nil, nil
+	}
+	where, err := storeURL(o.Registry, "--registry")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := multiaddr.Parse(o.RegistryAddress); err != nil || o.RegistryAddress == "" {
+		return nil, usageError("--registry needs --registry-address: where the other relays find this one, such as /dnsaddr/relay.example.com/tcp/4000")
+	}
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails: it ends the program instead
+	self := routing.RelayNode{ID: hex.EncodeToString(id), Address: o.RegistryAddress}
+	return openRegistry(where, self, log)
 }
 
 // isPostgres reports whether a text is meant as the URL of a database.
@@ -132,7 +173,14 @@ func authorityMigrate(a *app) *cobra.Command {
 				return err
 			}
 			if from == "" {
-				if err := target.Close(); err != nil {
+				err := target.Close()
+				if err == nil && !isFile(to) {
+					var text string
+					if text, err = storeURL(to, "--to"); err == nil {
+						err = prepareRegistry(ctx, text)
+					}
+				}
+				if err != nil {
 					return err
 				}
 				a.done("The tables of %s are ready", where)

@@ -5,9 +5,20 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
+
+	"sallyport/node"
+	"sallyport/routing"
 )
 
+var errNoPostgres = errors.New("this program is built without PostgreSQL: use the full one where members or relay names are kept there")
+
 // openPostgres fails: this program is built without PostgreSQL.
-func openPostgres(context.Context, string, string) (remoteDatabase, error) {
-	return nil, errors.New("this program is built without PostgreSQL: use the full one for an authority whose store is there")
+func openPostgres(context.Context, string, string) (remoteDatabase, error) { return nil, errNoPostgres }
+
+// prepareRegistry fails, and so does openRegistry.
+func prepareRegistry(context.Context, string) error { return errNoPostgres }
+
+func openRegistry(string, routing.RelayNode, *slog.Logger) (*node.RelayRegistry, error) {
+	return nil, errNoPostgres
 }

@@ -4,8 +4,12 @@ package main
 
 import (
 	"context"
+	"log/slog"
 
 	"sallyport/authority/postgres"
+	"sallyport/node"
+	"sallyport/routing"
+	"sallyport/routing/registry"
 )
 
 // openPostgres opens a database; copies are prepared in dir.
@@ -15,4 +19,16 @@ func openPostgres(ctx context.Context, url, dir string) (remoteDatabase, error) 
 		return nil, err
 	}
 	return db, nil
+}
+
+// prepareRegistry makes the tables of relays ready.
+func prepareRegistry(ctx context.Context, url string) error { return registry.Prepare(ctx, url) }
+
+// openRegistry begins to tell of a relay in a database, and to keep a copy of what others tell.
+func openRegistry(url string, self routing.RelayNode, log *slog.Logger) (*node.RelayRegistry, error) {
+	r, err := registry.Open(url, self, log)
+	if err != nil {
+		return nil, err
+	}
+	return &node.RelayRegistry{Registry: r, Self: self, Close: r.Close}, nil
 }

@@ -92,6 +92,16 @@ func Open(url string, self routing.RelayNode, log *slog.Logger) (*Registry, erro
 	return r, nil
 }
 
+// Prepare makes the tables at a URL, or brings them to this version, in the role of their owner.
+func Prepare(ctx context.Context, url string) error {
+	db, err := database.Open(url)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.Prepare(ctx, schema)
+}
+
 // Name says where the database is, without user and password.
 func (r *Registry) Name() string { return r.db.Name }
 
