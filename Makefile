@@ -118,6 +118,10 @@ interop: build ## ours and the reference in every seat, and beyond; installs the
 test-faults: build ## whole nodes under load, broken one thing after the other (an hour and a half; SHORT=1: less than five minutes; SOAK=15m, ONLY=WORD); needs root
 	$(GO) run ./bench/faults --sallyport $(PROGRAM) $(if $(SHORT),--short) $(if $(SOAK),--soak $(SOAK)) $(if $(ONLY),--only "$(ONLY)")
 
+.PHONY: test-fleet
+test-fleet: build ## what serves one name broken one after the other under load: a table of failed transactions and seconds until normal (two minutes); installs PostgreSQL
+	demo/fleet --no-build $(if $(ONLY),--only $(ONLY))
+
 .PHONY: test-trust trust-tools
 # A line for each point: what it is, then the seconds or bytes that its test measured.
 TRUST_TESTS := ^(TestTrust|TestMemberIsTakenBack$$|TestOperatorPosesAsTheBank$$|TestShortCredentials$$|TestAuditChain$$|TestGuessesDoNotFillTheTrail$$|TestRevocations$$|TestTokens$$|TestSnapshotUnderLoad$$|TestRestored$$|TestDamage$$|TestStrangeArchives$$|TestRestoreInterrupted$$|TestCopyAndRestore$$|TestAuthorityRotates$$|TestInfluxDB$$)
