@@ -41,7 +41,7 @@ func cases(short bool, soakFor time.Duration, kills int) []fault {
 		open: 1000, pauses: 5, pause: 200 * time.Millisecond}
 	// The short form is for a machine that has other things to do.
 	if short {
-		s = scale{streams: 4, idle: 60, kills: 3, upgrades: 1, drops: []time.Duration{8 * time.Second}, stop: 8 * time.Second, shaped: 5 * time.Second, back: 10 * time.Second,
+		s = scale{streams: 4, idle: 60, kills: 3, upgrades: 1, drops: []time.Duration{6 * time.Second}, stop: 6 * time.Second, shaped: 4 * time.Second, back: 10 * time.Second,
 			bench: 3 * time.Second, fleet: 6, fleetKills: 2, fleetUpgrades: 1, open: 200, pauses: 1, pause: time.Second}
 	}
 	if kills > 0 {
