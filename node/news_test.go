@@ -262,6 +262,9 @@ func TestTrustAuthorityGrace(t *testing.T) {
 	if d := strict.Describe(); d.Authority == nil || !d.Authority.Late || d.Authority.Grace != 13 || d.Authority.State != AuthorityUnreachable {
 		t.Errorf("described as %+v", d.Authority)
 	}
+	if heard := strict.AuthorityState().Heard; heard.IsZero() || strict.Describe().Authority.Heard == nil || !strict.Describe().Authority.Heard.Equal(heard) {
+		t.Errorf("heard at %v, described as %v", heard, strict.Describe().Authority.Heard)
+	}
 	if text := ready(strict); !strings.Contains(text, "authority: out of reach") {
 		t.Errorf("/readyz: %s", text)
 	}

@@ -183,13 +183,13 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 				s.gaveUp = true
 				return nil, errNoPing
 			}
-			switch silent := now.Sub(l.heard); {
-			case !left && silent < besideAfter && suspect.IsZero():
+			switch s.atSilence(now.Sub(l.heard), left || !suspect.IsZero(), other != nil, held) {
+			case leaveBeside:
 				other.stop()
 				other, held = nil, false
-			case other == nil && !s.slow:
+			case makeBeside:
 				other = s.beside(ctx)
-			case silent >= holdAfter && !held && s.silent != nil:
+			case countAsLost:
 				held = true
 				s.silent(c, l.lostAt())
 			}
@@ -201,6 +201,30 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 			}
 		}
 	}
+}
+
+// what is done about a path that is silent, or is not any more.
+type silenceStep uint8
+
+const (
+	goOn        silenceStep = iota
+	leaveBeside             // the path is well: no other one is made
+	makeBeside              // another path is made beside it
+	countAsLost             // what can be resumed leaves it
+)
+
+// atSilence decides what is done about a path that has been silent for so long. suspected: its other end is said to have moved, or leaves; beside: another one is being made;
+// held: what can be resumed has left it.
+func (s *session) atSilence(silent time.Duration, suspected, beside, held bool) silenceStep {
+	switch {
+	case silent < besideAfter && !suspected:
+		return leaveBeside
+	case !beside && !s.slow:
+		return makeBeside
+	case silent >= holdAfter && !held && s.silent != nil:
+		return countAsLost
+	}
+	return goOn
 }
 
 // movedAfter is how long the node behind a relay's name may leave a question open when the name is said to have moved: as long as the relay takes to say that the
