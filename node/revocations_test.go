@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -317,4 +319,41 @@ func mustRoute(t *testing.T, text string) multiaddr.Addr {
 		t.Fatal(err)
 	}
 	return to
+}
+
+// revokedBefore is a store that kept what was revoked, or could not.
+type revokedBefore struct {
+	forgetful
+	data []byte
+	err  error
+}
+
+func (s revokedBefore) PutRevoked([]byte) error  { return nil }
+func (s revokedBefore) Revoked() ([]byte, error) { return s.data, s.err }
+
+// TestRevokedBeforeTheRestart: a node says when what it kept of revocations cannot be read, whether it is the store or the content, and nothing when there was
+// nothing.
+func TestRevokedBeforeTheRestart(t *testing.T) {
+	ids, self := newIdentities(t)
+	for name, c := range map[string]struct {
+		store revokedBefore
+		says  bool
+	}{
+		"nothing":                        {revokedBefore{}, false},
+		"a store that cannot be read":    {revokedBefore{err: errors.New("disk")}, true},
+		"and has something all the same": {revokedBefore{data: []byte{0xa0}, err: errors.New("disk")}, true},
+		"garbage":                        {revokedBefore{data: []byte("garbage")}, true},
+	} {
+		var log heard
+		n := &Node{opts: Options{Identities: ids, Store: c.store}, log: slog.New(slog.NewTextHandler(&log, nil))}
+		n.opts.Trust.Authority = &self
+		r := &revocations{node: n}
+		r.load(t.Context())
+		if says := strings.Contains(log.String(), "cannot be read"); says != c.says {
+			t.Errorf("%s: %s", name, log.String())
+		}
+		if !r.heard.IsZero() {
+			t.Errorf("%s: the authority was heard at %v", name, r.heard)
+		}
+	}
 }

@@ -127,6 +127,18 @@ func TestDecodeDepth(t *testing.T) {
 	if _, _, err := DecodeExpr(long); !errors.Is(err, ErrLimit) {
 		t.Errorf("too long: %v", err)
 	}
+	for n, ok := range map[int]bool{MaxText - len(`""`): true, MaxText - len(`""`) + 1: false} {
+		if _, _, err := DecodeExpr(Str(strings.Repeat("a", n)).AppendCBOR(nil)); (err == nil) != ok || err != nil && !errors.Is(err, ErrLimit) {
+			t.Errorf("a string of %d bytes: %v", n, err)
+		}
+	}
+	// Tags of an unknown item count as levels.
+	for n, ok := range map[int]bool{maxSkipDepth: true, maxSkipDepth + 1: false} {
+		r := &reader{b: append(bytes.Repeat([]byte{0xc1}, n), 0)}
+		if r.skip(0); (r.err == nil) != ok {
+			t.Errorf("%d tags: %v", n, r.err)
+		}
+	}
 	// A skipped unknown field may not nest without end.
 	deepField := append(unhex(t, "820482f5"), bytes.Repeat([]byte{0x81}, 1<<16)...)
 	if _, _, err := DecodeExpr(deepField); !errors.Is(err, ErrMalformed) {

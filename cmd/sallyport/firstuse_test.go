@@ -125,7 +125,7 @@ func TestNohup(t *testing.T) {
 		ends   syscall.Signal
 	}{
 		"nohup":                 {"trap '' HUP; ", []syscall.Signal{syscall.SIGHUP}, syscall.SIGINT},
-		"a job in a shell's &":  {"trap '' INT; ", []syscall.Signal{syscall.SIGINT, syscall.SIGHUP}, syscall.SIGTERM},
+		"a job in a shell's &":  {"trap '' INT QUIT; ", []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP}, syscall.SIGTERM},
 		"both":                  {"trap '' HUP INT; ", []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGHUP}, syscall.SIGTERM},
 		"without a terminal":    {"", []syscall.Signal{syscall.SIGHUP}, syscall.SIGINT}, // it reads its configuration again
 		"an ordinary interrupt": {"", nil, syscall.SIGINT},

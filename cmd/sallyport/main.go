@@ -12,6 +12,7 @@ import (
 )
 
 func main() {
+	leaveQuit()
 	ctx, stop := signal.NotifyContext(context.Background(), endingSignals()...)
 	ctx = context.WithValue(ctx, ownProcess{}, true)
 	ctx, end := context.WithCancel(ctx)
@@ -31,6 +32,14 @@ func endingSignals() []os.Signal {
 		list = append(list, syscall.SIGINT)
 	}
 	return list
+}
+
+// leaveQuit leaves SIGQUIT ignored where a shell has had it ignored. Go's runtime takes that signal whatever was said, and does not tell; but what ignores it for
+// a job in the background ignores SIGINT as well (POSIX, Shell and Utilities, 2.11), so that Ctrl-C and Ctrl-\ at the terminal end what is in front.
+func leaveQuit() {
+	if signal.Ignored(syscall.SIGINT) {
+		signal.Ignore(syscall.SIGQUIT)
+	}
 }
 
 // run executes one command line and returns the exit code.
