@@ -432,6 +432,9 @@ func TestWhoStandsForThePinned(t *testing.T) {
 	at.shared(first, "")
 	both("it shares with nobody any more", true, true)
 	at.shared(first, dbGroup)
+	if at.check(operator, nil) == nil { // whoever was refused last is accepted
+		t.Error("who is not of the group")
+	}
 	if _, err := m.AcceptOutlet(within(t), "in"); err != nil {
 		t.Fatal(err)
 	}
