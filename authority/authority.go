@@ -46,7 +46,7 @@ type Options struct {
 	Self identity.Identifier
 	// ProjectID is what trust_context_id says in credentials.
 	ProjectID string
-	// TrustedIdentities are the members that exist from the start, with their attributes.
+	// TrustedIdentities are the members that exist from the start, with their attributes; nil leaves those that the store has.
 	TrustedIdentities map[identity.Identifier]map[string]string
 	// CredentialTTL is the lifetime of all credentials, which the store then keeps for the next start; 0 is what the store has, else
 	// DefaultCredentialTTL or ReferenceTTL, as the member asks.
@@ -118,7 +118,7 @@ type Authority struct {
 	recent  recent
 }
 
-// New makes an authority and writes its pre-trusted members into the store, in place of those of the last start.
+// New makes an authority and writes its pre-trusted members into the store, in place of those of the last start, unless it is given none.
 func New(ctx context.Context, o Options) (*Authority, error) {
 	switch {
 	case o.Store == nil:
@@ -144,7 +144,8 @@ func New(ctx context.Context, o Options) (*Authority, error) {
 		members = append(members, Member{ID: id, Attributes: attributes, AddedBy: o.Self, AddedAt: o.Now(), PreTrusted: true})
 	}
 	ctx = WithOrigin(ctx, Origin{Actor: o.Self, Time: o.Now()})
-	if err := o.Store.ReplacePreTrusted(ctx, members); err != nil {
+	if o.TrustedIdentities == nil { // the store is another authority's too, which was told
+	} else if err := o.Store.ReplacePreTrusted(ctx, members); err != nil {
 		return nil, fmt.Errorf("authority: writing pre-trusted members: %w", err)
 	}
 	var err error

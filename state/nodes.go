@@ -109,7 +109,7 @@ type NodeOptions struct {
 // AuthorityOptions are the options of `authority create` (docs/protocol/02 §5.6).
 type AuthorityOptions struct {
 	ProjectIdentifier      string          `json:"project_identifier"`
-	TrustedIdentities      json.RawMessage `json:"trusted_identities"` // object: identifier -> attributes
+	TrustedIdentities      json.RawMessage `json:"trusted_identities"` // object: identifier -> attributes; null leaves those that the store has
 	NoDirectAuthentication bool            `json:"no_direct_authentication,omitempty"`
 	NoTokenEnrollment      bool            `json:"no_token_enrollment,omitempty"`
 	CredentialTTL          string          `json:"credential_ttl,omitempty"`    // empty: what the store has

@@ -25,6 +25,9 @@ func parseTrusted(raw json.RawMessage) (map[identity.Identifier]map[string]strin
 	if err := json.Unmarshal(raw, &byText); err != nil {
 		return nil, usageError(`--trusted-identities must be an object such as {"I…": {"ockam-role": "enroller"}}: %v`, err)
 	}
+	if byText == nil {
+		return nil, nil
+	}
 	out := map[identity.Identifier]map[string]string{}
 	for text, attributes := range byText {
 		id, err := identity.ParseIdentifier(text)
@@ -78,7 +81,7 @@ func oidcFlags(f *pflag.FlagSet, o *state.OIDCOptions) {
 func authorityCreate(a *app) *cobra.Command {
 	var o state.NodeOptions
 	var auth state.AuthorityOptions
-	var trusted string
+	var trusted, name string
 	var foreground bool
 	var r runOptions
 	cmd := &cobra.Command{Use: "create [flags]", Short: "Create an authority and start it", Example: `  sallyport authority create --project-identifier p1 --trusted-identities '{}'
@@ -119,7 +122,9 @@ func authorityCreate(a *app) *cobra.Command {
 			if auth.CredentialTTL == "" {
 				auth.CredentialTTL = os.Getenv("CREDENTIAL_TTL_SECS") // for the next start too
 			}
-			name := "authority-" + auth.ProjectIdentifier
+			if name == "" {
+				name = "authority-" + auth.ProjectIdentifier
+			}
 			if o.Identity == "" {
 				var err error
 				if o.Identity, err = a.authorityIdentity(ctx, name); err != nil {
@@ -146,9 +151,10 @@ func authorityCreate(a *app) *cobra.Command {
 	f.BoolVarP(&foreground, "foreground", "f", false, "run here until interrupted")
 	f.BoolVarP(&r.skipRunning, "skip-is-running-check", "s", false, "start even if a node of this name runs")
 	f.BoolVar(&r.child, "child-process", false, "")
+	f.StringVar(&name, "node-name", "", "")
 	f.IntVar(&r.carried, "carried", 0, "")
 	f.Uint16Var(&r.callback, "tcp-callback-port", 0, "")
-	hide(cmd, "child-process", "carried", "tcp-callback-port")
+	hide(cmd, "child-process", "node-name", "carried", "tcp-callback-port")
 	return cmd
 }
 
@@ -169,9 +175,9 @@ func (a *app) authorityIdentity(ctx context.Context, name string) (string, error
 }
 
 // authorityArgs is the command line of the process that runs an authority.
-func authorityArgs(o state.NodeOptions) []string {
+func authorityArgs(name string, o state.NodeOptions) []string {
 	auth := o.Authority
-	args := []string{"authority", "create", "--child-process", "--tcp-listener-address", o.TCPListenerAddress, "--identity", o.Identity,
+	args := []string{"authority", "create", "--child-process", "--node-name", name, "--tcp-listener-address", o.TCPListenerAddress, "--identity", o.Identity,
 		"--project-identifier", auth.ProjectIdentifier, "--trusted-identities", string(auth.TrustedIdentities)}
 	if auth.CredentialTTL != "" {
 		args = append(args, "--credential-ttl", auth.CredentialTTL)

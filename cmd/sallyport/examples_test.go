@@ -25,7 +25,7 @@ import (
 // What a screen holds.
 const (
 	helpLines     = 46
-	helpLinesRoot = 74 // the list of all commands scrolls
+	helpLinesRoot = 75 // the list of all commands scrolls
 	helpColumns   = 100
 )
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -18,10 +19,14 @@ import (
 	"sallyport/state"
 )
 
-func init() { nouns = append(nouns, relayNodeNoun) }
+func init() { nouns = append(nouns, relayNodeNoun, authorityNodeNoun) }
 
 func relayNodeNoun(a *app) *cobra.Command {
 	return noun(groupStory, "relay-node", "More machines that are a project's relay", nil, relayNodeCreate(a))
+}
+
+func authorityNodeNoun(a *app) *cobra.Command {
+	return noun(groupStory, "authority-node", "More machines that are a project's authority", nil, authorityNodeCreate(a))
 }
 
 // fleetCommands are what the keeper of a project's identity does for nodes that act as that identity.
@@ -30,11 +35,18 @@ func fleetCommands(a *app, kind fleet.Kind) *cobra.Command {
 	return noun("", name, "Machines that are the project's "+string(kind)+" too", nil, fleetTicket(a, kind), fleetList(a, kind), fleetDelete(a, kind))
 }
 
-// keeperOf returns a client of the node here that has the primary key of a project's relay or authority.
-func (a *app) keeperOf(kind fleet.Kind, projectName string) (*admin.Client, *project.Project, error) {
+// keeperHere is the node here that has the primary key of a project's relay or authority.
+type keeperHere struct {
+	*admin.Client
+	project *project.Project
+	node    state.Node
+}
+
+// keeperOf returns the node here that has the primary key of a project's relay or authority.
+func (a *app) keeperOf(kind fleet.Kind, projectName string) (*keeperHere, error) {
 	p, err := a.findProject(argsOf(projectName))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	identifier := p.Identity
 	if kind == fleet.Authority {
@@ -42,18 +54,18 @@ func (a *app) keeperOf(kind fleet.Kind, projectName string) (*admin.Client, *pro
 	}
 	nodes, err := a.dirOnce.Nodes()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, n := range nodes {
 		if n.Identifier != identifier || identifier == "" || n.IsAuthority != (kind == fleet.Authority) {
 			continue
 		}
 		if n.Status() != state.Running {
-			return nil, nil, withHint(fmt.Errorf("the node %s, which has the key of the project's %s, is not running", n.Name, kind), "start it: sallyport node start %s", n.Name)
+			return nil, withHint(fmt.Errorf("the node %s, which has the key of the project's %s, is not running", n.Name, kind), "start it: sallyport node start %s", n.Name)
 		}
-		return admin.NewClient(n.AdminSocket), p, nil
+		return &keeperHere{admin.NewClient(n.AdminSocket), p, n}, nil
 	}
-	return nil, nil, withHint(fmt.Errorf("no node here has the primary key of the project's %s, %s", kind, identifier), "type it where `sallyport project create` made that %s", kind)
+	return nil, withHint(fmt.Errorf("no node here has the primary key of the project's %s, %s", kind, identifier), "type it where `sallyport project create` made that %s", kind)
 }
 
 func argsOf(name string) []string {
@@ -70,9 +82,13 @@ func fleetTicket(a *app, kind fleet.Kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "ticket [flags]", Short: "Make a ticket for one more machine", Example: fmt.Sprintf(`  sallyport project %[1]s-node ticket > two.ticket
   sallyport project %[1]s-node ticket --expires-in 1h --lifetime 12h`, kind), Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, p, err := a.keeperOf(kind, projectName)
+			c, err := a.keeperOf(kind, projectName)
 			if err != nil {
 				return err
+			}
+			p := c.project
+			if o := c.node.Options.Authority; o != nil && o.Store == "" {
+				return withHint(errors.New("this authority has its members in a file of its own, which others cannot share"), "it has to have them in a database: sallyport authority create --store postgres://…")
 			}
 			t := &fleet.Ticket{Kind: kind, Keeper: p.AccessRoute, Project: p}
 			history := p.ChangeHistory
@@ -112,7 +128,7 @@ func fleetList(a *app, kind fleet.Kind) *cobra.Command {
 	cmd := &cobra.Command{Use: "list [flags]", Short: "List those machines", Example: fmt.Sprintf(`  sallyport project %[1]s-node list
   sallyport project %[1]s-node list --jq '.[].route'`, kind), Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, _, err := a.keeperOf(kind, projectName)
+			c, err := a.keeperOf(kind, projectName)
 			if err != nil {
 				return err
 			}
@@ -141,7 +157,7 @@ func fleetDelete(a *app, kind fleet.Kind) *cobra.Command {
   sallyport project %[1]s-node delete two --yes`, kind),
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, _, err := a.keeperOf(kind, projectName)
+			c, err := a.keeperOf(kind, projectName)
 			if err != nil {
 				return err
 			}
@@ -175,6 +191,7 @@ type nodePlan struct {
 	port              int
 	address, listener string
 	status            string
+	store             string // of an authority
 }
 
 func (p *nodePlan) flags(cmd *cobra.Command, port int) {
@@ -198,6 +215,24 @@ func relayNodeCreate(a *app) *cobra.Command {
 		}}
 	p.flags(cmd, 4001)
 	registryFlag(cmd.Flags(), &p.place.registry)
+	return cmd
+}
+
+func authorityNodeCreate(a *app) *cobra.Command {
+	p := nodePlan{kind: fleet.Authority}
+	cmd := &cobra.Command{Use: "create TICKET [flags]", Short: "Make this machine an authority of a project, and start it", Example: `  sallyport authority-node create two.ticket --host authority2.example.com --store @store.url
+  sallyport authority-node create "$TICKET" --host auth2.example.com --port 443 --store @store.url`, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkStore(&p.store); err != nil {
+				return err
+			}
+			if p.store == "" {
+				return usageError("the following required arguments were not provided: --store <URL>")
+			}
+			return a.createFleetNode(cmd.Context(), &p, args[0])
+		}}
+	p.flags(cmd, 4000)
+	storeFlag(cmd.Flags(), &p.store)
 	return cmd
 }
 
@@ -256,11 +291,15 @@ func (a *app) createFleetNode(ctx context.Context, p *nodePlan, arg string) erro
 	if err := a.dirOnce.PutDelegate(name, d); err != nil {
 		return err
 	}
-	o := state.NodeOptions{TCPListenerAddress: p.place.listen(p.port, p.listener), Identity: box.named.Name, StatusEndpoint: p.status,
-		AuthorityIdentity: ticket.Project.AuthorityChangeHistory, AuthorityRoute: ticket.Project.AuthorityAccessRoute}
-	o.Registry = p.place.registry
-	if err := checkRegistry(&o, route); err != nil {
-		return err
+	o := state.NodeOptions{TCPListenerAddress: p.place.listen(p.port, p.listener), Identity: box.named.Name, StatusEndpoint: p.status}
+	if p.kind == fleet.Authority {
+		o.Authority = &state.AuthorityOptions{ProjectIdentifier: ticket.Project.ID, TrustedIdentities: json.RawMessage("null"), Store: p.store}
+	} else {
+		o.AuthorityIdentity, o.AuthorityRoute = ticket.Project.AuthorityChangeHistory, ticket.Project.AuthorityAccessRoute
+		o.Registry = p.place.registry
+		if err := checkRegistry(&o, route); err != nil {
+			return err
+		}
 	}
 	if err := a.createBackground(ctx, name, p.place.options(o, p.listener)); err != nil {
 		return err

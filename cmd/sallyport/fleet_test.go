@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/internal/servers"
 )
 
 // secretKeys are the private keys in the plain vaults of a machine.
@@ -172,4 +174,54 @@ func TestRelayNodesChangeOver(t *testing.T) {
 		works(t, round.machine+" killed: a new connection", port)
 		s.at(round.machine, "sallyport node start "+round.node)
 	}
+}
+
+// TestAuthorityNode: a second authority behind the same identity, with the same members in PostgreSQL and without the primary key. Members hear of it; with the first one
+// killed tickets are redeemed, credentials fetched and members taken back.
+func TestAuthorityNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	db, err := servers.NewPostgres()
+	if err != nil {
+		t.Skipf("PostgreSQL cannot be started: %v", err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	s := newShell(t)
+	s.env = append(s.env, storeVariable+"="+db.URL("", "", "postgres"))
+	one, two := freePort(t), freePort(t)
+	s.at("authority", `sallyport identity create admin
+		sallyport authority create --project-identifier partners --trusted-identities "{\"$(sallyport identity show admin)\": {\"ockam-role\": \"enroller\"}}" -t 127.0.0.1:`+one)
+	history := strings.TrimSpace(s.at("authority", "sallyport identity show authority-partners --full --encoding hex"))
+	s.at("relay", "sallyport project create partners --relay-only --relay-port "+freePort(t)+" --authority-identity "+history+
+		" --authority-route /ip4/127.0.0.1/tcp/"+one+"/service/api > partners.json")
+	s.at("authority", "sallyport project import --project-file partners.json; sallyport project authority-node ticket > two.ticket")
+	if out := s.refusedAt("two", "sallyport relay-node create two.ticket"); !strings.Contains(out, "authority-node create") {
+		t.Errorf("a ticket for an authority, used for a relay: %s", out)
+	}
+	s.at("two", "sallyport authority-node create two.ticket --name two --port "+two)
+	s.hasNone("two", s.secretKeys("authority"))
+	if out := s.refusedAt("two", "sallyport project authority-node ticket"); strings.Contains(out, "node_code") {
+		t.Errorf("the second authority made a ticket: %s", out)
+	}
+
+	s.at("authority", "sallyport project ticket --identity admin --relay postgres > bank.ticket; sallyport project ticket --identity admin > analysis.ticket; sallyport project ticket --identity admin > late.ticket")
+	target, port := echoServer(t, "0"), freePort(t)
+	s.at("bank", "sallyport project enroll bank.ticket; sallyport tcp-outlet create --to "+target+"; sallyport relay create postgres")
+	s.at("analysis", "sallyport project enroll analysis.ticket; sallyport tcp-inlet create --from "+port+" --via postgres")
+	works(t, "with both", port)
+	s.awaits("bank", "sallyport project show --jq '.authority_access_routes | length'", "1")
+
+	s.at("authority", "kill -9 $(sallyport node show authority-partners --jq .pid)")
+	s.at("late", "sallyport project enroll late.ticket")
+	if out := s.refusedAt("later", "sallyport project enroll late.ticket"); out == "" {
+		t.Error("a ticket was used twice")
+	}
+	s.at("authority", "sallyport project-member list --identity admin")
+	works(t, "with the second", port)
+	gone := strings.TrimSpace(s.at("late", "sallyport identity show"))
+	s.at("authority", "sallyport project-member delete --identity admin --yes "+gone)
+	s.refusedAt("late", "sallyport credential issue --help >/dev/null; sallyport project enroll")
+	s.at("authority", "sallyport node start authority-partners; sallyport project authority-node delete two --yes")
 }

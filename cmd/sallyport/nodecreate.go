@@ -294,7 +294,7 @@ func (a *app) createBackground(ctx context.Context, name string, o state.NodeOpt
 // childArgs is the command line of the process that runs a node.
 func childArgs(name string, o state.NodeOptions) []string {
 	if o.Authority != nil {
-		return authorityArgs(o)
+		return authorityArgs(name, o)
 	}
 	return append([]string{"node", "create", name, "--child-process"}, nodeArgs(o)...)
 }

@@ -42,7 +42,7 @@ func (t *trustFlags) addForMembers(cmd *cobra.Command) {
 
 func projectNoun(a *app) *cobra.Command {
 	return noun(groupStory, "project", "Projects: an authority, a relay, and their members", nil,
-		projectCreate(a), projectEnroll(a), projectTicket(a), projectImport(a), projectList(a), projectShow(a), projectInformation(a), projectVersion(a), projectDelete(a), fleetCommands(a, fleet.Relay), addons.command(a, needsService))
+		projectCreate(a), projectEnroll(a), projectTicket(a), projectImport(a), projectList(a), projectShow(a), projectInformation(a), projectVersion(a), projectDelete(a), fleetCommands(a, fleet.Relay), fleetCommands(a, fleet.Authority), addons.command(a, needsService))
 }
 
 // askAuthority runs f with a client of a project's authority, as one of our identities. Where there is nobody to ask no identity is made for it.
