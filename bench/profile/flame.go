@@ -78,8 +78,8 @@ func draw(b *strings.Builder, n *node, x, each float64, level, total int) {
 		w := float64(c.samples) * each
 		if w >= least {
 			y := flameTop + (level-1)*flameRow
-			name := c.Name
-			fmt.Fprintf(b, `<g><title>%s: %.1f %%</title><rect class="%s" x="%.1f" y="%d" width="%.1f" height="%d"/>`, html.EscapeString(name), 100*float64(c.samples)/float64(total),
+			name := strings.TrimPrefix(c.Name, "sallyport/")
+			fmt.Fprintf(b, `<g><title>%s: %.1f %%</title><rect class="%s" x="%.1f" y="%d" width="%.1f" height="%d"/>`, html.EscapeString(c.Name), 100*float64(c.samples)/float64(total),
 				class(c.Frame), x, y, max(w-0.5, 0.3), flameRow-1)
 			if room := int(w/6.7) - 1; room >= 3 {
 				if r := []rune(name); len(r) > room {
