@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -73,6 +74,9 @@ func (b *bench) describe(ctx context.Context, reference, ours string) {
 	}
 }
 
+// colours are escape sequences of terminals, which some print to files too.
+var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
 // firstLine returns the first line that a program prints on either output; some say their version on the error output. Empty if it cannot be run.
 func firstLine(ctx context.Context, dir, program string, args ...string) string {
 	out, err := run(ctx, dir, childEnv(dir), "/bin/sh", append([]string{"-c", `exec "$0" "$@" 2>&1`, program}, args...)...)
@@ -80,7 +84,7 @@ func firstLine(ctx context.Context, dir, program string, args ...string) string 
 		return ""
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
-	return abbreviate(line, 120)
+	return abbreviate(colours.ReplaceAllString(line, ""), 120)
 }
 
 // loadAverage is that of the last minute.
