@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,34 @@ type station struct {
 	flow   *routing.Flow // of its listener
 	relays *routing.Relays
 	part   *registrytest.Registry
+	blind  *blindRegistry
+}
+
+// blindRegistry is a registry that may not have heard yet of what others have told it.
+type blindRegistry struct {
+	*registrytest.Registry
+	blind atomic.Bool
+}
+
+func (r *blindRegistry) Members(name string) []routing.RemoteMember {
+	if r.blind.Load() {
+		return nil
+	}
+	return r.Registry.Members(name)
+}
+
+func (r *blindRegistry) Names() []string {
+	if r.blind.Load() {
+		return nil
+	}
+	return r.Registry.Names()
+}
+
+func (r *blindRegistry) Owner(name string) (routing.Ownership, bool) {
+	if r.blind.Load() {
+		return routing.Ownership{}, false
+	}
+	return r.Registry.Owner(name)
 }
 
 // fleetIdentity is that of all relays of a test's fleet.
@@ -72,12 +101,13 @@ func (n *network) add(id string) *station {
 	n.mu.Unlock()
 	self := routing.RelayNode{ID: id, Address: "/ip4/127.0.0.1/tcp/1"}
 	s.part = n.shared.Join(self)
+	s.blind = &blindRegistry{Registry: s.part}
 	s.relays, err = routing.NewRelays(bounded(n.t), s.router, routing.RelayOptions{
 		Flows: []*routing.Flow{s.flow}, Log: log,
 		Shares: func(_ string, _ [32]byte, share string, joiner [32]byte) bool {
 			return share == fmt.Sprint("with ", joiner[0])
 		},
-		Fleet: &routing.Fleet{Registry: s.part, Self: self, Identity: fleetIdentity, Dial: func(ctx context.Context, to routing.RelayNode) (routing.Link, error) {
+		Fleet: &routing.Fleet{Registry: s.blind, Self: self, Identity: fleetIdentity, Dial: func(ctx context.Context, to routing.RelayNode) (routing.Link, error) {
 			return n.dial(ctx, id, to.ID)
 		}},
 	})
@@ -399,6 +429,28 @@ func TestFleetOwnership(t *testing.T) {
 		defer g.leaves()
 		return g.registers("n", nil) == 0
 	})
+}
+
+// TestFleetClaims: a relay that has not heard yet whose a name is asks the registry before it gives it away, and decides by the owner's terms.
+func TestFleetClaims(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	a, b := n.stations["a"], n.stations["b"]
+	b.blind.blind.Store(true)
+	if k := a.guest(1).registers("n", &routing.Terms{Member: routing.MemberID{1}, Share: "with 2"}); k != 0 {
+		t.Fatal(k)
+	}
+	soon(t, "told to the registry", func() bool { return len(b.part.Members("n")) == 1 })
+	for _, c := range []struct {
+		id   byte
+		want routing.NoticeKind
+	}{{3, routing.NoticeHeld}, {2, 0}, {1, 0}} {
+		g := b.guest(c.id)
+		if got := g.registers("n", nil); got != c.want {
+			t.Errorf("%d registers: %v, want %v", c.id, got, c.want)
+		}
+		g.leaves()
+		soon(t, "gone", func() bool { return len(b.relays.Names()) == 0 })
+	}
 }
 
 // TestFleetGroup: members at several relays are one group: the lowest number that can be reached gets new flows, wherever they begin.
