@@ -288,7 +288,11 @@ func killed(ctx context.Context, w *world, m *machine, again bool) (string, erro
 	}
 	defer c.Close()
 	time.Sleep(time.Second) // a connection that has been there for a while
-	if err := w.signal(ctx, m, syscall.SIGKILL); err != nil {
+	pid, err := w.pid(ctx, m)
+	if err != nil {
+		return "", err
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return "", err
 	}
 	begun := time.Now()
@@ -297,6 +301,7 @@ func killed(ctx context.Context, w *world, m *machine, again bool) (string, erro
 		return err
 	}
 	if again {
+		hasEnded(pid)
 		if err := start(); err != nil {
 			return "", err
 		}

@@ -201,22 +201,29 @@ func (w *world) pidOf(ctx context.Context, m *machine, node string) (int, error)
 	return 0, fmt.Errorf("%w: %s", errNoProcess, node)
 }
 
-// signal sends a signal to a machine's node.
-func (w *world) signal(ctx context.Context, m *machine, s syscall.Signal) error {
-	pid, err := w.pid(ctx, m)
-	if err != nil {
-		return err
+// hasEnded waits until a killed process has ended, which takes a while on a busy machine: until then its node counts as one that runs.
+func hasEnded(pid int) {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(2 * time.Millisecond) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, state, found := bytes.Cut(text, []byte(") ")) // what comes before is the program's name
+		if err != nil || !found || state[0] == 'Z' || state[0] == 'X' {
+			return
+		}
 	}
-	return syscall.Kill(pid, s)
 }
 
 // restart ends a machine's node as a fault of the power does, and starts it again after a pause.
 func (w *world) restart(ctx context.Context, m *machine, pause time.Duration) error {
-	if err := w.signal(ctx, m, syscall.SIGKILL); err != nil {
+	pid, err := w.pid(ctx, m)
+	if err != nil {
 		return err
 	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		return err
+	}
+	hasEnded(pid)
 	time.Sleep(pause)
-	_, err := w.command(ctx, m, "node", "start", m.role)
+	_, err = w.command(ctx, m, "node", "start", m.role)
 	return err
 }
 
