@@ -201,6 +201,20 @@ func nodeLogs(a *app) *cobra.Command {
 		}}
 }
 
+// stillRuns reports whether a node runs. A process that was killed a moment ago may be there still, but answers no more: it is waited for.
+func stillRuns(ctx context.Context, r state.Node) bool {
+	c := admin.NewClient(r.AdminSocket)
+	for until := time.Now().Add(5 * time.Second); r.Status() == state.Running; time.Sleep(5 * time.Millisecond) {
+		asked, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := admin.Get[admin.Node](asked, c, admin.PathNode)
+		cancel()
+		if err == nil || ctx.Err() != nil || time.Now().After(until) {
+			return true
+		}
+	}
+	return false
+}
+
 func nodeStart(a *app) *cobra.Command {
 	var foreground bool
 	cmd := &cobra.Command{Use: "start [NODE]", Short: "Start a stopped node as it was", Example: `  sallyport node start
@@ -215,7 +229,7 @@ func nodeStart(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if r.Status() == state.Running {
+			if stillRuns(ctx, r) {
 				return a.print(result{human: fmt.Sprintf("  ✗ The node '%s' is already running. To restart it: sallyport node stop %s, then sallyport node start %s", r.Name, r.Name, r.Name)})
 			} else if foreground {
 				return a.runNode(ctx, r.Name, r.Options, runOptions{})

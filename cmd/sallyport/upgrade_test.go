@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -598,4 +600,30 @@ func TestSameNode(t *testing.T) {
 			t.Errorf("another %s is taken for the same", what)
 		}
 	}
+}
+
+// TestKilledNodeIsNotRunning: the process of a node that was killed is waited for, and one that runs and does not answer counts as the node.
+func TestKilledNodeIsNotRunning(t *testing.T) {
+	t.Parallel()
+	other := exec.Command("sleep", "600")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	process, err := state.FindProcess(other.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := state.Node{Name: "n", Process: process, AdminSocket: filepath.Join(t.TempDir(), "none")}
+	given, cancel := context.WithCancel(t.Context())
+	cancel()
+	if !stillRuns(given, r) {
+		t.Error("its process is there")
+	}
+	ended := make(chan bool, 1)
+	go func() { ended <- stillRuns(t.Context(), r) }()
+	_ = other.Process.Kill()
+	if <-ended {
+		t.Error("its process was killed")
+	}
+	_ = other.Wait()
 }
