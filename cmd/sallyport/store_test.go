@@ -113,3 +113,39 @@ func TestTrustStore(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTrustRegistry: two relays of a project share names in PostgreSQL: what is registered at the one is reached through the other, also while the database is away.
+func TestTrustRegistry(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	db, err := servers.NewPostgres()
+	if errors.Is(err, servers.ErrNotInstalled) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s := newShell(t)
+	writeSecret(t, filepath.Join(s.dir, "registry.url"), db.URL("", "", "postgres"))
+	first, second, port := freePort(t), freePort(t), freePort(t)
+	s.at("operator", "sallyport project create partners --authority-port "+freePort(t)+" --relay-port "+first+" --registry @registry.url > partners.json")
+	s.at("operator", "sallyport project relay-node ticket > two.ticket; sallyport project ticket --relay postgres > bank.ticket; sallyport project ticket > analysis.ticket")
+	s.at("two", "sallyport relay-node create two.ticket --name two --port "+second+" --registry @registry.url")
+	target := echoServer(t, "0")
+	s.at("bank", "sallyport project enroll bank.ticket; sallyport tcp-outlet create --to "+target+"; sallyport relay create postgres --at /ip4/127.0.0.1/tcp/"+second+"/secure/api")
+	s.at("analysis", "sallyport project enroll analysis.ticket; sallyport tcp-inlet create --from "+port+" --to /ip4/127.0.0.1/tcp/"+first+"/secure/api/service/forward_to_postgres/secure/api/service/outlet")
+	works(t, "through the other relay", port)
+	if err := db.Execute("postgres", `DO $$ BEGIN
+		IF (SELECT count(*) FROM relay_nodes) <> 2 OR (SELECT count(*) FROM relay_members WHERE name = 'postgres') <> 1 THEN RAISE EXCEPTION 'not what was expected'; END IF; END $$`); err != nil {
+		t.Error(err)
+	}
+	db.Stop()
+	works(t, "without the database", port)
+	if err := db.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	works(t, "with the database again", port)
+}
