@@ -16,9 +16,6 @@ import (
 	"sallyport/internal/database"
 )
 
-// patience is how long anything takes that is asked of a store, until it is said that the store is away.
-const patience = 1900 * time.Millisecond
-
 // Database is an authority's database in PostgreSQL.
 type Database struct {
 	pool *database.Pool
@@ -44,7 +41,7 @@ func Open(ctx context.Context, url, dir string) (*Database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("authority: %w", err)
 	}
-	d := &Database{pool: pool, dir: dir, patience: patience}
+	d := &Database{pool: pool, dir: dir, patience: pool.Patience}
 	d.writes.d = d
 	if err := d.note(pool.Prepare(ctx, schema)); err != nil {
 		d.pool.Close()

@@ -34,7 +34,7 @@ func TestTrustStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newShell(t)
-	writeSecret(t, filepath.Join(s.dir, "store.url"), db.URL("owner", secret, "postgres", "search_path", "sallyport"))
+	writeSecret(t, filepath.Join(s.dir, "store.url"), db.PatientURL("owner", secret, "postgres", "search_path", "sallyport"))
 	s.apart()
 	s.at("authority", "sallyport project ticket --relay postgres > bank.ticket; sallyport project ticket > analysis.ticket; sallyport project ticket > late.ticket")
 	target, port := echoServer(t, "0"), freePort(t)
@@ -129,7 +129,7 @@ func TestTrustRegistry(t *testing.T) {
 	}
 	defer db.Close()
 	s := newShell(t)
-	writeSecret(t, filepath.Join(s.dir, "registry.url"), db.URL("", "", "postgres"))
+	writeSecret(t, filepath.Join(s.dir, "registry.url"), db.PatientURL("", "", "postgres"))
 	first, second, port := freePort(t), freePort(t), freePort(t)
 	s.at("operator", "sallyport project create partners --authority-port "+freePort(t)+" --relay-port "+first+" --registry @registry.url > partners.json")
 	s.at("operator", "sallyport project relay-node ticket > two.ticket; sallyport project ticket --relay postgres > bank.ticket; sallyport project ticket > analysis.ticket")

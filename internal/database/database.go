@@ -19,7 +19,7 @@ import (
 const (
 	// connectTimeout is how long one attempt to connect takes, all hosts of the URL together.
 	connectTimeout = 1500 * time.Millisecond
-	// patience is how long the first question takes at most.
+	// patience is how long a question takes at most.
 	patience = 1900 * time.Millisecond
 	// sessionTimeout is after how long the server itself ends a statement, or the transaction of somebody who has gone without a word, whom
 	// others may wait for.
@@ -36,6 +36,8 @@ type Pool struct {
 	*pgxpool.Pool
 	// Name says which database it is, without user and password.
 	Name string
+	// Patience is how long anything takes that is asked, until it is said that the database is away: 1.9 s, and connect_timeout if the URL has it.
+	Patience time.Duration
 }
 
 // Open makes a pool for a URL, which libpq would understand too. It does not connect.
@@ -50,9 +52,11 @@ func Open(url string) (*Pool, error) {
 	if !strings.Contains(url, "pool_max_conns=") {
 		c.MaxConns = maxConnections
 	}
-	each := connectTimeout / time.Duration(1+len(c.ConnConfig.Fallbacks))
-	if c.ConnConfig.ConnectTimeout == 0 || c.ConnConfig.ConnectTimeout > each {
-		c.ConnConfig.ConnectTimeout = each
+	bound := patience
+	if strings.Contains(url, "connect_timeout=") {
+		bound += c.ConnConfig.ConnectTimeout
+	} else {
+		c.ConnConfig.ConnectTimeout = connectTimeout / time.Duration(1+len(c.ConnConfig.Fallbacks))
 	}
 	milliseconds := strconv.FormatInt(sessionTimeout.Milliseconds(), 10)
 	for name, value := range map[string]string{
@@ -66,7 +70,7 @@ func Open(url string) (*Pool, error) {
 	if err != nil {
 		return nil, ErrURL
 	}
-	return &Pool{pool, nameOf(c)}, nil
+	return &Pool{pool, nameOf(c), bound}, nil
 }
 
 func nameOf(c *pgxpool.Config) string {
@@ -92,7 +96,7 @@ var ErrVersion = errors.New("the tables have another version")
 
 // Prepare brings tables to their version, if they are not, in one transaction, one process at a time.
 func (p *Pool) Prepare(ctx context.Context, s Schema) error {
-	short, cancel := context.WithTimeout(ctx, patience)
+	short, cancel := context.WithTimeout(ctx, p.Patience)
 	defer cancel()
 	version, err := s.version(short, p.Pool)
 	if err == nil && version < s.Version {

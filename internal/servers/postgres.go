@@ -153,6 +153,11 @@ func (p *Postgres) Close() error {
 	return os.RemoveAll(p.dir)
 }
 
+// PatientURL is URL for tests on busy machines: what takes long is no failure.
+func (p *Postgres) PatientURL(name, password, database string, settings ...string) string {
+	return p.URL(name, password, database, append([]string{"connect_timeout", "60", "statement_timeout", "60000", "idle_in_transaction_session_timeout", "60000"}, settings...)...)
+}
+
 // URL is where a user finds a database. An empty user is the superuser.
 func (p *Postgres) URL(name, password, database string, settings ...string) string {
 	if name == "" {

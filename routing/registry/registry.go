@@ -31,8 +31,7 @@ const (
 	forgotten = time.Minute
 	// claimHolds is for how long a name stays with who claimed it though nobody is registered under it: until the registration can be told.
 	claimHolds = 30 * time.Second
-	// patience is how long a claim takes at most, and telling what this relay has or reading what others have.
-	patience     = 1900 * time.Millisecond
+	// tellPatience is how long it takes at most to tell what this relay has, or to read what others have.
 	tellPatience = 5 * time.Second
 	// channel is where changes are notified, with the name that changed, or an empty text.
 	channel = "sallyport_relays"
@@ -51,7 +50,8 @@ type Registry struct {
 	db   *database.Pool
 	self routing.RelayNode
 	log  *slog.Logger
-	hold time.Duration // claimHolds
+	// The first is claimHolds, the second is alive.
+	hold, lease time.Duration
 
 	stop context.CancelFunc
 	all  sync.WaitGroup
@@ -75,6 +75,10 @@ var _ routing.Registry = (*Registry)(nil)
 // Open begins to keep a copy of the registry in the database at a URL, in the name of the relay self, and to tell of that relay. The database need not be there: State
 // says whether it is.
 func Open(url string, self routing.RelayNode, log *slog.Logger) (*Registry, error) {
+	return open(url, self, log, claimHolds, alive)
+}
+
+func open(url string, self routing.RelayNode, log *slog.Logger, hold, lease time.Duration) (*Registry, error) {
 	db, err := database.Open(url)
 	if err != nil {
 		return nil, err
@@ -84,7 +88,7 @@ func Open(url string, self routing.RelayNode, log *slog.Logger) (*Registry, erro
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r := &Registry{
-		db: db, self: self, log: log, hold: claimHolds, stop: stop, wake: make(chan struct{}, 1), owners: map[string]routing.Ownership{},
+		db: db, self: self, log: log, hold: hold, lease: lease, stop: stop, wake: make(chan struct{}, 1), owners: map[string]routing.Ownership{},
 		members: map[string][]routing.RemoteMember{}, relays: map[string]routing.RelayNode{}, mine: map[string][]routing.RemoteMember{}, untold: map[string]bool{},
 		watchers: map[int]func(string){},
 	}
@@ -116,7 +120,7 @@ func (r *Registry) State() (since time.Time, away error) {
 func (r *Registry) Close() error {
 	r.stop()
 	r.all.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), r.db.Patience)
 	defer cancel()
 	err := pgx.BeginFunc(ctx, r.db.Pool, func(t pgx.Tx) error {
 		b := &pgx.Batch{}
@@ -240,7 +244,7 @@ func (r *Registry) Claim(ctx context.Context, o routing.Ownership) (routing.Owne
 	if !sayable(o.Name) || !sayable(o.Share) {
 		return routing.Ownership{}, fmt.Errorf("routing: the name %.40q cannot be kept by a registry: it must be UTF-8 without NUL, of at most %d bytes", o.Name, maxName)
 	}
-	own, cancel := context.WithTimeout(ctx, patience)
+	own, cancel := context.WithTimeout(ctx, r.db.Patience)
 	defer cancel()
 	now := routing.Ownership{Name: o.Name}
 	var owner []byte
@@ -279,7 +283,7 @@ func (r *Registry) run(ctx context.Context) {
 	defer tick.Stop()
 	prepared := false
 	for {
-		own, cancel := context.WithTimeout(ctx, tellPatience)
+		own, cancel := context.WithTimeout(ctx, max(tellPatience, r.db.Patience))
 		var err error
 		if !prepared {
 			err = r.db.Prepare(ctx, schema)
@@ -311,7 +315,7 @@ func (r *Registry) beat(ctx context.Context) error {
 	relays := map[string]routing.RelayNode{}
 	if err := pgx.BeginFunc(ctx, r.db.Pool, func(t pgx.Tx) error {
 		if err := t.QueryRow(ctx, `INSERT INTO relay_nodes (id, address, alive_until) VALUES ($1, $2, now() + $3::interval)
-			ON CONFLICT (id) DO UPDATE SET address = $2, alive_until = now() + $3::interval RETURNING xmax = 0`, r.self.ID, r.self.Address, alive).Scan(&fresh); err != nil {
+			ON CONFLICT (id) DO UPDATE SET address = $2, alive_until = now() + $3::interval RETURNING xmax = 0`, r.self.ID, r.self.Address, r.lease).Scan(&fresh); err != nil {
 			return err
 		}
 		b := &pgx.Batch{}
@@ -402,7 +406,7 @@ func (r *Registry) listen(ctx context.Context) {
 
 // hear has a connection of its own, on which it waits for changes.
 func (r *Registry) hear(ctx context.Context) error {
-	own, cancel := context.WithTimeout(ctx, tellPatience)
+	own, cancel := context.WithTimeout(ctx, max(tellPatience, r.db.Patience))
 	defer cancel()
 	pooled, err := r.db.Pool.Acquire(own)
 	if err != nil {
@@ -410,7 +414,7 @@ func (r *Registry) hear(ctx context.Context) error {
 	}
 	c := pooled.Hijack()
 	defer func() {
-		closing, cancel := context.WithTimeout(context.Background(), patience)
+		closing, cancel := context.WithTimeout(context.Background(), r.db.Patience)
 		defer cancel()
 		_ = c.Close(closing)
 	}()
@@ -427,7 +431,7 @@ func (r *Registry) hear(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		reading, cancel := context.WithTimeout(ctx, tellPatience)
+		reading, cancel := context.WithTimeout(ctx, max(tellPatience, r.db.Patience))
 		switch {
 		case err == nil:
 			err = r.read(reading, n.Payload)

@@ -50,7 +50,7 @@ func newURL(t *testing.T) string {
 	if err := cluster.Execute("postgres", "CREATE SCHEMA "+name); err != nil {
 		t.Fatal(err)
 	}
-	return cluster.URL("", "", "postgres", "search_path", name)
+	return cluster.PatientURL("", "", "postgres", "search_path", name)
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -63,11 +63,13 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // newFleet opens n relays' registries, and waits until all know each other.
-func newFleet(t *testing.T, n int) (list []*Registry) {
+func newFleet(t *testing.T, n int) (list []*Registry) { return fleetWith(t, n, time.Hour) }
+
+func fleetWith(t *testing.T, n int, lease time.Duration) (list []*Registry) {
 	t.Helper()
 	url := newURL(t)
 	for i := range n {
-		r, err := Open(url, routing.RelayNode{ID: fmt.Sprintf("relay%d", i), Address: fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", 4000+i)}, nil)
+		r, err := open(url, routing.RelayNode{ID: fmt.Sprintf("relay%d", i), Address: fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", 4000+i)}, nil, 12*time.Hour, lease)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,12 +96,11 @@ func TestRegistry(t *testing.T) {
 	registrytest.Run(t, func(t *testing.T) func(routing.RelayNode) routing.Registry {
 		url := newURL(t)
 		return func(self routing.RelayNode) routing.Registry {
-			r, err := Open(url, self, nil)
+			r, err := open(url, self, nil, time.Second, time.Hour)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = r.Close() })
-			r.hold = time.Second
 			eventually(t, "the database", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.known && r.err == nil })
 			return r
 		}
@@ -170,7 +171,7 @@ func TestFreeNames(t *testing.T) {
 	// As if the claim were old.
 	old := func() {
 		t.Helper()
-		if _, err := fleet[0].db.Pool.Exec(t.Context(), "UPDATE relay_names SET claimed = now() - interval '1 hour'"); err != nil {
+		if _, err := fleet[0].db.Pool.Exec(t.Context(), "UPDATE relay_names SET claimed = now() - interval '1 day'"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -239,18 +240,21 @@ func TestMembers(t *testing.T) {
 
 // TestDead: a relay that says nothing any more is left out, with its members, and its names are free.
 func TestDead(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for a lease")
-	}
 	t.Parallel()
-	fleet := newFleet(t, 2)
+	fleet := fleetWith(t, 2, 10*alive) // a busy machine
 	if _, err := fleet[0].Claim(t.Context(), routing.Ownership{Name: "n", Owner: identity(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fleet[0].db.Pool.Exec(t.Context(), "UPDATE relay_names SET claimed = 'epoch'"); err != nil {
 		t.Fatal(err)
 	}
 	fleet[0].Put("n", []routing.RemoteMember{member(1)})
 	eventually(t, "the member", func() bool { return len(fleet[1].Members("n")) == 1 })
 	fleet[0].stop()
 	fleet[0].all.Wait()
+	if _, err := fleet[1].db.Pool.Exec(t.Context(), "UPDATE relay_nodes SET alive_until = now() WHERE id = $1", fleet[0].self.ID); err != nil { // its lease ends
+		t.Fatal(err)
+	}
 	began := time.Now()
 	eventually(t, "the end of a dead relay", func() bool { return len(fleet[1].Members("n")) == 0 && len(fleet[1].Relays()) == 0 })
 	t.Logf("after %v", time.Since(began))
@@ -282,7 +286,7 @@ func TestRegistryAway(t *testing.T) { // not parallel: it stops the server
 		t.Errorf("%d members are left", n)
 	}
 	fleet[0].Put("n", []routing.RemoteMember{member(1), member(2)})
-	late, err := Open(fleet[0].db.Config().ConnString(), routing.RelayNode{ID: "late"}, nil) // a relay that starts meanwhile
+	late, err := open(fleet[0].db.Config().ConnString(), routing.RelayNode{ID: "late"}, nil, claimHolds, time.Hour) // a relay that starts meanwhile
 	if err != nil {
 		t.Fatal(err)
 	}
