@@ -110,7 +110,7 @@ func stalled(ctx context.Context, program string) error {
 	// outlet's what it may have to send again. What the garbage collector has not looked at yet is as much again.
 	allowed := float64(2*(2*limits.Budget+limits.KeepBudget+64<<20)) / (1 << 20)
 	fmt.Printf("%d readers stopped after %.0f Mbit/s together, %d never began: the three nodes grew from %.0f to %.0f MiB, %.0f allowed; "+
-		"a stream beside them had %.0f Mbit/s, %d requests p50 %.0f ms, p99 %.0f ms\n",
+		"a stream beside them had %.2f Mbit/s, %d requests p50 %.0f ms, p99 %.0f ms\n",
 		stallGrown, moved, stallStreams, before, most, allowed, got, len(list), percentile(list, 0.5), percentile(list, 0.99))
 	var errs []error
 	if most-before > allowed {
