@@ -145,7 +145,7 @@ test-reach: build reach-tools ## through real servers in front and real proxies:
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Conn|HTTP|Refusals|BrokenOff|Messages|WithoutProject|CloseEndsAll|FromAnotherModule|HalfCloseBoth|ClosedConn|ClosedClient|Contexts|FirstGivesUp|BadTickets|TwoOfOneDirectory|ManyDials|FailuresLeaveNothing)$$' ./client | grep -E '^(---|ok|FAIL|panic)'
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(ProxyProtocol.*|UnixSockets)$$' ./node | grep -E '^ *(---|ok|FAIL|panic)'
 	cd examples && $(GO) test -count=1 -timeout 15m -v ./... | grep -E '^ *(---|ok|FAIL|panic|[a-z_]+_test\.go)'
-	$(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... | \
+	$(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... ./node/acme | \
 		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
 
 .PHONY: cross
@@ -158,6 +158,8 @@ reach-tools: ## what its tests need, where it can be installed
 	@for t in nginx haproxy tinyproxy squid danted; do PATH=$$PATH:/usr/sbin command -v $$t >/dev/null || missing=1; done; [ -z "$${missing-}" ] || \
 		{ [ "$$(id -u)" = 0 ] && apt-get update -q >/dev/null && apt-get install -y --no-install-recommends nginx-light haproxy tinyproxy squid dante-server >/dev/null; } || \
 		echo "nginx, haproxy, tinyproxy, squid or dante-server cannot be installed here: the tests that need them are left out"
+	@[ -x $(HOME)/.cache/sallyport-tools/bin/pebble ] || GOBIN=$(HOME)/.cache/sallyport-tools/bin $(GO) install github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.3 || \
+		echo "pebble cannot be installed here: the tests of ACME are left out"
 
 kafka: build ## Kafka portals with real brokers and clients of all kinds (needs Java, Python; Maven fetches brokers), with the reference where it is installed
 	interop/kafka --ours $(PROGRAM) $(if $(wildcard $(HOME)/.cache/reference/bin/ockam),--reference $(HOME)/.cache/reference/bin/ockam)

@@ -85,14 +85,14 @@ var nodeKeys = []string{
 	"name", "identity", "project", "tcp-listener-address", "udp-listener-address", "udp", "status-endpoint", "status-token", "no-status-endpoint",
 	"skip-is-running-check", "foreground", "exit-on-eof", "in-memory", "opentelemetry-context", "services", "authority-identity",
 	"authority-route", "authority-grace", "credential-scope", "memory-limit", "limits", "log-level", "log-format", "records", "receipts", "no-sandbox", "small", "ticket-file",
-	"listener", "accept-proxy-protocol", "trusted-proxy", "tls-certificate", "tls-key", "tls-ca", "tls-pin", "proxy",
+	"listener", "acme", "accept-proxy-protocol", "trusted-proxy", "tls-certificate", "tls-key", "tls-ca", "tls-pin", "proxy",
 }
 
 // lists are the keys of nodeKeys whose value may be a list.
 var lists = []string{"listener", "accept-proxy-protocol", "trusted-proxy", "tls-pin", "proxy"}
 
 // objects are the keys whose value may be a map, which the command takes as JSON.
-var objects = []string{"services", "launch-config", "limits"}
+var objects = []string{"services", "launch-config", "limits", "acme"}
 
 // knownKeys returns every top-level key of a mode, hyphenated.
 func (m Mode) knownKeys() []string {

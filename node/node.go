@@ -117,6 +117,8 @@ type Options struct {
 	Listen, ListenBefore string
 	// Listeners are where other nodes connect besides, as at Listen; none with NoListener.
 	Listeners []resource.TCPListener
+	// Issuer gets certificates for listeners that have no files with one (package acme); nil: none.
+	Issuer Issuer
 	// AcceptProxyProtocol and TrustedProxies are those of the listener at Listen if there are no Listeners (resource.TCPListener).
 	AcceptProxyProtocol, TrustedProxies []string
 	// Proxies say through which proxies the node connects to others; nil: none.
@@ -295,6 +297,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	// Before resources are opened: those of two nodes may wait for each other.
 	if err := errors.Join(n.tcp.Resume(ctx), n.udp.Resume(ctx)); err != nil {
 		return nil, err
+	}
+	if o.Issuer != nil {
+		go o.Issuer.Run(n.ctx)
 	}
 	go n.keepKeys(n.ctx)
 	go n.keepRoutes(n.ctx)

@@ -23,7 +23,7 @@ func addTCPListeners(n *Node) {
 		Name: resource.KindTCPListener, Noun: "TCP listener",
 		Key: func(r *resource.TCPListener) *string { return &r.Address },
 		Check: func(_ context.Context, r *resource.TCPListener, _ func(string) bool) error {
-			_, err := streamOf(*r)
+			_, err := n.streamOf(*r)
 			return err
 		},
 		Open: func(ctx context.Context, o *table.Opening[resource.TCPListener]) (*tcp.Listener, error) {
@@ -33,8 +33,16 @@ func addTCPListeners(n *Node) {
 	})
 }
 
+// Issuer gets certificates from somewhere and renews them.
+type Issuer interface {
+	// Certificate answers a client, without a wait; see tls.Config.GetCertificate.
+	Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Run does the work until ctx ends. It is called once, when the listeners are open.
+	Run(ctx context.Context)
+}
+
 // streamOf reads where a listener listens, and what it speaks there.
-func streamOf(r resource.TCPListener) (s multiaddr.Stream, err error) {
+func (n *Node) streamOf(r resource.TCPListener) (s multiaddr.Stream, err error) {
 	if !strings.Contains(r.Address, "://") {
 		s = multiaddr.Stream{Layer: string(tcp.Plain), HostPort: r.Address}
 		if _, _, err := net.SplitHostPort(r.Address); err != nil {
@@ -44,8 +52,8 @@ func streamOf(r resource.TCPListener) (s multiaddr.Stream, err error) {
 		return s, fmt.Errorf("%w: the address %w", admin.ErrInvalid, err)
 	}
 	secure := s.Layer == string(tcp.TLS) || s.Layer == string(tcp.SecureWS)
-	if given := r.Certificate != "" && r.Key != ""; secure && !given {
-		return s, fmt.Errorf("%w: %s needs a certificate and its key (--tls-certificate, --tls-key)", admin.ErrInvalid, r.Address)
+	if given := r.Certificate != "" && r.Key != ""; secure && !given && (n.opts.Issuer == nil || r.Certificate != "" || r.Key != "") {
+		return s, fmt.Errorf("%w: %s needs a certificate and its key (--tls-certificate, --tls-key; or the node has --acme)", admin.ErrInvalid, r.Address)
 	}
 	if !secure && (r.Certificate != "" || r.Key != "") {
 		return s, fmt.Errorf("%w: a certificate is for wss:// and tls://, not for %s", admin.ErrInvalid, r.Address)
@@ -61,7 +69,7 @@ func streamOf(r resource.TCPListener) (s multiaddr.Stream, err error) {
 
 // serve opens a listener. With a flow what can be reached from that can be reached through the listener; else nothing before it is named.
 func (n *Node) serve(ctx context.Context, r resource.TCPListener, flow *routing.Flow) (*tcp.Listener, error) {
-	s, err := streamOf(r)
+	s, err := n.streamOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -70,16 +78,20 @@ func (n *Node) serve(ctx context.Context, r resource.TCPListener, flow *routing.
 		return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
 	}
 	serving := tcp.Serving{Flow: flow}
-	if r.Certificate != "" {
-		cert := &certificateFiles{chain: r.Certificate, key: r.Key, log: n.log}
-		if err := cert.load(); err != nil {
-			return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
-		}
-		protocol := tcp.ALPN
+	if s.Layer == string(tcp.TLS) || s.Layer == string(tcp.SecureWS) {
+		serving.TLS = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{tcp.ALPN}, DynamicRecordSizingDisabled: true}
 		if s.Layer == string(tcp.SecureWS) {
-			protocol = http1
+			serving.TLS.NextProtos[0] = http1
 		}
-		serving.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: cert.get, NextProtos: []string{protocol}, DynamicRecordSizingDisabled: true}
+		if r.Certificate != "" {
+			cert := &certificateFiles{chain: r.Certificate, key: r.Key, log: n.log}
+			if err := cert.load(); err != nil {
+				return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+			}
+			serving.TLS.GetCertificate = cert.get
+		} else {
+			serving.TLS.GetCertificate, serving.TLS.NextProtos = n.opts.Issuer.Certificate, append(serving.TLS.NextProtos, tcp.Validation)
+		}
 	}
 	if s.Layer == string(tcp.WebSocket) || s.Layer == string(tcp.SecureWS) {
 		serving.WebSocket = &ws.Accepts{Path: s.Path, Host: s.Name}
@@ -116,7 +128,7 @@ func (n *Node) listenTCP(ctx context.Context, address string) (*tcp.Listener, er
 // CreateTCPListener opens another listener. Nothing is reachable through it before AddConsumer names something. Where the port is
 // left to the node, the one that it chose is the listener's from then on.
 func (n *Node) CreateTCPListener(ctx context.Context, r resource.TCPListener) (admin.Transport, error) {
-	s, err := streamOf(r)
+	s, err := n.streamOf(r)
 	if err != nil {
 		return admin.Transport{}, err
 	}

@@ -61,6 +61,8 @@ type NodeOptions struct {
 	Listeners      []string `json:"listeners,omitempty"`
 	TLSCertificate string   `json:"tls_certificate,omitempty"`
 	TLSKey         string   `json:"tls_key,omitempty"`
+	// ACME gets certificates for Listeners with TLS where there are no files.
+	ACME ACMEOptions `json:"acme,omitzero"`
 	// AcceptProxyProtocol and TrustedProxies are networks from which proxies say whose connections they bring to Listeners, or else to TCPListenerAddress.
 	AcceptProxyProtocol []string `json:"accept_proxy_protocol,omitempty"`
 	TrustedProxies      []string `json:"trusted_proxies,omitempty"`
@@ -125,6 +127,16 @@ type AuthorityOptions struct {
 	// Store is where the authority's store is: a URL without a password, env: and the name of an environment variable that has one, or @ and the path of
 	// a file that has one; empty for the embedded store.
 	Store string `json:"store,omitempty"`
+}
+
+// ACMEOptions say from which authority of web certificates a node gets its own, and for which names; without Domains from none.
+type ACMEOptions struct {
+	Domains []string `json:"domains,omitempty"`
+	// Directory is a URL; empty: Let's Encrypt's.
+	Directory string `json:"directory,omitempty"`
+	Email     string `json:"email,omitempty"`
+	// CA is a file of certificates that are believed of the authority itself; empty: the system's.
+	CA string `json:"ca,omitempty"`
 }
 
 // OIDCOptions say which provider of OpenID Connect an authority believes; without an issuer none.

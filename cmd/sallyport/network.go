@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -32,6 +34,7 @@ func networkFlags(cmd *cobra.Command, o *state.NodeOptions) {
 	f.StringArrayVar(&o.Listeners, "listener", nil, "where nodes connect too: a `URL` with ws, wss or tls")
 	f.StringVar(&o.TLSCertificate, "tls-certificate", "", "the certificate for wss and tls, a PEM `FILE`")
 	f.StringVar(&o.TLSKey, "tls-key", "", "its private key, a PEM `FILE`")
+	f.Var(acmeValue{&o.ACME}, "acme", "or by ACME: `JSON` or a file with it (docs/networks.md)")
 	proxiedFlags(f, &o.AcceptProxyProtocol, &o.TrustedProxies)
 	f.StringVar(&o.TLSCA, "tls-ca", "", "believe servers with certificates of this PEM `FILE` only")
 	f.StringArrayVar(&o.TLSPins, "tls-pin", nil, "believe servers with this key only, `sha256/BASE64`")
@@ -59,7 +62,7 @@ func checkProxied(header, forwarded []string) error {
 
 // checkNetwork refuses what cannot be right, and makes paths absolute.
 func (a *app) checkNetwork(o *state.NodeOptions) error {
-	for _, path := range []*string{&o.TLSCertificate, &o.TLSKey, &o.TLSCA} {
+	for _, path := range []*string{&o.TLSCertificate, &o.TLSKey, &o.TLSCA, &o.ACME.CA} {
 		if *path != "" {
 			whole, err := a.abs(*path)
 			if err != nil {
@@ -76,8 +79,12 @@ func (a *app) checkNetwork(o *state.NodeOptions) error {
 		}
 		secure = secure || s.Layer == "wss" || s.Layer == "tls"
 	}
-	if (o.TLSCertificate == "") != (o.TLSKey == "") || secure && o.TLSCertificate == "" {
-		return usageError("a listener with wss or tls needs --tls-certificate and --tls-key")
+	acme := len(o.ACME.Domains) > 0
+	if (o.TLSCertificate == "") != (o.TLSKey == "") || secure && o.TLSCertificate == "" && !acme {
+		return usageError("a listener with wss or tls needs --tls-certificate and --tls-key, or --acme")
+	}
+	if acme && o.TLSCertificate != "" {
+		return usageError("the argument '--acme' cannot be used with '--tls-certificate'")
 	}
 	if err := checkProxied(o.AcceptProxyProtocol, o.TrustedProxies); err != nil {
 		return err
@@ -106,6 +113,9 @@ func networkArgs(o state.NodeOptions) (args []string) {
 				args = append(args, flag.name, v)
 			}
 		}
+	}
+	if len(o.ACME.Domains) > 0 {
+		args = append(args, "--acme", acmeText(o.ACME))
 	}
 	return args
 }
@@ -149,13 +159,8 @@ func applyNetwork(options *node.Options, o *state.NodeOptions) (err error) {
 		ca = os.Getenv(caVariable)
 	}
 	if ca != "" {
-		pem, err := os.ReadFile(ca)
-		if err != nil {
+		if options.TLS.Roots, err = rootsIn(ca); err != nil {
 			return err
-		}
-		options.TLS.Roots = x509.NewCertPool()
-		if !options.TLS.Roots.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s has no certificate", ca)
 		}
 	}
 	options.AcceptProxyProtocol, options.TrustedProxies = o.AcceptProxyProtocol, o.TrustedProxies
@@ -167,4 +172,57 @@ func applyNetwork(options *node.Options, o *state.NodeOptions) (err error) {
 		options.Listeners = append(options.Listeners, r)
 	}
 	return nil
+}
+
+// rootsIn reads a file of certificates.
+func rootsIn(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no certificate", file)
+	}
+	return roots, nil
+}
+
+// acmeValue is the flag --acme: an object as JSON, or the name of a file with one.
+type acmeValue struct{ to *state.ACMEOptions }
+
+func (v acmeValue) String() string { return "" }
+func (v acmeValue) Type() string   { return "JSON" }
+
+// Set reads the options.
+func (v acmeValue) Set(text string) error {
+	if !strings.HasPrefix(strings.TrimSpace(text), "{") {
+		b, err := os.ReadFile(text)
+		if err != nil {
+			return err
+		}
+		text = string(b)
+	}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	var o state.ACMEOptions
+	if err := d.Decode(&o); err != nil {
+		return err
+	}
+	if len(o.Domains) == 0 {
+		return errors.New("domains must have a name to get a certificate for")
+	}
+	*v.to = o
+	return nil
+}
+
+// acmeText is what acmeValue reads as o; empty for nothing.
+func acmeText(o state.ACMEOptions) string {
+	if len(o.Domains) == 0 {
+		return ""
+	}
+	b, err := json.Marshal(o)
+	if err != nil {
+		panic(err) // texts only
+	}
+	return string(b)
 }

@@ -152,6 +152,7 @@ func nodeCreate(a *app) *cobra.Command {
 	f.StringVar(&ticket, "enrollment-ticket", "", "enroll with this `TICKET` first (or $ENROLLMENT_TICKET)")
 	f.StringArrayVar(&variables, "variable", nil, "`NAME=VALUE` for the configuration")
 	f.BoolVar(&r.inMemory, "in-memory", switchFrom("OCKAM_SQLITE_IN_MEMORY"), "with --foreground: keep nothing on disk")
+	hide(cmd, "in-memory")
 	f.BoolVar(&r.child, "child-process", false, "")
 	f.IntVar(&r.carried, "carried", 0, "")
 	f.BoolVar(&fromConfig, "started-from-configuration", false, "")

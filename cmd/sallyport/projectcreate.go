@@ -93,6 +93,7 @@ func projectCreate(a *app) *cobra.Command {
 	f.StringVar(&p.relayListener, "relay-listener", "", "where it listens for that, a `URL` with ws, wss or tls")
 	f.StringVar(&p.network.TLSCertificate, "tls-certificate", "", "the certificate for wss and tls, a PEM `FILE`")
 	f.StringVar(&p.network.TLSKey, "tls-key", "", "its private key, a PEM `FILE`")
+	f.Var(acmeValue{&p.network.ACME}, "acme", "or by ACME: `JSON` or a file with it (docs/networks.md)")
 	proxiedFlags(f, &p.network.AcceptProxyProtocol, &p.network.TrustedProxies)
 	f.StringVar(&p.authorityStatus, "authority-status", "", "its status and metrics, `HOST:PORT`")
 	f.StringVar(&p.relayStatus, "relay-status", "", "its status and metrics, `HOST:PORT`")
@@ -147,7 +148,7 @@ func (p *projectPlan) options(o state.NodeOptions, listener string) state.NodeOp
 	}
 	o.Listeners = []string{listener}
 	if s, err := multiaddr.ParseStream(listener); err == nil && s.Layer != "ws" {
-		o.TLSCertificate, o.TLSKey = p.network.TLSCertificate, p.network.TLSKey
+		o.TLSCertificate, o.TLSKey, o.ACME = p.network.TLSCertificate, p.network.TLSKey, p.network.ACME
 	}
 	return o
 }

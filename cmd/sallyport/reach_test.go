@@ -266,6 +266,46 @@ func TestReachTLS(t *testing.T) {
 	}
 }
 
+// TestReachACME: a relay gets its certificate by ACME at its own port, and members reach it there by its name.
+func TestReachACME(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	relay := freePort(t)
+	directory, ca, roots := servers.Pebble(t, relay, 3600)
+	s := newShell(t)
+	const name = "relay.example.test"
+	at := "wss://127.0.0.1:" + relay + "/portal?host=" + name
+	s.at("project", fmt.Sprintf(`sallyport project create partners --authority-port %s --relay-port %s --relay-listener '%s' --relay-address '%s' \
+		--acme '{"domains": ["%s"], "directory": "%s", "email": "ops@example.test", "ca": "%s"}'`, freePort(t), freePort(t), at, at, name, directory, ca))
+	began := time.Now()
+	for ; ; time.Sleep(50 * time.Millisecond) {
+		c, err := tls.Dial("tcp", "127.0.0.1:"+relay, &tls.Config{RootCAs: roots, ServerName: name, NextProtos: []string{"http/1.1"}})
+		if err == nil {
+			c.Close()
+			break
+		}
+		if time.Since(began) > 90*time.Second {
+			t.Fatalf("%v\n%s", err, s.at("project", "cat $(sallyport node logs relay-partners)"))
+		}
+	}
+	t.Logf("a certificate by ACME after %.1f s", time.Since(began).Seconds())
+	c, err := tls.Dial("tcp", "127.0.0.1:"+relay, &tls.Config{InsecureSkipVerify: true, ServerName: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sum := sha256.Sum256(c.ConnectionState().PeerCertificates[0].RawSubjectPublicKeyInfo)
+	s.env = append(s.env, "SALLYPORT_TLS_PIN=sha256/"+base64.StdEncoding.EncodeToString(sum[:]))
+	s.member("bank", "--relay postgres")
+	inlet := freePort(t)
+	s.at("bank", "sallyport tcp-outlet create --to "+echoServer(t, "0")+"; sallyport relay create postgres; sallyport tcp-inlet create --from "+inlet+" --via postgres")
+	works(t, "wss with a certificate by ACME", inlet)
+	if out := s.at("project", "stat -c %a $SALLYPORT_HOME/acme; find $SALLYPORT_HOME/acme -type f -perm /077"); strings.TrimSpace(out) != "700" {
+		t.Errorf("the cache: %s", out)
+	}
+}
+
 // TestReachProxies: enrolment, authority and relay through proxies alone, over TCP and WebSocket.
 func TestReachProxies(t *testing.T) {
 	if testing.Short() {

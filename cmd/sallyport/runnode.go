@@ -331,6 +331,9 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	if err := applyNetwork(&options, o); err != nil {
 		return none, nil, err
 	}
+	if options.Issuer, err = a.newIssuer(o.ACME, options.Proxies, log); err != nil {
+		return none, nil, err
+	}
 	if options.Listen == "" {
 		options.Listen = "127.0.0.1:0"
 	}

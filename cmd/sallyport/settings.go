@@ -26,6 +26,11 @@ var settings = []setting{
 	many("listener", func(o *state.NodeOptions) *[]string { return &o.Listeners }),
 	text1("tls-certificate", func(o *state.NodeOptions) *string { return &o.TLSCertificate }),
 	text1("tls-key", func(o *state.NodeOptions) *string { return &o.TLSKey }),
+	{
+		flag: "acme",
+		copy: func(from, to *state.NodeOptions) { to.ACME = from.ACME },
+		show: func(o *state.NodeOptions) string { return acmeText(o.ACME) },
+	},
 	many("accept-proxy-protocol", func(o *state.NodeOptions) *[]string { return &o.AcceptProxyProtocol }),
 	many("trusted-proxy", func(o *state.NodeOptions) *[]string { return &o.TrustedProxies }),
 	text1("tls-ca", func(o *state.NodeOptions) *string { return &o.TLSCA }),

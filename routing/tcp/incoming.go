@@ -133,6 +133,11 @@ func (t *Transport) secured(a *arrival, fd int) {
 		t.router.Log().Info("TLS failed", "peer", a.client.String(), "err", fmt.Sprintf("%.200v", err))
 		return
 	}
+	if c.ConnectionState().NegotiatedProtocol == Validation {
+		_ = c.Close()
+		t.admission.give(p)
+		return
+	}
 	s := t.place()
 	if !s.Loop().Post(dataplane.TaskFunc(func() {
 		conn, err := t.adopt(s, &stream{c: c, framing: a.framing()}, l.serving.Layer(), l.Flow)

@@ -21,6 +21,9 @@ import (
 // HTTP/1.1 there.
 const ALPN = "sallyport.1"
 
+// Validation is what an ACME authority names as its protocol, to see who has the port (RFC 8737). The connection ends after the handshake.
+const Validation = "acme-tls/1"
+
 // Trust says which servers are believed over TLS. TLS protects the outside only: who the other node is, the channels inside say.
 type Trust struct {
 	// Roots are whose certificates are believed; nil: the system's.
