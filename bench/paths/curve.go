@@ -77,7 +77,7 @@ func measureLoad(of offered) func(context.Context, *bench, *instance) (sample, e
 		}
 		section := b.result.Section(report.Section{Key: "load-" + of.key, Title: of.title + ": latency under load",
 			Note: fmt.Sprintf("Requests are due at random times (Poisson) at a fixed rate over %d connections, whether answers come or not, and each is measured from the time "+
-				"it was due. 100 %% is what the path keeps up with: 98 %% answered in time, none failed, the 99th percentile within %v.", loadConnections, of.within),
+				"it was due. 100 %% is what the path keeps up with: 98 %% answered in time, none failed, the 99th percentile within %d ms.", loadConnections, of.within.Milliseconds()),
 			X: report.Axis{Title: "rate, of the path's own capacity", Unit: "%"},
 			Y: append([]report.Metric{{Key: "rate", Title: "answers", Unit: "1/s", Higher: true}}, latencies...)})
 		for _, share := range shares {

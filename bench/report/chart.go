@@ -118,7 +118,7 @@ func brief(v float64) string {
 	switch {
 	case v >= 999_500:
 		return Number(v/1e6) + "M"
-	case v >= 9_995:
+	case v >= 10_000:
 		return Number(v/1e3) + "k"
 	}
 	return Number(v)
