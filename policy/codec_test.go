@@ -132,11 +132,13 @@ func TestDecodeDepth(t *testing.T) {
 			t.Errorf("a string of %d bytes: %v", n, err)
 		}
 	}
-	// Tags of an unknown item count as levels.
-	for n, ok := range map[int]bool{maxSkipDepth: true, maxSkipDepth + 1: false} {
-		r := &reader{b: append(bytes.Repeat([]byte{0xc1}, n), 0)}
-		if r.skip(0); (r.err == nil) != ok {
-			t.Errorf("%d tags: %v", n, r.err)
+	// Whatever an unknown item nests counts as a level.
+	for name, ends := range map[string][2]string{"tags": {"c1", ""}, "arrays": {"81", ""}, "maps": {"a100", ""}, "arrays without a length": {"9f", "ff"}} {
+		for n, ok := range map[int]bool{maxSkipDepth: true, maxSkipDepth + 1: false} {
+			r := &reader{b: unhex(t, strings.Repeat(ends[0], n)+"00"+strings.Repeat(ends[1], n))}
+			if r.skip(0); (r.err == nil) != ok || ok && len(r.b) != 0 {
+				t.Errorf("%d %s: %v, %d bytes left", n, name, r.err, len(r.b))
+			}
 		}
 	}
 	// A skipped unknown field may not nest without end.
