@@ -64,7 +64,7 @@ func measureProfile(ctx context.Context, b *bench, i *instance) (sample, error) 
 	limit := func(what string, ns float64) {
 		fmt.Fprintf(&text, "| %s | %s | %s |\n", what, number(ns), number(ns*machine.GHz))
 	}
-	text.WriteString("\n## What this machine can do\n\nOn one core, measured in the same run, the best of seven rounds.\n\n| | ns | cycles |\n|---|---:|---:|\n")
+	text.WriteString("\n## What this machine can do\n\nOn one core, measured in the same run, the best of sixty short rounds.\n\n| | ns | cycles |\n|---|---:|---:|\n")
 	limit("copy a byte (256 KiB in a cache)", machine.CopyNS)
 	limit("seal a byte with AES-256-GCM (records of 16 KiB)", machine.SealNS)
 	limit("a byte through a TCP connection of the loopback interface (write and read of 64 KiB)", machine.LoopNS)

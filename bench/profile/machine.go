@@ -26,13 +26,13 @@ type Machine struct {
 	GHz       float64 `json:"ghz"`              // what the system says; 0 if it does not
 }
 
-// each returns how many nanoseconds do takes, the best of several rounds: others may have had the processor.
+// each returns how many nanoseconds do takes, the best of many short rounds: others have the processor in some.
 func each(do func()) float64 {
 	best := 0.0
-	for range 7 {
+	for range 60 {
 		n := 0
 		start := time.Now()
-		for time.Since(start) < 20*time.Millisecond {
+		for time.Since(start) < 2*time.Millisecond {
 			do()
 			n++
 		}
