@@ -139,14 +139,18 @@ trust-tools: ## what the tests of keys need, where it can be installed: SoftHSM2
 .PHONY: test-reach reach-tools
 # A line for each point: what it is, then the seconds that its test measured.
 REACH_TESTS := ^TestReach
-test-reach: build reach-tools ## through real servers in front and real proxies: nginx, haproxy, tinyproxy, squid, danted (5 minutes)
+test-reach: build small reach-tools ## through real servers in front and real proxies: nginx, haproxy, tinyproxy, squid, danted (5 minutes)
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Proxies|SOCKSUser|SilentProxy|Rules)$$' ./proxy | grep -v '^=== '
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Layers|TLSNames|OtherWebSocket|WebPages|Pings|SilentHandshakes)$$' ./routing/tcp | grep -v '^=== '
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Conn|HTTP|Refusals|BrokenOff|Messages|WithoutProject|CloseEndsAll|FromAnotherModule|HalfCloseBoth|ClosedConn|ClosedClient|Contexts|FirstGivesUp|BadTickets|TwoOfOneDirectory|ManyDials|FailuresLeaveNothing)$$' ./client | grep -E '^(---|ok|FAIL|panic)'
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(ProxyProtocol.*|UnixSockets)$$' ./node | grep -E '^ *(---|ok|FAIL|panic)'
 	cd examples && $(GO) test -count=1 -timeout 15m -v ./... | grep -E '^ *(---|ok|FAIL|panic|[a-z_]+_test\.go)'
-	$(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... ./node/acme | \
+	SALLYPORT_SMALL=$(abspath bin/sallyport-small) $(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... ./node/acme | \
 		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
+
+.PHONY: small
+small: ## a smaller program for small machines, bin/sallyport-small: without Kafka, ACME, OpenID Connect, TPM and --jq
+	CGO_ENABLED=0 $(GO) build -tags small -trimpath -ldflags "$(LDFLAGS)" -o bin/sallyport-small ./cmd/sallyport
 
 .PHONY: cross
 cross: ## small machines: everything compiles and vets for linux on ARMv6, 386 and MIPS; what has tests without sockets runs where qemu-user is

@@ -1,3 +1,5 @@
+//go:build !small
+
 // Package oidc signs people in with a provider of OpenID Connect, through the device flow (RFC 8628): the authority asks the provider for a code, a person
 // types it into the provider's page in a browser, and the provider tells the authority who that was. Token and client secret stay between the provider
 // and the authority, so a token has no way to be replayed by a member, and needs no nonce: it is the answer to the authority's own question, and counts for

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"log/slog"
 
 	"sallyport/node"
@@ -17,6 +16,3 @@ func (a *app) newIssuer(o state.ACMEOptions, _ *proxy.Rules, _ *slog.Logger) (no
 	}
 	return nil, errSmall("ACME")
 }
-
-// errSmall says that something was left out of this program.
-func errSmall(what string) error { return errors.New("this program was built without " + what) }

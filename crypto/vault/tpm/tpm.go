@@ -1,3 +1,5 @@
+//go:build !small
+
 // Package tpm keeps signing keys, of P-256, in a TPM 2.0. A key is made under the storage root key, which stays in the TPM; what leaves it is encrypted
 // for it, and lies in the files of a directory. A key may be bound to PCRs: it signs only while the machine is in the state in which the key was made.
 package tpm

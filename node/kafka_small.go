@@ -1,0 +1,6 @@
+//go:build small
+
+package node
+
+// addKafka adds nothing: this program was built without Kafka portals.
+func addKafka(*Node) {}
