@@ -83,7 +83,7 @@ func (w *writes) take(limit int) []*write {
 
 // run writes groups until nobody waits.
 func (w *writes) run() {
-	for group := w.take(maxGroup); group != nil && len(group) > 0; group = w.take(maxGroup) {
+	for group := w.take(maxGroup); len(group) > 0; group = w.take(maxGroup) {
 		ctx, cancel := context.WithTimeout(context.Background(), w.d.patience)
 		err := w.d.commit(ctx, group)
 		cancel()
