@@ -95,7 +95,10 @@ func (brokenStore) Credential(ctx context.Context, subject, issuer identity.Iden
 func TestBrokenCredentialIsFetchedAnew(t *testing.T) {
 	p := newProject(t, 0)
 	for name, spoil := range map[string]func(m *member){
-		"unreadable": func(m *member) { m.opts.Store = brokenStore{m.opts.Store} },
+		"unreadable": func(m *member) {
+			m.store = func(s Store) Store { return brokenStore{s} }
+			m.restart()
+		},
 		"junk": func(m *member) {
 			if err := m.opts.Store.PutCredential(within(t), m.self, p.self, "p", []byte("junk"), time.Now().Add(time.Hour)); err != nil {
 				t.Fatal(err)

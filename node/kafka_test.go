@@ -28,8 +28,9 @@ type member struct {
 	dir  *state.Dir
 	ids  *identity.Manager
 	self identity.Identifier
-	// trust is what the next start has.
+	// trust is what the next start has, and store what it makes of its store, nil to leave it.
 	trust Trust
+	store func(Store) Store
 	*Node
 }
 
@@ -56,7 +57,11 @@ func newMember(t *testing.T) *member {
 
 func (m *member) start(listen string) {
 	m.t.Helper()
-	n, err := Start(context.Background(), Options{Name: "n", Self: m.self, Identities: m.ids, Store: NewHome(m.dir, "n", true), Trust: m.trust, Listen: listen, Shards: 2, Log: testLog})
+	var store Store = NewHome(m.dir, "n", true)
+	if m.store != nil {
+		store = m.store(store)
+	}
+	n, err := Start(context.Background(), Options{Name: "n", Self: m.self, Identities: m.ids, Store: store, Trust: m.trust, Listen: listen, Shards: 2, Log: testLog})
 	if err != nil {
 		m.t.Fatal(err)
 	}
