@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/crypto/identity"
+	"sallyport/crypto/vault"
 	"sallyport/fleet"
 	"sallyport/node"
 	"sallyport/routing/multiaddr"
@@ -69,10 +70,15 @@ func (a *app) actAs(ctx context.Context, box *self, d *state.Delegate, log *slog
 	learn := func(ctx context.Context, history []byte) error {
 		_, err := acting.manager.ImportIgnoreOlder(ctx, history)
 		acting.manager.Reread(acting.id)
+		if err == nil {
+			_ = acting.signingKey(ctx, d.Kind) // if the keeper does not attest one now it is asked again in a minute
+		}
 		return err
 	}
 	part := &node.FleetOptions{Delegate: fleet.NewDelegate(link.client, d.Route, learn)}
-	err = acting.manager.CheckKeys(ctx, acting.id)
+	if err = acting.manager.CheckKeys(ctx, acting.id); err == nil {
+		err = acting.signingKey(ctx, d.Kind)
+	}
 	switch {
 	case errors.Is(err, identity.ErrNotDelegate):
 		return nil, nil, withHint(fmt.Errorf("this machine is no %s of the project any more: %w", d.Kind, err), "another ticket makes it one again: sallyport project %s-node ticket", d.Kind)
@@ -82,6 +88,15 @@ func (a *app) actAs(ctx context.Context, box *self, d *state.Delegate, log *slog
 		return nil, nil, err
 	}
 	return acting, part, nil
+}
+
+// signingKey makes sure that an authority has a key that signs credentials before its keeper is away: it may not have been asked for any until then.
+func (s *self) signingKey(ctx context.Context, kind string) error {
+	if kind != string(fleet.Authority) {
+		return nil
+	}
+	_, err := s.manager.CredentialKey(ctx, s.id, vault.Ed25519)
+	return err
 }
 
 // watchKeeper asks the keeper from time to time whether this node is still one that acts as the identity, and calls stop when it is not.

@@ -45,7 +45,7 @@ type Connection struct {
 	place    *place // nil if this node opened it
 	reserved int    // bytes of the body of the frame begun with ReserveFrame
 	closed   bool
-	severed  bool
+	severed  atomic.Bool
 	done     chan struct{}
 }
 
@@ -142,8 +142,8 @@ func (c *Connection) end() {
 	}
 }
 
-// Severed implements routing.Severed. On the shard, or when the connection is Done.
-func (c *Connection) Severed() bool { return c.severed }
+// Severed implements routing.Severed. It is right as soon as what runs on the connection is told that it has ended. Any goroutine.
+func (c *Connection) Severed() bool { return c.severed.Load() }
 
 // displaced ends the connection at once, to make room for others. Any goroutine.
 func (c *Connection) displaced() {
@@ -299,7 +299,7 @@ func (c *Connection) OnFrame(buf []byte, low, start, end int) error {
 // OnClose implements dataplane.FrameHandler.
 func (c *Connection) OnClose(err error) {
 	if !c.closed {
-		c.severed = err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+		c.severed.Store(err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE))
 		c.stopWorkers()
 	}
 	c.pings.timer.Stop()
