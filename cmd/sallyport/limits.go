@@ -23,6 +23,14 @@ func (v limitsValue) Type() string   { return "JSON" }
 
 // Set reads the limits over those that are set.
 func (v limitsValue) Set(text string) error {
+	if err := readObject(text, v.to); err != nil {
+		return err
+	}
+	return v.to.Validate()
+}
+
+// readObject decodes the value of a flag that is an object as JSON, or the name of a file with one, over what is set. An unknown field is an error.
+func readObject(text string, into any) error {
 	if !strings.HasPrefix(strings.TrimSpace(text), "{") {
 		b, err := os.ReadFile(text)
 		if err != nil {
@@ -32,10 +40,7 @@ func (v limitsValue) Set(text string) error {
 	}
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
-	if err := d.Decode(v.to); err != nil {
-		return err
-	}
-	return v.to.Validate()
+	return d.Decode(into)
 }
 
 // memoryValue is the flag --memory-limit, one of the limits.

@@ -195,17 +195,8 @@ func (v acmeValue) Type() string   { return "JSON" }
 
 // Set reads the options.
 func (v acmeValue) Set(text string) error {
-	if !strings.HasPrefix(strings.TrimSpace(text), "{") {
-		b, err := os.ReadFile(text)
-		if err != nil {
-			return err
-		}
-		text = string(b)
-	}
-	d := json.NewDecoder(strings.NewReader(text))
-	d.DisallowUnknownFields()
 	var o state.ACMEOptions
-	if err := d.Decode(&o); err != nil {
+	if err := readObject(text, &o); err != nil {
 		return err
 	}
 	if len(o.Domains) == 0 {
