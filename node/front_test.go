@@ -23,48 +23,33 @@ import (
 // frontServer is a load balancer: it passes connections on, behind some bytes of its own, or with a field in the HTTP request that they begin with.
 func frontServer(t *testing.T, to, first, field string) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				up, err := net.Dial("tcp", to)
-				if err != nil {
-					return
-				}
-				defer up.Close()
-				for _, b := range []byte(first) { // in as many pieces as there can be
-					_, _ = up.Write([]byte{b})
-				}
-				go func() {
-					defer up.Close()
-					if field != "" {
-						var request []byte
-						buf := make([]byte, 4096)
-						for !bytes.Contains(request, []byte("\r\n\r\n")) {
-							n, err := c.Read(buf)
-							if err != nil {
-								return
-							}
-							request = append(request, buf[:n]...)
-						}
-						_, _ = up.Write(bytes.Replace(request, []byte("\r\n\r\n"), []byte("\r\n"+field+"\r\n\r\n"), 1))
-					}
-					_, _ = io.Copy(up, c)
-				}()
-				_, _ = io.Copy(c, up)
-			}()
+	return serveConns(t, func(c net.Conn) {
+		up, err := net.Dial("tcp", to)
+		if err != nil {
+			return
 		}
-	}()
-	return ln.Addr().String()
+		defer up.Close()
+		for _, b := range []byte(first) { // in as many pieces as there can be
+			_, _ = up.Write([]byte{b})
+		}
+		go func() {
+			defer up.Close()
+			if field != "" {
+				var request []byte
+				buf := make([]byte, 4096)
+				for !bytes.Contains(request, []byte("\r\n\r\n")) {
+					n, err := c.Read(buf)
+					if err != nil {
+						return
+					}
+					request = append(request, buf[:n]...)
+				}
+				_, _ = up.Write(bytes.Replace(request, []byte("\r\n\r\n"), []byte("\r\n"+field+"\r\n\r\n"), 1))
+			}
+			_, _ = io.Copy(up, c)
+		}()
+		_, _ = io.Copy(c, up)
+	})
 }
 
 // TestBehindProxies: over each layer the other node is where the proxy in front says it is, if that is trusted; from others a header is refused, and a field of

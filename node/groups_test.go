@@ -281,23 +281,10 @@ func TestWhoSharesARelayName(t *testing.T) {
 // probed answers each connection with bytes, after it has read what comes first.
 func probed(t *testing.T, answer string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Read(make([]byte, 1024))
-			_, _ = c.Write([]byte(answer))
-			_ = c.Close()
-		}
-	}()
-	return l.Addr().String()
+	return serveConns(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1024))
+		_, _ = c.Write([]byte(answer))
+	})
 }
 
 // TestTargetProbes: what a server answers tells whether it is up.

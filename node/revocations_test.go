@@ -124,6 +124,12 @@ func (p *testProject) join(attributes authority.Attributes, scope string, known 
 // echoServer is a target that sends back what it gets.
 func echoServer(t *testing.T) string {
 	t.Helper()
+	return serveConns(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
+}
+
+// serveConns hands each connection to a new server to a goroutine, which closes it at the end. It returns the server's address.
+func serveConns(t *testing.T, handle func(net.Conn)) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -136,8 +142,8 @@ func echoServer(t *testing.T) string {
 				return
 			}
 			go func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
+				defer c.Close()
+				handle(c)
 			}()
 		}
 	}()
