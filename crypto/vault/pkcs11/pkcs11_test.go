@@ -40,6 +40,7 @@ func TestParseURI(t *testing.T) {
 
 func FuzzParseURI(f *testing.F) {
 	f.Add("pkcs11:token=My%20token;object=k;id=%00%ff?module-name=softhsm2&pin-source=file:/run/pin")
+	f.Add("pkcs11:token=" + strings.Repeat(" ", maxURI/2)) // a bare space is written in three bytes
 	f.Fuzz(func(t *testing.T, text string) {
 		u, err := ParseURI(text)
 		if err != nil {

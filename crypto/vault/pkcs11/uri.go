@@ -134,6 +134,10 @@ func ParseURI(text string) (u URI, err error) {
 	if u.ModulePath != "" && u.ModuleName != "" {
 		return fail("module-path and module-name say the same twice")
 	}
+	// What is kept is the URI as String writes it, with more bytes escaped: that text must be readable again.
+	if n := len(u.String()); n > maxURI {
+		return fail("%d bytes once its bytes are escaped, of at most %d", n, maxURI)
+	}
 	return u, nil
 }
 
