@@ -14,7 +14,7 @@ LDFLAGS    := -s -w -X sallyport/buildinfo.revision=$(REVISION)
 GO         ?= go
 PREFIX     ?= /usr
 UNITS      ?= /lib/systemd/system
-FUZZTIME   ?= 1s
+FUZZTIME   ?= 10s
 BENCHFLAGS ?=
 STATICCHECK_VERSION := v0.8.2
 # The tools that checks need are kept here, outside the tree.
@@ -37,7 +37,7 @@ pkcs11: ## build bin/sallyport-pkcs11, which loads modules of PKCS#11 tokens; th
 aws-kms: ## build bin/sallyport-aws-kms, which speaks with AWS KMS for vaults that are there
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/sallyport-aws-kms ./cmd/sallyport-aws-kms
 
-test: lint generated fuzz unit ## all checks and tests; the last lines are those of go test
+test: lint generated unit ## all checks and tests; the last lines are those of go test
 
 lint: $(TOOLS)/staticcheck-$(STATICCHECK_VERSION) ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt: $$bad" >&2; exit 1; }
@@ -53,15 +53,15 @@ $(TOOLS)/staticcheck-$(STATICCHECK_VERSION):
 generated: ## the committed assembly is what its generator writes
 	@if [ -f crypto/aead/_asm/check.sh ]; then sh crypto/aead/_asm/check.sh; fi
 
-fuzz: ## every fuzz target for FUZZTIME (1s)
-	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u | while read -r package; do \
-		for target in $$(grep -h -o '^func Fuzz[A-Za-z0-9_]*' "$$package"/*_test.go | cut -d' ' -f2 | sort); do \
-			echo "fuzz $$package $$target"; \
-			log=$$($(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" 2>&1) || \
-				{ grep -q 'Failing input' <<<"$$log" || ! grep -q 'context deadline exceeded' <<<"$$log"; } && [[ "$$log" == *FAIL* ]] && { echo "$$log" >&2; exit 1; }; \
-			true; \
-		done; \
-	done
+# An end of FUZZTIME while an input is made smaller is reported by go test as a failure without one, which it is not.
+fuzz: ## new inputs for every fuzz target, FUZZTIME (10s) each; not part of test
+	@bad=0; \
+	while IFS=: read -r file target; do \
+		package=$$(dirname "$$file"); echo "fuzz $$package $$target"; \
+		log=$$($(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 3s "$$package" </dev/null 2>&1) || \
+			{ ! grep -q 'Failing input' <<<"$$log" && grep -q 'context deadline exceeded' <<<"$$log"; } || { echo "$$log" >&2; bad=1; }; \
+	done < <(grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/func //' | sort); \
+	exit $$bad
 
 unit: ## go test -race of every package
 	$(GO) test -race -timeout 25m ./...
