@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -332,6 +333,10 @@ func TestNodeUpgradeHangup(t *testing.T) {
 		t.Skip("starts nodes")
 	}
 	t.Parallel()
+	// A node that starts with SIGHUP ignored leaves it so, and the tests may run under nohup: a signal that is taken here is not ignored in what is started.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(signals) })
 	for _, foreground := range []bool{false, true} {
 		t.Run(fmt.Sprintf("foreground=%v", foreground), func(t *testing.T) {
 			t.Parallel()
