@@ -462,6 +462,11 @@ func TestTicketText(t *testing.T) {
 	if strings.Contains(fmt.Sprintf("%v %+v", got, got.Code), one.Code.Reveal()) {
 		t.Error("the code is printed")
 	}
+	long := *one
+	long.Project = &project.Project{ID: "p", Name: strings.Repeat("n", project.MaxSize/2), AccessRoute: route}
+	if _, err := long.Text(); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a ticket was written that nobody reads: %v", err)
+	}
 	if _, err := project.ParseTicket(text); err == nil {
 		t.Error("a ticket for a member was read from one for a node")
 	}

@@ -38,7 +38,13 @@ func (t *Ticket) Text() (string, error) {
 		return "", err
 	}
 	raw, err := json.Marshal(wireTicket{Kind: t.Kind, Code: t.Code.Reveal(), Keeper: t.Keeper, Identity: t.Identity.Hex(), Project: described})
-	return hex.EncodeToString(raw), err
+	if err != nil {
+		return "", err
+	}
+	if n := hex.EncodedLen(len(raw)); n > project.MaxSize {
+		return "", fmt.Errorf("%w: a ticket of %d bytes, at most %d are read", ErrInvalid, n, project.MaxSize)
+	}
+	return hex.EncodeToString(raw), nil
 }
 
 // ParseTicket reads what Text returns; white space is ignored. The error, which does not contain the code, matches ErrInvalid.

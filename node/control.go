@@ -66,11 +66,16 @@ func (n *Node) answerOutlet(c *control.Call) {
 
 // answerStatus says how something is.
 func answerStatus(c *control.Call, s resource.Status) {
-	reason := s.Reason
+	c.Answer(control.StatusOK, control.Fields{State: controlStates[s.State], Reason: saidReason(s.Reason)})
+}
+
+// saidReason is a reason as the other node reads it, which refuses an answer whose reason is too long or no UTF-8. An error may quote any bytes.
+func saidReason(reason string) string {
+	reason = strings.ToValidUTF8(reason, "?")
 	if len(reason) > control.MaxReason {
 		reason = strings.ToValidUTF8(reason[:control.MaxReason-3], "") + "..."
 	}
-	c.Answer(control.StatusOK, control.Fields{State: controlStates[s.State], Reason: reason})
+	return reason
 }
 
 // answerUDPOutlet is answerOutlet for outlets for UDP.

@@ -8,7 +8,8 @@ import (
 	"sallyport/routing/multiaddr"
 )
 
-// MaxSize is the largest project or ticket that is read, in bytes. A usual ticket has 1-2 KB, and 4 KB in hex.
+// MaxSize is the largest project or ticket that is read, in bytes, and the largest that is written: a text that becomes longer by its
+// escapes or as hex is refused where it is read first. A usual ticket has 1-2 KB, and 4 KB in hex.
 const MaxSize = 256 << 10
 
 // maxRoutes is how many further routes a project can name, to its nodes and to its authorities.
@@ -70,6 +71,9 @@ type UserRole struct {
 
 // ParseProject reads a project in JSON and verifies it. Unknown fields are ignored. Errors are of type *Error.
 func ParseProject(data []byte) (*Project, error) {
+	if len(data) > MaxSize {
+		return nil, tooLarge("project", len(data))
+	}
 	p := new(Project)
 	if err := p.UnmarshalJSON(data); err != nil {
 		return nil, err
@@ -77,11 +81,8 @@ func ParseProject(data []byte) (*Project, error) {
 	return p, nil
 }
 
-// UnmarshalJSON does what ParseProject does.
+// UnmarshalJSON does what ParseProject does, for a project in a larger text, which may have indented it. Who reads that text bounds it.
 func (p *Project) UnmarshalJSON(data []byte) error {
-	if len(data) > MaxSize {
-		return tooLarge("project", len(data))
-	}
 	f, err := parseObject("project", "", data)
 	if err != nil {
 		return err
@@ -269,6 +270,9 @@ func (p *Project) verify(input string) error {
 			return bad("authority_identity", historyProblem, ErrInvalid, err)
 		}
 		p.authority, p.AuthorityChangeHistory = id, history
+	}
+	if n := len(marshal(p)); n > MaxSize {
+		return tooLarge(input, n)
 	}
 	return nil
 }

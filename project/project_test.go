@@ -427,9 +427,6 @@ func FuzzParseProject(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(out) > MaxSize { // escapes can make it longer
-			return
-		}
 		again, err := ParseProject(out)
 		if err != nil {
 			t.Fatalf("%s: %v", out, err)
@@ -438,6 +435,63 @@ func FuzzParseProject(f *testing.F) {
 			t.Fatalf("%s became %s", out, second)
 		}
 	})
+}
+
+// TestLongerWhenWritten: what is read must be readable again once it is written, with bytes escaped, or as hex.
+func TestLongerWhenWritten(t *testing.T) {
+	v := vectors(t)
+	p, err := ParseProject([]byte(v.Project))
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := func(name string) []byte {
+		q := *p
+		q.Name = name
+		return marshal(q)
+	}
+	room := MaxSize - len(written(""))
+	if _, err := ParseProject(written(strings.Repeat("n", room))); err != nil {
+		t.Errorf("a project of %d bytes: %v", MaxSize, err)
+	}
+	escaped := bytes.ReplaceAll(written(strings.Repeat("<", room/6+1)), []byte(`\u003c`), []byte("<"))
+	if _, err := ParseProject(escaped); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a project of %d bytes, of more than %d once it is written: %v", len(escaped), MaxSize, err)
+	}
+	q := *p
+	q.Name = strings.Repeat("<", room/6+1)
+	if err := q.Verify(); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a project put together by hand: %v", err)
+	}
+
+	made, err := ParseTicket(v.Plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q = *ProjectFromTicket(made)
+	for at, step := 0, MaxSize/2; step > 0; step /= 2 { // the longest name that a ticket can have
+		q.Name = strings.Repeat("n", at+step)
+		if ticket, err := NewTicket(&q, made.Code); err == nil {
+			at += step
+			text, err := ticket.Hex()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, form := range []string{text, ticket.LegacyHex(), string(ticket.JSON())} {
+				if _, err := ParseTicket(form); err != nil {
+					t.Fatalf("a name of %d bytes: %v", len(q.Name), err)
+				}
+			}
+		} else if !errors.Is(err, ErrTooLarge) {
+			t.Fatal(err)
+		} else if at+step < MaxSize/4 {
+			t.Fatalf("a name of %d bytes is too long: %v", at+step, err)
+		}
+	}
+	q.Name = strings.Repeat("n", MaxSize/2)
+	raw := marshal(legacyTicket{Code: made.Code.Reveal(), Project: &q})
+	if _, err := ParseTicket(string(raw)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a ticket of %d bytes, whose hex is too long: %v", len(raw), err)
+	}
 }
 
 // TestTicketFromAMail: a ticket arrives as mail programs, editors and shells leave it.

@@ -68,7 +68,20 @@ func NewTicket(p *Project, code Code) (*Ticket, error) {
 	if len(missing) > 0 {
 		return nil, &Error{Input: "ticket", Field: missing[0], Reason: ErrMissing, Problem: "the project has no such field; a ticket needs both routes and both change histories"}
 	}
-	return &Ticket{Code: code, project: &c}, nil
+	return newTicket(&c, code)
+}
+
+// newTicket makes a ticket that can be read in each form that it is written in.
+func newTicket(p *Project, code Code) (*Ticket, error) {
+	t := &Ticket{Code: code, project: p}
+	n := len(t.LegacyJSON())
+	if text, err := t.Text(); err == nil {
+		n = max(n, len(text))
+	}
+	if n = hex.EncodedLen(n); n > MaxSize {
+		return nil, tooLarge("ticket, as hex", n)
+	}
+	return t, nil
 }
 
 // ProjectFromTicket returns the project of a ticket, verified and ready. The caller owns it.
@@ -328,7 +341,7 @@ func (w *wireTicket) ticket() (*Ticket, error) {
 	if err := p.verify("ticket"); err != nil {
 		return nil, err
 	}
-	return &Ticket{Code: code, project: p}, nil
+	return newTicket(p, code)
 }
 
 // Text returns the comma text, byte for byte what the reference writes as long as nobody is expected and there is one relay and one authority. It fails if the project's name contains a comma or its route

@@ -456,6 +456,33 @@ func samples(t *testing.T) (a, b *project.Project) {
 	return v.Project, project.ProjectFromTicket(ticket)
 }
 
+// TestLongProject: a file with projects is written with its bytes escaped and its lines indented, and read again all the same.
+func TestLongProject(t *testing.T) {
+	d := open(t)
+	a, b := samples(t)
+	must(t, d.PutProject(t.Context(), b))
+	for _, users := range []int{100, 10_000, 60_000} {
+		a.Users = make([]string, users)
+		err := d.PutProject(t.Context(), a)
+		if err != nil && !errors.Is(err, project.ErrTooLarge) {
+			t.Fatal(err)
+		}
+		if got, readErr := d.Project(a.ID); err == nil && (readErr != nil || len(got.Project.Users) != users) {
+			t.Fatalf("%d users were stored: %v", users, readErr)
+		}
+	}
+	a.Users = nil
+	for _, name := range []string{strings.Repeat("<", 1000), strings.Repeat("<", 100_000)} {
+		a.Name = name
+		if err := d.PutProject(t.Context(), a); err != nil && !errors.Is(err, project.ErrTooLarge) {
+			t.Fatal(err)
+		}
+		if _, err := d.Project(b.ID); err != nil {
+			t.Fatalf("a project with a name of %d bytes beside it: %v", len(name), err)
+		}
+	}
+}
+
 func TestProjects(t *testing.T) {
 	d := open(t)
 	ctx := t.Context()

@@ -27,7 +27,11 @@ func (m *Manager) SignStatement(ctx context.Context, issuer Identifier, content 
 	if err != nil {
 		return nil, err
 	}
-	return appendList(nil, [][]byte{appendSigned(data, sig), key.Attestation}), nil
+	raw := appendList(nil, [][]byte{appendSigned(data, sig), key.Attestation})
+	if len(raw) > maxStatement {
+		return nil, fmt.Errorf("%w: a statement of %d bytes, at most %d", ErrEncoding, len(raw), maxStatement)
+	}
+	return raw, nil
 }
 
 // VerifyStatement returns what one of the issuers, whose histories must be known, said. The error matches ErrAttestation,

@@ -45,6 +45,8 @@ func TestStatement(t *testing.T) {
 	}
 	_, err = reader.VerifyStatement(ctx, make([]byte, maxStatement+1), trusted)
 	wantIs(t, "too long", err, ErrEncoding)
+	_, err = n.SignStatement(ctx, issuer.Identifier(), make([]byte, maxStatement), time.Time{})
+	wantIs(t, "too long to be read", err, ErrEncoding)
 
 	// A credential is no statement, and a statement no credential.
 	member := n.create(t, CreateOptions{})
