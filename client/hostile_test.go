@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/servers"
 	"sallyport/limits"
 )
 
@@ -27,20 +28,6 @@ func eventually(t *testing.T, check func() error) {
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
-	}
-}
-
-// echoes answers every connection with what it says.
-func echoes(l net.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			io.Copy(c, c)
-			c.Close()
-		}()
 	}
 }
 
@@ -79,7 +66,7 @@ func TestClosedConn(t *testing.T) {
 	p := newProject(t)
 	from, to := join(t, p, nil), join(t, p, server)
 	l := listen(t, to, "api", ListenOptions{})
-	go echoes(l)
+	servers.Serve(l, servers.Echo)
 	c := dialled(t, from, "api").(*Conn)
 	// Readers, writers and those who close it, all at once.
 	var all sync.WaitGroup
@@ -158,7 +145,7 @@ func TestContexts(t *testing.T) {
 		t.Error("dial:", err)
 	}
 	l := listen(t, to, "api", ListenOptions{})
-	go echoes(l)
+	servers.Serve(l, servers.Echo)
 	dialled(t, from, "api")
 }
 
@@ -294,8 +281,8 @@ func TestTwoOfOneDirectory(t *testing.T) {
 	if a.Identifier() != b.Identifier() {
 		t.Fatal(a.Identifier(), b.Identifier())
 	}
-	go echoes(listen(t, a, "of-a", ListenOptions{}))
-	go echoes(listen(t, b, "of-b", ListenOptions{}))
+	servers.Serve(listen(t, a, "of-a", ListenOptions{}), servers.Echo)
+	servers.Serve(listen(t, b, "of-b", ListenOptions{}), servers.Echo)
 	for c, name := range map[*Client]string{a: "of-b", b: "of-a"} {
 		conn := dialled(t, c, name)
 		if _, err := conn.Write([]byte(name)); err != nil {
@@ -315,7 +302,7 @@ func TestManyDials(t *testing.T) {
 	from, to := join(t, p, nil), join(t, p, server)
 	// One peer has four places in five.
 	l := listen(t, to, "api", ListenOptions{MaxConnections: (many*5 + 3) / 4})
-	go echoes(l)
+	servers.Serve(l, servers.Echo)
 	conns := make([]net.Conn, many)
 	var all sync.WaitGroup
 	for i := range conns {
@@ -354,7 +341,7 @@ func TestManyDials(t *testing.T) {
 func TestFailuresLeaveNothing(t *testing.T) {
 	p := newProject(t)
 	from, to := join(t, p, nil), join(t, p, server)
-	go echoes(listen(t, to, "api", ListenOptions{}))
+	servers.Serve(listen(t, to, "api", ListenOptions{}), servers.Echo)
 	dialled(t, from, "api")
 	fail := func() {
 		if _, err := from.Dial(within(t), "api/other"); !errors.Is(err, ErrUnavailable) {

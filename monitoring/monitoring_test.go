@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/internal/servers"
 )
 
 // tool returns where a program of Prometheus is.
@@ -136,23 +138,7 @@ func story(t *testing.T) (targets []string) {
 		}
 		_ = os.RemoveAll(dir)
 	})
-	server, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
-	go func() {
-		for {
-			c, err := server.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-			}()
-		}
-	}()
+	server := servers.Listen(t, servers.Echo)
 	for range 3 {
 		targets = append(targets, "127.0.0.1:"+freePort(t))
 	}
@@ -167,7 +153,7 @@ func story(t *testing.T) (targets []string) {
 	enroll("bank", "--relay", "db")
 	enroll("analysis")
 	at("bank", "node", "create", "bank", "--status-endpoint", targets[1])
-	at("bank", "tcp-outlet", "create", "--at", "bank", "--to", server.Addr().String())
+	at("bank", "tcp-outlet", "create", "--at", "bank", "--to", server)
 	at("bank", "tcp-outlet", "create", "nobody", "--at", "bank", "--to", "127.0.0.1:1")
 	at("bank", "relay", "create", "db", "--to", "bank")
 	at("analysis", "node", "create", "analysis", "--status-endpoint", targets[2])

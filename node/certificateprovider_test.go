@@ -25,6 +25,7 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/portal"
@@ -96,22 +97,13 @@ func echoTLS(t *testing.T, config *tls.Config) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				if c.(*tls.Conn).Handshake() != nil {
-					return
-				}
-				_, _ = io.WriteString(c, c.(*tls.Conn).ConnectionState().NegotiatedProtocol+"\n")
-				_, _ = io.Copy(c, c)
-			}()
+	servers.Serve(l, func(c net.Conn) {
+		if c.(*tls.Conn).Handshake() != nil {
+			return
 		}
-	}()
+		_, _ = io.WriteString(c, c.(*tls.Conn).ConnectionState().NegotiatedProtocol+"\n")
+		_, _ = io.Copy(c, c)
+	})
 	return portOf(l.Addr().String())
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/portal/proxyproto"
@@ -23,7 +24,7 @@ import (
 // frontServer is a load balancer: it passes connections on, behind some bytes of its own, or with a field in the HTTP request that they begin with.
 func frontServer(t *testing.T, to, first, field string) string {
 	t.Helper()
-	return serveConns(t, func(c net.Conn) {
+	return servers.Listen(t, func(c net.Conn) {
 		up, err := net.Dial("tcp", to)
 		if err != nil {
 			return

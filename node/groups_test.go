@@ -11,6 +11,7 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/portal"
@@ -30,20 +31,11 @@ func naming(t *testing.T, name string) (at string, l net.Listener) {
 }
 
 func serveName(l net.Listener, name string) {
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = c.Write([]byte(name))
-				b := make([]byte, 1)
-				_, _ = c.Read(b) // until the client has gone
-				_ = c.Close()
-			}()
-		}
-	}()
+	servers.Serve(l, func(c net.Conn) {
+		_, _ = c.Write([]byte(name))
+		b := make([]byte, 1)
+		_, _ = c.Read(b) // until the client has gone
+	})
 }
 
 // who connects and returns the name of the target that answers, "" if none does, with the connection.
@@ -281,7 +273,7 @@ func TestWhoSharesARelayName(t *testing.T) {
 // probed answers each connection with bytes, after it has read what comes first.
 func probed(t *testing.T, answer string) string {
 	t.Helper()
-	return serveConns(t, func(c net.Conn) {
+	return servers.Listen(t, func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 1024))
 		_, _ = c.Write([]byte(answer))
 	})
@@ -324,30 +316,16 @@ func TestDownTargetIsRefusedAtOnce(t *testing.T) {
 	var answers atomic.Value
 	answers.Store("HTTP/1.1 503 Service Unavailable\r\n\r\n")
 	var asked atomic.Int64
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				b := make([]byte, 1024)
-				if n, _ := c.Read(b); strings.HasPrefix(string(b[:n]), "GET ") {
-					_, _ = c.Write([]byte(answers.Load().(string)))
-					return
-				}
-				asked.Add(1)
-				_, _ = c.Write([]byte("served"))
-			}()
+	target := servers.Listen(t, func(c net.Conn) {
+		b := make([]byte, 1024)
+		if n, _ := c.Read(b); strings.HasPrefix(string(b[:n]), "GET ") {
+			_, _ = c.Write([]byte(answers.Load().(string)))
+			return
 		}
-	}()
-	if _, err := outlet.CreateOutlet(within(t), admin.OutletRequest{To: l.Addr().String(), Check: "http", CheckInterval: "100ms"}); err != nil {
+		asked.Add(1)
+		_, _ = c.Write([]byte("served"))
+	})
+	if _, err := outlet.CreateOutlet(within(t), admin.OutletRequest{To: target, Check: "http", CheckInterval: "100ms"}); err != nil {
 		t.Fatal(err)
 	}
 	i, _ := outlet.outlets.Get("outlet")

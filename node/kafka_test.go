@@ -16,6 +16,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/node/table"
@@ -306,35 +307,26 @@ func metadataServerOf(t *testing.T, broker string) (at string, stop func() error
 	}
 	host, text, _ := net.SplitHostPort(broker)
 	port, _ := strconv.Atoi(text)
-	go func() {
+	servers.Serve(l, func(c net.Conn) {
 		for {
-			c, err := l.Accept()
-			if err != nil {
+			head := make([]byte, 4)
+			if _, err := io.ReadFull(c, head); err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				for {
-					head := make([]byte, 4)
-					if _, err := io.ReadFull(c, head); err != nil {
-						return
-					}
-					b := make([]byte, binary.BigEndian.Uint32(head))
-					if _, err := io.ReadFull(c, b); err != nil {
-						return
-					}
-					m := kmsg.NewPtrMetadataResponse()
-					m.SetVersion(9)
-					m.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 7, Host: host, Port: int32(port)}}
-					out := m.AppendTo(append(append(make([]byte, 4), b[4:8]...), 0))
-					binary.BigEndian.PutUint32(out, uint32(len(out)-4))
-					if _, err := c.Write(out); err != nil {
-						return
-					}
-				}
-			}()
+			b := make([]byte, binary.BigEndian.Uint32(head))
+			if _, err := io.ReadFull(c, b); err != nil {
+				return
+			}
+			m := kmsg.NewPtrMetadataResponse()
+			m.SetVersion(9)
+			m.Brokers = []kmsg.MetadataResponseBroker{{NodeID: 7, Host: host, Port: int32(port)}}
+			out := m.AppendTo(append(append(make([]byte, 4), b[4:8]...), 0))
+			binary.BigEndian.PutUint32(out, uint32(len(out)-4))
+			if _, err := c.Write(out); err != nil {
+				return
+			}
 		}
-	}()
+	})
 	return l.Addr().String(), l.Close
 }
 

@@ -76,26 +76,10 @@ func TestMetricsAreListed(t *testing.T) {
 			t.Errorf("%s is in docs/metrics.md, and there is no such metric", name)
 		}
 	}
-	server, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	go func() {
-		for {
-			c, err := server.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-			}()
-		}
-	}()
+	server := echoServer(t)
 	outlet, inlet := newMember(t), newMember(t)
 	ctx := within(t)
-	if _, err := outlet.CreateOutlet(ctx, resource.Outlet{Name: "db", To: server.Addr().String()}); err != nil {
+	if _, err := outlet.CreateOutlet(ctx, resource.Outlet{Name: "db", To: server}); err != nil {
 		t.Fatal(err)
 	}
 	in, err := inlet.CreateInlet(ctx, resource.Inlet{Alias: "in", From: "127.0.0.1:0", To: outlet.route() + "/secure/api/service/db"})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/authority"
+	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/project"
 )
@@ -38,35 +39,21 @@ func (p *testProject) know(m, relay *member) {
 // listening is a target that counts what it is sent, and answers like an echo.
 func listening(t *testing.T) (at string, heard *atomic.Int64) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
 	heard = &atomic.Int64{}
-	go func() {
+	at = servers.Listen(t, func(c net.Conn) {
+		b := make([]byte, 100)
 		for {
-			c, err := l.Accept()
+			n, err := c.Read(b)
+			heard.Add(int64(n))
 			if err != nil {
 				return
 			}
-			go func() {
-				defer c.Close()
-				b := make([]byte, 100)
-				for {
-					n, err := c.Read(b)
-					heard.Add(int64(n))
-					if err != nil {
-						return
-					}
-					if _, err := c.Write(b[:n]); err != nil {
-						return
-					}
-				}
-			}()
+			if _, err := c.Write(b[:n]); err != nil {
+				return
+			}
 		}
-	}()
-	return l.Addr().String(), heard
+	})
+	return at, heard
 }
 
 // serveAs makes a member serve a target under the relay's name.

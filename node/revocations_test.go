@@ -14,6 +14,7 @@ import (
 	"sallyport/authority"
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/rpc"
@@ -124,30 +125,7 @@ func (p *testProject) join(attributes authority.Attributes, scope string, known 
 // echoServer is a target that sends back what it gets.
 func echoServer(t *testing.T) string {
 	t.Helper()
-	return serveConns(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
-}
-
-// serveConns hands each connection to a new server to a goroutine, which closes it at the end. It returns the server's address.
-func serveConns(t *testing.T, handle func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				handle(c)
-			}()
-		}
-	}()
-	return l.Addr().String()
+	return servers.Listen(t, servers.Echo)
 }
 
 // says sends a word through an open connection and expects it back.

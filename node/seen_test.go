@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -28,24 +27,11 @@ func TestPublicAddressByRelay(t *testing.T) {
 			asked <- struct{}{}
 		}
 	}()
-	server, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
-	go func() {
-		for {
-			c, err := server.Accept()
-			if err != nil {
-				return
-			}
-			go func() { defer c.Close(); io.Copy(c, c) }()
-		}
-	}()
+	server := echoServer(t)
 	relay := udpNode(t, "relay", "")
 	a, b := udpNode(t, "a", forger.LocalAddr().String()), udpNode(t, "b", forger.LocalAddr().String())
 	at := "/ip4/127.0.0.1/tcp/" + netip.MustParseAddrPort(relay.Listening()).String()[len("127.0.0.1:"):] + "/secure/api"
-	bind, _ := punctured(t, a, b, at, server.Addr().String())
+	bind, _ := punctured(t, a, b, at, server)
 	before := a.udp.Stats.MessagesOut.Load()
 	passes(t, "over the puncture", bind)
 	if a.udp.Stats.MessagesOut.Load() < before+3 {

@@ -98,22 +98,9 @@ func TestDirectPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Stop)
-	server, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Close() })
-	go func() {
-		for {
-			c, err := server.Accept()
-			if err != nil {
-				return
-			}
-			go func() { defer c.Close(); io.Copy(c, c) }()
-		}
-	}()
+	server := echoServer(t)
 	a, b := udpNode(t, "a", r.Address), udpNode(t, "b", r.Address)
-	if _, err := b.CreateOutlet(t.Context(), admin.OutletRequest{To: server.Addr().String()}); err != nil {
+	if _, err := b.CreateOutlet(t.Context(), admin.OutletRequest{To: server}); err != nil {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(b.Listening())

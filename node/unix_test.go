@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"sallyport/internal/servers"
 	"sallyport/node/resource"
 )
 
@@ -26,18 +27,7 @@ func TestUnixSockets(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					io.Copy(c, c)
-					c.Close()
-				}()
-			}
-		}()
+		servers.Serve(ln, servers.Echo)
 		name := []string{"path", "abstract"}[i]
 		if _, err := b.CreateOutlet(t.Context(), resource.Outlet{Name: name, To: "unix:" + target}); err != nil {
 			t.Fatal(err)

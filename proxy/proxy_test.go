@@ -65,25 +65,10 @@ func TestRules(t *testing.T) {
 // greeter is a server that speaks first and then repeats.
 func greeter(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.WriteString(c, "hello")
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
-	return ln.Addr().String()
+	return servers.Listen(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, "hello")
+		_, _ = io.Copy(c, c)
+	})
 }
 
 // through connects, and returns what was said first.

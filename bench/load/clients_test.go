@@ -10,40 +10,15 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-// serve answers connections until the test ends.
-func serve(t *testing.T, answer func(net.Conn)) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				answer(c)
-			}()
-		}
-	}()
-	t.Cleanup(func() {
-		l.Close()
-		<-done
-	})
-	return l.Addr().String()
-}
+	"sallyport/internal/servers"
+)
 
 // TestClients: each client gets its answers from a real socket, tells a wrong one, and ends with its context while it waits.
 func TestClients(t *testing.T) {
-	echo := serve(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
-	silent := serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	redis := serve(t, func(c net.Conn) {
+	echo := servers.Listen(t, servers.Echo)
+	silent := servers.Listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	redis := servers.Listen(t, func(c net.Conn) {
 		for in := bufio.NewReader(c); ; {
 			for range 3 {
 				if _, err := in.ReadString('\n'); err != nil {
@@ -116,7 +91,7 @@ func TestClients(t *testing.T) {
 
 // TestRun is a run over real sockets and with the kernel's clock.
 func TestRun(t *testing.T) {
-	echo := serve(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	echo := servers.Listen(t, servers.Echo)
 	r, err := Run(t.Context(), Options{Rate: 500, Poisson: true, Duration: 300 * time.Millisecond, Connections: 4, Dial: Echo(echo, nil, 64), Grace: time.Minute})
 	if err != nil || r.Answered != r.Due || r.Due == 0 || r.Latency.Count != r.Due || r.Latency.Max <= 0 {
 		t.Errorf("%+v %v", r, err)

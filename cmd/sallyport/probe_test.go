@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -36,21 +37,7 @@ func TestCLITrace(t *testing.T) {
 	if kinds != "tcp channel relay channel outlet " || !probe.OK() {
 		t.Errorf("%s: %+v", kinds, probe)
 	}
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	go func() {
-		for {
-			c, err := silent.Accept()
-			if err != nil {
-				return
-			}
-			defer c.Close()
-		}
-	}()
-	_, other, _ := net.SplitHostPort(silent.Addr().String())
+	other := serveOn(t, listenAt(t, "0"), func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) // it is silent
 	for _, k := range []struct{ route, hop, hint string }{
 		{"/node/n1/secure/api/service/nosuch", "hop 3, outlet nosuch: there is no outlet nosuch", "tcp-outlet list"},
 		{"/node/n2/secure/api/service/forward_to_red/secure/api", "hop 3, relay red: nobody is registered under the name red", "relay list"},

@@ -102,7 +102,7 @@ func TestReachFront(t *testing.T) {
 			s.member("bank", "--relay postgres")
 			s.member("analysis", "")
 			inlet := freePort(t)
-			s.at("bank", "sallyport tcp-outlet create --to "+serveOn(t, listenAt(t, "0"), echo)+"; sallyport relay create postgres")
+			s.at("bank", "sallyport tcp-outlet create --to "+serveOn(t, listenAt(t, "0"), servers.Echo)+"; sallyport relay create postgres")
 			s.at("analysis", "sallyport tcp-inlet create --from "+inlet+" --via postgres")
 			works(t, "through "+f.name, inlet)
 			t.Logf("%s: from tickets to the first answer: %.1f s", f.name, time.Since(began).Seconds())

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sallyport/internal/servers"
 )
 
 // smallProgram is what `make small` may make, in bytes. The figure is that of amd64, and a little room.
@@ -50,7 +52,7 @@ func TestReachSmallBuild(t *testing.T) {
 	s.member("bank", "--relay postgres")
 	s.member("analysis", "")
 	inlet := freePort(t)
-	s.at("bank", "sallyport node create box --small; sallyport tcp-outlet create --to "+serveOn(t, listenAt(t, "0"), echo)+"; sallyport relay create postgres")
+	s.at("bank", "sallyport node create box --small; sallyport tcp-outlet create --to "+serveOn(t, listenAt(t, "0"), servers.Echo)+"; sallyport relay create postgres")
 	s.at("analysis", "sallyport node create box --small; sallyport tcp-inlet create --from "+net.JoinHostPort("127.0.0.1", inlet)+" --via postgres")
 	works(t, "the small program", inlet)
 	for line, want := range map[string]string{

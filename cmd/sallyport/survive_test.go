@@ -16,33 +16,22 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sallyport/internal/servers"
 )
 
 // serveOn gives the connections of a listener to handle until the test ends, and returns the listener's port.
 func serveOn(t *testing.T, l net.Listener, handle func(net.Conn)) (port string) {
 	t.Helper()
 	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				handle(c)
-			}()
-		}
-	}()
+	servers.Serve(l, handle)
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-func echo(c net.Conn) { _, _ = io.Copy(c, c) }
-
-// briefEcho is echo for connections that soon end.
+// briefEcho is an echo for connections that soon end.
 func briefEcho(c net.Conn) {
 	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
-	echo(c)
+	servers.Echo(c)
 }
 
 // listenAt listens on 127.0.0.1 at a port, "0" for any free one.

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sallyport/internal/servers"
 	"sallyport/state"
 )
 
@@ -77,7 +78,7 @@ func (s *shell) pid(node string) int {
 // patientEcho is echoServer for connections that live longer.
 func patientEcho(t *testing.T) string {
 	t.Helper()
-	return serveOn(t, listenAt(t, "0"), echo)
+	return serveOn(t, listenAt(t, "0"), servers.Echo)
 }
 
 // TestNodeUpgrade: every node of a project is upgraded while connections are open that only members may have. They go on, the process stays the

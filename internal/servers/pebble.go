@@ -25,25 +25,10 @@ import (
 // names starts a DNS server for which every name is this machine, and returns its address.
 func names(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				for answer(c) == nil {
-				}
-			}()
+	return Listen(t, func(c net.Conn) {
+		for answer(c) == nil {
 		}
-	}()
-	return ln.Addr().String()
+	})
 }
 
 // answer answers one question over TCP (RFC 1035 section 4.2.2).

@@ -47,15 +47,7 @@ func TestReachACME(t *testing.T) {
 		t.Errorf("before there is one: %v", err)
 	}
 	secure := tls.NewListener(ln, &tls.Config{GetCertificate: is.Certificate, NextProtos: []string{"http/1.1", Protocol}})
-	go func() {
-		for {
-			c, err := secure.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c); c.Close() }()
-		}
-	}()
+	servers.Serve(secure, servers.Echo)
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan struct{})
 	go func() { defer close(ran); is.Run(ctx) }()

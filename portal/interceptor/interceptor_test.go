@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sallyport/dataplane"
+	"sallyport/internal/servers"
 	"sallyport/portal"
 	"sallyport/routing"
 	"sallyport/routing/tcp"
@@ -172,25 +173,10 @@ func (p *path) idle(t *testing.T) {
 
 func serve(t *testing.T, f func(*net.TCPConn)) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(90 * time.Second))
-				f(c.(*net.TCPConn))
-			}()
-		}
-	}()
-	return ln.Addr().String()
+	return servers.Listen(t, func(c net.Conn) {
+		_ = c.SetDeadline(time.Now().Add(90 * time.Second))
+		f(c.(*net.TCPConn))
+	})
 }
 
 func places(t *testing.T, f func(t *testing.T, near, far bool)) {
