@@ -126,23 +126,6 @@ func (rs *Relays) Members(name string) (list []MemberState) {
 	return list
 }
 
-// Settle ends the preemption delay of all members of a name, as if each had been up for long enough. Any goroutine.
-func (rs *Relays) Settle(name string) {
-	rs.mu.Lock()
-	tell := func() {}
-	if n := rs.named[name]; n != nil {
-		for _, m := range n.members {
-			m.lost = nil
-			if !m.upSince.IsZero() {
-				m.upSince = m.upSince.Add(-preemptDelay)
-			}
-		}
-		tell = rs.rechoose(n)
-	}
-	rs.mu.Unlock()
-	tell()
-}
-
 // GroupUse is what the members of a shared name are: how many are up, whose target is down, and that cannot be reached, and how often new flows went to another
 // member than before.
 type GroupUse struct {
