@@ -13,17 +13,13 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 
+	"sallyport/internal/await"
 	"sallyport/internal/testproject"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func within(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
+var within = await.Context
 
 func newProject(t *testing.T) *testproject.Project {
 	t.Helper()

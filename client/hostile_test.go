@@ -13,23 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/await"
 	"sallyport/internal/servers"
 	"sallyport/limits"
 )
 
-// eventually waits until nothing is wrong, and tells what is after a minute.
-func eventually(t *testing.T, check func() error) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
-}
+var eventually = await.Success
 
 // TestHalfCloseBoth: each end says that it is done while the other still writes, and both read all.
 func TestHalfCloseBoth(t *testing.T) {

@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -15,6 +14,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"sallyport/internal/await"
 )
 
 // TestMain checks after all tests that no goroutine is left, and no descriptor but those that were open before.
@@ -45,11 +46,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
+var (
+	limited    = await.Context
+	eventually = await.True
+)
 
 // newLoop starts one loop that ends with the test.
 func newLoop(t testing.TB) *Loop {
@@ -66,15 +66,6 @@ func on(t testing.TB, l *Loop, f func()) {
 	t.Helper()
 	if err := l.Do(limited(t), f); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sallyport/crypto/identity"
+	"sallyport/internal/await"
 	"sallyport/policy"
 )
 
@@ -40,15 +41,7 @@ func setPolicy(t testing.TB, s *policy.Set, r policy.Resource, text string) {
 	}
 }
 
-// settles waits for something that another goroutine does.
-func settles(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("not in time: " + what)
-		}
-	}
-}
+var settles = await.True
 
 var (
 	ours    = numbered(1)

@@ -16,6 +16,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/internal/await"
 	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
@@ -123,25 +124,10 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// eventually waits until f succeeds: what a producer agreed on is with the consumer a moment later.
-func eventually(t *testing.T, f func() error) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
-}
+var (
+	within     = await.Context
+	eventually = await.Success
+)
 
 // TestKafkaKeys: a producer agrees on keys with its consumer through a relay; the consumer reads what was written, after a restart
 // too; policies decide on both sides.

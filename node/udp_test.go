@@ -12,6 +12,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/internal/await"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/routing/udp"
@@ -81,14 +82,7 @@ func passes(t *testing.T, when, inlet string) {
 	}
 }
 
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
+var until = await.True
 
 // TestDirectPath: clients go over the puncture while there is one, over the main path when it is lost, over the next puncture when that is
 // there; and a puncture outlives the main path.

@@ -14,14 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/dataplane"
 	"sallyport/routing"
+	"sallyport/routing/routertest"
 	"sallyport/routing/tcp"
 )
 
 // node is a minimal node: loops, a router, a transport and an environment for portals.
 type node struct {
-	group  *dataplane.Group
 	router *routing.Router
 	tcp    *tcp.Transport
 	ln     *tcp.Listener
@@ -31,16 +30,9 @@ type node struct {
 func newNode(t testing.TB, shards int, limits Limits) *node {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	g, err := dataplane.NewGroup(shards, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Stop)
-	r, err := routing.NewRouter(g, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &node{group: g, router: r, tcp: tcp.New(r, tcp.Options{}), env: &Env{Limits: limits.WithDefaults(), Stats: &Stats{}, Log: log}}
+	r := routertest.New(t, shards, log)
+	var err error
+	n := &node{router: r, tcp: tcp.New(r, tcp.Options{}), env: &Env{Limits: limits.WithDefaults(), Stats: &Stats{}, Log: log}}
 	n.ln, err = n.tcp.Listen(context.Background(), netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)

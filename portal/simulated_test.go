@@ -15,6 +15,7 @@ import (
 
 	"sallyport/dataplane"
 	"sallyport/routing"
+	"sallyport/routing/routertest"
 )
 
 // simEnd is one end of a simulated channel: a Terminal whose messages come out at its other end, of which some are lost, until it is cut.
@@ -100,15 +101,7 @@ type simNode struct {
 func newSimNode(t testing.TB, shards int, limits Limits) *simNode {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	g, err := dataplane.NewGroup(shards, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Stop)
-	r, err := routing.NewRouter(g, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := routertest.New(t, shards, log)
 	return &simNode{router: r, env: &Env{Limits: limits.WithDefaults(), Stats: &Stats{}, Log: log}, flow: routing.NewFlow()}
 }
 

@@ -16,6 +16,7 @@ import (
 	"sallyport/routing"
 	"sallyport/routing/bare"
 	"sallyport/routing/registrytest"
+	"sallyport/routing/routertest"
 )
 
 // station is a relay of a fleet within a test.
@@ -88,15 +89,9 @@ func bounded(t *testing.T) context.Context {
 func (n *network) add(id string) *station {
 	n.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	g, err := dataplane.NewGroup(2, log)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(g.Stop)
 	s := &station{t: n.t, id: id, flow: routing.NewFlow()}
-	if s.router, err = routing.NewRouter(g, log); err != nil {
-		n.t.Fatal(err)
-	}
+	s.router = routertest.New(n.t, 2, log)
+	var err error
 	n.mu.Lock()
 	n.stations[id] = s
 	n.mu.Unlock()

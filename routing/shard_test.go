@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sallyport/dataplane"
+	"sallyport/internal/await"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,12 +36,10 @@ func newRouter(t testing.TB, n int) *Router {
 	return r
 }
 
-// limited returns a context that ends before the test does.
-func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
+var (
+	limited    = await.Context
+	eventually = await.True
+)
 
 // on runs f on shard s.
 func on(t testing.TB, s *Shard, f func()) {
@@ -64,15 +63,6 @@ func drops(r *Router, of func(*Drops) *atomic.Uint64) (n uint64) {
 		n += of(&s.Drops).Load()
 	}
 	return n
-}
-
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
 }
 
 // from marks a message as brought by p and delivers it to name.

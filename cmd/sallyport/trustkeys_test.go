@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/crypto/vault/tpm/tpmtest"
+	"sallyport/internal/await"
 )
 
 // terminal runs a command line on a terminal and types an answer after each prompt that it waits for.
@@ -251,15 +252,7 @@ func TestTrustKeysPrompt(t *testing.T) {
 	}
 }
 
-// eventually waits for what comes by itself.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s does not come", what)
-		}
-	}
-}
+var eventually = await.True
 
 // softToken makes a token of SoftHSM with the PIN 1234, has p's commands find it, and builds the program that loads its module.
 func softToken(t *testing.T, p *program) (tokens string) {

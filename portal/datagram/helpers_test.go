@@ -15,21 +15,15 @@ import (
 
 	"go.uber.org/goleak"
 
-	"sallyport/dataplane"
+	"sallyport/internal/await"
 	"sallyport/portal"
 	"sallyport/routing"
+	"sallyport/routing/routertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("not so in time:", what)
-		}
-	}
-}
+var eventually = await.True
 
 // site is a router with an environment.
 type site struct {
@@ -41,15 +35,7 @@ type site struct {
 func newSite(t testing.TB, shards int) *site {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	g, err := dataplane.NewGroup(shards, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Stop)
-	r, err := routing.NewRouter(g, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := routertest.New(t, shards, log)
 	return &site{t, &Env{Log: log}, r}
 }
 

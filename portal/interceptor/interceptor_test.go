@@ -16,10 +16,10 @@ import (
 
 	"go.uber.org/goleak"
 
-	"sallyport/dataplane"
 	"sallyport/internal/servers"
 	"sallyport/portal"
 	"sallyport/routing"
+	"sallyport/routing/routertest"
 	"sallyport/routing/tcp"
 )
 
@@ -54,7 +54,6 @@ func (l lines) Work(_ context.Context, unit []byte) ([]byte, error) {
 }
 
 type box struct {
-	group  *dataplane.Group
 	router *routing.Router
 	tcp    *tcp.Transport
 	ln     *tcp.Listener
@@ -65,16 +64,9 @@ func newBox(t *testing.T, limits portal.Limits) *box {
 	limits.FinishTimeout = 50 * time.Millisecond
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	g, err := dataplane.NewGroup(2, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Stop)
-	r, err := routing.NewRouter(g, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &box{group: g, router: r, tcp: tcp.New(r, tcp.Options{}), env: &portal.Env{Limits: limits.WithDefaults(), Stats: &portal.Stats{}, Log: log}}
+	r := routertest.New(t, 2, log)
+	var err error
+	b := &box{router: r, tcp: tcp.New(r, tcp.Options{}), env: &portal.Env{Limits: limits.WithDefaults(), Stats: &portal.Stats{}, Log: log}}
 	if b.ln, err = b.tcp.Listen(context.Background(), netip.MustParseAddrPort("127.0.0.1:0")); err != nil {
 		t.Fatal(err)
 	}

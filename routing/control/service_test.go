@@ -10,8 +10,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"sallyport/dataplane"
 	"sallyport/routing"
+	"sallyport/routing/routertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,15 +43,8 @@ type stage struct {
 func newStage(t *testing.T, allow func([32]byte) bool) *stage {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	g, err := dataplane.NewGroup(2, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Stop)
-	r, err := routing.NewRouter(g, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := routertest.New(t, 2, log)
+	var err error
 	st := &stage{router: r, flow: routing.NewFlow()}
 	if st.service, err = New(t.Context(), r, Options{Allow: allow, Flows: []*routing.Flow{st.flow}, Log: log}); err != nil {
 		t.Fatal(err)

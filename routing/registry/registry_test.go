@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"sallyport/internal/await"
 	"sallyport/internal/servers"
 	"sallyport/routing"
 	"sallyport/routing/registrytest"
@@ -53,14 +54,7 @@ func newURL(t *testing.T) string {
 	return cluster.PatientURL("", "", "postgres", "search_path", name)
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s does not come", what)
-		}
-	}
-}
+var eventually = await.True
 
 // newFleet opens n relays' registries, and waits until all know each other.
 func newFleet(t *testing.T, n int) (list []*Registry) { return fleetWith(t, n, time.Hour) }

@@ -20,8 +20,9 @@ import (
 	"sallyport/crypto/channel"
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
-	"sallyport/dataplane"
+	"sallyport/internal/await"
 	"sallyport/routing"
+	"sallyport/routing/routertest"
 	"sallyport/routing/tcp"
 )
 
@@ -66,14 +67,8 @@ func newLimitedNode(t testing.TB, shards int, l Limits, change func(*Options)) *
 	t.Helper()
 	n := &node{log: &journal{}}
 	log := slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	g, err := dataplane.NewGroup(shards, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Stop)
-	if n.router, err = routing.NewRouter(g, log); err != nil {
-		t.Fatal(err)
-	}
+	n.router = routertest.New(t, shards, log)
+	var err error
 	n.tcp = tcp.New(n.router, tcp.Options{})
 	if n.ln, err = n.tcp.Listen(limited(t), netip.MustParseAddrPort("127.0.0.1:0")); err != nil {
 		t.Fatal(err)
@@ -147,20 +142,10 @@ func (n *node) unanswered(t testing.TB, c *Channel) {
 	}
 }
 
-func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
+var (
+	limited    = await.Context
+	eventually = await.True
+)
 
 func on(t testing.TB, s *routing.Shard, f func()) {
 	t.Helper()

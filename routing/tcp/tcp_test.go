@@ -21,8 +21,9 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
-	"sallyport/dataplane"
+	"sallyport/internal/await"
 	"sallyport/routing"
+	"sallyport/routing/routertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,15 +40,8 @@ var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 func newNode(t testing.TB, shards int, o Options) *node {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	g, err := dataplane.NewGroup(shards, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Stop)
-	r, err := routing.NewRouter(g, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := routertest.New(t, shards, log)
+	var err error
 	n := &node{router: r, tcp: New(r, o)}
 	if n.ln, err = n.tcp.Listen(limited(t), loopback); err != nil {
 		t.Fatal(err)
@@ -74,20 +68,10 @@ func (n *node) connect(t testing.TB, to *node) *Connection {
 	return c
 }
 
-func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
+var (
+	limited    = await.Context
+	eventually = await.True
+)
 
 // TestManyHops builds random networks of nodes and sends along random routes: every request reaches its end and every answer its
 // sender, whole. A hop worker at each node on the way makes a node that is passed reachable from both sides.

@@ -17,8 +17,9 @@ import (
 
 	"go.uber.org/goleak"
 
-	"sallyport/dataplane"
+	"sallyport/internal/await"
 	"sallyport/routing"
+	"sallyport/routing/routertest"
 	"sallyport/routing/tcp"
 )
 
@@ -37,15 +38,7 @@ type node struct {
 func newNode(t testing.TB, o Options) *node {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	g, err := dataplane.NewGroup(2, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Stop)
-	r, err := routing.NewRouter(g, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := routertest.New(t, 2, log)
 	n := &node{router: r, udp: New(r, o), shard: r.Shards()[1]}
 	n.bind = n.open(t, netip.AddrPort{})
 	for name, w := range map[string]routing.Worker{"echo": routing.Echo(nil, nil), "hop": routing.Hop("hop"), RendezvousService: Rendezvous()} {
@@ -70,20 +63,10 @@ func (n *node) serve(t testing.TB, name string, w routing.Worker, flows ...*rout
 	}
 }
 
-func limited(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
+var (
+	limited    = await.Context
+	eventually = await.True
+)
 
 // client is a socket that speaks the wire format by hand.
 type client struct {
