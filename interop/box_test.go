@@ -71,14 +71,14 @@ esac`)
 }
 
 func TestCLITimeout(t *testing.T) {
-	b := script(t, "exec sleep 30")
+	b := script(t, "exec sleep 600")
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
 	if _, err := b.cli(ctx, "hang"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(begin); took > 5*time.Second {
+	if took := time.Since(begin); took > time.Minute {
 		t.Errorf("took %s", took)
 	}
 }

@@ -19,7 +19,7 @@ func TestTransfer(t *testing.T) {
 	}
 	defer s.close()
 	port := s.listener.Addr().(*net.TCPAddr).Port
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	for _, mode := range []byte{modeUpload, modeDownload} {
 		for _, length := range []int64{0, 1, transferChunk + 3} {
@@ -28,7 +28,7 @@ func TestTransfer(t *testing.T) {
 			}
 		}
 	}
-	if err := portalWorks(ctx, port, time.Second); err != nil {
+	if err := portalWorks(ctx, port, 90*time.Second); err != nil {
 		t.Error(err)
 	}
 }
@@ -83,7 +83,7 @@ func TestTransferNoticesDamage(t *testing.T) {
 			to.Close()
 			<-back
 		}()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 		_, err = transfer(ctx, l.Addr().(*net.TCPAddr).Port, c.mode, 50000)
 		cancel()
 		if !errors.Is(err, c.want) {

@@ -134,7 +134,7 @@ func TestResolverThatNeverAnswersForOneFamily(t *testing.T) {
 		}}
 		began := time.Now()
 		got, err := r.Lookup(limited(t), "db.example:5")
-		if err != nil || len(got) != 1 || time.Since(began) > 5*time.Second {
+		if err != nil || len(got) != 1 || time.Since(began) > time.Minute { // before the dead one is given up
 			t.Errorf("%s is dead: %v, %v after %v", dead, got, err, time.Since(began))
 		}
 	}

@@ -244,7 +244,7 @@ func TestTLSThroughPortals(t *testing.T) {
 	write(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[0]}))
 	write(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}))
 	write(filepath.Join(dir, "other.pem"), newPair(t, 4).Key)
-	write(filepath.Join(dir, "large.pem"), bytes.Repeat([]byte{'\n'}, maxCertificate/2+1))
+	write(filepath.Join(dir, "large.pem"), bytes.Repeat([]byte{'\n'}, maxPEM+1))
 	for name, r := range map[string]resource.Certificate{
 		"a relative chain":   {Certificate: "chain.pem", Key: key},
 		"a relative key":     {Certificate: chain, Key: "key.pem"},

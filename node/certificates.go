@@ -27,8 +27,11 @@ const (
 	certificateUnsupported = 2
 )
 
-// maxCertificate bounds an answer, and each of the files that a provider reads.
-const maxCertificate = 256 << 10
+// maxCertificate bounds an answer. maxPEM bounds each of the two files that a provider reads: together, with what is around them, they are an answer.
+const (
+	maxCertificate = 256 << 10
+	maxPEM         = maxCertificate/2 - 64
+)
 
 type certificateAnswer struct {
 	Kind        uint             `cbor:"1,keyasint"`

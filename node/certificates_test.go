@@ -67,6 +67,10 @@ func TestCertificateEncoding(t *testing.T) {
 		t.Errorf("%v, %v", c, err)
 	}
 	other := newPair(t, 8)
+	longest := make([]byte, maxPEM) // two files that a provider just reads are an answer that is just read
+	if b, _ := cbor.Marshal(certificateAnswer{Certificate: &certificatePair{Chain: longest, Key: longest}}); len(b) > maxCertificate {
+		t.Errorf("an answer of %d bytes, of at most %d", len(b), maxCertificate)
+	}
 	b, _ = cbor.Marshal(certificateAnswer{Certificate: &certificatePair{Chain: pair.Chain, Key: other.Key}})
 	if _, err := decodeCertificate(b); err == nil {
 		t.Error("a key of another certificate was accepted")

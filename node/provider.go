@@ -125,9 +125,9 @@ func readBounded(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxCertificate/2+1))
-	if err == nil && len(b) > maxCertificate/2 {
-		err = fmt.Errorf("%s: more than %d bytes", path, maxCertificate/2)
+	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
+	if err == nil && len(b) > maxPEM {
+		err = fmt.Errorf("%s: more than %d bytes", path, maxPEM)
 	}
 	return b, err
 }

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"sallyport/internal/await"
 	"sallyport/routing"
 	"sallyport/routing/routertest"
 )
@@ -66,9 +67,7 @@ func (st *stage) peer(t *testing.T, p *routing.Peer) routing.Route {
 
 func (st *stage) ask(t *testing.T, route routing.Route, op Op, f Fields) (Message, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	return Ask(ctx, st.router, route, op, f)
+	return Ask(await.Context(t), st.router, route, op, f)
 }
 
 func TestService(t *testing.T) {
@@ -89,8 +88,9 @@ func TestService(t *testing.T) {
 	if m, err := Ask(ctx, st.router, st.peer(t, nil), OpProbe, Fields{}); !errors.Is(err, ErrNoAnswer) {
 		t.Errorf("without a channel: %+v, %v", m, err)
 	}
-	if st.service.Stats.Denied.Load() != 2 || st.service.Stats.Unknown.Load() != 1 {
-		t.Errorf("%d denied, %d unknown", st.service.Stats.Denied.Load(), st.service.Stats.Unknown.Load())
+	await.True(t, "both were denied", func() bool { return st.service.Stats.Denied.Load() == 2 })
+	if n := st.service.Stats.Unknown.Load(); n != 1 {
+		t.Errorf("%d unknown", n)
 	}
 }
 

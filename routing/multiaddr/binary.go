@@ -138,10 +138,16 @@ func readValue(b []byte) (v Value, n int, err error) {
 	return v, n + size, nil
 }
 
-// MarshalText returns the text form; JSON and YAML use it. See encoding.TextMarshaler.
+// MarshalText returns the text form; JSON and YAML use it. It fails for an address with an empty name before its end, which the binary form can have
+// and a text cannot. See encoding.TextMarshaler.
 func (a Addr) MarshalText() ([]byte, error) {
 	if _, err := a.Bytes(); err != nil {
 		return nil, err
+	}
+	for i, v := range a {
+		if v.Protocol.named() && v.Text == "" && i < len(a)-1 {
+			return nil, fmt.Errorf("multiaddr: %w: an empty name before the end: %q", ErrMissingValue, a.String())
+		}
 	}
 	return []byte(a.String()), nil
 }
