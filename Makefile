@@ -80,16 +80,16 @@ story: ## the demo once, for machines: query, transfer, pgbench, then with netwo
 demo: ## the story with a real PostgreSQL, until Ctrl-C (DEMO="--netns --pgbench --transfer")
 	@demo/run $(DEMO) || [ $$? = 130 ]
 
-bench: build ## whole paths against other programs, with a report to read (bench/results/paths.html), over two hours, then micro benchmarks
-	$(GO) run ./bench/paths --sallyport $(PROGRAM) --json bench/results/paths.json --svg bench/results/paths.svg --html bench/results/paths.html $(BENCHFLAGS)
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+bench: build ## whole paths against other programs, with a report to read (bench/results/paths.html), over two hours, then micro benchmarks; BENCH=medium: one run of everything but these with shorter windows, 25 minutes, added to the runs in bench/results/medium.json
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) $(if $(filter medium,$(BENCH)),--medium --runs 1 --add --json bench/results/medium.json --html bench/results/medium.html,--json bench/results/paths.json --svg bench/results/paths.svg --html bench/results/paths.html) $(BENCHFLAGS)
+	$(if $(filter medium,$(BENCH)),,$(GO) test -run '^$$' -bench . -benchmem ./...)
 
 bench-short: build ## ours against plain proxies, less than a minute
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --short $(if $(wildcard bench/results/short.json),--check bench/results/short.json) $(BENCHFLAGS)
 
 .PHONY: bench-load
 bench-load: build ## latency under load, sizes of messages, numbers of connections, with a report: ours beside plain proxies and the reference, an hour (BENCHFLAGS="--short --runs 3": five minutes)
-	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths plain,reference,ours,ours-1ch --metrics load-echo,load-http,load-redis,load-query,load-tpcb,sizes,scale,members,hops,nested,shards,inlets \
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths plain,reference,ours,ours-1ch --metrics load-echo,load-http,load-redis,load-query,load-tpcb,sizes,scale,members,credentials,handshakes,hops,nested,shards,hold,records,inlets \
 		--json bench/results/load.json --html bench/results/load.html $(BENCHFLAGS)
 
 .PHONY: profile
@@ -103,6 +103,10 @@ bench-hold: build ## CPU for a byte with connections that outlive their path, an
 .PHONY: bench-records
 bench-records: build ## new connections and requests with records of connections, and with --records off, in turn
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths ours,ours-norecords --metrics rate,conns --runs 9 $(BENCHFLAGS)
+
+.PHONY: bench-kafka
+bench-kafka: build ## Kafka's own measuring programs with a real broker: directly, through portals, and through portals that encrypt
+	interop/kafka --ours $(PROGRAM) --perf 500000
 
 bench-distance: build ## whole paths over 1 to 300 ms, loss and slow lines, in network namespaces: as root, an hour for each run
 	$(GO) run ./bench/distance --sallyport $(PROGRAM) --json bench/results/distance.json --svg docs/distance.svg $(BENCHFLAGS)

@@ -18,7 +18,7 @@ import (
 )
 
 // Names of the paths: one TCP connection end to end, three haproxy in a row, the reference, ours by relay, the same without lanes, ours directly over UDP,
-// and one TCP connection through a tunnel of nebula, which is direct too.
+// and one TCP connection through a tunnel of nebula or of WireGuard, which are direct too.
 const (
 	pathTCP     = "tcp"
 	pathPlain   = "plain"
@@ -27,6 +27,8 @@ const (
 	pathOneLane = "one-lane"
 	pathDirect  = "direct"
 	pathNebula  = "nebula"
+
+	pathWireguard = "wireguard"
 )
 
 // serverPort is where the server listens, frontPort where clients connect, hopPort between the nodes.
@@ -44,6 +46,7 @@ type path struct {
 	target string // where clients connect, in the inlet's namespace
 	tag    string
 	flags  []string
+	files  []string // outside dir, removed at the end
 }
 
 // tagVar marks the processes of a path in their environment, so that nodes in the background are found.
@@ -71,6 +74,8 @@ func newPath(ctx context.Context, name string, w *world, dir, program string, fl
 		err = p.haproxy()
 	case pathNebula:
 		err = p.nebula()
+	case pathWireguard:
+		err = p.wireguard()
 	case pathOneLane:
 		p.flags = append(p.flags, "--limits", `{"lanes": 1}`)
 		err = p.story(ctx, program)
@@ -287,6 +292,9 @@ func (p *path) close() {
 			_ = syscall.Kill(pid, signal)
 			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil) // those that were left to us
 		}
+	}
+	for _, f := range p.files {
+		_ = os.Remove(f) // the program may have done so
 	}
 	_ = os.RemoveAll(p.dir)
 }

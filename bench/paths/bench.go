@@ -22,7 +22,8 @@ type bench struct {
 	live     map[string]*instance
 	broken   map[string]bool // paths that did not start in this run
 	starts   int
-	short    bool
+	medium   bool   // leave out what mediumSkips says
+	fewer    bool   // fewer points in curves and sweeps
 	program  string // ours
 	profiles string // directory of profiles, empty for none
 	result   *result
@@ -50,13 +51,21 @@ func missing(tools []tool) (tool, bool) {
 
 // usable drops the paths and probes whose programs are missing, with a line for
 // each.
-func (b *bench) usable(reference, ours string) {
+func (b *bench) usable(reference, ours, before string) {
 	var paths []maker
 	for _, m := range b.paths {
 		switch {
 		case m.name == pathRef || m.name == pathRefOpen:
 			if err := checkProgram(reference); err != nil {
 				b.skip(m.name, fmt.Sprintf("the reference is not installed (--reference): %v", err))
+				continue
+			}
+		case m.name == pathBefore:
+			if before == "" {
+				continue // nobody asked for it
+			}
+			if err := checkProgram(before); err != nil {
+				b.skip(m.name, fmt.Sprintf("--before: %v", err))
 				continue
 			}
 		case strings.HasPrefix(m.name, pathOurs):
@@ -134,7 +143,7 @@ func rotate[T any](s []T, n int) []T {
 // measure runs one probe on one path. A path that fails is stopped, so that the
 // next probe finds a fresh one.
 func (b *bench) measure(ctx context.Context, n int, p probe, m maker) {
-	if b.broken[m.name] {
+	if b.broken[m.name] || b.medium && mediumSkips(p.name, m.name) {
 		return
 	}
 	i, err := b.path(ctx, m)

@@ -44,7 +44,7 @@ const loadConnections = 50
 // loadShares are the rates of a curve, in per cent of the path's own capacity.
 var loadShares = []float64{10, 30, 50, 70, 80, 90, 95}
 
-// shortShares are those of a short run.
+// shortShares are those of a short or medium run.
 var shortShares = []float64{10, 50, 90}
 
 var latencies = []report.Metric{
@@ -55,9 +55,9 @@ var latencies = []report.Metric{
 }
 
 // variant says that a path is compared with ours only, so that curves of it would be the same curve again.
-func variant(i *instance) bool {
-	return slices.Contains([]string{pathRefOpen, pathOursOpen, pathNoHold, pathNoRecords, pathOursWS, pathOursOTLS, pathOursWSS}, i.name)
-}
+func variant(i *instance) bool { return slices.Contains(variants, i.name) }
+
+var variants = []string{pathRefOpen, pathOursOpen, pathNoHold, pathNoRecords, pathOursWS, pathOursOTLS, pathOursWSS, pathBefore}
 
 // measureLoad finds the path's capacity for a kind of request, and then offers parts of it in an open loop.
 func measureLoad(of offered) func(context.Context, *bench, *instance) (sample, error) {
@@ -68,7 +68,7 @@ func measureLoad(of offered) func(context.Context, *bench, *instance) (sample, e
 		}
 		o := load.Options{Dial: dial, Connections: loadConnections, Poisson: true, Seed: 1, Warmup: b.d.curve / 4, Duration: b.d.curve, Grace: 3 * time.Second}
 		shares, steps := loadShares, 5
-		if b.short {
+		if b.fewer {
 			shares, steps = shortShares, 3
 		}
 		capacity, err := load.Capacity(ctx, o, load.Search{Within: of.within, Steps: steps})
@@ -113,7 +113,7 @@ func measureSizes(ctx context.Context, b *bench, i *instance) (sample, error) {
 		X:    report.Axis{Title: "message", Unit: "B", Log: true},
 		Y:    []report.Metric{{Key: "p50", Title: "50th percentile", Unit: "ms"}, {Key: "p99", Title: "99th percentile", Unit: "ms"}, {Key: "mbit", Title: "eight connections", Unit: "Mbit/s", Higher: true}}})
 	sizes := messageSizes
-	if b.short {
+	if b.fewer {
 		sizes = []int{64, 16 << 10, 1 << 20}
 	}
 	for _, size := range sizes {
@@ -146,7 +146,7 @@ func measureScale(ctx context.Context, b *bench, i *instance) (sample, error) {
 		Y: []report.Metric{{Key: "opened", Title: "opened", Unit: "1/s", Higher: true}, {Key: "kib_each", Title: "memory of the nodes for each", Unit: "KiB"},
 			{Key: "p50", Title: "50th percentile", Unit: "ms"}, {Key: "p99", Title: "99th percentile", Unit: "ms"}}})
 	counts := []int{1, 10, 100, 1000, 10_000}
-	if b.short {
+	if b.fewer {
 		counts = []int{1, 100, 1000}
 	}
 	// Nodes that have had many connections have the memory for as many: only new ones tell.

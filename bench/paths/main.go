@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -27,8 +28,9 @@ import (
 type options struct {
 	paths, metrics        string
 	reference, sallyport  string
+	before                string
 	runs                  int
-	short                 bool
+	short, medium, add    bool
 	timeout               time.Duration
 	json, svg, html       string
 	profiles              string
@@ -46,8 +48,11 @@ func parseFlags(args []string) (*options, error) {
 	home, _ := os.UserHomeDir() // without one the flag must be given
 	f.StringVar(&o.reference, "reference", filepath.Join(home, ".cache/reference/bin/ockam"), "the reference's `program`")
 	f.StringVar(&o.sallyport, "sallyport", "", "our `program`")
+	f.StringVar(&o.before, "before", "", "another build of our `program`, as the path ours-before: two builds in turn")
 	f.IntVar(&o.runs, "runs", 3, "how often everything is measured")
 	f.BoolVar(&o.short, "short", false, "only plain and ours, the checked metrics and memory, in less than a minute")
+	f.BoolVar(&o.medium, "medium", false, "everything with shorter windows, and curves and stalls only of the paths that compare programs: one run in 25 minutes")
+	f.BoolVar(&o.add, "add", false, "add the runs to those that the file of --json has, if it is there and they are of the same machine and versions")
 	f.DurationVar(&o.timeout, "timeout", 6*time.Hour, "limit for everything together")
 	f.StringVar(&o.json, "json", "", "write every sample to this `file`, such as bench/results/paths.json")
 	f.StringVar(&o.svg, "svg", "", "draw the medians into this `file`, such as bench/results/paths.svg")
@@ -69,6 +74,12 @@ func parseFlags(args []string) (*options, error) {
 	if o.runs < 1 {
 		return nil, errors.New("--runs must be at least 1")
 	}
+	if o.short && o.medium {
+		return nil, errors.New("--short and --medium: one of them")
+	}
+	if o.add && o.json == "" {
+		return nil, errors.New("--add needs the file of --json")
+	}
 	if o.short {
 		if o.paths == "" {
 			o.paths = pathPlain + "," + pathOurs
@@ -83,8 +94,11 @@ func parseFlags(args []string) (*options, error) {
 
 func (o *options) durations() durations {
 	d := fullDurations
-	if o.short {
+	switch {
+	case o.short:
 		d = shortDurations
+	case o.medium:
+		d = mediumDurations
 	}
 	if o.bulk > 0 {
 		d.bulk = o.bulk
@@ -222,18 +236,21 @@ const moreRuns = 4
 func compareAll(ctx context.Context, o *options) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("not finished within %s", o.timeout))
 	defer cancel()
+	earlier, err := o.earlier()
+	if err != nil {
+		return err
+	}
 	raiseFileLimit()
 	adoptOrphans()
-	reference, sallyport := absolute(o.reference), absolute(o.sallyport)
-	b := &bench{d: o.durations(), short: o.short, program: sallyport, profiles: o.profiles, ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
-	var err error
-	if b.paths, err = choose(makers(reference, sallyport), o.paths, func(m maker) string { return m.name }); err != nil {
+	reference, sallyport, before := absolute(o.reference), absolute(o.sallyport), absolute(o.before)
+	b := &bench{d: o.durations(), medium: o.medium, fewer: o.short || o.medium, program: sallyport, profiles: o.profiles, ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
+	if b.paths, err = choose(makers(reference, sallyport, before), o.paths, func(m maker) string { return m.name }); err != nil {
 		return fmt.Errorf("--paths: %w", err)
 	}
 	if b.probes, err = choose(probes, o.metrics, func(p probe) string { return p.name }); err != nil {
 		return fmt.Errorf("--metrics: %w", err)
 	}
-	b.usable(reference, sallyport)
+	b.usable(reference, sallyport, before)
 	if len(b.paths) == 0 || len(b.probes) == 0 {
 		return errors.New("nothing left to measure")
 	}
@@ -245,6 +262,11 @@ func compareAll(ctx context.Context, o *options) error {
 		b.result.Paths = append(b.result.Paths, m.name)
 	}
 	b.describe(ctx, reference, sallyport)
+	if earlier != nil {
+		if err := earlier.Mergeable(&b.result.Result); err != nil {
+			return fmt.Errorf("--add to %s: %w", o.json, err)
+		}
+	}
 	runErr := b.runAll(ctx, 0, o.runs)
 	b.result.Load += " before, " + loadAverage() + " after"
 	b.result.finish()
@@ -255,7 +277,27 @@ func compareAll(ctx context.Context, o *options) error {
 		b.result.finish()
 	}
 	fmt.Print(b.result.table())
+	if earlier != nil {
+		if err := earlier.Merge(&b.result.Result); err != nil {
+			return errors.Join(runErr, err)
+		}
+		b.result.Result = *earlier
+		b.result.finish()
+		fmt.Print("\nWith the runs before:\n\n", b.result.table())
+	}
 	return errors.Join(runErr, b.result.deliver(o))
+}
+
+// earlier reads the runs to which those of now are added; nil if there are none.
+func (o *options) earlier() (*report.Result, error) {
+	if !o.add {
+		return nil, nil
+	}
+	r, err := report.Read(o.json)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return r, err
 }
 
 // deliver writes the files that were asked for and does the check.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -36,6 +38,8 @@ type durations struct {
 var (
 	fullDurations = durations{bulk: 8 * time.Second, load: 4 * time.Second, settle: 2 * time.Second, curve: 3 * time.Second,
 		stall: 20 * time.Second, window: 5 * time.Second, idle: 1000, repeat: 20}
+	mediumDurations = durations{bulk: 2 * time.Second, load: time.Second, settle: time.Second, curve: time.Second,
+		stall: 5 * time.Second, window: 1500 * time.Millisecond, idle: 500, repeat: 8}
 	shortDurations = durations{bulk: time.Second, load: 600 * time.Millisecond, settle: 400 * time.Millisecond, curve: 500 * time.Millisecond,
 		stall: 3 * time.Second, window: time.Second, idle: 300, repeat: 5}
 )
@@ -73,12 +77,30 @@ var probes = []probe{
 	{name: "sizes", skip: variant, run: measureSizes},
 	{name: "scale", skip: func(i *instance) bool { return noNodes(i) || variant(i) }, run: measureScale},
 	{name: "members", skip: sweepsOf(pathOurs), run: measureMembers},
+	{name: "credentials", skip: sweepsOf(pathOurs), run: measureCredentials},
+	{name: "handshakes", skip: sweepsOf(pathOurs1ch), run: measureHandshakes},
 	{name: "hops", skip: sweepsOf(pathOurs1ch), run: measureHops},
 	{name: "nested", skip: sweepsOf(pathOurs1ch), run: measureNested},
 	{name: "shards", skip: sweepsOf(pathOurs), run: measureShards},
+	{name: "hold", skip: sweepsOf(pathOurs), run: measureHold},
+	{name: "records", skip: sweepsOf(pathOurs), run: measureRecords},
 	{name: probeProfile, needs: []tool{toolPerf, toolIperf}, skip: noNodes, run: measureProfile},
 	{name: "stall", run: measureStall},
 	{name: "inlets", skip: sweepsOf(pathOurs), run: measureInlets}, // last: they stay
+}
+
+// curvePaths are those whose curves a medium run draws of every kind of request; the others have that of echoes.
+var curvePaths = []string{pathPlain, pathRef, pathOurs, pathOurs1ch}
+
+// mediumSkips says what a medium run leaves out: what a variant of ours or of the reference has in common with the path that it varies, and most curves.
+func mediumSkips(probe, path string) bool {
+	switch {
+	case slices.Contains(variants, path):
+		return slices.Contains([]string{"stall", "bulk", "command"}, probe)
+	case strings.HasPrefix(probe, "load-") && probe != "load-echo":
+		return !slices.Contains(curvePaths, path)
+	}
+	return false
 }
 
 func noNodes(i *instance) bool { return i.name == pathDirect }

@@ -24,9 +24,10 @@ const (
 	pathOursWS    = "ours-ws"
 	pathOursOTLS  = "ours-tls"
 	pathOursWSS   = "ours-wss"
+	pathBefore    = "ours-before"
 )
 
-var allPaths = []string{pathDirect, pathPlain, pathTLS, pathSSH, pathSpiped, pathRathole, pathRef, pathRefOpen, pathOurs, pathOursOpen, pathOurs1ch, pathNoHold, pathNoRecords, pathOursWS, pathOursOTLS, pathOursWSS}
+var allPaths = []string{pathDirect, pathPlain, pathTLS, pathSSH, pathSpiped, pathRathole, pathRef, pathRefOpen, pathOurs, pathOursOpen, pathOurs1ch, pathNoHold, pathNoRecords, pathOursWS, pathOursOTLS, pathOursWSS, pathBefore}
 
 // bound is one limit of a goal: factor times the figure of the base path, or the
 // factor itself when base is empty.

@@ -174,9 +174,9 @@ func (i *instance) alive() error {
 	return nil
 }
 
-// makers returns all the paths; reference and ours are the programs for
+// makers returns all the paths; reference, ours and before, another build of ours, are the programs for
 // the story.
-func makers(reference, ours string) []maker {
+func makers(reference, ours, before string) []maker {
 	mine := func(st story) story { return ownStory(ours, st) }
 	haproxy := tool{"haproxy", "haproxy"}
 	return []maker{
@@ -196,6 +196,7 @@ func makers(reference, ours string) []maker {
 		{pathOursWS, nil, mine(story{layer: "ws"}).start},
 		{pathOursOTLS, nil, mine(story{layer: "tls"}).start},
 		{pathOursWSS, nil, mine(story{layer: "wss"}).start},
+		{pathBefore, nil, ownStory(before, story{}).start},
 	}
 }
 

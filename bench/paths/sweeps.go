@@ -28,6 +28,8 @@ var wayMetrics = []report.Metric{
 	{Key: "cpu_request", Title: "CPU of the nodes for each request", Unit: "µs"},
 	{Key: "mbit", Title: "echo of 64 KiB, 8 connections, both directions", Unit: "Mbit/s", Higher: true},
 	{Key: "cpu_gb", Title: "CPU of the nodes for a GB", Unit: "s"},
+	{Key: "opened", Title: "connections opened, asked once and closed, 8 at a time", Unit: "1/s", Higher: true},
+	{Key: "cpu_opened", Title: "CPU of the nodes for each", Unit: "µs"},
 }
 
 // way measures the way of the util service: small echoes over one and over many connections, large ones over eight. Connections ask again at once.
@@ -55,7 +57,28 @@ func way(ctx context.Context, b *bench, i *instance, port int) (map[string]float
 		return nil, err
 	}
 	v["mbit"], v["cpu_gb"] = bulk.Achieved*size*2*8/1e6, cpu/(float64(bulk.Answered)*size*2/1e9)
-	return v, nil
+	v["opened"], v["cpu_opened"], err = openAndClose(ctx, b, i, port)
+	return v, err
+}
+
+// openAndClose opens connections, eight at a time, for half the time of a point of a curve; each is asked once and closed. It returns how many a second, and the nodes' CPU for each
+// in microseconds.
+func openAndClose(ctx context.Context, b *bench, i *instance, port int) (rate, cpu float64, err error) {
+	before, start := cpuSeconds(i.nodes()), time.Now()
+	var n atomic.Int64
+	err = withoutEnough(parallel(8, mostConns, func(int) error {
+		if time.Since(start) > b.d.curve/2 {
+			return errEnough
+		}
+		c, err := dialUtil(ctx, port, cmdIdle, 0)
+		if err != nil {
+			return err
+		}
+		n.Add(1)
+		return c.Close()
+	}))
+	took, made := time.Since(start).Seconds(), float64(n.Load())
+	return made / took, (cpuSeconds(i.nodes()) - before) / made * 1e6, err
 }
 
 // measureVariants starts a path for each setting of a sweep, and measures its way.
@@ -89,6 +112,20 @@ var (
 		Note: "The story's three nodes, each with so many processors (GOMAXPROCS), and with as many event loops. Echo; connections ask again at once."},
 		[]float64{1, 2}, func(st story, x float64) func(context.Context, *instance) error {
 			st.env = []string{fmt.Sprintf("GOMAXPROCS=%d", int(x))}
+			return st.start
+		})
+	measureHold = measureVariants(report.Section{Key: "hold", Title: "Connections that outlive their path", X: report.Axis{Title: "hold", Unit: "s"},
+		Note: "The story's three nodes, with portals whose connections are held for as long when their path breaks; 0 is off. Echo; connections ask again at once."},
+		[]float64{0, 60}, func(st story, x float64) func(context.Context, *instance) error {
+			st.portal = []string{"--hold", fmt.Sprintf("%ds", int(x))}
+			return st.start
+		})
+	measureRecords = measureVariants(report.Section{Key: "records", Title: "Records of connections", X: report.Axis{Title: "records: 0 off, 1 on"},
+		Note: "The story's three nodes, the two at the ends without and with records of connections. Echo; connections ask again at once."},
+		[]float64{0, 1}, func(st story, x float64) func(context.Context, *instance) error {
+			if x == 0 {
+				st.node = append(st.node, "--records", "off")
+			}
 			return st.start
 		})
 )
@@ -128,7 +165,7 @@ func measureInlets(ctx context.Context, b *bench, i *instance) (sample, error) {
 		Y: []report.Metric{{Key: "made", Title: "made", Unit: "1/s", Higher: true}, {Key: "kib_each", Title: "memory of the inlet's node for each", Unit: "KiB"},
 			{Key: "p50", Title: "50th percentile of echoes through one, 1000 a second", Unit: "ms"}, {Key: "p99", Title: "99th percentile", Unit: "ms"}, {Key: "back", Title: "all answer after the relay's start", Unit: "s"}}})
 	counts := []int{1, 10, 100, 1000}
-	if b.short {
+	if b.fewer {
 		counts = []int{1, 10, 100}
 	}
 	inlet := i.nodesByRole()[roleInlet]
@@ -219,8 +256,7 @@ func parallel(at, n int, do func(int) error) error {
 // measureMembers has new members come, eight at a time: each makes an identity, opens a channel to the authority, redeems a ticket, gets a credential, and then reaches
 // a service: a channel to the relay, and through it one to the outlet's node.
 func measureMembers(ctx context.Context, b *bench, i *instance) (sample, error) {
-	c := b.ours().command(i, roleAdmin, "project", "ticket", "--identity", "admin", "--attribute", "company=beta", "--expires-in", "1h", "--usage-count", "100000")
-	ticket, err := run(ctx, i.dir, c.env, c.name, c.args...)
+	ticket, err := b.ticket(ctx, i)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +267,7 @@ func measureMembers(ctx context.Context, b *bench, i *instance) (sample, error) 
 		if time.Since(start) > b.d.load {
 			return errEnough
 		}
-		member, err := client.Open(ctx, client.Options{Ticket: strings.TrimSpace(ticket), InMemory: true})
+		member, err := client.Open(ctx, client.Options{Ticket: ticket, InMemory: true})
 		if err != nil {
 			return err
 		}
@@ -256,22 +292,4 @@ func measureMembers(ctx context.Context, b *bench, i *instance) (sample, error) 
 		return nil, err
 	}
 	return sample{"members": n / took, "cpu_member_authority": (cpuSeconds(authority) - cpuAuthority) / n * 1000, "cpu_member_nodes": (cpuSeconds(i.nodes()) - cpuNodes) / n * 1000}, nil
-}
-
-// errEnough ends parallel.
-var errEnough = errors.New("enough")
-
-// withoutEnough is what else is in err.
-func withoutEnough(err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return err
-	}
-	var rest []error
-	for _, e := range joined.Unwrap() {
-		if !errors.Is(e, errEnough) {
-			rest = append(rest, e)
-		}
-	}
-	return errors.Join(rest...)
 }

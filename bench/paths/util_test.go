@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -167,7 +169,7 @@ func TestMissingProgramSkips(t *testing.T) {
 	b := &bench{result: newResult(nil),
 		paths:  []maker{{name: pathDirect}, {name: "x", needs: []tool{{"no-such-program-here", "its-package"}}}, {name: pathOurs}, {name: pathRef}},
 		probes: []probe{{name: "p"}, {name: "q", needs: []tool{{"no-such-program-here", "q-package"}}}}}
-	b.usable("/does/not/exist", "")
+	b.usable("/does/not/exist", "", "")
 	if len(b.paths) != 1 || b.paths[0].name != pathDirect || len(b.probes) != 1 {
 		t.Errorf("left: %d paths, %d probes", len(b.paths), len(b.probes))
 	}
@@ -253,5 +255,62 @@ func TestUtilEcho(t *testing.T) {
 	here.Close()
 	if err := <-ended; err == nil {
 		t.Error("it ended without a word")
+	}
+}
+
+// TestMedium: the medium form has its own windows, leaves out no path and no kind of measurement as a whole, and excludes the short one.
+func TestMedium(t *testing.T) {
+	o, err := parseFlags([]string{"--medium", "--stall", "4s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := o.durations(); d.bulk != mediumDurations.bulk || d.stall != 4*time.Second || d.window > d.stall/2 {
+		t.Errorf("durations %+v", d)
+	}
+	for _, p := range probes {
+		if !slices.ContainsFunc(allPaths, func(path string) bool { return !mediumSkips(p.name, path) }) {
+			t.Errorf("%s is measured on no path", p.name)
+		}
+	}
+	for _, path := range curvePaths {
+		if !slices.Contains(allPaths, path) || mediumSkips("load-http", path) {
+			t.Errorf("%s has no curve", path)
+		}
+	}
+	if !mediumSkips("load-http", pathSSH) || mediumSkips("load-echo", pathSSH) || !mediumSkips("stall", pathOursWS) || mediumSkips("up", pathOursWS) {
+		t.Error("a medium run leaves out something else than it says")
+	}
+	for _, bad := range [][]string{{"--medium", "--short"}, {"--add"}} {
+		if _, err := parseFlags(bad); err == nil {
+			t.Errorf("%v: accepted", bad)
+		}
+	}
+}
+
+// TestAddTo: runs are added to a file that is there; one that is not is begun; one that cannot be read is no reason to write over it.
+func TestAddTo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "r.json")
+	o, err := parseFlags([]string{"--add", "--json", file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := o.earlier(); r != nil || err != nil {
+		t.Errorf("no file: %v, %v", r, err)
+	}
+	measured := newResult(nil)
+	measured.Paths = []string{pathPlain}
+	measured.add(pathPlain, sample{"ping": 1})
+	measured.finish()
+	if err := writeJSON(file, measured); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := o.earlier(); r == nil || err != nil {
+		t.Errorf("a file: %v, %v", r, err)
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.earlier(); err == nil {
+		t.Error("a damaged file is taken for none")
 	}
 }

@@ -26,6 +26,7 @@ var about = map[string]string{
 	pathOursWS:    "ours with WebSocket between members and relay",
 	pathOursOTLS:  "ours with TLS between members and relay",
 	pathOursWSS:   "ours with WebSocket over TLS between members and relay",
+	pathBefore:    "another build of ours",
 }
 
 // versionArgs are what makes a program say what it is.

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Merge adds the runs of b to those in r. Both have to be of one machine and of the same versions.
-func (r *Result) Merge(b *Result) error {
+// Mergeable says why the runs of r and b are not to be merged: they are not of one machine, or not of the same versions.
+func (r *Result) Mergeable(b *Result) error {
 	if r.Machine != b.Machine {
 		return fmt.Errorf("results of two machines are not to be merged: %s, and %s", r.Machine, b.Machine)
 	}
@@ -15,6 +15,16 @@ func (r *Result) Merge(b *Result) error {
 		if have, ok := r.Versions[name]; ok && have != v {
 			return fmt.Errorf("results of two versions of %s are not to be merged: %s, and %s", name, have, v)
 		}
+	}
+	return nil
+}
+
+// Merge adds the runs of b to those in r, if they are Mergeable.
+func (r *Result) Merge(b *Result) error {
+	if err := r.Mergeable(b); err != nil {
+		return err
+	}
+	for name, v := range b.Versions {
 		if r.Versions == nil {
 			r.Versions = map[string]string{}
 		}
