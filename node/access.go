@@ -16,6 +16,8 @@ import (
 const (
 	maxGrants  = 100_000
 	maxLooking = 64
+	// minTidy is how many revocations come at least until those that have ended are looked for again: each costs the same, however many there are.
+	minTidy = 64
 )
 
 // record is what an authority attested of a peer (docs/protocol/02 §7.3).
@@ -41,6 +43,7 @@ type access struct {
 	mu      sync.Mutex
 	records map[identity.Identifier]*record
 	revoked map[identity.Identifier]revocation
+	tidyAt  int // how many there are when those that have ended are looked for next
 	guards  map[*guard]struct{}
 }
 
@@ -67,10 +70,9 @@ func (a *access) learn(c *identity.Credential) {
 // revoke takes back a member's record, if it is not newer, and refuses others like it until then.
 func (a *access) revoke(id identity.Identifier, at, until time.Time, restored bool) {
 	a.mu.Lock()
-	for other, r := range a.revoked {
-		if time.Now().After(r.until) {
-			delete(a.revoked, other)
-		}
+	if now := time.Now(); len(a.revoked) >= a.tidyAt {
+		maps.DeleteFunc(a.revoked, func(_ identity.Identifier, r revocation) bool { return now.After(r.until) })
+		a.tidyAt = 2*len(a.revoked) + minTidy
 	}
 	a.revoked[id] = revocation{at, until, restored}
 	r := a.records[id]

@@ -28,6 +28,8 @@ const (
 	// newsBeat is how often subscribers are told something, also when there is nothing new; more seldom where there are more than beatsPerSecond.
 	newsBeat       = time.Second
 	beatsPerSecond = 2000
+	// newsPerSecond is how many are told of news in a second at most: who revokes one member after the other, before ten thousand that listen, is told of in groups.
+	newsPerSecond = 20_000
 )
 
 // subscriber is a node that has asked, and is told until it has not asked for a while.
@@ -44,6 +46,7 @@ type newsroom struct {
 	n      *Node
 	source Revoker
 	self   routing.Route
+	last   authority.News // what all were told of last, without statements; of run
 
 	mu          sync.Mutex
 	subscribers map[string]*subscriber // by return route
@@ -52,12 +55,16 @@ type newsroom struct {
 
 // startNews starts the worker, and the goroutine that tells.
 func (n *Node) startNews(ctx context.Context, source Revoker) error {
-	r := &newsroom{
+	r := newNewsroom(n, source)
+	go r.run()
+	return n.router.StartNamed(ctx, authority.Revocations, func(*routing.Shard) routing.Worker { return r }, n.api.Flow)
+}
+
+func newNewsroom(n *Node, source Revoker) *newsroom {
+	return &newsroom{
 		n: n, source: source, self: routing.LocalRoute(authority.Revocations), subscribers: map[string]*subscriber{},
 		places: fair.NewShares[string](maxSubscribers),
 	}
-	go r.run()
-	return n.router.StartNamed(ctx, authority.Revocations, func(*routing.Shard) routing.Worker { return r }, n.api.Flow)
 }
 
 // HandleMessage implements routing.Worker.
@@ -99,36 +106,73 @@ func (r *newsroom) run() {
 	defer tick.Stop()
 	for {
 		changed := r.source.Changed()
-		var all []*subscriber
-		r.mu.Lock()
-		for key, sub := range r.subscribers {
-			if time.Now().After(sub.until) {
-				r.places.Leave(sub.place)
-				delete(r.subscribers, key)
-			}
-		}
-		r.mu.Unlock()
-		news := false
+		beat := false
 		select {
 		case <-r.n.ctx.Done():
 			return
 		case <-tick.C:
+			beat = true
 			tick.Reset(r.beat())
+			r.forget()
 		case <-changed:
-			news = true
 		}
-		r.mu.Lock()
-		for _, sub := range r.subscribers {
-			if news || sub.query.Beats {
-				all = append(all, sub)
+		if told := r.speak(beat); told > 0 {
+			select {
+			case <-r.n.ctx.Done():
+			case <-time.After(time.Duration(told) * time.Second / newsPerSecond):
 			}
 		}
-		r.mu.Unlock()
-		if news {
-			r.tell(all)
-		} else if len(all) > 0 {
-			r.tellNothing(all)
+	}
+}
+
+// forget forgets who has not asked for a while.
+func (r *newsroom) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for key, sub := range r.subscribers {
+		if now.After(sub.until) {
+			r.places.Leave(sub.place)
+			delete(r.subscribers, key)
 		}
+	}
+}
+
+// listening returns the subscribers, those alone that want to hear that there is nothing new if beats is set.
+func (r *newsroom) listening(beats bool) (all []*subscriber) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, sub := range r.subscribers {
+		if !beats || sub.query.Beats {
+			all = append(all, sub)
+		}
+	}
+	return all
+}
+
+// speak tells all subscribers if something was revoked or restored since it was called last, and else, if beat is set, that there is nothing new. It returns how many it told
+// of news. Most of what has Changed close its channel is a member that was added, which is nobody's concern: that costs the same however many listen.
+func (r *newsroom) speak(beat bool) (told int) {
+	last, err := r.source.Beat(r.n.ctx)
+	if err != nil {
+		r.failed(err) // subscribers find out with the next beat that something is missing
+		return 0
+	}
+	if string(last.List) != string(r.last.List) || last.Head != r.last.Head {
+		r.last = last
+		all := r.listening(false)
+		r.tell(all)
+		return len(all)
+	}
+	if beat {
+		r.tellNothing(r.listening(true), last)
+	}
+	return 0
+}
+
+func (r *newsroom) failed(err error) {
+	if !errors.Is(err, context.Canceled) {
+		r.n.log.Error("revocations cannot be told", "err", err.Error())
 	}
 }
 
@@ -140,12 +184,8 @@ func (r *newsroom) beat() time.Duration {
 }
 
 // tellNothing tells subscribers what the last news was.
-func (r *newsroom) tellNothing(subscribers []*subscriber) {
-	news, err := r.source.Beat(r.n.ctx)
-	if err != nil {
-		if !errors.Is(err, context.Canceled) {
-			r.n.log.Error("revocations cannot be told", "err", err.Error())
-		}
+func (r *newsroom) tellNothing(subscribers []*subscriber, news authority.News) {
+	if len(subscribers) == 0 {
 		return
 	}
 	news.Beat = uint64(r.beat().Milliseconds())
@@ -174,11 +214,8 @@ func (r *newsroom) tell(subscribers []*subscriber) {
 		news := answers[k]
 		if news == nil {
 			got, err := r.source.News(r.n.ctx, q)
-			if errors.Is(err, context.Canceled) {
-				return
-			}
 			if err != nil {
-				r.n.log.Error("revocations cannot be told", "err", err.Error())
+				r.failed(err)
 				return
 			}
 			if q.Beats {

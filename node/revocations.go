@@ -60,10 +60,12 @@ type revocations struct {
 	pending []pendingCredential
 	heard   time.Time // when the authority last answered, zero if it never did
 	kept    time.Time // the value of heard that is stored
-	key     [32]byte  // names the authority's primary key that is known here
-	other   otherKey  // that it has by now, as it says; only for listen
-	state   string
-	late    bool // it was said that the authority has been out of reach for too long
+	// unstored tells that what is known is not what is stored.
+	unstored bool
+	key      [32]byte // names the authority's primary key that is known here
+	other    otherKey // that it has by now, as it says; only for listen
+	state    string
+	late     bool // it was said that the authority has been out of reach for too long
 }
 
 // knownRevocation is kept for as long as it matters.
@@ -436,10 +438,15 @@ func (r *revocations) take(ctx context.Context, news authority.News, again bool)
 		}
 		entries = append(entries, e)
 	}
+	gone := false
 	for _, e := range entries {
 		if e.Seq > since {
 			n.revoke(e)
+			gone = gone || !e.Restored
 		}
+	}
+	if gone {
+		r.enforce() // once for all of them: it looks at every channel
 	}
 	r.mu.Lock()
 	if fresh {
@@ -453,7 +460,6 @@ func (r *revocations) take(ctx context.Context, news authority.News, again bool)
 			changed = true
 		}
 	}
-	r.known = slices.DeleteFunc(r.known, func(k knownRevocation) bool { return time.Now().After(k.until) })
 	if len(entries) == 0 || again {
 		r.since = max(r.since, news.Head) // those that are missing have ended
 	}
@@ -467,27 +473,41 @@ func (r *revocations) take(ctx context.Context, news authority.News, again bool)
 			changed = true
 		}
 	}
-	kept := keptRevocations{List: r.list, Since: r.since, Heard: r.heard.Unix()}
-	if changed && !again {
-		r.kept = r.heard
-	}
-	for _, k := range r.known {
-		kept.Statements = append(kept.Statements, k.signed)
-	}
+	r.unstored = r.unstored || changed && !again
+	// All are written each time, so of many that are told one after the other the last is waited for.
+	write := r.unstored && r.since >= news.Head
 	r.mu.Unlock()
-	if store, ok := n.opts.Store.(revocationStore); ok && changed && !again {
-		raw, err := cbor.Marshal(kept)
-		if err == nil {
-			err = store.PutRevoked(raw)
-		}
-		if err != nil {
-			n.log.Error("what was revoked is not stored", "err", err.Error())
-		}
+	if write {
+		r.store()
 	}
 	return nil
 }
 
-// revoke takes back what a member was given: its record, and with it its portal connections, and its channels, and with them its relays.
+// store keeps what is known for the next start.
+func (r *revocations) store() {
+	r.mu.Lock()
+	now := time.Now()
+	r.known = slices.DeleteFunc(r.known, func(k knownRevocation) bool { return now.After(k.until) })
+	kept := keptRevocations{List: r.list, Since: r.since, Heard: r.heard.Unix()}
+	for _, k := range r.known {
+		kept.Statements = append(kept.Statements, k.signed)
+	}
+	r.kept, r.unstored = r.heard, false
+	r.mu.Unlock()
+	store, ok := r.node.opts.Store.(revocationStore)
+	if !ok {
+		return
+	}
+	raw, err := cbor.Marshal(kept)
+	if err == nil {
+		err = store.PutRevoked(raw)
+	}
+	if err != nil {
+		r.node.log.Error("what was revoked is not stored", "err", err.Error())
+	}
+}
+
+// revoke takes back what a member was given: its record, and with it its portal connections. Its channels, and with them its relays, end with enforce.
 func (n *Node) revoke(e authority.Revocation) {
 	n.access.revoke(e.Subject, e.Time, e.Until, e.Restored)
 	if e.Subject == n.opts.Self && n.creds != nil {
@@ -499,7 +519,6 @@ func (n *Node) revoke(e authority.Revocation) {
 	}
 	n.log.Info("member revoked", "member", e.Subject.String())
 	n.counters.revoked.Add(1)
-	n.revoked.enforce()
 }
 
 // enforce ends the channels of revoked members: also one whose handshake was under way when its peer was revoked.
