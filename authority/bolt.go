@@ -21,6 +21,7 @@ var (
 	bucketMembers  = []byte("members")   // identifier -> boltMember
 	bucketTokens   = []byte("tokens")    // code hash -> boltToken
 	bucketTokenDue = []byte("token_due") // when a token expires
+	bucketNamed    = []byte("named")     // a token's reference, 0, code hash: by what people call it
 	bucketSpent    = []byte("spent")     // code hash -> boltSpent: used or expired
 	bucketSpentDue = []byte("spent_due") // when a spent code is forgotten
 	bucketAudit    = []byte("audit")     // of earlier versions: big-endian sequence number -> boltAudit
@@ -157,7 +158,7 @@ func (s *boltDatabase) prepare(path, dir string) error {
 		return err
 	}
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketMembers, bucketTokens, bucketTokenDue, bucketSpent, bucketSpentDue, bucketAudit, bucketTrail, bucketRevoked, bucketRevokee} {
+		for _, name := range [][]byte{bucketMeta, bucketMembers, bucketTokens, bucketTokenDue, bucketNamed, bucketSpent, bucketSpentDue, bucketAudit, bucketTrail, bucketRevoked, bucketRevokee} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -169,6 +170,9 @@ func (s *boltDatabase) prepare(path, dir string) error {
 			}
 		}
 		if err := t.indexRevocations(); err != nil {
+			return err
+		}
+		if err := t.indexTokens(); err != nil {
 			return err
 		}
 		if err := t.migrateAudit(); err != nil {

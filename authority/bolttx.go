@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -127,14 +128,48 @@ func (t *boltTx) Token(hash CodeHash) (Token, bool, error) {
 	return tokenOf(r), true, nil
 }
 
-func (t *boltTx) TokenNamed(reference string) (found Token, ok bool, err error) {
-	err = t.Tokens(func(token Token) error {
-		if token.Reference == reference {
-			found, ok = token, true
-		}
+// namedKey is the key of a code in the index of references; without a code, what all keys of the reference begin with.
+func namedKey(reference string, hash []byte) []byte {
+	return append(append([]byte(reference), 0), hash...)
+}
+
+func (t *boltTx) TokenNamed(reference string) (Token, bool, error) {
+	prefix := namedKey(reference, nil)
+	key, _ := t.tx.Bucket(bucketNamed).Cursor().Seek(prefix)
+	if !bytes.HasPrefix(key, prefix) || len(key) != len(prefix)+len(CodeHash{}) {
+		return Token{}, false, nil
+	}
+	token, ok, err := t.Token(CodeHash(key[len(prefix):]))
+	if err == nil && !ok {
+		err = fmt.Errorf("authority: the index names a code that is not there: %x", key)
+	}
+	return token, ok, err
+}
+
+// indexTokens makes the index of references anew where an earlier version, which has none, wrote last.
+func (t *boltTx) indexTokens() error {
+	index := t.tx.Bucket(bucketNamed)
+	count, complete, c := 0, true, index.Cursor()
+	if err := t.Tokens(func(token Token) error {
+		count++
+		want := namedKey(token.Reference, token.Hash[:])
+		key, _ := c.Seek(want)
+		complete = complete && bytes.Equal(key, want)
 		return nil
-	})
-	return found, ok, err
+	}); err != nil {
+		return err
+	}
+	if complete && index.Stats().KeyN == count {
+		return nil
+	}
+	if err := t.tx.DeleteBucket(bucketNamed); err != nil {
+		return err
+	}
+	index, err := t.tx.CreateBucket(bucketNamed)
+	if err != nil {
+		return err
+	}
+	return t.Tokens(func(token Token) error { return index.Put(namedKey(token.Reference, token.Hash[:]), nil) })
 }
 
 func (t *boltTx) Tokens(f func(Token) error) error {
@@ -181,11 +216,17 @@ func (t *boltTx) PutToken(token Token) error {
 	if err := put(t.tx.Bucket(bucketTokens), r.Hash, r); err != nil {
 		return err
 	}
+	if err := t.tx.Bucket(bucketNamed).Put(namedKey(r.Reference, r.Hash), nil); err != nil {
+		return err
+	}
 	return t.tx.Bucket(bucketTokenDue).Put(dueKey(r.ExpiresAt, r.Hash), nil)
 }
 
 func (t *boltTx) DeleteToken(token Token) error {
 	if err := t.tx.Bucket(bucketTokens).Delete(token.Hash[:]); err != nil {
+		return err
+	}
+	if err := t.tx.Bucket(bucketNamed).Delete(namedKey(token.Reference, token.Hash[:])); err != nil {
 		return err
 	}
 	return t.tx.Bucket(bucketTokenDue).Delete(dueKey(token.ExpiresAt.UnixMilli(), token.Hash[:]))

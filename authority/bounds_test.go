@@ -29,6 +29,19 @@ func TestRecentMakesRoom(t *testing.T) {
 	if put(maxRecent, later); len(r.list) > maxRecent || !has(maxRecent, later) {
 		t.Errorf("later: %d of %d kept, the new one %v", len(r.list), maxRecent, has(maxRecent, later))
 	}
+	// What was remembered anew, or forgotten, leaves nothing behind.
+	for i := range 3 * maxRecent {
+		later = later.Add(recentFor / maxRecent)
+		if put(i%7, later); i%5 == 0 {
+			r.forget(who(i % 7))
+		}
+	}
+	if later = later.Add(recentFor + time.Second); len(r.order) > maxRecent {
+		t.Errorf("%d in order", len(r.order))
+	}
+	if put(0, later); len(r.list) != 1 || len(r.order) != 1 || !has(0, later) {
+		t.Errorf("in the end %d are kept, %d in order", len(r.list), len(r.order))
+	}
 }
 
 // TestFeedTrims: signatures go with what they were for, and those of what is still there stay.

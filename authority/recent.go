@@ -18,6 +18,13 @@ const maxRecent = 10_000
 type recent struct {
 	mu   sync.Mutex
 	list map[identity.Identifier]issued
+	// order has who was remembered when, the oldest first, so that nobody looks through all to find who can be forgotten. Some have been remembered anew since, or forgotten.
+	order []remembered
+}
+
+type remembered struct {
+	id identity.Identifier
+	at time.Time
 }
 
 type issued struct {
@@ -45,16 +52,19 @@ func (r *recent) put(id identity.Identifier, a Attributes, ttl time.Duration, ke
 	if r.list == nil {
 		r.list = map[identity.Identifier]issued{}
 	}
-	for other, i := range r.list {
-		if len(r.list) < maxRecent {
+	for len(r.order) > 0 {
+		oldest := r.order[0]
+		if age := now.Sub(oldest.at); age >= 0 && age <= recentFor {
 			break
 		}
-		if age := now.Sub(i.at); age < 0 || age > recentFor {
-			delete(r.list, other)
+		r.order = r.order[1:]
+		if i, ok := r.list[oldest.id]; ok && i.at.Equal(oldest.at) {
+			delete(r.list, oldest.id)
 		}
 	}
-	if len(r.list) < maxRecent {
+	if len(r.order) < maxRecent {
 		r.list[id] = issued{now, ttl, maps.Clone(a), key, raw}
+		r.order = append(r.order, remembered{id, now})
 	}
 }
 
@@ -63,6 +73,7 @@ func (r *recent) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.list)
+	r.order = nil
 }
 
 // forget has a member get a new credential when it asks next.

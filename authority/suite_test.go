@@ -18,3 +18,13 @@ func TestEmbeddedStore(t *testing.T) {
 		return s
 	})
 }
+
+func BenchmarkEmbeddedStore(b *testing.B) {
+	storetest.Benchmark(b, func(t testing.TB) authority.Database {
+		db, err := authority.OpenDatabase(filepath.Join(t.TempDir(), "authority.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db
+	})
+}

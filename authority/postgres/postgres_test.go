@@ -132,6 +132,11 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t testing.TB) authority.Store { return authority.NewStore(opened(t, newSchema(t))) })
 }
 
+func BenchmarkStore(b *testing.B) {
+	server(b)
+	storetest.Benchmark(b, func(t testing.TB) authority.Database { return opened(t, newSchema(t)) })
+}
+
 // TestSeveralAuthorities: three connections' worth of authorities on one store.
 func TestSeveralAuthorities(t *testing.T) {
 	three := func() (stores []authority.Store) {
