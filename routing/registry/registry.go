@@ -35,6 +35,9 @@ const (
 	tellPatience = 5 * time.Second
 	// channel is where changes are notified, with the name that changed, or an empty text.
 	channel = "sallyport_relays"
+	// gather is for how long further notifications are waited for when one has come, and gathered how many are at most: their names are read together.
+	gather   = 10 * time.Millisecond
+	gathered = 500
 	// maxName bounds names, in bytes: a notification holds 8000.
 	maxName = 4000
 )
@@ -390,133 +393,5 @@ func (r *Registry) put(ctx context.Context) error {
 			r.mu.Unlock()
 			return err
 		}
-	}
-}
-
-// listen hears what changed, and reads all of it whenever it may have missed something.
-func (r *Registry) listen(ctx context.Context) {
-	for ctx.Err() == nil {
-		_ = r.hear(ctx) // run says whether the database is there
-		select {
-		case <-ctx.Done():
-		case <-time.After(beat / 4):
-		}
-	}
-}
-
-// hear has a connection of its own, on which it waits for changes.
-func (r *Registry) hear(ctx context.Context) error {
-	own, cancel := context.WithTimeout(ctx, max(tellPatience, r.db.Patience))
-	defer cancel()
-	pooled, err := r.db.Pool.Acquire(own)
-	if err != nil {
-		return err
-	}
-	c := pooled.Hijack()
-	defer func() {
-		closing, cancel := context.WithTimeout(context.Background(), r.db.Patience)
-		defer cancel()
-		_ = c.Close(closing)
-	}()
-	if _, err := c.Exec(own, "LISTEN "+channel); err != nil {
-		return err
-	}
-	if err := r.read(own, ""); err != nil {
-		return err
-	}
-	for {
-		waiting, cancel := context.WithTimeout(ctx, 2*beat)
-		n, err := c.WaitForNotification(waiting)
-		cancel()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		reading, cancel := context.WithTimeout(ctx, max(tellPatience, r.db.Patience))
-		switch {
-		case err == nil:
-			err = r.read(reading, n.Payload)
-		case errors.Is(err, context.DeadlineExceeded):
-			err = c.Ping(reading) // the line may be dead without a word
-		}
-		cancel()
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// read reads what there is of a name, or all for an empty one.
-func (r *Registry) read(ctx context.Context, name string) error {
-	owners, members, relays := map[string]routing.Ownership{}, map[string][]routing.RemoteMember{}, map[string]routing.RelayNode{}
-	err := pgx.BeginTxFunc(ctx, r.db.Pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(t pgx.Tx) error {
-		where, args := "", []any{}
-		if name != "" {
-			where, args = " WHERE name = $1", []any{name}
-		}
-		rows, err := t.Query(ctx, "SELECT name, owner, rule, share FROM relay_names"+where, args...)
-		if err != nil {
-			return err
-		}
-		var o routing.Ownership
-		var owner []byte
-		var rule int16
-		if _, err := pgx.ForEachRow(rows, []any{&o.Name, &owner, &rule, &o.Share}, func() error {
-			copy(o.Owner[:], owner)
-			o.Rule = routing.Rule(rule)
-			owners[o.Name] = o
-			return nil
-		}); err != nil {
-			return err
-		}
-		if rows, err = t.Query(ctx, "SELECT name, relay, member, identity, priority, down, connections, reports, since FROM relay_members"+where+" ORDER BY since, relay, member", args...); err != nil {
-			return err
-		}
-		var m routing.RemoteMember
-		var member, identity []byte
-		var priority, connections int64
-		if _, err := pgx.ForEachRow(rows, []any{&m.Name, &m.Relay, &member, &identity, &priority, &m.Down, &connections, &m.Reports, &m.Since}, func() error {
-			copy(m.Member[:], member)
-			copy(m.Identity[:], identity)
-			m.Priority, m.Connections = uint32(priority), uint64(connections)
-			if m.Relay != r.self.ID {
-				members[m.Name] = append(members[m.Name], m)
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		if rows, err = t.Query(ctx, "SELECT id, address FROM relay_nodes WHERE alive_until > now() AND id <> $1", r.self.ID); err != nil {
-			return err
-		}
-		var n routing.RelayNode
-		_, err = pgx.ForEachRow(rows, []any{&n.ID, &n.Address}, func() error { relays[n.ID] = n; return nil })
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	moved := !maps.Equal(relays, r.relays)
-	r.relays = relays
-	if name == "" {
-		r.owners, r.members = owners, members
-	} else {
-		put(r.owners, name, owners)
-		put(r.members, name, members)
-	}
-	r.mu.Unlock()
-	if moved && name != "" {
-		r.tell("")
-	}
-	r.tell(name)
-	return nil
-}
-
-// put takes over what was read of a name.
-func put[T any](to map[string]T, name string, read map[string]T) {
-	if v, ok := read[name]; ok {
-		to[name] = v
-	} else {
-		delete(to, name)
 	}
 }
