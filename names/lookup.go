@@ -1,11 +1,14 @@
 package names
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +36,10 @@ type Resolver struct {
 	// LookupIP returns the addresses of a host's name; network is "ip", "ip4" or "ip6". For "ip" they are in the order of
 	// RFC 6724 section 6. Nil asks the system, whose answers are.
 	LookupIP func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// Spread, if not empty, decides in which order the addresses of one family are tried: for each text in another one, so that many who use a name are
+	// divided among what is behind it, and who has the same text comes to the same. It is the order of rendezvous hashing: without an address that goes the others
+	// keep theirs.
+	Spread string
 }
 
 // Lookup asks the system for the addresses of host:port; see Resolver.Lookup.
@@ -72,7 +79,7 @@ func (r *Resolver) Lookup(ctx context.Context, hostport string) ([]netip.AddrPor
 	if len(ips) == 0 {
 		return nil, noAddress(host, "", err)
 	}
-	return withPort(inTurn(ips), port), nil
+	return withPort(inTurn(ips, r.Spread), port), nil
 }
 
 // LookupIPv4 is Lookup for what is carried over IPv4 alone.
@@ -209,8 +216,8 @@ func withLoopback(host string, ips []netip.Addr) []netip.Addr {
 	return ips
 }
 
-// inTurn lets the families take turns, beginning with that of the best address, and leaves out what comes twice (RFC 8305 section 4).
-func inTurn(ips []netip.Addr) []netip.Addr {
+// inTurn lets the families take turns, beginning with that of the best address, and leaves out what comes twice (RFC 8305 section 4). See Resolver.Spread.
+func inTurn(ips []netip.Addr, spread string) []netip.Addr {
 	var families [2][]netip.Addr // that of the first address, and the other one
 	seen := map[netip.Addr]bool{}
 	for _, ip := range ips {
@@ -223,6 +230,14 @@ func inTurn(ips []netip.Addr) []netip.Addr {
 			families[k] = append(families[k], ip)
 		}
 	}
+	if spread != "" {
+		for _, f := range families {
+			slices.SortFunc(f, func(a, b netip.Addr) int {
+				x, y := score(spread, a), score(spread, b)
+				return bytes.Compare(x[:], y[:])
+			})
+		}
+	}
 	out := make([]netip.Addr, 0, len(seen))
 	for i := 0; len(out) < len(seen); i++ {
 		for _, f := range families {
@@ -232,6 +247,10 @@ func inTurn(ips []netip.Addr) []netip.Addr {
 		}
 	}
 	return out
+}
+
+func score(spread string, a netip.Addr) [sha256.Size]byte {
+	return sha256.Sum256([]byte(spread + "\x00" + a.String()))
 }
 
 func withPort(ips []netip.Addr, port uint16) []netip.AddrPort {

@@ -254,3 +254,71 @@ func TestRace(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSpread: who has one text tries addresses in one order, many texts divide who uses a name among the addresses, and when one goes the others keep their order.
+func TestSpread(t *testing.T) {
+	have := []string{"10.0.0.1", "2001:db8::1", "10.0.0.2", "2001:db8::2", "10.0.0.3", "2001:db8::3"}
+	first, changed := map[netip.AddrPort]int{}, false
+	plain, err := has(have...).Lookup(limited(t), "relays.example:5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		r, less := has(have...), has(have[:4]...)
+		r.Spread, less.Spread = fmt.Sprint("member ", i), fmt.Sprint("member ", i)
+		list, err := r.Lookup(limited(t), "relays.example:5")
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := r.Lookup(limited(t), "relays.example:5")
+		if err != nil || !reflect.DeepEqual(list, again) {
+			t.Fatalf("%v, then %v: %v", list, again, err)
+		}
+		first[list[0]]++
+		changed = changed || !reflect.DeepEqual(list, plain)
+		all := map[netip.AddrPort]bool{}
+		for k, a := range list {
+			all[a] = true
+			if a.Addr().Is4() != (k%2 == 0) { // as without
+				t.Errorf("the families do not take turns: %v", list)
+			}
+		}
+		if len(all) != len(have) {
+			t.Fatalf("%v are not all", list)
+		}
+		kept, err := less.Lookup(limited(t), "relays.example:5")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left []netip.AddrPort
+		for _, a := range list {
+			if text := a.Addr().String(); text != "10.0.0.3" && text != "2001:db8::3" {
+				left = append(left, a)
+			}
+		}
+		if !sameInFamilies(kept, left) {
+			t.Errorf("with one less: %v, before: %v", kept, left)
+		}
+	}
+	if len(first) != 3 || !changed {
+		t.Errorf("they begin with %v", first)
+	}
+	for a, n := range first {
+		if n < 60 { // 100 is the mean; each text has its place in this test
+			t.Errorf("%s is first for %d of 300", a, n)
+		}
+	}
+}
+
+// sameInFamilies reports whether two lists have the same addresses of each family in the same order.
+func sameInFamilies(a, b []netip.AddrPort) bool {
+	of := func(list []netip.AddrPort, is4 bool) (out []netip.AddrPort) {
+		for _, x := range list {
+			if x.Addr().Is4() == is4 {
+				out = append(out, x)
+			}
+		}
+		return out
+	}
+	return reflect.DeepEqual(of(a, true), of(b, true)) && reflect.DeepEqual(of(a, false), of(b, false))
+}

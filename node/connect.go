@@ -39,6 +39,8 @@ type connectOptions struct {
 	// who registers it and who looks for it come to the same node; empty for what the route says.
 	access multiaddr.Addr
 	name   string
+	// spread decides in which order the addresses of a host's name are tried; empty: as the resolver says.
+	spread string
 }
 
 // connection is what was opened to follow a multiaddr: at most one TCP connection or UDP socket, and channels over it.
@@ -229,7 +231,7 @@ func (n *Node) follow(ctx context.Context, c *connection, to multiaddr.Addr, o c
 		case multiaddr.IP4, multiaddr.IP6, multiaddr.DNSAddr:
 			parts := 2
 			if s, k := to[i:].Stream(); k > 0 {
-				if err := n.openStream(ctx, c, s); err != nil {
+				if err := n.openStream(ctx, c, s, o.spread); err != nil {
 					return err
 				}
 				parts = k
@@ -257,11 +259,13 @@ func (n *Node) follow(ctx context.Context, c *connection, to multiaddr.Addr, o c
 // reachableOutgoing are the services that can be reached through a connection this node opened (docs/protocol/01 §5.4).
 var reachableOutgoing = []string{routing.ChannelService, routing.KeyService, routing.UppercaseService, routing.EchoService}
 
-func (n *Node) openStream(ctx context.Context, c *connection, s multiaddr.Stream) error {
+func (n *Node) openStream(ctx context.Context, c *connection, s multiaddr.Stream, spread string) error {
 	if c.tcp != nil || c.udp != nil {
 		return fmt.Errorf("%s: %w", s, errTwoTransports)
 	}
-	conn, err := n.tcp.Dial(ctx, addressOf(s))
+	to := addressOf(s)
+	to.Spread = spread
+	conn, err := n.tcp.Dial(ctx, to)
 	if err != nil {
 		return err
 	}

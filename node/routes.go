@@ -54,18 +54,22 @@ func relayNameIn(to multiaddr.Addr) string {
 
 // eachAccess opens a route through one of the nodes of the project that it begins with.
 func (n *Node) eachAccess(ctx context.Context, to multiaddr.Addr, o connectOptions, open func(context.Context, connectOptions) (*connection, error)) (*connection, error) {
-	if len(to) == 0 || to[0].Protocol != multiaddr.Project || o.access != nil {
+	if len(to) == 0 || to[0].Protocol != multiaddr.Project {
+		return open(ctx, o)
+	}
+	key := cmp.Or(o.name, relayNameIn(to))
+	if of, ok := routing.LaneOf(key); ok {
+		key = of
+	}
+	o.spread = cmp.Or(key, n.opts.Self.String())
+	if o.access != nil {
 		return open(ctx, o)
 	}
 	p, err := n.project(ctx, to[0].Text)
 	if err != nil || len(p.Routes) == 0 || len(p.Route) == 0 {
 		return open(ctx, o) // which says what is wrong
 	}
-	key := cmp.Or(o.name, relayNameIn(to))
-	if of, ok := routing.LaneOf(key); ok {
-		key = of
-	}
-	list := spread(append([]multiaddr.Addr{p.Route}, p.Routes...), cmp.Or(key, n.opts.Self.String()))
+	list := spread(append([]multiaddr.Addr{p.Route}, p.Routes...), o.spread)
 	hurry, ctx := whereAbsent(ctx, len(list))
 	return names.RaceEach(ctx, accessDelay, hurry, list, func(ctx context.Context, a multiaddr.Addr) (*connection, error) {
 		o := o
@@ -225,6 +229,7 @@ func (n *Node) authorityRoutes(self identity.Identifier, skip int) []multiaddr.A
 
 // connectAuthority opens a channel to one of the authorities.
 func (n *Node) connectAuthority(ctx context.Context, o connectOptions, skip int) (*connection, error) {
+	o.spread = o.self.String()
 	list := n.authorityRoutes(o.self, skip)
 	if len(list) == 1 {
 		return n.connectListener(ctx, list[0], o)

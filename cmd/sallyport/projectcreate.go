@@ -132,7 +132,10 @@ func (p *projectPlan) listen(port int, listener string) string {
 	if listener != "" {
 		return net.JoinHostPort(host, fmt.Sprint(port))
 	}
-	if ip := net.ParseIP(p.host); ip == nil && p.host != "localhost" || ip != nil && !ip.IsLoopback() {
+	switch ip := net.ParseIP(p.host); {
+	case ip != nil && ip.IsLoopback():
+		host = p.host // there are others
+	case p.host != "localhost":
 		host = "0.0.0.0"
 	}
 	return net.JoinHostPort(host, fmt.Sprint(port))

@@ -30,6 +30,8 @@ type Address struct {
 	Name string
 	// Path is asked for with WebSocket; empty is "/".
 	Path string
+	// Spread decides in which order the addresses of a name are tried, see names.Resolver. It does not matter where a proxy resolves the name.
+	Spread string
 }
 
 // String returns the address as people write it.

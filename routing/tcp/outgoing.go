@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sallyport/dataplane"
+	"sallyport/names"
 	"sallyport/proxy"
 	"sallyport/routing"
 	"sallyport/routing/ws"
@@ -63,7 +64,13 @@ type stream struct {
 
 // dial connects on this goroutine, through the proxy if there is one, and makes the handshakes.
 func (t *Transport) dial(ctx context.Context, a Address, through *proxy.Proxy) (_ *stream, err error) {
-	c, early, err := through.Dial(ctx, a.HostPort)
+	var c net.Conn
+	var early []byte
+	if through == nil {
+		c, err = (&names.Resolver{Spread: a.Spread}).Dial(ctx, "tcp", a.HostPort)
+	} else {
+		c, early, err = through.Dial(ctx, a.HostPort)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -354,22 +354,22 @@ func (t *Transport) Dial(ctx context.Context, to Address) (*Connection, error) {
 	if through != nil || to.Layer != Plain && to.Layer != "" {
 		return t.connectOutside(ctx, to, through)
 	}
-	return t.connectPlain(ctx, to.HostPort)
+	return t.connectPlain(ctx, to)
 }
 
 // connectPlain is Dial without anything in between, begun on the loop.
-func (t *Transport) connectPlain(ctx context.Context, hostport string) (*Connection, error) {
+func (t *Transport) connectPlain(ctx context.Context, a Address) (*Connection, error) {
 	timeout := t.opts.ConnectTimeout
 	resolving, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	to, err := names.Lookup(resolving, hostport)
+	to, err := (&names.Resolver{Spread: a.Spread}).Lookup(resolving, a.HostPort)
 	if err != nil {
 		return nil, fmt.Errorf("tcp: %w", err)
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(deadline))
 	}
-	return t.connect(ctx, to, hostport, timeout)
+	return t.connect(ctx, to, a.HostPort, timeout)
 }
 
 // Connections returns the open connections. Any goroutine.
