@@ -221,11 +221,15 @@ func (b *builder) resource(s section, name string, options *value, p position) {
 				b.fault(e.pos, "option %q again, first on line %d", key, b.src.line(first))
 				continue
 			}
-			if known != nil && isFlagName(key) && !slices.Contains(known, key) {
+			if known != nil && isFlagName(key) && key != s.first && !slices.Contains(known, key) {
 				b.fault(e.pos, "%s: unknown key %s", inv.What, suggestion(e.key, known))
 				continue
 			}
 			seen[key], inv.values[key] = e.pos, e.value.pos
+			if key == s.first {
+				inv.Args = append(inv.Args, b.argument(e)...)
+				continue
+			}
 			inv.Args = append(inv.Args, b.option(e)...)
 		}
 	}
@@ -233,6 +237,16 @@ func (b *builder) resource(s section, name string, options *value, p position) {
 		inv.Args = append(inv.Args, "--"+s.target, b.plan.NodeName)
 	}
 	b.plan.Invocations = append(b.plan.Invocations, inv)
+}
+
+// argument returns the positional argument that an option stands for; none if it has a mistake.
+func (b *builder) argument(e entry) []string {
+	text := strings.TrimSpace(e.value.text)
+	if e.value.kind != scalar || text == "" || text[0] == '-' || strings.ContainsRune(text, 0) {
+		b.fault(e.value.pos, "this is not a %s", e.key)
+		return nil
+	}
+	return []string{text}
 }
 
 // flagName returns the flag of a key: hyphenated, `expression` under the name the commands share.

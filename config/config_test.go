@@ -115,6 +115,10 @@ func TestShapes(t *testing.T) {
 		{"tags", "tcp-outlet: {to: !!str true, from: !!int 5}", Run, []string{"1: tcp-outlet create --to true --from 5"}},
 		{"json", `{"nodes": ["n"], "relay": {"r": {"to": "n"}}}`, Run, []string{"1: node create n", "1: relay create r --to n"}},
 		{"block text", "policy:\n  allow: >-\n    a\n    b\n", Run, []string{`2: policy create --allow "a b"`}},
+		{"fleet", "authority: {project-identifier: p, store: '@store.url'}\nrelay-nodes:\n- {ticket: two.ticket, name: two, port: 4001, registry: '@r.url'}\n" +
+			"authority-node: {name: three, ticket: three.ticket, store: '@store.url'}\nidentity: id\n", Run,
+			[]string{"5: identity create id", "1: authority create --project-identifier p --store @store.url", "4: authority-node create --name three three.ticket --store @store.url",
+				"3: relay-node create two.ticket --name two --port 4001 --registry @r.url"}},
 		{"order of run", "kafka-outlet: ko\nkafka-inlet: ki\ntcp-inlet: i\ntcp-outlet: o\npolicy: {allow: p}\nrelay: r\nnode: n\nticket: T\nidentity: id\nvault: v\n", Run,
 			[]string{"10: vault create v", "9: identity create id", "8: project enroll T", "7: node create n", "6: relay create r", "5: policy create --allow p",
 				"4: tcp-outlet create o", "3: tcp-inlet create i", "2: kafka-inlet create ki", "1: kafka-outlet create ko"}},

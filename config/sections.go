@@ -16,11 +16,15 @@ type section struct {
 	verb    string   // "create" if empty
 	nameAs  string   // the flag that takes the name, if it is not positional
 	target  string   // in `node create`: the option that defaults to the node's name
+	first   string   // the key whose value is the positional argument, if that is no name
 }
 
 var (
 	vaults          = section{command: "vault", keys: []string{"vaults", "vault"}, run: true}
 	identities      = section{command: "identity", keys: []string{"identities", "identity"}, run: true}
+	authorities     = section{command: "authority", keys: []string{"authorities", "authority"}, run: true, noName: true}
+	authorityNodes  = section{command: "authority-node", keys: []string{"authority-nodes", "authority-node"}, run: true, noName: true, first: "ticket"}
+	relayNodes      = section{command: "relay-node", keys: []string{"relay-nodes", "relay-node"}, run: true, noName: true, first: "ticket"}
 	nodes           = section{command: "node", keys: []string{"nodes", "node"}, run: true}
 	policies        = section{command: "policy", keys: []string{"policies", "policy"}, node: true, run: true, noName: true, target: "at"}
 	relays          = section{command: "relay", keys: []string{"relays", "relay"}, node: true, run: true, target: "to"}
@@ -66,7 +70,7 @@ var enrol = section{command: "project enroll"}
 // order returns the order of execution (docs/protocol/03 §7.6). In node create, enrolment and node come before all of it.
 func (m Mode) order() []section {
 	if m == Run {
-		return []section{vaults, identities, enrol, nodes, relays, policies, tcpOutlets, tcpInlets, udpOutlets, udpInlets, kafkaInlets, kafkaOutlets}
+		return []section{vaults, identities, authorities, authorityNodes, relayNodes, enrol, nodes, relays, policies, tcpOutlets, tcpInlets, udpOutlets, udpInlets, kafkaInlets, kafkaOutlets}
 	}
 	return []section{
 		policies, relays, tcpOutlets, tcpInlets, udpOutlets, udpInlets, influxdbOutlets, influxdbInlets, kafkaOutlets, kafkaInlets,
@@ -85,7 +89,7 @@ var nodeKeys = []string{
 	"name", "identity", "project", "tcp-listener-address", "udp-listener-address", "udp", "status-endpoint", "status-token", "no-status-endpoint",
 	"skip-is-running-check", "foreground", "exit-on-eof", "in-memory", "opentelemetry-context", "services", "authority-identity",
 	"authority-route", "authority-grace", "credential-scope", "memory-limit", "limits", "log-level", "log-format", "records", "receipts", "no-sandbox", "small", "ticket-file",
-	"listener", "acme", "accept-proxy-protocol", "trusted-proxy", "tls-certificate", "tls-key", "tls-ca", "tls-pin", "proxy",
+	"listener", "acme", "accept-proxy-protocol", "trusted-proxy", "tls-certificate", "tls-key", "tls-ca", "tls-pin", "proxy", "registry", "registry-address",
 }
 
 // lists are the keys of nodeKeys whose value may be a list.
