@@ -96,22 +96,33 @@ func CheckRoutes(routes []string) []string {
 	return routes
 }
 
+// Tell has a delegate ask its keeper now: the list has changed. Only who acts as the delegate's identity may.
+func (c *Client) Tell(ctx context.Context) error {
+	var none struct{}
+	return c.call(ctx, rpc.Post, pathLook, nil, &none)
+}
+
 // Interval is how often a delegate asks its keeper whether it is one still.
 const Interval = time.Minute
 
 // Delegate is this node's part when it acts as an identity whose keeper is elsewhere. It answers members that ask where the nodes are.
 type Delegate struct {
 	client *Client
+	self   identity.Identifier
 	learn  func(ctx context.Context, history []byte) error
+	asked  chan struct{}
 
 	mu     sync.Mutex
 	routes []string
 }
 
-// NewDelegate makes a Delegate that knows nothing but its own route. learn is told the identity's history.
-func NewDelegate(c *Client, own string, learn func(ctx context.Context, history []byte) error) *Delegate {
-	return &Delegate{client: c, learn: learn, routes: []string{own}}
+// NewDelegate makes a Delegate that acts as self and knows nothing but its own route. learn is told the identity's history.
+func NewDelegate(c *Client, self identity.Identifier, own string, learn func(ctx context.Context, history []byte) error) *Delegate {
+	return &Delegate{client: c, self: self, learn: learn, asked: make(chan struct{}, 1), routes: []string{own}}
 }
+
+// Asked can be received from when the keeper has asked this node to look at the list.
+func (d *Delegate) Asked() <-chan struct{} { return d.asked }
 
 // Look asks the keeper once. The error matches identity.ErrNotDelegate when the keeper says that this node is none.
 func (d *Delegate) Look(ctx context.Context) error {
@@ -145,6 +156,12 @@ func (d *Delegate) Serve(_ context.Context, caller *identity.Identifier, req *rp
 	switch {
 	case caller == nil:
 		return rpc.ErrorResponse(nil, rpc.BadRequest, textNoChannel)
+	case req.Method == rpc.Post && req.Path == pathLook && *caller == d.self:
+		select {
+		case d.asked <- struct{}{}:
+		default: // it is asked to already
+		}
+		return reply(req, struct{}{})
 	case req.Method != rpc.Get || req.Path != pathNodes:
 		return rpc.ErrorResponse(req, rpc.NotFound, "this node has not the primary key")
 	}

@@ -406,7 +406,7 @@ func TestLook(t *testing.T) {
 	_, err := box.Redeem(ctx, p.ticket(t), "one", route)
 	must(t, err)
 	m := p.delegate(t, box)
-	d := NewDelegate(box, route, func(ctx context.Context, history []byte) error {
+	d := NewDelegate(box, p.id, route, func(ctx context.Context, history []byte) error {
 		_, err := m.ImportIgnoreOlder(ctx, history)
 		return err
 	})
@@ -430,7 +430,7 @@ func TestLook(t *testing.T) {
 	if _, _, err := ask.Attest(ctx, identity.AttestationRequest{Lifetime: time.Hour}); !errors.Is(err, identity.ErrKeeperAway) || errors.Is(err, identity.ErrNotDelegate) {
 		t.Errorf("asked to attest, a delegate says %v", err)
 	}
-	if err := NewDelegate(ask, route, nil).Look(ctx); !errors.Is(err, identity.ErrKeeperAway) {
+	if err := NewDelegate(ask, p.id, route, nil).Look(ctx); !errors.Is(err, identity.ErrKeeperAway) {
 		t.Errorf("asked in the keeper's place, a delegate says %v", err)
 	}
 	rotated, err := p.primary.Rotate(ctx, p.id, identity.RotateOptions{})
@@ -438,6 +438,25 @@ func TestLook(t *testing.T) {
 	must(t, d.Look(ctx))
 	if i, err := m.Identity(ctx, p.id); err != nil || identity.Compare(i, rotated) != identity.Equal {
 		t.Errorf("the rotation is not known: %v", err)
+	}
+	// The keeper has it look at once; who is not of the fleet does not.
+	asked := func() bool {
+		select {
+		case <-d.Asked():
+			return true
+		default:
+			return false
+		}
+	}
+	if err := ask.Tell(ctx); err == nil || asked() {
+		t.Errorf("a member has a delegate look: %v", err)
+	}
+	member = p.id
+	for range 3 {
+		must(t, ask.Tell(ctx))
+	}
+	if !asked() || asked() {
+		t.Error("asked thrice it does not look once")
 	}
 	_, err = p.Delete("one")
 	must(t, err)

@@ -19,6 +19,7 @@ const (
 	pathRedeem = "/redeem"
 	pathAttest = "/attest"
 	pathNodes  = "/nodes"
+	pathLook   = "/look"
 )
 
 // redeemRequest asks to be put on the list.

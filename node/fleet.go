@@ -96,8 +96,34 @@ func (n *Node) mountFleet(mux *http.ServeMux) {
 			return
 		}
 		d, err := k.Delete(r.PathValue("name"))
+		if err == nil {
+			n.tellDelegates(append(k.Routes(), d.Route))
+		}
 		admin.Answer(w, fleetNode(d), fleetError(err))
 	})
+}
+
+// tellTimeout is how long it takes at most to tell a delegate that the list has changed.
+const tellTimeout = 15 * time.Second
+
+// tellDelegates tells those along routes that the list has changed. Who cannot be told asks by itself before long.
+func (n *Node) tellDelegates(routes []string) {
+	for _, text := range routes {
+		go func() {
+			ctx, cancel := context.WithTimeout(n.ctx, tellTimeout)
+			defer cancel()
+			route, err := multiaddr.Parse(text)
+			if err == nil {
+				c := &fleet.Client{Call: func(ctx context.Context, req *rpc.Request) (*rpc.Response, error) {
+					return n.AskService(ctx, n.opts.Self, route, []identity.Identifier{n.opts.Self}, fleet.Service, req)
+				}}
+				err = c.Tell(ctx)
+			}
+			if err != nil {
+				n.log.Debug("a node is not told that the list of nodes has changed: it asks by itself", "route", text, "reason", err.Error())
+			}
+		}()
+	}
 }
 
 // fleetError is an error of a keeper as the administration interface tells it.

@@ -75,7 +75,7 @@ func (a *app) actAs(ctx context.Context, box *self, d *state.Delegate, log *slog
 		}
 		return err
 	}
-	part := &node.FleetOptions{Delegate: fleet.NewDelegate(link.client, d.Route, learn)}
+	part := &node.FleetOptions{Delegate: fleet.NewDelegate(link.client, acting.id, d.Route, learn)}
 	if err = acting.manager.CheckKeys(ctx, acting.id); err == nil {
 		err = acting.signingKey(ctx, d.Kind)
 	}
@@ -99,14 +99,29 @@ func (s *self) signingKey(ctx context.Context, kind string) error {
 	return err
 }
 
-// watchKeeper asks the keeper from time to time whether this node is still one that acts as the identity, and calls stop when it is not.
+// lookRest is how long a node rests between two looks at its keeper's list, however often it is asked to look.
+const lookRest = time.Second
+
+// watchKeeper asks the keeper from time to time, and when it is asked to, whether this node is still one that acts as the identity, and calls stop when it is not.
 func watchKeeper(ctx context.Context, d *fleet.Delegate, stop func(), log *slog.Logger) {
 	away := false
 	for pause := time.Duration(0); ; pause = fleet.Interval + rand.N(fleet.Interval/3) {
+		rest := time.NewTimer(min(pause, lookRest))
 		select {
 		case <-ctx.Done():
+			rest.Stop()
 			return
-		case <-time.After(pause):
+		case <-rest.C:
+		}
+		next := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-next.C:
+		case <-d.Asked():
+		}
+		next.Stop()
+		if ctx.Err() != nil {
+			return
 		}
 		err := d.Look(ctx)
 		switch {

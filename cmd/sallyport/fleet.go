@@ -171,7 +171,7 @@ func fleetDelete(a *app, kind fleet.Kind) *cobra.Command {
 				}
 				return err
 			}
-			a.done("Deleted the %s node %s: it ends within a minute if it is honest", kind, n.Name)
+			a.done("Deleted the %s node %s: it ends at once if it is honest and can be reached, else within a minute", kind, n.Name)
 			if n.ValidUntil > time.Now().Unix() {
 				a.note("%s If it is not, it can act as the project's %s until %s", a.color("33", "!"), kind, moment(n.ValidUntil, ""))
 				a.hint("to end that at once: sallyport identity rotate, for the identity of the %s", kind)

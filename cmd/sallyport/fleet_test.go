@@ -117,7 +117,7 @@ func TestRelayNode(t *testing.T) {
 	if out := s.refusedAt("relay", "sallyport project relay-node delete two --yes"); !strings.Contains(out, "no relay node two") {
 		t.Errorf("deleted twice: %s", out)
 	}
-	s.at("two", "sallyport node stop relay-node-two")
+	s.awaits("two", "sallyport node show relay-node-two --jq .status", `"stopped"`)
 	if out := s.refusedAt("two", "sallyport node start relay-node-two"); !strings.Contains(out, "no relay of the project any more") {
 		t.Errorf("started after it was deleted: %s", out)
 	}
