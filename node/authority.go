@@ -42,6 +42,16 @@ type StoreState struct {
 	State func() (since time.Time, away error)
 }
 
+// describe says how the store is.
+func (s *StoreState) describe() admin.Store {
+	since, away := s.State()
+	d := admin.Store{Name: s.Name, State: "up", Since: since.UTC()}
+	if away != nil {
+		d.State, d.Reason = "away", away.Error()
+	}
+	return d
+}
+
 // AuthorityEvents counts what an authority does. It implements authority.Events.
 type AuthorityEvents struct {
 	mu     sync.Mutex

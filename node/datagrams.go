@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"time"
 
-	"sallyport/crypto/identity"
 	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
@@ -202,10 +201,8 @@ func checkUDPInlet(_ context.Context, r *resource.UDPInlet, taken func(string) b
 	if _, _, err := net.SplitHostPort(r.From); err != nil {
 		return fmt.Errorf("%w: --from %q must be host:port", admin.ErrInvalid, r.From)
 	}
-	if r.Authorized != "" {
-		if _, err := identity.ParseIdentifier(r.Authorized); err != nil {
-			return fmt.Errorf("%w: --authorized: %w", admin.ErrInvalid, err)
-		}
+	if _, err := authorizedOf(r.Authorized); err != nil {
+		return err
 	}
 	_, err := idleOf(r.Idle)
 	return errors.Join(err, checkMaxFlows(r.MaxFlows), checkAllow(r.Allow))

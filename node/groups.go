@@ -184,6 +184,28 @@ func relayFields(st routing.RelayState) control.Fields {
 	return control.Fields{Registration: st.ID, Count: uint64(st.Registrations), Rule: uint64(st.Rule), Way: st.Way}
 }
 
+// memberState is what is told of a member's state.
+func memberState(m routing.MemberState) control.State {
+	switch {
+	case !m.Up:
+		return control.StateUnknown
+	case m.Down:
+		return control.StateDown
+	}
+	return control.StateUp
+}
+
+// memberWord is a member's state in a word.
+func memberWord(s control.State) string {
+	switch s {
+	case control.StateUp:
+		return "up"
+	case control.StateDown:
+		return "target down"
+	}
+	return "away"
+}
+
 // answerGroup says who the members of a relay name are.
 func (n *Node) answerGroup(c *control.Call) {
 	list := n.relaySvc.Members(c.Request.Name)
@@ -194,15 +216,8 @@ func (n *Node) answerGroup(c *control.Call) {
 	st := n.relaySvc.State(c.Request.Name)
 	f := control.Fields{Count: uint64(len(list)), Rule: uint64(st.Rule), Way: st.Way}
 	for _, m := range list {
-		state := control.StateUp
-		switch {
-		case !m.Up:
-			state = control.StateUnknown
-		case m.Down:
-			state = control.StateDown
-		}
 		f.Members = append(f.Members, control.GroupMember{
-			Way: m.Way, ID: m.Member, Identity: m.Identity, Priority: uint64(m.Priority), State: state, Connections: m.Connections, Relay: m.Relay,
+			Way: m.Way, ID: m.Member, Identity: m.Identity, Priority: uint64(m.Priority), State: memberState(m), Connections: m.Connections, Relay: m.Relay,
 		})
 	}
 	c.Answer(control.StatusOK, f)
@@ -277,12 +292,8 @@ func (n *Node) sharers(ctx context.Context, rel *relay, name string) (list []adm
 		return nil
 	}
 	for _, one := range m.Members {
-		state := map[control.State]string{control.StateUp: "up", control.StateDown: "target down"}[one.State]
-		if state == "" {
-			state = "away"
-		}
 		list = append(list, admin.RelayMember{
-			Identifier: identity.Identifier(one.Identity).String(), Self: one.ID == rel.member, Priority: one.Priority, State: state, Connections: one.Connections, Relay: one.Relay,
+			Identifier: identity.Identifier(one.Identity).String(), Self: one.ID == rel.member, Priority: one.Priority, State: memberWord(one.State), Connections: one.Connections, Relay: one.Relay,
 			Chosen: m.Way != "" && one.Way == m.Way,
 		})
 	}

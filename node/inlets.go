@@ -135,10 +135,8 @@ func (n *Node) checkInlet(_ context.Context, r *resource.Inlet, taken func(strin
 			return fmt.Errorf("%w: --tls-certificate-provider: %w", admin.ErrInvalid, err)
 		}
 	}
-	if r.Authorized != "" {
-		if _, err := identity.ParseIdentifier(r.Authorized); err != nil {
-			return fmt.Errorf("%w: --authorized: %w", admin.ErrInvalid, err)
-		}
+	if _, err := authorizedOf(r.Authorized); err != nil {
+		return err
 	}
 	if _, err := n.influxInlet(r, to, connectOptions{}); err != nil {
 		return err

@@ -180,11 +180,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		n.opts.Authority.Events.each(func(event, reason string, k uint64) { count(descAuthority, k, event, reason) })
 	}
 	if a := n.opts.Authority; a != nil && a.Store != nil {
-		up := 1.0
-		if _, away := a.Store.State(); away != nil {
-			up = 0
-		}
-		gauge(descStore, up, a.Store.Name)
+		_, away := a.Store.State()
+		gauge(descStore, truth(away == nil), a.Store.Name)
 	}
 	c.limits(gauge, count)
 	if n.control != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -484,14 +485,24 @@ func (n *Node) connectOptions(ctx context.Context, identityName, authorized stri
 		}
 		o.self = id
 	}
-	if authorized != "" {
-		id, err := identity.ParseIdentifier(authorized)
-		if err != nil {
-			return o, fmt.Errorf("%w: --authorized: %w", admin.ErrInvalid, err)
-		}
-		o.authorized = []identity.Identifier{id}
+	var err error
+	o.authorized, err = authorizedOf(authorized)
+	return o, err
+}
+
+// authorizedOf reads --authorized: identifiers with commas in between, none of them for anybody.
+func authorizedOf(text string) (list []identity.Identifier, err error) {
+	if text == "" {
+		return nil, nil
 	}
-	return o, nil
+	for one := range strings.SplitSeq(text, ",") {
+		id, err := identity.ParseIdentifier(strings.TrimSpace(one))
+		if err != nil {
+			return nil, fmt.Errorf("%w: --authorized: %w", admin.ErrInvalid, err)
+		}
+		list = append(list, id)
+	}
+	return list, nil
 }
 
 // listenerFlows returns the flows of the TCP listener and the UDP socket, from which services are reachable.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sallyport/crypto/identity"
+	"sallyport/node/admin"
 	"sallyport/routing"
 	"sallyport/routing/control"
 	"sallyport/routing/multiaddr"
@@ -16,6 +17,8 @@ type RelayRegistry struct {
 	Registry routing.Registry
 	// Self is this relay as the others know it; its Address leads to a listener of the node, without /secure or /service.
 	Self routing.RelayNode
+	// Store says where the registry is kept, and whether it is there; nil: it is always.
+	Store *StoreState
 	// Close releases the registry when the node has stopped; nil does nothing.
 	Close func() error
 }
@@ -27,6 +30,61 @@ func (n *Node) relayFleet() *routing.Fleet {
 		return nil
 	}
 	return &routing.Fleet{Registry: r.Registry, Self: r.Self, Identity: [32]byte(n.opts.Self), Dial: n.dialRelay}
+}
+
+// registry is how the relay's registry is; nil without one.
+func (n *Node) registry() *admin.Registry {
+	r := n.opts.RelayRegistry
+	if r == nil || n.relaySvc == nil {
+		return nil
+	}
+	u, ok := n.relaySvc.FleetUse()
+	if !ok {
+		return nil
+	}
+	d := &admin.Registry{
+		Store: admin.Store{State: "up"}, Relay: r.Self.Address, Relays: u.Relays, Linked: u.Linked, Here: u.Here, Elsewhere: u.Elsewhere, PassedOn: u.PassedOn, Taken: u.Taken,
+	}
+	if r.Store != nil {
+		d.Store = r.Store.describe()
+	}
+	return d
+}
+
+// relayNames are the names that the node's relay service knows, with who is registered under them where.
+func (n *Node) relayNames() []admin.RelayName {
+	list := []admin.RelayName{}
+	if n.relaySvc == nil {
+		return list
+	}
+	at := map[string]string{}
+	if r := n.opts.RelayRegistry; r != nil {
+		at[""] = r.Self.Address
+		for _, other := range r.Registry.Relays() {
+			at[other.ID] = other.Address
+		}
+	}
+	for _, s := range n.relaySvc.Served() {
+		d := admin.RelayName{Name: s.Name, Rule: s.Rule.String(), Share: s.Share, Members: []admin.RelayMember{}}
+		if s.Rule == routing.RuleNone {
+			d.Rule = ""
+		}
+		if s.Owner != nil {
+			d.Owner = identity.Identifier(*s.Owner).String()
+		}
+		for _, m := range s.Members {
+			one := admin.RelayMember{
+				Identifier: identity.Identifier(m.Identity).String(), Priority: uint64(m.Priority), State: memberWord(memberState(m)), Chosen: m.Chosen, Connections: m.Connections,
+				Relay: at[m.Relay],
+			}
+			if one.Relay == "" {
+				one.Relay = m.Relay // it has just gone
+			}
+			d.Members = append(d.Members, one)
+		}
+		list = append(list, d)
+	}
+	return list
 }
 
 // relayDialTimeout is how long a channel to another relay may take.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strconv"
 	"testing"
@@ -34,7 +35,12 @@ func (p *testProject) relayOf(shared *registrytest.Shared, id string, like *memb
 	part := shared.Join(self)
 	n, err := Start(context.Background(), Options{
 		Name: id, Self: m.self, Identities: m.ids, Store: NewHome(nil, id, false), Trust: Trust{Authority: &p.self, Route: p.route()}, Listen: at, Shards: 2, Log: testLog,
-		RelayRegistry: &RelayRegistry{Registry: part, Self: self},
+		RelayRegistry: &RelayRegistry{Registry: part, Self: self, Store: &StoreState{Name: "store of " + id, State: func() (time.Time, error) {
+			if why := p.registryAway.Load(); why != nil {
+				return time.Unix(1_800_000_000, 0), *why
+			}
+			return time.Unix(1_700_000_000, 0), nil
+		}}},
 	})
 	if err != nil {
 		p.t.Fatal(err)
@@ -66,7 +72,8 @@ func TestFleetOfRelays(t *testing.T) {
 		t.Fatal(err)
 	}
 	settles(t, "both at each", func() bool { return len(a.relaySvc.Members("db")) == 2 && len(b.relaySvc.Members("db")) == 2 })
-	in, err := client.CreateInlet(within(t), admin.InletRequest{From: "127.0.0.1:0", To: b.route() + "/secure/api/service/forward_to_db/secure/api/service/outlet"})
+	both := one.self.String() + "," + two.self.String()
+	in, err := client.CreateInlet(within(t), admin.InletRequest{From: "127.0.0.1:0", Authorized: both, To: b.route() + "/secure/api/service/forward_to_db/secure/api/service/outlet"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,10 +83,51 @@ func TestFleetOfRelays(t *testing.T) {
 		t.Fatal(name)
 	}
 	defer c.Close()
+	shownFleet(p, a, b, one, two)
 	one.Stop()
 	settles(t, "the other member serves", func() bool { return asks(in.Bind) == "two" })
 	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("a connection of an outlet that has stopped goes on")
+	}
+}
+
+// shownFleet checks what two relays tell of a name that has a member at each.
+func shownFleet(p *testProject, a, b, one, two *member) {
+	p.t.Helper()
+	for _, r := range []*member{a, b} {
+		settles(p.t, "a way to the other", func() bool { return r.registry().Linked == 1 })
+		list := r.relayNames()
+		if len(list) != 1 || list[0].Name != "db" || list[0].Rule != "failover" || list[0].Owner != one.self.String() || list[0].Share != dbGroup || len(list[0].Members) != 2 {
+			p.t.Fatalf("%s tells of %+v", r.opts.Name, list)
+		}
+		for _, m := range list[0].Members {
+			want := admin.RelayMember{Identifier: one.self.String(), State: "up", Chosen: true, Connections: m.Connections, Relay: a.opts.RelayRegistry.Self.Address}
+			if m.Identifier == two.self.String() {
+				want = admin.RelayMember{Identifier: two.self.String(), Priority: 10, State: "up", Connections: m.Connections, Relay: b.opts.RelayRegistry.Self.Address}
+			}
+			if m != want {
+				p.t.Errorf("%s tells of %+v, want %+v", r.opts.Name, m, want)
+			}
+		}
+	}
+	here, out, in := metricsOf(p.t, a.Node), metricsOf(p.t, b.Node)["relay_fleet_messages_total out"], metricsOf(p.t, a.Node)["relay_fleet_messages_total in"]
+	for name, want := range map[string]float64{
+		"relay_registry_up store of a": 1, "relay_fleet_relays linked": 1, "relay_fleet_relays unlinked": 0, "relay_fleet_names elsewhere": 0, "relay_fleet_messages_total out": 0,
+	} {
+		if v, ok := here[name]; !ok || v != want {
+			p.t.Errorf("%s is %v (there: %v), want %v", name, v, ok, want)
+		}
+	}
+	if here["relay_fleet_names here"] < 1 || in < 1 || out < in {
+		p.t.Errorf("%v names here, %v messages passed on, %v taken", here["relay_fleet_names here"], out, in)
+	}
+	why := errors.New("it does not answer")
+	p.registryAway.Store(&why)
+	if v := metricsOf(p.t, a.Node)["relay_registry_up store of a"]; v != 0 {
+		p.t.Errorf("the registry is away, and up is %v", v)
+	}
+	if s := a.Describe().Registry.Store; s.State != "away" || s.Reason != "it does not answer" || s.Since.Unix() != 1_800_000_000 || s.Name != "store of a" {
+		p.t.Errorf("the registry is away, and the node says %+v", s)
 	}
 }

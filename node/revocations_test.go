@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type testProject struct {
 	admin identity.Identifier
 	auth  *authority.Authority
 	*Node
+	registryAway atomic.Pointer[error] // why the registry of its relays is; nil: it is there
 }
 
 func newIdentities(t *testing.T) (*identity.Manager, identity.Identifier) {

@@ -197,6 +197,7 @@ func (n *Node) adminHandler(stop func()) http.Handler {
 	mux.HandleFunc("POST "+admin.PathApply, admin.Handle(n.Apply))
 	n.mountPolicies(mux)
 	n.mountFleet(mux)
+	mux.HandleFunc("GET "+admin.PathRelayNames, list(func(context.Context) []admin.RelayName { return n.relayNames() }))
 	mux.HandleFunc("POST "+admin.PathInlets+"/{name}/accept", func(w http.ResponseWriter, r *http.Request) {
 		accepted, err := n.AcceptOutlet(r.Context(), r.PathValue("name"))
 		admin.Answer(w, accepted, err)
@@ -251,12 +252,10 @@ func (n *Node) Describe() admin.Node {
 		}
 	}
 	if a := n.opts.Authority; a != nil && a.Store != nil {
-		since, away := a.Store.State()
-		d.Store = &admin.Store{Name: a.Store.Name, State: "up", Since: since.UTC()}
-		if away != nil {
-			d.Store.State, d.Store.Reason = "away", away.Error()
-		}
+		s := a.Store.describe()
+		d.Store = &s
 	}
+	d.Registry = n.registry()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.statusAt != "" {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -60,6 +61,8 @@ type relayFleet struct {
 	changed   map[string]struct{}   // names whose members elsewhere have changed; "" for all
 	dirty     map[string]struct{}   // names whose members here have
 	published map[string]publication
+
+	passedOn, taken atomic.Uint64 // see FleetUse
 }
 
 // fleetLink is the way to another relay. Its fields are under relayFleet.mu.
@@ -221,6 +224,7 @@ func (fl *relayFleet) local(s *Shard, m *Message) {
 		s.notify(m, LocalAddress(RelayPrefix+name).Wire(), Notice{Kind: NoticeAbsent, Name: name})
 		return
 	}
+	fl.taken.Add(1)
 	m.PopOnward()
 	m.PushOnward(to.forward)
 	(&relayWorker{relays: fl.relays}).grantReturn(s, m, to)
@@ -343,7 +347,7 @@ func (fl *relayFleet) reach(n *relayName, m *member) {
 		return
 	}
 	n.remove(m.regs...)
-	g := &registration{relays: fl.relays, name: n, id: randomID(), member: m, away: true}
+	g := &registration{relays: fl.relays, name: n, id: randomID(), member: m, elsewhere: true, away: true}
 	if l != nil && l.link != nil {
 		g.away, g.shard, g.terminal = false, l.shard, l.by
 		g.forward = l.link.Route.Concat(LocalRoute(localRelayService, RelayPrefix+n.name+string(laneMark)+m.key.tag()))

@@ -42,8 +42,10 @@ type registration struct {
 	terminal Terminal // what forward goes out through, on shard; nil for a worker of this node
 	holder   string   // whose names are counted together
 	member   *member  // under Relays.mu
-	away     bool     // there is no way to the node now; under Relays.mu
-	gone     bool     // under Relays.mu
+	// elsewhere tells that forward leads to another relay of the fleet; never changed.
+	elsewhere bool
+	away      bool // there is no way to the node now; under Relays.mu
+	gone      bool // under Relays.mu
 }
 
 // producer returns whose messages come back from the registered node.

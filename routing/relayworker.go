@@ -33,6 +33,9 @@ func (w *relayWorker) HandleMessage(s *Shard, m *Message) {
 	m.PopOnward()
 	m.PushOnward(to.forward)
 	w.Forwarded++
+	if to.elsewhere {
+		w.relays.fleet.passedOn.Add(1)
+	}
 	if to != w.to {
 		w.to, w.granted = to, w.granted[:0]
 	}

@@ -462,6 +462,39 @@ func (a *app) createIdentity(ctx context.Context, name, vaultName string, o iden
 	return a.dirOnce.CreateNamed(ctx, name, i.Identifier().String(), v.Name)
 }
 
+// checkIdentifiers refuses a flag's value that is no list of identifiers with commas in between; empty is fine.
+func checkIdentifiers(flag, text string) error {
+	if text == "" {
+		return nil
+	}
+	for one := range strings.SplitSeq(text, ",") {
+		if _, err := identity.ParseIdentifier(strings.TrimSpace(one)); err != nil {
+			return usageError("invalid value '%s' for '%s': an identifier is I and 64 hex digits", text, flag)
+		}
+	}
+	return nil
+}
+
+// joined is a flag that may be repeated; its values are put together with commas.
+type joined struct{ to *string }
+
+func (v joined) String() string {
+	if v.to == nil {
+		return ""
+	}
+	return *v.to
+}
+
+func (v joined) Type() string { return "stringArray" }
+
+func (v joined) Set(text string) error {
+	if *v.to != "" {
+		text = *v.to + "," + text
+	}
+	*v.to = text
+	return nil
+}
+
 // checkIdentifier refuses a flag's value that is no identifier; empty is fine.
 func checkIdentifier(flag, text string) error {
 	if text == "" {

@@ -209,7 +209,7 @@ func udpInletCreate(a *app) *cobra.Command {
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
-			if err := checkIdentifier("--authorized", r.Authorized); err != nil {
+			if err := checkIdentifiers("--authorized", r.Authorized); err != nil {
 				return err
 			}
 			if r.Idle, r.MaxFlows, err = flows.request(cmd); err != nil {
@@ -249,7 +249,7 @@ func udpInletCreate(a *app) *cobra.Command {
 	f.StringVar(&via, "via", "", "the `RELAY`'s name (default: default)")
 	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.StringVar(&r.Allow, "allow", "", "which outlets' nodes may be used, a policy `EXPRESSION`")
-	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the outlet's node must have")
+	f.Var(joined{&r.Authorized}, "authorized", "an `IDENTIFIER` that the outlet's node may have; repeatable")
 	f.StringVar(&r.Identity, "identity", "", "the `NAME` of the identity to use")
 	durationVar(f, &wait, "connection-wait", 5*time.Second, "how long to wait for the first connection")
 	durationVar(f, &timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")

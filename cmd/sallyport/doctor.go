@@ -256,6 +256,14 @@ func (d *doctor) reachThrough(ctx context.Context, what, hostport string, throug
 	d.say(what, healthy, "", "%s answers through the proxy %s within %d ms", hostport, through, time.Since(began).Milliseconds())
 }
 
+// registry looks at what makes a relay one of several.
+func (d *doctor) registry(name string, r *admin.Registry) {
+	d.check(name+", registry", r.Store.Reason == "", failed, "see to the database: until it answers nobody can register a relay name that is new, and what others register is not known here",
+		"%s is %s since %s%s", r.Store.Name, r.Store.State, r.Store.Since.Local().Format(time.DateTime), withColon(r.Store.Reason))
+	d.check(name+", other relays", r.Linked == r.Relays, failed, "may this machine connect to each of them? Look at firewalls, and at what `sallyport project relay-node list` says of them",
+		"%d are alive, and there is a way to %d; %s here, %d at others alone", r.Relays, r.Linked, plural(r.Here, "relay name"), r.Elsewhere)
+}
+
 // nodes looks at each node.
 func (d *doctor) nodes(ctx context.Context, dir *state.Dir) error {
 	list, err := dir.Nodes()
@@ -284,6 +292,9 @@ func (d *doctor) nodes(ctx context.Context, dir *state.Dir) error {
 			v := described.Store
 			d.check(name+", store", v.Reason == "", failed, "see to the database: until it answers nobody is enrolled, and no credential is renewed",
 				"%s is %s since %s%s", v.Name, v.State, v.Since.Local().Format(time.DateTime), withColon(v.Reason))
+		}
+		if err == nil && described.Registry != nil {
+			d.registry(name, described.Registry)
 		}
 		if err == nil && described.Authority != nil {
 			v := described.Authority

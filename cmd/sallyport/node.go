@@ -145,12 +145,18 @@ func (a *app) nodeText(n admin.Node) string {
 		}
 		pairs = append(pairs, "Authority", line)
 	}
-	if s := n.Store; s != nil {
-		line := s.Name
-		if s.Reason != "" {
-			line += ", away since " + s.Since.Local().Format(time.DateTime) + ": " + s.Reason
+	storeLine := func(s *admin.Store) string {
+		if s.Reason == "" {
+			return s.Name
 		}
-		pairs = append(pairs, "Store", line)
+		return s.Name + ", away since " + s.Since.Local().Format(time.DateTime) + ": " + s.Reason
+	}
+	if n.Store != nil {
+		pairs = append(pairs, "Store", storeLine(n.Store))
+	}
+	if r := n.Registry; r != nil {
+		pairs = append(pairs, "Registry", storeLine(&r.Store), "Other relays", fmt.Sprintf("%d, with a way to %d", r.Relays, r.Linked),
+			"Relay names", fmt.Sprintf("%d here, %d at others alone", r.Here, r.Elsewhere))
 	}
 	b.WriteString(fields(pairs...))
 	section := func(title string, header []string, rows [][]string) {

@@ -337,7 +337,7 @@ func (o *inletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.via, "via", "", "the `RELAY`'s name (default: default)")
 	f.StringVar(&o.at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.StringVar(&r.Allow, "allow", "", "which outlets' nodes may be used, a policy `EXPRESSION`")
-	f.StringVar(&r.Authorized, "authorized", "", "the `IDENTIFIER` that the outlet's node must have")
+	f.Var(joined{&r.Authorized}, "authorized", "an `IDENTIFIER` that the outlet's node may have; repeatable")
 	f.StringVar(&r.Identity, "identity", "", "the `NAME` of the identity to use")
 	durationVar(f, &o.wait, "connection-wait", 5*time.Second, "how long to wait for the first connection")
 	durationVar(f, &o.retryWait, "retry-wait", 20*time.Second, "") // in the reference it has no effect either
@@ -389,7 +389,7 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if err := checkAllow(cmd, r.Allow); err != nil {
 		return err
 	}
-	if err := checkIdentifier("--authorized", r.Authorized); err != nil {
+	if err := checkIdentifiers("--authorized", r.Authorized); err != nil {
 		return err
 	}
 	if err := checkRate(r.Rate); err != nil {
@@ -487,15 +487,7 @@ func (a *app) certificateProvider(route string, useTLS bool) (string, error) {
 
 func relayCommand(a *app) *cobra.Command {
 	return noun(groupStory, "relay", "Names under which a relay passes messages on to a node", nil, relayCreate(a),
-		nodeCommand(a, "list", "List a node's relays", `  sallyport relay list
-  sallyport relay list --to n1 --jq '.[] | {name, connection_status}'`, "to", func(ctx context.Context, c *admin.Client, node string) (result, error) {
-			list, err := admin.Get[[]admin.Relay](ctx, c, admin.PathRelays)
-			rows := [][]string{}
-			for _, r := range list {
-				rows = append(rows, []string{r.Name, string(r.State.State), r.Destination, orDash(r.RemoteAddress), r.Reason})
-			}
-			return result{human: tableOr("no relays of "+node, []string{"RELAY", "STATE", "AT", "ADDRESS THERE", ""}, rows), json: list}, err
-		}),
+		relayList(a),
 		showCommand(a, "Show a relay", `  sallyport relay show blue
   sallyport relay show blue --at n1 --jq .connection_status`, "relay", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
 			r, err := admin.Get[admin.Relay](ctx, c, admin.Item(admin.PathRelays, name))

@@ -30,5 +30,5 @@ func openRegistry(url string, self routing.RelayNode, log *slog.Logger) (*node.R
 	if err != nil {
 		return nil, err
 	}
-	return &node.RelayRegistry{Registry: r, Self: self, Close: r.Close}, nil
+	return &node.RelayRegistry{Registry: r, Self: self, Store: &node.StoreState{Name: r.Name(), State: r.State}, Close: r.Close}, nil
 }

@@ -24,6 +24,7 @@ const (
 	PathUDPOutlets  = "/udp-outlets"
 	PathUDPInlets   = "/udp-inlets"
 	PathRelays      = "/relays"
+	PathRelayNames  = "/relay-names" // []RelayName
 	PathKafkaIn     = "/kafka-inlets"
 	PathKafkaOut    = "/kafka-outlets"
 	PathChannels    = "/secure-channels"

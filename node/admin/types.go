@@ -79,6 +79,7 @@ type Node struct {
 	Keys           *Keys             `json:"keys,omitempty"`
 	Authority      *Authority        `json:"authority,omitempty"` // nil for a node without a route to one
 	Store          *Store            `json:"store,omitempty"`     // of an authority
+	Registry       *Registry         `json:"registry,omitempty"`  // of a relay that is one of several
 }
 
 // Keys tells how the key stands with which a node opens secure channels. It is in the node's memory, attested by the identity's primary key.
@@ -112,6 +113,30 @@ type Store struct {
 	State  string    `json:"state"` // up or away
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"`
+}
+
+// Registry says how the registry is by which a relay is one of several.
+type Registry struct {
+	Store Store `json:"store"`
+	// Relay is where this relay is found, a multiaddr; Relays is how many others are alive, and Linked to how many of them there is a way.
+	Relay  string `json:"relay"`
+	Relays int    `json:"relays"`
+	Linked int    `json:"linked"`
+	// Here is how many relay names somebody has at this relay, Elsewhere how many others alone have.
+	Here      int `json:"names_here"`
+	Elsewhere int `json:"names_elsewhere"`
+	// PassedOn and Taken are messages that went by a name to another relay, and came from one.
+	PassedOn uint64 `json:"messages_passed_on"`
+	Taken    uint64 `json:"messages_taken"`
+}
+
+// RelayName is a name that a relay service knows, with who is registered under it at which relay of its fleet.
+type RelayName struct {
+	Name    string        `json:"name"`
+	Owner   string        `json:"owner,omitempty"`
+	Rule    string        `json:"rule,omitempty"`
+	Share   string        `json:"share,omitempty"`
+	Members []RelayMember `json:"members"`
 }
 
 // NodeRoute says how a node is reached.

@@ -93,11 +93,14 @@ func open(url string, self routing.RelayNode, log *slog.Logger, hold, lease time
 	r := &Registry{
 		db: db, self: self, log: log, hold: hold, lease: lease, stop: stop, wake: make(chan struct{}, 1), owners: map[string]routing.Ownership{},
 		members: map[string][]routing.RemoteMember{}, relays: map[string]routing.RelayNode{}, mine: map[string][]routing.RemoteMember{}, untold: map[string]bool{},
-		watchers: map[int]func(string){},
+		watchers: map[int]func(string){}, since: time.Now(), err: errUnknown,
 	}
 	r.all.Go(func() { r.run(ctx) })
 	return r, nil
 }
+
+// errUnknown is what State says before the database has answered, or has not in time.
+var errUnknown = errors.New("it has not been asked yet")
 
 // Prepare makes the tables at a URL, or brings them to this version, in the role of their owner.
 func Prepare(ctx context.Context, url string) error {
@@ -112,7 +115,7 @@ func Prepare(ctx context.Context, url string) error {
 // Name says where the database is, without user and password.
 func (r *Registry) Name() string { return r.db.Name }
 
-// State returns since when the database is there, or is away and why.
+// State returns since when the database is there, or is away and why. Before the first answer it is away.
 func (r *Registry) State() (since time.Time, away error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
