@@ -31,6 +31,8 @@ const (
 	// routesInterval is how often a node asks where the others are.
 	routesInterval = 10 * time.Minute
 	routesTimeout  = 5 * time.Second
+	// routesAgain is how long it pauses when no answer has come, at first.
+	routesAgain = 5 * time.Second
 )
 
 // spread sorts routes by rendezvous hashing: for each key in an order of its own, and when one route goes the others keep their order.
@@ -155,19 +157,40 @@ func (n *Node) learnRoutes(name string, c *connection) {
 	if l.asked == nil {
 		l.asked, l.paths = map[string]time.Time{}, map[string]projectPath{}
 	}
-	route := c.route
-	l.paths[name] = projectPath{route, c.done()}
+	path := projectPath{c.route, c.done()}
+	l.paths[name] = path
 	at := l.asked[name]
 	ask := due(&at)
 	l.asked[name] = at
 	l.mu.Unlock()
 	if ask {
-		go n.askRoutes(store, name, route)
+		go n.untilTold(path.done, func() bool { return n.askRoutes(store, name, path.route) }, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			delete(l.asked, name)
+		})
 	}
 }
 
-// askRoutes asks one node, and keeps what it says. One of the reference, or an older one of ours, does not answer.
-func (n *Node) askRoutes(store routeStore, name string, route routing.Route) {
+// untilTold asks until there is an answer, with longer and longer pauses: who is asked may be busy, or not know the question. Where the path ends before it, the next one is
+// asked at once: lost says so.
+func (n *Node) untilTold(done <-chan struct{}, ask func() bool, lost func()) {
+	for pause := routesAgain; !ask() && pause < routesInterval/4; pause *= 3 {
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+			continue
+		case <-n.ctx.Done():
+		case <-done:
+			lost()
+		}
+		again.Stop()
+		return
+	}
+}
+
+// askRoutes asks one node, keeps what it says, and reports whether it has said something. One of the reference, or an older one of ours, does not answer.
+func (n *Node) askRoutes(store routeStore, name string, route routing.Route) bool {
 	ctx, cancel := context.WithTimeout(n.ctx, routesTimeout)
 	defer cancel()
 	client := &fleet.Client{Call: func(ctx context.Context, req *rpc.Request) (*rpc.Response, error) {
@@ -180,6 +203,7 @@ func (n *Node) askRoutes(store routeStore, name string, route routing.Route) {
 	if err != nil {
 		n.log.Debug("the project's node does not tell where others are", "project", name, "reason", err.Error())
 	}
+	return err == nil
 }
 
 // keepRoutes asks again from time to time, over paths that are there.
@@ -247,9 +271,17 @@ func (n *Node) learnAuthorities(ctx context.Context, c *connection) {
 	l.mu.Lock()
 	ask := ok && name != "" && due(&l.askedThat)
 	l.mu.Unlock()
-	if !ask {
-		return
+	if ask {
+		n.untilTold(c.done(), func() bool { return n.askAuthorities(ctx, store, c) }, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.askedThat = time.Time{}
+		})
 	}
+}
+
+// askAuthorities asks one authority, keeps what it says, and reports whether it has said something.
+func (n *Node) askAuthorities(ctx context.Context, store routeStore, c *connection) bool {
 	ctx, cancel := context.WithTimeout(ctx, routesTimeout)
 	defer cancel()
 	client := &fleet.Client{Call: func(ctx context.Context, req *rpc.Request) (*rpc.Response, error) {
@@ -263,12 +295,14 @@ func (n *Node) learnAuthorities(ctx context.Context, c *connection) {
 				list = append(list, a)
 			}
 		}
+		l := &n.routes
 		l.mu.Lock()
 		l.authorities, l.told = list, true
 		l.mu.Unlock()
-		err = store.PutRoutes(ctx, name, authorityRoutes, said.Routes)
+		err = store.PutRoutes(ctx, n.opts.Trust.Project, authorityRoutes, said.Routes)
 	}
 	if err != nil {
 		n.log.Debug("the authority does not tell where others are", "reason", err.Error())
 	}
+	return err == nil
 }

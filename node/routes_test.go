@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/secure"
@@ -69,4 +71,44 @@ func TestWhereAbsent(t *testing.T) {
 	if hurry, _ := whereAbsent(t.Context(), 2); hurry != nil {
 		t.Error("nobody is told")
 	}
+}
+
+// TestUntilTold: who was busy when it was asked where the others are is asked again, with longer pauses, and not for ever; where the path ends before the answer the next one is asked at once.
+func TestUntilTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		n := &Node{ctx: ctx}
+		var at []time.Duration
+		began, lost := time.Now(), 0
+		asks := func(answered int) func() bool {
+			at, began = nil, time.Now()
+			return func() bool {
+				at = append(at, time.Since(began))
+				return len(at) == answered
+			}
+		}
+		n.untilTold(nil, asks(3), func() { lost++ })
+		if want := []time.Duration{0, routesAgain, 4 * routesAgain}; !slices.Equal(at, want) {
+			t.Errorf("asked at %v, want %v", at, want)
+		}
+		n.untilTold(nil, asks(0), func() { lost++ })
+		if last := at[len(at)-1]; len(at) < 4 || last > routesInterval {
+			t.Errorf("without an answer it is asked at %v", at)
+		}
+		if lost != 0 {
+			t.Error("a path was lost")
+		}
+		done := make(chan struct{})
+		close(done)
+		n.untilTold(done, asks(0), func() { lost++ })
+		if len(at) != 1 || lost != 1 {
+			t.Errorf("the path has ended: asked at %v, lost %d times", at, lost)
+		}
+		cancel()
+		n.untilTold(nil, asks(0), func() { lost++ })
+		if len(at) != 1 || lost != 1 {
+			t.Errorf("the node has ended: asked at %v, lost %d times", at, lost)
+		}
+	})
 }
