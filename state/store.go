@@ -12,7 +12,10 @@ import (
 )
 
 // Store is the directory as an identity.Store: change histories and purpose key attestations of all identities, own and foreign.
-type Store struct{ d *Dir }
+type Store struct {
+	d      *Dir
+	proofs identity.Proofs // a file that has not changed costs no public-key work
+}
 
 var _ identity.Store = (*Store)(nil)
 
@@ -45,7 +48,7 @@ func (s *Store) Identity(_ context.Context, id identity.Identifier) (*identity.I
 	if err != nil {
 		return nil, err
 	}
-	i, err := identity.Import(raw, &id)
+	i, err := s.proofs.Import(raw, &id)
 	if err != nil {
 		path := s.d.historyPath(id.String())
 		return nil, &BrokenFileError{Path: path, Copy: keepCopy(path, raw), Err: err}

@@ -121,7 +121,7 @@ func (a *Attestation) data() []byte {
 }
 
 // verify checks an attestation against the history of its subject, in the order of docs/protocol/02 §3.3.
-func (a *Attestation) verify(i *Identity, now Timestamp) error {
+func (a *Attestation) verify(p *Proofs, i *Identity, now Timestamp) error {
 	latest := i.Latest()
 	switch {
 	case a.ChangeHash != latest.Hash:
@@ -134,7 +134,7 @@ func (a *Attestation) verify(i *Identity, now Timestamp) error {
 	if err := current(a.CreatedAt, a.ExpiresAt, now); err != nil {
 		return fmt.Errorf("%w: %w", ErrAttestation, err)
 	}
-	if err := vault.Verify(latest.Key, a.digest[:], a.signature); err != nil {
+	if err := p.verify(latest.Key, a.digest[:], a.signature); err != nil {
 		return fmt.Errorf("%w: %w", ErrAttestation, err)
 	}
 	return nil

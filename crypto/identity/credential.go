@@ -184,7 +184,7 @@ func (m *Manager) VerifyCredential(ctx context.Context, raw []byte, subject *Ide
 		return nil, fmt.Errorf("%w: %s", ErrKeyType, a.Purpose)
 	}
 	digest := sha256.Sum256(parts.data)
-	if err := vault.Verify(a.Key, digest[:], parts.signature); err != nil {
+	if err := m.proofs.verify(a.Key, digest[:], parts.signature); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCredential, err)
 	}
 	c, err := readCredential(parts.data)

@@ -10,6 +10,10 @@ import (
 
 // Import verifies a change history (docs/protocol/02 §2.4). expected, if not nil, is the identifier it must have. raw is copied.
 func Import(raw []byte, expected *Identifier) (*Identity, error) {
+	return importWith(nil, raw, expected)
+}
+
+func importWith(p *Proofs, raw []byte, expected *Identifier) (*Identity, error) {
 	if len(raw) > maxHistory {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrVerification, len(raw), maxHistory)
 	}
@@ -22,7 +26,7 @@ func Import(raw []byte, expected *Identifier) (*Identity, error) {
 			return
 		}
 		if failed == nil {
-			failed = in.add(r)
+			failed = in.add(p, r)
 		} else {
 			r.skip()
 		}
@@ -46,7 +50,7 @@ func Import(raw []byte, expected *Identifier) (*Identity, error) {
 
 // add reads and verifies the next change: [data, signature] for the first, [data, signature, previous signature] for later
 // ones.
-func (i *Identity) add(r *reader) error {
+func (i *Identity) add(p *Proofs, r *reader) error {
 	var data []byte
 	var sig vault.Signature
 	var previousSig *vault.Signature
@@ -68,7 +72,7 @@ func (i *Identity) add(r *reader) error {
 	if count < 2 {
 		return fmt.Errorf("%w: change %d has no signature", ErrVerification, len(i.changes)+1)
 	}
-	return i.verify(data, sig, previousSig)
+	return i.verify(p, data, sig, previousSig)
 }
 
 func readSignature(r *reader) (s vault.Signature) {
@@ -140,7 +144,7 @@ func appendVersioned(b []byte, kind uint64, data []byte) []byte {
 }
 
 // verify checks a change against those before it and adds it.
-func (i *Identity) verify(data []byte, sig vault.Signature, previousSig *vault.Signature) error {
+func (i *Identity) verify(p *Proofs, data []byte, sig vault.Signature, previousSig *vault.Signature) error {
 	content, err := versioned(data, typeChange)
 	if err != nil {
 		return fmt.Errorf("%w: change %d: %w", ErrVerification, len(i.changes)+1, err)
@@ -184,11 +188,11 @@ func (i *Identity) verify(data []byte, sig vault.Signature, previousSig *vault.S
 		case previousSig == nil:
 			return fail("it is not signed by the key before it")
 		}
-		if err := vault.Verify(before.Key, c.Hash[:], *previousSig); err != nil {
+		if err := p.verify(before.Key, c.Hash[:], *previousSig); err != nil {
 			return fail("signature of the key before it: %w", err)
 		}
 	}
-	if err := vault.Verify(c.Key, c.Hash[:], sig); err != nil {
+	if err := p.verify(c.Key, c.Hash[:], sig); err != nil {
 		return fail("signature: %w", err)
 	}
 	i.changes = append(i.changes, c)

@@ -129,7 +129,7 @@ func (m *Manager) attested(ctx context.Context, i *Identity, r AttestationReques
 	case a.X25519 != r.X25519 || a.Key.Algorithm != r.Key.Algorithm || string(a.Key.Bytes) != string(r.Key.Bytes):
 		return nil, nil, nil, fmt.Errorf("the keeper's answer: %w", ErrKeyData)
 	}
-	if err := a.verify(i, m.seconds()); err != nil {
+	if err := a.verify(&m.proofs, i, m.seconds()); err != nil {
 		return nil, nil, nil, fmt.Errorf("the keeper's answer: %w", err)
 	}
 	return i, a, raw, nil

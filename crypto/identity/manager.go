@@ -62,6 +62,8 @@ type Manager struct {
 	// making holds one value while a purpose key is made.
 	making chan struct{}
 
+	proofs Proofs
+
 	ownMu sync.Mutex
 	own   map[Identifier]*Own
 }
@@ -237,7 +239,7 @@ func (m *Manager) change(ctx context.Context, known *Identity, o CreateOptions, 
 
 // Import verifies a history and stores it strictly: an older or conflicting one is ErrConsistency.
 func (m *Manager) Import(ctx context.Context, raw []byte, expected *Identifier) (*Identity, error) {
-	i, err := Import(raw, expected)
+	i, err := m.proofs.Import(raw, expected)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +251,7 @@ func (m *Manager) Import(ctx context.Context, raw []byte, expected *Identifier) 
 
 // ImportIgnoreOlder is Import that returns the known history, and no error, when the one given is older.
 func (m *Manager) ImportIgnoreOlder(ctx context.Context, raw []byte) (*Identity, error) {
-	i, err := Import(raw, nil)
+	i, err := m.proofs.Import(raw, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -161,7 +161,7 @@ func (m *Manager) VerifyPeer(ctx context.Context, payload []byte, static [32]byt
 		return nil, fmt.Errorf("%w: it is of %s, not of %s", ErrAttestation, a.Subject, i.id)
 	}
 	// Import made sure that this history is the latest known.
-	if err := a.verify(i, m.seconds()); err != nil {
+	if err := a.verify(&m.proofs, i, m.seconds()); err != nil {
 		return nil, err
 	}
 	if a.Purpose != SecureChannel {

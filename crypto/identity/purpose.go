@@ -315,7 +315,7 @@ func (m *Manager) VerifyAttestation(ctx context.Context, raw []byte, subject *Id
 	if err != nil {
 		return nil, fmt.Errorf("%w: subject %s: %w", ErrAttestation, a.Subject, err)
 	}
-	if err := a.verify(i, m.seconds()); err != nil {
+	if err := a.verify(&m.proofs, i, m.seconds()); err != nil {
 		return nil, err
 	}
 	return a, nil

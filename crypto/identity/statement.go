@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"sallyport/crypto/vault"
 )
 
 // maxStatement bounds what VerifyStatement reads, in bytes.
@@ -55,7 +53,7 @@ func (m *Manager) VerifyStatement(ctx context.Context, raw []byte, issuers []Ide
 		return nil, fmt.Errorf("%w: %s", ErrKeyType, a.Purpose)
 	}
 	digest := sha256.Sum256(parts.data)
-	if err := vault.Verify(a.Key, digest[:], parts.signature); err != nil {
+	if err := m.proofs.verify(a.Key, digest[:], parts.signature); err != nil {
 		return nil, err
 	}
 	return versioned(parts.data, typeStatement)
