@@ -49,7 +49,7 @@ var controlStates = map[resource.State]control.State{
 // answerOutlet says how an outlet is, to those who may use it. What is at an address and no outlet by itself, such as a part of a Kafka
 // outlet, has an unknown state.
 func (n *Node) answerOutlet(c *control.Call) {
-	n.ended(&c.Peer, c.Request.Data)
+	n.portals.Ended(&c.Peer, c.Request.Data)
 	i, ok := n.outlets.Get(c.Request.Name)
 	_, forUDP := n.udpOutlets.Get(c.Request.Name)
 	switch {

@@ -124,12 +124,3 @@ func newProcess(o *Options) (id [32]byte) {
 	_, _ = rand.Read(id[copy(id[:], node[:16]):]) // never fails (crypto/rand)
 	return id
 }
-
-// ended ends what outlets hold of processes of a node before the one that asks.
-func (n *Node) ended(peer *[32]byte, process []byte) {
-	for _, o := range n.outlets.List() {
-		if o.IsOpen {
-			o.Value.portal.Ended(peer, process)
-		}
-	}
-}

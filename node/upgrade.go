@@ -330,6 +330,7 @@ func (n *Node) replace(next successor, drain time.Duration) (err error) {
 	if err := n.set.Save(n.ctx); err != nil {
 		return err
 	}
+	defer upgrade.HoldCollector(n.portals.Stats.Kept.Load())()
 	if err := n.rehearse(next); err != nil {
 		return err // nobody has noticed anything
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"sallyport/dataplane"
@@ -147,10 +146,10 @@ const (
 func (in *Inlet) Carry(to *Carried, data bool) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.handing.Load() != 0 {
+	if in.handing.Load() != 0 || in.env.arrivals.underWay() {
 		return ErrMoving
 	}
-	p := CarriedPortal{Name: in.opts.Name}
+	p := CarriedPortal{Name: in.opts.Name, Conns: make([]CarriedConn, 0, len(in.conns))}
 	for c := range in.conns {
 		if c.state == opening && !c.skip && !in.piped() && c.sock != nil {
 			h, ok := c.sock.Copy(false) // nothing was sent to it yet
@@ -184,9 +183,12 @@ func (in *Inlet) piped() bool { return in.opts.Accept != nil || in.opts.Given }
 
 // Carry writes down what an outlet has, with secrets and bytes if data is set. The loops are halted. ErrMoving: try again in a moment.
 func (o *Outlet) Carry(to *Carried, data bool) error {
+	if o.env.arrivals.underWay() {
+		return ErrMoving
+	}
 	o.lines.mu.Lock()
 	defer o.lines.mu.Unlock()
-	p := CarriedPortal{Name: o.opts.Name}
+	p := CarriedPortal{Name: o.opts.Name, Conns: make([]CarriedConn, 0, len(o.lines.conns))}
 	for _, c := range o.lines.conns {
 		if err := c.writeDown(to, &p, c.piped, data); err != nil {
 			return err
@@ -310,11 +312,14 @@ func (k *CarriedConn) fits(data bool) bool {
 		uint64(len(k.Kept)) == kept && k.Confirmed <= k.Sent+1 && k.Received <= k.Allowed && k.Gone < byte(reasonCount)
 }
 
-// takeUp makes a connection of what was written down. It has no path yet.
-func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, prepare func(*conn) bool) {
+// takeUp makes a connection of what was written down. It has no path yet. begin says whose it is, before anything can go wrong; enter makes it known, and
+// returns why it may not go on.
+func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, begin func(*conn), enter func(*conn) Reason) {
 	c := e.newConn(s, m)
+	e.Stats.Active.Add(-1) // it was counted when it was announced, as one whose path is away too
 	copy(c.peer[:], k.Peer)
 	c.hasPeer, c.extended, c.version = true, true, k.Version
+	begin(c)
 	c.self = s.NewAddress() // which nobody knows: each path brings its own
 	c.newLine(time.Duration(k.HoldMS) * time.Millisecond)
 	l := c.line
@@ -328,7 +333,6 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, prepare func(*c
 	c.window.received, c.window.allowed, c.window.known = k.Received, k.Allowed, true
 	c.readDone, c.peerDone = k.ReadDone, k.PeerDone
 	c.state = away
-	e.Stats.Away.Add(1)
 	l.told, l.until, l.pause = c.got(), time.Now().Add(l.hold), askFirst
 	clear(k.Secret)
 	clear(k.Kept)
@@ -342,9 +346,9 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, prepare func(*c
 		c.sock = sock
 		sock.Pause()
 	}
-	if !prepare(c) { // the id is somebody else's
+	if why := enter(c); why != ReasonNone {
 		l.wipe()
-		c.end(ReasonUnknown, false)
+		c.end(why, false)
 		return
 	}
 	c.limit()
@@ -354,40 +358,39 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, prepare func(*c
 	c.wait()
 }
 
-// takeUpAll makes connections of a list, spread over the shards, each of which makes its own, and waits until they are there.
-func takeUpAll(ctx context.Context, e *Env, r *routing.Router, m *Meter, list []CarriedConn, prepare func(*conn) bool) {
-	shards := r.Shards()
-	var wg sync.WaitGroup
-	for i, s := range shards {
-		wg.Go(func() {
-			_ = s.Finish(ctx, func() {
-				for j := i; j < len(list); j += len(shards) {
-					k := &list[j]
-					if !k.fits(true) {
-						e.Log.Error("connection lost in an upgrade", "portal", m.name, "err", errCarried.Error())
-						if k.Socket.FD >= 0 {
-							dataplane.Reset(k.Socket.FD)
-						}
-						continue
-					}
-					e.takeUp(s, m, k, prepare)
-				}
-			})
-		})
-	}
-	wg.Wait()
+// announce returns the connections of a list for the shards to take up: they count as open, with their paths away, from now on. lost is called for each that
+// was written down wrongly.
+func (e *Env) announce(m *Meter, list []CarriedConn, lost func(*CarriedConn), begin func(*conn), enter func(*conn) Reason) *arriving {
+	e.Stats.Active.Add(int64(len(list)))
+	e.Stats.Away.Add(int64(len(list)))
+	return newArriving(&e.arrivals, list, func(s *routing.Shard, k *CarriedConn) {
+		if k.fits(true) {
+			e.takeUp(s, m, k, begin, enter)
+			return
+		}
+		e.Stats.Active.Add(-1)
+		e.Stats.Away.Add(-1)
+		e.Log.Error("connection lost in an upgrade", "portal", m.name, "err", errCarried.Error())
+		if k.Socket.FD >= 0 {
+			dataplane.Reset(k.Socket.FD)
+		}
+		lost(k)
+	})
 }
 
-func (in *Inlet) takeUp(ctx context.Context, p *CarriedPortal) {
+func (in *Inlet) takeUp(p *CarriedPortal) {
 	if p == nil {
 		return
 	}
-	takeUpAll(ctx, in.env, in.router, in.meter, p.Conns, func(c *conn) bool {
+	in.env.announce(in.meter, p.Conns, func(*CarriedConn) {}, func(c *conn) {
 		c.inlet, c.rates = in, in.rates
 		c.tally.attributes = in.env.attributes(&c.peer)
-		in.enter(c)
-		return true
-	})
+	}, func(c *conn) Reason {
+		if closed := in.enter(c); closed {
+			return ReasonShutdown
+		}
+		return ReasonNone
+	}).begin(in.router.Shards())
 	for _, w := range p.Waiting {
 		o := offer{again: w.Again, client: w.Client, came: time.Now()}
 		copy(o.id[:], w.ID)
@@ -395,17 +398,39 @@ func (in *Inlet) takeUp(ctx context.Context, p *CarriedPortal) {
 	}
 }
 
-func (o *Outlet) takeUp(ctx context.Context, p *CarriedPortal) {
-	if p == nil {
-		return
+func (o *Outlet) takeUp(p *CarriedPortal) {
+	if p != nil {
+		o.expect(p).begin(o.router.Shards())
 	}
-	takeUpAll(ctx, o.env, o.router, o.meter, p.Conns, func(c *conn) bool {
+}
+
+// expect announces what the program before has left, before anybody can ask for it. The places are taken at once, so that nobody has them who comes meanwhile.
+func (o *Outlet) expect(p *CarriedPortal) *arriving {
+	for i := range p.Conns {
+		peer := p.Conns[i].peer()
+		o.places.enter(&peer)
+	}
+	a := o.env.announce(o.meter, p.Conns, func(k *CarriedConn) {
+		peer := k.peer()
+		o.places.leave(&peer)
+	}, func(c *conn) {
 		c.outlet, c.tally.target, c.rates = true, o.opts.Target, o.rates
 		c.tally.attributes = o.env.attributes(&c.peer)
-		o.places.enter(&c.peer)
 		c.onEnd = func() { o.places.leave(&c.peer) }
-		return c.enter(o)
+	}, func(c *conn) Reason {
+		if !c.enter(o) { // the id is somebody else's
+			return ReasonUnknown
+		}
+		return ReasonNone
 	})
+	o.lines.expect(a)
+	return a
+}
+
+// peer is the identifier of who has the other end.
+func (k *CarriedConn) peer() (id [32]byte) {
+	copy(id[:], k.Peer)
+	return id
 }
 
 // TakeUpSockets goes on with sockets that are closing. Not on a shard.

@@ -20,6 +20,7 @@ import (
 // these reach neither the sockets nor the channel: own is the channel's end here, other that at the other node.
 func leave(t *testing.T, n *simNode, own, other *simEnd, carry func(c *Carried, data bool) error) (next Carried) {
 	t.Helper()
+	eventually(t, "all that was carried before is there", func() bool { return !n.env.arrivals.underWay() })
 	release, err := n.router.Group().Halt(limited(t))
 	if err != nil {
 		t.Fatal(err)
@@ -202,6 +203,7 @@ func TestCarrySecret(t *testing.T) {
 	s.connect(t)
 	client, server := s.pair(t, ch)
 	s.upgradeOutlet(t, target)
+	eventually(t, "it is there", func() bool { return !s.out.env.arrivals.underWay() })
 	c := s.own(t)
 	if err := c.shard.Do(limited(t), func() {
 		if !c.sock.Paused() {

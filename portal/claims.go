@@ -32,7 +32,7 @@ func (o *Outlet) claims(peer *[32]byte, m *routing.Message, msg message) bool {
 			}
 		})
 	}
-	return waiting < n
+	return waiting < n+o.lines.expected().number()
 }
 
 // await connects the target of c when a place is free for it, or refuses it.

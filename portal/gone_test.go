@@ -24,22 +24,23 @@ func TestPeerGone(t *testing.T) {
 	peer, same, other := s.ids[0], [32]byte{1, 20: 1}, [32]byte{1, 20: 2}
 	stranger := peer
 	stranger[0]++
-	s.outlet.Ended(&stranger, other[:])
-	s.outlet.Ended(&peer, same[:])
-	s.outlet.Ended(&peer, []byte{3})
+	s.out.env.Ended(&stranger, other[:])
+	s.out.env.Ended(&peer, same[:])
+	s.out.env.Ended(&peer, []byte{3})
 	if n := s.out.env.Stats.Active.Load(); n != 1 {
 		t.Fatalf("%d connections; another's word, or that of the same process, ended some", n)
 	}
-	s.outlet.Ended(&peer, other[:])
+	s.out.env.Ended(&peer, other[:])
 	expectReset(t, "server", away)
 	if n := s.out.env.Stats.Ended[ReasonGone].Load(); n != 2 {
 		t.Errorf("%d were counted, want 2", n)
 	}
-	s.outlet.lines.mu.Lock()
-	if len(s.outlet.lines.nodes) != 0 {
+	all := &s.out.env.lines.processes
+	all.mu.Lock()
+	if len(all.nodes) != 0 {
 		t.Error("something is left of them")
 	}
-	s.outlet.lines.mu.Unlock()
+	all.mu.Unlock()
 	eventually(t, "the inlet's ends wait for a path", func() bool { return s.in.env.Stats.Away.Load() == 2 })
 	route := routing.NewRoute(s.near.self.Address(), routing.LocalAddress("outlet"))
 	s.inlet.Gone(stranger, route)

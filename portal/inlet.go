@@ -114,7 +114,7 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 			return nil, err
 		}
 	}
-	in.takeUp(ctx, o.Carried)
+	in.takeUp(o.Carried)
 	return in, nil
 }
 

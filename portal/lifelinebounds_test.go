@@ -234,6 +234,7 @@ func TestTakenUpWrongly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "all were taken up", func() bool { return !n.env.arrivals.underWay() })
 	for i, peer := range peers {
 		if i == 0 || i == 3 {
 			continue

@@ -111,7 +111,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 		}
 		return out
 	}
-	out.takeUp(ctx, o.Carried) // before anybody can ask for them
+	out.takeUp(o.Carried) // before anybody can ask for them
 	if err := r.StartNamed(ctx, o.Name, worker, o.Flows...); err != nil {
 		env.meters.give(out.meter)
 		env.lines.give(o.Name)

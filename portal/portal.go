@@ -125,6 +125,8 @@ type Env struct {
 	Records Recorder
 	meters  meters
 	lines   registries
+	// arrivals is what an upgrade has carried and is not taken up yet.
+	arrivals arrivals
 	// Process is the node, in the first half, and its process: an outlet's node ends what it holds of a process that another one of its node has followed.
 	Process [32]byte
 	pacers  sync.Map // of *routing.Shard: *pacer

@@ -13,6 +13,8 @@ type registries struct {
 	mu     sync.Mutex
 	byName map[string]*registry
 	left   map[string]*registry // those of byName whose outlet was closed while it had connections
+
+	processes processes
 }
 
 // take returns the registry for an outlet, which gives it back when it has closed.
@@ -22,7 +24,7 @@ func (rs *registries) take(name string) *registry {
 	rs.sweep()
 	r := rs.byName[name]
 	if r == nil {
-		r = &registry{}
+		r = &registry{processes: &rs.processes}
 		if rs.byName == nil {
 			rs.byName, rs.left = map[string]*registry{}, map[string]*registry{}
 		}
@@ -54,12 +56,27 @@ func (rs *registries) sweep() {
 
 // registry is the connections of an outlet that may be resumed. Its methods are for any goroutine.
 type registry struct {
-	outlets atomic.Int32 // 0: the outlet was deleted
+	outlets   atomic.Int32 // 0: the outlet was deleted
+	processes *processes
 
 	mu    sync.Mutex
 	conns map[token]*conn
+	comes *arriving                        // what an upgrade has carried; nil for nothing
 	away  map[[32]byte]map[*conn]time.Time // those of a peer whose paths are away, and since when
-	nodes map[token]map[*conn]struct{}     // by the first half of the process of their inlets
+}
+
+// expect tells of connections that an upgrade has carried.
+func (r *registry) expect(a *arriving) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.comes = a
+}
+
+// expected returns what expect was told.
+func (r *registry) expected() *arriving {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.comes
 }
 
 // add enters c by the id of its line and returns the connection that had the id, if there was one. Another peer's keeps it, and so does one
@@ -74,16 +91,7 @@ func (r *registry) add(c *conn) (before *conn, ok bool) {
 		r.conns = map[token]*conn{}
 	}
 	r.conns[c.line.id] = c
-	if c.line.process != ([32]byte{}) {
-		node := token(c.line.process[:16])
-		if r.nodes == nil {
-			r.nodes = map[token]map[*conn]struct{}{}
-		}
-		if r.nodes[node] == nil {
-			r.nodes[node] = map[*conn]struct{}{}
-		}
-		r.nodes[node][c] = struct{}{}
-	}
+	r.processes.add(c)
 	return before, true
 }
 
@@ -111,7 +119,7 @@ func (r *registry) find(id, secret token, peer *[32]byte) *conn {
 func (r *registry) empty() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.conns) == 0
+	return len(r.conns) == 0 && r.comes.number() == 0
 }
 
 // left notes that the path of c is away, and back that it has one again or has ended.
@@ -164,18 +172,6 @@ func followed(before, process [32]byte) bool {
 	return before != process && token(before[:16]) == token(process[:16]) && before != [32]byte{}
 }
 
-// before returns the peer's connections of the same node as process, and of another process.
-func (r *registry) before(process [32]byte, peer *[32]byte) (list []*conn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for c := range r.nodes[token(process[:16])] {
-		if c.peer == *peer && followed(c.line.process, process) {
-			list = append(list, c)
-		}
-	}
-	return list
-}
-
 // remove forgets c and its secret.
 func (r *registry) remove(c *conn) {
 	r.mu.Lock()
@@ -184,10 +180,6 @@ func (r *registry) remove(c *conn) {
 	if r.conns[c.line.id] == c {
 		delete(r.conns, c.line.id)
 	}
-	if node := token(c.line.process[:16]); r.nodes[node] != nil {
-		if delete(r.nodes[node], c); len(r.nodes[node]) == 0 {
-			delete(r.nodes, node)
-		}
-	}
+	r.processes.remove(c)
 	c.line.id, c.line.secret = token{}, token{}
 }

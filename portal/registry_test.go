@@ -48,3 +48,49 @@ func TestEndedIsNotAway(t *testing.T) {
 		t.Errorf("%d peers and %d connections are left of those that have ended", len(r.away), len(r.conns))
 	}
 }
+
+// TestProcesses: of all outlets' connections those of another process of the same node are found, of that peer alone, and nothing is left of those that
+// have ended.
+func TestProcesses(t *testing.T) {
+	var rs registries
+	peer, other := [32]byte{1}, [32]byte{2}
+	process := func(node, number byte) [32]byte { return [32]byte{node, 16: number} }
+	number := byte(0)
+	begin := func(outlet string, peer, process [32]byte) *conn {
+		number++
+		c := &conn{line: &lifeline{id: token{number}, process: process}, peer: peer}
+		rs.take(outlet).add(c)
+		return c
+	}
+	a, b := begin("a", peer, process(1, 1)), begin("b", peer, process(1, 1))
+	next := begin("a", peer, process(1, 2))
+	strangers, silent, elsewhere := begin("a", other, process(1, 1)), begin("a", peer, [32]byte{}), begin("b", peer, process(2, 1))
+	find := func(process [32]byte) map[*conn]bool {
+		found := map[*conn]bool{}
+		for _, c := range rs.processes.before(process, &peer) {
+			found[c] = true
+		}
+		return found
+	}
+	if found := find(process(1, 2)); len(found) != 2 || !found[a] || !found[b] {
+		t.Errorf("%d are of processes before the second one", len(found))
+	}
+	if found := find(process(1, 3)); len(found) != 3 || !found[next] {
+		t.Errorf("%d are of processes before the third one", len(found))
+	}
+	for _, none := range [][32]byte{{}, process(2, 1), process(3, 1)} {
+		if found := find(none); len(found) != 0 {
+			t.Errorf("%d are of processes before %x", len(found), none)
+		}
+	}
+	rs.byName["a"].remove(a)
+	if found := find(process(1, 2)); len(found) != 1 || !found[b] {
+		t.Errorf("%d are left when one has ended", len(found))
+	}
+	for _, c := range []*conn{a, b, next, strangers, silent, elsewhere} {
+		rs.byName["a"].remove(c)
+	}
+	if len(rs.processes.nodes) != 0 {
+		t.Errorf("%d nodes are left of connections that have ended", len(rs.processes.nodes))
+	}
+}

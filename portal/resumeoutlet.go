@@ -35,6 +35,7 @@ func (c *conn) enter(o *Outlet) bool {
 	if c.line == nil {
 		return true
 	}
+	o.lines.expected().want(c.shard, c.line.id)
 	before, ok := o.lines.add(c)
 	if !ok {
 		c.line = nil
@@ -49,16 +50,6 @@ func (c *conn) enter(o *Outlet) bool {
 	return true
 }
 
-// Ended ends the connections of an identity's node that are of another process than the one given: that has followed theirs. Any goroutine.
-func (o *Outlet) Ended(peer *[32]byte, process []byte) {
-	if len(process) != len(o.env.Process) {
-		return
-	}
-	for _, c := range o.lines.before([32]byte(process), peer) {
-		c.post(c.PeerGone)
-	}
-}
-
 // resume handles a Resume of an inlet, on the shard of the channel that it came over.
 func (o *Outlet) resume(s *routing.Shard, m *routing.Message) {
 	r, err := parseResume(m.Payload())
@@ -68,6 +59,7 @@ func (o *Outlet) resume(s *routing.Shard, m *routing.Message) {
 	}
 	var c *conn
 	if m.Peer != nil {
+		o.lines.expected().want(s, r.id)
 		c = o.lines.find(r.id, r.secret, &m.Peer.ID)
 	}
 	if c == nil {

@@ -78,6 +78,15 @@ func Write(v any, final bool) (*os.File, error) {
 	return f, nil
 }
 
+// Size returns how many bytes memory of Write has.
+func Size(fd int) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, fmt.Errorf("read the state: descriptor %d: %w", fd, err)
+	}
+	return st.Size, nil
+}
+
 // Wipe overwrites memory of Write that is not final.
 func Wipe(f *os.File) error {
 	b, err := mapped(f, unix.PROT_READ|unix.PROT_WRITE)

@@ -75,8 +75,16 @@ var youth = []time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second, 
 
 // returnMemory gives memory back to the system that a burst or an attack took: the runtime alone keeps it for minutes, since a node at
 // work allocates next to nothing and so has no reason to collect. It looks every 15 s, and once a minute when there was nothing to
-// give. In the first minute it also gives back pages of the program. It returns when ctx ends.
-func returnMemory(ctx context.Context, small bool) {
+// give. In the first minute it also gives back pages of the program, and with later set what only starting needed. It returns when ctx ends.
+func returnMemory(ctx context.Context, small, later bool) {
+	if later {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(youth[0]):
+		}
+		releaseStartup()
+	}
 	slack := uint64(memorySlack)
 	if small {
 		slack = smallSlack

@@ -35,6 +35,7 @@ type runOptions struct {
 
 	carried int           // descriptor with what the program before has left; 0 at an ordinary start
 	state   *node.Carried // that
+	collect func()        // has the garbage collector run again; nil at an ordinary start
 }
 
 // upgraded tells that the node goes on from a program before this one.
@@ -189,6 +190,9 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	}
 	a.upgradeOnSignal(ctx, n, options.Log)
 	n.Upgraded(ctx)
+	if r.upgraded() {
+		r.collect()
+	}
 	report(nil)
 	isNew = false
 	go watchdog(ctx, n, r.upgraded())
@@ -205,8 +209,10 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 		}()
 	}
 	a.reloadOnHangup(ctx, name, r, options.Log)
-	releaseStartup()
-	go returnMemory(ctx, o.Small)
+	if !r.upgraded() { // else the connections look for their paths first
+		releaseStartup()
+	}
+	go returnMemory(ctx, o.Small, r.upgraded())
 	<-ctx.Done()
 	n.Ending()
 	notifySystemd("STOPPING=1")

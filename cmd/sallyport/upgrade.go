@@ -319,6 +319,11 @@ func (a *app) readState(r *runOptions) error {
 		return nil
 	}
 	r.state = &node.Carried{}
+	size, err := upgrade.Size(r.carried)
+	if err != nil {
+		return err
+	}
+	r.collect = upgrade.HoldCollector(size)
 	if err := upgrade.Read(r.carried, r.state); err != nil {
 		return err
 	}
