@@ -205,14 +205,8 @@ func (s *session) run(ctx context.Context) {
 				s.gone(severed)
 				severed = nil
 			}
-			pause := wait
-			if refused(err) && !s.slow {
-				pause = min(retryRefused, longest)
-			} else if !s.slow && time.Since(tries) > pause {
-				pause = min(retryFirst, longest) // whoever does not answer is not hammered by that
-			} else {
-				wait = min(2*wait, longest)
-			}
+			var pause time.Duration
+			pause, wait = s.afterFailure(err, time.Since(tries), wait, longest)
 			s.log.Warn("not connected", "reason", err.Error(), "retry", pause.String())
 			tried()
 			select {
@@ -274,6 +268,18 @@ func afterLoss(worked, wait, longest time.Duration) (pause, next time.Duration) 
 		return min(retryFirst, most), min(retryFirst, most)
 	}
 	return min(wait, most), min(2*wait, most)
+}
+
+// afterFailure returns the pause after an attempt that has failed after a time, and what it would be after the next one; wait is what this would have been before.
+func (s *session) afterFailure(err error, took, wait, longest time.Duration) (pause, next time.Duration) {
+	switch {
+	case s.slow:
+	case refused(err):
+		return min(retryRefused, longest), wait
+	case took > wait: // whoever does not answer is not hammered by that
+		return min(retryFirst, longest), wait
+	}
+	return wait, min(2*wait, longest)
 }
 
 // refused reports whether an attempt has failed because somebody has said that nobody is there.
