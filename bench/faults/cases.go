@@ -32,17 +32,19 @@ type scale struct {
 	fleetUpgrades int
 	open, pauses  int           // connections that are open while nodes are upgraded, and how often each is
 	pause         time.Duration // how long a node may stand still then
+	paths         int           // times that a path is cut and a relay is killed to see how soon that is noticed and made good
+	noticed, up   time.Duration
 	bench         time.Duration // how long pgbench goes on after a fault is over, about
 }
 
 func cases(short bool, soakFor time.Duration, kills int) []fault {
 	s := scale{streams: 8, idle: 200, kills: 50, upgrades: 20, drops: []time.Duration{time.Second, 20 * time.Second, 50 * time.Second}, stop: 30 * time.Second,
 		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second, soak: soakFor, fleet: 100, fleetKills: 50, fleetUpgrades: 5,
-		open: 1000, pauses: 5, pause: 200 * time.Millisecond}
+		open: 1000, pauses: 5, pause: 200 * time.Millisecond, paths: 5, noticed: 3 * time.Second, up: time.Second}
 	// The short form is for a machine that has other things to do.
 	if short {
 		s = scale{streams: 4, idle: 60, kills: 3, upgrades: 1, drops: []time.Duration{6 * time.Second}, stop: 6 * time.Second, shaped: 4 * time.Second, back: 10 * time.Second,
-			bench: 3 * time.Second, fleet: 6, fleetKills: 2, fleetUpgrades: 1, open: 200, pauses: 1, pause: time.Second}
+			bench: 3 * time.Second, fleet: 6, fleetKills: 2, fleetUpgrades: 1, open: 200, pauses: 1, pause: time.Second, paths: 1, noticed: 6 * time.Second, up: 5 * time.Second}
 	}
 	if kills > 0 {
 		s.kills, s.fleetKills, s.fleetUpgrades = kills, kills, min(kills, s.fleetUpgrades)
@@ -128,6 +130,7 @@ func cases(short bool, soakFor time.Duration, kills int) []fault {
 		fault{"kill -9 of the outlet's node for good", gone, func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.outlet, false) }},
 		fault{"kill -9 of the inlet's node, and start again at once", gone + "; new ones work", func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.inlet, true) }},
 		fault{"kill -9 of the outlet's node, and start again at once", gone + "; new ones work", func(ctx context.Context, w *world) (string, error) { return killed(ctx, w, w.outlet, true) }})
+	list = append(list, fault{"a path that is dead without a word, a relay that was killed and is back", fmt.Sprintf("noticed within %v; a new path within %v of the relay", s.noticed, s.up), pathTimes(s)})
 	list = append(list, fault{"each side of a half-close at each moment of a loss", "every byte, then the end, both ways", halfCloses},
 		fault{"ends that never read, never write, reset, end first", "as over plain TCP", asOverTCP})
 	if !short {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,6 +81,29 @@ func echoes(list []net.Conn, within time.Duration) error {
 	return nil
 }
 
+// cpu returns the processor time that each node has used since its process was started, by process, as far as can be seen.
+func (w *world) cpu(ctx context.Context) map[int]time.Duration {
+	used := map[int]time.Duration{}
+	for _, m := range []*machine{w.inlet, w.relay, w.outlet} {
+		pid, err := w.pid(ctx, m)
+		if err != nil {
+			continue
+		}
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		_, rest, _ := bytes.Cut(text, []byte(") ")) // what comes before is the program's name
+		if f := strings.Fields(string(rest)); len(f) > 12 {
+			const tick = time.Second / 100 // USER_HZ, which is the same on all machines
+			user, _ := strconv.ParseInt(f[11], 10, 64)
+			system, _ := strconv.ParseInt(f[12], 10, 64)
+			used[pid] = time.Duration(user+system) * tick
+		}
+	}
+	return used
+}
+
 // fleetBack ends the relay of many outlets and inlets, each of which has an open connection, under load; end brings it back too.
 func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *world) error) func(context.Context, *world) (string, error) {
 	return func(ctx context.Context, w *world) (string, error) {
@@ -114,7 +139,7 @@ func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *w
 		}
 		at = strings.Trim(strings.TrimSpace(at), `"`)
 		most, rate := 0.0, 0.0
-		var away time.Duration
+		var away, used time.Duration
 		seen, err := w.under(ctx, s, time.Duration(times)*s.bench, func(l *load) (slowest time.Duration, err error) {
 			for range times {
 				stop, watched := make(chan struct{}), make(chan struct{})
@@ -141,6 +166,7 @@ func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *w
 						}
 					}
 				}()
+				before := w.cpu(ctx)
 				asked := time.Now()
 				err := end(ctx, w)
 				begun := time.Now() // the relay is there again
@@ -156,6 +182,11 @@ func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *w
 				if err != nil {
 					return slowest, err
 				}
+				took := time.Duration(0)
+				for pid, all := range w.cpu(ctx) {
+					took += all - before[pid] // a relay that was killed is another process
+				}
+				used = max(used, took)
 				if err := l.moving(time.Minute); err != nil {
 					return slowest, err
 				}
@@ -163,7 +194,8 @@ func fleetBack(s scale, outlets, inlets, times int, end func(context.Context, *w
 			return slowest, nil
 		})
 		bound := float64(2*(inlets+len(portals)) + 100)
-		seen += fmt.Sprintf(" (all %d inlets; %.1f s after it was asked to end), at most %.0f handshakes at the relay each time, %.0f in a second", inlets, away.Seconds(), most, rate)
+		seen += fmt.Sprintf(" (all %d inlets; %.1f s after it was asked to end), at most %.0f handshakes at the relay each time, %.0f in a second, %.1f s of processor time of the nodes, with their load",
+			inlets, away.Seconds(), most, rate, used.Seconds())
 		if err == nil && most > bound {
 			err = errors.New("more than two for each inlet")
 		}
