@@ -24,11 +24,7 @@ func (p *Proofs) verify(key vault.VerifyingKey, data []byte, sig vault.Signature
 	if p == nil {
 		return vault.Verify(key, data, sig)
 	}
-	b := make([]byte, 0, 256)
-	b = append(b, byte(key.Algorithm), byte(sig.Algorithm))
-	b = append(binary.BigEndian.AppendUint32(b, uint32(len(key.Bytes))), key.Bytes...)
-	b = append(append(b, sig.Bytes[:]...), data...)
-	proof := sha256.Sum256(b)
+	proof := proofOf(key, data, sig)
 	if p.has(proof) {
 		return nil
 	}
@@ -37,6 +33,15 @@ func (p *Proofs) verify(key vault.VerifyingKey, data []byte, sig vault.Signature
 		p.add(proof)
 	}
 	return err
+}
+
+// proofOf is what a signature is remembered by: nothing else has the same.
+func proofOf(key vault.VerifyingKey, data []byte, sig vault.Signature) [sha256.Size]byte {
+	b := make([]byte, 0, 256)
+	b = append(b, byte(key.Algorithm), byte(sig.Algorithm))
+	b = append(binary.BigEndian.AppendUint32(b, uint32(len(key.Bytes))), key.Bytes...)
+	b = append(append(b, sig.Bytes[:]...), data...)
+	return sha256.Sum256(b)
 }
 
 func (p *Proofs) has(proof [sha256.Size]byte) bool {

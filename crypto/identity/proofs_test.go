@@ -32,6 +32,13 @@ func TestProofs(t *testing.T) {
 			}
 		}
 		must(t, (*Proofs)(nil).verify(key, data, sig))
+		wrong := sig
+		wrong.Bytes[0] ^= 1
+		marked := &Proofs{}
+		marked.add(proofOf(key, data, wrong))
+		if err := marked.verify(key, data, wrong); err != nil {
+			t.Errorf("%s: what is remembered is computed again: %v", algorithm, err)
+		}
 		for name, change := range map[string]func(k *vault.VerifyingKey, data []byte, sig *vault.Signature){
 			"another signature":                  func(_ *vault.VerifyingKey, _ []byte, sig *vault.Signature) { sig.Bytes[63] ^= 1 },
 			"other data":                         func(_ *vault.VerifyingKey, data []byte, _ *vault.Signature) { data[0] ^= 1 },
