@@ -39,6 +39,8 @@ var (
 	descUDPMessages = desc("udp_messages_total", "Routing messages on the UDP transport.", "direction")
 	descUDPDatagram = desc("udp_datagrams_total", "Datagrams of the UDP transport.", "direction")
 	descUDPDropped  = desc("udp_dropped_total", "Datagrams and messages that were dropped.", "reason")
+	descLooseLost   = desc("udp_link_datagrams_lost_total", "Packets of datagrams that a link of a puncture lost; they are not sent again.")
+	descLooseDrop   = desc("udp_link_datagrams_dropped_total", "Messages of datagrams for which a link of a puncture had no room.")
 	descUDPResent   = desc("udp_link_resent_total", "Packets that a link of a puncture sent again.")
 	descPunctures   = desc("udp_punctures_total", "UDP punctures opened, and ended because the peer fell silent.", "event")
 	descDropped     = desc("messages_dropped_total", "Messages not delivered.", "reason")
@@ -116,6 +118,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		count(descUDPDropped, d.n, d.reason)
 	}
 	count(descUDPResent, u.Resent.Load())
+	count(descLooseLost, u.LooseLost.Load())
+	count(descLooseDrop, u.LooseDropped.Load())
 	count(descPunctures, u.Opened.Load(), "opened")
 	count(descPunctures, u.Lost.Load(), "lost")
 	drops := map[string]uint64{}

@@ -59,6 +59,7 @@ func TestEveryCountIsShown(t *testing.T) {
 		"udp_dropped_total malformed": &u.Malformed, "udp_dropped_total foreign": &u.Foreign, "udp_dropped_total duplicate": &u.Duplicates, "udp_dropped_total late": &u.Late,
 		"udp_dropped_total incomplete": &u.Incomplete, "udp_dropped_total no_room": &u.NoRoom, "udp_dropped_total truncated": &u.Truncated, "udp_dropped_total overflow": &u.Overflow,
 		"udp_dropped_total refused": &u.Failed, "udp_dropped_total unroutable": &u.Unroutable, "udp_dropped_total unheard": &u.Unheard, "udp_dropped_total unproven": &u.Unproven,
+		"udp_link_datagrams_lost_total": &u.LooseLost, "udp_link_datagrams_dropped_total": &u.LooseDropped,
 		"udp_link_resent_total": &u.Resent, "udp_punctures_total opened": &u.Opened, "udp_punctures_total lost": &u.Lost,
 		"messages_dropped_total no_worker": &drops.NoWorker, "messages_dropped_total not_local": &drops.NotLocal, "messages_dropped_total flow_control": &drops.Flow,
 		"messages_dropped_total loop": &drops.Loop, "messages_dropped_total malformed": &drops.Malformed, "messages_dropped_total overflow": &drops.Overflow, "messages_dropped_total not_member": &drops.NotMember,

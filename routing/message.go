@@ -41,6 +41,9 @@ type Message struct {
 	Peer *Peer
 	// From is where the message was read, or nil when it began on this node and needs no backpressure.
 	From *Throttle
+	// Loose says that the message may be lost and overtake others; from a transport, that it came like that. It holds for one hop: who passes a message on
+	// clears it unless the rest of the way may lose it too.
+	Loose bool
 
 	// buf[start:end] is the payload; buf[low:start] and buf[end:high] may be overwritten.
 	buf                   []byte
@@ -57,7 +60,7 @@ type Message struct {
 
 // Reset makes m an empty message.
 func (m *Message) Reset() {
-	m.Onward, m.Return, m.Peer, m.From = Route{}, Route{}, nil, nil
+	m.Onward, m.Return, m.Peer, m.From, m.Loose = Route{}, Route{}, nil, nil, false
 	m.buf, m.low, m.start, m.end, m.high, m.kept = nil, 0, 0, 0, 0, false
 	m.producer, m.hops, m.work = nil, 0, 0
 	m.onwardAt, m.returnAt = routeRoom, routeRoom

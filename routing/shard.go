@@ -390,7 +390,7 @@ func (s *Shard) send(to *Shard, m *Message) {
 	start := end + HeadRoom
 	copy(p.buf[start:], m.Payload())
 	p.m.SetPayload(p.buf, end, start, start+size, len(p.buf))
-	p.m.Peer, p.m.From, p.m.producer, p.m.hops = m.Peer, m.From, m.producer, m.hops
+	p.m.Peer, p.m.From, p.m.Loose, p.m.producer, p.m.hops = m.Peer, m.From, m.Loose, m.producer, m.hops
 	p.size = int64(size)
 	p.again = false
 	s.enqueued(to, p.size, m.From)

@@ -11,3 +11,15 @@ type FrameWriter interface {
 	// CommitFrame sends the message begun. from is paused if the connection cannot take more.
 	CommitFrame(from *Throttle)
 }
+
+// LooseWriter is a FrameWriter that can also carry messages beside its stream: each whole or not at all, in any order, and none waits for another.
+type LooseWriter interface {
+	FrameWriter
+	// TakesLoose reports whether the other end knows that too.
+	TakesLoose() bool
+	// ReserveLoose is ReserveFrame for such a message. It returns nil if too much waits or the message is too large; the message is then lost and
+	// counted.
+	ReserveLoose(onward, ret Route, size int) []byte
+	// CommitLoose sends the message begun. from is paused if the connection cannot take more.
+	CommitLoose(from *Throttle)
+}

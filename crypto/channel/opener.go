@@ -131,6 +131,15 @@ func (o *Opener) open(dst, msg []byte) error {
 	if !ok {
 		return ErrCounter
 	}
+	if err := o.openKeyed(dst, msg, n); err != nil {
+		return err
+	}
+	o.highest, o.bitmap = highest, bitmap
+	return nil
+}
+
+// openKeyed decrypts msg with the key that its counter n is for. It looks at no window.
+func (o *Opener) openKeyed(dst, msg []byte, n uint64) error {
 	key, which := &o.current, o.choose(n)
 	switch which {
 	case noKey:
@@ -148,7 +157,7 @@ func (o *Opener) open(dst, msg []byte) error {
 	if err := key.Open(dst, &o.nonce, msg[CounterSize:], nil); err != nil {
 		return err
 	}
-	o.highest, o.bitmap, o.last = highest, bitmap, n
+	o.last = n
 	if which == nextKey {
 		o.previous, o.current = o.current, o.following
 		o.hasFollowing = false

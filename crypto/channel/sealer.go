@@ -55,6 +55,7 @@ type Sealer struct {
 	scratch
 	key     aead.Key
 	counter uint64
+	within  uint64 // the bits of a counter that are 0 when the key is replaced
 	fixed   bool
 	// Rekeys, if set, counts the keys that were replaced. Init keeps it.
 	Rekeys *atomic.Uint64
@@ -63,7 +64,7 @@ type Sealer struct {
 // Init begins with a handshake's Send key and counter 0. It keeps no reference to key.
 func (s *Sealer) Init(key *[32]byte) {
 	s.key.Init(key)
-	s.counter, s.fixed = 0, false
+	s.counter, s.within, s.fixed = 0, interval-1, false
 }
 
 // InitKeyExchangeOnly is Init for a channel that both sides use for its keys only: the key is never replaced
@@ -87,7 +88,7 @@ func (s *Sealer) Seal(dst, plaintext []byte) error {
 	if len(dst) < len(plaintext)+Overhead {
 		panic("channel: output of Seal too short")
 	}
-	if s.counter%interval == 0 && s.counter > 0 && !s.fixed {
+	if s.counter&s.within == 0 && s.counter > 0 && !s.fixed {
 		s.rekey(&s.key, &s.key)
 		if s.Rekeys != nil {
 			s.Rekeys.Add(1)

@@ -135,7 +135,7 @@ func (s *sender) transmit(f *flow, p []byte) {
 	m.SetRoutes(s.route, s.self)
 	m.SetPayloadBytes(p)
 	copy(m.Grow(s.shard, len(head), 0), head)
-	m.From = s.throttle
+	m.From, m.Loose = s.throttle, true
 	s.shard.Deliver(m)
 	s.shard.Free(m)
 	s.win.add(len(head) + len(p))
@@ -160,7 +160,7 @@ func (s *sender) answered(number uint64) {
 }
 
 func (s *sender) arm() {
-	at, ok := s.win.next()
+	at, ok := s.win.next(s.shard.Loop().Now())
 	if s.armed || !ok {
 		return
 	}
@@ -174,8 +174,8 @@ func (s *sender) arm() {
 
 func (s *sender) fired() {
 	s.armed = false
-	if s.win.expire(s.shard.Loop().Now()) {
-		s.mark()
+	gone := s.win.expire(s.shard.Loop().Now())
+	if s.mark(); gone {
 		s.pump()
 	}
 	s.arm()
@@ -191,6 +191,7 @@ func post(shard *routing.Shard, route, self routing.Route, b []byte) {
 	m := shard.NewMessage()
 	m.SetRoutes(route, self)
 	m.SetPayloadBytes(b)
+	m.Loose = true
 	shard.Deliver(m)
 	shard.Free(m)
 }

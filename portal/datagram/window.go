@@ -11,6 +11,8 @@ const (
 	markEvery = 4
 	markIdle  = time.Second // and the time without one
 	markLost  = time.Second // after which a mark without answer is given up
+	// markSlack and three round trips without an answer while the window is full show that the last mark may be lost: another one asks.
+	markSlack = 100 * time.Millisecond
 	// A path's shortest round trip is believed for tripFor. An answer that took more than twice that and tripSlack shows that something waits.
 	tripFor   = 10 * time.Second
 	tripSlack = 20 * time.Millisecond
@@ -65,11 +67,13 @@ func (w *window) add(n int) { w.sent += uint64(n) }
 
 // mark reports whether a mark is to be sent now, with which number. It is asked after each change.
 func (w *window) mark(now time.Time) (number uint64, due bool) {
+	full := w.sent-w.confirmed >= uint64(w.size)
 	switch {
+	case full && w.count > 0 && !now.Before(w.again()):
 	case w.sent == w.marked:
 		return 0, false
 	case w.sent-w.marked >= uint64(w.size/markEvery), now.Sub(w.markedAt) >= markIdle:
-	case w.count == 0 && w.sent-w.confirmed >= uint64(w.size): // a window that has shrunk: nothing else would open it
+	case w.count == 0 && full: // a window that has shrunk: nothing else would open it
 	default:
 		return 0, false
 	}
@@ -137,10 +141,17 @@ func (w *window) expire(now time.Time) bool {
 	return n > 0
 }
 
-// next returns when expire may have something to do; ok is false while there is no mark under way.
-func (w *window) next() (at time.Time, ok bool) {
+// again is when a full window asks once more.
+func (w *window) again() time.Time { return w.markedAt.Add(3*w.trip + markSlack) }
+
+// next returns when expire or mark may have something to do; ok is false while there is no mark under way.
+func (w *window) next(now time.Time) (at time.Time, ok bool) {
 	if w.count == 0 {
 		return at, false
 	}
-	return w.marks[0].at.Add(markLost), true
+	at = w.marks[0].at.Add(markLost)
+	if again := w.again(); again.After(now) && again.Before(at) {
+		return again, true
+	}
+	return at, true
 }

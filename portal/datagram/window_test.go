@@ -80,7 +80,10 @@ func TestWindowLoses(t *testing.T) {
 		w.add(1000)
 		w.mark(now)
 	}
-	if at, ok := w.next(); !ok || at != now.Add(markLost) {
+	if at, ok := w.next(now); !ok || at != now.Add(markSlack) {
+		t.Fatalf("%v, %t", at, ok)
+	}
+	if at, ok := w.next(now.Add(markSlack)); !ok || at != now.Add(markLost) {
 		t.Fatalf("%v, %t", at, ok)
 	}
 	if w.expire(now.Add(markLost-1)) || w.open() {
@@ -89,13 +92,47 @@ func TestWindowLoses(t *testing.T) {
 	if !w.expire(now.Add(markLost)) || !w.open() || w.count != 0 {
 		t.Fatal("shut after its time")
 	}
-	if _, ok := w.next(); ok {
+	if _, ok := w.next(now); ok {
 		t.Error("still something to wait for")
 	}
 	w.answered(0, now.Add(2*time.Second)) // too late, or a lie
 	w.answered(1<<40, now.Add(2*time.Second))
 	if w.confirmed > w.sent || w.size != windowFirst {
 		t.Errorf("confirmed %d of %d, window %d", w.confirmed, w.sent, w.size)
+	}
+}
+
+// TestWindowAsksAgain: where the path loses marks too, a full window asks again long before it gives up, and what is confirmed then opens it.
+func TestWindowAsksAgain(t *testing.T) {
+	w, now := newWindow(), time.Unix(100, 0)
+	w.add(1000)
+	number, _ := w.mark(now)
+	if now = now.Add(20 * time.Millisecond); true {
+		w.answered(number, now)
+	}
+	for w.open() {
+		w.add(1000)
+		w.mark(now) // all lost
+	}
+	wait := 3*w.trip + markSlack
+	if _, due := w.mark(now.Add(wait - 1)); due {
+		t.Error("asked again before an answer could be there")
+	}
+	now = now.Add(wait)
+	number, due := w.mark(now)
+	if _, twice := w.mark(now); !due || twice {
+		t.Errorf("asked again %v, twice %v", due, twice)
+	}
+	if now = now.Add(20 * time.Millisecond); w.open() {
+		t.Error("open without an answer")
+	}
+	if w.answered(number, now); !w.open() || w.confirmed != w.sent {
+		t.Errorf("%d of %d confirmed", w.confirmed, w.sent)
+	}
+	w.add(1000)
+	w.mark(now)
+	if _, due := w.mark(now.Add(wait)); due {
+		t.Error("asked again where nothing is kept back")
 	}
 }
 

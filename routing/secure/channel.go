@@ -41,6 +41,7 @@ type Channel struct {
 	bytesOut uint64 // of messages, as they are inside
 	bytesIn  uint64
 	opener   channel.Opener
+	loose    loose
 	remote   routing.Route // ends in the peer's decryptor
 	moved    uint64        // highest counter that moved the route (responder)
 	counter  uint64        // the peer's next, if nothing is lost
@@ -77,6 +78,7 @@ func newChannel(h *handshake, keys channel.Keys) *Channel {
 	c.sealer.Init(&keys.Send)
 	c.sealer.Rekeys = &h.cs.Stats.Rekeys
 	c.opener.Init(&keys.Receive)
+	c.loose.keys = keys.Loose()
 	c.producer.Own = c.Flow
 	if h.spawner != nil {
 		c.producer.Spawner = h.spawner.Flow
@@ -187,6 +189,7 @@ func (c *Channel) end(tell bool) {
 	c.shard.Stop(c.Decryptor)
 	c.sealer.Wipe()
 	c.opener.Wipe()
+	c.loose.wipe()
 	c.sink = nil
 	c.Flow.End()
 	if c.pong != nil {
@@ -232,7 +235,7 @@ func (e *encryptor) Lossy(s *routing.Shard) bool {
 
 // Carried implements routing.Carrier.
 func (e *encryptor) Carried() routing.Traffic {
-	return routing.Traffic{MessagesIn: e.counter, MessagesOut: e.sealer.Counter(), BytesIn: e.bytesIn, BytesOut: e.bytesOut}
+	return routing.Traffic{MessagesIn: e.counter + e.loose.in, MessagesOut: e.sealer.Counter() + e.loose.out, BytesIn: e.bytesIn, BytesOut: e.bytesOut}
 }
 
 // Channel returns the channel that an encryptor belongs to.
@@ -251,6 +254,13 @@ func (e *encryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 	copy(plain, e.header)
 	plain[len(plain)-1] = 0x40 // empty padding
 	e.bytesOut += uint64(len(plain))
+	if m.Loose {
+		if sink := e.looseWriter(s); sink != nil {
+			e.sendLoose(sink, m, plain)
+			return
+		}
+		m.Loose = false // its counter is one of the channel's, where a gap is a fault
+	}
 	if sink := e.frameWriter(s); sink != nil {
 		// The last layer: seal into the connection's output.
 		if dst := sink.ReserveFrame(e.remote.WithoutFirst(), routing.Route{}, len(plain)+channel.Overhead, m.From); dst != nil {
@@ -304,6 +314,10 @@ func (d *decryptor) TerminalClosed() { (*Channel)(d).end(false) }
 func (d *decryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 	c := (*Channel)(d)
 	payload := m.Payload()
+	if m.Loose {
+		d.handleLoose(s, m)
+		return
+	}
 	plain, err := d.opener.Open(payload)
 	if err != nil {
 		c.cs.Stats.OpenFailed.Add(1)
@@ -328,18 +342,22 @@ func (d *decryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 		if !d.Initiator {
 			c.roam(m.Return)
 		}
-		at := len(payload) - len(plain) - (channel.Overhead - channel.CounterSize) + offset(plain, body)
-		m.SetRoutes(p.Onward, p.Return)
-		m.PushReturn(d.Encryptor)
-		m.Peer = &d.Peer
-		m.Narrow(at+p.Start, at+p.End)
-		m.SetProducer(&d.producer)
-		s.Deliver(m)
+		d.deliver(s, m, p, len(payload)-len(plain)-(channel.Overhead-channel.CounterSize)+offset(plain, body))
 	case channel.KindRefresh:
 		c.refreshed(append([]byte(nil), body...))
 	case channel.KindClose:
 		c.end(false)
 	}
+}
+
+// deliver hands on what m has carried: p, which begins at byte at of its payload.
+func (d *decryptor) deliver(s *routing.Shard, m *routing.Message, p routing.Parsed, at int) {
+	m.SetRoutes(p.Onward, p.Return)
+	m.PushReturn(d.Encryptor)
+	m.Peer = &d.Peer
+	m.Narrow(at+p.Start, at+p.End)
+	m.SetProducer(&d.producer)
+	s.Deliver(m)
 }
 
 // count looks for a gap in the peer's counters. What a channel runs on may lose or reorder messages without a word (UDP does), and

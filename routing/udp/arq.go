@@ -29,11 +29,12 @@ const (
 
 // Flags of a packet.
 const (
-	arqAck  = 1
-	arqData = 2
-	arqTry  = 4  // as large as it is, to see whether that passes
-	arqAsk  = 8  // a nonce follows, which the peer repeats
-	arqTell = 16 // with this
+	arqAck   = 1
+	arqData  = 2
+	arqTry   = 4  // as large as it is, to see whether that passes
+	arqAsk   = 8  // a nonce follows, which the peer repeats
+	arqTell  = 16 // with this
+	arqLoose = 32 // a piece of a message beside the stream
 )
 
 // keptBuffer is up to which size a link keeps its buffers.
@@ -66,16 +67,21 @@ type sentPacket struct {
 	data   span // of the stream
 	at     time.Time
 	done   bool // acknowledged, or lost
+	loose  int  // bytes of a message beside the stream
 	try    int  // the size that it tries; 0 for one with data
 	mark   mark
 }
+
+// size returns how many bytes under way the packet is.
+func (p *sentPacket) size() int { return int(p.data.to-p.data.from) + p.loose }
 
 // arq carries a stream of bytes each way over packets that may be lost, repeated and reordered. It knows no socket and no clock: who
 // uses it hands packets in and out, and calls timeout when deadline has come.
 //
 // A packet is: number uvarint | flags | acknowledgement, if flagged: limit, largest number, count, length of the first range, then for
 // each further one gap and length, all uvarint | data, if flagged: offset uvarint, bytes to the end. One that is flagged to try a size is filled
-// with zeroes, and one that asks or tells has a nonce; older versions take both for packets with nothing in them.
+// with zeroes, and one that asks or tells has a nonce; older versions take both for packets with nothing in them. A loose one has a piece of a message
+// in place of a part of the stream, and is never sent again.
 type arq struct {
 	size int // of the largest packet
 	mtu  pmtu
@@ -106,6 +112,11 @@ type arq struct {
 	probes   int  // packets that may be sent in spite of cwnd
 	blocked  bool // by limit
 	resent   uint64
+
+	loose     looseOut
+	looseTurn bool // the next packet is for that, when the stream has something too
+	looseLost uint64
+	looseIn   looseIn
 
 	seen   []span // packet numbers of the peer
 	due    bool   // an acknowledgement is
@@ -144,6 +155,8 @@ func (a *arq) trim() {
 		a.in, a.at = nil, 0
 	}
 	a.blocks.trim()
+	a.loose.trim()
+	a.looseIn.trim()
 	if a.pending() == 0 && a.roundMost < keptBuffer {
 		a.out.list = nil
 	}
@@ -158,12 +171,18 @@ func (a *arq) trim() {
 // packet appends the next packet to buf, which has room for size bytes. It returns nil if there is none to send now.
 func (a *arq) packet(buf []byte, now time.Time) []byte {
 	data, again := a.pick()
-	if a.paceAt = (time.Time{}); data.to > data.from && a.probes == 0 && a.tooSoon(now) {
-		data.to, again = data.from, false
+	loose := a.loose.waiting() > 0 && a.probes == 0 && a.inFlight < a.room()
+	if a.paceAt = (time.Time{}); (data.to > data.from || loose) && a.probes == 0 && a.tooSoon(now) {
+		data.to, again, loose = data.from, false, false
 	}
-	if data.to > data.from && a.probes == 0 && a.trying(now) {
+	if (data.to > data.from || loose) && a.probes == 0 && a.trying(now) {
 		return a.try(buf, now)
 	}
+	if loose && (a.looseTurn || data.to == data.from) {
+		a.looseTurn = false
+		return a.appendLoose(buf, now)
+	}
+	a.looseTurn = true
 	if data.to == data.from && a.probes == 0 && !a.due {
 		return nil
 	}
@@ -230,7 +249,7 @@ func (a *arq) pick() (data span, again bool) {
 	if a.next < to {
 		return span{a.next, to}, false
 	}
-	if !a.blocked { // a peer's window that bounds the rate is a part of the path
+	if !a.blocked && a.loose.waiting() == 0 { // a peer's window that bounds the rate is a part of the path
 		a.bbr.limited = a.bbr.delivered + uint64(max(a.inFlight, 1))
 	}
 	return nothing, false
@@ -269,8 +288,10 @@ func (n *numbers) next() uint64 {
 	return v
 }
 
-// receive takes a packet of the peer, which is borrowed. A malformed one changes nothing.
+// receive takes a packet of the peer, which is borrowed. A malformed one changes nothing. When it made a message beside the stream whole, that is
+// looseIn.whole.
 func (a *arq) receive(b []byte, now time.Time) error {
+	a.looseIn.whole = nil
 	n := numbers{b: b}
 	number := n.next()
 	if n.bad || len(n.b) == 0 || number >= 1<<62 {
@@ -319,12 +340,22 @@ func (a *arq) receive(b []byte, now time.Time) error {
 	if flags&(arqAsk|arqTell) != 0 && len(n.b) < nonceSize {
 		return errPacket
 	}
+	var part piece
+	if flags&arqLoose != 0 {
+		var ok bool
+		if part, ok = readPiece(&n); !ok || flags&(arqData|arqAsk|arqTell|arqTry) != 0 {
+			return errPacket
+		}
+	}
 	a.newest = len(a.seen) == 0 || number >= a.seen[len(a.seen)-1].to
 	if a.saw(number) {
 		return nil
 	}
-	if flags&arqTry != 0 {
+	if flags&(arqTry|arqLoose) != 0 {
 		a.due = true
+	}
+	if flags&arqLoose != 0 {
+		a.looseIn.put(part)
 	}
 	if flags&(arqAsk|arqTell) != 0 && flags&(arqAck|arqData) == 0 {
 		v := nonce(n.b[:nonceSize])

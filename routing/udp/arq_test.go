@@ -48,9 +48,12 @@ type network struct {
 	idle            [2]time.Time  // when all that waits has been sent
 	ahead           int           // bytes that wait to be sent at most
 	lost, delivered int
-	turns           [2]time.Duration // a side that is busy with other things looks this often
-	carries         int              // bytes of the largest packet that passes; 0 for any
-	largest         int              // that was sent
+	turns           [2]time.Duration             // a side that is busy with other things looks this often
+	whole           func(to int, message []byte) // is given loose messages
+	until           time.Time                    // something else happens then
+	gone            map[uint64]bool              // loose messages of which a packet was lost
+	carries         int                          // bytes of the largest packet that passes; 0 for any
+	largest         int                          // that was sent
 }
 
 // pump lets a side send what it may.
@@ -74,6 +77,7 @@ func (n *network) pump(from int) {
 		}
 		if n.rnd.Float64() < n.lose || n.under[from] > n.queue {
 			n.lost++
+			n.note(out)
 			continue
 		}
 		start := n.now
@@ -93,6 +97,26 @@ func (n *network) pump(from int) {
 			heap.Push(&n.air, flying{at, 1 - from, out})
 			n.under[from]++
 		}
+	}
+}
+
+// note notes which loose message a packet that was lost is of.
+func (n *network) note(packet []byte) {
+	v := numbers{b: packet}
+	v.next()
+	if flags := v.b[0]; flags&arqLoose != 0 {
+		v.b = v.b[1:]
+		if flags&arqAck != 0 {
+			v.next()
+			v.next()
+			for k := 2*v.next() - 1; k > 0; k-- {
+				v.next()
+			}
+		}
+		if n.gone == nil {
+			n.gone = map[uint64]bool{}
+		}
+		n.gone[v.next()] = true
 	}
 }
 
@@ -124,6 +148,7 @@ func (n *network) step() bool {
 	for i, a := range n.sides {
 		sooner(n.turn(i, a.deadline()))
 	}
+	sooner(n.until)
 	if next.IsZero() {
 		return false
 	}
@@ -136,6 +161,9 @@ func (n *network) step() bool {
 		n.delivered++
 		if err := n.sides[f.to].receive(f.data, n.now); err != nil {
 			panic(err)
+		}
+		if m := n.sides[f.to].looseIn.whole; m != nil {
+			n.whole(f.to, m)
 		}
 		n.sides[f.to].open()
 	}
@@ -526,6 +554,7 @@ func FuzzLinkPacket(f *testing.F) {
 	f.Add([]byte{0, arqAck, 0x80, 0x80, 0x80, 1, 0, 1, 1})
 	f.Add([]byte{5, arqData, 0, 'x'})
 	f.Add([]byte{9, arqAck | arqData, 1, 1, 2, 1, 1, 1, 0, 'y'})
+	f.Add([]byte{5, arqLoose, 0, 2, 1, 'z'})
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		a, b := newARQ(1191), newARQ(1191)
 		now := time.Unix(1000, 0)
@@ -536,6 +565,9 @@ func FuzzLinkPacket(f *testing.F) {
 			if a.pending() != 5000 || a.limit != arqWindow || len(a.seen) != 0 || len(a.ready()) != 0 {
 				t.Fatal("a malformed packet changed something")
 			}
+		}
+		if a.looseIn.bytes > looseParts || len(a.looseIn.whole) > len(packet) {
+			t.Fatal("more is kept than is allowed")
 		}
 		if len(a.ready())+len(a.early) > len(packet) || a.out.base > a.next || a.out.base > a.out.end {
 			t.Fatal("more came than was sent")

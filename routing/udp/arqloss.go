@@ -19,7 +19,7 @@ func (a *arq) launch(p sentPacket) {
 func (a *arq) land(p *sentPacket) {
 	p.done = true
 	a.under--
-	a.inFlight -= int(p.data.to - p.data.from)
+	a.inFlight -= p.size()
 }
 
 // tidy passes over packets that are done.
@@ -49,7 +49,7 @@ func (a *arq) acknowledged(ranges []span, now time.Time) {
 			}
 			a.land(p)
 			a.passed(p, now)
-			bytes += int(p.data.to - p.data.from)
+			bytes += p.size()
 			if p.data.from != run.to {
 				a.arrived(run)
 				run = p.data
@@ -140,7 +140,10 @@ func (a *arq) findLost(now time.Time) {
 func (a *arq) lose(p *sentPacket, now time.Time) {
 	a.land(p)
 	a.stuck(p, now)
-	a.bbr.lost += p.data.to - p.data.from
+	a.bbr.lost += uint64(p.size())
+	if p.loose > 0 {
+		a.looseLost++
+	}
 	if p.data.to > p.data.from && p.data.to > a.out.base {
 		a.lost = addSpan(a.lost, span{max(p.data.from, a.out.base), p.data.to})
 	}

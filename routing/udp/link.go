@@ -42,18 +42,22 @@ type link struct {
 	timer    *dataplane.Timer
 	armed    time.Time // when timer fires; zero if it does not
 	resent   uint64    // that were counted
+	lost     uint64
+	parts    uint64
+	loose    bool   // both ends take messages beside the stream
+	scratch  []byte // for those that come
 	closed   bool
 	moved    movedTo
 }
 
 func isLinkPacket(b []byte) bool { return len(b) > 1+tokenSize && b[0] == linkMark }
 
-func newLink(p *Puncture) *link {
+func newLink(p *Puncture, version uint64) *link {
 	size := max(linkPacketSize, p.bind.t.opts.PacketSize)
 	if p.bind.t.opts.PacketSize < defaultPacketSize {
 		size = max(p.bind.t.opts.PacketSize, linkMinPacketSize) // somebody knows of a network that carries less
 	}
-	l := &link{p: p, arq: newARQ(size - 1 - tokenSize)}
+	l := &link{p: p, arq: newARQ(size - 1 - tokenSize), loose: version >= looseVersion}
 	l.arq.grown = &p.bind.t.grown
 	if p.bind.t.opts.PacketSize >= defaultPacketSize {
 		l.arq.search(linkMinPacketSize-1-tokenSize, maxPacketSize-1-tokenSize)
@@ -112,6 +116,14 @@ func (l *link) receive(b []byte, from netip.AddrPort) {
 		return
 	}
 	l.heardFrom(from, now)
+	if whole := l.arq.looseIn.whole; whole != nil {
+		l.deliverLoose(whole)
+	}
+	if l.closed {
+		return
+	}
+	l.p.bind.t.Stats.Incomplete.Add(l.arq.looseIn.incomplete - l.parts)
+	l.parts = l.arq.looseIn.incomplete
 }
 
 // batchEnd hands on what came, and answers it.
@@ -168,9 +180,12 @@ func (l *link) handOnReady() bool {
 	return true
 }
 
+// waiting returns how many bytes were never sent.
+func (l *link) waiting() int { return l.arq.waiting() + l.arq.loose.waiting() }
+
 // drained tells the backlog when little enough waits.
 func (l *link) drained() {
-	if l.drain > 0 && l.arq.waiting() <= l.drain {
+	if l.drain > 0 && l.waiting() <= l.drain {
 		l.drain = 0
 		l.backlog.Drained()
 	}
@@ -181,6 +196,33 @@ func (l *link) deliver(p routing.Parsed, buf []byte, start, end int) {
 	m.Onward, m.Return, m.From = p.Onward, p.Return, l.throttle
 	m.PushReturn(l.p.Sender)
 	m.SetPayload(buf, start-4, start+p.Start, start+p.End, end)
+	m.SetProducer(&l.p.producer)
+	l.p.shard.Deliver(m)
+	l.p.shard.Free(m)
+}
+
+// deliverLoose delivers a message that came beside the stream, which is borrowed.
+func (l *link) deliverLoose(whole []byte) {
+	if !l.loose {
+		l.p.bind.t.Stats.Malformed.Add(1)
+		return
+	}
+	end := routing.HeadRoom + len(whole)
+	if cap(l.scratch) < end+routing.TailRoom {
+		l.scratch = make([]byte, max(end+routing.TailRoom, 4<<10))
+	}
+	buf := l.scratch[:cap(l.scratch)]
+	copy(buf[routing.HeadRoom:], whole)
+	p, err := l.p.bind.shard.Parse(buf[routing.HeadRoom:end])
+	if err != nil {
+		l.p.bind.t.Stats.Malformed.Add(1)
+		return
+	}
+	l.p.bind.t.Stats.MessagesIn.Add(1)
+	m := l.p.shard.NewMessage()
+	m.Onward, m.Return, m.From, m.Loose = p.Onward, p.Return, l.throttle, true
+	m.PushReturn(l.p.Sender)
+	m.SetPayload(buf, 0, routing.HeadRoom+p.Start, routing.HeadRoom+p.End, len(buf))
 	m.SetProducer(&l.p.producer)
 	l.p.shard.Deliver(m)
 	l.p.shard.Free(m)
@@ -213,6 +255,8 @@ func (l *link) flush() {
 	l.drained()
 	l.p.bind.t.Stats.Resent.Add(l.arq.resent - l.resent)
 	l.resent = l.arq.resent
+	l.p.bind.t.Stats.LooseLost.Add(l.arq.looseLost - l.lost)
+	l.lost = l.arq.looseLost
 	l.arm(now)
 }
 
@@ -247,7 +291,7 @@ type linkDraining link
 
 // Waiting implements routing.Draining.
 func (d *linkDraining) Waiting() (int, uint64) {
-	waiting := d.arq.waiting()
+	waiting := (*link)(d).waiting()
 	return waiting, d.written - uint64(waiting)
 }
 
@@ -302,7 +346,36 @@ func (s *linkSender) CommitFrame(from *routing.Throttle) {
 	s.bind.t.Stats.MessagesOut.Add(1)
 	s.bind.sock.WantFlush()
 	l.written += uint64(l.reserved)
-	if waiting := l.arq.waiting(); waiting > linkHighWater { // what is under way fills the line
+	if waiting := l.waiting(); waiting > linkHighWater { // what is under way fills the line
+		l.backlog.Over(waiting, from)
+	}
+}
+
+// TakesLoose implements routing.LooseWriter.
+func (s *linkSender) TakesLoose() bool { return s.bind.link.loose && !s.closed }
+
+// ReserveLoose implements routing.LooseWriter.
+func (s *linkSender) ReserveLoose(onward, ret routing.Route, size int) []byte {
+	l := s.bind.link
+	body := routing.HeaderLen(onward, ret, size) + size
+	frame := l.arq.loose.reserve(body)
+	if l.closed || frame == nil {
+		s.bind.t.Stats.LooseDropped.Add(1)
+		return nil
+	}
+	l.reserved = body
+	head := routing.AppendHeader(frame[:0], onward, ret, size)
+	return frame[len(head):body:body]
+}
+
+// CommitLoose implements routing.LooseWriter.
+func (s *linkSender) CommitLoose(from *routing.Throttle) {
+	l := s.bind.link
+	l.arq.loose.commit(l.reserved)
+	s.bind.t.Stats.MessagesOut.Add(1)
+	s.bind.sock.WantFlush()
+	l.written += uint64(l.reserved)
+	if waiting := l.waiting(); waiting > linkHighWater {
 		l.backlog.Over(waiting, from)
 	}
 }

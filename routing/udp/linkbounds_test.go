@@ -110,7 +110,7 @@ func TestLinkSizes(t *testing.T) {
 			o := offer{address: "127.0.0.1:5", remote: []byte("theirs")}
 			ours := n.shard.NewAddress()
 			p := &Puncture{bind: n.bind, shard: n.shard, ours: ours, onward: routing.LocalRoute("socket", string(o.remote))}
-			initiator := newLink(p)
+			initiator := newLink(p, 1)
 			if initiator.arq.grown != &n.udp.grown || n.udp.grown.most != defaultWindows {
 				t.Error("its window is not within the node's bound")
 			}
@@ -118,12 +118,12 @@ func TestLinkSizes(t *testing.T) {
 				t.Errorf("of %d: datagrams of %d bytes, want %d", size, got+1+tokenSize, want)
 			}
 			q := &Puncture{bind: n.bind, shard: n.shard, ours: routing.LocalAddress("theirs").Wire(), onward: routing.LocalRoute("socket", ours.Text()), responder: true}
-			responder := newLink(q)
+			responder := newLink(q, 1)
 			if initiator.send != responder.recv || initiator.recv != responder.send || initiator.send == initiator.recv || initiator.send[0] != linkMark {
 				t.Errorf("tokens %x %x and %x %x", initiator.send, initiator.recv, responder.send, responder.recv)
 			}
 			q.responder = false
-			if both := newLink(q); both.recv == initiator.send {
+			if both := newLink(q, 1); both.recv == initiator.send {
 				t.Error("two who both began take each other's datagrams")
 			}
 		}); err != nil {

@@ -153,8 +153,11 @@ type offer struct {
 	link uint64
 }
 
-// linkVersion is the version of the Link that is offered.
-const linkVersion = 1
+// linkVersion is the version of the Link that is offered; from looseVersion on it carries messages beside the stream.
+const (
+	linkVersion  = 2
+	looseVersion = 2
+)
 
 func appendOffer(b []byte, o offer) []byte {
 	n := uint64(2)

@@ -47,6 +47,7 @@ type Listener struct {
 	// Plain offers no Link, as the reference does.
 	Plain bool
 
+	newest uint64 // version of the Link
 	t      *Transport
 	public Public
 	open   atomic.Int64
@@ -55,7 +56,7 @@ type Listener struct {
 
 // NewListener makes a listener, which the caller starts as a worker on every shard. Negotiations end with ctx.
 func (t *Transport) NewListener(ctx context.Context, public Public) *Listener {
-	return &Listener{Flow: routing.NewFlow(), t: t, public: public, ctx: ctx}
+	return &Listener{Flow: routing.NewFlow(), newest: linkVersion, t: t, public: public, ctx: ctx}
 }
 
 // HandleMessage begins a puncture with whoever sent m.
@@ -78,7 +79,7 @@ func (l *Listener) HandleMessage(s *routing.Shard, m *routing.Message) {
 		l.t.router.Log().Warn("puncture refused", "peer", peer.String(), "reason", "too many")
 		return
 	}
-	if o.link = min(o.link, linkVersion); l.Plain {
+	if o.link = min(o.link, l.newest); l.Plain {
 		o.link = 0
 	}
 	back := m.Return.Clone()

@@ -78,7 +78,7 @@ func (a *arq) passed(p *sentPacket, now time.Time) {
 		}
 		return
 	}
-	if int(p.data.to-p.data.from) > a.below() {
+	if p.size() > a.below() {
 		a.mtu.lost, a.mtu.acked = 0, now
 	}
 }
@@ -92,7 +92,7 @@ func (a *arq) stuck(p *sentPacket, now time.Time) {
 		}
 		return
 	}
-	if a.mtu.most == 0 || int(p.data.to-p.data.from) <= a.below() {
+	if a.mtu.most == 0 || p.size() <= a.below() {
 		return
 	}
 	if a.mtu.lost++; a.mtu.lost >= pmtuLost && now.Sub(a.mtu.acked) > 3*a.rtt+pmtuDark {

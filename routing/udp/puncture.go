@@ -63,8 +63,8 @@ func startPuncture(b *Bind, ours routing.WireAddress, peer netip.AddrPort, o off
 	}
 	p.producer = routing.Producer{Own: p.Flow, Spawner: spawner}
 	s.StartAs(ours, routing.WorkerFunc(p.fromPeer), b.Flow)
-	if o.link == linkVersion {
-		b.link = newLink(p)
+	if o.link > 0 {
+		b.link = newLink(p, o.link)
 		b.sock.Pace(0)
 		b.sock.Whole()
 		p.Sender = s.Start(&linkSender{punctureSender{p}})

@@ -116,6 +116,8 @@ type Stats struct {
 	Opened, Lost atomic.Uint64
 	// Resent are packets that a link sent again.
 	Resent atomic.Uint64
+	// LooseLost are packets of messages beside the stream that were lost, LooseDropped such messages for which there was no room.
+	LooseLost, LooseDropped atomic.Uint64
 }
 
 // Transport holds the sockets of one node.
