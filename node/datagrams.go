@@ -65,11 +65,17 @@ func addUDPOutlets(n *Node) {
 				return fmt.Errorf("%w: --to %q must be host:port", admin.ErrInvalid, r.To)
 			}
 			_, err := idleOf(r.Idle)
-			return errors.Join(err, checkMaxFlows(r.MaxFlows), checkAllow(r.Allow))
+			_, rateErr := rateOf(r.Rate)
+			return errors.Join(err, rateErr, checkMaxFlows(r.MaxFlows), checkAllow(r.Allow))
 		},
 		Open:    n.openUDPOutlet,
-		InPlace: []string{"allow", "max-flows"},
+		InPlace: []string{"allow", "max-flows", "rate"},
 		Update: func(_ context.Context, o *udpOutlet, _, to *resource.UDPOutlet) error {
+			rate, err := rateOf(to.Rate)
+			if err != nil {
+				return err
+			}
+			o.portal.SetRate(rate)
 			o.portal.SetMaxFlows(to.MaxFlows)
 			n.setPolicyOf(policy.Own(resource.KindUDPOutlet, to.Name), to.Allow)
 			return nil
@@ -106,12 +112,16 @@ func (n *Node) openUDPOutlet(ctx context.Context, o *table.Opening[resource.UDPO
 	if err != nil {
 		return nil, err
 	}
+	rate, err := rateOf(r.Rate)
+	if err != nil {
+		return nil, err
+	}
 	g, err := n.portalGuard(policy.Own(resource.KindUDPOutlet, r.Name), policy.UDPOutlet, n.authority(), r.Allow)
 	if err != nil {
 		return nil, err
 	}
 	out, err := datagram.NewOutlet(ctx, n.datagram, n.router, datagram.OutletOptions{
-		Name: r.Name, Target: r.To, Guard: g, Flows: n.outletFlows(), Idle: idle, MaxFlows: r.MaxFlows, Resolve: names.Lookup,
+		Name: r.Name, Target: r.To, Guard: g, Flows: n.outletFlows(), Idle: idle, MaxFlows: r.MaxFlows, Rate: rate, Resolve: names.Lookup,
 	})
 	if err != nil {
 		g.close()
@@ -165,8 +175,13 @@ func addUDPInlets(n *Node) {
 		Key:     func(r *resource.UDPInlet) *string { return &r.Name },
 		Check:   checkUDPInlet,
 		Open:    n.openUDPInlet,
-		InPlace: []string{"allow", "max-flows"},
+		InPlace: []string{"allow", "max-flows", "rate"},
 		Update: func(_ context.Context, in *udpInlet, _, to *resource.UDPInlet) error {
+			rate, err := rateOf(to.Rate)
+			if err != nil {
+				return err
+			}
+			in.portal.SetRate(rate)
 			in.portal.SetMaxFlows(to.MaxFlows)
 			n.setPolicyOf(policy.Own(resource.KindUDPInlet, to.Name), to.Allow)
 			return nil
@@ -205,7 +220,8 @@ func checkUDPInlet(_ context.Context, r *resource.UDPInlet, taken func(string) b
 		return err
 	}
 	_, err := idleOf(r.Idle)
-	return errors.Join(err, checkMaxFlows(r.MaxFlows), checkAllow(r.Allow))
+	_, rateErr := rateOf(r.Rate)
+	return errors.Join(err, rateErr, checkMaxFlows(r.MaxFlows), checkAllow(r.Allow))
 }
 
 // openUDPInlet opens an inlet's port and starts to keep its path.
@@ -224,6 +240,10 @@ func (n *Node) openUDPInlet(ctx context.Context, o *table.Opening[resource.UDPIn
 	if err != nil {
 		return nil, err
 	}
+	rate, err := rateOf(r.Rate)
+	if err != nil {
+		return nil, err
+	}
 	options, err := n.connectOptions(ctx, r.Identity, r.Authorized)
 	if err != nil {
 		return nil, err
@@ -238,7 +258,7 @@ func (n *Node) openUDPInlet(ctx context.Context, o *table.Opening[resource.UDPIn
 	if path.guard, err = n.portalGuard(policy.Own(resource.KindUDPInlet, r.Name), policy.UDPInlet, n.authorityOf(ctx, to), r.Allow); err != nil {
 		return nil, err
 	}
-	p := datagram.InletOptions{Name: r.Name, Guard: path.guard, Idle: idle, MaxFlows: r.MaxFlows}
+	p := datagram.InletOptions{Name: r.Name, Guard: path.guard, Idle: idle, MaxFlows: r.MaxFlows, Rate: rate}
 	in := &udpInlet{name: r.Name, path: path}
 	if in.portal, err = n.listenUDPInlet(ctx, r, p); err != nil {
 		path.guard.close()

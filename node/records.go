@@ -12,7 +12,7 @@ func (n *Node) startRecords() {
 		return
 	}
 	n.records = records.New(records.Options{Node: n.opts.Name, Sink: o.Sink, Receipts: o.Receipts, Attributes: n.access.attested, Log: n.log})
-	n.portals.Records = n.records
+	n.portals.Records, n.datagram.Records = n.records, n.records
 }
 
 // attested returns what is attested of a peer by whoever it is; the map is not to be changed.

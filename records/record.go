@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Record is one end's record of one portal connection. Byte counts and the ID are the same at both ends of a connection that ended well.
+// Record is one end's record of one portal connection, or one flow of datagrams. Byte counts and the ID are the same at both ends of a connection that ended well.
 type Record struct {
 	// ID is the connection's number, the same at both ends; zero where the other end does not know it.
 	ID [16]byte
@@ -28,6 +28,9 @@ type Record struct {
 	Target, Address string
 	// ToTarget and ToClient are the bytes carried in each direction.
 	ToTarget, ToClient uint64
+	// Datagrams says that it is the record of a flow of datagrams, and how many went each way: of those, and of bytes, each end counts its own.
+	Datagrams                            bool
+	DatagramsToTarget, DatagramsToClient uint64
 	// Setup is how long it took until the connection was open, FirstByte until the first byte of the target's; -1 if that did not happen.
 	Setup, FirstByte time.Duration
 	// Outcome is why it ended, one word of portal.Reason; By is who ended it: client, target, inlet, outlet or network.
@@ -90,6 +93,12 @@ func (r *Record) AppendJSON(b []byte, node string) []byte {
 	b = strconv.AppendUint(b, r.ToTarget, 10)
 	b = append(b, `,"bytes_to_client":`...)
 	b = strconv.AppendUint(b, r.ToClient, 10)
+	if r.Datagrams {
+		b = append(b, `,"protocol":"udp","datagrams_to_target":`...)
+		b = strconv.AppendUint(b, r.DatagramsToTarget, 10)
+		b = append(b, `,"datagrams_to_client":`...)
+		b = strconv.AppendUint(b, r.DatagramsToClient, 10)
+	}
 	b = appendSeconds(b, "setup_seconds", r.Setup)
 	b = appendSeconds(b, "first_byte_seconds", r.FirstByte)
 	b = appendSeconds(b, "duration_seconds", r.Ended.Sub(r.Began))

@@ -117,6 +117,9 @@ func udpOutletCreate(a *app) *cobra.Command {
 			if r.Idle, r.MaxFlows, err = flows.request(cmd); err != nil {
 				return err
 			}
+			if err := checkRate(r.Rate); err != nil {
+				return err
+			}
 			if a.collect != nil {
 				return a.collect(resource.KindUDPOutlet, &r.Name, &r)
 			}
@@ -138,6 +141,7 @@ func udpOutletCreate(a *app) *cobra.Command {
 	f.StringVar(&r.To, "to", "", "the server: `HOST:PORT`, or a port here")
 	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
+	f.StringVar(&r.Rate, "rate", "", rateHelp)
 	flows.add(cmd)
 	return cmd
 }
@@ -215,6 +219,9 @@ func udpInletCreate(a *app) *cobra.Command {
 			if r.Idle, r.MaxFlows, err = flows.request(cmd); err != nil {
 				return err
 			}
+			if err := checkRate(r.Rate); err != nil {
+				return err
+			}
 			addr, err := a.inletTo(ctx, to, via)
 			if err != nil {
 				return err
@@ -256,6 +263,7 @@ func udpInletCreate(a *app) *cobra.Command {
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
 	f.BoolVar(&r.UDP, "udp", false, "go directly to the outlet's node, over UDP, if that works")
 	f.BoolVar(&r.NoTCPFallback, "no-tcp-fallback", false, "with --udp: nothing is carried while that does not work")
+	f.StringVar(&r.Rate, "rate", "", rateHelp)
 	flows.add(cmd)
 	return cmd
 }

@@ -9,6 +9,8 @@ type UDPOutlet struct {
 	Idle string `json:"idle,omitempty" flag:"idle"`
 	// MaxFlows is how many flows it has at most, of which one peer gets four in five; 0: 1000.
 	MaxFlows int `json:"max_flows,omitempty" flag:"max-flows"`
+	// Rate is how much it carries in each direction at most, as "20mbit"; members get equal shares, and what is beyond is dropped. Empty: as much as goes.
+	Rate string `json:"rate,omitempty" flag:"rate"`
 }
 
 // UDPInlet is the end beside clients of a portal for datagrams.
@@ -24,6 +26,7 @@ type UDPInlet struct {
 	NoConnectionWait bool   `json:"no_connection_wait,omitempty" flag:"no-connection-wait" memo:"ignored"`
 	Idle             string `json:"idle,omitempty" flag:"idle"`           // as of a UDPOutlet
 	MaxFlows         int    `json:"max_flows,omitempty" flag:"max-flows"` // how many clients it has at most; 0: 1000
+	Rate             string `json:"rate,omitempty" flag:"rate"`           // as of a UDPOutlet
 	// UDP prefers a direct path through a UDP puncture; with NoTCPFallback clients never use the main path.
 	UDP           bool `json:"udp,omitempty" flag:"udp"`
 	NoTCPFallback bool `json:"no_tcp_fallback,omitempty" flag:"no-tcp-fallback"`

@@ -10,16 +10,20 @@ import (
 
 // flow is a client of an inlet, at the inlet or at the outlet.
 type flow struct {
-	number   uint64
-	client   netip.AddrPort // at the inlet
-	last     time.Time      // when something went through it
-	answered bool           // something came back to the client
-	proven   bool           // and the client sent something after that
+	number uint64
+	client netip.AddrPort // at the inlet
+	began  time.Time
+	last   time.Time // when something went through it
+	// sent went to the other end of the portal, received to the flow's socket.
+	sent, received carried
+	answered       bool // something came back to the client
+	proven         bool // and the client sent something after that
 
 	in         *flowList // in which of its table's lists it is
 	prev, next *flow
 
 	queue   fifo
+	byPeer  bool // the other end of the portal has ended it
 	waiting bool // in the ring of its sender, at a place
 	place   int
 

@@ -26,6 +26,8 @@ type InletOptions struct {
 	Idle time.Duration
 	// MaxFlows is how many clients there are at most; 0 is DefaultFlows.
 	MaxFlows int
+	// Rate is how many bytes a second it carries in each direction; 0 is no limit.
+	Rate int64
 }
 
 // Inlet takes the datagrams of clients to an outlet, and back to them what comes from there.
@@ -38,9 +40,10 @@ type Inlet struct {
 	meter  *Meter
 	most   atomic.Int64
 	// refused tells that the outlet's node has said no.
-	refused atomic.Bool
-	paths   atomic.Uint64 // calls of SetPath
-	closed  atomic.Bool
+	refused  atomic.Bool
+	paths    atomic.Uint64 // calls of SetPath
+	up, down rate          // to the outlet, and to the clients
+	closed   atomic.Bool
 
 	// What follows is the shard's.
 	sock    *dataplane.UDPSocket
@@ -75,6 +78,7 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 		clients: map[netip.AddrPort]*flow{}, flows: map[uint64]*flow{}, next: 1,
 	}
 	in.SetMaxFlows(o.MaxFlows)
+	in.SetRate(o.Rate)
 	var name session
 	_, _ = rand.Read(name[:]) // never fails (crypto/rand)
 	var adoptErr error
@@ -108,6 +112,15 @@ func (in *Inlet) SetMaxFlows(most int) {
 	}
 	in.most.Store(int64(most))
 }
+
+// SetRate bounds the bytes that it carries in a second, in each direction; 0 is no bound. Any goroutine.
+func (in *Inlet) SetRate(bytes int64) {
+	in.up.set(bytes)
+	in.down.set(bytes)
+}
+
+// everybody is all clients of an inlet as the one member that shares its rate.
+var everybody [32]byte
 
 // Refuse drops what clients send while refused is set: the outlet's node has said no. Any goroutine.
 func (in *Inlet) Refuse(refused bool) { in.refused.Store(refused) }
@@ -203,6 +216,10 @@ func (c *clientsSocket) OnDatagram(buf []byte, n int, from netip.AddrPort) {
 		in.meter.drop(why)
 		return
 	}
+	if !in.up.takes(&everybody, n, now) {
+		in.meter.drop(DropRate)
+		return
+	}
 	f := in.clients[from]
 	if f == nil {
 		f = in.begin(from)
@@ -236,7 +253,7 @@ func (in *Inlet) begin(client netip.AddrPort) *flow {
 	for int64(len(in.flows)) >= max(in.most.Load(), 1) {
 		in.end(in.table.victim(), ReasonLimit, true)
 	}
-	f := &flow{number: in.next, client: client}
+	f := &flow{number: in.next, client: client, began: in.shard.Loop().Now()}
 	in.next++
 	in.clients[client], in.flows[f.number] = f, f
 	in.meter.Opened.Add(1)
@@ -268,6 +285,7 @@ func (in *Inlet) end(f *flow, why Reason, tell bool) {
 	delete(in.flows, f.number)
 	in.meter.Flows.Add(-1)
 	in.meter.Ended[why].Add(1)
+	in.record(f, why)
 	if tell {
 		in.sender.post(in.sender.route, appendEnd(in.sender.small[:0], in.sender.session, f.number, why))
 	}
@@ -298,7 +316,13 @@ func (in *Inlet) HandleMessage(s *routing.Shard, m *routing.Message) {
 			in.meter.drop(DropLate)
 			return
 		}
-		in.table.toClient(f, s.Loop().Now())
+		now := s.Loop().Now()
+		if !in.down.takes(&everybody, len(msg.data), now) {
+			in.meter.drop(DropRate)
+			return
+		}
+		in.table.toClient(f, now)
+		f.received.add(len(msg.data))
 		in.meter.Out.Add(1)
 		in.meter.BytesOut.Add(uint64(len(msg.data)))
 		in.sock.Send(msg.data, f.client)
@@ -310,9 +334,11 @@ func (in *Inlet) HandleMessage(s *routing.Shard, m *routing.Message) {
 		why := min(msg.reason, ReasonTarget)
 		if msg.number == allFlows {
 			for _, f := range in.flows {
+				f.byPeer = true
 				in.end(f, why, false)
 			}
 		} else if f := in.flows[msg.number]; f != nil {
+			f.byPeer = true
 			in.end(f, why, false)
 		}
 	}

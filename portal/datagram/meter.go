@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"sallyport/dataplane"
+	"sallyport/portal"
 )
 
 // Ends of a portal.
@@ -29,11 +30,12 @@ const (
 	DropSize                // longer than MaxSize
 	DropTarget              // the target's name has no address
 	DropLate                // for a flow that has ended
+	DropRate                // beyond the portal's rate
 	dropCount
 )
 
 // DropNames are the reasons' names in metrics.
-var DropNames = [dropCount]string{"path", "policy", "refused", "behind", "limit", "size", "target", "late"}
+var DropNames = [dropCount]string{"path", "policy", "refused", "behind", "limit", "size", "target", "late", "rate"}
 
 // Meter counts what one inlet or outlet does. Any goroutine may read it.
 type Meter struct {
@@ -67,7 +69,10 @@ func (m *Meter) countLost(u *dataplane.UDPSocket) { m.Lost.Add(uint64(u.Lost()))
 
 // Env is what the inlets and outlets of a node have in common.
 type Env struct {
-	Log    *slog.Logger
+	Log *slog.Logger
+	// Records, if set before the first portal, takes a record of each flow when it ends.
+	Records portal.Recorder
+
 	mu     sync.Mutex
 	meters []*Meter
 }

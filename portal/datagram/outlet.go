@@ -42,6 +42,8 @@ type OutletOptions struct {
 	Idle time.Duration
 	// MaxFlows is how many there are at most, of which one peer gets four in five; 0 is DefaultFlows.
 	MaxFlows int
+	// Rate is how many bytes a second it carries in each direction, in equal shares for those who use it; 0 is no limit.
+	Rate int64
 	// Resolve turns a Target that is a name into addresses, of which the first is taken; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
 }
@@ -56,6 +58,8 @@ type Outlet struct {
 	places places
 	halves []*half
 	closed atomic.Bool
+
+	up, down rate // to the target, and to the inlets
 
 	target     atomic.Pointer[netip.AddrPort]
 	resolvedAt atomic.Int64 // nanoseconds since 1970
@@ -82,6 +86,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	}
 	out := &Outlet{env: env, router: r, opts: o, self: routing.LocalRoute(o.Name), meter: env.take(EndOutlet, o.Name), sessions: map[sessionKey]routing.WireAddress{}}
 	out.SetMaxFlows(o.MaxFlows)
+	out.SetRate(o.Rate)
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil {
 		out.target.Store(&fixed)
 		out.resolving.Store(true) // there is nothing to resolve
@@ -104,6 +109,12 @@ func (o *Outlet) SetMaxFlows(most int) {
 		most = DefaultFlows
 	}
 	o.places.limit(most)
+}
+
+// SetRate bounds the bytes that it carries in a second, in each direction; 0 is no bound. Any goroutine.
+func (o *Outlet) SetRate(bytes int64) {
+	o.up.set(bytes)
+	o.down.set(bytes)
 }
 
 // Failure returns why the target's name has no address, nil if it has one or is one. Any goroutine.

@@ -138,6 +138,7 @@ func (s *sender) transmit(f *flow, p []byte) {
 	m.From, m.Loose = s.throttle, true
 	s.shard.Deliver(m)
 	s.shard.Free(m)
+	f.sent.add(len(p))
 	s.win.add(len(head) + len(p))
 	s.mark()
 }

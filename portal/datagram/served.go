@@ -39,6 +39,10 @@ func (v *served) handle(m *routing.Message, msg message) {
 	}
 	switch msg.kind {
 	case kindDatagram:
+		if !v.half.out.up.takes(&v.key.peer, len(msg.data), now) {
+			v.half.out.meter.drop(DropRate)
+			return
+		}
 		f := v.flows[msg.number]
 		if f == nil {
 			if f = v.begin(m, msg, now); f == nil {
@@ -46,6 +50,7 @@ func (v *served) handle(m *routing.Message, msg message) {
 			}
 		}
 		v.table.fromClient(f, now)
+		f.received.add(len(msg.data))
 		meter := v.half.out.meter
 		meter.Out.Add(1)
 		meter.BytesOut.Add(uint64(len(msg.data)))
@@ -56,8 +61,12 @@ func (v *served) handle(m *routing.Message, msg message) {
 		v.sender.answered(msg.number)
 	case kindEnd:
 		if msg.number == allFlows {
+			for _, f := range v.flows {
+				f.byPeer = true
+			}
 			v.finish(min(msg.reason, ReasonClosed), false)
 		} else if f := v.flows[msg.number]; f != nil {
+			f.byPeer = true
 			v.end(f, min(msg.reason, ReasonClosed), false)
 		}
 	}
@@ -75,7 +84,7 @@ func (v *served) begin(m *routing.Message, msg message, now time.Time) *flow {
 		v.half.refuse(m.Return, msg, ReasonLimit, DropLimit)
 		return nil
 	}
-	f := &flow{number: msg.number, client: to, served: v}
+	f := &flow{number: msg.number, client: to, served: v, began: now}
 	if err := v.open(f, to); err != nil {
 		o.places.leave(&v.key.peer)
 		why := DropTarget
@@ -115,6 +124,7 @@ func (v *served) end(f *flow, why Reason, tell bool) {
 	o.places.leave(&v.key.peer)
 	o.meter.Flows.Add(-1)
 	o.meter.Ended[why].Add(1)
+	v.record(f, why)
 	if tell {
 		v.tell(f.number, why)
 	}
@@ -181,9 +191,14 @@ func (t *targetSocket) OnDatagram(buf []byte, n int, _ netip.AddrPort) {
 		meter.drop(DropSize)
 		return
 	}
+	now := v.half.shard.Loop().Now()
+	if !v.half.out.down.takes(&v.key.peer, n, now) {
+		meter.drop(DropRate)
+		return
+	}
 	meter.In.Add(1)
 	meter.BytesIn.Add(uint64(n))
-	v.table.toClient(f, v.half.shard.Loop().Now())
+	v.table.toClient(f, now)
 	v.sender.send(f, buf[:n])
 }
 

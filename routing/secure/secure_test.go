@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"sallyport/crypto/aead"
 	"sallyport/crypto/channel"
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
@@ -804,14 +805,18 @@ func TestAllocsChannels(t *testing.T) {
 	f := newFlood(t, 2, 1000)
 	f.run(5000)
 	const n = 20_000
-	per := 1.0
+	per, allowed := 1.0, 0.01
+	if aead.Kernel() == "go" {
+		// The standard library makes each key anew: both ends of both channels do after 32 messages, in two pieces of memory (see aead.Key.Init).
+		allowed += 2 * 2 * 2.0 / 32
+	}
 	for range 5 { // what else the process does makes a try worse, never better
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		f.run(n)
 		runtime.ReadMemStats(&after)
 		// What is left is the test's own: a context, a closure and a channel for each batch.
-		if per = float64(after.Mallocs-before.Mallocs) / n; per <= 0.01 {
+		if per = float64(after.Mallocs-before.Mallocs) / n; per <= allowed {
 			return
 		}
 	}
