@@ -139,7 +139,7 @@ func TestLooseRekeys(t *testing.T) {
 	p.open(t, before, looseInterval-3, nil)
 	p.open(t, p.at(looseInterval+5), looseInterval+5, nil)
 	p.open(t, late, looseInterval-2, nil) // overtaken
-	tooFar := p.at(3*looseInterval)
+	tooFar := p.at(3 * looseInterval)
 	p.open(t, tooFar, 0, ErrCounter)
 	forged := bytes.Clone(tooFar)
 	forged[7]++ // of what was sealed
