@@ -2,13 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -21,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/internal/servers"
-	"sallyport/state"
 )
 
 // session is a connection through an inlet that stays open.
@@ -79,6 +76,53 @@ func (s *shell) pid(node string) int {
 func patientEcho(t *testing.T) string {
 	t.Helper()
 	return serveOn(t, listenAt(t, "0"), servers.Echo)
+}
+
+// patiently is s for commands that wait for minutes.
+func (s *shell) patiently() *shell {
+	patient := *s
+	patient.program = &program{path: s.path, dir: s.dir, env: s.env, patience: 10 * time.Minute}
+	return &patient
+}
+
+// upgradable is a node n that is to be upgraded, with an outlet and two inlets to it.
+type upgradable struct {
+	*shell
+	pid       int
+	in, plain string // the inlets' ports; what is open through plain cannot be carried
+}
+
+func newUpgradable(t *testing.T) *upgradable {
+	t.Helper()
+	u := &upgradable{shell: newShell(t), in: freePort(t), plain: freePort(t)}
+	u.must(`
+		sallyport node create n
+		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
+		sallyport tcp-inlet create --at n --from ` + u.in + ` --to /secure/api/service/db
+		sallyport tcp-inlet create --at n --from ` + u.plain + ` --to /secure/api/service/db --hold 0s`)
+	u.pid = u.shell.pid("n")
+	return u
+}
+
+// goesOn expects that the node's process is the same and that connections work.
+func (u *upgradable) goesOn(sessions ...*session) {
+	u.t.Helper()
+	if now := u.shell.pid("n"); now != u.pid {
+		u.t.Errorf("process %d is now %d", u.pid, now)
+	}
+	for i, c := range sessions {
+		if err := c.exchange(10_000); err != nil {
+			u.t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+}
+
+// drains waits until the node's upgrade waits for connections.
+func (u *upgradable) drains() {
+	u.t.Helper()
+	eventually(u.t, "it waits for connections", func() bool {
+		return strings.Contains(u.run("sallyport node upgrade --last n --jq .state").stdout, "draining")
+	})
 }
 
 // TestNodeUpgrade: every node of a project is upgraded while connections are open that only members may have. They go on, the process stays the
@@ -166,14 +210,8 @@ func TestNodeUpgradeRefused(t *testing.T) {
 		t.Skip("starts nodes")
 	}
 	t.Parallel()
-	s := newShell(t)
-	in, plain := freePort(t), freePort(t)
-	s.must(`
-		sallyport node create n
-		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
-		sallyport tcp-inlet create --at n --from ` + in + ` --to /secure/api/service/db
-		sallyport tcp-inlet create --at n --from ` + plain + ` --to /secure/api/service/db --hold 0s`)
-	sessions := append(openSessions(t, in, 2), openSessions(t, plain, 1)...) // the last one cannot be resumed
+	s := newUpgradable(t)
+	sessions := append(openSessions(t, s.in, 2), openSessions(t, s.plain, 1)...) // the last one cannot be resumed
 	script := func(name, text string) string {
 		path := filepath.Join(s.dir, name)
 		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o700); err != nil {
@@ -194,7 +232,6 @@ func TestNodeUpgradeRefused(t *testing.T) {
 	if err := os.Chmod(plainFile, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pid := s.pid("n")
 	for _, c := range []struct{ program, why string }{
 		{"/bin/true", "does not know the question"},
 		{foreign, "exec format error"},
@@ -218,14 +255,7 @@ func TestNodeUpgradeRefused(t *testing.T) {
 	if out.code == 0 || !strings.Contains(out.stderr, "permission denied") || !strings.Contains(out.stderr, "may the user of the node execute") {
 		t.Errorf("a program that cannot be executed: exit code %d, %s", out.code, out.stderr)
 	}
-	if now := s.pid("n"); now != pid {
-		t.Errorf("process %d is now %d", pid, now)
-	}
-	for i, c := range sessions {
-		if err := c.exchange(10_000); err != nil {
-			t.Errorf("connection %d: %v", i, err)
-		}
-	}
+	s.goesOn(sessions...)
 }
 
 // TestNodeUpgradeAtOnce: while one upgrade is under way another one is refused, by command and by signal, and the first one goes on.
@@ -234,39 +264,21 @@ func TestNodeUpgradeAtOnce(t *testing.T) {
 		t.Skip("starts nodes")
 	}
 	t.Parallel()
-	s := newShell(t)
-	in, plain := freePort(t), freePort(t)
-	s.must(`
-		sallyport node create n
-		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
-		sallyport tcp-inlet create --at n --from ` + in + ` --to /secure/api/service/db
-		sallyport tcp-inlet create --at n --from ` + plain + ` --to /secure/api/service/db --hold 0s`)
-	held, waitedFor := openSessions(t, in, 2), openSessions(t, plain, 1)[0]
-	pid := s.pid("n")
-	first := make(chan outcome, 1)
-	patient := *s
-	patient.program = &program{path: s.path, dir: s.dir, env: s.env, patience: 10 * time.Minute}
+	s := newUpgradable(t)
+	held, waitedFor := openSessions(t, s.in, 2), openSessions(t, s.plain, 1)[0]
+	first, patient := make(chan outcome, 1), s.patiently()
 	go func() { first <- patient.run("sallyport node upgrade n --drain 10m") }()
-	state := func() string { return strings.TrimSpace(s.run("sallyport node upgrade --last n --jq .state").stdout) }
-	for deadline := time.Now().Add(60 * time.Second); !strings.Contains(state(), "draining"); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it waits for nobody: %q", state())
-		}
-	}
+	s.drains()
 	for range 2 {
 		if out := s.run("sallyport node upgrade n"); out.code == 0 || !strings.Contains(out.stderr, "under way") {
 			t.Errorf("a second one: exit code %d, %s", out.code, out.stderr)
 		}
-		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+		if err := syscall.Kill(s.pid, syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
-		for i, c := range append(held, waitedFor) {
-			if err := c.exchange(10_000); err != nil {
-				t.Errorf("connection %d: %v", i, err)
-			}
-		}
+		s.goesOn(append(held[:2:2], waitedFor)...)
 	}
-	if got := state(); !strings.Contains(got, "draining") {
+	if got := s.run("sallyport node upgrade --last n --jq .state").stdout; !strings.Contains(got, "draining") {
 		t.Errorf("the first one is now %q", got)
 	}
 	_ = waitedFor.Close()
@@ -275,17 +287,10 @@ func TestNodeUpgradeAtOnce(t *testing.T) {
 		if out.code != 0 {
 			t.Errorf("the first one: exit code %d, %s", out.code, out.stderr)
 		}
-	case <-time.After(60 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Fatal("the first one does not end")
 	}
-	if now := s.pid("n"); now != pid {
-		t.Errorf("process %d is now %d", pid, now)
-	}
-	for i, c := range held {
-		if err := c.exchange(10_000); err != nil {
-			t.Errorf("connection %d: %v", i, err)
-		}
-	}
+	s.goesOn(held...)
 }
 
 // TestNodeUpgradeSignal: SIGUSR2 has a node go on in the program that is at the path of its own.
@@ -294,36 +299,23 @@ func TestNodeUpgradeSignal(t *testing.T) {
 		t.Skip("starts nodes")
 	}
 	t.Parallel()
-	s := newShell(t)
-	in := freePort(t)
-	s.must(`
-		sallyport node create n
-		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
-		sallyport tcp-inlet create --at n --from ` + in + ` --to /secure/api/service/db`)
-	sessions := openSessions(t, in, 2)
-	pid, last := s.pid("n"), ""
+	s := newUpgradable(t)
+	sessions, last := openSessions(t, s.in, 2), ""
 	for range 3 {
-		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+		if err := syscall.Kill(s.pid, syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
 		for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-			id := strings.TrimSpace(s.run("tr '\\0' '\\n' < /proc/" + strconv.Itoa(pid) + "/cmdline; sallyport node upgrade --last n --jq '.id + .state'").stdout)
+			id := strings.TrimSpace(s.run("tr '\\0' '\\n' < /proc/" + strconv.Itoa(s.pid) + "/cmdline; sallyport node upgrade --last n --jq '.id + .state'").stdout)
 			if id != last && strings.Contains(id, "--carried") && strings.Contains(id, "done") {
 				last = id
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("process %d was not upgraded: %q", pid, id)
+				t.Fatalf("process %d was not upgraded: %q", s.pid, id)
 			}
 		}
-		for i, c := range sessions {
-			if err := c.exchange(10_000); err != nil {
-				t.Fatalf("connection %d: %v", i, err)
-			}
-		}
-	}
-	if now := s.pid("n"); now != pid {
-		t.Errorf("process %d is now %d", pid, now)
+		s.goesOn(sessions...)
 	}
 }
 
@@ -514,7 +506,7 @@ func TestNodeStopDrain(t *testing.T) {
 	for _, node := range []string{"back", "front"} {
 		open := openSessions(t, in, 1)[0]
 		stopped := make(chan outcome, 1)
-		go func() { stopped <- s.run("sallyport node stop " + node + " --drain 60s") }()
+		go func() { stopped <- s.patiently().run("sallyport node stop " + node + " --drain 10m") }()
 		for deadline := time.Now().Add(90 * time.Second); exchange(in) == nil; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s takes new clients while it drains", node)
@@ -543,28 +535,17 @@ func TestNodeUpgradeStopped(t *testing.T) {
 		t.Skip("starts nodes")
 	}
 	t.Parallel()
-	s := newShell(t)
-	plain := freePort(t)
-	s.must(`
-		sallyport node create n
-		sallyport tcp-outlet create db --at n --to ` + patientEcho(t) + `
-		sallyport tcp-inlet create --at n --from ` + plain + ` --to /secure/api/service/db --hold 0s`)
-	patient := *s
-	patient.program = &program{path: s.path, dir: s.dir, env: s.env, patience: 10 * time.Minute}
+	s := newUpgradable(t)
+	patient := s.patiently()
 	for _, c := range []struct{ how, why string }{
 		{"sallyport node stop n", "it is being stopped"},
 		{"sallyport node stop n --force", "has ended while it was upgraded"},
 		{"sallyport node stop n --drain 10m", "it is being stopped"},
 	} {
-		waitedFor := openSessions(t, plain, 1)[0]
+		waitedFor := openSessions(t, s.plain, 1)[0]
 		upgraded := make(chan outcome, 1)
 		go func() { upgraded <- patient.run("sallyport node upgrade n --drain 10m") }()
-		last := func() string { return s.run("sallyport node upgrade --last n --jq .state").stdout }
-		for deadline := time.Now().Add(60 * time.Second); !strings.Contains(last(), "draining"); time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: it waits for nobody: %q", c.how, last())
-			}
-		}
+		s.drains()
 		stopped := make(chan outcome, 1)
 		go func() { stopped <- patient.run(c.how) }()
 		if out := <-upgraded; out.code == 0 || !strings.Contains(out.stderr, c.why) && !strings.Contains(out.stderr, "has ended while it was upgraded") {
@@ -581,55 +562,4 @@ func TestNodeUpgradeStopped(t *testing.T) {
 		}
 		s.must("sallyport node start n")
 	}
-}
-
-// TestSameNode: a record is written again when it would differ, except for what the node finds out later.
-func TestSameNode(t *testing.T) {
-	t.Parallel()
-	old := state.Node{Name: "n", Identifier: "I1", TCPListener: "127.0.0.1:4000", CreatedAt: time.Now(), Process: state.Process{PID: 7, StartTime: 9},
-		Options: state.NodeOptions{TCPListenerAddress: "127.0.0.1:0"}, IsDefault: true, Configuration: &state.Configuration{Paths: []string{"/x"}}}
-	fresh := func(change func(*state.Node)) state.Node {
-		n := state.Node{Name: "n", Identifier: "I1", TCPListener: "127.0.0.1:0", Process: old.Process, Options: old.Options}
-		change(&n)
-		return n
-	}
-	if !sameNode(old, fresh(func(*state.Node) {})) {
-		t.Error("nothing has changed")
-	}
-	for what, change := range map[string]func(*state.Node){
-		"identity": func(n *state.Node) { n.Identifier = "I2" },
-		"process":  func(n *state.Node) { n.Process.PID++ },
-		"options":  func(n *state.Node) { n.Options.TCPListenerAddress = "0.0.0.0:0" },
-		"socket":   func(n *state.Node) { n.AdminSocket = "/elsewhere" },
-	} {
-		if sameNode(old, fresh(change)) {
-			t.Errorf("another %s is taken for the same", what)
-		}
-	}
-}
-
-// TestKilledNodeIsNotRunning: the process of a node that was killed is waited for, and one that runs and does not answer counts as the node.
-func TestKilledNodeIsNotRunning(t *testing.T) {
-	t.Parallel()
-	other := exec.Command("sleep", "600")
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
-	process, err := state.FindProcess(other.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := state.Node{Name: "n", Process: process, AdminSocket: filepath.Join(t.TempDir(), "none")}
-	given, cancel := context.WithCancel(t.Context())
-	cancel()
-	if !stillRuns(given, r) {
-		t.Error("its process is there")
-	}
-	ended := make(chan bool, 1)
-	go func() { ended <- stillRuns(t.Context(), r) }()
-	_ = other.Process.Kill()
-	if <-ended {
-		t.Error("its process was killed")
-	}
-	_ = other.Wait()
 }
