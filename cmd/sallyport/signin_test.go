@@ -187,8 +187,10 @@ func TestTrustSignIn(t *testing.T) {
 		t.Fatalf("signed in: exit code %d\n%s", o.code, o.stdout)
 	}
 	t.Logf("signed in after %.1f s", time.Since(began).Seconds())
-	if o := s.run("sallyport project enroll --oidc", "SALLYPORT_HOME="+filepath.Join(s.dir, "alice")); o.code == 0 || !strings.Contains(o.stdout+o.stderr, "Too many sign-ins") {
-		t.Errorf("at once again: exit code %d\n%s%s", o.code, o.stdout, o.stderr)
+	// At once again it is refused; a busy machine may come to it after the rest, when it is not.
+	o = enroll("alice", "test-user@localhost", "allowed")
+	if took := time.Since(began); o.code == 0 && took < 10*time.Second || o.code != 0 && !strings.Contains(o.stdout, "Too many sign-ins") {
+		t.Errorf("at once again, after %v: exit code %d\n%s", took, o.code, o.stdout)
 	}
 	// Who signed in uses a portal whose outlet asks for what the provider said.
 	inlet := freePort(t)
