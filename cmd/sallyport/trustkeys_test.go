@@ -87,7 +87,10 @@ func (p *program) terminal(t *testing.T, answers [][2]string, args ...string) ou
 			}
 			return at >= 0
 		})
-		time.Sleep(200 * time.Millisecond) // the prompt is shown just before the echo is turned off
+		eventually(t, "a prompt without echo", func() bool { // it is shown just before the echo is turned off
+			state, err := unix.IoctlGetTermios(int(master.Fd()), unix.TCGETS)
+			return err == nil && state.Lflag&unix.ECHO == 0
+		})
 		if _, err := master.WriteString(a[1] + "\n"); err != nil {
 			t.Fatal(err)
 		}
