@@ -272,10 +272,22 @@ func (a Addr) HostPort() (network, address string, at int, ok bool) {
 			continue
 		}
 		if p := a[i+1].Protocol; (p == TCP || p == UDP) && a[i].Text != "" {
-			return p.String(), net.JoinHostPort(a[i].Text, a[i+1].Text), i, true
+			return p.String(), net.JoinHostPort(unbracketed(a[i].Text), a[i+1].Text), i, true
 		}
 	}
 	return "", "", 0, false
+}
+
+// unbracketed takes the brackets from [v6], as people write it where a port may follow: /dnsaddr/[::1]/tcp/4000.
+func unbracketed(host string) string {
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		if inner, ok = strings.CutSuffix(inner, "]"); ok {
+			if ip, err := netip.ParseAddr(inner); err == nil && ip.Is6() {
+				return inner
+			}
+		}
+	}
+	return host
 }
 
 // FromHostPort makes an address of a host, which is an IP address or a name, and a port. network is "tcp" or "udp".

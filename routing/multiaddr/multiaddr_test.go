@@ -212,6 +212,28 @@ func TestBinaryRules(t *testing.T) {
 	}
 }
 
+// TestBracketsInHost: an IPv6 address in brackets is meant as one where a host's name may stand; other brackets are left as they are.
+func TestBracketsInHost(t *testing.T) {
+	for in, want := range map[string]string{
+		"/dnsaddr/[::1]/tcp/4000/service/echo": "[::1]:4000",
+		"/dnsaddr/::1/tcp/4000":                "[::1]:4000",
+		"/dnsaddr/[fe80::1%eth0]/udp/53":       "[fe80::1%eth0]:53",
+		"/dnsaddr/[127.0.0.1]/tcp/4000":        "[127.0.0.1]:4000",
+		"/dnsaddr/[relay]/tcp/4000":            "[relay]:4000",
+		"/dnsaddr/[::1/tcp/4000":               "[[::1]:4000",
+		"/dnsaddr/::1]/tcp/4000":               "[::1]]:4000",
+		"/dnsaddr/[]/tcp/4000":                 "[]:4000",
+	} {
+		a, err := Parse(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, address, _, ok := a.HostPort(); !ok || address != want {
+			t.Errorf("%s: %s, not %s", in, address, want)
+		}
+	}
+}
+
 func TestHostPort(t *testing.T) {
 	for in, want := range map[string]struct {
 		network, address string

@@ -26,6 +26,12 @@ func TestMove(t *testing.T) {
 		t.Error("moved to where nobody is")
 	}
 	second.Close()
+	<-second.Done()
+	on(t, c.Shard(), func() {
+		if !c.closed {
+			t.Error("the channel was not told of the end of the way that it moved to")
+		}
+	})
 	<-c.Done()
 	if err := c.Move(limited(t), routing.RouteOf(second.Sender)); !errors.Is(err, ErrClosed) {
 		t.Errorf("moved after its end: %v", err)

@@ -322,6 +322,16 @@ type silenceWatcher struct{ told bool }
 func (w *silenceWatcher) PeerSilent(time.Time) { w.told = true }
 func (w *silenceWatcher) TerminalClosed()      {}
 
+// TestSwept: a channel whose way out is gone ends without anybody looking at it.
+func TestSwept(t *testing.T) {
+	a, b := newNode(t, 2, nil), newNode(t, 2, nil)
+	conn := a.connect(t, b)
+	lost, stays := a.dial(t, conn.Sender, "api"), a.dial(t, conn.Sender, "api")
+	on(t, lost.Shard(), func() { lost.remote = routing.NewRoute(routing.LocalAddress("gone"), routing.LocalAddress("decryptor")) })
+	ended(t, lost)
+	a.through(t, stays, []byte("still here"))
+}
+
 // TestSilentBehindRelay: a node that is reached through another one, and does not watch the channel itself, is asked whether it is there.
 func TestSilentBehindRelay(t *testing.T) {
 	for _, there := range []bool{true, false} {

@@ -296,10 +296,15 @@ func (c *Connection) OnFrame(buf []byte, low, start, end int) error {
 	return nil
 }
 
+// severs reports whether a connection that ended with err was broken by the other end or by the network.
+func severs(err error) bool {
+	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+}
+
 // OnClose implements dataplane.FrameHandler.
 func (c *Connection) OnClose(err error) {
 	if !c.closed {
-		c.severed.Store(err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE))
+		c.severed.Store(severs(err))
 		c.stopWorkers()
 	}
 	c.pings.timer.Stop()
