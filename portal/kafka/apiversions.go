@@ -46,7 +46,7 @@ func apiVersionsResponse(message []byte, h header, encrypted, refused bool) ([]b
 		r.tags()
 		ours, known := versions(key, encrypted)
 		offer.min, offer.max = max(offer.min, ours.min), min(offer.max, ours.max)
-		if !known || offer.min > offer.max || r.fault != nil {
+		if _, twice := offered[key]; twice || !known || offer.min > offer.max || r.fault != nil {
 			continue
 		}
 		for _, v := range []int16{key, offer.min, offer.max} {
