@@ -46,3 +46,25 @@ func TestShareOfIdleStreams(t *testing.T) {
 		t.Errorf("%.1f streams of an hour ago count", p.before)
 	}
 }
+
+// TestShareEpochs: an epoch ends when it has lasted long enough, and not before; the first begins at once.
+func TestShareEpochs(t *testing.T) {
+	const rtt = time.Second
+	now := time.Unix(1, 0)
+	p := share{}
+	for _, step := range []struct {
+		after time.Duration
+		epoch uint
+	}{{0, 1}, {4 * rtt, 1}, {1, 2}, {rtt, 2}, {3 * rtt, 2}, {1, 3}} {
+		now = now.Add(step.after)
+		if p.turn(rtt, now); p.epoch != step.epoch {
+			t.Fatalf("%v later: epoch %d, not %d", step.after, p.epoch, step.epoch)
+		}
+	}
+	p = share{}
+	now = time.Unix(1, 0)
+	p.turn(time.Millisecond, now)
+	if p.turn(time.Millisecond, now.Add(shareEpoch)); p.epoch != 1 {
+		t.Error("an epoch was shorter than the least")
+	}
+}
