@@ -80,6 +80,9 @@ func (b *builder) ticket() {
 		return
 	}
 	b.plan.Ticket = strings.TrimSpace(e.value.text)
+	if b.plan.Ticket == "" { // no ticket at all is meant by leaving it out
+		b.fault(e.value.pos, "the ticket is empty")
+	}
 	if strings.HasPrefix(b.plan.Ticket, "-") || strings.ContainsRune(b.plan.Ticket, 0) {
 		b.fault(e.value.pos, "this is not a ticket")
 	}

@@ -145,9 +145,9 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestTicketLikeAnOption: a ticket that begins with a dash would be taken for an option of `project enroll`.
+// TestTicketLikeAnOption: a ticket that begins with a dash would be taken for an option of `project enroll`, an empty one for none.
 func TestTicketLikeAnOption(t *testing.T) {
-	for _, ticket := range []string{"-x", "--identity=admin", " -x", `"-"`, `"a\0b"`} {
+	for _, ticket := range []string{"-x", "--identity=admin", " -x", `"-"`, `"a\0b"`, `""`, `" "`, "|\n"} {
 		if plan, err := Load(NodeCreate, []byte("name: a\nticket: "+ticket+"\n"), badOptions()); err == nil {
 			t.Errorf("%q is taken as the ticket %q", ticket, plan.Ticket)
 		}

@@ -114,6 +114,9 @@ func (a *app) readFiles(ctx context.Context, paths, variables, flags []string, n
 		if err != nil {
 			return nil, err
 		}
+		if strings.TrimSpace(content) == "" { // a file that was cut off, a command that printed nothing: not a wish for nothing
+			return nil, fmt.Errorf("%s: the configuration is empty", inputName(path))
+		}
 		t := text{source: path, text: content}
 		if isInput(path) {
 			whole, err := filepath.Abs(path)

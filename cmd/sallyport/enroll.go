@@ -93,7 +93,7 @@ func (a *app) readTicket(ctx context.Context, arg string) (ticket *project.Ticke
 		return nil, "", err
 	}
 	if ticket, err = project.ParseTicket(text); err != nil {
-		return nil, "", withHint(notTicket(arg, text, err), "a ticket is what `sallyport project ticket` printed, or a file with it")
+		return nil, "", withHint(notTicket(arg, text, err), ticketHint)
 	}
 	return ticket, text, nil
 }
@@ -142,6 +142,9 @@ func (a *app) enroll(ctx context.Context, ticket *project.Ticket, t *trustFlags,
 	})
 	return raw, who, err
 }
+
+// ticketHint says what a ticket is.
+const ticketHint = "a ticket is what `sallyport project ticket` printed, or a file with it"
 
 // notTicket explains what an argument is if it is no ticket.
 func notTicket(arg, text string, err error) error {

@@ -95,3 +95,11 @@ func unfolded(text string) string {
 
 // pastedHex decodes hex, folded or not.
 func pastedHex(text string) ([]byte, error) { return hex.DecodeString(unfolded(text)) }
+
+// inputName is what an argument that readInput takes is called in messages.
+func inputName(path string) string {
+	if isStdin(path) {
+		return "standard input"
+	}
+	return path
+}

@@ -80,7 +80,10 @@ func nodeCreate(a *app) *cobra.Command {
 				o.StatusEndpoint = fmt.Sprintf("127.0.0.1:%d", statusPort)
 			}
 			if ticket == "" {
-				ticket = os.Getenv("ENROLLMENT_TICKET")
+				var set bool
+				if ticket, set = os.LookupEnv("ENROLLMENT_TICKET"); set && ticket == "" && !r.child && !fromConfig && !r.upgraded() {
+					return withHint(errors.New("the ticket in ENROLLMENT_TICKET is empty"), ticketHint) // the node would not be a member
+				}
 			}
 			if !r.child && !fromConfig && !r.upgraded() && (configuration != "" || ticket != "" || isConfiguration(arg)) {
 				return a.createFromConfiguration(ctx, description{arg: arg, inline: configuration, ticket: ticket, variables: variables, flags: flagsGiven(cmd)})

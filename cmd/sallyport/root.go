@@ -68,7 +68,7 @@ middle can read, change or forge a byte.`,
 	help := helpCommand(root)
 	help.GroupID = groupOther
 	root.SetHelpCommand(help)
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
 		a.usage = cmd.UseLine()
 		if a.output != "plain" && a.output != "json" {
 			return usageError("invalid value '%s' for '--output': it must be plain or json", a.output)
@@ -80,7 +80,7 @@ middle can read, change or forge a byte.`,
 		if *parseOnly {
 			return exitCode(exitOK)
 		}
-		return nil
+		return checkEmptyWords(cmd, args)
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		a.usage = cmd.UseLine()
