@@ -168,6 +168,45 @@ func TestNohup(t *testing.T) {
 	}
 }
 
+// TestNobodyReadsTheLog: a node in the foreground goes on when whoever read what it prints has gone, as with `node create --foreground | head -1`.
+func TestNobodyReadsTheLog(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	p := ours(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	cmd := exec.Command(p.path, "node", "create", "n1", "--foreground", "--verbose")
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.dir, p.env, w, w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	p.untilRunning(t, "n1")
+	for _, name := range []string{"a", "b"} { // which it logs
+		p.must(t, "tcp-outlet", "create", "--at", "n1", "--from", name, "--to", "127.0.0.1:1")
+	}
+	p.untilRunning(t, "n1")
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("it did not end well: %v", err)
+		}
+	case <-time.After(90 * time.Second):
+		t.Error("it does not end")
+		_ = cmd.Process.Kill()
+	}
+}
+
 // TestResetOfBrokenState: reset gets out of any broken state: it stops the nodes whose records are broken or gone, and deletes the rest.
 func TestResetOfBrokenState(t *testing.T) {
 	if testing.Short() {

@@ -11,8 +11,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"sallyport/authority"
@@ -70,6 +72,9 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	}()
 	if err := a.readState(&r); err != nil {
 		return err
+	}
+	if ownsProcess(ctx) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // whoever read the log may go: a node does not end for that
 	}
 	var sockets []dataplane.Inherited
 	if ownsProcess(ctx) && !r.child { // before any program is started that would have them too
@@ -242,7 +247,7 @@ func (a *app) nodeIsUp(ctx context.Context, c *admin.Client, n *node.Node, r run
 			return err
 		}
 		a.done("Node %s runs, listening at %s; Ctrl-C ends it", described.Name, n.Listening())
-		if err := a.print(result{human: described.Name, machine: described.Name, json: described}); err != nil {
+		if err := a.print(result{human: described.Name, machine: described.Name, json: described}); err != nil && !errors.Is(err, syscall.EPIPE) {
 			return err
 		}
 	}

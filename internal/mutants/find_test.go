@@ -63,6 +63,19 @@ func TestNoChange(t *testing.T) {
 	}
 }
 
+// TestErrorLines: where the compiler found an error is known, with a column or without.
+func TestErrorLines(t *testing.T) {
+	said := "# sallyport/node\n../t/all_a.go:205: string does not satisfy interface{~int}\n./all_b.go:7:12: undefined: x\nnote: no.go: nothing\n\tall_c.go:9: further\n"
+	want := []string{"../t/all_a.go:205", "./all_b.go:7"}
+	var got []string
+	for _, m := range errorLine.FindAllStringSubmatch(said, -1) {
+		got = append(got, m[1]+":"+m[2])
+	}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestParseLines(t *testing.T) {
 	wanted, err := parseLines("3,5-7")
 	if err != nil {

@@ -71,7 +71,8 @@ func render(text []byte, from, to int, list []numbered) (out []byte) {
 	return append(out, text[from:to]...)
 }
 
-var errorLine = regexp.MustCompile(`(?m)^(\S+\.go):(\d+):\d+: `)
+// errorLine is how the compiler says where an error is; of some it does not say the column.
+var errorLine = regexp.MustCompile(`(?m)^(\S+\.go):(\d+)(?::\d+)?: `)
 
 // buildAll builds the tests of a package with all changes of a list that can be built together. The others are returned: they are built one
 // by one.
