@@ -31,7 +31,7 @@ func TestEmptyWords(t *testing.T) {
 	}{
 		{words: []string{"node", "create", ""}, reason: "NAME_OR_CONFIGURATION is empty"},
 		{words: []string{"node", "create", "", "--foreground"}, reason: "is empty"},
-		{words: []string{"node", "delete", "", "--yes"}, reason: "NAME is empty"},
+		{words: []string{"node", "delete", "", "--yes"}, reason: "NODE is empty"},
 		{words: []string{"node", "stop", ""}, reason: "is empty"},
 		{words: []string{"node", "start", ""}, reason: "is empty"},
 		{words: []string{"node", "show", ""}, reason: "is empty"},
