@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/routing"
 )
 
@@ -173,5 +175,68 @@ func TestPathBrokenAMomentAgo(t *testing.T) {
 	_ = client.SetReadDeadline(time.Now().Add(60 * time.Second))
 	if got, err := io.ReadAll(client); err != nil || string(got) != "answer" {
 		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+// TestHeldMeetsAPath: a client that is to wait just when another path has come is given to that one; one whose path is still the broken one waits.
+func TestHeldMeetsAPath(t *testing.T) {
+	target := serve(t, func(c net.Conn) {
+		_, _ = c.Write([]byte("answer"))
+		_ = c.Close()
+	})
+	a, b := newNode(t, 1, Limits{}), newNode(t, 1, Limits{})
+	ctx := context.Background()
+	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{b.ln.Flow}}); err != nil {
+		t.Fatal(err)
+	}
+	in, err := NewInlet(ctx, a.env, a.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := a.tcp.Connect(ctx, b.ln.Bound.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.SetPath(routing.NewRoute(c.Sender.Address(), routing.LocalAddress("outlet")))
+	there := in.path.Load()
+	for name, broken := range map[string]*path{"another path was broken": {}, "the path that there is was broken": there} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := accepted.(*net.TCPConn).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Dup(int(file.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = unix.SetNonblock(fd, true)
+		file.Close()
+		accepted.Close()
+		ln.Close()
+		in.hold(broken, fd, offer{})
+		if broken == there {
+			if n := a.env.Stats.Held.Load(); n != 1 {
+				t.Errorf("%s: %d wait", name, n)
+			}
+			in.SetPath(there.route)
+		} else if n := a.env.Stats.Held.Load(); n != 0 {
+			t.Errorf("%s: %d wait", name, n)
+		}
+		_ = client.SetReadDeadline(time.Now().Add(60 * time.Second))
+		if got, err := io.ReadAll(client); err != nil || string(got) != "answer" {
+			t.Errorf("%s: read %q, %v", name, got, err)
+		}
+		client.Close()
 	}
 }

@@ -327,7 +327,9 @@ func TestSwept(t *testing.T) {
 	a, b := newNode(t, 2, nil), newNode(t, 2, nil)
 	conn := a.connect(t, b)
 	lost, stays := a.dial(t, conn.Sender, "api"), a.dial(t, conn.Sender, "api")
-	on(t, lost.Shard(), func() { lost.remote = routing.NewRoute(routing.LocalAddress("gone"), routing.LocalAddress("decryptor")) })
+	on(t, lost.Shard(), func() {
+		lost.remote = routing.NewRoute(routing.LocalAddress("gone"), routing.LocalAddress("decryptor"))
+	})
 	ended(t, lost)
 	a.through(t, stays, []byte("still here"))
 }
