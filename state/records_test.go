@@ -190,6 +190,7 @@ func TestVaults(t *testing.T) {
 	wantError(t, d.MoveVault(ctx, "main", to), ErrInUse, `vault "main" is in use by running node "n2"`)
 	give(`{"address":"l","identity":"elsewhere"}`)
 	must(t, d.MoveVault(ctx, "main", to))
+	must(t, d.MoveVault(ctx, "main", to)) // where it is already
 	give(`{"address":"l","identity":"default"}`)
 	must(t, d.NodeStopped(ctx, "n2", me))
 	must(t, d.MoveVault(ctx, "main", filepath.Join(filepath.Dir(to), "later")))

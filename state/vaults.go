@@ -232,6 +232,13 @@ func (d *Dir) SetDefaultVault(ctx context.Context, name string) error {
 // MoveVault moves the keys of a vault to another directory, which must not exist. It copies, switches, and then deletes the old
 // directory, so that a crash loses nothing. It refuses while a running node uses the vault (InUseError).
 func (d *Dir) MoveVault(ctx context.Context, name, path string) error {
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	if v, err := d.Vault(name); err == nil && v.Path == whole { // a script that runs again
+		return nil
+	}
 	return d.relocate(ctx, name, func(f *vaultsFile, v *Vault) (err error) {
 		v.Path, err = d.claimPath(f, path)
 		return err
