@@ -77,6 +77,11 @@ func TestEmptyWords(t *testing.T) {
 	if o := p.runWith(t, "", nil, "message", "send", "", "--to", "/service/echo"); o.code != 0 {
 		t.Errorf("an empty message: exit code %d, %q", o.code, o.stderr)
 	}
+	for _, verb := range []string{"__complete", "__completeNoDesc"} { // what a shell asks after a blank
+		if o := p.runWith(t, "", nil, verb, "node", ""); o.code != 0 || !strings.Contains(o.stdout, "create") {
+			t.Errorf("%s: exit code %d, %q, %q", verb, o.code, o.stdout, o.stderr)
+		}
+	}
 	if left, _ := filepath.Glob(filepath.Join(p.dir, "state", "nodes", "*")); len(left) > 0 {
 		t.Errorf("made: %v", left)
 	}

@@ -15,6 +15,9 @@ var mayBeEmpty = []string{"allow", "allow-consumer", "allow-producer", "configur
 // checkEmptyWords refuses empty words. They come from a script's variable that is not set, and would stand for the default: `node delete "$NODE"` must not
 // delete the default node.
 func checkEmptyWords(cmd *cobra.Command, args []string) error {
+	if name := cmd.Name(); name == cobra.ShellCompRequestCmd || name == cobra.ShellCompNoDescRequestCmd { // what is to be completed may be nothing yet
+		return nil
+	}
 	if at := slices.Index(args, ""); at >= 0 && cmd.CommandPath() != "sallyport message send" {
 		what := "the argument"
 		if fields := strings.Fields(cmd.Use); len(fields) > at+1 && strings.ToUpper(fields[at+1]) == fields[at+1] {
