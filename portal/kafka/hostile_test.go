@@ -15,24 +15,25 @@ import (
 
 const brokersHost = "broker.internal"
 
-// setHosts puts a text in all fields of a name.
-func setHosts(v reflect.Value, field, text string) {
+// setHosts puts a host wherever a message has one with a port. (Those without are hosts of access control lists.)
+func setHosts(v reflect.Value, host string) {
 	switch v.Kind() {
 	case reflect.Struct:
+		port := v.FieldByName("Port").IsValid()
 		for i := range v.NumField() {
-			if f := v.Field(i); v.Type().Field(i).Name == field && f.Kind() == reflect.String {
-				f.SetString(text)
+			if f := v.Field(i); port && v.Type().Field(i).Name == "Host" {
+				f.SetString(host)
 			} else {
-				setHosts(f, field, text)
+				setHosts(f, host)
 			}
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			setHosts(v.Index(i), field, text)
+			setHosts(v.Index(i), host)
 		}
 	case reflect.Pointer:
 		if !v.IsNil() {
-			setHosts(v.Elem(), field, text)
+			setHosts(v.Elem(), host)
 		}
 	}
 }
@@ -55,6 +56,7 @@ func TestNoBrokersAddressPasses(t *testing.T) {
 					cipher = &mask{}
 				}
 				in, _ := newTestInlet(cipher)
+				t.Cleanup(in.Close)
 				in.pause = 0
 				up, down := in.Filters(interceptor.Conn{})
 				switch asks := asks.(type) {
@@ -70,7 +72,7 @@ func TestNoBrokersAddressPasses(t *testing.T) {
 				answer := asks.ResponseKind()
 				seed := 1
 				fill(reflect.ValueOf(answer).Elem(), &seed)
-				setHosts(reflect.ValueOf(answer), "Host", brokersHost)
+				setHosts(reflect.ValueOf(answer), brokersHost)
 				answer.SetVersion(v)
 				switch answer := answer.(type) { // kmsg writes new leaders in every flexible version, brokers in those that have them
 				case *kmsg.ProduceResponse:
@@ -87,13 +89,15 @@ func TestNoBrokersAddressPasses(t *testing.T) {
 				if err != nil || len(out) < lengthSize || int(binary.BigEndian.Uint32(out)) != len(out)-lengthSize {
 					t.Fatalf("answer %d in version %d: %d bytes, %v", key, v, len(out), err)
 				}
+				if key == keyStreamsHeartbeat || key == keyStreamsDescribe {
+					continue // hosts there are where applications ask each other (application.server), not brokers
+				}
 				if bytes.Contains(message, []byte(brokersHost)) {
 					told[key] = true
 					if bytes.Contains(out, []byte(brokersHost)) || !bytes.Contains(out, []byte("127.0.0.1")) {
 						t.Errorf("answer %d in version %d passes with the address of a broker", key, v)
 					}
 				}
-				in.Close()
 			}
 		}
 		want := []int16{keyProduce, keyFetch, keyMetadata, keyFindCoordinator, keyDescribeCluster, keyShareFetch, keyShareAcknowledge}

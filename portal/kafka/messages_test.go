@@ -45,6 +45,10 @@ func fill(v reflect.Value, seed *int) {
 		v.SetBool(true)
 	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		v.SetInt(int64(*seed%100 + 1))
+	case reflect.Uint16:
+		v.SetUint(uint64(*seed%100 + 1))
+	case reflect.Float64:
+		v.SetFloat(float64(*seed) + 0.5)
 	default:
 		panic(v.Kind().String())
 	}
