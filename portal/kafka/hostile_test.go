@@ -205,3 +205,36 @@ func TestStrangeFrames(t *testing.T) {
 		}
 	}
 }
+
+// TestFilledToTheByte: the records of a request may be together as long as a message, encrypted, and not a byte longer.
+func TestFilledToTheByte(t *testing.T) {
+	records := batch(t, []sample{{nil, bytes.Repeat([]byte{1}, 300), nil}}, 0, false, 0)
+	wide, _ := newTestInletWith(InletOptions{Cipher: &mask{}})
+	t.Cleanup(wide.Close)
+	sealed, err := wide.sealRecords(t.Context(), "orders", 1, records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for most, want := range map[int]int{2 * len(sealed): 2, 2*len(sealed) - 1: 1, len(sealed): 1, len(sealed) - 1: 0} {
+		in, _ := newTestInletWith(InletOptions{Cipher: &mask{}, MaxMessage: most})
+		t.Cleanup(in.Close)
+		in.pause = 0
+		up, _ := in.Filters(interceptor.Conn{})
+		m := kmsg.NewPtrProduceRequest()
+		m.SetVersion(9)
+		m.Acks = 1
+		m.Topics = []kmsg.ProduceRequestTopic{{Topic: "orders", Partitions: []kmsg.ProduceRequestTopicPartition{{Partition: 1, Records: records}, {Partition: 2, Records: records}}}}
+		message := asRequest(m, 9)
+		out, err := run(up, message, len(message))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		for _, topic := range reread(t, m, out[len(message)-len(m.AppendTo(nil)):], 9).Topics {
+			got += len(topic.Partitions)
+		}
+		if got != want {
+			t.Errorf("%d bytes may be sent, %d for each partition: %d are sent, not %d", most, len(sealed), got, want)
+		}
+	}
+}
