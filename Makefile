@@ -93,6 +93,11 @@ bench-load: build ## latency under load, sizes of messages, numbers of connectio
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths plain,reference,ours,ours-1ch --metrics load-echo,load-http,load-redis,load-query,load-tpcb,sizes,scale,members,credentials,handshakes,hops,nested,shards,hold,records,inlets \
 		--json bench/results/load.json --html bench/results/load.html $(BENCHFLAGS)
 
+.PHONY: bench-members
+bench-members: build ## what 100 to 10,000 members cost, and how fast they are back, with a drawing; then 2,000 outlets and 5,000 inlets on three relays (needs PostgreSQL), two hours
+	$(GO) run ./bench/members -bin $(PROGRAM) -n 100,300,1000,3000,10000 -json bench/results/members.json -svg docs/members.svg $(BENCHFLAGS)
+	$(GO) run ./bench/members -bin $(PROGRAM) -n 2000 -relays 3 -outlets 2000 -inlets 5000 -json bench/results/members.json $(BENCHFLAGS)
+
 .PHONY: profile
 profile: build ## flame graphs of each node under each load, and where the time goes beside what the machine can do: needs perf
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths ours --metrics profile --runs 1 --profiles bench/results/profile $(BENCHFLAGS)

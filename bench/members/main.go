@@ -1,49 +1,67 @@
 // Command members measures what many members cost: it makes a project of real processes, enrols members through the library, each with an identity, a node, a credential and
-// TCP connections of its own, has each register a name at the relay, and prints enrolments and renewals per second, and CPU, memory and disk of authority and relay.
+// TCP connections of its own, has each register a name at the relay, and prints enrolments and renewals per second, CPU, memory and disk of authority and relays for each
+// member, and how long it takes until all are back after the relays were killed at once.
 //
-//	go run ./bench/members -bin build/sallyport -n 100,1000
+//	go run ./bench/members -bin build/sallyport -n 100,300,1000,3000,10000 -json members.json -svg members.svg
+//	go run ./bench/members -bin build/sallyport -n 2000 -relays 3 -outlets 2000 -inlets 5000
 //
 // Members live in child processes of this one, so that no process needs too many files.
 package main
 
 import (
-	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
-	"log/slog"
-	"net"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
+	"syscall"
 	"time"
 
-	"sallyport/client"
-	"sallyport/crypto/vault"
-	"sallyport/member"
-	"sallyport/node"
-	"sallyport/state"
+	"sallyport/bench/report"
 )
 
+// options are the flags.
+type options struct {
+	bin                     string
+	relays, outlets, inlets int
+	share, width            int
+	idle                    time.Duration
+	postgres                bool
+}
+
+// fileLimit is how many open files this program and those that it starts ask for, if the system lets them.
+const fileLimit = 1 << 17
+
+// filesEach is how many files one member has open at most, with what it opens for a moment.
+const filesEach = 14
+
 func main() {
-	bin := flag.String("bin", "build/sallyport", "the program")
+	var o options
+	flag.StringVar(&o.bin, "bin", "build/sallyport", "the program")
 	counts := flag.String("n", "100,1000", "how many members, a row for each")
-	share := flag.Int("share", 500, "how many members a child process has")
-	width := flag.Int("width", 16, "how many enrol at a time in each child")
-	ticket := flag.String("child", "", "of a child: a file with the ticket")
-	from := flag.Int("from", 0, "of a child: its first member")
+	flag.IntVar(&o.relays, "relays", 1, "how many relay nodes; more than one share names in a PostgreSQL that is started for it")
+	flag.BoolVar(&o.postgres, "postgres", false, "the authority keeps its members in PostgreSQL")
+	flag.IntVar(&o.outlets, "outlets", 0, "how many outlets all members have together, each with a relay name (default: one each)")
+	flag.IntVar(&o.inlets, "inlets", 0, "how many paths to outlets all members have together, as inlets have them")
+	flag.IntVar(&o.share, "share", 500, "how many members a child process has at most")
+	flag.IntVar(&o.width, "width", 32, "how many members enrol, register or renew at a time")
+	flag.DurationVar(&o.idle, "idle", 30*time.Second, "for how long nothing is done, to see what members cost that are only there")
+	out, svg := flag.String("json", "", "write figures to this file, into those that it has"), flag.String("svg", "", "draw them into this file")
+	note := flag.String("note", "", "what else the machine did, for the JSON")
+	child := flag.Bool("child", false, "of a child")
 	flag.Parse()
+	raiseFiles()
 	var err error
-	if *ticket != "" {
-		err = child(*ticket, *from, *share, *width)
+	if *child {
+		err = serve(os.Stdin, os.Stdout)
 	} else {
-		err = run(*bin, *counts, *share, *width)
+		err = run(o, *counts, *out, *svg, *note)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "members:", err)
@@ -51,333 +69,156 @@ func main() {
 	}
 }
 
-func run(bin, counts string, share, width int) error {
-	bin, err := filepath.Abs(bin)
-	if err != nil {
+// raiseFiles asks for as many open files as there may be.
+func raiseFiles() {
+	var l syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil || l.Cur >= fileLimit {
+		return
+	}
+	more := syscall.Rlimit{Cur: fileLimit, Max: max(l.Max, fileLimit)}
+	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &more) != nil { // not without privileges
+		more = syscall.Rlimit{Cur: l.Max, Max: l.Max}
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &more)
+	}
+}
+
+// files is how many open files a process may have.
+func files() int {
+	var l syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil {
+		return 1024
+	}
+	return int(min(l.Cur, fileLimit))
+}
+
+func run(o options, counts, out, svg, note string) (err error) {
+	if o.bin, err = filepath.Abs(o.bin); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	fmt.Printf("%d processors, %s\n", runtime.NumCPU(), time.Now().UTC().Format(time.RFC3339))
-	fmt.Println("members  enrolled/s  registered/s  renewed/s | authority: CPU ms/enrolment  ms/renewal  RSS MiB  KiB/member  disk KiB/member | relay: CPU ms/member  RSS MiB  KiB/member")
+	if o.share = min(o.share, (files()-200)/filesEach); o.share < 1 || o.width < 1 || o.relays < 1 {
+		return errors.New("-share, -width and -relays must be at least 1, and a process must have a few hundred files")
+	}
+	var sizes []int
 	for _, text := range strings.Split(counts, ",") {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
 			return fmt.Errorf("-n %q: a number of members", text)
 		}
-		if err := row(ctx, bin, n, share, width); err != nil {
+		sizes = append(sizes, n)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	r := newResult(out, note)
+	fmt.Printf("%s, %s\n", r.Machine, time.Now().UTC().Format(time.RFC3339))
+	for _, n := range sizes {
+		values, err := row(ctx, o, n)
+		if err != nil {
 			return fmt.Errorf("%d members: %w", n, err)
+		}
+		fmt.Printf("%d members, %s\n", n, o.path(n))
+		for _, m := range metrics {
+			if v, ok := values[m.Key]; ok {
+				fmt.Printf("  %-60s %10s %s\n", m.Title, report.Number(v), m.Unit)
+			}
+		}
+		s := r.Section(section())
+		s.Set(o.path(n), float64(n), values)
+		r.Load = load(r.Load)
+		if err := write(r, out, svg); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// world is a project of two processes.
-type world struct {
-	bin, dir         string
-	authority, relay int // process ids
+// path is what a row is called: what the members are at.
+func (o *options) path(n int) string {
+	name := "ours"
+	if o.relays > 1 {
+		name += fmt.Sprintf(", %d relays", o.relays)
+	}
+	if o.postgres {
+		name += ", PostgreSQL"
+	}
+	if o.inlets > 0 {
+		name += fmt.Sprintf(", %d outlets, %d inlets", o.outletsOf(n), o.inlets)
+	}
+	return name
 }
 
-func (w *world) sallyport(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, w.bin, args...)
-	cmd.Env = append(os.Environ(), "SALLYPORT_HOME="+filepath.Join(w.dir, "project"))
-	var failed strings.Builder
-	cmd.Stderr = &failed
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("sallyport %s: %w: %s", strings.Join(args, " "), err, failed.String())
+func (o *options) outletsOf(n int) int {
+	if o.outlets == 0 {
+		return n
 	}
-	return strings.TrimSpace(string(out)), nil
+	return o.outlets
 }
 
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
-}
-
-func newWorld(ctx context.Context, bin string) (*world, error) {
-	dir, err := os.MkdirTemp("", "members-")
-	if err != nil {
-		return nil, err
-	}
-	w := &world{bin: bin, dir: dir}
-	a, err := freePort()
-	if err != nil {
-		return w, err
-	}
-	r, err := freePort()
-	if err != nil {
-		return w, err
-	}
-	if _, err := w.sallyport(ctx, "project", "create", "p", "--authority-port", a, "--relay-port", r); err != nil {
-		return w, err
-	}
-	for name, pid := range map[string]*int{"authority-p": &w.authority, "relay-p": &w.relay} {
-		text, err := w.sallyport(ctx, "node", "show", name, "--jq", ".pid")
-		if err != nil {
-			return w, err
-		}
-		if *pid, err = strconv.Atoi(text); err != nil {
-			return w, err
+// newResult reads what a file has, if it is there.
+func newResult(out, note string) *report.Result {
+	if out != "" {
+		if r, err := report.Read(out); err == nil {
+			return r
 		}
 	}
-	return w, nil
+	machine := fmt.Sprintf("%d processors", runtime.NumCPU())
+	if note != "" {
+		machine += ", " + note
+	}
+	return &report.Result{When: time.Now().UTC(), Machine: machine, Arguments: os.Args[1:], Load: load("")}
 }
 
-func (w *world) end() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	_, _ = w.sallyport(ctx, "node", "stop", "--all")
-	_ = os.RemoveAll(w.dir)
+// load adds the machine's load average to those before.
+func load(before string) string {
+	b, _ := os.ReadFile("/proc/loadavg")
+	now, _, _ := strings.Cut(string(b), " ")
+	if before == "" {
+		return now
+	}
+	return before + ", " + now
 }
 
-// row makes a project with n members and prints what they cost.
-func row(ctx context.Context, bin string, n, share, width int) error {
-	w, err := newWorld(ctx, bin)
-	if w != nil {
-		defer w.end()
-	}
-	if err != nil {
-		return err
-	}
-	file := filepath.Join(w.dir, "ticket")
-	text, err := w.sallyport(ctx, "project", "ticket", "--identity", "admin", "--relay", "*", "--usage-count", fmt.Sprint(n), "--expires-in", "4h")
-	if err == nil {
-		err = os.WriteFile(file, []byte(text), 0o600)
-	}
-	if err != nil {
-		return err
-	}
-	authority, relay := look(w.authority), look(w.relay)
-	disk := size(filepath.Join(w.dir, "project"))
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	var children []*childProcess
-	defer func() {
-		for _, c := range children {
-			c.end()
+func write(r *report.Result, out, svg string) error {
+	s := r.Section(section())
+	s.Y = metrics
+	r.Paths = s.Paths()
+	if out != "" {
+		b, err := json.MarshalIndent(r, "", " ")
+		if err == nil {
+			err = os.WriteFile(out, append(b, '\n'), 0o644)
 		}
-	}()
-	for first := 0; first < n; first += share {
-		c, err := startChild(ctx, self, file, first, min(share, n-first), width)
 		if err != nil {
 			return err
 		}
-		children = append(children, c)
 	}
-	phase := func(name string) (time.Duration, error) {
-		began := time.Now()
-		var wg sync.WaitGroup
-		errs := make([]error, len(children))
-		for i, c := range children {
-			wg.Go(func() { errs[i] = c.do(name) })
-		}
-		wg.Wait()
-		for _, err := range errs {
-			if err != nil {
-				return 0, err
-			}
-		}
-		return time.Since(began), nil
-	}
-	enrolling, err := phase("enrol")
-	if err != nil {
-		return err
-	}
-	enrolled := look(w.authority)
-	registering, err := phase("register")
-	if err != nil {
-		return err
-	}
-	before := look(w.authority)
-	renewing, err := phase("renew")
-	if err != nil {
-		return err
-	}
-	after, r := look(w.authority), look(w.relay)
-	per := func(d time.Duration) float64 { return float64(n) / d.Seconds() }
-	ms := func(a, b usage) float64 { return (b.cpu - a.cpu).Seconds() * 1000 / float64(n) }
-	kib := func(a, b usage) float64 { return float64(b.rss-a.rss) / 1024 / float64(n) }
-	fmt.Printf("%7d  %10.0f  %12.0f  %9.0f | %27.2f  %10.2f  %7.0f  %10.1f  %15.1f | %20.2f  %7.0f  %10.1f\n", n, per(enrolling), per(registering), per(renewing),
-		ms(authority, enrolled), ms(before, after), float64(after.rss)/(1<<20), kib(authority, after), float64(size(filepath.Join(w.dir, "project"))-disk)/1024/float64(n),
-		ms(relay, r), float64(r.rss)/(1<<20), kib(relay, r))
-	return nil
-}
-
-// usage is what a process has used.
-type usage struct {
-	cpu time.Duration
-	rss int64 // bytes
-}
-
-// look reads a process's usage from /proc (proc(5), stat: fields 14, 15 and 24).
-func look(pid int) (u usage) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return u
-	}
-	_, rest, _ := strings.Cut(string(raw), ") ")
-	f := strings.Fields(rest)
-	if len(f) < 22 {
-		return u
-	}
-	number := func(s string) int64 { v, _ := strconv.ParseInt(s, 10, 64); return v }
-	const ticks = 100 // a second, on every Linux that Go runs on
-	u.cpu = time.Duration(number(f[11])+number(f[12])) * time.Second / ticks
-	u.rss = number(f[21]) * int64(os.Getpagesize())
-	return u
-}
-
-// size is how much the files of a directory take, in bytes.
-func size(dir string) (n int64) {
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			if info, err := d.Info(); err == nil {
-				n += info.Size()
-			}
-		}
+	if svg == "" {
 		return nil
-	})
-	return n
+	}
+	return os.WriteFile(svg, s.SVG(), 0o644)
 }
 
-// childProcess has a share of the members.
-type childProcess struct {
-	cmd *exec.Cmd
-	in  *os.File
-	out *bufio.Reader
+func section() report.Section {
+	return report.Section{
+		Key: "members", Title: "Members", X: report.Axis{Title: "members", Log: true}, Y: metrics,
+		Note: "Each has an identity, a credential, a channel to the authority and one to a relay, and a relay name; all on one machine.",
+	}
 }
 
-func startChild(ctx context.Context, self, ticket string, first, share, width int) (*childProcess, error) {
-	cmd := exec.CommandContext(ctx, self, "-child", ticket, "-from", fmt.Sprint(first), "-share", fmt.Sprint(share), "-width", fmt.Sprint(width))
-	cmd.Stderr = os.Stderr
-	read, write, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer read.Close()
-	cmd.Stdin = read
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		_ = write.Close()
-		return nil, err
-	}
-	return &childProcess{cmd: cmd, in: write, out: bufio.NewReader(out)}, nil
-}
-
-// do has the child's members do something, and waits for it.
-func (c *childProcess) do(what string) error {
-	if _, err := fmt.Fprintln(c.in, what); err != nil {
-		return err
-	}
-	answer, err := c.out.ReadString('\n')
-	if answer = strings.TrimSpace(answer); err != nil || answer != "ok" {
-		return fmt.Errorf("%s: a child says %q, %v", what, answer, err)
-	}
-	return nil
-}
-
-// end ends the child: its members end with its input.
-func (c *childProcess) end() {
-	_ = c.in.Close()
-	_ = c.cmd.Wait()
-}
-
-// child has members, and does what it reads.
-func child(file string, from, share, width int) error {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	homes, err := os.MkdirTemp("/dev/shm", "members-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(homes)
-	home := func(i int) string { return filepath.Join(homes, fmt.Sprint(i)) }
-	members := make([]*client.Client, share)
-	each := func(f func(ctx context.Context, i int) error) string {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-		defer cancel()
-		places, errs := make(chan struct{}, width), make(chan error, share)
-		for i := range share {
-			places <- struct{}{}
-			go func() {
-				defer func() { <-places }()
-				errs <- f(ctx, i)
-			}()
-		}
-		answer := "ok"
-		for range share {
-			if err := <-errs; err != nil {
-				answer = strings.ReplaceAll(err.Error(), "\n", " ")
-			}
-		}
-		return answer
-	}
-	defer func() {
-		each(func(_ context.Context, i int) error {
-			if members[i] != nil {
-				return members[i].Close()
-			}
-			return nil
-		})
-	}()
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		answer := "unknown"
-		switch in.Text() {
-		case "enrol":
-			answer = each(func(ctx context.Context, i int) (err error) {
-				members[i], err = client.Open(ctx, client.Options{Directory: home(i), Ticket: string(raw)})
-				return err
-			})
-		case "register":
-			answer = each(func(ctx context.Context, i int) error {
-				_, err := members[i].ListenWith(ctx, fmt.Sprintf("m%d", from+i), client.ListenOptions{})
-				return err
-			})
-		case "renew":
-			answer = each(func(ctx context.Context, i int) error { return renew(ctx, home(i)) })
-		}
-		fmt.Println(answer)
-	}
-	return in.Err()
-}
-
-// renew fetches a credential once more as the member of a state directory, over a connection and a channel of its own, as its node does.
-func renew(ctx context.Context, path string) error {
-	dir, err := state.Open(path)
-	if err != nil {
-		return err
-	}
-	h := &member.Home{Dir: dir, Vault: func(v state.Vault) (vault.Vault, error) { return vault.OpenFile(v.Path) }}
-	self, err := h.Identity(ctx, "")
-	if err != nil {
-		return err
-	}
-	trust, err := h.Trust(ctx, self.Manager, "")
-	if err != nil {
-		return err
-	}
-	n, err := node.Start(ctx, node.Options{
-		Name: "renew", IdentityName: self.Named.Name, Self: self.ID, Identities: self.Manager, Store: node.CommandHome(dir), Shards: 1, NoListener: true,
-		Trust: node.Trust{Authority: trust.Authority, Route: trust.Route}, Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		return err
-	}
-	defer n.Stop()
-	_, err = member.Ask(n, self.ID).RenewingCredential(ctx)
-	return err
+// metrics are the figures of a row.
+var metrics = []report.Metric{
+	{Key: "enrolled", Title: "Enrolments", Unit: "1/s", Higher: true},
+	{Key: "registered", Title: "Relay names registered", Unit: "1/s", Higher: true},
+	{Key: "renewed", Title: "Credentials renewed", Unit: "1/s", Higher: true},
+	{Key: "authority_enrol", Title: "Authority: CPU of an enrolment", Unit: "ms"},
+	{Key: "authority_renew", Title: "Authority: CPU of a renewal", Unit: "ms"},
+	{Key: "authority_memory", Title: "Authority: memory of a member", Unit: "KiB"},
+	{Key: "authority_disk", Title: "Authority: disk of a member", Unit: "KiB"},
+	{Key: "authority_idle", Title: "Authority: CPU of a member that is only there", Unit: "ms/min"},
+	{Key: "relay_register", Title: "Relays: CPU until a member is registered", Unit: "ms"},
+	{Key: "relay_memory", Title: "Relays: memory of a member", Unit: "KiB"},
+	{Key: "relay_idle", Title: "Relays: CPU of a member that is only there", Unit: "ms/min"},
+	{Key: "scrape", Title: "Metrics of a relay, one scrape", Unit: "ms"},
+	{Key: "back", Title: "All back after the relays were killed", Unit: "s"},
+	{Key: "handshakes", Title: "Most handshakes at the relays meanwhile", Unit: "1/s"},
+	{Key: "inlets_back", Title: "All inlets answer after the relays were killed", Unit: "s"},
+	{Key: "retries", Title: "Attempts that failed and were repeated", Unit: ""},
 }
