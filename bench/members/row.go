@@ -185,7 +185,7 @@ func back(ctx context.Context, w *world, o options, c *crowd, values map[string]
 	for {
 		now, err := w.sum(ctx, channels, opened)
 		if err == nil {
-			if d := time.Since(at).Seconds(); d > 0.9 {
+			if d := time.Since(at).Seconds(); d > 0.9 || most == 0 && now[0] >= there[0] {
 				most, last, at = max(most, (now[1]-last)/d), now[1], time.Now()
 			}
 			if time.Since(said) > 5*time.Second {
