@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 )
@@ -18,21 +16,9 @@ import (
 // limitMetrics returns the metrics of limits, by their name and the limit's.
 func (m *member) limitMetrics() map[string]float64 {
 	m.t.Helper()
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(m.Collector())
-	families, err := reg.Gather()
-	if err != nil {
-		m.t.Fatal(err)
-	}
 	all := map[string]float64{}
-	for _, f := range families {
-		for _, v := range f.GetMetric() {
-			for _, l := range v.GetLabel() {
-				if l.GetName() == "limit" {
-					all[f.GetName()+" "+l.GetValue()] = v.GetGauge().GetValue() + v.GetCounter().GetValue()
-				}
-			}
-		}
+	for name, v := range metricsOf(m.t, m.Node) {
+		all["sallyport_"+name] += v
 	}
 	return all
 }

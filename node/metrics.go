@@ -3,10 +3,9 @@ package node
 import (
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"sallyport/buildinfo"
 	"sallyport/crypto/aead"
+	"sallyport/internal/exposition"
 	"sallyport/routing/tcp"
 )
 
@@ -19,8 +18,8 @@ type counters struct {
 // collector turns a node's counters into metrics when they are asked for: the data path only adds to integers.
 type collector struct{ n *Node }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("sallyport_"+name, help, labels, nil)
+func desc(name, help string, labels ...string) *exposition.Metric {
+	return &exposition.Metric{Name: "sallyport_" + name, Help: help, Labels: labels}
 }
 
 var (
@@ -67,17 +66,12 @@ var (
 	descWorkers     = desc("relay_names", "Names registered at this node's relay service.")
 )
 
-// Describe implements prometheus.Collector: the set of metrics is fixed, so none is announced one by one.
-func (c collector) Describe(chan<- *prometheus.Desc) {}
-
-// Collect implements prometheus.Collector.
-func (c collector) Collect(out chan<- prometheus.Metric) {
+// collect gives every value to a sink.
+func (c collector) collect(to exposition.Sink) {
 	n := c.n
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	count := func(d *prometheus.Desc, v uint64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	gauge := func(m *exposition.Metric, v float64, labels ...string) { to.Value(m, exposition.Gauge, v, labels...) }
+	count := func(m *exposition.Metric, v uint64, labels ...string) {
+		to.Value(m, exposition.Counter, float64(v), labels...)
 	}
 	build := buildinfo.Get()
 	gauge(descBuild, 1, build.Version, build.Revision, build.Go, build.AEADKernel)
@@ -144,8 +138,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count(descHandshakes, ch.Late.Load(), "timeout")
 	count(descHandshakes, ch.Absent.Load(), "absent")
 	count(descRekeys, ch.Rekeys.Load())
-	out <- histogramMetric(descTook, ch.Initiated, "initiator")
-	out <- histogramMetric(descTook, ch.Responded, "responder")
+	to.Histogram(descTook, ch.Initiated, "initiator")
+	to.Histogram(descTook, ch.Responded, "responder")
 	count(descHandshakes, ch.Refused.Load(), "busy")
 	count(descChanEnded, ch.Silent.Load(), "silent")
 	count(descChanEnded, ch.Evicted.Load()+ch.TooMany.Load(), "limit")
@@ -175,11 +169,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		count(descRevocations, n.counters.revokedRefused.Load(), "channel_refused")
 		count(descRevocations, n.counters.lateRefused.Load(), "authority_late")
 	}
-	c.portals(out, gauge, count)
+	c.portals(to, gauge, count)
 	c.datagrams(gauge, count)
 	c.paths(gauge, count)
 	c.groups(gauge, count)
-	c.box(out, gauge, count)
+	c.box(to, gauge)
 	if n.opts.Authority != nil && n.opts.Authority.Events != nil {
 		n.opts.Authority.Events.each(func(event, reason string, k uint64) { count(descAuthority, k, event, reason) })
 	}
@@ -201,6 +195,3 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(descWorkers, float64(len(n.relaySvc.Names())))
 	}
 }
-
-// Collector returns the node's metrics for a Prometheus registry.
-func (n *Node) Collector() prometheus.Collector { return collector{n} }

@@ -6,9 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"sallyport/dataplane"
+	"sallyport/internal/exposition"
 	"sallyport/limits"
 )
 
@@ -53,15 +52,13 @@ func (b *busyShare) add(list []dataplane.Sample, now time.Time) float64 {
 }
 
 // box collects how the loops are, and how far each ceiling is.
-func (c collector) box(
-	out chan<- prometheus.Metric, gauge func(*prometheus.Desc, float64, ...string), _ func(*prometheus.Desc, uint64, ...string),
-) {
+func (c collector) box(to exposition.Sink, gauge func(*exposition.Metric, float64, ...string)) {
 	ctx, cancel := context.WithTimeout(c.n.ctx, sampleTimeout)
 	defer cancel()
 	samples := c.n.group.Sample(ctx)
 	for i, s := range samples {
 		shard := strconv.Itoa(i)
-		out <- prometheus.MustNewConstMetric(descLoopBusy, prometheus.CounterValue, s.Busy.Seconds(), shard)
+		to.Value(descLoopBusy, exposition.Counter, s.Busy.Seconds(), shard)
 		gauge(descLoopLag, s.Lag.Seconds(), shard)
 		if s.LongestTurn >= 0 {
 			gauge(descLoopTurn, s.LongestTurn.Seconds(), shard)

@@ -1,8 +1,7 @@
 package node
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
-
+	"sallyport/internal/exposition"
 	"sallyport/portal/datagram"
 )
 
@@ -17,7 +16,7 @@ var (
 )
 
 // datagrams collects what portals for UDP do.
-func (c collector) datagrams(gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64, ...string)) {
+func (c collector) datagrams(gauge func(*exposition.Metric, float64, ...string), count func(*exposition.Metric, uint64, ...string)) {
 	for _, m := range c.n.datagram.Meters() {
 		end, name := m.End(), m.Name()
 		gauge(descFlows, float64(m.Flows.Load()), end, name)

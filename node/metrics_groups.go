@@ -1,6 +1,8 @@
 package node
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sallyport/internal/exposition"
+)
 
 var (
 	descGroupMembers = desc("relay_members", "Members of a relay name that is shared.", "relay", "state")
@@ -13,7 +15,7 @@ var (
 )
 
 // groups collects who shares relay names here, and how targets are that outlets look at.
-func (c collector) groups(gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64, ...string)) {
+func (c collector) groups(gauge func(*exposition.Metric, float64, ...string), count func(*exposition.Metric, uint64, ...string)) {
 	if c.n.relaySvc != nil {
 		for name, u := range c.n.relaySvc.Groups() {
 			gauge(descGroupMembers, float64(u.Up), name, "up")

@@ -4,8 +4,7 @@ import (
 	"os"
 	"runtime/metrics"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"sallyport/internal/exposition"
 	"sallyport/logging"
 	"sallyport/routing"
 )
@@ -26,7 +25,7 @@ type use struct {
 }
 
 // limits collects the limits, their use and their refusals.
-func (c collector) limits(gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64, ...string)) {
+func (c collector) limits(gauge func(*exposition.Metric, float64, ...string), count func(*exposition.Metric, uint64, ...string)) {
 	for _, l := range c.n.opts.Limits.List() {
 		v := float64(l.Value)
 		if l.IsTime {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"sallyport/internal/exposition"
 )
 
 var (
@@ -70,7 +70,7 @@ func (s *session) numbers() numbers {
 }
 
 // paths collects how the paths to other nodes are.
-func (c collector) paths(gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64, ...string)) {
+func (c collector) paths(gauge func(*exposition.Metric, float64, ...string), count func(*exposition.Metric, uint64, ...string)) {
 	n := c.n
 	type sum struct {
 		down           bool

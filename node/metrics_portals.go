@@ -3,9 +3,7 @@ package node
 import (
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"sallyport/internal/histogram"
+	"sallyport/internal/exposition"
 	"sallyport/portal"
 )
 
@@ -34,22 +32,9 @@ var (
 	descPortalWait  = desc("portal_window_wait_seconds_total", "How long sockets with data waited until the other end could take it, of all connections together.", "kind", "portal")
 )
 
-// histogramMetric turns a histogram into a metric, with the connection that took long as an exemplar.
-func histogramMetric(d *prometheus.Desc, h *histogram.Histogram, labels ...string) prometheus.Metric {
-	n, sum, buckets := h.Counts()
-	m := prometheus.MustNewConstHistogram(d, n, sum, buckets, labels...)
-	if e := h.Exemplar(); e != nil {
-		with, err := prometheus.NewMetricWithExemplars(m, prometheus.Exemplar{Value: e.Value.Seconds(), Labels: prometheus.Labels{"id": e.ID}, Timestamp: e.At})
-		if err == nil {
-			return with
-		}
-	}
-	return m
-}
-
 // portals collects what portals do, each and all together.
 func (c collector) portals(
-	out chan<- prometheus.Metric, gauge func(*prometheus.Desc, float64, ...string), count func(*prometheus.Desc, uint64, ...string),
+	to exposition.Sink, gauge func(*exposition.Metric, float64, ...string), count func(*exposition.Metric, uint64, ...string),
 ) {
 	n := c.n
 	states := map[[2]string]int{}
@@ -84,13 +69,13 @@ func (c collector) portals(
 		}
 		count(descPortalBytes, m.BytesIn.Load(), end, name, "in")
 		count(descPortalBytes, m.BytesOut.Load(), end, name, "out")
-		out <- histogramMetric(descPortalSetup, m.Setup, end, name)
-		out <- histogramMetric(descPortalLife, m.Life, end, name)
+		to.Histogram(descPortalSetup, m.Setup, end, name)
+		to.Histogram(descPortalLife, m.Life, end, name)
 		if end == portal.EndOutlet {
-			out <- histogramMetric(descPortalDial, m.Dial, name)
+			to.Histogram(descPortalDial, m.Dial, name)
 		}
 		waited := time.Duration(m.Waited.Load()).Seconds()
-		out <- prometheus.MustNewConstMetric(descPortalWait, prometheus.CounterValue, waited, end, name)
+		to.Value(descPortalWait, exposition.Counter, waited, end, name)
 	}
 	if n.records != nil {
 		k := n.records.Counts()

@@ -7,36 +7,30 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"sallyport/authority"
+	"sallyport/internal/exposition"
+	"sallyport/internal/histogram"
 	"sallyport/node/resource"
 )
+
+// values is a sink that keeps values by name and labels, as they come.
+type values map[string]float64
+
+func (v values) Value(m *exposition.Metric, _ exposition.Kind, value float64, labels ...string) {
+	labels = slices.Clone(labels)
+	slices.Sort(labels)
+	v[strings.Join(append([]string{strings.TrimPrefix(m.Name, "sallyport_")}, labels...), " ")] = value
+}
+
+func (v values) Histogram(m *exposition.Metric, _ *histogram.Histogram, labels ...string) {
+	v.Value(m, exposition.Counter, 0, labels...)
+}
 
 // metricsOf returns the values of a node's metrics by name and labels.
 func metricsOf(t *testing.T, n *Node) map[string]float64 {
 	t.Helper()
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(n.Collector())
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := map[string]float64{}
-	for _, f := range families {
-		for _, v := range f.GetMetric() {
-			var labels []string
-			for _, l := range v.GetLabel() {
-				labels = append(labels, l.GetValue())
-			}
-			slices.Sort(labels)
-			name := strings.TrimPrefix(f.GetName(), "sallyport_")
-			if len(labels) > 0 {
-				name += " " + strings.Join(labels, " ")
-			}
-			all[name] = v.GetGauge().GetValue() + v.GetCounter().GetValue()
-		}
-	}
+	all := values{}
+	collector{n}.collect(all)
 	return all
 }
 

@@ -15,10 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"sallyport/dataplane"
 	"sallyport/node/admin"
 	"sallyport/node/page"
@@ -89,14 +85,12 @@ func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (strin
 		return "", fmt.Errorf("status endpoint: %w", err)
 	}
 	n.upgrades.serves(ln)
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(n.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.HandleFunc("HEAD /{$}", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", n.serveReady)
 	mux.HandleFunc("GET /show", func(w http.ResponseWriter, _ *http.Request) { admin.Write(w, n.Describe()) })
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.Handle("GET /metrics", n.metricsHandler())
 	page.Mount(mux, func(ctx context.Context) any { return n.view(ctx) }, func(context.Context) any { return n.history.view() })
 	n.mu.Lock()
 	n.statusAt = ln.Addr().String()

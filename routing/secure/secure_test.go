@@ -819,8 +819,9 @@ func TestAllocsChannels(t *testing.T) {
 	const n = 20_000
 	per, allowed := 1.0, 0.01
 	if aead.Kernel() == "go" {
-		// The standard library makes each key anew: both ends of both channels do after 32 messages, in two pieces of memory (see aead.Key.Init).
-		allowed += 2 * 2 * 2.0 / 32
+		// The standard library makes each key anew: both ends of both channels do after 32 messages, in two pieces of memory (see aead.Key.Init). The
+		// collector, which therefore runs, empties pools that are filled again.
+		allowed += 2*2*2.0/32 + 0.05
 	}
 	for range 5 { // what else the process does makes a try worse, never better
 		var before, after runtime.MemStats
