@@ -30,6 +30,9 @@ const (
 	shareEpoch = time.Second
 	// stillShare is from which share of the time on in which nothing comes a path counts as one that stands still again and again.
 	stillShare = 1.0 / 8
+	// unevenMost is how many times what a full path has under way one stream's part may be in a path that is not full: while rates still rise windows are
+	// three times what they were good for.
+	unevenMost = 2
 )
 
 // share is what the streams of one path bring together, and what each of them may therefore have under way. Where something waits in the path, more
@@ -157,7 +160,7 @@ func (p *share) brought(n uint64, d, rtt time.Duration, now time.Time) {
 	if d >= fullQueue { // in less time a burst would be taken for the rate
 		p.rate.now = max(p.rate.now, float64(n)/float64(d))
 	}
-	if p.still > stillShare {
+	if p.stands() {
 		p.fullAt = time.Time{}
 	} else if d > rtt*5/4+fullQueue {
 		p.fullAt = now
@@ -234,9 +237,18 @@ func (p *share) among(streams float64, first int, rtt, cover time.Duration, now 
 		return least, max(least, most)
 	}
 	trips = max(trips, float64(cover))
-	if p.still > stillShare { // what stands still comes in bursts, and is late for as long
+	if p.stands() { // what stands still comes in bursts, and is late for as long
 		trips = max(trips, float64(2*rtt+dryMost))
 	}
 	all := max(p.burst.most()*trips+shareRoom, float64(p.unknown))
-	return min(first, max(int(all/streams), leastShare)), maxCredit
+	least = min(first, max(int(all/streams), leastShare))
+	if rtt <= paceBelow || streams < 2 && !p.stands() {
+		return least, maxCredit
+	}
+	// One that was quick for a moment, as with what came at once after a standstill, would keep what others wait for.
+	most = int((p.burst.most()*max(unevenMost*float64(p.trips(rtt)), trips) + shareRoom) / streams)
+	return least, max(least, first, most)
 }
+
+// stands reports whether the path stands still again and again.
+func (p *share) stands() bool { return p.still > stillShare }

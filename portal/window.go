@@ -61,6 +61,7 @@ type window struct {
 	waiting  bool   // for that data
 	brought  streamShare
 
+	spent   bool          // the peer had spent what it had when the last credit reached it
 	spentAt time.Time     // when all bytes up to asked had come and none beyond; zero if that did not happen
 	dry     float64       // share of the credits' ways in which nothing came since the peer had spent what it had, lately
 	cover   time.Duration // what the window has to cover because of that; 0 for what the round trip says
@@ -127,7 +128,7 @@ func (w *window) add(n int, now time.Time) bool {
 		}
 	case w.received > w.asked:
 		// These bytes could only be sent after the credit had come: it went there and they came back.
-		w.waiting = false
+		w.waiting, w.spent = false, !w.spentAt.IsZero()
 		took, idle := now.Sub(w.askedAt), time.Duration(0)
 		if w.path != nil {
 			w.path.sample(took, now)
@@ -232,8 +233,12 @@ func (w *window) measure(pending int, now time.Time) {
 	w.fits = int(most * max(gain*float64(rtt), float64(w.cover)))
 	w.fits += max(min(w.fits, windowSlack), leastSlack)
 	least, bound := w.path.bounds(w.first, rtt, w.cover, now)
-	if bound < w.fits || rtt > paceBelow && w.path.full(now) && w.brought.full() && pending <= w.size/4 {
+	ready := rtt > paceBelow && pending <= w.size/4
+	switch {
+	case bound < w.fits || ready && w.path.full(now) && w.brought.full():
 		w.fits = bound // climb sees to it that it is enough
+	case ready && w.path.stands() && w.spent: // what it brings follows what it may, so it comes to its part by and by, however little it brings
+		w.fits = max(w.fits, min(bound, w.size+w.size/4))
 	}
 	w.resize(w.fits, least, int(int64(w.allowed)-int64(taken)))
 }

@@ -307,7 +307,7 @@ func newModel(o modelOptions) *model {
 		first, second := m.lines[end][0], m.lines[end][1]
 		held := []packet{} // the relay stops reading while its way out is full
 		first.deliver = func(p packet) {
-			if second.full() {
+			if len(held) > 0 || second.full() {
 				held = append(held, p)
 				return
 			}

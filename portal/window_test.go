@@ -201,6 +201,31 @@ func TestWindowLossy(t *testing.T) {
 	}
 }
 
+// TestWindowStandingStillShares: a line on which now and then a segment is lost stands still again and again, and what comes at once then shows no stream how fast
+// it is. Streams share the line evenly all the same, also those that have begun beside one that had it to itself.
+func TestWindowStandingStillShares(t *testing.T) {
+	for _, trip := range []time.Duration{50 * time.Millisecond, 100 * time.Millisecond} {
+		for _, loss := range []float64{0.001, 0.01} {
+			m := newModel(modelOptions{trip: trip, near: trip - 100*time.Microsecond, rate: 200 * mbit, loss: loss}) // a leg, as a direct path is
+			m.open(1, 0)
+			m.clock.runFor(3 * time.Second)
+			for range 7 {
+				m.open(1, 0)
+			}
+			m.clock.runFor(10 * time.Second)
+			list := m.moved(5 * time.Second)
+			sum := 0.0
+			for _, v := range list {
+				sum += v
+			}
+			t.Logf("%v, %v lost: %.2f of the line, Jain %.2f", trip, loss, sum/(200*mbit), jain(list))
+			if fair := jain(list); fair < 0.9 {
+				t.Errorf("%v, %v lost: shares %.0f, Jain %.2f", trip, loss, list, fair)
+			}
+		}
+	}
+}
+
 // TestWindowBusyNodes: where nodes come late to what has arrived, a path is longer than its shortest round trip says. A stream has its line all
 // the same, and no more waits than that takes.
 func TestWindowBusyNodes(t *testing.T) {

@@ -19,6 +19,8 @@ const (
 	bbrLocal     = 1 << 20              // bytes under way where the path is shorter than timers are exact
 	bbrUnpaced   = 2 * time.Millisecond // round trip of such a path
 	bbrTimerStep = time.Millisecond
+	bbrQueue     = 5 * time.Millisecond  // by which the shortest round trip of a round is longer than a quarter more than the shortest, where a queue stands
+	bbrDrain     = 3                     // round trips that less is sent for at most, until what was tried has left the queue
 	bbrLate      = 10 * time.Millisecond // up to which a timer's lateness is made up for at once, where half a round trip is as long
 )
 
@@ -35,9 +37,10 @@ type bbr struct {
 
 	rate, before float64 // highest of the rounds now and before, bytes a nanosecond
 	rounds       int
-	roundEnd     uint64 // of delivered
-	roundBegan   uint64 // the same, when the round began
-	lost         uint64 // bytes in this round
+	roundEnd     uint64        // of delivered
+	roundBegan   uint64        // the same, when the round began
+	lost         uint64        // bytes in this round
+	trips        time.Duration // shortest round trip in this round; 0 before the first
 
 	shortest   time.Duration
 	shortestAt time.Time
@@ -77,8 +80,8 @@ func (b *bbr) acked(bytes, inFlight, size int, m mark, sentAt, now time.Time) {
 	b.delivered += uint64(bytes)
 	b.deliveredAt, b.firstSent = now, sentAt
 	if m.delivered >= b.roundEnd {
-		defer b.round(m.limited, b.delivered-b.roundBegan, b.lost, size)
-		b.roundBegan, b.roundEnd, b.lost = b.delivered, b.delivered, 0
+		defer b.round(m.limited, b.queued(), b.delivered-b.roundBegan, b.lost, size)
+		b.roundBegan, b.roundEnd, b.lost, b.trips = b.delivered, b.delivered, 0, 0
 		if !m.limited { // an idle link forgets nothing
 			b.rounds++
 		}
@@ -96,12 +99,16 @@ func (b *bbr) acked(bytes, inFlight, size int, m mark, sentAt, now time.Time) {
 	b.turn(inFlight, now)
 }
 
+// queued reports whether something stood in a queue for all of this round.
+func (b *bbr) queued() bool { return b.trips > b.shortest*5/4+bbrQueue }
+
 // round ends a round in which bytes were delivered and lost, and packets are of a size: while the rate rises by a quarter the start goes on, whatever is
-// lost. A round without ends it if much is lost too, whether there was enough to send or not.
-func (b *bbr) round(limited bool, delivered, lost uint64, size int) {
+// lost. A round without ends it if much is lost too, whether there was enough to send or not. Where something stood in a queue all the time there was enough.
+func (b *bbr) round(limited, queued bool, delivered, lost uint64, size int) {
 	if b.filled {
 		return
 	}
+	limited = limited && !queued
 	much := lost > uint64(bbrLostLeast*size) && float64(lost) > bbrLost*float64(delivered+lost)
 	switch {
 	case b.most() >= b.full*5/4:
@@ -119,13 +126,14 @@ func (b *bbr) round(limited bool, delivered, lost uint64, size int) {
 // turn goes on in the cycle of gains.
 func (b *bbr) turn(inFlight int, now time.Time) {
 	holds := int(b.most() * float64(b.shortest))
+	lasted, less := now.Sub(b.phaseAt), bbrCycle[b.phase] < 1
 	switch {
 	case !b.filled:
 	case !b.drained:
 		if inFlight <= holds {
 			b.drained, b.phaseAt, b.phase = true, now, 2
 		}
-	case now.Sub(b.phaseAt) > b.shortest || bbrCycle[b.phase] < 1 && inFlight <= holds:
+	case less && inFlight <= holds+int(b.most()*float64(bbrTurn)), !less && lasted > b.shortest, lasted > bbrDrain*b.shortest:
 		b.phaseAt = now
 		if b.phase++; b.phase == len(bbrCycle) || b.phase > 1 && b.phase <= bbrSeen && b.most() >= b.tried*bbrRisen {
 			b.phase, b.tried = 0, b.most() // more again, at once if that has been of use: the path has become faster, or the start ended too soon
@@ -136,6 +144,9 @@ func (b *bbr) turn(inFlight int, now time.Time) {
 // trip takes a round trip. When the shortest has not been seen for a while, little is sent for a moment: what is under way might be what makes
 // every one longer.
 func (b *bbr) trip(d time.Duration, inFlight, little int, now time.Time) {
+	if b.trips == 0 || d < b.trips {
+		b.trips = d
+	}
 	switch {
 	case b.shortest == 0 || d <= b.shortest:
 		b.shortest, b.shortestAt = d, now

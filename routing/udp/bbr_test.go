@@ -32,7 +32,7 @@ func TestStartEnds(t *testing.T) {
 		var b bbr
 		for _, r := range c.rounds {
 			b.rate = r.rate
-			b.round(r.limited, r.delivered, r.lost, size)
+			b.round(r.limited, false, r.delivered, r.lost, size)
 		}
 		if b.filled != c.filled {
 			t.Errorf("%s: ended %v", name, b.filled)
@@ -75,5 +75,69 @@ func TestWindowShrinks(t *testing.T) {
 	}
 	if got := a.grown.bytes.Load(); a.window != arqWindow || got != 0 {
 		t.Errorf("a window of %d bytes, %d counted", a.window, got)
+	}
+}
+
+// TestStartEndsInAQueue: a round in which a queue stood all the time had enough to send, whatever the source did, so three flat ones end the start.
+func TestStartEndsInAQueue(t *testing.T) {
+	const size = 1200
+	b := bbr{rate: 1, shortest: 100 * time.Millisecond}
+	for k := range 1 + bbrFull {
+		if b.filled {
+			t.Fatalf("the start ended after %d rounds", k)
+		}
+		b.trips = 0
+		b.trip(b.shortest*5/4+2*bbrQueue, 0, 0, time.Unix(1000, 0))
+		b.round(true, b.queued(), 1<<20, 0, size)
+	}
+	if !b.filled {
+		t.Fatal("the start goes on where a queue stands")
+	}
+}
+
+// TestARQQueueStaysShort: a transfer whose source fills up what waits only when little is left, as the sources behind a backlog do, has now and then nothing
+// to send. It finds out all the same that the line is full, and does not fill the line's queue, in which all that is beside it would wait.
+func TestARQQueueStaysShort(t *testing.T) {
+	const rate = 6.25e6 // 50 Mbit/s
+	for _, c := range []struct {
+		trip time.Duration
+		lose float64
+		busy time.Duration
+	}{{100 * time.Millisecond, 0, 0}, {100 * time.Millisecond, 0, 5 * time.Millisecond}, {50 * time.Millisecond, 0.01, 0}, {20 * time.Millisecond, 0, 2 * time.Millisecond}} {
+		n := newNetwork(13)
+		n.delay, n.rate, n.wait, n.lose = c.trip/2, rate, 100*time.Millisecond, c.lose
+		n.turns = [2]time.Duration{c.busy, c.busy}
+		a := n.sides[0]
+		n.sides[1].out.reserve(1)[0] = 'x'
+		n.sides[1].out.commit(1)
+		filler := make([]byte, 64<<10)
+		settle, during := 30*c.trip+time.Second, 3*time.Second
+		var from, lost, passed, rounds int
+		var sum time.Duration
+		for begun := n.now; n.now.Sub(begun) < settle+during; {
+			if a.waiting() < len(filler)/4 {
+				k := len(filler) - a.waiting()
+				copy(a.out.reserve(k), filler[:k])
+				a.out.commit(k)
+			}
+			if !n.step() {
+				t.Fatal("nothing moves")
+			}
+			drain(n.sides[1])
+			n.sides[1].open()
+			if n.now.Sub(begun) < settle {
+				from, lost, passed = int(n.sides[1].came), n.lost, n.delivered
+			} else {
+				rounds++
+				sum += a.rtt
+			}
+		}
+		share := float64(int(n.sides[1].came)-from) / during.Seconds() / (rate * (1 - c.lose))
+		waste := float64(n.lost-lost) / float64(n.lost-lost+n.delivered-passed)
+		trip := sum / time.Duration(rounds)
+		t.Logf("%v, %.0f %% lost, busy for %v: %.2f of the line, round trip %v in the mean, %.2f %% lost; start over %v, %.0f Mbit/s seen", c.trip, 100*c.lose, c.busy, share, trip, 100*waste, a.bbr.filled, a.bbr.most()*8e3)
+		if !a.bbr.filled || share < 0.85 || trip > c.trip*5/4+2*c.busy+3*time.Millisecond || waste > c.lose+0.01 {
+			t.Errorf("%v, %.0f %% lost, busy for %v: %.2f of the line, round trip %v, %.3f lost, start over %v", c.trip, 100*c.lose, c.busy, share, trip, waste, a.bbr.filled)
+		}
 	}
 }
