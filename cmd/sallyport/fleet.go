@@ -192,6 +192,7 @@ type nodePlan struct {
 	address, listener string
 	status            string
 	store             string // of an authority
+	oidc              state.OIDCOptions
 }
 
 func (p *nodePlan) flags(cmd *cobra.Command, port int) {
@@ -223,6 +224,9 @@ func authorityNodeCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "create TICKET [flags]", Short: "Make this machine an authority of a project, and start it", Example: `  sallyport authority-node create two.ticket --host authority2.example.com --store @store.url
   sallyport authority-node create "$TICKET" --host auth2.example.com --port 443 --store @store.url`, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOIDC(&p.oidc); err != nil {
+				return err
+			}
 			if err := checkStore(&p.store); err != nil {
 				return err
 			}
@@ -233,6 +237,7 @@ func authorityNodeCreate(a *app) *cobra.Command {
 		}}
 	p.flags(cmd, 4000)
 	storeFlag(cmd.Flags(), &p.store)
+	oidcFlags(cmd.Flags(), &p.oidc)
 	return cmd
 }
 
@@ -293,7 +298,7 @@ func (a *app) createFleetNode(ctx context.Context, p *nodePlan, arg string) erro
 	}
 	o := state.NodeOptions{TCPListenerAddress: p.place.listen(p.port, p.listener), Identity: box.named.Name, StatusEndpoint: p.status}
 	if p.kind == fleet.Authority {
-		o.Authority = &state.AuthorityOptions{ProjectIdentifier: ticket.Project.ID, TrustedIdentities: json.RawMessage("null"), Store: p.store}
+		o.Authority = &state.AuthorityOptions{ProjectIdentifier: ticket.Project.ID, TrustedIdentities: json.RawMessage("null"), Store: p.store, OIDC: p.oidc}
 	} else {
 		o.AuthorityIdentity, o.AuthorityRoute = ticket.Project.AuthorityChangeHistory, ticket.Project.AuthorityAccessRoute
 		o.Registry = p.place.registry

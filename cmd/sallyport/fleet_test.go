@@ -237,3 +237,33 @@ func TestAuthorityNode(t *testing.T) {
 	s.succeeds("authority", "sallyport node start authority-partners")
 	s.at("authority", "sallyport project authority-node delete two --yes")
 }
+
+// TestSignInAtSecondAuthority: with the first authority killed a person signs in at the second one, which has the same provider.
+func TestSignInAtSecondAuthority(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	db, err := servers.NewPostgres()
+	if err != nil {
+		t.Skipf("PostgreSQL cannot be started: %v", err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	issuer := oidcProvider(t)
+	s := newShell(t)
+	writeSecret(t, filepath.Join(s.dir, "secret"), "secret\n")
+	s.env = append(s.env, storeVariable+"="+db.PatientURL("", "", "postgres"))
+	provider := " --oidc-issuer " + issuer + " --oidc-client-id sallyport --oidc-client-secret-file secret --oidc-scope email --oidc-claim email"
+	s.at("operator", "sallyport project create partners --authority-port "+freePort(t)+" --relay-port "+freePort(t)+provider)
+	s.at("operator", "sallyport project authority-node ticket > two.ticket")
+	if out := s.refusedAt("two", "sallyport authority-node create two.ticket --oidc-client-id x"); !strings.Contains(out, "oidc-issuer") {
+		t.Errorf("a client without a provider: %s", out)
+	}
+	s.at("two", "sallyport authority-node create two.ticket --name two --port "+freePort(t)+provider)
+	s.awaits("operator", "sallyport project show --jq '.authority_access_routes | length'", "1")
+	s.at("operator", "sallyport project information --output json > partners.json; kill -9 $(sallyport node show authority-partners --jq .pid)")
+	o := s.signIn(issuer, "alice", "test-user@localhost", "allowed")
+	if o.code != 0 || !strings.Contains(o.stdout, `"email": "test-user@zitadel.ch"`) {
+		t.Fatalf("signed in: exit code %d\n%s", o.code, o.stdout)
+	}
+}

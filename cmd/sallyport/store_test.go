@@ -133,19 +133,35 @@ func TestTrustRegistry(t *testing.T) {
 	first, second, port := freePort(t), freePort(t), freePort(t)
 	s.at("operator", "sallyport project create partners --authority-port "+freePort(t)+" --relay-port "+first+" --registry @registry.url > partners.json")
 	s.at("operator", "sallyport project relay-node ticket > two.ticket; sallyport project ticket --relay postgres > bank.ticket; sallyport project ticket > analysis.ticket")
-	s.at("two", "sallyport relay-node create two.ticket --name two --port "+second+" --registry @registry.url")
+	file := filepath.Join(s.dir, "two.yaml")
+	if err := os.WriteFile(file, []byte("relay-node: {ticket: two.ticket, name: two, port: "+second+", registry: '@registry.url'}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.at("two", "sallyport run two.yaml")
 	target := echoServer(t, "0")
 	s.at("bank", "sallyport project enroll bank.ticket; sallyport tcp-outlet create --to "+target+"; sallyport relay create postgres --at /ip4/127.0.0.1/tcp/"+second+"/secure/api")
 	s.at("analysis", "sallyport project enroll analysis.ticket; sallyport tcp-inlet create --from "+port+" --to /ip4/127.0.0.1/tcp/"+first+"/secure/api/service/forward_to_postgres/secure/api/service/outlet")
 	works(t, "through the other relay", port)
+	const where = ` --jq '.[] | select(.name == "postgres") | .members[] | "\(.state) \(.relay)"'`
+	for machine, node := range map[string]string{"operator": "relay-partners", "two": "relay-node-two"} {
+		s.awaits(machine, "sallyport relay list --served --to "+node+where, `"up /ip4/127.0.0.1/tcp/`+second+`"`)
+		s.awaits(machine, "sallyport doctor", "1 are alive, and there is a way to 1")
+	}
+	s.awaits("two", "sallyport relay list --served --to relay-node-two", "/ip4/127.0.0.1/tcp/"+second)
 	if err := db.Execute("postgres", `DO $$ BEGIN
 		IF (SELECT count(*) FROM relay_nodes) <> 2 OR (SELECT count(*) FROM relay_members WHERE name = 'postgres') <> 1 THEN RAISE EXCEPTION 'not what was expected'; END IF; END $$`); err != nil {
 		t.Error(err)
 	}
 	db.Stop()
 	works(t, "without the database", port)
+	s.awaits("operator", "sallyport doctor; true", "until it answers nobody can register a relay name that is new")
+	s.awaits("operator", "sallyport node show relay-partners --jq .registry.store.state", `"away"`)
+	if reason := s.at("operator", "sallyport node show relay-partners --jq .registry.store.reason"); strings.Contains(reason, "user") || !strings.Contains(reason, "connect") {
+		t.Errorf("the registry is away, because %s", reason)
+	}
 	if err := db.Begin(); err != nil {
 		t.Fatal(err)
 	}
 	works(t, "with the database again", port)
+	s.awaits("operator", "sallyport node show relay-partners --jq .registry.store.state", `"up"`)
 }
