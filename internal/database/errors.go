@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -45,11 +46,16 @@ func MayRetry(err error) bool {
 	return Away(err) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// OneLine returns the error with a text of one line: a failure to connect has one for each host.
+// userPattern is how texts of failures name a role.
+var userPattern = regexp.MustCompile(" to `user=[^`]*`| for user \"[^\"]*\"")
+
+// OneLine returns the error with a text of one line, without the role's name: a failure to connect has one for each host.
 func OneLine(err error) error { return oneLine{err} }
 
 type oneLine struct{ error }
 
-func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e oneLine) Error() string {
+	return userPattern.ReplaceAllString(strings.Join(strings.Fields(e.error.Error()), " "), "")
+}
 
 func (e oneLine) Unwrap() error { return e.error }

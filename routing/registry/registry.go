@@ -154,7 +154,9 @@ func (r *Registry) note(err error) {
 			r.log.Info("the registry of relay names is there", "store", r.db.Name)
 		}
 	}
-	r.err = err
+	if r.err = err; err != nil {
+		r.err = database.OneLine(err)
+	}
 }
 
 // Members implements routing.Registry.
