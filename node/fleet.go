@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"sallyport/crypto/identity"
@@ -41,7 +42,26 @@ func (n *Node) startFleet(ctx context.Context) error {
 	if server == nil {
 		return nil
 	}
+	if k := n.opts.Fleet.Keeper; k != nil {
+		server = keeperServer{n, k}
+	}
 	return n.router.StartNamed(ctx, fleet.Service, func(*routing.Shard) routing.Worker { return n.rpcWorker(fleet.Service, server) }, n.api.Flow)
+}
+
+// keeperServer is a keeper whose delegates hear at once when one has come or has moved: members ask any of them where the nodes are.
+type keeperServer struct {
+	node *Node
+	*fleet.Keeper
+}
+
+// Serve implements rpc.Server.
+func (s keeperServer) Serve(ctx context.Context, caller *identity.Identifier, req *rpc.Request) *rpc.Response {
+	before := s.Routes()
+	resp := s.Keeper.Serve(ctx, caller, req)
+	if now := s.Routes(); !slices.Equal(before, now) {
+		s.node.tellDelegates(now)
+	}
+	return resp
 }
 
 // AskService sends one request to a service of the node at the end of a route, through a channel of its own that only one of the identities in authorized
