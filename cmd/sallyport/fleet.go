@@ -197,7 +197,7 @@ type nodePlan struct {
 
 func (p *nodePlan) flags(cmd *cobra.Command, port int) {
 	f := cmd.Flags()
-	f.StringVar(&p.name, "name", "", "what the machine is called in lists, a `NAME` (default: the host's)")
+	f.StringVar(&p.name, "name", "", "a `NAME` of the machine for lists (default: the host's)")
 	f.StringVar(&p.place.host, "host", "127.0.0.1", "`NAME` or address of this machine")
 	f.IntVar(&p.port, "port", port, "the `PORT`")
 	f.StringVar(&p.address, "address", "", "where members find it, a `URL` such as wss://HOST/PATH")
