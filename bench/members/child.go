@@ -210,7 +210,8 @@ func (m *members) mine(things int) (list []int) {
 // of returns the member here that a thing is of.
 func (m *members) of(thing int) int { return thing%m.All - m.From }
 
-func outletName(k int) string { return fmt.Sprint("m", k) }
+// outletName names the relay name and the outlet of a thing: a member may have several, each under names of its own.
+func outletName(k int) string { return fmt.Sprintf("m%d/m%d", k, k) }
 
 func (m *members) home(i int) string { return filepath.Join(m.homes, fmt.Sprint(i)) }
 
