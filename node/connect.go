@@ -269,6 +269,7 @@ func (n *Node) openStream(ctx context.Context, c *connection, s multiaddr.Stream
 	if err != nil {
 		return err
 	}
+	gotOn(ctx)
 	c.tcp = conn
 	c.flow = c.tcp.Flow
 	c.route = c.route.Concat(routing.NewRoute(c.tcp.Sender.Address()))
@@ -296,6 +297,7 @@ func (n *Node) openChannel(ctx context.Context, c *connection, name string, o co
 	if err != nil {
 		return err
 	}
+	gotOn(ctx)
 	c.relay, c.name = c.relayAt()
 	c.channels = append(c.channels, ch)
 	c.flow = ch.Flow

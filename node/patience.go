@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// patience is how long an attempt may take; what it waits for its turn does not count. On a machine that makes hundreds of paths at once, attempts that were
-// given up before they had begun would be work that is done twice.
+// patience is how long an attempt may take without getting on; what it waits for its turn does not count. On a machine that makes hundreds of paths at once,
+// attempts that were given up before they had begun, or one step before their end, would be work that is done twice.
 type patience struct {
 	ctx    context.Context // that of the attempt
+	whole  time.Duration
 	mu     sync.Mutex
 	timer  *time.Timer
 	left   time.Duration
@@ -19,14 +20,32 @@ type patience struct {
 
 type patienceKey struct{}
 
-// withPatience returns a context that ends after d, with the cause context.DeadlineExceeded.
+// withPatience returns a context that ends when an attempt has not got on for d, with the cause context.DeadlineExceeded.
 func withPatience(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
-	p := &patience{ctx: ctx, left: d, since: time.Now()}
+	p := &patience{ctx: ctx, whole: d, left: d, since: time.Now()}
 	p.timer = time.AfterFunc(d, func() { cancel(context.DeadlineExceeded) })
 	return context.WithValue(ctx, patienceKey{}, p), func() {
 		p.timer.Stop()
 		cancel(nil)
+	}
+}
+
+// gotOn notes that an attempt has made one of the pieces that its path consists of: for the next one it has its whole time again.
+func gotOn(ctx context.Context) {
+	p, ok := ctx.Value(patienceKey{}).(*patience)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.paused { // another piece waits for its turn
+		p.left = p.whole
+		return
+	}
+	if p.timer.Stop() { // else it has ended, or will
+		p.left, p.since = p.whole, time.Now()
+		p.timer.Reset(p.whole)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport/routing"
+	"sallyport/routing/multiaddr"
 )
 
 // paused reports whether the clock of an attempt stands still.
@@ -80,4 +81,62 @@ func TestTurnsCostNoPatience(t *testing.T) {
 	settles(t, "it has its turn", func() bool { return !paused(ctx) })
 	cancel()
 	<-done
+}
+
+// TestProgressRenewsPatience: each piece of a path that was made gives its attempt the whole time again, also while another piece waits for its turn; one whose
+// time is over stays given up.
+func TestProgressRenewsPatience(t *testing.T) {
+	gotOn(t.Context()) // not an attempt
+	clock := func(ctx context.Context) *patience { return ctx.Value(patienceKey{}).(*patience) }
+	spend := func(p *patience) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.left = time.Minute
+	}
+	left := func(p *patience) time.Duration {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.left
+	}
+	ctx, cancel := withPatience(within(t), time.Hour)
+	defer cancel()
+	spend(clock(ctx))
+	gotOn(ctx)
+	if d := left(clock(ctx)); d != time.Hour {
+		t.Errorf("%v are left after a piece", d)
+	}
+	resume := pausePatience(ctx)
+	spend(clock(ctx))
+	gotOn(ctx)
+	if d := left(clock(ctx)); d != time.Hour || !paused(ctx) {
+		t.Errorf("%v are left after a piece while another one waits, the clock stands still: %v", d, paused(ctx))
+	}
+	resume()
+	over, cancelOver := withPatience(t.Context(), time.Millisecond)
+	defer cancelOver()
+	<-over.Done()
+	gotOn(over)
+	if !errors.Is(context.Cause(over), context.DeadlineExceeded) {
+		t.Errorf("ended with %v", context.Cause(over))
+	}
+
+	// What a node connects to is made of such pieces.
+	bank, client := plainNode(t, "bank", "127.0.0.1:0"), plainNode(t, "client", "127.0.0.1:0")
+	to, err := multiaddr.Parse(tcpRoute(t, bank) + "/secure/api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pieces := range []int{2, 3} { // the TCP connection, and the channel over it
+		ctx, cancel := withPatience(within(t), time.Hour)
+		spend(clock(ctx))
+		c, err := client.connect(ctx, to[:pieces], connectOptions{self: client.opts.Self})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := left(clock(ctx)); d != time.Hour {
+			t.Errorf("%v are left after %d pieces", d, pieces)
+		}
+		c.close()
+		cancel()
+	}
 }

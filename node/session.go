@@ -311,7 +311,7 @@ func (s *session) status() resource.Status {
 	return st
 }
 
-// attempt makes one path and starts to use it, within patience. report is told why that takes long.
+// attempt makes one path and starts to use it, unless it does not get on for patience. report is told why that takes long.
 func (s *session) attempt(ctx context.Context, patience time.Duration, report func(error)) (*connection, error) {
 	attempt, cancel := withPatience(ctx, patience)
 	defer cancel()
@@ -326,7 +326,7 @@ func (s *session) attempt(ctx context.Context, patience time.Duration, report fu
 		c.close()
 	}
 	if errors.Is(context.Cause(attempt), context.DeadlineExceeded) {
-		err = fmt.Errorf("given up after %v: %w", patience, err)
+		err = fmt.Errorf("given up after %v without progress: %w", patience, err)
 	}
 	return nil, err
 }
