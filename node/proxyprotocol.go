@@ -149,6 +149,7 @@ func readHeader(ctx context.Context, fd int) (proxyproto.Header, error) {
 	var h proxyproto.Header
 	var failed error
 	look := func(fd uintptr) bool {
+		over := ended(int(fd)) // asked before: what comes between looking and asking would be taken for missing
 		n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_PEEK)
 		switch {
 		case err == unix.EAGAIN || err == unix.EINTR:
@@ -162,7 +163,7 @@ func readHeader(ctx context.Context, fd int) (proxyproto.Header, error) {
 		}
 		var size int
 		if h, size, err = proxyproto.Parse(buf[:n]); errors.Is(err, proxyproto.ErrShort) {
-			if ended(int(fd)) {
+			if over {
 				failed = io.ErrUnexpectedEOF
 				return true
 			}

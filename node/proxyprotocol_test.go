@@ -1,12 +1,15 @@
 package node
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/node/resource"
 	"sallyport/portal/proxyproto"
@@ -106,6 +109,36 @@ func TestProxyProtocol(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestHeaderInPieces: a header that comes byte by byte, with the end right behind it, is whole whenever it is looked at, and one of which a byte is missing is not.
+func TestHeaderInPieces(t *testing.T) {
+	want := proxyproto.Header{Source: netip.MustParseAddrPort("192.0.2.1:1234")}
+	whole := proxyproto.Append(nil, proxyproto.V1, want)
+	for round := range 400 {
+		sent := whole
+		if round%8 == 0 {
+			sent = whole[:len(whole)-1]
+		}
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := range sent {
+				_, _ = unix.Write(fds[1], sent[i:i+1])
+			}
+			_ = unix.Shutdown(fds[1], unix.SHUT_WR)
+		}()
+		h, err := readHeader(within(t), fds[0])
+		if isWhole := len(sent) == len(whole); isWhole && (err != nil || h.Source != want.Source) || !isWhole && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Fatalf("round %d, all was sent: %v: %v, %v", round, isWhole, h.Source, err)
+		}
+		<-done
+		_, _ = unix.Close(fds[0]), unix.Close(fds[1])
 	}
 }
 
