@@ -117,8 +117,8 @@ func (c *Conn) LocalAddr() netip.AddrPort {
 	if c.closed {
 		return netip.AddrPort{}
 	}
-	sa, _ := unix.Getsockname(c.fd)
-	return fromSockaddr(sa)
+	a, _ := rawLocal(c.fd)
+	return a
 }
 
 // RemoteAddr returns the peer's address of a TCP connection, or the zero value.
@@ -126,8 +126,8 @@ func (c *Conn) RemoteAddr() netip.AddrPort {
 	if c.closed {
 		return netip.AddrPort{}
 	}
-	sa, _ := unix.Getpeername(c.fd)
-	return fromSockaddr(sa)
+	a, _ := rawPeer(c.fd)
+	return a
 }
 
 // Dial starts a TCP connection and calls done once, on the loop: with the connection, whose handler done must set, or
@@ -197,7 +197,7 @@ func (c *Conn) connected() {
 		c.finish(errno)
 		return
 	}
-	if _, err := unix.Getpeername(c.fd); err != nil {
+	if _, errno := rawPeer(c.fd); errno != 0 {
 		return // an event of the descriptor's former life, or too early
 	}
 	connect := c.connect

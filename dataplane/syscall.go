@@ -98,6 +98,21 @@ func rawAccept(fd int) (int, netip.AddrPort, unix.Errno) {
 	return int(n), sa.addrPort(), 0
 }
 
+// rawPeer returns the address that a socket is connected to; the zero value unless it is an IP address. The library's call asks for the socket's protocol too, in one
+// that the scheduler is told of.
+func rawPeer(fd int) (netip.AddrPort, unix.Errno) { return rawName(unix.SYS_GETPEERNAME, fd) }
+
+// rawLocal returns a socket's own address, as rawPeer.
+func rawLocal(fd int) (netip.AddrPort, unix.Errno) { return rawName(unix.SYS_GETSOCKNAME, fd) }
+
+func rawName(call uintptr, fd int) (netip.AddrPort, unix.Errno) {
+	sa := rawSockaddr{size: sockaddrSize}
+	if _, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa.b)), uintptr(unsafe.Pointer(&sa.size))); errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	return sa.addrPort(), 0
+}
+
 func rawSocket(family int) (int, unix.Errno) {
 	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	return int(fd), errno
