@@ -68,14 +68,24 @@ const (
 	memorySlack = 32 << 20
 	// smallSlack is the same for a small node.
 	smallSlack = 2 << 20
+	// restingCPU is the processor time below which a node rested between two looks.
+	restingCPU = memoryTick / 50
 )
 
-// youth is when a node that has begun has perhaps been told what it shall have: pages of the program that only this needed are given back.
+// youth is when a node that has begun has perhaps been told what it shall have: what only this needed is given back.
 var youth = []time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second, time.Minute}
+
+// processCPU is the processor time that the process has used.
+func processCPU() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // cannot fail
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
 
 // returnMemory gives memory back to the system that a burst or an attack took: the runtime alone keeps it for minutes, since a node at
 // work allocates next to nothing and so has no reason to collect. It looks every 15 s, and once a minute when there was nothing to
-// give. In the first minute it also gives back pages of the program, and with later set what only starting needed. It returns when ctx ends.
+// give. Pages of the program go back in the first minute, and whenever a node has rested for those 15 s: a command or a collection of garbage brings many that are
+// not needed again for long. With later set what only starting needed goes back first. It returns when ctx ends.
 func returnMemory(ctx context.Context, small, later bool) {
 	if later {
 		select {
@@ -97,8 +107,9 @@ func returnMemory(ctx context.Context, small, later bool) {
 	rest := footprint()
 	before, wait := rest, 0
 	for _, age := range youth {
-		time.AfterFunc(age, releaseProgram)
+		time.AfterFunc(age, releaseStartup)
 	}
+	cpu := processCPU()
 	tick := time.NewTicker(memoryTick)
 	defer tick.Stop()
 	for {
@@ -107,9 +118,11 @@ func returnMemory(ctx context.Context, small, later bool) {
 			return
 		case <-tick.C:
 		}
-		if small { // less than a thousand page faults, in a quarter of a minute
+		used := processCPU()
+		if small || used-cpu < restingCPU { // less than a thousand page faults, in a quarter of a minute
 			releaseProgram()
 		}
+		cpu = used
 		now := footprint()
 		growing := now > before+before/20
 		before = now

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,5 +51,45 @@ func TestReleaseUnchanged(t *testing.T) {
 	}
 	if !slices.ContainsFunc(list, covers(sameAt)) {
 		t.Errorf("a page as it is in the file would be kept: %x in %x", sameAt, list)
+	}
+}
+
+// TestProgramReleased: the process has less of its program in memory afterwards, and says so.
+func TestProgramReleased(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	smaps, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		t.Skip("this kernel does not say which pages have changed:", err)
+	}
+	defer smaps.Close()
+	var all int64
+	for _, m := range unchanged(smaps, exe) {
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_POPULATE_READ); errno != 0 {
+			t.Skip("this kernel does not bring pages when told to:", errno)
+		}
+		all += int64(m.to - m.from)
+	}
+	// resident is how many bytes of files are in memory: next to all are the program's own.
+	resident := func() int64 {
+		raw, err := os.ReadFile("/proc/self/statm")
+		var size, all, shared int64
+		if err == nil {
+			_, err = fmt.Sscan(string(raw), &size, &all, &shared)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return shared * int64(os.Getpagesize())
+	}
+	before := resident()
+	if before < all {
+		t.Fatalf("%d bytes are resident, of which the program is %d", before, all)
+	}
+	releaseProgram()
+	if after := resident(); after > before-all/2 {
+		t.Errorf("%d bytes were resident, %d are", before, after)
 	}
 }
