@@ -129,8 +129,8 @@ test-faults: build ## whole nodes under load, broken one thing after the other (
 	$(GO) run ./bench/faults --sallyport $(PROGRAM) $(if $(SHORT),--short) $(if $(SOAK),--soak $(SOAK)) $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: test-fleet
-test-fleet: build ## what serves one name broken one after the other under load: a table of failed transactions and seconds until normal (two minutes); installs PostgreSQL
-	demo/fleet --no-build $(if $(ONLY),--only $(ONLY))
+test-fleet: build ## three relays, three authorities, two outlets and their databases killed one after the other under load: a table of failed transactions, refused enrolments and seconds until normal (four minutes; SHORT=1: two; ONLY=WORD); installs PostgreSQL
+	demo/fleet --no-build $(if $(SHORT),--short) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: test-trust trust-tools
 # A line for each point: what it is, then the seconds or bytes that its test measured.
