@@ -22,6 +22,8 @@ type postgres struct {
 	port   int
 	server *exec.Cmd
 	ended  chan error
+
+	databases int // that were made beside the first
 }
 
 // startPostgres creates and starts a cluster with pgbench's tables under dir.
@@ -125,6 +127,16 @@ func (p *postgres) client(ctx context.Context, port int, name string, args ...st
 	cmd.WaitDelay = time.Second
 	err := p.procs.run(cmd)
 	return strings.TrimSpace(out.String()), err
+}
+
+// database makes a database that is empty, and returns its URL.
+func (p *postgres) database(ctx context.Context) (string, error) {
+	p.databases++
+	name := fmt.Sprint("fleet", p.databases)
+	if out, err := p.client(ctx, p.port, "psql", "-c", "create database "+name, "postgres"); err != nil {
+		return "", fmt.Errorf("create database: %w: %s", err, firstLine([]byte(out)))
+	}
+	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", p.port, name), nil
 }
 
 // query checks that a value makes the way through the portal and back.

@@ -23,6 +23,7 @@ var rowGroups = []rowGroup{
 	{"channels", "secure channels through a relay, in both directions, peers checked", 90 * time.Second, false, channelRows},
 	{"tickets", "tickets of every form, made by one program and used by the other", 90 * time.Second, false, ticketRows},
 	{"admin", "the whole story with an admin of the other program", 90 * time.Second, false, adminRows},
+	{"fleet", "the whole story with relays of a fleet in the relay's seat, and tickets that name them all", 600 * time.Second, false, fleetRows},
 	{"identities", "identities exported by one program and imported by the other", 30 * time.Second, false, identityRows},
 	{"extensions", "debug logs of the reference while the other end is ours: nothing unknown arrives", 90 * time.Second, false, extensionRows},
 	{"options", "inlets of one program with outlets of the other: no handshake, HTTP headers, TLS, InfluxDB", 120 * time.Second, false, optionRows},

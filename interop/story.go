@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,7 @@ type story struct {
 	procs   *processes
 
 	authority, relay, outlet, inlet, admin *box
+	inletAdmin                             *box // makes the inlet's ticket; nil: admin does
 
 	authorityPort, relayPort int
 	pgInlet, xferInlet       int
@@ -85,6 +87,29 @@ func (s *story) close(keep bool) {
 
 // startOperator starts the authority and the relay node, and gives the admin the project.
 func (s *story) startOperator(ctx context.Context, trusted map[string]map[string]string) error {
+	if err := s.startTrust(ctx, trusted); err != nil {
+		return err
+	}
+	project, history, err := s.startRelay(ctx)
+	if err != nil {
+		return err
+	}
+	seen := s.relayPort
+	if s.options.relayProxy != nil {
+		if seen, err = s.options.relayProxy(s.relayPort); err != nil {
+			return err
+		}
+	}
+	s.projectFile, err = s.writeProject("project.json", project, history, relayRoute(seen))
+	if err != nil {
+		return err
+	}
+	_, err = s.admin.cli(ctx, "project", "import", "--project-file", s.projectFile)
+	return err
+}
+
+// startTrust makes the admin and starts the authority, which knows the admin and those in trusted.
+func (s *story) startTrust(ctx context.Context, trusted map[string]map[string]string) error {
 	admin, err := s.admin.cli(ctx, "identity", "create", "admin")
 	if err != nil {
 		return err
@@ -104,28 +129,20 @@ func (s *story) startOperator(ctx context.Context, trusted map[string]map[string
 		return err
 	}
 	s.trusted = string(text)
-	if err := s.startAuthority(ctx); err != nil {
-		return err
+	return s.startAuthority(ctx)
+}
+
+// startRelay starts the relay node, and returns the project's identifier and history.
+func (s *story) startRelay(ctx context.Context, options ...string) (project, history string, err error) {
+	if project, err = s.relay.cli(ctx, "identity", "create", "project"); err != nil {
+		return "", "", err
 	}
-	project, err := s.relay.cli(ctx, "identity", "create", "project")
-	if err != nil {
-		return err
+	if history, err = s.relay.cli(ctx, "identity", "show", "project", "--full", "--encoding", "hex"); err != nil {
+		return "", "", err
 	}
-	history, err := s.relay.cli(ctx, "identity", "show", "project", "--full", "--encoding", "hex")
-	if err != nil {
-		return err
-	}
-	if _, err := s.relay.cli(ctx, "node", "create", "relay", "--identity", "project",
-		"--authority-identity", s.authorityHistory, "--tcp-listener-address", local(s.relayPort)); err != nil {
-		return err
-	}
-	seen := s.relayPort
-	if s.options.relayProxy != nil {
-		if seen, err = s.options.relayProxy(s.relayPort); err != nil {
-			return err
-		}
-	}
-	return s.writeProject(ctx, project, history, seen)
+	_, err = s.relay.cli(ctx, append([]string{"node", "create", "relay", "--identity", "project",
+		"--authority-identity", s.authorityHistory, "--tcp-listener-address", local(s.relayPort)}, options...)...)
+	return project, history, err
 }
 
 // startAuthority starts the authority, or brings it back.
@@ -138,30 +155,39 @@ func (s *story) startAuthority(ctx context.Context) error {
 // authorityNode is the name that "authority create" gives to its node.
 const authorityNode = "authority-" + projectID
 
-func (s *story) writeProject(ctx context.Context, identifier, history string, relayPort int) error {
-	text, err := json.Marshal(map[string]any{
+// relayRoute is how members reach a relay node.
+func relayRoute(port int) string { return fmt.Sprintf("/dnsaddr/127.0.0.1/tcp/%d/service/api", port) }
+
+// writeProject writes a project whose relays are along routes, of which the reference knows the first alone, and returns the file's name.
+func (s *story) writeProject(name, identifier, history string, routes ...string) (string, error) {
+	p := map[string]any{
 		"id": projectID, "name": projectName, "space_name": "self", "space_id": "s1",
-		"access_route": fmt.Sprintf("/dnsaddr/127.0.0.1/tcp/%d/service/api", relayPort),
+		"access_route": routes[0],
 		"users":        []string{}, "user_roles": []string{},
 		"identity": identifier, "project_change_history": history,
-		"authority_access_route": fmt.Sprintf("/dnsaddr/127.0.0.1/tcp/%d/service/api", s.authorityPort),
+		"authority_access_route": relayRoute(s.authorityPort),
 		"authority_identity":     s.authorityHistory,
-	})
+	}
+	if len(routes) > 1 {
+		p["access_routes"] = routes[1:]
+	}
+	text, err := json.Marshal(p)
 	if err != nil {
-		return err
+		return "", err
 	}
-	s.projectFile = filepath.Join(s.dir, "project.json")
-	if err := os.WriteFile(s.projectFile, text, 0o600); err != nil {
-		return err
-	}
-	_, err = s.admin.cli(ctx, "project", "import", "--project-file", s.projectFile)
-	return err
+	file := filepath.Join(s.dir, name)
+	return file, os.WriteFile(file, text, 0o600)
 }
 
 // ticket has the admin make a ticket.
 func (s *story) ticket(ctx context.Context, args ...string) (string, error) {
+	return ticketFrom(ctx, s.admin, args...)
+}
+
+// ticketFrom has an admin make a ticket.
+func ticketFrom(ctx context.Context, admin *box, args ...string) (string, error) {
 	args = append([]string{"project", "ticket", "--identity", "admin", "--expires-in", "1h"}, args...)
-	out, err := s.admin.cli(ctx, args...)
+	out, err := admin.cli(ctx, args...)
 	if err == nil && out == "" {
 		err = fmt.Errorf("project ticket printed nothing")
 	}
@@ -211,7 +237,7 @@ func (s *story) startPortals(ctx context.Context) error {
 
 // startInlet enrols the inlet box and starts its node and inlets.
 func (s *story) startInlet(ctx context.Context) error {
-	t, err := s.ticket(ctx, "--attribute", "company=beta", "--usage-count", "3")
+	t, err := ticketFrom(ctx, cmp.Or(s.inletAdmin, s.admin), "--attribute", "company=beta", "--usage-count", "3")
 	if err != nil {
 		return err
 	}
