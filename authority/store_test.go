@@ -256,46 +256,46 @@ func TestRevocationsAreIndexed(t *testing.T) {
 
 // TestTokensAreIndexed: tickets that an earlier version, which has no index of references, made or spent are found, or not.
 func TestTokensAreIndexed(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
-	s, err := OpenStore(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, now := t.Context(), time.Now()
-	add := func(i byte, reference string) {
-		t.Helper()
-		if err := s.AddToken(ctx, Token{Hash: CodeHash{i}, Reference: reference, ExpiresAt: now.Add(time.Hour), Uses: 1}, now); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i, reference := range []string{"kept", "kep", "spent", "made"} {
-		add(byte(i), reference)
-	}
-	if err := boltOf(s).Update(func(tx *bolt.Tx) error {
-		// The earlier version spent one of them and made another one.
-		spent, made := CodeHash{2}, CodeHash{3}
-		return errors.Join(tx.Bucket(bucketTokens).Delete(spent[:]), tx.Bucket(bucketNamed).Delete(namedKey("made", made[:])))
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if s, err = OpenStore(path); err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	for reference, there := range map[string]bool{"kept": true, "kep": true, "ke": false, "spent": false, "made": true, "": false} {
-		if err := s.RevokeToken(ctx, reference); there && err != nil || !there && !errors.Is(err, ErrNoTicket) {
-			t.Errorf("%q: %v", reference, err)
-		}
-	}
-	if err := boltOf(s).View(func(tx *bolt.Tx) error {
-		if n := tx.Bucket(bucketNamed).Stats().KeyN; n != 0 {
-			t.Errorf("%d references are left", n)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
+	kept, spent, made := CodeHash{1}, CodeHash{2}, CodeHash{3}
+	for name, earlier := range map[string]func(tx *bolt.Tx) error{
+		"spent one": func(tx *bolt.Tx) error { return tx.Bucket(bucketTokens).Delete(spent[:]) },
+		"made one":  func(tx *bolt.Tx) error { return tx.Bucket(bucketNamed).Delete(namedKey("made", made[:])) },
+		"both": func(tx *bolt.Tx) error {
+			return errors.Join(tx.Bucket(bucketTokens).Delete(spent[:]), tx.Bucket(bucketNamed).Delete(namedKey("made", made[:])))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "a.db")
+			s, err := OpenStore(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, now := t.Context(), time.Now()
+			for reference, hash := range map[string]CodeHash{"kept": kept, "kep": {4}, "spent": spent, "made": made} {
+				if err := s.AddToken(ctx, Token{Hash: hash, Reference: reference, ExpiresAt: now.Add(time.Hour), Uses: 1}, now); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := errors.Join(boltOf(s).Update(earlier), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if s, err = OpenStore(path); err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			for reference, there := range map[string]bool{"kept": true, "kep": true, "ke": false, "spent": name == "made one", "made": true, "": false} {
+				if err := s.RevokeToken(ctx, reference); there && err != nil || !there && !errors.Is(err, ErrNoTicket) {
+					t.Errorf("%q: %v", reference, err)
+				}
+			}
+			if err := boltOf(s).View(func(tx *bolt.Tx) error {
+				if n := tx.Bucket(bucketNamed).Stats().KeyN; n != 0 {
+					t.Errorf("%d references are left", n)
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }

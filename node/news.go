@@ -104,8 +104,8 @@ func (r *newsroom) HandleMessage(s *routing.Shard, m *routing.Message) {
 func (r *newsroom) run() {
 	tick := time.NewTimer(newsBeat)
 	defer tick.Stop()
+	changed := r.source.Changed()
 	for {
-		changed := r.source.Changed()
 		beat := false
 		select {
 		case <-r.n.ctx.Done():
@@ -115,6 +115,7 @@ func (r *newsroom) run() {
 			tick.Reset(r.beat())
 			r.forget()
 		case <-changed:
+			changed = r.source.Changed() // before it is looked at what has changed: what comes meanwhile is looked at next
 		}
 		if told := r.speak(beat); told > 0 {
 			select {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,9 +15,9 @@ import (
 )
 
 // listeners subscribes a number of workers of the authority's own node to its news, as nodes do that do not ask for beats, and counts what they are told.
-func listeners(t *testing.T, p *testProject, count int) (told *atomic.Int64) {
+func listeners(t *testing.T, p *testProject, source Revoker, count int) (told *atomic.Int64) {
 	t.Helper()
-	r, told := newNewsroom(p.Node, p.auth), &atomic.Int64{}
+	r, told := newNewsroom(p.Node, source), &atomic.Int64{}
 	ear := routing.WorkerFunc(func(*routing.Shard, *routing.Message) { told.Add(1) })
 	if err := p.router.StartNamed(t.Context(), "ear", func(*routing.Shard) routing.Worker { return ear }); err != nil {
 		t.Fatal(err)
@@ -42,7 +43,7 @@ func listeners(t *testing.T, p *testProject, count int) (told *atomic.Int64) {
 func TestNewMembersAreNobodysNews(t *testing.T) {
 	p := newProject(t, 0)
 	const ears = 50
-	told := listeners(t, p, ears)
+	told := listeners(t, p, p.auth, ears)
 	for k := range 20 {
 		if err := p.client().AddMember(within(t), numbered(100+k), nil); err != nil {
 			t.Fatal(err)
@@ -61,7 +62,24 @@ func TestNewMembersAreNobodysNews(t *testing.T) {
 	settles(t, "all are told of the member that came back", func() bool { return told.Load() >= 2*ears })
 }
 
-// TestNewsAreToldInGroups: however fast members are revoked, no more is said to those that listen than newsPerSecond.
+// lookedAt is an authority that notes when it is asked what its last revocation is, and which that was.
+type lookedAt struct {
+	*authority.Authority
+	mu    sync.Mutex
+	times []time.Time
+	heads []uint64
+}
+
+func (l *lookedAt) Beat(ctx context.Context) (authority.News, error) {
+	at := time.Now()
+	news, err := l.Authority.Beat(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.times, l.heads = append(l.times, at), append(l.heads, news.Head)
+	return news, err
+}
+
+// TestNewsAreToldInGroups: after news nothing is looked at until there is room for more words, however fast members are revoked; what was revoked meanwhile is told then.
 func TestNewsAreToldInGroups(t *testing.T) {
 	p := newProject(t, 0)
 	const ears, gone = newsPerSecond / 5, 60
@@ -70,29 +88,27 @@ func TestNewsAreToldInGroups(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	began := time.Now()
-	told := listeners(t, p, ears)
-	deleted := make(chan error, 1)
-	go func() {
-		for k := range gone {
-			if err := p.client().DeleteMember(context.Background(), numbered(100+k)); err != nil {
-				deleted <- err
-				return
-			}
+	source := &lookedAt{Authority: p.auth}
+	told := listeners(t, p, source, ears)
+	for k := range gone {
+		if err := p.client().DeleteMember(within(t), numbered(100+k)); err != nil {
+			t.Fatal(err)
 		}
-		deleted <- nil
-	}()
-	if err := <-deleted; err != nil {
-		t.Fatal(err)
 	}
-	settles(t, "something is told", func() bool { return told.Load() > 0 })
-	settles(t, "the last is told", func() bool {
-		n := told.Load()
-		time.Sleep(3 * time.Second * ears / newsPerSecond)
-		return n == told.Load()
+	settles(t, "the last is looked at", func() bool {
+		source.mu.Lock()
+		defer source.mu.Unlock()
+		return len(source.heads) > 0 && source.heads[len(source.heads)-1] == gone
 	})
-	// One group is told at once, the next ones when there is room again.
-	if n, most := told.Load(), int64(ears)+int64(time.Since(began).Seconds()*newsPerSecond); n > most {
-		t.Errorf("%d words in %v, at most %d", n, time.Since(began), most)
+	settles(t, "all are told", func() bool { return told.Load() >= ears })
+	source.mu.Lock()
+	defer source.mu.Unlock()
+	before := uint64(0)
+	for i := range source.times[1:] {
+		fresh := source.heads[i] != before
+		before = source.heads[i]
+		if pause := source.times[i+1].Sub(source.times[i]); fresh && pause < time.Second*ears/newsPerSecond {
+			t.Errorf("%v after %d were told of news it is looked at again", pause, ears)
+		}
 	}
 }
