@@ -206,25 +206,25 @@ func (r *newsroom) tell(subscribers []*subscriber) {
 		since uint64
 		beats bool
 	}
-	answers := map[known]*authority.News{}
+	answers := map[known][]byte{} // most know the same, so most are told the same
 	for _, sub := range subscribers {
 		r.mu.Lock()
 		q, re := sub.query, sub.re
 		r.mu.Unlock()
 		k := known{string(q.List), q.Since, q.Beats}
-		news := answers[k]
-		if news == nil {
-			got, err := r.source.News(r.n.ctx, q)
+		body := answers[k]
+		if body == nil {
+			news, err := r.source.News(r.n.ctx, q)
 			if err != nil {
 				r.failed(err)
 				return
 			}
 			if q.Beats {
-				got.Beat = uint64(r.beat().Milliseconds())
+				news.Beat = uint64(r.beat().Milliseconds())
 			}
-			news = &got
-			answers[k] = news
+			body = news.Encode()
+			answers[k] = body
 		}
-		r.n.router.Inject(sub.back, r.self, rpc.NewResponse(re, rpc.OK, news.Encode()).Encode())
+		r.n.router.Inject(sub.back, r.self, rpc.NewResponse(re, rpc.OK, body).Encode())
 	}
 }

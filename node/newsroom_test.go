@@ -35,7 +35,15 @@ func listeners(t *testing.T, p *testProject, source Revoker, count int) (told *a
 		sub.place, _, _ = r.places.Take(fair.Source{key}, key)
 		r.subscribers[key] = sub
 	}
-	go r.run()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.run()
+	}()
+	t.Cleanup(func() {
+		p.Stop()
+		<-ended
+	})
 	return told
 }
 
