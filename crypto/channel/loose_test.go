@@ -166,9 +166,9 @@ func TestLooseApart(t *testing.T) {
 	wantErr(t, "a loose one as the channel's", err, aead.ErrOpen)
 	_, err = lo.Open(b[:Overhead-1])
 	wantErr(t, "short", err, ErrShort)
-	buf := make([]byte, 5+Overhead)
+	buf, plain := make([]byte, 5+Overhead), []byte("hello")
 	if n := testing.AllocsPerRun(100, func() {
-		must(t, ls.Seal(buf, []byte("hello")))
+		must(t, ls.Seal(buf, plain))
 		if _, err := lo.Open(buf); err != nil {
 			t.Error(err)
 		}
