@@ -3,7 +3,7 @@ module sallyport/examples
 go 1.26.8
 
 require (
-	github.com/jackc/pgx/v5 v5.7.6
+	github.com/jackc/pgx/v5 v5.13.0
 	github.com/miekg/dns v1.1.73
 	github.com/quic-go/quic-go v0.65.0
 	google.golang.org/grpc v1.77.0
