@@ -112,6 +112,24 @@ func TestLoose(t *testing.T) {
 	on(t, c.Shard(), func() { wire.takes = false })
 	send('a', 1)
 	eventually(t, "it goes with the others", func() bool { return got() == "a" })
+	// A message of a channel inside has that one's counter: lost, it would be a gap there.
+	on(t, c.Shard(), func() { wire.takes = true })
+	inner := a.dial(t, c.Encryptor, "api")
+	a.through(t, inner, []byte("inside"))
+	on(t, c.Shard(), func() {
+		m := c.shard.NewMessage()
+		m.Onward, m.Loose = routing.RouteOf(inner.Encryptor).Concat(routing.LocalRoute("echo")), true
+		m.SetPayloadBytes([]byte("?"))
+		c.shard.Deliver(m)
+		c.shard.Free(m)
+	})
+	if len(wire.kept) != was {
+		t.Error("a message of an inner channel went beside the others")
+	}
+	a.through(t, inner, []byte("inside, without a gap"))
+	if b.channels.Stats.Gaps.Load() != 0 {
+		t.Errorf("%d gaps", b.channels.Stats.Gaps.Load())
+	}
 	on(t, c.Shard(), func() {
 		wire.takes = true
 		c.remote = routing.NewRoute(c.remote.First()).Concat(routing.LocalRoute("x"), routing.NewRoute(c.remote.Last()))
