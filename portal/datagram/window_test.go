@@ -33,7 +33,7 @@ func TestWindowFollowsThePath(t *testing.T) {
 		{"slow and short", slowLine{rate: 1_250_000, trip: 5 * time.Millisecond}, 0.7, 150 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w, now, sent := newWindow(), time.Unix(0, 0), 0
+			w, now, sent := newWindow(), time.Unix(0, 0), int64(0)
 			type answer struct {
 				number uint64
 				at     time.Time
