@@ -62,11 +62,25 @@ func dnsmasqServer(t *testing.T) string {
 			t.Skip("dnsmasq is missing: install the package dnsmasq-base")
 		}
 	}
+	var complaint string
+	for range 10 {
+		var at string
+		if at, complaint = startDnsmasq(t, path); at != "" {
+			return at
+		}
+	}
+	t.Fatalf("dnsmasq does not answer: %s", complaint)
+	return ""
+}
+
+// startDnsmasq starts dnsmasq at a port that was free a moment ago, and returns where it answers. Where it does not, somebody may have taken the port: it is
+// ended, and what it said returned.
+func startDnsmasq(t *testing.T, path string) (at, complaint string) {
 	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := c.LocalAddr().String()
+	at = c.LocalAddr().String()
 	c.Close()
 	_, port, _ := net.SplitHostPort(at)
 	args := []string{"--keep-in-foreground", "--no-daemon", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--listen-address=127.0.0.1",
@@ -75,24 +89,23 @@ func dnsmasqServer(t *testing.T) string {
 		args = append(args, fmt.Sprintf("--host-record=host-%d.example,192.0.2.%d", i, i))
 	}
 	server := exec.Command(path, args...)
-	var complaint strings.Builder
-	server.Stderr = &complaint
+	var said strings.Builder
+	server.Stderr = &said
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	end := func() {
 		_ = server.Process.Kill()
 		_ = server.Wait()
-	})
-	for end := time.Now().Add(30 * time.Second); ; {
-		if _, err := query(at, "host-1.example.", dns.TypeA, time.Second); err == nil {
-			return at
-		}
-		if time.Now().After(end) {
-			t.Fatalf("dnsmasq does not answer: %s", complaint.String())
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
+	for until := time.Now().Add(15 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		if _, err := query(at, "host-1.example.", dns.TypeA, time.Second); err == nil {
+			t.Cleanup(end)
+			return at, ""
+		}
+	}
+	end()
+	return "", said.String()
 }
 
 func query(server, name string, kind uint16, timeout time.Duration) (*dns.Msg, error) {
