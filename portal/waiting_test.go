@@ -148,13 +148,14 @@ func TestGoneClientsOpenNoTarget(t *testing.T) {
 	}
 }
 
-// TestPathBrokenAMomentAgo: a client that comes when its path has broken and nobody has said so yet waits for the next one, like those that come later.
-func TestPathBrokenAMomentAgo(t *testing.T) {
+// pathless returns a node with an inlet that has no path yet, and one with an outlet whose target answers and ends.
+func pathless(t *testing.T) (a, b *node, in *Inlet) {
+	t.Helper()
 	target := serve(t, func(c net.Conn) {
 		_, _ = c.Write([]byte("answer"))
 		_ = c.Close()
 	})
-	a, b := newNode(t, 1, Limits{}), newNode(t, 1, Limits{})
+	a, b = newNode(t, 1, Limits{}), newNode(t, 1, Limits{})
 	ctx := context.Background()
 	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{b.ln.Flow}}); err != nil {
 		t.Fatal(err)
@@ -163,6 +164,13 @@ func TestPathBrokenAMomentAgo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return a, b, in
+}
+
+// TestPathBrokenAMomentAgo: a client that comes when its path has broken and nobody has said so yet waits for the next one, like those that come later.
+func TestPathBrokenAMomentAgo(t *testing.T) {
+	a, b, in := pathless(t)
+	ctx := context.Background()
 	// The connection that the path begins with is not there.
 	in.SetPath(routing.NewRoute(routing.LocalAddress("00000000000000000000000000000001"), routing.LocalAddress("outlet")))
 	client := dial(t, in)
@@ -180,19 +188,8 @@ func TestPathBrokenAMomentAgo(t *testing.T) {
 
 // TestHeldMeetsAPath: a client that is to wait just when another path has come is given to that one; one whose path is still the broken one waits.
 func TestHeldMeetsAPath(t *testing.T) {
-	target := serve(t, func(c net.Conn) {
-		_, _ = c.Write([]byte("answer"))
-		_ = c.Close()
-	})
-	a, b := newNode(t, 1, Limits{}), newNode(t, 1, Limits{})
+	a, b, in := pathless(t)
 	ctx := context.Background()
-	if _, err := NewOutlet(ctx, b.env, b.router, OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{b.ln.Flow}}); err != nil {
-		t.Fatal(err)
-	}
-	in, err := NewInlet(ctx, a.env, a.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0")})
-	if err != nil {
-		t.Fatal(err)
-	}
 	c, err := a.tcp.Connect(ctx, b.ln.Bound.String())
 	if err != nil {
 		t.Fatal(err)

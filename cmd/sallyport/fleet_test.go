@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"sallyport/internal/servers"
 )
 
 // secretKeys are the private keys in the plain vaults of a machine.
@@ -191,11 +189,7 @@ func TestAuthorityNode(t *testing.T) {
 		t.Skip("-short")
 	}
 	t.Parallel()
-	db, err := servers.NewPostgres()
-	if err != nil {
-		t.Skipf("PostgreSQL cannot be started: %v", err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := startPostgres(t)
 	s := newShell(t)
 	s.env = append(s.env, storeVariable+"="+db.URL("", "", "postgres"))
 	one, two := freePort(t), freePort(t)
@@ -244,11 +238,7 @@ func TestSignInAtSecondAuthority(t *testing.T) {
 		t.Skip("-short")
 	}
 	t.Parallel()
-	db, err := servers.NewPostgres()
-	if err != nil {
-		t.Skipf("PostgreSQL cannot be started: %v", err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := startPostgres(t)
 	issuer := oidcProvider(t)
 	s := newShell(t)
 	writeSecret(t, filepath.Join(s.dir, "secret"), "secret\n")

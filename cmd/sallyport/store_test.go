@@ -14,13 +14,9 @@ import (
 	"sallyport/internal/servers"
 )
 
-// TestTrustStore: a running project moves from its file to PostgreSQL; a second authority with the same identity joins it there; who is blocked at the second is cut off by a relay
-// that listens to the first; while the database is away tickets are refused with a reason, and then are made again. No password is anywhere but in its file.
-func TestTrustStore(t *testing.T) {
-	if testing.Short() {
-		t.Skip("-short")
-	}
-	t.Parallel()
+// startPostgres starts a server of its own, which ends with the test.
+func startPostgres(t *testing.T) *servers.Postgres {
+	t.Helper()
 	db, err := servers.NewPostgres()
 	if errors.Is(err, servers.ErrNotInstalled) {
 		t.Skip(err)
@@ -28,7 +24,18 @@ func TestTrustStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// TestTrustStore: a running project moves from its file to PostgreSQL; a second authority with the same identity joins it there; who is blocked at the second is cut off by a relay
+// that listens to the first; while the database is away tickets are refused with a reason, and then are made again. No password is anywhere but in its file.
+func TestTrustStore(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	db := startPostgres(t)
 	const secret = "owners-secret-password"
 	if err := db.Execute("postgres", "CREATE ROLE owner LOGIN PASSWORD '"+secret+"'; CREATE SCHEMA sallyport AUTHORIZATION owner"); err != nil {
 		t.Fatal(err)
@@ -120,14 +127,7 @@ func TestTrustRegistry(t *testing.T) {
 		t.Skip("-short")
 	}
 	t.Parallel()
-	db, err := servers.NewPostgres()
-	if errors.Is(err, servers.ErrNotInstalled) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := startPostgres(t)
 	s := newShell(t)
 	writeSecret(t, filepath.Join(s.dir, "registry.url"), db.PatientURL("", "", "postgres"))
 	first, second, port := freePort(t), freePort(t), freePort(t)
