@@ -3,30 +3,13 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	"sallyport/internal/servers"
 )
-
-// startPostgres starts a server of its own, which ends with the test.
-func startPostgres(t *testing.T) *servers.Postgres {
-	t.Helper()
-	db, err := servers.NewPostgres()
-	if errors.Is(err, servers.ErrNotInstalled) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	return db
-}
 
 // TestTrustStore: a running project moves from its file to PostgreSQL; a second authority with the same identity joins it there; who is blocked at the second is cut off by a relay
 // that listens to the first; while the database is away tickets are refused with a reason, and then are made again. No password is anywhere but in its file.
