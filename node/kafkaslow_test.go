@@ -5,6 +5,7 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"io"
 	"net"
 	"syscall"
 	"testing"
@@ -31,17 +32,16 @@ type passer struct{ interceptor.Filter }
 
 func (passer) Next(b []byte) (interceptor.Step, int, error) { return interceptor.Pass, len(b), nil }
 
-// frames are n Kafka messages of a MiB each that pass as they are: requests to produce in version 3, or answers to what nobody has asked.
-func frames(n int) []byte {
-	const size = 1 << 20
-	all := make([]byte, n*size)
-	for b := all; len(b) > 0; b = b[size:] {
-		binary.BigEndian.PutUint32(b, size-4)
-		binary.BigEndian.PutUint32(b[4:], 3)
-		binary.BigEndian.PutUint32(b[8:], 77)
-	}
-	return all
+// longMessage is a Kafka message that passes as it is: a request to produce in version 3 without acknowledgements, or the answer to request 3.
+func longMessage(size int) []byte {
+	b := make([]byte, size)
+	binary.BigEndian.PutUint32(b, uint32(size-4))
+	binary.BigEndian.PutUint32(b[4:], 3)
+	return b
 }
+
+// heartbeat is request 3.
+var heartbeat = []byte{0, 0, 0, 10, 0, 12, 0, 0, 0, 0, 0, 3, 0, 0}
 
 // TestSlowKafka: a broker, or a consumer, that reads nothing for longer than another portal's reader may is left alone. That other portal, through the same
 // nodes and stopped later, is cut off meanwhile.
@@ -57,7 +57,7 @@ func testSlowKafka(t *testing.T, toBroker bool) {
 	for _, m := range []*member{outlet, client} {
 		m.portals.Limits.StallTimeout = 200 * time.Millisecond
 	}
-	data := frames(12)
+	data := longMessage(12 << 20)
 	// A machine that is busy enough does not answer its own pings in time.
 	lost := func() {
 		if outlet.portals.Stats.Ended[portal.ReasonPath].Load()+client.portals.Stats.Ended[portal.ReasonPath].Load() > 0 {
@@ -82,6 +82,12 @@ func testSlowKafka(t *testing.T, toBroker bool) {
 	to := <-brokers
 	node := outlet
 	if !toBroker {
+		if _, err := from.Write(heartbeat); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(to, make([]byte, len(heartbeat))); err != nil {
+			t.Fatal(err)
+		}
 		from, to, node = to, from, client
 	}
 	fill(t, from, data, node.intercepted.Used, lost)

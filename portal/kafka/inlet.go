@@ -107,15 +107,16 @@ type inletConn struct {
 	login   tokens
 
 	mu      sync.Mutex
-	asked   map[int32]question // by correlation id
+	asked   map[int32]question // that have no answer yet, by correlation id
 	reading readings
 	failing failures
 	ended   bool
 }
 
-// question is a request whose response has to be rewritten.
+// question is a request that gets a response.
 type question struct {
 	header
+	passes  bool      // the response passes as it comes
 	unknown bool      // ApiVersions in a version that is not understood
 	refused []refusal // partitions of a Produce request
 	room    int       // bytes reserved for the response
@@ -141,7 +142,7 @@ func (c *inletConn) end() {
 	}
 }
 
-// remember notes that the response to a request has to be rewritten, and reserves room for it.
+// remember notes that a request waits for its response, and reserves room for it.
 func (c *inletConn) remember(q question) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

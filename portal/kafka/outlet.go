@@ -101,13 +101,16 @@ func (q *outletResponses) Work(ctx context.Context, message []byte) ([]byte, err
 	delete(q.asked, correlation)
 	q.mu.Unlock()
 	found := func(broker int32, at Place) (Place, error) { return at, q.outlet.Found(ctx, broker, at) }
+	var err error
 	switch h.key {
 	case keySASLHandshake:
-		return message, q.login.accepted(message, h)
+		err = q.login.accepted(message, h)
 	case keyFindCoordinator:
-		return coordinatorResponse(message, h, found)
+		_, err = coordinatorResponse(message, h, found)
 	case keyDescribeCluster:
-		return clusterResponse(message, h, found)
+		_, err = clusterResponse(message, h, found)
+	default:
+		_, err = metadataResponse(message, h, found, func(topicID, string) {})
 	}
-	return metadataResponse(message, h, found, func(topicID, string) {})
+	return message, err
 }

@@ -11,13 +11,16 @@ type Place struct {
 // placer finds the place that clients get to see for a broker. An error ends the rewriting.
 type placer func(broker int32, at Place) (Place, error)
 
-// broker rewrites an id, a host and a port. Ids below zero stand for no broker.
+// broker rewrites an id, a host and a port. Ids below zero stand for no broker, which is nowhere.
 func (r *rewriter) broker(place placer) {
 	id := r.int32()
 	from := r.at
 	at := Place{Host: string(r.text())}
 	port := r.int32()
 	at.Port = uint16(port)
+	if id < 0 && at.Host != "" {
+		r.replace(from, binary.BigEndian.AppendUint32(r.appendText(nil, ""), 1<<32-1))
+	}
 	if r.fault != nil || id < 0 {
 		return
 	}

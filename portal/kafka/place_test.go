@@ -25,7 +25,7 @@ func TestEndpointsAmongTags(t *testing.T) {
 	}
 }
 
-// TestBrokerRefused: a broker at a port that cannot be, and a list that is cut short, do not pass; who is no broker stays as it is.
+// TestBrokerRefused: a broker at a port that cannot be, and a list that is cut short, do not pass; who is no broker is nowhere.
 func TestBrokerRefused(t *testing.T) {
 	for _, port := range []int32{-2, 65536, 1 << 30} {
 		m := kmsg.NewPtrMetadataResponse()
@@ -35,7 +35,7 @@ func TestBrokerRefused(t *testing.T) {
 			t.Errorf("port %d passed", port)
 		}
 	}
-	for id, host := range map[int32]string{-1: "inside", 0: "127.0.0.1"} {
+	for id, host := range map[int32]string{-1: "", -2: "", 0: "127.0.0.1"} {
 		m := kmsg.NewPtrFindCoordinatorResponse()
 		m.SetVersion(3)
 		m.NodeID, m.Host, m.Port = id, "inside", 1
@@ -44,8 +44,8 @@ func TestBrokerRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := reread(t, m, body(t, out, in, m), 3); got.Host != host {
-			t.Errorf("broker %d is at %s, want %s", id, got.Host, host)
+		if got := reread(t, m, body(t, out, in, m), 3); got.Host != host || id < 0 && got.Port != -1 {
+			t.Errorf("broker %d is at %q, port %d, want %q", id, got.Host, got.Port, host)
 		}
 	}
 	content := (&kmsg.ProduceResponse{Version: 10, Brokers: []kmsg.ProduceResponseBroker{{NodeID: 5, Host: "inside", Port: 9092}}}).AppendTo(nil)

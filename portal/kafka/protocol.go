@@ -47,10 +47,11 @@ const (
 	recordsInFetch   = 4
 )
 
-// The versions from which on responses may say where new leaders are (KIP-951).
+// The versions from which on responses may say where new leaders are, in a tagged field (KIP-951). Brokers do so in later ones, from Produce 10 and
+// Fetch 16 on, but there are clients that read the field wherever there can be tagged fields (librdkafka).
 const (
-	leadersInProduce = 10
-	leadersInFetch   = 16
+	leadersInProduce = 9
+	leadersInFetch   = 12
 )
 
 // The versions from which on a topic has an id in place of its name.

@@ -58,7 +58,7 @@ func (q *inletRequests) Next(b []byte) (interceptor.Step, int, error) {
 	switch {
 	case h.key == keySASLHandshake && h.version == 0, h.key == keyAPIVersions, h.key == keyFetch, h.key == keyShareFetch, h.key == keyProduce && encrypted:
 		return step(b, whole, c.in.collected())
-	case h.key == keyProduce && h.version >= leadersInProduce:
+	case h.key == keyProduce:
 		answered, known := produceAcks(b[:min(len(b), whole)], h)
 		switch {
 		case !known && len(b) < whole:
@@ -66,10 +66,12 @@ func (q *inletRequests) Next(b []byte) (interceptor.Step, int, error) {
 		case !known:
 			return interceptor.Wait, 0, fmt.Errorf("%w: request to produce", ErrMessage)
 		case answered:
-			err = c.remember(question{header: h})
+			err = c.remember(question{header: h, passes: h.version < leadersInProduce})
 		}
 	case h.key == keyMetadata, h.key == keyFindCoordinator, h.key == keyDescribeCluster, h.key == keyShareAcknowledge:
 		err = c.remember(question{header: h})
+	default:
+		err = c.remember(question{header: h, passes: true})
 	}
 	if err != nil {
 		return interceptor.Wait, 0, err
@@ -145,8 +147,8 @@ func (c *inletConn) produce(ctx context.Context, message []byte, h header) ([]by
 	if pause {
 		sleep(ctx, c.in.pause)
 	}
-	if err == nil && answered && (h.version >= leadersInProduce || len(refused) > 0) {
-		err = c.remember(question{header: h, refused: refused})
+	if err == nil && answered {
+		err = c.remember(question{header: h, passes: h.version < leadersInProduce && len(refused) == 0, refused: refused})
 	}
 	return out, err
 }
@@ -181,7 +183,7 @@ func (c *inletConn) fetch(ctx context.Context, message []byte, h header) ([]byte
 		c.reads(ctx, ask)
 	}
 	if !rewritten {
-		return out, nil
+		return out, c.remember(question{header: h, passes: true})
 	}
 	return out, c.remember(question{header: h, room: most})
 }

@@ -21,7 +21,8 @@ type failures map[fetchPart]time.Time
 
 type inletResponses inletConn
 
-// Next implements interceptor.Filter.
+// Next implements interceptor.Filter. What nobody has asked for does not pass: a client would take it for the answer to its next question
+// if it bears that number, which can be guessed.
 func (q *inletResponses) Next(b []byte) (interceptor.Step, int, error) {
 	if step, n, taken, err := q.login.pass(b, false); taken {
 		return step, n, err
@@ -31,9 +32,14 @@ func (q *inletResponses) Next(b []byte) (interceptor.Step, int, error) {
 		return interceptor.Wait, 0, err
 	}
 	c := (*inletConn)(q)
-	if _, rewrite := c.answered(int32(binary.BigEndian.Uint32(b[lengthSize:])), false); rewrite {
+	correlation := int32(binary.BigEndian.Uint32(b[lengthSize:]))
+	switch asked, known := c.answered(correlation, false); {
+	case !known:
+		return interceptor.Wait, 0, fmt.Errorf("%w: answer %d to no request", ErrRefused, correlation)
+	case !asked.passes:
 		return step(b, whole, c.in.collected())
 	}
+	c.answered(correlation, true)
 	return interceptor.Pass, whole, nil
 }
 
