@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"syscall"
 	"time"
@@ -272,14 +274,44 @@ func holdOver(w *world, portal string, hold time.Duration, leg *wire.Wire) (stri
 	case max(clientAfter, targetAfter) > hold+more:
 		return seen, fmt.Errorf("later than %v after the hold", more)
 	}
-	if leg.Set(usual, usual) != nil {
+	if err := leg.Set(usual, usual); err != nil {
 		return seen, err
 	}
-	fresh, _, _, err := w.open(portal, askEcho) // and the path comes back
+	again, err := w.comesBack(portal, more)
 	if err != nil {
-		return seen, fmt.Errorf("a new client: %w", err)
+		return seen, err
 	}
-	return seen, fresh.Close()
+	return fmt.Sprintf("%s, a new client served %.1f s after the loss", seen, again.Seconds()), nil
+}
+
+// comesBack opens connections until one is served, and returns how long that took. A node that was away for longer than the hold has lost its name,
+// and clients are refused until the node has it again.
+func (w *world) comesBack(portal string, within time.Duration) (time.Duration, error) {
+	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		err := w.isServed(portal, time.Until(begun.Add(within)))
+		if after := time.Since(begun); err == nil || after > within {
+			if err != nil {
+				err = fmt.Errorf("a new client after %v: %w", within, err)
+			}
+			return after, err
+		}
+	}
+}
+
+// isServed opens a connection and waits for an answer to its first byte.
+func (w *world) isServed(portal string, within time.Duration) error {
+	c, err := w.dial(portal)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(within))
+	seed := seeds.Add(1)
+	defer w.servers.forget(seed)
+	if _, err = c.Write(append(binary.LittleEndian.AppendUint64([]byte{askEcho}, seed), 'x')); err == nil {
+		_, err = io.ReadFull(c, make([]byte, 1))
+	}
+	return err
 }
 
 // killed kills the inlet's or the outlet's node, and starts it again at once or when the other side has seen what it should.
