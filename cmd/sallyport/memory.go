@@ -64,10 +64,10 @@ func unchanged(smaps io.Reader, path string) (list []mapping) {
 
 const (
 	memoryTick = 15 * time.Second
-	// memorySlack is how much beyond what a node at rest takes is left to the collector and the system's own devices.
+	// memorySlack is how much beyond what a node at rest takes is left to the collector and the system's own devices while it is at work.
 	memorySlack = 32 << 20
-	// smallSlack is the same for a small node.
-	smallSlack = 2 << 20
+	// restingSlack is the same for a small node, and for one that has rested.
+	restingSlack = 2 << 20
 	// restingCPU is the processor time below which a node rested between two looks.
 	restingCPU = memoryTick / 50
 )
@@ -80,6 +80,35 @@ func processCPU() time.Duration {
 	var u unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // cannot fail
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// footprint is the memory, in bytes, that the runtime has from the system.
+func footprint() uint64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64() - sample[1].Value.Uint64()
+}
+
+// giving decides when memory is worth giving back, of footprints at each look. rest is that of a node that has begun.
+type giving struct {
+	rest, before uint64
+	wait         int // looks that are left out
+}
+
+// due reports whether memory should be given back now; slack is what the node may have beyond rest. While a node grows there is nothing to give.
+func (g *giving) due(now, slack uint64) bool {
+	growing := now > g.before+g.before/20
+	g.before = now
+	g.wait--
+	return g.wait <= 0 && !growing && now >= g.rest+slack
+}
+
+// gave notes what giving back has left. If that was next to nothing, it is not tried for a minute.
+func (g *giving) gave(left uint64) {
+	if left > g.before-g.before/10 {
+		g.wait = int(time.Minute / memoryTick)
+	}
+	g.before = left
 }
 
 // returnMemory gives memory back to the system that a burst or an attack took: the runtime alone keeps it for minutes, since a node at
@@ -95,17 +124,8 @@ func returnMemory(ctx context.Context, small, later bool) {
 		}
 		releaseStartup()
 	}
-	slack := uint64(memorySlack)
-	if small {
-		slack = smallSlack
-	}
-	sample := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
-	footprint := func() uint64 {
-		metrics.Read(sample)
-		return sample[0].Value.Uint64() - sample[1].Value.Uint64()
-	}
 	rest := footprint()
-	before, wait := rest, 0
+	g := giving{rest: rest, before: rest}
 	for _, age := range youth {
 		time.AfterFunc(age, releaseStartup)
 	}
@@ -118,20 +138,15 @@ func returnMemory(ctx context.Context, small, later bool) {
 			return
 		case <-tick.C:
 		}
-		used := processCPU()
+		used, slack := processCPU(), uint64(memorySlack)
 		if small || used-cpu < restingCPU { // less than a thousand page faults, in a quarter of a minute
+			slack = restingSlack
 			releaseProgram()
 		}
 		cpu = used
-		now := footprint()
-		growing := now > before+before/20
-		before = now
-		if wait--; wait > 0 || growing || now < rest+slack {
-			continue
-		}
-		releaseStartup()
-		if before = footprint(); before > now-now/10 {
-			wait = int(time.Minute / memoryTick)
+		if g.due(footprint(), slack) {
+			releaseStartup()
+			g.gave(footprint())
 		}
 	}
 }

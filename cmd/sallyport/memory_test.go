@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -92,4 +93,28 @@ func TestProgramReleased(t *testing.T) {
 	if after := resident(); after > before-all/2 {
 		t.Errorf("%d bytes were resident, %d are", before, after)
 	}
+}
+
+// TestGiving: memory goes back when a node has more than its slack, and less of it when it rests; not while it grows, and not for a minute after it was in vain.
+func TestGiving(t *testing.T) {
+	const rest = 10 << 20
+	g := giving{rest: rest, before: rest}
+	looks := func(what string, now, slack uint64, want bool) {
+		t.Helper()
+		if got := g.due(now, slack); got != want {
+			t.Errorf("%s: given back is %v", what, got)
+		}
+	}
+	looks("at rest", rest, restingSlack, false)
+	looks("it grows", rest+memorySlack, memorySlack, false)
+	looks("as much as before", rest+memorySlack, memorySlack, true)
+	g.gave(rest)
+	looks("a load begins", rest+memorySlack/2, memorySlack, false)
+	looks("at work", rest+memorySlack/2, memorySlack, false)
+	looks("after it", rest+memorySlack/2, restingSlack, true)
+	g.gave(rest + memorySlack/2)
+	for range int(time.Minute/memoryTick) - 1 {
+		looks("within a minute", rest+memorySlack/2, restingSlack, false)
+	}
+	looks("after a minute", rest+memorySlack/2, restingSlack, true)
 }
