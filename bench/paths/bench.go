@@ -27,6 +27,8 @@ type bench struct {
 	program  string // ours
 	profiles string // directory of profiles, empty for none
 	result   *result
+	keep     func() error             // is called when there is more in result
+	took     map[string]time.Duration // by probe, starts of paths among it
 }
 
 func logf(format string, args ...any) {
@@ -105,7 +107,7 @@ func (b *bench) skip(what, why string) {
 func (b *bench) runAll(ctx context.Context, first, end int) error {
 	defer b.stopPaths()
 	have := func(program string) bool {
-		if program == svcPG { // its start takes long
+		if program == toolPG.program { // its start takes long
 			return slices.ContainsFunc(b.probes, func(p probe) bool { return slices.Contains(p.needs, toolPG) })
 		}
 		_, err := lookTool(program)
@@ -116,15 +118,39 @@ func (b *bench) runAll(ctx context.Context, first, end int) error {
 		return fmt.Errorf("servers: %w", err)
 	}
 	defer b.servers.stop()
+	b.withoutServers()
+	return b.runOver(ctx, first, end)
+}
+
+// withoutServers drops the probes whose server does not run, with a line for each.
+func (b *bench) withoutServers() {
+	b.probes = slices.DeleteFunc(b.probes, func(p probe) bool {
+		for _, t := range p.needs {
+			if why, down := b.servers.down[t.program]; down {
+				b.skip(p.name, fmt.Sprintf("%s does not run: %s", t.program, why))
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// runOver is runAll while the servers run. keep is called after each measurement, so that what was measured outlives whatever happens.
+func (b *bench) runOver(ctx context.Context, first, end int) error {
 	for n := first; n < end; n++ {
 		b.stopPaths()
 		b.broken = map[string]bool{}
 		order := rotate(b.paths, n)
 		for _, p := range b.probes {
 			for _, m := range order {
+				start := time.Now()
 				b.measure(ctx, n, p, m)
+				b.took[p.name] += time.Since(start)
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
+				}
+				if err := b.keep(); err != nil {
+					return err
 				}
 			}
 		}
@@ -176,6 +202,17 @@ func (b *bench) measure(ctx context.Context, n int, p probe, m maker) {
 	}
 	b.result.add(m.name, s)
 	logf("run %d  %-9s %-19s %s  (%.1f s)", n+1, p.name, m.name, s, time.Since(start).Seconds())
+}
+
+// logTimes tells how long each probe took on all paths.
+func (b *bench) logTimes() {
+	var all time.Duration
+	parts := make([]string, 0, len(b.probes))
+	for _, p := range b.probes {
+		all += b.took[p.name]
+		parts = append(parts, fmt.Sprintf("%s %.0f", p.name, b.took[p.name].Seconds()))
+	}
+	logf("seconds: %s; together %.0f", strings.Join(parts, ", "), all.Seconds())
 }
 
 func (b *bench) fail(n int, path, what string, err error) {

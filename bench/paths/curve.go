@@ -158,16 +158,16 @@ func measureScale(ctx context.Context, b *bench, i *instance) (sample, error) {
 		return nil, err
 	}
 	defer i.stop()
-	if err := sleep(ctx, b.d.settle); err != nil {
+	if err := sleep(ctx, time.Until(i.started.Add(b.d.rest))); err != nil {
 		return nil, err
 	}
-	base, _, err := memory(i.nodes())
+	base, err := memory(i.nodes())
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range counts {
 		n = min(n, mostOpen(i.name, fileLimit()))
-		v, err := scaleTo(ctx, b, i, n, base)
+		v, err := scaleTo(ctx, b, i, n, base.own)
 		if err != nil {
 			return nil, fmt.Errorf("%d connections: %w", n, err)
 		}
@@ -204,11 +204,11 @@ func scaleTo(ctx context.Context, b *bench, i *instance, n int, base float64) (m
 		if err := sleep(ctx, b.d.settle); err != nil {
 			return nil, err
 		}
-		rss, _, err := memory(i.nodes())
+		now, err := memory(i.nodes())
 		if err != nil {
 			return nil, err
 		}
-		v["opened"], v["kib_each"] = float64(n-asking)/took.Seconds(), (rss-base)/float64(n-asking)
+		v["opened"], v["kib_each"] = float64(n-asking)/took.Seconds(), (now.own-base)/float64(n-asking)
 	}
 	r, err := load.Run(ctx, load.Options{Dial: load.Echo(loopback(i.front[svcUtil]), []byte{cmdEcho}, 64), Connections: asking, Rate: float64(scaleRate * asking), Poisson: true, Seed: 1,
 		Warmup: b.d.curve / 4, Duration: b.d.curve})

@@ -36,6 +36,7 @@ type options struct {
 	profiles              string
 	check, record         string
 	bulk, load, stallTime time.Duration
+	curve                 time.Duration
 	conns                 int
 	utilServer            string
 }
@@ -62,6 +63,7 @@ func parseFlags(args []string) (*options, error) {
 	f.StringVar(&o.record, "record", "", "write the ratios ours/plain to this `file`")
 	f.DurationVar(&o.bulk, "bulk", 0, "length of an iperf3 run, whole seconds (default 8s, short 1s)")
 	f.DurationVar(&o.load, "load", 0, "length of a redis-benchmark or ab run (default 4s, short 0.6s)")
+	f.DurationVar(&o.curve, "curve", 0, "length of one rate of a load curve (default 3s, short 500ms)")
 	f.DurationVar(&o.stallTime, "stall", 0, "how long the stalled reader stays (default 20s, short 3s)")
 	f.IntVar(&o.conns, "conns", 0, "number of idle connections (default 1000, short 300)")
 	f.StringVar(&o.utilServer, "util-server", "", "internal: serve the util service on this port")
@@ -105,6 +107,9 @@ func (o *options) durations() durations {
 	}
 	if o.load > 0 {
 		d.load = o.load
+	}
+	if o.curve > 0 {
+		d.curve = o.curve
 	}
 	if o.stallTime > 0 {
 		d.stall = o.stallTime
@@ -219,7 +224,7 @@ func main() {
 	interrupted := ctx.Err() != nil
 	stop()
 	if interrupted {
-		logf("paths: interrupted")
+		logf("paths: interrupted: %v", err)
 		os.Exit(130)
 	}
 	if err != nil {
@@ -243,7 +248,7 @@ func compareAll(ctx context.Context, o *options) error {
 	raiseFileLimit()
 	adoptOrphans()
 	reference, sallyport, before := absolute(o.reference), absolute(o.sallyport), absolute(o.before)
-	b := &bench{d: o.durations(), medium: o.medium, fewer: o.short || o.medium, program: sallyport, profiles: o.profiles, ports: newPorts(), live: map[string]*instance{}, result: newResult(os.Args[1:])}
+	b := &bench{d: o.durations(), medium: o.medium, fewer: o.short || o.medium, program: sallyport, profiles: o.profiles, ports: newPorts(), live: map[string]*instance{}, took: map[string]time.Duration{}, result: newResult(os.Args[1:])}
 	if b.paths, err = choose(makers(reference, sallyport, before), o.paths, func(m maker) string { return m.name }); err != nil {
 		return fmt.Errorf("--paths: %w", err)
 	}
@@ -262,10 +267,18 @@ func compareAll(ctx context.Context, o *options) error {
 		b.result.Paths = append(b.result.Paths, m.name)
 	}
 	b.describe(ctx, reference, sallyport)
-	if earlier != nil {
-		if err := earlier.Mergeable(&b.result.Result); err != nil {
-			return fmt.Errorf("--add to %s: %w", o.json, err)
+	b.keep = func() error {
+		if o.json == "" || !b.result.measured() {
+			return nil
 		}
+		all, err := b.result.after(earlier)
+		if err != nil {
+			return err
+		}
+		return writeJSON(o.json, all)
+	}
+	if _, err := b.result.after(earlier); err != nil {
+		return fmt.Errorf("--add to %s: %w", o.json, err)
 	}
 	runErr := b.runAll(ctx, 0, o.runs)
 	b.result.Load += " before, " + loadAverage() + " after"
@@ -277,31 +290,36 @@ func compareAll(ctx context.Context, o *options) error {
 		b.result.finish()
 	}
 	fmt.Print(b.result.table())
+	b.logTimes()
 	if earlier != nil {
-		if err := earlier.Merge(&b.result.Result); err != nil {
+		if b.result, err = b.result.after(earlier); err != nil {
 			return errors.Join(runErr, err)
 		}
-		b.result.Result = *earlier
-		b.result.finish()
 		fmt.Print("\nWith the runs before:\n\n", b.result.table())
 	}
 	return errors.Join(runErr, b.result.deliver(o))
 }
 
-// earlier reads the runs to which those of now are added; nil if there are none.
-func (o *options) earlier() (*report.Result, error) {
+// earlier reads the file with the runs to which those of now are added; nil if there is none.
+func (o *options) earlier() ([]byte, error) {
 	if !o.add {
 		return nil, nil
 	}
-	r, err := report.Read(o.json)
+	b, err := os.ReadFile(o.json)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return r, err
+	if err == nil {
+		_, err = report.Parse(b)
+	}
+	return b, err
 }
 
 // deliver writes the files that were asked for and does the check.
 func (r *result) deliver(o *options) error {
+	if !r.measured() {
+		return errors.New("nothing was measured")
+	}
 	var errs []error
 	if o.json != "" {
 		errs = append(errs, writeJSON(o.json, r))

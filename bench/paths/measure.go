@@ -27,7 +27,8 @@ type probe struct {
 type durations struct {
 	bulk   time.Duration // an iperf3 run
 	load   time.Duration // a redis-benchmark or ab run
-	settle time.Duration // before memory is read
+	rest   time.Duration // how old a path is before its memory at rest is read
+	settle time.Duration // before its memory with connections is read
 	stall  time.Duration // how long a reader is stalled
 	window time.Duration // of the neighbours' throughput, before, during and after the stall
 	curve  time.Duration // one rate of a load curve
@@ -36,11 +37,11 @@ type durations struct {
 }
 
 var (
-	fullDurations = durations{bulk: 8 * time.Second, load: 4 * time.Second, settle: 2 * time.Second, curve: 3 * time.Second,
+	fullDurations = durations{bulk: 8 * time.Second, load: 4 * time.Second, rest: 6 * time.Second, settle: 2 * time.Second, curve: 3 * time.Second,
 		stall: 20 * time.Second, window: 5 * time.Second, idle: 1000, repeat: 20}
-	mediumDurations = durations{bulk: 2 * time.Second, load: time.Second, settle: time.Second, curve: time.Second,
+	mediumDurations = durations{bulk: 2 * time.Second, load: time.Second, rest: 3 * time.Second, settle: time.Second, curve: time.Second,
 		stall: 5 * time.Second, window: 1500 * time.Millisecond, idle: 500, repeat: 8}
-	shortDurations = durations{bulk: time.Second, load: 600 * time.Millisecond, settle: 400 * time.Millisecond, curve: 500 * time.Millisecond,
+	shortDurations = durations{bulk: time.Second, load: 600 * time.Millisecond, rest: 3 * time.Second, settle: 400 * time.Millisecond, curve: 500 * time.Millisecond,
 		stall: 3 * time.Second, window: time.Second, idle: 300, repeat: 5}
 )
 

@@ -120,13 +120,13 @@ func TestParseStat(t *testing.T) {
 }
 
 func TestParseSmaps(t *testing.T) {
-	const in = "55d0-7ffe ---p 00000000 00:00 0    [rollup]\nRss:               49868 kB\nPss:               25785 kB\nPss_Dirty:         100 kB\n"
-	rss, pss, err := parseSmaps(in)
-	if err != nil || rss != 49868 || pss != 25785 {
-		t.Errorf("got %v, %v, %v", rss, pss, err)
+	const in = "55d0-7ffe ---p 00000000 00:00 0    [rollup]\nRss:               49868 kB\nPss:               25785 kB\nPss_Dirty:         100 kB\nAnonymous:       7012 kB\n"
+	m, err := parseSmaps(in)
+	if want := (resident{rss: 49868, pss: 25785, own: 7012}); err != nil || m != want {
+		t.Errorf("got %v, %v", m, err)
 	}
-	if _, _, err := parseSmaps("Rss: 12 kB\n"); err == nil {
-		t.Error("accepted without Pss")
+	if _, err := parseSmaps("Rss: 12 kB\nPss: 12 kB\n"); err == nil {
+		t.Error("accepted without anonymous pages")
 	}
 }
 

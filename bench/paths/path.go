@@ -42,6 +42,7 @@ type instance struct {
 	procs       []*proc
 	address     string   // of the outlet's node, if the path has no relay
 	roles       []string // of the data path, those that have processes
+	started     time.Time
 	// showNode and listInlets are the command lines whose latency is measured, if the
 	// path has such commands.
 	showNode, listInlets *command
@@ -80,6 +81,7 @@ func startPath(ctx context.Context, m maker, dir string, pp *ports, back map[str
 	if err = i.waitThrough(ctx); err != nil {
 		return nil, err
 	}
+	i.started = time.Now()
 	i.roles = slices.Sorted(maps.Keys(i.nodesByRole()))
 	return i, nil
 }

@@ -46,13 +46,17 @@ func childEnv(home string, extra ...string) []string {
 	return append(env, extra...)
 }
 
-// lookTool finds a program on PATH or in the system administrator's folders,
-// which are often not on an ordinary user's PATH.
+// lookTool finds a program on PATH, in the system administrator's folders, which are often not on an ordinary user's PATH, or
+// in sallyport-tools/bin in the user's cache directory.
 func lookTool(name string) (string, error) {
 	if p, err := exec.LookPath(name); err == nil {
 		return filepath.Abs(p)
 	}
-	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
+	dirs := []string{"/usr/sbin", "/sbin", "/usr/local/sbin"}
+	if cache, err := os.UserCacheDir(); err == nil {
+		dirs = append(dirs, filepath.Join(cache, "sallyport-tools", "bin"))
+	}
+	for _, dir := range dirs {
 		p := filepath.Join(dir, name)
 		if st, err := os.Stat(p); err == nil && !st.IsDir() && st.Mode()&0o111 != 0 {
 			return p, nil
@@ -264,45 +268,45 @@ func cpuSeconds(pids []int) float64 {
 	return float64(ticks) / clockTicks
 }
 
-// memory returns the resident and the proportional set size of the processes
-// together, in KiB.
-func memory(pids []int) (rss, pss float64, err error) {
+// resident is memory in KiB.
+type resident struct {
+	rss float64
+	pss float64 // pages that several have are divided among them
+	own float64 // anonymous pages: no file's, such as those of a program
+}
+
+// memory returns that of the processes together.
+func memory(pids []int) (sum resident, err error) {
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
-			return 0, 0, err
+			return resident{}, err
 		}
-		r, p, err := parseSmaps(string(b))
+		m, err := parseSmaps(string(b))
 		if err != nil {
-			return 0, 0, err
+			return resident{}, err
 		}
-		rss, pss = rss+r, pss+p
+		sum.rss, sum.pss, sum.own = sum.rss+m.rss, sum.pss+m.pss, sum.own+m.own
 	}
-	return rss, pss, nil
+	return sum, nil
 }
 
-func parseSmaps(s string) (rss, pss float64, err error) {
-	seen := 0
+func parseSmaps(s string) (m resident, err error) {
+	wanted := map[string]*float64{"Rss:": &m.rss, "Pss:": &m.pss, "Anonymous:": &m.own}
 	for line := range strings.Lines(s) {
 		f := strings.Fields(line)
-		if len(f) != 3 || f[2] != "kB" || (f[0] != "Rss:" && f[0] != "Pss:") {
+		if len(f) != 3 || f[2] != "kB" || wanted[f[0]] == nil {
 			continue
 		}
-		v, err := strconv.ParseFloat(f[1], 64)
-		if err != nil {
-			return 0, 0, err
+		if *wanted[f[0]], err = strconv.ParseFloat(f[1], 64); err != nil {
+			return resident{}, err
 		}
-		if f[0] == "Rss:" {
-			rss = v
-		} else {
-			pss = v
-		}
-		seen++
+		delete(wanted, f[0])
 	}
-	if seen != 2 {
-		return 0, 0, errors.New("no Rss and Pss in smaps_rollup")
+	if len(wanted) > 0 {
+		return resident{}, errors.New("no Rss, Pss and Anonymous in smaps_rollup")
 	}
-	return rss, pss, nil
+	return m, nil
 }
 
 // endAll stops every process of the path in dir: politely, and after three

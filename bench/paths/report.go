@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -62,6 +63,26 @@ func (r *result) add(path string, s sample) {
 }
 
 func (r *result) figures() figures { return r.Medians }
+
+// measured reports whether there is any figure.
+func (r *result) measured() bool { return len(r.Samples)+len(r.Sections) > 0 }
+
+// after returns the runs of a file, nil for none, with those of r added, and medians of all. Neither is changed.
+func (r *result) after(earlier []byte) (*result, error) {
+	all := &result{r.Result}
+	if earlier != nil {
+		before, err := report.Parse(earlier)
+		if err != nil {
+			return nil, err
+		}
+		if err := before.Merge(&r.Result); err != nil {
+			return nil, err
+		}
+		all = &result{*before}
+	}
+	all.finish()
+	return all, nil
+}
 
 // finish computes the medians, and says what the figures are.
 func (r *result) finish() {
@@ -151,9 +172,25 @@ func writeJSON(path string, v any) error {
 	return writeFile(path, append(b, '\n'))
 }
 
+// writeFile makes a file or replaces it; whoever reads it finds what it had before or all of b. What is no file, as /dev/stdout, is written to.
 func writeFile(path string, b []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(path, b, 0o644)
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return os.WriteFile(path, b, 0o644)
+	}
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
 }

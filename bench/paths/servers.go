@@ -30,18 +30,19 @@ type servers struct {
 	ports map[string]int
 	procs []*proc
 	env   []string
-	pgDir string // of the database, outside of dir, which its user cannot enter
+	pgDir string            // of the database, outside of dir, which its user cannot enter
+	down  map[string]string // those that do not run: why not
 }
 
 // startServers starts redis, nginx, the util service, and PostgreSQL if have says so; those whose program is
-// missing are left out (their measurements are skipped by the caller). iperf3 is
+// missing are left out, and those that fail are noted in down (their measurements are skipped by the caller). iperf3 is
 // started for each measurement, since it serves one client at a time and a broken
 // test would block it.
 func startServers(ctx context.Context, dir string, pp *ports, have func(string) bool) (s *servers, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s = &servers{dir: dir, env: childEnv(dir, tagVar+"="+dir+"/server")}
+	s = &servers{dir: dir, down: map[string]string{}, env: childEnv(dir, tagVar+"="+dir+"/server")}
 	defer func() {
 		if err != nil {
 			s.stop()
@@ -54,32 +55,33 @@ func startServers(ctx context.Context, dir string, pp *ports, have func(string) 
 	if err != nil {
 		return s, err
 	}
-	wait := []int{s.ports[svcUtil]}
 	if err = s.spawn(self, "-util-server", strconv.Itoa(s.ports[svcUtil])); err != nil {
 		return s, err
 	}
-	if have("redis-server") {
-		port := s.ports[svcRedis]
-		if err = s.spawnTool("redis-server", "--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--save", "",
-			"--appendonly", "no", "--dir", dir, "--daemonize", "no"); err != nil {
-			return s, err
+	// try starts one of the servers, which listens on a port of its own.
+	try := func(program, service string, start func() error) {
+		if !have(program) {
+			return
 		}
-		wait = append(wait, port)
-	}
-	if have("nginx") {
-		if err = s.spawnNginx(); err != nil {
-			return s, err
+		err := start()
+		if err == nil {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			err = waitListening(ctx, s.procs[len(s.procs)-1:], s.ports[service])
 		}
-		wait = append(wait, s.ports[svcHTTP])
-	}
-	if have(svcPG) {
-		if err = s.startPostgres(ctx); err != nil {
-			return s, err
+		if err != nil {
+			s.down[program] = err.Error()
 		}
 	}
+	try("redis-server", svcRedis, func() error {
+		return s.spawnTool("redis-server", "--bind", "127.0.0.1", "--port", strconv.Itoa(s.ports[svcRedis]), "--save", "",
+			"--appendonly", "no", "--dir", dir, "--daemonize", "no")
+	})
+	try("nginx", svcHTTP, s.spawnNginx)
+	try(toolPG.program, svcPG, func() error { return s.startPostgres(ctx) })
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return s, waitListening(ctx, s.procs, wait...)
+	return s, waitListening(ctx, s.procs[:1], s.ports[svcUtil])
 }
 
 func (s *servers) spawn(name string, args ...string) error {

@@ -169,7 +169,7 @@ func measureInlets(ctx context.Context, b *bench, i *instance) (sample, error) {
 		counts = []int{1, 10, 100}
 	}
 	inlet := i.nodesByRole()[roleInlet]
-	base, _, err := memory(inlet)
+	base, err := memory(inlet)
 	if err != nil {
 		return nil, err
 	}
@@ -191,11 +191,11 @@ func measureInlets(ctx context.Context, b *bench, i *instance) (sample, error) {
 		v := map[string]float64{"made": math.NaN(), "kib_each": math.NaN()}
 		if n >= 100 {
 			v["made"] = float64(len(more)) / time.Since(start).Seconds()
-			now, _, err := memory(inlet)
+			now, err := memory(inlet)
 			if err != nil {
 				return nil, err
 			}
-			v["kib_each"] = (now - base) / float64(n-1)
+			v["kib_each"] = (now.own - base.own) / float64(n-1)
 		}
 		r, err := load.Run(ctx, load.Options{Dial: load.Echo(loopback(ports[len(ports)-1]), []byte{cmdEcho}, 64), Connections: 10, Rate: 1000, Poisson: true, Seed: 1, Duration: b.d.curve})
 		if err != nil {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sallyport/bench/report"
 )
 
 // serveOne runs the util service's connection handler on a port of its own.
@@ -108,8 +110,8 @@ func TestProcessesAndEnd(t *testing.T) {
 	if len(pids) != 2 || !slices.Contains(pids, p.cmd.Process.Pid) {
 		t.Fatalf("found %v", pids)
 	}
-	if rss, pss, err := memory(pids); err != nil || rss <= 0 || pss <= 0 || pss > rss {
-		t.Errorf("memory %v %v %v", rss, pss, err)
+	if m, err := memory(pids); err != nil || m.rss <= 0 || m.pss <= 0 || m.pss > m.rss || m.own <= 0 || m.own > m.rss {
+		t.Errorf("memory %+v, %v", m, err)
 	}
 	endAll(dir, []*proc{p})
 	if left := processes(dir, []*proc{p}); len(left) != 0 {
@@ -177,6 +179,17 @@ func TestMissingProgramSkips(t *testing.T) {
 	checkErr(t, errorOf(b.result.Skipped["q"]), "q-package")
 	checkErr(t, errorOf(b.result.Skipped[pathOurs]), "--sallyport")
 	checkErr(t, errorOf(b.result.Skipped[pathRef]), "--reference")
+}
+
+// TestServerThatFails: what needs a server that did not start is left out, with the reason; all else is measured.
+func TestServerThatFails(t *testing.T) {
+	b := &bench{result: newResult(nil), servers: &servers{down: map[string]string{toolNginx.program: "its port is taken"}},
+		probes: []probe{{name: "p", needs: []tool{toolRedis}}, {name: "q", needs: []tool{toolAb, toolNginx}}, {name: "r"}}}
+	b.withoutServers()
+	if len(b.probes) != 2 || b.probes[0].name != "p" || b.probes[1].name != "r" {
+		t.Errorf("left: %v", b.probes)
+	}
+	checkErr(t, errorOf(b.result.Skipped["q"]), "its port is taken")
 }
 
 type textError string
@@ -319,5 +332,58 @@ func TestAddTo(t *testing.T) {
 func TestMostOpen(t *testing.T) {
 	if ours, plain := mostOpen(pathOurs, 20_000), mostOpen(pathPlain, 20_000); ours < 10_000 || plain >= 10_000 || plain < 9_000 {
 		t.Errorf("ours %d, plain %d", ours, plain)
+	}
+}
+
+// TestKept: what is measured is in the file after each measurement, with the runs before; these count once, whatever comes after, and keep their figures.
+func TestKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "r.json")
+	before := newResult(nil)
+	before.Paths = []string{pathPlain}
+	before.add(pathPlain, sample{"ping": 1})
+	if err := writeJSON(file, before); err != nil {
+		t.Fatal(err)
+	}
+	earlier, err := (&options{add: true, json: file}).earlier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	util, run := serveOne(t), 0
+	b := &bench{dir: t.TempDir(), ports: newPorts(), servers: &servers{}, result: newResult(nil), took: map[string]time.Duration{}, live: map[string]*instance{}}
+	b.paths = []maker{{name: pathDirect, start: func(_ context.Context, i *instance) error {
+		i.front = map[string]int{svcUtil: util}
+		return nil
+	}}}
+	b.keep = func() error {
+		all, err := b.result.after(earlier)
+		if err != nil {
+			return err
+		}
+		return writeJSON(file, all)
+	}
+	b.result.Paths = []string{pathDirect}
+	stop := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	next := probe{name: "one", run: func(context.Context, *bench, *instance) (sample, error) {
+		if run++; run > 1 {
+			r, err := report.Read(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := r.Samples["ping"]; !slices.Equal(got[pathPlain], []float64{1}) || !slices.Equal(got[pathDirect], []float64{2}) || r.Medians["ping"][pathDirect] != 2 {
+				t.Errorf("after the first measurement the file has %v", got)
+			}
+			cancel(stop)
+			return nil, ctx.Err()
+		}
+		return sample{"ping": 2}, nil
+	}}
+	b.probes = []probe{next, next}
+	defer b.stopPaths()
+	if err := b.runOver(ctx, 0, 1); !errors.Is(err, stop) {
+		t.Errorf("the run ends with %v", err)
+	}
+	if len(before.Samples["ping"]) != 1 || len(b.result.Errors) != 0 {
+		t.Errorf("runs before %v, errors %v", before.Samples, b.result.Errors)
 	}
 }

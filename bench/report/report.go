@@ -3,6 +3,7 @@ package report
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -137,12 +138,21 @@ func Read(file string) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	r, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
+}
+
+// Parse reads a result from its JSON.
+func Parse(b []byte) (*Result, error) {
 	var r Result
 	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, fmt.Errorf("%s is not a benchmark's result: %w", file, err)
+		return nil, fmt.Errorf("not a benchmark's result: %w", err)
 	}
 	if len(r.Paths) == 0 || len(r.Samples)+len(r.Sections) == 0 {
-		return nil, fmt.Errorf("%s is not a benchmark's result: it has no paths, or nothing that was measured", file)
+		return nil, errors.New("not a benchmark's result: it has no paths, or nothing that was measured")
 	}
 	return &r, nil
 }
