@@ -48,12 +48,14 @@ type network struct {
 	idle            [2]time.Time  // when all that waits has been sent
 	ahead           int           // bytes that wait to be sent at most
 	lost, delivered int
-	turns           [2]time.Duration             // a side that is busy with other things looks this often
-	whole           func(to int, message []byte) // is given loose messages
-	until           time.Time                    // something else happens then
-	gone            map[uint64]bool              // loose messages of which a packet was lost
-	carries         int                          // bytes of the largest packet that passes; 0 for any
-	largest         int                          // that was sent
+	turns           [2]time.Duration              // a side that is busy with other things looks this often
+	whole           func(to int, message []byte)  // is given loose messages
+	until           time.Time                     // something else happens then
+	gone            map[uint64]bool               // loose messages of which a packet was lost
+	carries         int                           // bytes of the largest packet that passes; 0 for any
+	largest         int                           // that was sent
+	sent            func(from int, packet []byte) // is given each packet, lost or not; nil: nobody
+	shut            [2]bool                       // a side that lets the other send no more than it has been told
 }
 
 // pump lets a side send what it may.
@@ -66,6 +68,9 @@ func (n *network) pump(from int) {
 		}
 		if len(out) > max(a.size, a.larger()) {
 			panic("packet too large")
+		}
+		if n.sent != nil {
+			n.sent(from, out)
 		}
 		if n.largest = max(n.largest, len(out)); n.carries > 0 && len(out) > n.carries {
 			n.lost++
@@ -165,7 +170,9 @@ func (n *network) step() bool {
 		if m := n.sides[f.to].looseIn.whole; m != nil {
 			n.whole(f.to, m)
 		}
-		n.sides[f.to].open()
+		if !n.shut[f.to] {
+			n.sides[f.to].open()
+		}
 	}
 	for i, a := range n.sides {
 		if at := n.turn(i, a.deadline()); !at.IsZero() && !at.After(n.now) {
