@@ -3,15 +3,18 @@ package tcp
 import (
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"sallyport/dataplane"
+	"sallyport/routing"
 )
 
 // ended waits until the peer has closed c.
@@ -215,10 +218,13 @@ func TestLoads(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the loop has counted its turn", func() bool { return shards[0].Loop().Busy()-l.before[0] >= 20*time.Millisecond })
-	l.at = time.Now().Add(-time.Second)
+	l.at = time.Now().Add(-time.Hour)
 	got := l.measure(shards)[0]
-	if got <= 0 || got > float64(shards[0].Loop().Busy())/float64(time.Second) {
-		t.Errorf("busy for 20 ms or more of a second: %v", got)
+	if got <= 0 || got > float64(shards[0].Loop().Busy())/float64(time.Hour) {
+		t.Errorf("busy for 20 ms or more of an hour: %v", got)
+	}
+	if l.before[0] < 20*time.Millisecond || time.Since(l.at) > 30*time.Minute {
+		t.Errorf("the next time is measured from %v busy at %v", l.before[0], l.at)
 	}
 	l.at = time.Now().Add(time.Hour) // less than a tenth of a second has passed, however busy this machine is
 	l.share[0] = 0.5
@@ -229,11 +235,17 @@ func TestLoads(t *testing.T) {
 
 // TestDefaults: what is not asked for has a bound all the same.
 func TestDefaults(t *testing.T) {
-	if o := (Options{}).withDefaults(); o.HighWater != 1<<20 || o.Connections <= 0 || o.ConnectionsPerAddress <= 0 {
-		t.Errorf("%+v", o)
+	none := Options{}.withDefaults()
+	if want := (Options{HighWater: 1 << 20, Connections: math.MaxInt, ConnectionsPerAddress: math.MaxInt, MaxMessage: routing.MaxFrame, UserTimeout: 15 * time.Second,
+		ConnectTimeout: 10 * time.Second}); !reflect.DeepEqual(none, want) {
+		t.Errorf("%+v", none)
 	}
-	if o := (Options{HighWater: 5, Connections: 6, ConnectionsPerAddress: 7}).withDefaults(); o.HighWater != 5 || o.Connections != 6 || o.ConnectionsPerAddress != 7 {
-		t.Errorf("%+v", o)
+	all := Options{HighWater: 5, Connections: 6, ConnectionsPerAddress: 7, MaxMessage: 8, UserTimeout: 9, ConnectTimeout: 10, Patience: 11}
+	if got := all.withDefaults(); !reflect.DeepEqual(got, all) {
+		t.Errorf("%+v", got)
+	}
+	if o := newNode(t, 1, Options{}).tcp.opts; o.sendBuffer != dataplane.SendBuffer(onTheWay) || o.socket().SendBuffer != o.sendBuffer {
+		t.Errorf("%d bytes may be on the way to other machines", o.sendBuffer)
 	}
 }
 
@@ -274,6 +286,13 @@ func TestAdmissionMoved(t *testing.T) {
 		t.Error("moved to where there is no room")
 	}
 	a.give(last)
+	// Who carries a channel already is not ended where it is moved to.
+	b, kept := newAdmission(10, 1), 0
+	p := b.take(proxy)
+	b.vouch(p)
+	if !b.move(p, client) || !b.belongs(p, func() { kept-- }) || b.take(client) != nil || kept != 0 {
+		t.Errorf("a connection with a channel makes room: %d", kept)
+	}
 	if u := a.use(); u.Open != 2 || u.RefusedEach != 4 || a.bare.Len() != 0 {
 		t.Errorf("%+v, %d bare", u, a.bare.Len())
 	}
