@@ -266,9 +266,7 @@ func (s *Shard) NewMessage() *Message {
 		s.free = s.free[:k-1]
 		return m
 	}
-	m := new(Message)
-	m.Reset()
-	return m
+	return new(Message)
 }
 
 // Free takes back a message from NewMessage.
@@ -424,7 +422,6 @@ func (p *parcel) Run() {
 		p.again = false
 		// What the routes borrowed is given back now.
 		p.m.Onward, p.m.Return, p.m.work = p.m.Onward.Clone(), p.m.Return.Clone(), 0
-		p.m.onwardAt, p.m.returnAt = routeRoom, routeRoom
 		if s.loop.Post(p) {
 			return
 		}

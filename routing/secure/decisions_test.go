@@ -57,12 +57,14 @@ func TestWhatIsCounted(t *testing.T) {
 	a, b := newNode(t, 1, nil), newNode(t, 1, nil)
 	var told [2]atomic.Int32
 	for i, n := range []*node{a, b} {
-		n.channels.Opened = func(c *Channel) {
-			if c.Initiator {
-				t.Error("told of a channel of its own")
+		on(t, n.router.Shards()[0], func() {
+			n.channels.Opened = func(c *Channel) {
+				if c.Initiator {
+					t.Error("told of a channel of its own")
+				}
+				told[i].Add(1)
 			}
-			told[i].Add(1)
-		}
+		})
 	}
 	conn := a.connect(t, b)
 	c := a.dial(t, conn.Sender, "api")
