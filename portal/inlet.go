@@ -409,6 +409,10 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		c.end(ReasonPolicy, false)
 		return
 	}
+	if t == nil && in.absent(p.route.Last()) {
+		c.end(ReasonRefused, false)
+		return
+	}
 	c.timer = s.Loop().After(in.env.Limits.OpenTimeout, func() { c.end(ReasonTimeout, false) })
 	c.watch(t)
 	if c.hasPeer && !in.opts.Plain && !in.opts.SkipHandshake {

@@ -1,5 +1,7 @@
 package portal
 
+import "sallyport/routing"
+
 // Refuse closes new clients at once, and those that wait for a path, with a reason for the log: it is known that nobody will serve them.
 // The empty reason ends that. Open connections stay. Any goroutine.
 func (in *Inlet) Refuse(reason string) {
@@ -16,6 +18,11 @@ func (in *Inlet) Refuse(reason string) {
 	for _, w := range list {
 		in.refuse(w, reason)
 	}
+}
+
+// absent tells that this node has no worker of a name; of random addresses that is not known. Another node says so itself, or nothing.
+func (in *Inlet) absent(a routing.Address) bool {
+	return a.Type == routing.Local && in.router.ShardOf(a.Value) == nil && !in.router.HasNamed(a.Value)
 }
 
 // refuse closes one client.

@@ -2,12 +2,15 @@ package portal
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"syscall"
 	"testing"
 	"time"
+
+	"sallyport/routing"
 )
 
 // TestRefuse: while it is known that nobody serves them, clients are closed at once, also those that wait for a path; afterwards they wait
@@ -49,5 +52,48 @@ func TestRefuse(t *testing.T) {
 	in.Refuse("")
 	if closed(client(), 50*time.Millisecond) {
 		t.Error("a client is closed although nothing is refused any more")
+	}
+}
+
+// TestNothingAtOwnNode: a client of an inlet to a worker of its own node is closed at once while there is none, and served when there is.
+func TestNothingAtOwnNode(t *testing.T) {
+	for name, prefix := range map[string]routing.Route{"alone": {}, "behind an interceptor": routing.LocalRoute("between")} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, 2, Limits{OpenTimeout: time.Hour})
+			in, err := NewInlet(limited(t), n.env, n.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Prefix: prefix})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = in.Close(limited(t)) }()
+			pass := routing.WorkerFunc(func(s *routing.Shard, m *routing.Message) {
+				m.PopOnward()
+				s.Deliver(m)
+			})
+			if err := n.router.StartNamed(limited(t), "between", func(*routing.Shard) routing.Worker { return pass }); err != nil {
+				t.Fatal(err)
+			}
+			in.SetPath(routing.LocalRoute("nothing"))
+			if c, err := net.Dial("tcp", in.Bound().String()); err == nil { // the reset may be faster than the connecting
+				_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
+				if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("a client of nothing: %v", err)
+				}
+				_ = c.Close()
+			}
+			eventually(t, "refused", func() bool { return n.env.Stats.Ended[ReasonRefused].Load() == 1 })
+			target := serve(t, func(c net.Conn) { _, _ = c.Write([]byte("hello")); _ = c.Close() })
+			if _, err := NewOutlet(limited(t), n.env, n.router, OutletOptions{Name: "nothing", Target: target}); err != nil {
+				t.Fatal(err)
+			}
+			c, err := net.Dial("tcp", in.Bound().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
+			if b, err := io.ReadAll(c); err != nil || string(b) != "hello" {
+				t.Errorf("now there is something: %q, %v", b, err)
+			}
+		})
 	}
 }

@@ -214,6 +214,41 @@ func TestSender(t *testing.T) {
 	eventually(t, "queue full", func() bool { return n.udp.Stats.Overflow.Load() > 0 })
 }
 
+// TestNoEmptyPart: a message goes out in as few datagrams as it fits into, all of them full but the last, which has something too.
+func TestNoEmptyPart(t *testing.T) {
+	n := newNode(t, Options{PacketSize: 100})
+	part := n.bind.partSize()
+	c := newClient(t, n.bind.Local)
+	onward := routing.NewRoute(routing.Address{Type: routing.UDP, Value: c.LocalAddr().String()}).Concat(routing.LocalRoute("x"))
+	buf := make([]byte, 200)
+	exact := 0
+	for size := range part + 1 {
+		n.router.Inject(routing.RouteOf(n.bind.Sender).Concat(onward), routing.LocalRoute("me"), make([]byte, size))
+		var whole []byte
+		for k, total := uint16(0), uint16(1); k < total; k++ {
+			c.SetReadDeadline(time.Now().Add(90 * time.Second))
+			got, err := c.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := parseFragment(buf[:got])
+			if err != nil || f.offset != k || f.start == f.end || k+1 < f.total && f.end-f.start != part {
+				t.Fatalf("%d bytes, datagram %d: %+v, %v", size, k, f, err)
+			}
+			whole, total = append(whole, buf[f.start:f.end]...), f.total
+		}
+		if p, err := routing.ParseMessage(whole); err != nil || p.End-p.Start != size {
+			t.Fatalf("%d bytes came as %d, %v", size, p.End-p.Start, err)
+		}
+		if len(whole)%part == 0 {
+			exact++
+		}
+	}
+	if exact == 0 {
+		t.Error("no message was exactly as long as its datagrams")
+	}
+}
+
 func TestBindEnds(t *testing.T) {
 	n := newNode(t, Options{})
 	b := n.open(t, netip.AddrPort{})
