@@ -148,6 +148,24 @@ func (c *Conn) RoundTrip() time.Duration {
 	return time.Duration(info.Min_rtt) * time.Microsecond
 }
 
+// Losses are the segments with data of a TCP connection since it began, as the kernel counts them.
+type Losses struct {
+	Sent, Again          uint32 // Again: those that were sent again, which are among Sent
+	Received, OutOfOrder uint32 // OutOfOrder: those that came before others that belong before them; Linux 5.4
+}
+
+// Losses returns what was lost so far; zero where the kernel does not say.
+func (c *Conn) Losses() Losses {
+	if c.closed {
+		return Losses{}
+	}
+	info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return Losses{}
+	}
+	return Losses{info.Data_segs_out, info.Total_retrans, info.Data_segs_in, info.Rcv_ooopack}
+}
+
 // Pause stops OnReadable. The kernel's receive buffer fills and TCP stops the peer.
 func (c *Conn) Pause() { c.paused, c.delayed = true, true }
 

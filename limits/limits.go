@@ -69,8 +69,8 @@ type Limits struct {
 // MaxMessage is the largest message of the protocol.
 const MaxMessage Bytes = 16 << 20
 
-// maxLanes is the most that Lanes may be.
-const maxLanes = 16
+// MaxLanes is the most that Lanes may be.
+const MaxLanes = 16
 
 // What Route may be: routes through a relay and three channels need 8.
 const (
@@ -176,8 +176,8 @@ func (l Limits) Validate() error {
 	if l.Route != 0 && (l.Route < minRoute || l.Route > maxRoute) {
 		faults = append(faults, fmt.Errorf("limits: route is %d; it must be from %d to %d addresses", l.Route, minRoute, maxRoute))
 	}
-	if l.Lanes > maxLanes {
-		faults = append(faults, fmt.Errorf("limits: lanes is %d; it must be from 1 to %d", l.Lanes, maxLanes))
+	if l.Lanes > MaxLanes {
+		faults = append(faults, fmt.Errorf("limits: lanes is %d; it must be from 1 to %d", l.Lanes, MaxLanes))
 	}
 	if l.Memory > 0 && l.Memory < MinMemory {
 		faults = append(faults, fmt.Errorf("limits: memory is %s; it must be at least %s", l.Memory, MinMemory))

@@ -18,6 +18,9 @@ import (
 // An inlet's lanes are paths to the same outlet beside its own, each over TCP connections of its own on every leg (portal.Inlet.SetLanes). They are made
 // when a transfer runs beside other connections, and end when none has for a while. Where the way leads through a relay, the outlet's node is asked to
 // register there once more, under a name that it tells (docs/protocol/05, lane). One that does not know the request leaves the inlet with its one path.
+//
+// Where segments are lost a TCP connection brings less than the line does, so the transfers are spread over more lanes, and stay there if that brings more
+// (laneTrial).
 
 const (
 	// laneWait is how long the outlet's node may take to register for a lane.
@@ -40,7 +43,8 @@ type inletLanes struct {
 	in      *inlet
 	options connectOptions
 	wanted  chan struct{}
-	up      atomic.Int32 // how many lanes there are
+	slow    chan struct{} // the same, only if segments are lost
+	up      atomic.Int32  // how many lanes there are
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -51,17 +55,21 @@ func (n *Node) lanesFor(in *inlet, o connectOptions) *inletLanes {
 	if n.opts.Limits.Lanes < 2 {
 		return nil
 	}
-	return &inletLanes{node: n, in: in, options: o, wanted: make(chan struct{}, 1)}
+	return &inletLanes{node: n, in: in, options: o, wanted: make(chan struct{}, 1), slow: make(chan struct{}, 1)}
 }
 
 // want returns what asks for lanes; nil where there are none.
-func (l *inletLanes) want() func() {
+func (l *inletLanes) want() func(slow bool) {
 	if l == nil {
 		return nil
 	}
-	return func() {
+	return func(slow bool) {
+		wish := l.wanted
+		if slow {
+			wish = l.slow
+		}
 		select {
-		case l.wanted <- struct{}{}:
+		case wish <- struct{}{}:
 		default:
 		}
 	}
@@ -89,11 +97,17 @@ func (l *inletLanes) stop() {
 
 func (l *inletLanes) run(ctx context.Context) {
 	var without *connection // has no lanes, until
-	var until time.Time
+	var until, looked time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-l.slow:
+			if time.Since(looked) > lossEvery {
+				l.in.portal.SetLossy(l.lossy(ctx, nil))
+				looked = time.Now()
+			}
+			continue
 		case <-l.wanted:
 		}
 		up, c, _ := l.in.session.state()
@@ -110,37 +124,56 @@ func (l *inletLanes) run(ctx context.Context) {
 
 // serve has the lanes until they have not been used for a while.
 func (l *inletLanes) serve(ctx context.Context) {
-	set := &laneSet{in: l.in, up: &l.up, routes: make([]routing.Route, l.node.opts.Limits.Lanes-1)}
-	var sessions []*session
-	for k := range set.routes {
-		s := l.session(set, k)
-		s.start(ctx)
-		sessions = append(sessions, s)
-	}
-	first, cancel := context.WithTimeout(ctx, attemptTimeout)
-	for _, s := range sessions {
-		s.first(first)
-	}
-	cancel()
-	set.open() // together, so that transfers are spread over them
-	defer func() {
-		set.close()
-		for _, s := range sessions {
-			s.stop()
-		}
-	}()
-	tick := time.NewTicker(laneTick)
+	set := &laneSet{in: l.in, up: &l.up}
+	defer set.end()
+	lanes := l.node.opts.Limits.Lanes
+	trial := laneTrial{least: lanes - 1, most: lossyLanes(lanes), now: lanes - 1}
+	l.resize(ctx, set, trial.now)
+	tick, look := time.NewTicker(laneTick), time.NewTicker(laneLook)
 	defer tick.Stop()
+	defer look.Stop()
+	moved, lossy, asked := l.in.portal.Moved(), false, time.Time{}
 	for used := time.Now(); time.Since(used) < lanesIdle; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.wanted: // there are some, or will be
+		case <-l.slow:
+		case now := <-look.C:
+			transfers := l.in.portal.Transfers()
+			if trial.wants(transfers) && now.Sub(asked) > lossEvery {
+				lossy, asked = l.lossy(ctx, set.sessions), now
+				l.in.portal.SetLossy(lossy)
+			}
+			before := moved
+			moved = l.in.portal.Moved()
+			if n := trial.look(moved-before, transfers, lossy); n != len(set.sessions) {
+				l.resize(ctx, set, n)
+			}
 		case now := <-tick.C:
 			if l.in.portal.TidyLanes() > 0 {
 				used = now
 			}
 		}
+	}
+}
+
+// resize makes as many lanes as that, or tries to.
+func (l *inletLanes) resize(ctx context.Context, set *laneSet, n int) {
+	list := set.cut(n)
+	for k := len(set.sessions); k < n; k++ {
+		s := l.session(set, k)
+		s.start(ctx)
+		set.sessions = append(set.sessions, s)
+	}
+	first, cancel := context.WithTimeout(ctx, attemptTimeout)
+	for _, s := range set.sessions {
+		s.first(first)
+	}
+	cancel()
+	set.open() // together, so that transfers are spread over them
+	for _, s := range list {
+		s.stop()
 	}
 }
 
@@ -184,11 +217,12 @@ func (l *inletLanes) session(set *laneSet, k int) *session {
 
 // laneWay is where a lane leads.
 type laneWay struct {
-	to   multiaddr.Addr
-	name string // of the relay; empty where the way leads through none
+	to    multiaddr.Addr
+	name  string // of the relay; empty where the way leads through none
+	lossy bool   // segments are lost between the relay and the outlet's node
 }
 
-// route asks for the k-th lane beside main, and returns where it leads.
+// route asks for the k-th lane beside main, and returns where it leads; number 0 asks for none, and how the outlet's node is connected.
 func (l *inletLanes) route(ctx context.Context, main *connection, number uint64) (w laneWay, err error) {
 	relays := 0
 	at := -1
@@ -214,18 +248,23 @@ func (l *inletLanes) route(ctx context.Context, main *connection, number uint64)
 	if err := m.Err(); err != nil {
 		return w, err
 	}
+	lossy := m.State == control.StateDegraded
+	if number == 0 {
+		return laneWay{lossy: lossy}, nil
+	}
 	if of, ok := routing.LaneOf(m.Name); !ok || of != main.name {
 		return w, errNoLane
 	}
-	w = laneWay{to: slices.Clone(l.in.to), name: m.Name}
+	w = laneWay{to: slices.Clone(l.in.to), name: m.Name, lossy: lossy}
 	w.to[at].Text = routing.RelayPrefix + m.Name
 	return w, nil
 }
 
 // laneSet is the lanes that there are now.
 type laneSet struct {
-	in *inlet
-	up *atomic.Int32 // how many
+	in       *inlet
+	up       *atomic.Int32 // how many
+	sessions []*session    // of serve
 
 	mu     sync.Mutex
 	isOpen bool
@@ -235,9 +274,27 @@ type laneSet struct {
 func (s *laneSet) put(k int, r routing.Route) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if k >= len(s.routes) {
+		return // it is cut
+	}
 	s.routes[k] = r
 	s.up.Store(int32(len(s.there())))
 	s.tell()
+}
+
+// cut makes room for n lanes, of which nothing is told until open, and returns the sessions of those that are beyond, to be stopped.
+func (s *laneSet) cut(n int) (beyond []*session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n < len(s.sessions) {
+		beyond, s.sessions = slices.Clone(s.sessions[n:]), s.sessions[:n]
+	}
+	s.isOpen = false
+	routes := make([]routing.Route, n)
+	copy(routes, s.routes)
+	s.routes = routes
+	s.up.Store(int32(len(s.there())))
+	return beyond
 }
 
 func (s *laneSet) open() {
@@ -247,11 +304,13 @@ func (s *laneSet) open() {
 	s.tell()
 }
 
-func (s *laneSet) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.isOpen = false
+// end gives up all lanes.
+func (s *laneSet) end() {
+	list := s.cut(0)
 	s.in.choose(func() { s.in.beside = nil })
+	for _, one := range list {
+		one.stop()
+	}
 }
 
 // tell gives the inlet what there is. mu is held.

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,44 +36,70 @@ type relayLane struct {
 
 // answerLane registers a relay once more, for an inlet whose channel came through it.
 func (n *Node) answerLane(c *control.Call) {
-	if c.Request.Have == 0 || c.Request.Have >= uint64(n.opts.Limits.Lanes) {
+	if n.opts.Limits.Lanes < 2 || c.Request.Have > uint64(lossyLanes(n.opts.Limits.Lanes)) {
 		c.Answer(control.StatusAbsent, control.Fields{})
 		return
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, max(c.Request.Wait, time.Second))
 	go func() {
 		defer cancel()
-		if lane := n.laneOf(ctx, c); lane != nil {
-			lane.rel.session.first(ctx)
-			if up, _, _ := lane.rel.session.state(); up {
-				c.Answer(control.StatusOK, control.Fields{Name: lane.name})
-				return
-			}
+		if f, ok := n.laneOf(ctx, c); ok {
+			c.Answer(control.StatusOK, f)
+		} else {
+			c.Answer(control.StatusAbsent, control.Fields{})
 		}
-		c.Answer(control.StatusAbsent, control.Fields{})
 	}()
 	c.Await(control.Fields{}, cancel) // so it counts among those that wait
 }
 
-// laneOf returns the lane that is asked for, which it makes; nil where there can be none.
-func (n *Node) laneOf(ctx context.Context, c *control.Call) *relayLane {
+// laneOf makes the lane that is asked for if it is not there, and returns what to answer; false where there can be none.
+func (n *Node) laneOf(ctx context.Context, c *control.Call) (f control.Fields, ok bool) {
 	ch := n.channels.Find(c.Way())
 	if ch == nil {
-		return nil
+		return f, false
 	}
 	way := ch.Way(ctx)
 	if way.Len() == 0 {
-		return nil
+		return f, false
 	}
 	for _, i := range n.relays.List() {
 		if !i.IsOpen || relayNameOf(&i.Request) != c.Request.Name {
 			continue
 		}
-		if up, conn, _ := i.Value.session.state(); up && conn.route.First() == way.First() {
-			return i.Value.lanes.get(ctx, n, i.Request, c.Request.Have, conn.access)
+		up, conn, _ := i.Value.session.state()
+		if !up || conn.route.First() != way.First() {
+			continue
 		}
+		lanes := &i.Value.lanes
+		if c.Request.Have > 0 {
+			lane := lanes.get(ctx, n, i.Request, c.Request.Have, conn.access)
+			if lane == nil {
+				return f, false
+			}
+			lane.rel.session.first(ctx)
+			if up, _, _ := lane.rel.session.state(); !up {
+				return f, false
+			}
+			f.Name = lane.name
+		}
+		f.State = control.StateUp
+		if conn.isLossy(ctx) || lanes.lossy(ctx) {
+			f.State = control.StateDegraded
+		}
+		return f, true
 	}
-	return nil
+	return f, false
+}
+
+// lossy reports whether segments are lost on one of the lanes.
+func (l *relayLanes) lossy(ctx context.Context) bool {
+	l.mu.Lock()
+	list := slices.Collect(maps.Values(l.list))
+	l.mu.Unlock()
+	return slices.ContainsFunc(list, func(lane *relayLane) bool {
+		_, c, _ := lane.rel.session.state()
+		return c.isLossy(ctx)
+	})
 }
 
 // get returns a lane of the relay with the request r, whose node is connected to the project's node at access.

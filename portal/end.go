@@ -144,7 +144,7 @@ func (c *conn) forget(r Reason) bool {
 	c.unwatch()
 	c.unwatchBare()
 	c.grant.Unwatch(c)
-	c.leaveLane(0)
+	c.noTransfer()
 	c.forgetLine()
 	c.window.end()
 	c.env.Stats.Active.Add(-1)

@@ -48,8 +48,9 @@ type InletOptions struct {
 	Preface func(ctx context.Context, fd int, from netip.AddrPort) (netip.AddrPort, error)
 	// Rate is how many bytes a second are carried in each direction at most; 0 is no limit.
 	Rate int64
-	// WantLanes, if set, is called when lanes would be of use, perhaps often and on any shard; it must not block. SetLanes gives them.
-	WantLanes func()
+	// WantLanes, if set, is called when lanes would be of use, perhaps often and on any shard; it must not block. SetLanes gives them. slow: only if
+	// segments are lost, which SetLossy then says.
+	WantLanes func(slow bool)
 	// Carried is what the program before has left of the inlet's connections; nil is nothing.
 	Carried *CarriedPortal
 }
@@ -86,6 +87,9 @@ type Inlet struct {
 	sweptAt time.Time // when all of them were there still
 	conns   map[*conn]struct{}
 	lanes   []*path // what transfers go over, beside path
+
+	transfers int         // connections that are transfers
+	lossy     atomic.Bool // segments are lost on the paths
 }
 
 // offer is what a client was offered to an outlet with, if it was: its id, and how often before.

@@ -19,6 +19,8 @@ const (
 	// bulkBytes within bulkWithin make a connection a transfer.
 	bulkBytes  = 1 << 20
 	bulkWithin = 4 * time.Second
+	// slowBytes within that make one a transfer where segments are lost, since no connection brings more there.
+	slowBytes = 64 << 10
 	// laneEvery is how often a transfer looks for a lane.
 	laneEvery = 250 * time.Millisecond
 	// laneIdle is how long a connection is still until it leaves its lane.
@@ -30,11 +32,12 @@ const (
 // laneUse is what an inlet's connection remembers of how much it carries, and its lane. On its shard only.
 type laneUse struct {
 	lane  *path // nil: the inlet's path
-	is    bool  // the connection is a transfer
+	is    bool  // the connection is a transfer, and counted; changes under Inlet.mu
 	bytes int   // both ways, since
 	since time.Time
 	last  time.Time // when something was last carried
 	next  time.Time // no lane is looked for before
+	asked time.Time // the same for what would be a transfer where segments are lost
 }
 
 // flows notes that n bytes of the stream went by, whichever way.
@@ -46,12 +49,18 @@ func (c *conn) flows(n int) {
 	if b.last = now; now.Sub(b.since) > bulkWithin {
 		b.since, b.bytes = now, 0
 	}
-	if b.bytes += n; b.bytes >= bulkBytes && b.lane == nil && !now.Before(b.next) {
-		b.next = now.Add(laneEvery)
-		if c.window.rtt() > paceBelow {
-			c.post(c.seekLane) // what is handled now is of the path that there is
-		}
+	if b.bytes += n; b.bytes < slowBytes || b.lane != nil || now.Before(b.next) || c.window.rtt() <= paceBelow {
+		return
 	}
+	if slow := b.bytes < bulkBytes; slow && !c.inlet.lossy.Load() {
+		if !now.Before(b.asked) {
+			b.asked = now.Add(laneEvery)
+			c.inlet.opts.WantLanes(true)
+		}
+		return
+	}
+	b.next = now.Add(laneEvery)
+	c.post(c.seekLane) // what is handled now is of the path that there is
 }
 
 // seekLane takes a transfer to the lane with the fewest connections; where there is none lanes are asked for.
@@ -59,12 +68,11 @@ func (c *conn) seekLane() {
 	if c.state != open {
 		return
 	}
-	c.bulk.is = true
 	beside, some := c.inlet.takeLane(c)
 	switch {
 	case !beside:
 	case !some:
-		c.inlet.opts.WantLanes()
+		c.inlet.opts.WantLanes(false)
 	case c.terminal != c.shard.FirstTerminal(c.bulk.lane.route):
 		c.losePath() // which asks over the lane; what is still on its way here is sent again
 	}
@@ -75,6 +83,10 @@ func (c *conn) seekLane() {
 func (in *Inlet) takeLane(c *conn) (beside, some bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if !c.bulk.is {
+		c.bulk.is = true
+		in.transfers++
+	}
 	if beside, some = len(in.conns) > 1, len(in.lanes) > 0; !beside || !some {
 		return beside, some
 	}
@@ -105,6 +117,31 @@ func (c *conn) leaveLane(rest time.Duration) {
 	c.inlet.mu.Unlock()
 	c.bulk.next = c.shard.Loop().Now().Add(rest)
 }
+
+// noTransfer undoes that c is a transfer, and takes it off its lane.
+func (c *conn) noTransfer() {
+	if !c.bulk.is {
+		return
+	}
+	c.inlet.mu.Lock()
+	defer c.inlet.mu.Unlock()
+	c.inlet.giveLane(c)
+	c.bulk.is = false
+	c.inlet.transfers--
+}
+
+// Transfers returns how many connections are transfers now. Any goroutine.
+func (in *Inlet) Transfers() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.transfers
+}
+
+// SetLossy says whether segments are lost on the inlet's paths: there connections are transfers that carry less. Any goroutine.
+func (in *Inlet) SetLossy(is bool) { in.lossy.Store(is) }
+
+// Moved returns how many bytes the inlet's clients have sent and were sent so far. Any goroutine.
+func (in *Inlet) Moved() uint64 { return in.meter.BytesIn.Load() + in.meter.BytesOut.Load() }
 
 // hasLane reports whether a path is one of the inlet's lanes still.
 func (in *Inlet) hasLane(p *path) bool {
@@ -174,9 +211,8 @@ func (in *Inlet) TidyLanes() (users int) {
 	in.each(func(c *conn) {
 		still := c.shard.Loop().Now().Sub(c.bulk.last) > laneIdle
 		if still && c.state == open && c.bulk.is && (c.sock == nil || c.sock.Pending() == 0) && c.line.confirmed == c.line.end() {
-			c.bulk.is = false
-			if c.bulk.lane != nil {
-				c.leaveLane(0)
+			on := c.bulk.lane != nil
+			if c.noTransfer(); on {
 				c.losePath()
 			}
 		}

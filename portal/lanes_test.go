@@ -85,6 +85,23 @@ func TestLanes(t *testing.T) {
 	if s.wanted.Load() != 0 {
 		t.Error("lanes are asked for without a transfer, or on a short path")
 	}
+	if s.slow.Load() == 0 {
+		t.Error("what would be a transfer where segments are lost does not say so")
+	}
+	s.inlet.SetLossy(true)
+	moved(slowBytes-1, 10*time.Millisecond)
+	moved(slowBytes, time.Millisecond)
+	if n := s.inlet.Transfers(); n != 0 || s.wanted.Load() != 0 {
+		t.Errorf("%d transfers of little where segments are lost, or on a short path", n)
+	}
+	moved(slowBytes, 10*time.Millisecond)
+	if n := s.inlet.Transfers(); n != 2 || s.wanted.Load() == 0 {
+		t.Errorf("%d transfers where segments are lost, lanes wanted %d times", n, s.wanted.Load())
+	}
+	s.inlet.SetLossy(false)
+	s.inlet.each((*conn).noTransfer)
+	eventually(t, "no transfers", func() bool { return s.inlet.Transfers() == 0 })
+	s.wanted.Store(0)
 	moved(bulkBytes, 10*time.Millisecond)
 	if s.wanted.Load() == 0 {
 		t.Error("no lanes are asked for")
@@ -115,6 +132,9 @@ func TestLanes(t *testing.T) {
 	s.inlet.each(func(c *conn) { c.bulk.last = time.Now().Add(-2 * laneIdle) })
 	eventually(t, "who is still comes back", func() bool { return s.inlet.TidyLanes() == 0 })
 	onLanes("none is on a lane", 0)
+	if n := s.inlet.Transfers(); n != 0 {
+		t.Errorf("%d of those that are still are transfers", n)
+	}
 
 	near, far := s.channel(t, [32]byte{8}, [32]byte{9})
 	s.inlet.SetLanes(routing.NewRoute(near.self.Address(), routing.LocalAddress("outlet")))
@@ -131,4 +151,7 @@ func TestLanes(t *testing.T) {
 		p.server.Close()
 	}
 	s.idle(t)
+	if n := s.inlet.Transfers(); n != 0 {
+		t.Errorf("%d transfers of connections that have ended", n)
+	}
 }

@@ -90,6 +90,7 @@ type simulated struct {
 	seen      func(payload []byte)
 	near, far *simEnd
 	wanted    atomic.Int64 // times that the inlet asked for lanes
+	slow      atomic.Int64 // the same, only if segments are lost
 }
 
 type simNode struct {
@@ -124,7 +125,13 @@ func newSimulated(t testing.TB, seed uint64, shards int, limits Limits, hold tim
 		t.Fatal(err)
 	}
 	s.inlet, err = NewInlet(context.Background(), s.in.env, s.in.router, InletOptions{
-		Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Hold: hold, WantLanes: func() { s.wanted.Add(1) },
+		Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Hold: hold, WantLanes: func(slow bool) {
+			if slow {
+				s.slow.Add(1)
+			} else {
+				s.wanted.Add(1)
+			}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

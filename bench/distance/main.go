@@ -30,7 +30,7 @@ type settings struct {
 	runs                 int
 	seconds              time.Duration
 	json, svg            string
-	loads                string
+	loads, congestion    string
 }
 
 func main() {
@@ -61,6 +61,7 @@ func run(ctx context.Context, args []string) error {
 	fs.StringVar(&paths, "paths", "tcp,plain,reference,ours,direct", "paths to measure; one-lane, ours without lanes, and nebula and wireguard, tunnels, are known too")
 	fs.StringVar(&s.only, "only", "", "scenarios whose name begins with one of these, separated by ;")
 	fs.StringVar(&s.loads, "loads", "", "loads to put on them, separated by ; as they are named in the table")
+	fs.StringVar(&s.congestion, "congestion", "", "TCP's congestion control on all machines, as cubic, reno or bbr; empty for the system's")
 	fs.BoolVar(&s.short, "short", false, "two distances, a few loads; fails where ours is far behind the plain chain")
 	fs.BoolVar(&s.stall, "stall", false, "only readers that do not read, on our path over 300 ms: memory and neighbours")
 	fs.IntVar(&s.runs, "runs", 1, "how often; the table shows medians")
@@ -181,7 +182,7 @@ func (s *settings) measure(ctx context.Context, t *table, sc scenario, turn int)
 		return err
 	}
 	defer os.RemoveAll(dir)
-	w, err := newWorld(sc)
+	w, err := newWorld(sc, s.congestion)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func stalled(ctx context.Context, program string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	w, err := newWorld(sc)
+	w, err := newWorld(sc, "")
 	if err != nil {
 		return err
 	}

@@ -25,8 +25,8 @@ type world struct {
 	wires                []*wire.Wire
 }
 
-// newWorld makes the namespaces and the wires of a scenario.
-func newWorld(s scenario) (w *world, err error) {
+// newWorld makes the namespaces and the wires of a scenario, with a congestion control for TCP; empty for the system's.
+func newWorld(s scenario, congestion string) (w *world, err error) {
 	w = &world{}
 	defer func() {
 		if err != nil {
@@ -66,8 +66,14 @@ func newWorld(s scenario) (w *world, err error) {
 	}
 	err = w.relay.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) })
 	for _, n := range []*wire.Namespace{w.inlet, w.relay, w.outlet} {
-		if err == nil { // what one connection learned about the path must not help the next
-			err = n.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_no_metrics_save", []byte("1"), 0) })
+		set := func(name, value string) {
+			if err == nil {
+				err = n.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0) })
+			}
+		}
+		set("tcp_no_metrics_save", "1") // what one connection learned about the path must not help the next
+		if congestion != "" {
+			set("tcp_congestion_control", congestion)
 		}
 	}
 	return w, err

@@ -129,6 +129,16 @@ func (c *Connection) RoundTrip(ctx context.Context) (d time.Duration) {
 	return d
 }
 
+// Losses returns how many segments to and from the peer's system were lost. Not on a shard.
+func (c *Connection) Losses(ctx context.Context) (l dataplane.Losses) {
+	_ = c.shard.Do(ctx, func() {
+		if !c.closed {
+			l = c.framed.Losses()
+		}
+	})
+	return l
+}
+
 // Close ends the connection after what was sent to it has gone out.
 func (c *Connection) Close() {
 	c.shard.Loop().Post(dataplane.TaskFunc(c.end))
