@@ -40,6 +40,33 @@ const (
 	retryUnsteady = 2 * time.Second
 )
 
+// A session comes back at once after losses that follow each other closely, as when several nodes on its path are upgraded one after the other: hasteMost times,
+// and once more for each hasteEvery. Whoever ends paths more often than that is not hammered.
+const (
+	hasteMost  = 8
+	hasteEvery = 5 * time.Second
+)
+
+// haste is how often a session has come back at once. The zero value is ready.
+type haste struct {
+	spent int
+	since time.Time // what was given back by then is counted
+}
+
+// take reports whether the session may come back at once, and notes that it does.
+func (h *haste) take(now time.Time) bool {
+	if back := int(now.Sub(h.since) / hasteEvery); back >= h.spent {
+		h.spent, h.since = 0, now
+	} else {
+		h.spent, h.since = h.spent-back, h.since.Add(time.Duration(back)*hasteEvery)
+	}
+	if h.spent == hasteMost {
+		return false
+	}
+	h.spent++
+	return true
+}
+
 // session keeps a path to another node alive: it connects, watches, and connects again (docs/protocol/03 §2.3).
 type session struct {
 	log     *slog.Logger
@@ -70,6 +97,7 @@ type session struct {
 	since   time.Time     // when isUp became what it is
 	next    time.Time     // when the next attempt begins, while it is not up
 
+	haste  haste     // of run
 	live   *liveness // of the path before; of run
 	gaveUp bool      // that was given up because it was silent
 	// followed is the registration at a relay for which another path was made last, though there was one; of run.
@@ -246,9 +274,9 @@ func (s *session) run(ctx context.Context) {
 		s.retries++
 		s.rtt = 0
 		s.mu.Unlock()
-		s.log.Warn("connection lost", "reason", err.Error())
 		var pause time.Duration
-		pause, wait = afterLoss(time.Since(began), wait, longest)
+		pause, wait = s.afterLoss(time.Now(), time.Since(began), wait, longest)
+		s.log.Warn("connection lost", "reason", err.Error(), "retry", pause.String())
 		select {
 		case <-ctx.Done():
 			return
@@ -257,17 +285,20 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
-// afterLoss returns the pause after a path that worked for a time, and the one after the next attempt if that fails too; wait is what this would have been
-// before. A peer that accepts and closes at once is not hammered.
-func afterLoss(worked, wait, longest time.Duration) (pause, next time.Duration) {
+// afterLoss returns the pause after a path that worked for a time until now, and the one after the next attempt if that fails too; wait is what this would have
+// been before. A peer that accepts and closes at once, again and again, is not hammered.
+func (s *session) afterLoss(now time.Time, worked, wait, longest time.Duration) (pause, next time.Duration) {
 	if worked > steady {
 		return retryLost, retryFirst
 	}
 	most := min(longest, retryUnsteady)
-	if worked > brief { // nodes that are upgraded one after the other, for instance
-		return min(retryFirst, most), min(retryFirst, most)
+	if pause, next = min(wait, most), min(2*wait, most); worked > brief {
+		pause, next = min(retryFirst, most), min(retryFirst, most)
 	}
-	return min(wait, most), min(2*wait, most)
+	if !s.slow && s.haste.take(now) {
+		return min(retryLost, most), min(wait, most)
+	}
+	return pause, next
 }
 
 // afterFailure returns the pause after an attempt that has failed after a time, and what it would be after the next one; wait is what this would have been before.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,11 +14,13 @@ import (
 // TestAfterLoss: paths that end again and again soon after they were made are made anew with growing pauses, of two seconds at most, so that all are back in time
 // however often a relay is restarted; one that has worked for a while is made anew at once.
 func TestAfterLoss(t *testing.T) {
+	now := time.Now()
+	s := &session{haste: haste{spent: hasteMost, since: now}}
 	wait := retryFirst
 	var pauses []time.Duration
 	for range 20 {
 		var pause time.Duration
-		pause, wait = afterLoss(500*time.Millisecond, wait, retryMax)
+		pause, wait = s.afterLoss(now, 500*time.Millisecond, wait, retryMax)
 		pauses = append(pauses, pause)
 	}
 	if pauses[0] != retryFirst || pauses[1] <= pauses[0] || pauses[19] != 2*time.Second {
@@ -26,21 +29,59 @@ func TestAfterLoss(t *testing.T) {
 	if jittered := 3 * pauses[19] / 2; jittered > 3*time.Second {
 		t.Errorf("the longest pause is %v", jittered)
 	}
-	// Attempts that failed before do not count: the peer has answered.
-	if pause, next := afterLoss(time.Second, retryMax, retryMax); pause > 2*time.Second || next > 2*time.Second {
-		t.Errorf("after attempts that failed: %v, then %v", pause, next)
+	for _, c := range []struct {
+		what                  string
+		worked, wait, longest time.Duration
+		wantPause, wantNext   time.Duration
+	}{
+		{"after attempts that failed, which do not count: the peer has answered", time.Second, retryMax, retryMax, 2 * time.Second, 2 * time.Second},
+		{"after a path that worked", time.Minute, retryMax, retryMax, retryLost, retryFirst},
+		{"after one that worked for a few seconds", 3 * time.Second, retryMax, retryMax, retryFirst, retryFirst},
+		{"after a few seconds, where it is to be tried more often", 3 * time.Second, time.Second, 100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond},
+		{"where it is to be tried more often", time.Second, time.Second, 100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond},
+	} {
+		if pause, next := s.afterLoss(now, c.worked, c.wait, c.longest); pause != c.wantPause || next != c.wantNext {
+			t.Errorf("%s: %v, then %v; want %v, then %v", c.what, pause, next, c.wantPause, c.wantNext)
+		}
 	}
-	if pause, next := afterLoss(time.Minute, retryMax, retryMax); pause != retryLost || next != retryFirst {
-		t.Errorf("after a path that worked: %v, then %v", pause, next)
+}
+
+// TestUpgradedOneAfterTheOther: paths that end a moment after they were made are made anew at once where that is the end of it, as when the nodes on a path are upgraded
+// one after the other; a peer that ends them for ever is asked every two seconds, and a little more often.
+func TestUpgradedOneAfterTheOther(t *testing.T) {
+	const worked = 1200 * time.Millisecond
+	s, now, wait := &session{}, time.Now(), retryFirst
+	var pauses []time.Duration
+	lose := func() {
+		var pause time.Duration
+		pause, wait = s.afterLoss(now, worked, wait, retryMax)
+		pauses = append(pauses, pause)
+		now = now.Add(pause + worked)
 	}
-	if pause, next := afterLoss(3*time.Second, retryMax, retryMax); pause != retryFirst || next != retryFirst {
-		t.Errorf("after one that worked for a few seconds: %v, then %v", pause, next)
+	for range 2 * 5 { // five upgrades each of a relay and the node behind it
+		lose()
 	}
-	if pause, next := afterLoss(3*time.Second, time.Second, 100*time.Millisecond); pause != 100*time.Millisecond || next != 100*time.Millisecond {
-		t.Errorf("after a few seconds, where it is to be tried more often: %v, then %v", pause, next)
+	if slowest := slices.Max(pauses); slowest != retryLost {
+		t.Errorf("ten losses in turn: %v", pauses)
 	}
-	if pause, next := afterLoss(time.Second, time.Second, 100*time.Millisecond); pause != 100*time.Millisecond || next != 100*time.Millisecond {
-		t.Errorf("where it is to be tried more often: %v, then %v", pause, next)
+	begun := now
+	for range 1000 {
+		lose()
+	}
+	if each := now.Sub(begun) / 1000; each < 2*time.Second {
+		t.Errorf("a peer that ends its paths for ever is asked every %v", each)
+	}
+	now = now.Add(time.Minute) // all is well
+	pauses = nil
+	for range 3 {
+		lose()
+	}
+	if slowest := slices.Max(pauses); slowest != retryLost {
+		t.Errorf("a minute later: %v", pauses)
+	}
+	direct := &session{slow: true}
+	if pause, _ := direct.afterLoss(now, worked, retryFirst, retryMaxSlow); pause != retryFirst {
+		t.Errorf("a path that is negotiated anew: %v", pause)
 	}
 }
 

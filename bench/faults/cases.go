@@ -34,6 +34,7 @@ type scale struct {
 	fleetUpgrades int
 	open, pauses  int           // connections that are open while nodes are upgraded, and how often each is
 	pause         time.Duration // how long a node may stand still then
+	patience      time.Duration // and how long a client may wait that asks all the time
 	paths         int           // times that a path is cut and a relay is killed to see how soon that is noticed and made good
 	noticed, up   time.Duration
 	bench         time.Duration // how long pgbench goes on after a fault is over, about
@@ -42,11 +43,11 @@ type scale struct {
 func cases(short bool, soakFor time.Duration, kills int) []fault {
 	s := scale{streams: 8, idle: 200, kills: 50, upgrades: 20, drops: []time.Duration{time.Second, 20 * time.Second, 50 * time.Second}, stop: 30 * time.Second,
 		shaped: 30 * time.Second, back: 5 * time.Second, bench: 8 * time.Second, soak: soakFor, fleet: 100, fleetKills: 50, fleetUpgrades: 5,
-		open: 1000, pauses: 5, pause: 200 * time.Millisecond, paths: 5, noticed: 3 * time.Second, up: time.Second}
+		open: 1000, pauses: 5, pause: 200 * time.Millisecond, patience: time.Second, paths: 5, noticed: 3 * time.Second, up: time.Second}
 	// The short form is for a machine that has other things to do.
 	if short {
 		s = scale{streams: 4, idle: 60, kills: 3, upgrades: 1, drops: []time.Duration{6 * time.Second}, stop: 6 * time.Second, shaped: 4 * time.Second, back: 10 * time.Second,
-			bench: 3 * time.Second, fleet: 6, fleetKills: 2, fleetUpgrades: 1, open: 200, pauses: 1, pause: time.Second, paths: 1, noticed: 6 * time.Second, up: 5 * time.Second}
+			bench: 3 * time.Second, fleet: 6, fleetKills: 2, fleetUpgrades: 1, open: 200, pauses: 1, pause: time.Second, patience: 5 * time.Second, paths: 1, noticed: 6 * time.Second, up: 5 * time.Second}
 	}
 	if kills > 0 {
 		s.kills, s.fleetKills, s.fleetUpgrades = kills, kills, min(kills, s.fleetUpgrades)
@@ -68,7 +69,8 @@ func cases(short bool, soakFor time.Duration, kills int) []fault {
 		})
 	}}}
 	list = append(list, upgrades(s, whole)...)
-	list = append(list, fault{fmt.Sprintf("upgrade of each node with %d open connections, %d times", s.open, s.pauses), fmt.Sprintf("stopped for %v at most, 0 reset, no connect refused", s.pause), pauses(s.open, s.pauses, s.pause)})
+	list = append(list, fault{fmt.Sprintf("upgrade of each node with %d open connections, %d times", s.open, s.pauses), fmt.Sprintf("stopped for %v at most, who asks waits for %v at most, 0 reset, no connect refused", s.pause, s.patience),
+		pauses(s.open, s.pauses, s.pause, s.patience)})
 	once := func(name string, during time.Duration, do func(ctx context.Context, w *world) error) {
 		list = append(list, fault{name, whole, func(ctx context.Context, w *world) (string, error) {
 			return w.under(ctx, s, during+s.bench, func(l *load) (time.Duration, error) {

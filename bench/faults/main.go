@@ -21,8 +21,11 @@ import (
 
 var errFailed = errors.New("cases failed")
 
+// ending are the signals that end a run.
+var ending = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), ending...)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "faults:", err)
@@ -48,7 +51,16 @@ func run(ctx context.Context, args []string) error {
 		fmt.Println("faults: left out: root and /dev/net/tun are needed for network namespaces joined by wires")
 		return nil
 	}
-	adoptOrphans()
+	if !isFirst() {
+		code, err := enclose()
+		if err == nil && code != 0 {
+			os.Exit(code) // it has said why
+		}
+		return err
+	}
+	if err := ownProc(); err != nil {
+		return err
+	}
 	w, err := newWorld(ctx, path)
 	if err != nil {
 		return err
@@ -98,10 +110,4 @@ func (w *world) logs() {
 			}
 		}
 	}
-}
-
-// adoptOrphans makes this process the parent of nodes whose starter has ended, so that they can be waited for.
-func adoptOrphans() {
-	const prSetChildSubreaper = 36
-	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0)
 }

@@ -70,8 +70,8 @@ func (p *pulse) longest() (time.Duration, error) {
 
 var errPause = errors.New("longer than it may be")
 
-// pauses upgrades each node while many connections are open that do nothing and some that ask all the time.
-func pauses(idle, times int, longest time.Duration) func(context.Context, *world) (string, error) {
+// pauses upgrades each node while many connections are open that do nothing and some that ask all the time. The node may stop for longest, and who asks may wait for patience.
+func pauses(idle, times int, longest, patience time.Duration) func(context.Context, *world) (string, error) {
 	return func(ctx context.Context, w *world) (seen string, err error) {
 		const active = 4
 		var list []net.Conn
@@ -137,7 +137,7 @@ func pauses(idle, times int, longest time.Duration) func(context.Context, *world
 				seen += "; "
 			}
 			seen += fmt.Sprintf("%s stopped for %d ms at most, an active client waited %d ms at most", which.name, stopped.Milliseconds(), gap.Milliseconds())
-			if stopped > longest {
+			if stopped > longest || gap > patience {
 				err = errors.Join(err, fmt.Errorf("%s: %w", which.name, errPause))
 			}
 		}

@@ -199,19 +199,12 @@ func (e *serverEnd) result(within time.Duration) (int64, error) {
 func (w *world) background(m *machine, as *syscall.Credential, name string, args ...string) error {
 	return m.Do(func() error {
 		cmd := exec.Command(name, args...)
-		cmd.Env = append(os.Environ(), w.tag)
 		cmd.Dir = w.dir
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("%s: %w (make test-faults needs redis-server and PostgreSQL)", name, err)
 		}
-		p := &program{pid: cmd.Process.Pid, ended: make(chan struct{})}
-		w.programs = append(w.programs, p)
-		go func() {
-			defer close(p.ended)
-			_ = cmd.Wait()
-		}()
-		return nil
+		return cmd.Process.Release()
 	})
 }
 
@@ -261,7 +254,6 @@ func (w *world) pgbench(ctx context.Context, m *machine, port int, begun func(),
 	err := m.Do(func() error {
 		cmd := exec.CommandContext(ctx, "pgbench", append(append([]string{"-h", "127.0.0.1", "-p", strconv.Itoa(port), "-U", "postgres"}, args...), "postgres")...)
 		cmd.Dir = w.dir
-		cmd.Env = append(os.Environ(), w.tag)
 		cmd.Stdout, cmd.Stderr = &out, &out // the same, so one goroutine writes
 		return cmd.Run()
 	})

@@ -65,29 +65,18 @@ type machine struct {
 
 // world is the inlet's machine, the relay's and the outlet's in a row, joined by two wires, with a node on each.
 type world struct {
-	dir, program, tag    string
+	dir, program         string
 	inlet, relay, outlet *machine
 	near, far            *wire.Wire
 	servers              *servers
-	programs             []*program
 	hasFleet             bool
 }
 
-// program is a server in the background. Some write their title over their environment (Redis), so that its mark does not find them.
-type program struct {
-	pid   int
-	ended chan struct{}
-}
-
-// tagVar marks the processes of a run in their environment, so that nodes in the background are found.
-const tagVar = "SALLYPORT_FAULTS"
-
-func newWorld(ctx context.Context, program string) (w *world, err error) {
-	w = &world{program: program}
+func newWorld(ctx context.Context, program string) (_ *world, err error) {
+	w := &world{program: program}
 	if w.dir, err = os.MkdirTemp("", "faults"); err != nil {
 		return nil, err
 	}
-	w.tag = tagVar + "=" + w.dir
 	defer func() {
 		if err != nil {
 			w.close()
@@ -159,7 +148,7 @@ func (w *world) command(ctx context.Context, m *machine, args ...string) (string
 	err := m.Do(func() error {
 		cmd := exec.CommandContext(ctx, w.program, args...)
 		cmd.Dir = w.dir
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + m.home, "SALLYPORT_HOME=" + m.home, "LANG=C", "NO_INPUT=true", "NO_COLOR=1", "QUIET=true", w.tag}
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + m.home, "SALLYPORT_HOME=" + m.home, "LANG=C", "NO_INPUT=true", "NO_COLOR=1", "QUIET=true"}
 		out, err := os.CreateTemp(w.dir, "out") // a node in the background keeps what its starter gave it: no pipes
 		if err != nil {
 			return err
@@ -255,23 +244,14 @@ func (w *world) dial(portal string) (c *net.TCPConn, err error) {
 	return c, err
 }
 
-// pids returns the processes of the run.
-func (w *world) pids() (list []int) {
-	for _, p := range w.programs {
-		select {
-		case <-p.ended:
-		default:
-			list = append(list, p.pid)
-		}
+// pids returns the processes of the run: all of the namespace but this one, which is its first.
+func pids() (list []int) {
+	if os.Getpid() != 1 {
+		return nil // the namespace is the machine's
 	}
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		env, err := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
-		if err == nil && bytes.Contains(append(env, 0), []byte(w.tag+"\x00")) {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != 1 {
 			list = append(list, pid)
 		}
 	}
@@ -282,7 +262,7 @@ func (w *world) pids() (list []int) {
 func (w *world) close() {
 	signal := syscall.SIGTERM
 	for begun := time.Now(); time.Since(begun) < 8*time.Second; time.Sleep(50 * time.Millisecond) {
-		list := w.pids()
+		list := pids()
 		if len(list) == 0 {
 			break
 		}
