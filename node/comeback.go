@@ -18,7 +18,7 @@ const dialings = 256
 // dialChannel opens a channel to a listener. Where a relay on the way says that nobody is registered under the name, it waits until somebody
 // is: what was made so far stays, and the relay tells when that is so.
 func (n *Node) dialChannel(ctx context.Context, c *connection, route routing.Route, o secure.Options) (*secure.Channel, error) {
-	for {
+	for again := retryAbsent; ; again = nextAbsent(again) {
 		report, watched := ctx.Value(reportKey{}).(func(error))
 		if !watched {
 			return n.dialOnce(ctx, route, o) // a request of a person, who is told
@@ -31,7 +31,7 @@ func (n *Node) dialChannel(ctx context.Context, c *connection, route routing.Rou
 			return ch, err
 		}
 		report(err)
-		if !n.awaitName(ctx, c) {
+		if !n.awaitName(ctx, c, again) {
 			return nil, err
 		}
 	}
@@ -97,8 +97,16 @@ func (c *connection) relayAt() (routing.Route, string) {
 	return c.route.WithoutLast(), name
 }
 
-// awaitName waits until somebody may be registered under the relay name that c leads to. It reports false when that is of no use any more.
-func (n *Node) awaitName(ctx context.Context, c *connection) bool {
+// retryAbsent is the first pause before a relay that does not say when somebody is registered is asked again; each further one is twice as long, up to
+// retryRefused. A relay that was upgraded has its names again a moment later.
+const retryAbsent = 30 * time.Millisecond
+
+// nextAbsent returns the pause after one of those.
+func nextAbsent(again time.Duration) time.Duration { return min(2*again, retryRefused) }
+
+// awaitName waits until somebody may be registered under the relay name that c leads to, for about again where the relay does not say. It reports false when that is of
+// no use any more.
+func (n *Node) awaitName(ctx context.Context, c *connection, again time.Duration) bool {
 	relay, name := c.relayAt()
 	ended := c.done() // c grows when this has returned
 	if name != "" {
@@ -122,7 +130,7 @@ func (n *Node) awaitName(ctx context.Context, c *connection) bool {
 		return false
 	case <-ended:
 		return false
-	case <-time.After(jitter(retryRefused)):
+	case <-time.After(jitter(again)):
 		return true
 	}
 }

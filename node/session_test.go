@@ -85,6 +85,26 @@ func TestUpgradedOneAfterTheOther(t *testing.T) {
 	}
 }
 
+// TestAfterAbsence: a relay that cannot say when a name is registered again, as after its upgrade, is asked soon, several times in the first third of a second, and
+// then no more often than one that is not there.
+func TestAfterAbsence(t *testing.T) {
+	soon, pause := 0, retryAbsent
+	for sum := time.Duration(0); sum < 350*time.Millisecond; pause = nextAbsent(pause) {
+		if sum += 3 * pause / 2; sum < 350*time.Millisecond {
+			soon++
+		}
+	}
+	if soon < 2 || soon > 5 {
+		t.Errorf("asked %d times in the first third of a second", soon)
+	}
+	for range 10 {
+		pause = nextAbsent(pause)
+	}
+	if pause != retryRefused {
+		t.Errorf("then every %v", pause)
+	}
+}
+
 // TestAfterFailure: a relay whose machine says that nobody listens is asked again and again, so whenever it comes back it is found within half a second, also
 // where another attempt had failed in another way before; one that does not answer has been waited for already; else pauses grow.
 func TestAfterFailure(t *testing.T) {

@@ -182,7 +182,7 @@ func (w *world) under(ctx context.Context, s scale, during time.Duration, do fun
 		return seen, errs[0]
 	}
 	if err == nil && slowest > s.back {
-		err = fmt.Errorf("not back within %v", s.back)
+		err = fmt.Errorf("not back within %v: the last were %s", s.back, l.last)
 	}
 	return seen, err
 }

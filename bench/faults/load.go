@@ -140,6 +140,8 @@ type load struct {
 	mu      sync.Mutex
 	errs    []error
 	cancel  context.CancelFunc
+	slowest time.Duration // that was waited until all moved
+	last    string        // what did last then
 }
 
 func (l *load) fail(err error) {
@@ -218,28 +220,38 @@ func (l *load) moving(within time.Duration) error {
 	for i := range counts {
 		counts[i] = l.counts[i].Load() + 2
 	}
-	for until := time.Now().Add(within); ; time.Sleep(5 * time.Millisecond) {
-		left := 0
+	last := ""
+	for begun := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		up, down, asking := 0, 0, 0
 		for i, s := range l.streams {
-			if s.arrived() < marks[i] {
-				left++
+			switch {
+			case s.arrived() >= marks[i]:
+			case s.up:
+				up++
+			default:
+				down++
 			}
 		}
 		for i := range counts {
 			if l.counts[i].Load() < counts[i] {
-				left++
+				asking++
 			}
 		}
-		if left == 0 {
+		left := up + down + asking
+		if took := time.Since(begun); left == 0 {
+			if took > l.slowest {
+				l.slowest, l.last = took, last
+			}
 			return nil
 		}
+		last = fmt.Sprintf("%d streams up, %d down, %d clients of Redis", up, down, asking)
 		if l.mu.Lock(); len(l.errs) > 0 {
 			defer l.mu.Unlock()
 			return l.errs[0]
 		}
 		l.mu.Unlock()
-		if time.Now().After(until) {
-			return fmt.Errorf("%d of %d do not move", left, len(l.streams)+len(counts))
+		if time.Since(begun) > within {
+			return fmt.Errorf("%d of %d do not move: %s", left, len(l.streams)+len(counts), last)
 		}
 	}
 }
