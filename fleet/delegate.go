@@ -1,11 +1,11 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -75,6 +75,8 @@ func (c *Client) Attest(ctx context.Context, r identity.AttestationRequest) (att
 type Nodes struct {
 	// Routes are where the delegates are.
 	Routes []string
+	// Version names the list; nil where the node tells it only to those who ask again from time to time.
+	Version []byte
 	// Keeper tells that the keeper itself has answered; then Listed tells whether who asked is a delegate, and if so History is the identity's, encoded and
 	// not verified.
 	Keeper, Listed bool
@@ -82,12 +84,21 @@ type Nodes struct {
 }
 
 // Nodes asks a node of a fleet where the others are.
-func (c *Client) Nodes(ctx context.Context) (n Nodes, err error) {
+func (c *Client) Nodes(ctx context.Context) (Nodes, error) { return c.nodes(ctx, nil) }
+
+// Others is Nodes for who has a list already, whose Version is have: the answer comes when there is another one, or after MaxWait. same tells that there is none; then
+// it says nothing else.
+func (c *Client) Others(ctx context.Context, have []byte) (n Nodes, same bool, err error) {
+	n, err = c.nodes(ctx, nodesRequest{Have: have, Wait: MaxWait.Milliseconds()})
+	return n, err == nil && len(have) > 0 && bytes.Equal(n.Version, have), err
+}
+
+func (c *Client) nodes(ctx context.Context, body any) (n Nodes, err error) {
 	var r nodesReply
-	if err := c.call(ctx, rpc.Get, pathNodes, nil, &r); err != nil {
+	if err := c.call(ctx, rpc.Get, pathNodes, body, &r); err != nil {
 		return n, err
 	}
-	return Nodes{Routes: CheckRoutes(r.Routes), Keeper: r.Keeper, Listed: r.Listed, History: r.History}, nil
+	return Nodes{Routes: CheckRoutes(r.Routes), Version: r.Version, Keeper: r.Keeper, Listed: r.Listed, History: r.History}, nil
 }
 
 // CheckRoutes returns those of a list that members can be sent along, as many as a fleet may have.
@@ -111,14 +122,12 @@ type Delegate struct {
 	self   identity.Identifier
 	learn  func(ctx context.Context, history []byte) error
 	asked  chan struct{}
-
-	mu     sync.Mutex
-	routes []string
+	board  *board
 }
 
-// NewDelegate makes a Delegate that acts as self and knows nothing but its own route. learn is told the identity's history.
-func NewDelegate(c *Client, self identity.Identifier, own string, learn func(ctx context.Context, history []byte) error) *Delegate {
-	return &Delegate{client: c, self: self, learn: learn, asked: make(chan struct{}, 1), routes: []string{own}}
+// NewDelegate makes a Delegate that acts as self, and tells nobody where the nodes are before it has looked. learn is told the identity's history.
+func NewDelegate(c *Client, self identity.Identifier, learn func(ctx context.Context, history []byte) error) *Delegate {
+	return &Delegate{client: c, self: self, learn: learn, asked: make(chan struct{}, 1), board: newBoard(maxWaiting)}
 }
 
 // Asked can be received from when the keeper has asked this node to look at the list.
@@ -138,21 +147,12 @@ func (d *Delegate) Look(ctx context.Context) error {
 	if err := d.learn(ctx, n.History); err != nil {
 		return fmt.Errorf("the keeper's history: %w", err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.routes = n.Routes
+	d.board.set(n.Routes)
 	return nil
 }
 
-// Routes are where the nodes are, as the keeper said last.
-func (d *Delegate) Routes() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clone(d.routes)
-}
-
 // Serve answers who asks where the nodes are. See rpc.Server.
-func (d *Delegate) Serve(_ context.Context, caller *identity.Identifier, req *rpc.Request) *rpc.Response {
+func (d *Delegate) Serve(ctx context.Context, caller *identity.Identifier, req *rpc.Request) *rpc.Response {
 	switch {
 	case caller == nil:
 		return rpc.ErrorResponse(nil, rpc.BadRequest, textNoChannel)
@@ -165,5 +165,16 @@ func (d *Delegate) Serve(_ context.Context, caller *identity.Identifier, req *rp
 	case req.Method != rpc.Get || req.Path != pathNodes:
 		return rpc.ErrorResponse(req, rpc.NotFound, "this node has not the primary key")
 	}
-	return reply(req, nodesReply{Routes: d.Routes()})
+	asked, ok := ask(req)
+	routes, known := d.board.list()
+	switch {
+	case !ok:
+		return rpc.ErrorResponse(req, rpc.BadRequest, textBody)
+	case !known:
+		return rpc.ErrorResponse(req, rpc.InternalServerError, textNotYet)
+	}
+	if later := d.board.awaits(ctx, *caller, req, asked); later != nil {
+		return later
+	}
+	return reply(req, nodesReply{Routes: routes, Version: versionOf(routes)})
 }

@@ -145,6 +145,7 @@ type Keeper struct {
 	o       Options
 	guesses buckets // unknown codes, by source
 	asks    buckets // attestations, by delegate
+	board   *board  // tells members where the delegates are
 
 	mu   sync.Mutex
 	list *list
@@ -161,7 +162,7 @@ func NewKeeper(o Options) (*Keeper, error) {
 	if o.Changed == nil {
 		o.Changed = func([]string) {}
 	}
-	k := &Keeper{o: o, list: &list{Version: 1}, guesses: buckets{most: 5, refill: 10 * time.Second}, asks: buckets{most: 10, refill: 10 * time.Second}}
+	k := &Keeper{o: o, list: &list{Version: 1}, board: newBoard(maxWaiting), guesses: buckets{most: 5, refill: 10 * time.Second}, asks: buckets{most: 10, refill: 10 * time.Second}}
 	raw, err := o.Load()
 	if err == nil && raw != nil {
 		k.list, err = decodeList(raw)
@@ -170,6 +171,7 @@ func NewKeeper(o Options) (*Keeper, error) {
 		return nil, fmt.Errorf("the list of nodes that act as %s: %w", o.Self, err)
 	}
 	o.Changed(k.list.routes())
+	k.board.set(k.list.routes())
 	return k, nil
 }
 
@@ -192,6 +194,7 @@ func (k *Keeper) change(f func(l *list) error) error {
 	before := k.list.routes()
 	if k.list = l; !slices.Equal(before, l.routes()) {
 		k.o.Changed(l.routes())
+		k.board.set(l.routes())
 	}
 	return nil
 }

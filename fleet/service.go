@@ -21,6 +21,7 @@ const (
 	textNotListed = "This node is not on the list"
 	textBody      = "the request cannot be read"
 	textFailed    = "the keeper failed"
+	textNotYet    = "this node has not asked its keeper yet"
 )
 
 // Serve answers one request of a node that is or becomes a delegate, or of a member that asks where the nodes are. See rpc.Server.
@@ -124,7 +125,15 @@ func (r *attestRequest) request() (identity.AttestationRequest, error) {
 }
 
 func (k *Keeper) serveNodes(ctx context.Context, caller identity.Identifier, req *rpc.Request) *rpc.Response {
+	asked, ok := ask(req)
+	if !ok {
+		return rpc.ErrorResponse(req, rpc.BadRequest, textBody)
+	}
+	if later := k.board.awaits(ctx, caller, req, asked); later != nil {
+		return later
+	}
 	r := nodesReply{Keeper: true, Routes: k.Routes()}
+	r.Version = versionOf(r.Routes)
 	if _, r.Listed = k.onList(caller); r.Listed {
 		var err error
 		if r.History, err = k.o.History(ctx); err != nil {

@@ -48,6 +48,12 @@ type attested struct {
 	History     []byte `cbor:"2,keyasint"`
 }
 
+// nodesRequest asks where the nodes of a fleet are. With Wait the answer comes when the list is another one than the asker has, or after that.
+type nodesRequest struct {
+	Have []byte `cbor:"1,keyasint,omitempty"`
+	Wait int64  `cbor:"2,keyasint,omitempty"` // milliseconds
+}
+
 // nodesReply says where the nodes of a fleet are, with the keeper's history for those that are on its list.
 type nodesReply struct {
 	Routes  []string `cbor:"1,keyasint"`
@@ -55,6 +61,8 @@ type nodesReply struct {
 	History []byte   `cbor:"3,keyasint,omitempty"`
 	// Keeper says that the list is the keeper's own: what a delegate answers is what the keeper said a while ago.
 	Keeper bool `cbor:"4,keyasint"`
+	// Version names the list. Where it is what the asker has Routes may be left out.
+	Version []byte `cbor:"5,keyasint,omitempty"`
 }
 
 func hashOf(code project.Code) string {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,9 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/names"
 	"sallyport/routing"
+	"sallyport/routing/multiaddr"
 	"sallyport/routing/rpc"
 )
 
@@ -260,26 +263,34 @@ func (n *Node) FetchCredential(ctx context.Context) ([]byte, error) {
 	return resp.Body, nil
 }
 
-// How long an authority may be silent until it is asked again through another channel, and how often it is asked.
+// How long an authority may be silent until it is asked again through another channel, and how often it is asked; and, for what may be asked twice, after how long another authority is asked
+// beside one that has not answered yet: longer than most answers take, so that who is slow for having much to do is not asked by others at once.
 const (
 	askAuthorityTimeout = 10 * time.Second
 	askAuthorityTries   = 3
+	askAuthorityDelay   = time.Second
 )
 
 // AskAuthority sends one request to a service of the node's authority, as self, through a channel that only the authority can answer. One that
-// stays silent is asked again, another one first if there are several: a busy authority of the reference now and then loses what comes right behind the handshake. To be asked twice changes
-// nothing, except that a ticket may be made that nobody gets.
+// stays silent is asked again, another one first if there are several, and before long where that changes nothing: a busy authority of the reference now and then loses what comes right
+// behind the handshake. To be asked twice changes nothing, except that a ticket may be made that nobody gets.
 func (n *Node) AskAuthority(ctx context.Context, self identity.Identifier, service string, req *rpc.Request) (resp *rpc.Response, err error) {
 	for try := range askAuthorityTries {
 		attempt, cancel := context.WithTimeout(ctx, askAuthorityTimeout)
 		resp, err = n.askAuthority(attempt, self, service, req, try)
-		silent := attempt.Err() != nil
+		silent := attempt.Err() != nil || errors.Is(err, errPathClosed)
 		cancel()
 		if err == nil || !silent || ctx.Err() != nil {
 			return resp, err
 		}
 	}
 	return nil, fmt.Errorf("%w; is it running, and is the clock here right, which says %s? %w", errSilentAuthority, time.Now().UTC().Format(time.RFC3339), err)
+}
+
+// repeatable reports whether several authorities may be asked the same at once: a member gets the same credential, and an identity that presents a code is told by the second that it is a
+// member already.
+func repeatable(service string, req *rpc.Request) bool {
+	return service == authority.CredentialIssuer || service == authority.EnrollmentTokenAcceptor || req.Method == rpc.Get
 }
 
 func (n *Node) askAuthority(ctx context.Context, self identity.Identifier, service string, req *rpc.Request, skip int) (*rpc.Response, error) {
@@ -291,12 +302,57 @@ func (n *Node) askAuthority(ctx context.Context, self identity.Identifier, servi
 	if trust.Present != nil {
 		o.credential = func(context.Context) ([]byte, error) { return trust.Present, nil }
 	}
-	c, err := n.connectAuthority(ctx, o, skip)
-	if err != nil {
-		return nil, fmt.Errorf("authority: %w", err)
+	ask := func(ctx context.Context, c *connection, err error) (*rpc.Response, error) {
+		if err != nil {
+			return nil, fmt.Errorf("authority: %w", err)
+		}
+		defer c.close()
+		return n.callAlong(ctx, c, service, req)
 	}
-	defer c.close()
-	return n.call(ctx, c.route.Concat(routing.LocalRoute(service)), req)
+	if !repeatable(service, req) {
+		c, err := n.connectAuthority(ctx, o, skip)
+		return ask(ctx, c, err)
+	}
+	o.spread = self.String()
+	return firstAnswer(ctx, n.authorityRoutes(self, skip), func(ctx context.Context, a multiaddr.Addr) (*rpc.Response, error) {
+		c, err := n.connectListener(ctx, a, o)
+		return ask(ctx, c, err)
+	})
+}
+
+// firstAnswer asks along one route after the other, with askAuthorityDelay between, until one answers. A refusal is an answer.
+func firstAnswer(ctx context.Context, routes []multiaddr.Addr, ask func(context.Context, multiaddr.Addr) (*rpc.Response, error)) (*rpc.Response, error) {
+	type answer struct {
+		resp    *rpc.Response
+		refused error
+	}
+	a, err := names.RaceEach(ctx, askAuthorityDelay, nil, routes, func(ctx context.Context, to multiaddr.Addr) (answer, error) {
+		resp, err := ask(ctx, to)
+		var refusal *rpc.StatusError
+		if errors.As(err, &refusal) {
+			return answer{resp, err}, nil
+		}
+		return answer{resp: resp}, err
+	}, func(answer) {})
+	return a.resp, cmp.Or(err, a.refused)
+}
+
+// callAlong sends one request to a service of the node at the end of a connection, and waits for its response until that ends: the error matches errPathClosed then.
+func (n *Node) callAlong(ctx context.Context, c *connection, service string, req *rpc.Request) (*rpc.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-c.done():
+			cancel(errPathClosed)
+		case <-ctx.Done():
+		}
+	}()
+	resp, err := n.call(ctx, c.route.Concat(routing.LocalRoute(service)), req)
+	if err != nil && errors.Is(context.Cause(ctx), errPathClosed) {
+		return nil, fmt.Errorf("%w: %w", errPathClosed, err)
+	}
+	return resp, err
 }
 
 // call sends one request over a route and waits for its response.

@@ -3,14 +3,74 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
 	"sallyport/node/admin"
+	"sallyport/routing"
+	"sallyport/routing/multiaddr"
+	"sallyport/routing/rpc"
 )
+
+// TestFirstAnswer: an authority that does not answer has the next one asked beside it after a while, one that cannot be reached at once; the first that answers counts, also where it refuses,
+// and the others are left.
+func TestFirstAnswer(t *testing.T) {
+	var routes []multiaddr.Addr
+	for i := range 3 {
+		routes = append(routes, mustRoute(t, fmt.Sprintf("/dnsaddr/authority%d/tcp/4000/service/api", i)))
+	}
+	unreachable := errors.New("connection refused")
+	refusal := &rpc.StatusError{Status: rpc.Forbidden}
+	type answer struct {
+		after time.Duration
+		err   error
+	}
+	const never = time.Hour
+	for name, c := range map[string]struct {
+		answers []answer
+		want    string // which answered
+		err     error
+		took    time.Duration
+	}{
+		"the first answers":             {[]answer{{0, nil}, {0, nil}, {0, nil}}, "0", nil, 0},
+		"the first is slow":             {[]answer{{askAuthorityDelay / 2, nil}, {0, nil}, {0, nil}}, "0", nil, askAuthorityDelay / 2},
+		"the first is silent":           {[]answer{{never, nil}, {0, nil}, {0, nil}}, "1", nil, askAuthorityDelay},
+		"two are silent":                {[]answer{{never, nil}, {never, nil}, {0, nil}}, "2", nil, 2 * askAuthorityDelay},
+		"the first cannot be reached":   {[]answer{{0, unreachable}, {0, nil}, {0, nil}}, "1", nil, 0},
+		"the first answers after all":   {[]answer{{3 * askAuthorityDelay / 2, nil}, {never, nil}, {0, nil}}, "0", nil, 3 * askAuthorityDelay / 2},
+		"the first refuses":             {[]answer{{0, refusal}, {0, nil}, {0, nil}}, "0", refusal, 0},
+		"none can be reached":           {[]answer{{0, unreachable}, {0, unreachable}, {0, unreachable}}, "", unreachable, 0},
+		"all are silent":                {[]answer{{never, nil}, {never, nil}, {never, nil}}, "", context.DeadlineExceeded, askAuthorityTimeout},
+		"one is silent, two are absent": {[]answer{{never, nil}, {0, unreachable}, {0, unreachable}}, "", context.DeadlineExceeded, askAuthorityTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), askAuthorityTimeout)
+				defer cancel()
+				began := time.Now()
+				resp, err := firstAnswer(ctx, routes, func(ctx context.Context, a multiaddr.Addr) (*rpc.Response, error) {
+					i := slices.IndexFunc(routes, func(r multiaddr.Addr) bool { return r.String() == a.String() })
+					select {
+					case <-time.After(c.answers[i].after):
+						return &rpc.Response{Body: fmt.Append(nil, i)}, c.answers[i].err
+					case <-ctx.Done():
+						return nil, ctx.Err()
+					}
+				})
+				took := time.Since(began)
+				if !errors.Is(err, c.err) || (c.want == "") != (resp == nil) || resp != nil && string(resp.Body) != c.want || took != c.took {
+					t.Errorf("%+v, %v, after %v", resp, err, took)
+				}
+			})
+		})
+	}
+}
 
 func TestWhenCredentialsAreRenewed(t *testing.T) {
 	made := time.Now()
@@ -152,4 +212,30 @@ func TestStoredCredentialIsUsed(t *testing.T) {
 		third, err := m.creds.get(within(t))
 		return err == nil && string(third) != string(second)
 	})
+}
+
+// TestCallEndsWithItsPath: who asks a node that is killed before it answers hears so at once.
+func TestCallEndsWithItsPath(t *testing.T) {
+	server, client := newMember(t), newMember(t)
+	asked := make(chan struct{})
+	hold := serverFunc(func(ctx context.Context, _ *rpc.Request) *rpc.Response {
+		close(asked)
+		<-ctx.Done()
+		return nil
+	})
+	if err := server.router.StartNamed(within(t), "s", func(*routing.Shard) routing.Worker { return server.rpcWorker("s", hold) }, server.api.Flow); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.connectListener(within(t), mustRoute(t, server.route()+"/service/api"), connectOptions{self: client.self})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	go func() {
+		<-asked
+		server.Stop()
+	}()
+	if _, err := client.callAlong(t.Context(), c, "s", rpc.NewRequest(rpc.Get, "/", nil)); !errors.Is(err, errPathClosed) {
+		t.Errorf("%v", err)
+	}
 }

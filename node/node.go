@@ -303,7 +303,6 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		go o.Issuer.Run(n.ctx)
 	}
 	go n.keepKeys(n.ctx)
-	go n.keepRoutes(n.ctx)
 	if n.creds != nil {
 		go n.creds.run(n.ctx)
 	}

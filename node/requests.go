@@ -92,6 +92,10 @@ func (r *rpcServer) busy(w *request) {
 
 // answer sends an answer, later if it says so.
 func (r *rpcServer) answer(w *request, resp *rpc.Response) {
+	if resp.Later != nil {
+		resp.Later(func(resp *rpc.Response) { r.answer(w, resp) })
+		return
+	}
 	send := func() {
 		if resp.Done != nil {
 			resp.Done()

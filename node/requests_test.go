@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -71,6 +72,54 @@ func TestEveryRequestIsAnswered(t *testing.T) {
 	asked.Wait()
 	if count["done"] != waiting+maxRequests || count[textBusy] != all-waiting-maxRequests {
 		t.Errorf("%v", count)
+	}
+}
+
+// TestLaterAnswer: an answer that is given later goes to who asked, and takes nothing from others until then.
+func TestLaterAnswer(t *testing.T) {
+	m := newMember(t)
+	held := make(chan func(*rpc.Response), 2*maxRequests)
+	server := serverFunc(func(_ context.Context, req *rpc.Request) *rpc.Response {
+		if req.Path == "/later" {
+			return &rpc.Response{Later: func(send func(*rpc.Response)) {
+				held <- func(resp *rpc.Response) { resp.Re = req.ID; send(resp) }
+			}}
+		}
+		return rpc.NewResponse(req, rpc.OK, nil)
+	})
+	if err := m.router.StartNamed(within(t), "s", func(*routing.Shard) routing.Worker { return m.rpcWorker("s", server) }); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(path, body string) error {
+		req := rpc.NewRequest(rpc.Get, path, nil)
+		reply, err := m.router.Request(within(t), routing.LocalRoute("s"), req.Encode())
+		if err != nil {
+			return err
+		}
+		resp, err := rpc.DecodeResponse(reply.Payload)
+		if err == nil && (resp.Re != req.ID || string(resp.Body) != body) {
+			err = fmt.Errorf("%s is answered %+v", path, resp)
+		}
+		return err
+	}
+	answered := make(chan error, 2*maxRequests)
+	for range 2 * maxRequests { // more than are worked on at a time
+		go func() { answered <- ask("/later", "at last") }()
+	}
+	var sends []func(*rpc.Response)
+	for range 2 * maxRequests {
+		sends = append(sends, <-held)
+	}
+	if err := ask("/now", ""); err != nil {
+		t.Error(err)
+	}
+	for _, send := range sends {
+		send(rpc.NewResponse(nil, rpc.OK, []byte("at last")))
+	}
+	for range sends {
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -241,6 +241,7 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 		r.mu.Unlock()
 		box.Send(to, rpc.NewRequest(rpc.Get, "/", q.Encode()).Encode())
 	}
+	go n.learnAuthorities(c)
 	var asked time.Time
 	silence, most := newsInterval, newsSilence // how long it may say nothing, and how many queries may stay without an answer
 	unanswered := 0
@@ -251,7 +252,6 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 				return answered, errSilentAuthority
 			}
 			ask()
-			go n.learnAuthorities(ctx, c)
 			asked = time.Now()
 			next = asked.Add(silence)
 		}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -28,11 +27,12 @@ import (
 const (
 	// accessDelay is how long one of several nodes has for itself before the next is tried beside it: longer than a handshake takes over a long line.
 	accessDelay = 500 * time.Millisecond
-	// routesInterval is how often a node asks where the others are.
+	// routesInterval is how often a node asks where the others are that does not tell by itself, and the longest pause before one is asked that does not answer.
 	routesInterval = 10 * time.Minute
 	routesTimeout  = 5 * time.Second
-	// routesAgain is how long it pauses when no answer has come, at first.
+	// routesAgain is how long it pauses when no answer has come, at first, routesRest about how long after one.
 	routesAgain = 5 * time.Second
+	routesRest  = time.Second
 )
 
 // spread sorts routes by rendezvous hashing: for each key in an order of its own, and when one route goes the others keep their order.
@@ -119,15 +119,15 @@ type routeStore interface {
 	PutRoutes(ctx context.Context, project string, of routesOf, routes []string) error
 }
 
-// routesLearned is what a node has asked and heard of further routes.
+// routesLearned is what a node has heard of further routes.
 type routesLearned struct {
-	mu    sync.Mutex
-	asked map[string]time.Time   // by project, of its nodes
-	paths map[string]projectPath // the last one to a project's node
+	mu        sync.Mutex
+	paths     map[string]projectPath // by project, the last one to a project's node
+	following map[string]bool        // projects whose node is asked
 	// authorities are further routes to the authority; nil until one has told, then in place of those of the start.
 	authorities []multiaddr.Addr
 	told        bool
-	askedThat   time.Time // the authority
+	version     []byte // of authorities
 }
 
 // projectPath is a channel to a project's node.
@@ -136,17 +136,7 @@ type projectPath struct {
 	done  <-chan struct{}
 }
 
-// due reports whether it is time to ask again, and notes that it is asked.
-func due(asked *time.Time) bool {
-	now := time.Now()
-	if !asked.IsZero() && now.Sub(*asked) < routesInterval {
-		return false
-	}
-	*asked = now
-	return true
-}
-
-// learnRoutes asks the project's node at the end of c where the others are, unless that was asked lately.
+// learnRoutes has the project's node at the end of c, or of another connection to one, asked where the others are for as long as there is one.
 func (n *Node) learnRoutes(name string, c *connection) {
 	store, ok := n.opts.Store.(routeStore)
 	if !ok {
@@ -154,85 +144,89 @@ func (n *Node) learnRoutes(name string, c *connection) {
 	}
 	l := &n.routes
 	l.mu.Lock()
-	if l.asked == nil {
-		l.asked, l.paths = map[string]time.Time{}, map[string]projectPath{}
+	defer l.mu.Unlock()
+	if l.following == nil {
+		l.following, l.paths = map[string]bool{}, map[string]projectPath{}
 	}
-	path := projectPath{c.route, c.done()}
-	l.paths[name] = path
-	at := l.asked[name]
-	ask := due(&at)
-	l.asked[name] = at
-	l.mu.Unlock()
-	if ask {
-		go n.untilTold(path.done, func() bool { return n.askRoutes(store, name, path.route) }, func() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			delete(l.asked, name)
+	l.paths[name] = projectPath{c.route, c.done()}
+	if !l.following[name] {
+		l.following[name] = true
+		go n.followProject(store, name)
+	}
+}
+
+// followProject asks over the last path to a project's node until there is none.
+func (n *Node) followProject(store routeStore, name string) {
+	l := &n.routes
+	var have []byte
+	for n.ctx.Err() == nil {
+		l.mu.Lock()
+		path := l.paths[name]
+		select {
+		case <-path.done:
+			delete(l.following, name)
+			delete(l.paths, name)
+			l.mu.Unlock()
+			return
+		default:
+		}
+		l.mu.Unlock()
+		have = n.followRoutes(path.done, n.othersAlong(path.route), have, func(ctx context.Context, routes []string) error {
+			return store.PutRoutes(ctx, name, projectRoutes, routes)
 		})
 	}
 }
 
-// untilTold asks until there is an answer, with longer and longer pauses: who is asked may be busy, or not know the question. Where the path ends before it, the next one is
-// asked at once: lost says so.
-func (n *Node) untilTold(done <-chan struct{}, ask func() bool, lost func()) {
-	for pause := routesAgain; !ask() && pause < routesInterval/4; pause *= 3 {
-		again := time.NewTimer(pause)
-		select {
-		case <-again.C:
-			continue
-		case <-n.ctx.Done():
-		case <-done:
-			lost()
-		}
-		again.Stop()
-		return
-	}
-}
-
-// askRoutes asks one node, keeps what it says, and reports whether it has said something. One of the reference, or an older one of ours, does not answer.
-func (n *Node) askRoutes(store routeStore, name string, route routing.Route) bool {
-	ctx, cancel := context.WithTimeout(n.ctx, routesTimeout)
-	defer cancel()
+// othersAlong asks the node at the end of a route.
+func (n *Node) othersAlong(route routing.Route) func(ctx context.Context, have []byte) (fleet.Nodes, bool, error) {
 	client := &fleet.Client{Call: func(ctx context.Context, req *rpc.Request) (*rpc.Response, error) {
 		return n.call(ctx, route.Concat(routing.LocalRoute(fleet.Service)), req)
 	}}
-	said, err := client.Nodes(ctx)
-	if err == nil {
-		err = store.PutRoutes(ctx, name, projectRoutes, said.Routes)
-	}
-	if err != nil {
-		n.log.Debug("the project's node does not tell where others are", "project", name, "reason", err.Error())
-	}
-	return err == nil
+	return client.Others
 }
 
-// keepRoutes asks again from time to time, over paths that are there.
-func (n *Node) keepRoutes(ctx context.Context) {
-	store, ok := n.opts.Store.(routeStore)
-	if !ok {
-		return
-	}
-	for {
-		pause := time.NewTimer(routesInterval + rand.N(routesInterval/5))
+// followRoutes asks a node where the others are, again and again until the path to it ends, and has what is new kept. A node that has a list other than the one whose version is have answers
+// at once, one that has the same when it has another. One that does not answer, for it is busy or of the reference, is asked with longer and longer pauses; an older one of ours, which
+// does not wait, from time to time. It returns the version of what was kept last.
+func (n *Node) followRoutes(done <-chan struct{}, others func(context.Context, []byte) (fleet.Nodes, bool, error), have []byte, keep func(context.Context, []string) error) []byte {
+	path, end := context.WithCancel(n.ctx)
+	defer end()
+	go func() {
 		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return
-		case <-pause.C:
+		case <-done:
+			end()
+		case <-path.Done():
 		}
-		l := &n.routes
-		l.mu.Lock()
-		paths := maps.Clone(l.paths)
-		for name := range paths {
-			l.asked[name] = time.Now()
+	}()
+	failed := routesAgain
+	for {
+		asked := time.Now()
+		ctx, cancel := context.WithTimeout(path, fleet.MaxWait+routesTimeout)
+		said, same, err := others(ctx, have)
+		cancel()
+		if err == nil && !same {
+			ctx, cancel := context.WithTimeout(n.ctx, routesTimeout)
+			err = keep(ctx, said.Routes)
+			cancel()
 		}
-		l.mu.Unlock()
-		for name, p := range paths {
-			select {
-			case <-p.done:
-			default:
-				n.askRoutes(store, name, p.route)
-			}
+		var pause time.Duration
+		switch {
+		case err != nil:
+			n.log.Debug("a node does not tell where others are", "reason", err.Error())
+			pause, failed = failed, min(3*failed, routesInterval)
+		case said.Version == nil:
+			pause = routesInterval + rand.N(routesInterval/5)
+		case same && time.Since(asked) < routesAgain: // it has no place for who waits
+			pause = jitter(2 * routesAgain)
+		default:
+			have, pause, failed = said.Version, jitter(routesRest), routesAgain
+		}
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+		case <-path.Done():
+			again.Stop()
+			return have
 		}
 	}
 }
@@ -263,46 +257,30 @@ func (n *Node) connectAuthority(ctx context.Context, o connectOptions, skip int)
 	}, (*connection).close)
 }
 
-// learnAuthorities asks the authority at the end of a channel where the others are, unless that was asked lately.
-func (n *Node) learnAuthorities(ctx context.Context, c *connection) {
+// learnAuthorities asks the authority at the end of a channel where the others are, until that ends.
+func (n *Node) learnAuthorities(c *connection) {
 	store, ok := n.opts.Store.(routeStore)
 	name := n.opts.Trust.Project
+	if !ok || name == "" {
+		return
+	}
 	l := &n.routes
 	l.mu.Lock()
-	ask := ok && name != "" && due(&l.askedThat)
+	have := l.version
 	l.mu.Unlock()
-	if ask {
-		n.untilTold(c.done(), func() bool { return n.askAuthorities(ctx, store, c) }, func() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.askedThat = time.Time{}
-		})
-	}
-}
-
-// askAuthorities asks one authority, keeps what it says, and reports whether it has said something.
-func (n *Node) askAuthorities(ctx context.Context, store routeStore, c *connection) bool {
-	ctx, cancel := context.WithTimeout(ctx, routesTimeout)
-	defer cancel()
-	client := &fleet.Client{Call: func(ctx context.Context, req *rpc.Request) (*rpc.Response, error) {
-		return n.call(ctx, c.route.Concat(routing.LocalRoute(fleet.Service)), req)
-	}}
-	said, err := client.Nodes(ctx)
-	if err == nil {
+	have = n.followRoutes(c.done(), n.othersAlong(c.route), have, func(ctx context.Context, routes []string) error {
 		var list []multiaddr.Addr
-		for _, text := range said.Routes {
+		for _, text := range routes {
 			if a, err := multiaddr.Parse(text); err == nil && a.String() != n.opts.Trust.Route.String() {
 				list = append(list, a)
 			}
 		}
-		l := &n.routes
 		l.mu.Lock()
 		l.authorities, l.told = list, true
 		l.mu.Unlock()
-		err = store.PutRoutes(ctx, n.opts.Trust.Project, authorityRoutes, said.Routes)
-	}
-	if err != nil {
-		n.log.Debug("the authority does not tell where others are", "reason", err.Error())
-	}
-	return err == nil
+		return store.PutRoutes(ctx, name, authorityRoutes, routes)
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.version = have
 }

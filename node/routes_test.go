@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"sallyport/fleet"
 	"sallyport/routing/multiaddr"
 	"sallyport/routing/secure"
 )
@@ -73,42 +75,76 @@ func TestWhereAbsent(t *testing.T) {
 	}
 }
 
-// TestUntilTold: who was busy when it was asked where the others are is asked again, with longer pauses, and not for ever; where the path ends before the answer the next one is asked at once.
-func TestUntilTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		n := &Node{ctx: ctx}
-		var at []time.Duration
-		began, lost := time.Now(), 0
-		asks := func(answered int) func() bool {
-			at, began = nil, time.Now()
-			return func() bool {
-				at = append(at, time.Since(began))
-				return len(at) == answered
-			}
-		}
-		n.untilTold(nil, asks(3), func() { lost++ })
-		if want := []time.Duration{0, routesAgain, 4 * routesAgain}; !slices.Equal(at, want) {
-			t.Errorf("asked at %v, want %v", at, want)
-		}
-		n.untilTold(nil, asks(0), func() { lost++ })
-		if last := at[len(at)-1]; len(at) < 4 || last > routesInterval {
-			t.Errorf("without an answer it is asked at %v", at)
-		}
-		if lost != 0 {
-			t.Error("a path was lost")
-		}
-		done := make(chan struct{})
-		close(done)
-		n.untilTold(done, asks(0), func() { lost++ })
-		if len(at) != 1 || lost != 1 {
-			t.Errorf("the path has ended: asked at %v, lost %d times", at, lost)
-		}
-		cancel()
-		n.untilTold(nil, asks(0), func() { lost++ })
-		if len(at) != 1 || lost != 1 {
-			t.Errorf("the node has ended: asked at %v, lost %d times", at, lost)
-		}
-	})
+// TestFollowRoutes: a node that does not answer is asked where the others are with longer and longer pauses, one that waits until there is another list at once again, one that has no place
+// for who waits and one that never waits now and then; and nobody is asked after the path has ended.
+func TestFollowRoutes(t *testing.T) {
+	type answer struct {
+		nodes fleet.Nodes
+		same  bool
+		err   error
+		after time.Duration
+	}
+	first, second := fleet.Nodes{Routes: []string{"one"}, Version: []byte{1}}, fleet.Nodes{Routes: []string{"one", "two"}, Version: []byte{2}}
+	silent := answer{err: errors.New("silent"), after: time.Second}
+	for name, c := range map[string]struct {
+		answers []answer
+		pauses  [][2]time.Duration // from an answer to the next question: at least and at most
+		kept    []string
+		have    []byte
+	}{
+		"silent": {
+			answers: []answer{silent, silent, silent, silent, silent, silent, silent},
+			pauses: [][2]time.Duration{{routesAgain, routesAgain}, {3 * routesAgain, 3 * routesAgain}, {9 * routesAgain, 9 * routesAgain}, {27 * routesAgain, 27 * routesAgain},
+				{81 * routesAgain, 81 * routesAgain}, {routesInterval, routesInterval}},
+		},
+		"waits": {
+			answers: []answer{silent, silent, {nodes: first}, {nodes: first, same: true, after: fleet.MaxWait}, {nodes: second, after: 9 * time.Second}, silent, {nodes: second, same: true}},
+			pauses: [][2]time.Duration{{routesAgain, routesAgain}, {3 * routesAgain, 3 * routesAgain}, {routesRest, 2 * routesRest}, {routesRest, 2 * routesRest}, {routesRest, 2 * routesRest},
+				{routesAgain, routesAgain}},
+			kept: []string{"[one]", "[one two]"}, have: []byte{2},
+		},
+		"has no place": {
+			answers: []answer{{nodes: first}, {nodes: first, same: true}, {nodes: first, same: true}, {nodes: second}},
+			pauses:  [][2]time.Duration{{routesRest, 2 * routesRest}, {2 * routesAgain, 4 * routesAgain}, {2 * routesAgain, 4 * routesAgain}},
+			kept:    []string{"[one]", "[one two]"}, have: []byte{2},
+		},
+		"never waits": {
+			answers: []answer{{nodes: fleet.Nodes{Routes: []string{"one"}}}, {nodes: fleet.Nodes{Routes: []string{"two"}}}},
+			pauses:  [][2]time.Duration{{routesInterval, routesInterval * 6 / 5}},
+			kept:    []string{"[one]", "[two]"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &Node{ctx: t.Context(), log: slog.New(slog.DiscardHandler)}
+				done := make(chan struct{})
+				var kept []string
+				var last time.Time
+				asked := 0
+				have := n.followRoutes(done, func(ctx context.Context, have []byte) (fleet.Nodes, bool, error) {
+					if asked == len(c.answers) {
+						close(done) // while it waits
+						<-ctx.Done()
+						return fleet.Nodes{}, false, ctx.Err()
+					}
+					if asked > 0 {
+						if p, want := time.Since(last), c.pauses[asked-1]; p < want[0] || p > want[1] {
+							t.Errorf("question %d came after a pause of %v, want %v", asked, p, want)
+						}
+					}
+					a := c.answers[asked]
+					asked++
+					time.Sleep(a.after)
+					last = time.Now()
+					return a.nodes, a.same, a.err
+				}, nil, func(_ context.Context, routes []string) error {
+					kept = append(kept, fmt.Sprint(routes))
+					return nil
+				})
+				if !slices.Equal(kept, c.kept) || string(have) != string(c.have) {
+					t.Errorf("kept %v, knows %v", kept, have)
+				}
+			})
+		})
+	}
 }

@@ -79,6 +79,37 @@ func TestAuthoritiesShareAStore(t *testing.T) {
 			t.Errorf("authority %d: %+v, %v", n, m, err)
 		}
 	}
+	// Who does not know whether the first authority got the code presents it to the others: all say yes, one use is spent, and others get nothing.
+	if code, err = client(0, admin).CreateToken(t.Context(), authority.Attributes{"a": "b"}, time.Hour, 1); err != nil {
+		t.Fatal(err)
+	}
+	var joined atomic.Int64
+	for i := range 30 {
+		callers.Go(func() {
+			already, err := client(i%3, someone(300)).Redeem(t.Context(), code)
+			if err != nil {
+				t.Error(err)
+			}
+			if !already {
+				joined.Add(1)
+			}
+		})
+	}
+	callers.Wait()
+	if joined.Load() != 1 {
+		t.Errorf("%d became a member with one use", joined.Load())
+	}
+	for n := range all {
+		if _, err := client(n, someone(301)).Redeem(t.Context(), code); err == nil || !strings.Contains(err.Error(), "Unknown enrollment token") {
+			t.Errorf("authority %d, to somebody else: %v", n, err)
+		}
+		if m, err := client(n, admin).MemberInfo(t.Context(), someone(300)); err != nil || m.Ticket == "" {
+			t.Errorf("authority %d: %+v, %v", n, m, err)
+		}
+		if _, err := client(n, someone(300)).RenewingCredential(t.Context()); err != nil {
+			t.Errorf("authority %d: no credential: %v", n, err)
+		}
+	}
 	var heard []<-chan struct{}
 	for _, a := range all {
 		heard = append(heard, a.Changed())

@@ -75,7 +75,7 @@ func (a *app) actAs(ctx context.Context, box *self, d *state.Delegate, log *slog
 		}
 		return err
 	}
-	part := &node.FleetOptions{Delegate: fleet.NewDelegate(link.client, acting.id, d.Route, learn)}
+	part := &node.FleetOptions{Delegate: fleet.NewDelegate(link.client, acting.id, learn)}
 	if err = acting.manager.CheckKeys(ctx, acting.id); err == nil {
 		err = acting.signingKey(ctx, d.Kind)
 	}

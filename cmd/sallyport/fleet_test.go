@@ -122,6 +122,39 @@ func TestRelayNode(t *testing.T) {
 	s.refusedAt("member", channel)
 }
 
+// TestMembersHearOfRelays: members that were connected before hear at once of a relay that has come, also when it is a delegate that they are connected to, and of one that has gone, and keep that.
+func TestMembersHearOfRelays(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	s := newShell(t)
+	s.apart()
+	s.at("authority", "sallyport project ticket --relay postgres > bank.ticket; sallyport project ticket > analysis.ticket")
+	s.at("bank", "sallyport project enroll bank.ticket; sallyport tcp-outlet create --to "+freePort(t)+"; sallyport relay create postgres")
+	s.at("analysis", "sallyport project enroll analysis.ticket; sallyport tcp-inlet create --from "+freePort(t)+" --via postgres")
+	know := func(count string) {
+		t.Helper()
+		for _, machine := range []string{"bank", "analysis"} {
+			s.awaits(machine, "sallyport project show --jq '.access_routes | length'", count)
+		}
+	}
+	s.awaits("bank", "sallyport relay show postgres", "up")
+	for n, name := range []string{"two", "three"} {
+		s.at("relay", "sallyport project relay-node ticket > "+name+".ticket")
+		s.at(name, "sallyport relay-node create "+name+".ticket --name "+name+" --port "+freePort(t))
+		know(fmt.Sprint(n + 1))
+	}
+	s.at("relay", "sallyport project relay-node delete three --yes")
+	know("1")
+	// Over another relay, whose list is the keeper's as it is told of it.
+	s.at("relay", "kill -9 $(sallyport node show relay-partners --jq .pid)")
+	s.awaits("bank", "sallyport relay show postgres --output json --jq .", "up")
+	s.at("relay", "sallyport node start relay-partners; sallyport project relay-node ticket > four.ticket")
+	s.at("four", "sallyport relay-node create four.ticket --name four --port "+freePort(t))
+	know("2")
+}
+
 // TestRelayNodesChangeOver: members hear of a second relay from the first. When either is killed, open connections go on over the other, without a byte lost, and
 // new ones are taken.
 func TestRelayNodesChangeOver(t *testing.T) {

@@ -150,27 +150,34 @@ func manyUses(t *testing.T, s authority.Store) {
 }
 
 // oneMember: an identity that redeems a code several times at once spends one use.
+// oneMember: an identity that presents a code many times, as one does that did not hear the answer, spends one use, and is told each time that it is a member. What is left is for others.
 func oneMember(t *testing.T, s authority.Store) {
-	check(t, s.AddToken(t.Context(), authority.Token{Hash: code(1), ExpiresAt: now.Add(time.Hour), Uses: 5}, now))
-	outcomes := make([]authority.Outcome, 20)
-	var all sync.WaitGroup
-	for i := range outcomes {
-		all.Go(func() {
-			r, err := s.Redeem(t.Context(), code(1), member(1), now)
-			if outcomes[i] = r.Outcome; err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
-	count := map[authority.Outcome]int{}
-	for _, o := range outcomes {
-		count[o]++
-	}
-	if count[authority.Redeemed] != 1 || count[authority.AlreadyMember] != len(outcomes)-1 {
-		t.Errorf("%v", count)
-	}
-	if r, err := s.Redeem(t.Context(), code(1), member(2), now); err != nil || r.Left != 3 {
-		t.Errorf("%+v, %v", r, err)
+	for who, uses := range []uint64{5, 1} {
+		check(t, s.AddToken(t.Context(), authority.Token{Hash: code(who), ExpiresAt: now.Add(time.Hour), Uses: uses}, now))
+		outcomes := make([]authority.Outcome, 20)
+		var all sync.WaitGroup
+		for i := range outcomes {
+			all.Go(func() {
+				r, err := s.Redeem(t.Context(), code(who), member(who), now)
+				if outcomes[i] = r.Outcome; err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		count := map[authority.Outcome]int{}
+		for _, o := range outcomes {
+			count[o]++
+		}
+		if count[authority.Redeemed] != 1 || count[authority.AlreadyMember] != len(outcomes)-1 {
+			t.Errorf("%d uses: %v", uses, count)
+		}
+		want := authority.Redemption{Outcome: authority.Redeemed, Left: uses - 2}
+		if uses == 1 {
+			want = authority.Redemption{Outcome: authority.CodeUsed}
+		}
+		if r, err := s.Redeem(t.Context(), code(who), member(100+who), now); err != nil || r != want {
+			t.Errorf("%d uses, to somebody else: %+v, %v", uses, r, err)
+		}
 	}
 }

@@ -138,6 +138,8 @@ type Response struct {
 	// Delay is how long whoever answers waits before the answer goes out; Done, if not nil, is called then. Neither is sent.
 	Delay time.Duration
 	Done  func()
+	// Later, if not nil, gives the answer in place of what is here, whenever that is: it calls send once, on any goroutine, and does not block itself.
+	Later func(send func(*Response))
 }
 
 // NewRequest makes a request with a fresh ID. A nil body means none, an empty one means the unit body. body is kept.
