@@ -31,6 +31,10 @@ const (
 	forgotten = time.Minute
 	// claimHolds is for how long a name stays with who claimed it though nobody is registered under it: until the registration can be told.
 	claimHolds = 30 * time.Second
+	// keepsName is for how long a name stays its owner's under which nobody is registered: so long its owner may register it also while the database is away. sweepEvery is how often it is
+	// looked for names that nobody has had for as long.
+	keepsName  = 30 * 24 * time.Hour
+	sweepEvery = time.Hour
 	// tellPatience is how long it takes at most to tell what this relay has, or to read what others have.
 	tellPatience = 5 * time.Second
 	// channel is where changes are notified, with the name that changed, or an empty text.
@@ -290,6 +294,7 @@ func (r *Registry) run(ctx context.Context) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	prepared := false
+	var swept time.Time
 	for {
 		own, cancel := context.WithTimeout(ctx, max(tellPatience, r.db.Patience))
 		var err error
@@ -308,6 +313,14 @@ func (r *Registry) run(ctx context.Context) {
 			return
 		}
 		r.note(err)
+		if err == nil && time.Since(swept) > sweepEvery {
+			swept = time.Now()
+			if n, err := r.sweep(ctx, keepsName); err != nil {
+				r.log.Warn("names that nobody has had for long are not removed from the registry", "store", r.db.Name, "error", database.OneLine(err))
+			} else if n > 0 {
+				r.log.Info("names that nobody has had for long were removed from the registry", "store", r.db.Name, "names", n)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -358,6 +371,26 @@ func (r *Registry) beat(ctx context.Context) error {
 		r.tell("")
 	}
 	return nil
+}
+
+// sweep removes names under which nobody has been registered for as long as keep, and returns how many. To be claimed counts as to be registered, and a claim that comes at the same time is
+// the stronger. That somebody has a name now is noted by moving its claim, to where another identity could claim it as soon as it is free.
+func (r *Registry) sweep(ctx context.Context, keep time.Duration) (removed int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, max(tellPatience, r.db.Patience))
+	defer cancel()
+	const held = "EXISTS (SELECT FROM relay_members m JOIN relay_nodes r ON r.id = m.relay WHERE m.name = n.name AND r.alive_until > now())"
+	err = pgx.BeginFunc(ctx, r.db.Pool, func(t pgx.Tx) error {
+		if _, err := t.Exec(ctx, "UPDATE relay_names n SET claimed = now() - $2::interval WHERE claimed < now() - $1::interval AND "+held, keep/8, r.hold); err != nil {
+			return err
+		}
+		tag, err := t.Exec(ctx, "DELETE FROM relay_names n WHERE claimed < now() - $1::interval AND NOT "+held, keep)
+		if removed = tag.RowsAffected(); err != nil || removed == 0 {
+			return err
+		}
+		_, err = t.Exec(ctx, "SELECT pg_notify($1, '')", channel)
+		return err
+	})
+	return removed, err
 }
 
 // put tells of names whose members changed.

@@ -185,6 +185,59 @@ func TestFreeNames(t *testing.T) {
 	}
 }
 
+// TestForgottenNames: a name that nobody has had for long is removed, and all relays forget it. One that somebody has is not, however long ago it was claimed, nor is it at once when that one has
+// gone; and none that was claimed a while ago.
+func TestForgottenNames(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet(t, 2)
+	for i, name := range []string{"left", "held", "recent"} {
+		if _, err := fleet[0].Claim(t.Context(), routing.Ownership{Name: name, Owner: identity(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fleet[0].Put("held", []routing.RemoteMember{member(1)})
+	eventually(t, "the member, and all names", func() bool {
+		fleet[1].mu.Lock()
+		defer fleet[1].mu.Unlock()
+		return len(fleet[1].members["held"]) == 1 && len(fleet[1].owners) == 3
+	})
+	const keep = 30 * 24 * time.Hour
+	sweep := func(r *Registry, want int64) {
+		t.Helper()
+		if n, err := r.sweep(t.Context(), keep); err != nil || n != want {
+			t.Errorf("%d names were removed, %v", n, err)
+		}
+	}
+	sweep(fleet[1], 0)
+	set := func(name, claimed string) {
+		t.Helper()
+		if _, err := fleet[0].db.Pool.Exec(t.Context(), "UPDATE relay_names SET claimed = now() - $2::interval WHERE name = $1", name, claimed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("left", "31 days")
+	set("held", "1 year")
+	set("recent", "29 days")
+	sweep(fleet[1], 1)
+	for i, r := range fleet {
+		eventually(t, fmt.Sprintf("relay %d has forgotten it", i), func() bool { _, ok := r.Owner("left"); return !ok })
+		for _, name := range []string{"held", "recent"} {
+			if _, ok := r.Owner(name); !ok {
+				t.Errorf("relay %d has forgotten %s", i, name)
+			}
+		}
+	}
+	fleet[0].Put("held", nil)
+	eventually(t, "the member's end", func() bool { return len(fleet[1].Members("held")) == 0 })
+	sweep(fleet[1], 0) // it was held a moment ago
+	// As before another identity may have what is free, and what was removed.
+	for _, name := range []string{"held", "left"} {
+		if o, err := fleet[1].Claim(t.Context(), routing.Ownership{Name: name, Owner: identity(7)}); err != nil || o.Owner != identity(7) {
+			t.Errorf("%s: %+v, %v", name, o, err)
+		}
+	}
+}
+
 // TestMembers: what a relay has is known to the others, who are told of it, and goes with it.
 func TestMembers(t *testing.T) {
 	t.Parallel()
