@@ -110,11 +110,11 @@ func TestTLSOnALoop(t *testing.T) {
 func TestLittleThroughTLS(t *testing.T) {
 	l := newLoop(t)
 	c, peer, _ := secured(t, l, newRecorder())
-	for _, text := range []string{"a", "little"} {
+	for _, text := range []string{"a", "little", strings.Repeat("s", sealAt), strings.Repeat("m", 2*sealAt)} {
 		on(t, l, func() { c.Write([]byte(text)) })
 		b := make([]byte, len(text))
 		if _, err := io.ReadFull(peer, b); err != nil || string(b) != text {
-			t.Errorf("%q, %v", b, err)
+			t.Errorf("%.20q, %v", b, err)
 		}
 	}
 	on(t, l, c.Abort)

@@ -112,6 +112,13 @@ func TestView(t *testing.T) {
 	if _, err := server.Read(make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
+	var places []string
+	for _, at := range analysis.view(ctx).Stories[0].Places {
+		places = append(places, at.Kind+" "+at.Name)
+	}
+	if got := strings.Join(places[1:], ", "); got != "inlet in, relay bank, outlet db, target " {
+		t.Errorf("the way is shown as %s", got)
+	}
 	bank.awaitLegs("the bank", "up up up", "")
 	relay.awaitLegs("the relay", "up up", "")
 	for _, m := range []*member{analysis, bank} {
