@@ -201,6 +201,7 @@ type Node struct {
 
 	set *table.Set // all resources, in tables
 	kinds
+	ownWorkers   sync.Mutex               // held while a worker of the program gets or gives up its name and policy
 	serviceLists []func() []admin.Service // of kinds whose entries are services
 	policed      []asking                 // kinds that ask for policies
 

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/policy"
 	"sallyport/portal"
@@ -111,9 +114,11 @@ func TestProgramListenerEnds(t *testing.T) {
 	}
 	peer := [32]byte(numbered(5))
 	for range maxAccepting {
-		if p, err := l.take(ctx, portal.Origin{Peer: &peer}); err != nil || p.FD < 0 {
+		p, err := l.take(ctx, portal.Origin{Peer: &peer})
+		if err != nil || p.FD < 0 {
 			t.Fatal(err)
 		}
+		defer unix.Close(p.FD)
 	}
 	if _, err := l.take(over, portal.Origin{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("one more than may wait: %v", err)
@@ -184,9 +189,10 @@ func TestProgramDialsInVain(t *testing.T) {
 		{dialer("closed", b.route()+"/secure/api/service/closed"), portal.ReasonPolicy, "policy"},
 		{away, portal.ReasonPath, "connection refused"},
 	} {
-		if c.reason != portal.ReasonPath {
-			settles(t, "the other node has said how the outlet is", func() bool { return c.d.Status().Refused })
-		}
+		settles(t, "it is known how the outlet is", func() bool {
+			_, _, failed := c.d.in.path().state()
+			return c.d.Status().Refused || failed != nil
+		})
 		s, err := c.d.Dial(ctx)
 		var e *StreamError
 		if s != nil || !errors.As(err, &e) || e.Reason != c.reason || !strings.Contains(err.Error(), c.says) {
@@ -279,10 +285,12 @@ func TestProgramMessages(t *testing.T) {
 	ctx := within(t)
 	w := startMail(t, b.Node, "mail", only(a))
 	close(w.goOn)
-	for name, allow := range map[string]string{"mail": "", "mail2": "(no policy"} {
-		if _, err := b.StartWorker(ctx, name, allow, nil); err == nil {
-			t.Errorf("worker %s %s", name, allow)
-		}
+	// Whoever cannot have a name leaves the policy of whoever has it.
+	if _, err := b.StartWorker(ctx, "mail", "", nil); !errors.Is(err, admin.ErrExists) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	if _, err := b.StartWorker(ctx, "mail2", "(no policy", nil); !errors.Is(err, admin.ErrInvalid) {
+		t.Errorf("a policy that is none: %v", err)
 	}
 	path := func(m *member, to, authorized string) (*Path, *routing.Mailbox) {
 		t.Helper()

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"sallyport/crypto/identity"
@@ -47,6 +48,11 @@ const ownWorker = "worker"
 func (n *Node) StartWorker(ctx context.Context, name, allow string, handle func(context.Context, *ProgramWorker, Mail)) (*ProgramWorker, error) {
 	if err := checkAllow(allow); err != nil {
 		return nil, err
+	}
+	n.ownWorkers.Lock()
+	defer n.ownWorkers.Unlock()
+	if n.router.HasNamed(name) { // before the policy of whoever has the name is replaced
+		return nil, existsError(fmt.Errorf("%w: %s", routing.ErrExists, name))
 	}
 	g, err := n.portalGuard(policy.Own(ownWorker, name), policy.TCPOutlet, n.authority(), allow)
 	if err != nil {
@@ -124,6 +130,8 @@ func (w *ProgramWorker) Close(ctx context.Context) error {
 	var err error
 	w.once.Do(func() {
 		w.stop()
+		w.n.ownWorkers.Lock() // the next worker of the name has its policy afterwards
+		defer w.n.ownWorkers.Unlock()
 		err = w.n.router.StopNamed(ctx, w.name)
 		w.guard.close()
 		w.n.dropPolicyOf(w.guard.own)
