@@ -301,8 +301,9 @@ func TestEachConn(t *testing.T) {
 
 // TestFrameBegunWithPreamble: a frame that began while the peer's first byte was waited for is watched when that time is over.
 func TestFrameBegunWithPreamble(t *testing.T) {
+	t.Parallel()
 	l := newLoop(t)
-	log, _, peer := framedLate(t, l, Deadlines{Preamble: 200 * time.Millisecond, Frame: 100 * time.Millisecond}, 1<<20)
+	log, _, peer := framedLate(t, l, Deadlines{Preamble: short, Frame: 100 * time.Millisecond}, 1<<20)
 	if _, err := peer.Write([]byte{1, 0, 0}); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -263,6 +264,7 @@ type heardMail struct {
 func startMail(t *testing.T, n *Node, name, allow string) *heardMail {
 	t.Helper()
 	h := &heardMail{come: make(chan Mail, 4*maxMail), goOn: make(chan struct{}), ended: make(chan struct{})}
+	var once sync.Once
 	var err error
 	h.ProgramWorker, err = n.StartWorker(within(t), name, allow, func(ctx context.Context, w *ProgramWorker, m Mail) {
 		h.come <- m
@@ -270,7 +272,7 @@ func startMail(t *testing.T, n *Node, name, allow string) *heardMail {
 		select {
 		case <-h.goOn:
 		case <-ctx.Done():
-			close(h.ended)
+			once.Do(func() { close(h.ended) })
 		}
 	})
 	if err != nil {
@@ -397,15 +399,19 @@ func TestProgramWorkerBounds(t *testing.T) {
 		if c.fit > 0 {
 			<-w.ended
 		}
-		if m.router.HasNamed(name) {
-			t.Errorf("the name %s is kept", name)
+		if m.router.HasNamed(name) || m.policies.Get(policy.Own(ownWorker, name)) != nil {
+			t.Errorf("the name %s is kept, or its policy", name)
 		}
 		again := startMail(t, m.Node, name, `(= subject.identifier "nobody")`)
-		if take(again, 1); len(again.come) != 0 {
+		denied := m.portals.Stats.Denied.Load()
+		if take(again, 1); m.portals.Stats.Denied.Load() != denied+1 || m.policies.Get(again.guard.own) == nil {
 			t.Error("its policy is not asked")
 		}
 		if err := again.Close(ctx); err != nil {
 			t.Error(err)
+		}
+		if m.policies.Get(again.guard.own) != nil {
+			t.Error("its policy is kept")
 		}
 		third := startMail(t, m.Node, name, "")
 		take(third, 1)
