@@ -240,7 +240,7 @@ func (n *Node) answerShare(c *control.Call) {
 
 // shareOf is the expression that goes without one: the attribute.
 func shareOf(name string) string {
-	quoted := strings.NewReplacer(`\\`, `\\\\`, `"`, `\\"`).Replace(name)
+	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(name)
 	return `(= subject.` + groupAttribute + ` "` + quoted + `")`
 }
 

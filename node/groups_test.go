@@ -213,12 +213,13 @@ func TestWhoSharesARelayName(t *testing.T) {
 	p := newProject(t, 0)
 	m := p.join(nil, "")
 	owner, joiner, revoked := numbered(1), numbered(2), numbered(3)
-	foreign := numbered(4)
+	foreign, quoted := numbered(4), numbered(6)
 	group := identity.Attributes{groupAttribute: "db", "side": "bank"}
 	for _, id := range []identity.Identifier{owner, joiner, revoked} {
 		m.access.learn(credential(id, p.self, time.Hour, group))
 	}
 	m.access.learn(credential(foreign, numbered(99), time.Hour, group))
+	m.access.learn(credential(quoted, p.self, time.Hour, identity.Attributes{groupAttribute: `d"b\`}))
 	m.access.revoke(revoked, time.Now().Add(-time.Minute), time.Now().Add(time.Hour), false)
 	nobody := numbered(5)
 	for _, c := range []struct {
@@ -243,7 +244,8 @@ func TestWhoSharesARelayName(t *testing.T) {
 		{"another identifier", "db", `(= subject.identifier "` + nobody.String() + `")`, owner, joiner, false},
 		{"no expression at all", "db", "(((", owner, joiner, false},
 		{"the expression instead of the attribute", "db", shareOf("db"), nobody, joiner, true},
-		{"a name with quotes", `d"b`, shareOf(`d"b`), owner, joiner, false},
+		{"a name with quotes", `d"b\`, shareOf(`d"b\`), owner, quoted, true},
+		{"a name with quotes, not the joiner's", `d"b\`, shareOf(`d"b\`), owner, joiner, false},
 	} {
 		if got := m.relayShares(c.name, [32]byte(c.owner), c.share, [32]byte(c.joiner)); got != c.want {
 			t.Errorf("%s: %v, want %v", c.what, got, c.want)
