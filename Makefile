@@ -154,22 +154,26 @@ trust-tools: ## what the tests of keys need, where it can be installed: SoftHSM2
 REACH_TESTS := ^TestReach
 # What counts, aligns and allocates differently on 32 bits, as the processor runs it.
 REACH_386   := ./crypto/channel ./routing ./routing/tcp ./routing/udp ./routing/secure ./portal ./portal/datagram ./client
-test-reach: build small small-386 reach-tools ## through real servers in front and real proxies: nginx, haproxy, tinyproxy, squid, danted (5 minutes)
+test-reach: build small small-386 small-arm reach-tools ## through real servers in front and real proxies: nginx, haproxy, tinyproxy, squid, danted (5 minutes)
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Proxies|SOCKSUser|SilentProxy|Rules)$$' ./proxy | grep -v '^=== '
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Layers|TLSNames|OtherWebSocket|WebPages|Pings|SilentHandshakes)$$' ./routing/tcp | grep -v '^=== '
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(Conn|HTTP|Refusals|BrokenOff|Messages|WithoutProject|CloseEndsAll|FromAnotherModule|HalfCloseBoth|ClosedConn|ClosedClient|Contexts|FirstGivesUp|BadTickets|TwoOfOneDirectory|ManyDials|FailuresLeaveNothing)$$' ./client | grep -E '^(---|ok|FAIL|panic)'
 	$(GO) test -count=1 -timeout 15m -v -run '^Test(ProxyProtocol.*|UnixSockets)$$' ./node | grep -E '^ *(---|ok|FAIL|panic)'
 	cd examples && $(GO) test -count=1 -timeout 15m -v ./... | grep -E '^ *(---|ok|FAIL|panic|[a-z_]+_test\.go)'
+	$(GO) test -count=1 -tags small -v ./config | grep -E '^ *(---|ok|FAIL|panic)'
 	@case $$(uname -m) in x86_64|i?86) echo "386"; GOARCH=386 CGO_ENABLED=0 $(GO) test -count=1 -p 1 -timeout 30m $(REACH_386);; *) echo "no x86 here: tests for 386 are left out";; esac
-	SALLYPORT_SMALL=$(abspath bin/sallyport-small) SALLYPORT_SMALL_386=$(abspath bin/sallyport-small-386) $(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... ./node/acme | \
+	SALLYPORT_SMALL=$(abspath bin/sallyport-small) SALLYPORT_SMALL_386=$(abspath bin/sallyport-small-386) SALLYPORT_SMALL_ARM=$(abspath bin/sallyport-small-arm) $(GO) test -count=1 -timeout 15m -v -run '$(REACH_TESTS)' ./cmd/... ./node/acme | \
 		awk '/^=== /{next} /^ *--- |^ +[a-z_]+_test\.go:[0-9]+: |^(ok|FAIL|panic)/{print} /^FAIL|^--- FAIL|^panic/{bad=1} END{exit bad}'
 
-.PHONY: small small-386
-small-386:
-	GOARCH=386 CGO_ENABLED=0 $(GO) build -tags small -trimpath -ldflags "$(LDFLAGS)" -o bin/sallyport-small-386 ./cmd/sallyport
-
-small: ## a smaller program for small machines, bin/sallyport-small: without Kafka, ACME, OpenID Connect, TPM and --jq
-	CGO_ENABLED=0 $(GO) build -tags small -trimpath -ldflags "$(LDFLAGS)" -o bin/sallyport-small ./cmd/sallyport
+# A call that is not inlined takes less room than what is: a small program has none of that but where data passes, and what is called there.
+SMALL_FAST  := runtime/... internal/... sync/... syscall bytes strings slices encoding/binary math/bits crypto/internal/... crypto/cipher crypto/subtle crypto/aes \
+	golang.org/x/crypto/... golang.org/x/sys/... github.com/cloudflare/... github.com/flynn/... $(addprefix sallyport/,dataplane/... routing/... portal/... crypto/... records)
+SMALL_BUILD := CGO_ENABLED=0 $(GO) build -tags small -trimpath -gcflags=all=-l $(patsubst %,-gcflags=%=,$(SMALL_FAST)) -ldflags "$(LDFLAGS)"
+.PHONY: small small-386 small-arm
+small: ## a smaller program for small machines, bin/sallyport-small: members and relays without what docs/limits.md lists
+	$(SMALL_BUILD) -o bin/sallyport-small ./cmd/sallyport
+small-386 small-arm: small-%:
+	GOARCH=$* GOARM=6 $(SMALL_BUILD) -o bin/sallyport-small-$* ./cmd/sallyport
 
 .PHONY: cross
 cross: ## small machines: everything compiles and vets for linux on ARMv6, 386 and MIPS; what has tests without sockets runs where qemu-user is

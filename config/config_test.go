@@ -1,3 +1,5 @@
+//go:build !small
+
 package config
 
 import (
@@ -14,19 +16,6 @@ import (
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
-
-func env(kv map[string]string) func(string) (string, bool) {
-	return func(k string) (string, bool) { v, ok := kv[k]; return v, ok }
-}
-
-func mustLoad(t *testing.T, mode Mode, text string, opt Options) *Plan {
-	t.Helper()
-	p, err := Load(mode, []byte(text), opt)
-	if err != nil {
-		t.Fatalf("Load: %v", err)
-	}
-	return p
-}
 
 // TestSample reads the sample of docs/protocol/02 §8.4.
 func TestSample(t *testing.T) {
@@ -68,21 +57,6 @@ func TestSample(t *testing.T) {
 	if e := p.NodeError("tcp-listener-address", "no"); e.Line != 5 {
 		t.Errorf("%v", e)
 	}
-}
-
-// lines renders invocations compactly: the line, then the arguments; arguments with blanks are quoted.
-func lines(p *Plan) []string {
-	var out []string
-	for _, inv := range p.Invocations {
-		args := slices.Clone(inv.Args)
-		for i, a := range args {
-			if a == "" || strings.ContainsAny(a, " \n") {
-				args[i] = fmt.Sprintf("%q", a)
-			}
-		}
-		out = append(out, fmt.Sprintf("%d: %s", inv.Line, strings.Join(args, " ")))
-	}
-	return out
 }
 
 func TestShapes(t *testing.T) {

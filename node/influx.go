@@ -1,8 +1,9 @@
+//go:build !small
+
 package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -18,11 +19,8 @@ import (
 	"sallyport/routing/rpc"
 )
 
-// Names beside that of an InfluxDB outlet (docs/protocol/03 §5, end).
-const (
-	leaseSuffix  = "_lease_manager" // the service that leases tokens
-	sharedSuffix = "_outlet"        // in the reference, the outlet behind what sets the token
-)
+// sharedSuffix is, in the reference, behind the name of the outlet that is behind what sets the token (docs/protocol/03 §5, end).
+const sharedSuffix = "_outlet"
 
 // influxOutlet prepares an outlet to InfluxDB: it sets the one token, or has a lease manager beside it. stop ends that.
 func (n *Node) influxOutlet(ctx context.Context, r resource.Outlet, o *portal.OutletOptions) (stop func(context.Context) error, err error) {
@@ -86,17 +84,6 @@ func (s *guardedServer) Serve(ctx context.Context, caller *identity.Identifier, 
 	return s.Server.Serve(ctx, caller, req)
 }
 
-func tokenRewriter(fields func() []httpheader.Field) func() portal.Rewriter {
-	o := httpheader.Options{Fields: fields, NoUpgrade: true} // InfluxDB has none
-	return func() portal.Rewriter { return httpheader.New(o) }
-}
-
-// influxInlet is what an inlet to InfluxDB needs besides an ordinary one's.
-type influxInlet struct {
-	refresher *influxdb.Refresher
-	suffix    routing.Route // behind the outlet's route
-}
-
 // influxInlet prepares an inlet to InfluxDB.
 func (n *Node) influxInlet(r *resource.Inlet, to multiaddr.Addr, options connectOptions) (*influxInlet, error) {
 	if r.InfluxDB == nil {
@@ -126,45 +113,9 @@ func (n *Node) influxInlet(r *resource.Inlet, to multiaddr.Addr, options connect
 	ask := func(ctx context.Context, req *rpc.Request) (*rpc.Response, error) {
 		return n.askAt(ctx, manager, options, req)
 	}
-	return &influxInlet{refresher: influxdb.NewRefresher(influxdb.Client{Call: ask}, n.log.With("inlet", r.Alias))}, nil
-}
-
-// AskAt connects to the service at a multiaddr as the node does for its inlets, sends it one request and returns its answer. Only those that are expected
-// may be there; if nobody is, who answered first through a project is from then on, as for inlets.
-func (n *Node) AskAt(ctx context.Context, to multiaddr.Addr, req *rpc.Request, expects ...identity.Identifier) (*rpc.Response, error) {
-	o := connectOptions{self: n.opts.Self, authorized: expects}
-	pin := n.pinOfCommands(to)
-	if len(expects) == 0 {
-		o.pin = pin
-	}
-	var peer *identity.Identifier
-	resp, err := n.askOver(ctx, to, o, req, func(c *connection) {
-		if k := len(c.channels); k > 0 && (len(c.expects) == 0 || len(expects) > 0) {
-			id := identity.Identifier(c.channels[k-1].Peer.ID)
-			peer = &id
-		}
-	})
-	if err == nil && pin != nil && peer != nil {
-		pin.note(*peer, len(expects) > 0)
-	}
-	return resp, err
+	return &influxInlet{tokens: influxdb.NewRefresher(influxdb.Client{Call: ask}, n.log.With("inlet", r.Alias))}, nil
 }
 
 func (n *Node) askAt(ctx context.Context, to multiaddr.Addr, o connectOptions, req *rpc.Request) (*rpc.Response, error) {
 	return n.askOver(ctx, to, o, req, func(*connection) {})
-}
-
-// askOver is askAt that shows what it asked over.
-func (n *Node) askOver(ctx context.Context, to multiaddr.Addr, o connectOptions, req *rpc.Request, over func(*connection)) (*rpc.Response, error) {
-	c, err := n.connect(ctx, to, o)
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	over(c)
-	resp, err := n.call(ctx, c.route, req)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("no answer from %s in time: is it there, and may this identity use it? (%w)", to, err)
-	}
-	return resp, err
 }

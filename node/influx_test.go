@@ -1,3 +1,5 @@
+//go:build !small
+
 package node
 
 import (
@@ -119,14 +121,14 @@ func TestInfluxPortals(t *testing.T) {
 func TestWhatAnInfluxInletNeeds(t *testing.T) {
 	m := newMember(t)
 	in, err := m.influxInlet(&resource.Inlet{InfluxDB: &resource.InfluxInlet{}}, mustRoute(t, "/service/db"), connectOptions{})
-	if err != nil || in.refresher == nil || in.suffix.Len() != 0 {
+	if err != nil || in.tokens == nil || in.suffix.Len() != 0 {
 		t.Fatal(in, err)
 	}
 	if in, err := m.influxInlet(&resource.Inlet{}, nil, connectOptions{}); in != nil || err != nil {
 		t.Errorf("an ordinary inlet: %+v, %v", in, err)
 	}
 	in, err = m.influxInlet(&resource.Inlet{InfluxDB: &resource.InfluxInlet{Shared: true}}, mustRoute(t, "/service/db"), connectOptions{})
-	if err != nil || in.refresher != nil || in.suffix.String() == "" {
+	if err != nil || in.tokens != nil || in.suffix.String() == "" {
 		t.Errorf("%+v, %v", in, err)
 	}
 }

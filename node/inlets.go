@@ -56,6 +56,29 @@ type port interface {
 	Restart(route routing.Route)
 }
 
+// leaseSuffix is behind an InfluxDB outlet's name in that of the service that leases tokens (docs/protocol/03 §5, end).
+const leaseSuffix = "_lease_manager"
+
+// influxInlet is what an inlet to InfluxDB needs besides an ordinary one's.
+type influxInlet struct {
+	tokens influxTokens  // nil where the outlet has the token
+	suffix routing.Route // behind the outlet's route
+}
+
+// influxTokens are the tokens that an inlet leases one after the other.
+type influxTokens interface {
+	// Fields returns what goes into each request.
+	Fields() []httpheader.Field
+	// Run leases until ctx ends, and First waits for the first token.
+	Run(ctx context.Context)
+	First(ctx context.Context)
+}
+
+func tokenRewriter(fields func() []httpheader.Field) func() portal.Rewriter {
+	o := httpheader.Options{Fields: fields, NoUpgrade: true} // InfluxDB has none
+	return func() portal.Rewriter { return httpheader.New(o) }
+}
+
 // inletParts are what an inlet has beyond its request when it is part of something larger.
 type inletParts struct {
 	guard  *guard        // the owner's, which may be nil
@@ -215,9 +238,9 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		}
 	}()
 	in.cancel = cancel
-	if in.influx != nil && in.influx.refresher != nil {
-		p.Rewrite = tokenRewriter(in.influx.refresher.Fields)
-		go in.influx.refresher.Run(running)
+	if in.influx != nil && in.influx.tokens != nil {
+		p.Rewrite = tokenRewriter(in.influx.tokens.Fields)
+		go in.influx.tokens.Run(running)
 	}
 	if r.TLSProvider != "" {
 		provider, err := multiaddr.Parse(r.TLSProvider)
@@ -375,8 +398,8 @@ func (in *inlet) wait(ctx context.Context, r resource.Inlet) error {
 		case <-ctx.Done():
 		}
 	}
-	if in.influx != nil && in.influx.refresher != nil {
-		in.influx.refresher.First(ctx)
+	if in.influx != nil && in.influx.tokens != nil {
+		in.influx.tokens.First(ctx)
 	}
 	if in.direct != nil && r.NoTCPFallback {
 		in.direct.first(ctx)

@@ -1,3 +1,5 @@
+//go:build !small
+
 package main
 
 import (
@@ -172,37 +174,4 @@ func (a *app) authorityIdentity(ctx context.Context, name string) (string, error
 	}
 	_, _, err = a.identityNamed(ctx, name, "", identity.CreateOptions{})
 	return name, err
-}
-
-// authorityArgs is the command line of the process that runs an authority.
-func authorityArgs(name string, o state.NodeOptions) []string {
-	auth := o.Authority
-	args := []string{"authority", "create", "--child-process", "--node-name", name, "--tcp-listener-address", o.TCPListenerAddress, "--identity", o.Identity,
-		"--project-identifier", auth.ProjectIdentifier, "--trusted-identities", string(auth.TrustedIdentities)}
-	if auth.CredentialTTL != "" {
-		args = append(args, "--credential-ttl", auth.CredentialTTL)
-	}
-	for _, flag := range []struct{ name, value string }{{"--oidc-issuer", auth.OIDC.Issuer}, {"--oidc-client-id", auth.OIDC.ClientID},
-		{"--oidc-client-secret-file", auth.OIDC.SecretFile}, {"--oidc-lifetime", auth.OIDC.Lifetime}, {"--store", auth.Store}} {
-		if flag.value != "" {
-			args = append(args, flag.name, flag.value)
-		}
-	}
-	for name, values := range map[string][]string{"--oidc-scope": auth.OIDC.Scopes, "--oidc-claim": auth.OIDC.Claims, "--oidc-require": auth.OIDC.Require} {
-		for _, value := range values {
-			args = append(args, name, value)
-		}
-	}
-	if auth.AccountAuthority != "" {
-		args = append(args, "--account-authority", auth.AccountAuthority)
-	}
-	for flag, given := range map[string]bool{"--new": auth.New, "--enforce-admin-checks": auth.EnforceAdminChecks, "--no-direct-authentication": auth.NoDirectAuthentication, "--no-token-enrollment": auth.NoTokenEnrollment, "--disable-trust-context-id": auth.DisableTrustContextID} {
-		if given {
-			args = append(args, flag)
-		}
-	}
-	if o.StatusEndpoint != "" {
-		args = append(args, "--status-endpoint", o.StatusEndpoint)
-	}
-	return append(append(append(args, networkArgs(o)...), limitArgs(o)...), logArgs(o)...)
 }

@@ -7,17 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
-	"sallyport/authority"
 	"sallyport/crypto/aead"
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
@@ -436,91 +433,6 @@ func (a *app) trust(ctx context.Context, m *identity.Manager, projectName, autho
 		return t, nil
 	}
 	return t, err
-}
-
-// openAuthorityStore opens the store of an authority. One that was there before and has gone, or is empty, is not made anew without being
-// asked to: nobody would be a member any more.
-func openAuthorityStore(path string, anew bool) (authority.Store, error) {
-	marker := path + ".made" // that there was a store
-	info, err := os.Stat(path)
-	gone := errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
-	if _, err := os.Stat(marker); err == nil && gone && !anew {
-		return nil, fmt.Errorf("the authority's store %s is gone or empty, and with it members and tickets: put a backup in its place, "+
-			"or begin with no members: delete %s, or sallyport authority create --new", path, marker)
-	}
-	store, err := authority.OpenStore(path)
-	if errors.Is(err, authority.ErrStoreBroken) {
-		return nil, fmt.Errorf("%w: put a backup in its place, or move it away and begin with no members: delete %s, or sallyport authority create --new", err, marker)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(marker, nil, 0o600); err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	return store, nil
-}
-
-// authorityServices opens an authority's store and makes its services.
-func (a *app) authorityServices(ctx context.Context, self *self, o *state.AuthorityOptions, log *slog.Logger) (*node.AuthorityOptions, error) {
-	trusted, err := parseTrusted(o.TrustedIdentities)
-	if err != nil {
-		return nil, err
-	}
-	store, where, err := a.openStore(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	ttl := time.Duration(0)
-	for _, given := range []struct{ name, text string }{{"CREDENTIAL_TTL_SECS", os.Getenv("CREDENTIAL_TTL_SECS")}, {"--credential-ttl", o.CredentialTTL}} {
-		if given.text == "" {
-			continue
-		}
-		if ttl, err = authority.ParseTTL(given.text); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", given.name, err), store.Close())
-		}
-	}
-	events := &node.AuthorityEvents{}
-	var admins *node.AccountAdmins
-	var isAdmin func(context.Context, identity.Identifier) bool
-	if o.AccountAuthority != "" {
-		account, err := node.AuthorityHistory(ctx, self.manager, o.AccountAuthority)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("--account-authority: %w", err), store.Close())
-		}
-		admins = node.NewAccountAdmins(account, o.ProjectIdentifier)
-		isAdmin = admins.Is
-	}
-	signIn, err := signInOptions(&o.OIDC)
-	if err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	auth, err := authority.New(ctx, authority.Options{
-		Store: store, Identities: self.manager, Self: self.id, ProjectID: o.ProjectIdentifier, TrustedIdentities: trusted, CredentialTTL: ttl,
-		NoDirectAuthentication: o.NoDirectAuthentication, NoTokenEnrollment: o.NoTokenEnrollment, DisableTrustContextID: o.DisableTrustContextID,
-		AccountAdmin: isAdmin, EnforceAdminChecks: o.EnforceAdminChecks, SignIn: signIn, Log: log, Events: events,
-	})
-	if err != nil {
-		_ = store.Close()
-		return nil, err
-	}
-	closeStore := store.Close
-	if o.Store != "" {
-		following, stop := context.WithCancel(context.WithoutCancel(ctx))
-		var follower sync.WaitGroup
-		follower.Go(func() { auth.Follow(following, followStore) })
-		closeStore = func() error {
-			stop()
-			follower.Wait()
-			return store.Close()
-		}
-	}
-	return &node.AuthorityOptions{
-		Services: auth.Services(), Revocations: auth, AccountAdmins: admins, Events: events, Store: where, Close: closeStore,
-		Snapshot: func(ctx context.Context) (*authority.Snapshot, error) {
-			return authority.TakeSnapshot(ctx, store, a.dirOnce.Path())
-		},
-	}, nil
 }
 
 // adminCredential returns what an account authority said of an identity as a project's administrator, and is stored here, under the scope that is

@@ -93,7 +93,8 @@ func residentMiB(t *testing.T, pid int) float64 {
 	return kib / 1024
 }
 
-// smallPortal makes a project with a relay, an outlet to a server that echoes and an inlet, each at a small node of a program, and returns the inlet's port.
+// smallPortal makes a project with a relay, and an outlet to a server that echoes and an inlet, each at a small node of a program that enrolled for it too. It returns the inlet's port;
+// what the shell runs from then on is that program.
 func (s *shell) smallPortal(program string) (inlet string) {
 	t := s.t
 	t.Helper()
@@ -101,6 +102,7 @@ func (s *shell) smallPortal(program string) (inlet string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.at("project", "sallyport project create partners --authority-port "+freePort(t)+" --relay-port "+freePort(t))
 	link := filepath.Join(s.dir, "bin", "sallyport")
 	if err := os.Remove(link); err != nil {
 		t.Fatal(err)
@@ -108,7 +110,6 @@ func (s *shell) smallPortal(program string) (inlet string) {
 	if err := os.Symlink(program, link); err != nil {
 		t.Fatal(err)
 	}
-	s.at("project", "sallyport project create partners --authority-port "+freePort(t)+" --relay-port "+freePort(t))
 	t.Cleanup(func() {
 		for _, machine := range []string{"analysis", "bank", "project"} {
 			s.run("sallyport node delete --all --yes", "SALLYPORT_HOME="+filepath.Join(s.dir, machine))
