@@ -175,32 +175,3 @@ func TestAuthorityRoutes(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
-
-// TestRoutesAreAskedOnce: a project's node is asked where the others are when one is connected to it, and not again at the next connection.
-func TestRoutesAreAskedOnce(t *testing.T) {
-	m := newMember(t)
-	n := m.Node
-	c := &connection{router: n.router, closed: make(chan struct{})}
-	n.learnRoutes("p", c) // the store keeps none of a node that trusts nobody's, or the question fails
-	asked := n.routes.asked["p"]
-	path := n.routes.paths["p"]
-	if _, keeps := n.opts.Store.(routeStore); keeps && (asked.IsZero() || path.done == nil) {
-		t.Errorf("asked at %v", asked)
-	}
-	n.learnRoutes("p", c)
-	if again := n.routes.asked["p"]; !again.Equal(asked) {
-		t.Errorf("asked at %v and %v", asked, again)
-	}
-	close(c.closed)
-	now := time.Now()
-	for ago, want := range map[time.Duration]bool{0: false, routesInterval / 2: false, routesInterval + time.Second: true} {
-		at := now.Add(-ago)
-		if due(&at) != want {
-			t.Errorf("asked %v ago: due %v", ago, !want)
-		}
-	}
-	var never time.Time
-	if !due(&never) || never.IsZero() {
-		t.Error("never asked, and not due")
-	}
-}

@@ -149,7 +149,6 @@ func manyUses(t *testing.T, s authority.Store) {
 	}
 }
 
-// oneMember: an identity that redeems a code several times at once spends one use.
 // oneMember: an identity that presents a code many times, as one does that did not hear the answer, spends one use, and is told each time that it is a member. What is left is for others.
 func oneMember(t *testing.T, s authority.Store) {
 	for who, uses := range []uint64{5, 1} {
