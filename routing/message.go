@@ -55,7 +55,7 @@ type Message struct {
 	work     int       // bytes that workers were handed in this turn, each time anew
 
 	onwardRoom, returnRoom [routeRoom]byte
-	onwardAt, returnAt     int // where the route begins in its room, if it is there
+	onwardAt, returnAt     int // where the route begins in its room; routeRoom when it is not there
 }
 
 // Reset makes m an empty message.
@@ -63,6 +63,7 @@ func (m *Message) Reset() {
 	m.Onward, m.Return, m.Peer, m.From, m.Loose = Route{}, Route{}, nil, nil, false
 	m.buf, m.low, m.start, m.end, m.high, m.kept = nil, 0, 0, 0, 0, false
 	m.producer, m.hops, m.work = nil, 0, 0
+	m.onwardAt, m.returnAt = routeRoom, routeRoom
 }
 
 // Payload returns the payload, borrowed.
@@ -128,7 +129,7 @@ func (m *Message) PushOnward(r Route) {
 
 // push puts the encoded addresses b in front of r, using room from its end backwards.
 func push(r Route, room []byte, at int, b []byte) (Route, int) {
-	inRoom := len(r.b) > 0 && len(r.b) == routeRoom-at && &r.b[0] == &room[at]
+	inRoom := at < routeRoom && len(r.b) == routeRoom-at && len(r.b) > 0 && &r.b[0] == &room[at]
 	if !inRoom {
 		at = routeRoom - len(r.b)
 		if at < len(b) { // a long route: memory of its own
@@ -167,6 +168,7 @@ func RouteOf(w WireAddress) Route { return Route{b: w.b, n: 1} }
 // SetRoutes replaces both routes.
 func (m *Message) SetRoutes(onward, ret Route) {
 	m.Onward, m.Return = onward, ret
+	m.onwardAt, m.returnAt = routeRoom, routeRoom
 }
 
 // Narrow makes the payload its own part from byte `from` to byte `to` and frees the rest for overwriting.

@@ -25,8 +25,8 @@ type Access func(m *Message) bool
 
 // Reply turns m into an answer with the payload it has now, along its return route, and delivers it. m is used up.
 func (m *Message) Reply(s *Shard, from WireAddress) {
-	m.Onward = m.Return.Clone()
-	m.Return = RouteOf(from)
+	m.Onward, m.onwardAt = m.Return.Clone(), routeRoom
+	m.Return, m.returnAt = Route{b: from.b, n: 1}, routeRoom
 	m.Peer = nil
 	s.Deliver(m)
 }

@@ -266,7 +266,9 @@ func (s *Shard) NewMessage() *Message {
 		s.free = s.free[:k-1]
 		return m
 	}
-	return new(Message)
+	m := new(Message)
+	m.Reset()
+	return m
 }
 
 // Free takes back a message from NewMessage.
@@ -422,6 +424,7 @@ func (p *parcel) Run() {
 		p.again = false
 		// What the routes borrowed is given back now.
 		p.m.Onward, p.m.Return, p.m.work = p.m.Onward.Clone(), p.m.Return.Clone(), 0
+		p.m.onwardAt, p.m.returnAt = routeRoom, routeRoom
 		if s.loop.Post(p) {
 			return
 		}
