@@ -186,7 +186,7 @@ func TestListed(t *testing.T) {
 		if !a.HasPeer || a.Peer != [32]byte(c.outlet.options.Self) || !b.HasPeer || b.Peer != [32]byte(c.inlets[0].options.Self) || a.Away || b.Away || a.Resumed != 0 || a.Began.Before(began) || b.Began.Before(began) {
 			t.Errorf("%+v\n%+v", a, b)
 		}
-		if want := map[int][2]uint64{0: {5, 8}, 1: {5, 5}}[k]; [2]uint64{a.ToTarget, a.ToClient} != want || [2]uint64{b.ToTarget, b.ToClient} != want {
+		if want := map[int][2]uint64{0: {5, 3}, 1: {5, 0}}[k]; [2]uint64{a.ToTarget, a.ToClient} != want || [2]uint64{b.ToTarget, b.ToClient} != want {
 			t.Errorf("%d: %d and %d bytes, the other end says %d and %d; want %v", k, a.ToTarget, a.ToClient, b.ToTarget, b.ToClient, want)
 		}
 		if b.Attributes["first"] == "" {

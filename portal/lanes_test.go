@@ -88,6 +88,12 @@ func TestLanes(t *testing.T) {
 	if s.slow.Load() == 0 {
 		t.Error("what would be a transfer where segments are lost does not say so")
 	}
+	rest := func() {
+		t.Helper()
+		s.inlet.each((*conn).noTransfer)
+		eventually(t, "no transfers", func() bool { return s.inlet.Transfers() == 0 })
+	}
+	rest()
 	s.inlet.SetLossy(true)
 	moved(slowBytes-1, 10*time.Millisecond)
 	moved(slowBytes, time.Millisecond)
@@ -99,8 +105,7 @@ func TestLanes(t *testing.T) {
 		t.Errorf("%d transfers where segments are lost, lanes wanted %d times", n, s.wanted.Load())
 	}
 	s.inlet.SetLossy(false)
-	s.inlet.each((*conn).noTransfer)
-	eventually(t, "no transfers", func() bool { return s.inlet.Transfers() == 0 })
+	rest()
 	s.wanted.Store(0)
 	moved(bulkBytes, 10*time.Millisecond)
 	if s.wanted.Load() == 0 {

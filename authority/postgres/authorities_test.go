@@ -106,9 +106,6 @@ func TestAuthoritiesShareAStore(t *testing.T) {
 		if m, err := client(n, admin).MemberInfo(t.Context(), someone(300)); err != nil || m.Ticket == "" {
 			t.Errorf("authority %d: %+v, %v", n, m, err)
 		}
-		if _, err := client(n, someone(300)).RenewingCredential(t.Context()); err != nil {
-			t.Errorf("authority %d: no credential: %v", n, err)
-		}
 	}
 	var heard []<-chan struct{}
 	for _, a := range all {
