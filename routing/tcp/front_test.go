@@ -261,7 +261,7 @@ func TestPlaceOfConnections(t *testing.T) {
 
 // TestLine: what was sent and what the peer's system has acknowledged of it are known while a connection is open, and how far it is.
 func TestLine(t *testing.T) {
-	n := newNode(t, 1, Options{})
+	n := newNode(t, 1, Options{UserTimeout: time.Hour}) // the kernel ends a connection whose peer takes nothing for so long
 	r := dialRaw(t, n)
 	_ = r.SetReadBuffer(8 << 10)
 	r.hello()
