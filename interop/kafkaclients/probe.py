@@ -146,10 +146,18 @@ class KafkaPython:
 
     def consume(self, topic, n, group):
         from kafka import KafkaConsumer
+        from kafka.errors import KafkaError
         c = KafkaConsumer(topic, group_id=group, auto_offset_reset="earliest", **self.base)
         seen, size, end = set(), 0, time.time() + 160
         while len(seen) < n and time.time() < end:
-            for records in c.poll(500).values():
+            try:
+                polled = c.poll(500)
+            except KafkaError as e:
+                if not e.retriable:
+                    raise
+                print("error", type(e).__name__, e)  # such as that of a broker that was killed; the next poll asks another one
+                continue
+            for records in polled.values():
                 for r in records:
                     size += len(r.value)
                     seen.add(first(r.value))
