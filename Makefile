@@ -168,7 +168,8 @@ test-reach: build small small-386 small-arm reach-tools ## through real servers 
 # A call that is not inlined takes less room than what is: a small program has none of that but where data passes, and what is called there.
 SMALL_FAST  := runtime/... internal/... sync/... syscall bytes strings slices encoding/binary math/bits crypto/internal/... crypto/cipher crypto/subtle crypto/aes \
 	golang.org/x/crypto/... golang.org/x/sys/... github.com/cloudflare/... github.com/flynn/... $(addprefix sallyport/,dataplane/... routing/... portal/... crypto/... records)
-SMALL_BUILD := CGO_ENABLED=0 $(GO) build -tags small -trimpath -gcflags=all=-l $(patsubst %,-gcflags=%=,$(SMALL_FAST)) -ldflags "$(LDFLAGS)"
+# Its servers and clients of HTTP speak version 1.1 alone; what portals carry does not pass there.
+SMALL_BUILD := CGO_ENABLED=0 $(GO) build -tags small,nethttpomithttp2 -trimpath -gcflags=all=-l $(patsubst %,-gcflags=%=,$(SMALL_FAST)) -ldflags "$(LDFLAGS)"
 .PHONY: small small-386 small-arm
 small: ## a smaller program for small machines, bin/sallyport-small: members and relays without what docs/limits.md lists
 	$(SMALL_BUILD) -o bin/sallyport-small ./cmd/sallyport
