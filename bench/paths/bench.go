@@ -216,8 +216,18 @@ func (b *bench) logTimes() {
 }
 
 func (b *bench) fail(n int, path, what string, err error) {
-	logf("run %d  %-9s %-19s FAILED: %v", n+1, what, path, err)
-	b.result.Errors = append(b.result.Errors, fmt.Sprintf("run %d, %s, %s: %v", n+1, path, what, err))
+	why := oneLine(err)
+	logf("run %d  %-9s %-19s FAILED: %s", n+1, what, path, why)
+	b.result.Errors = append(b.result.Errors, fmt.Sprintf("run %d, %s, %s: %s", n+1, path, what, why))
+}
+
+// oneLine is the first line of an error, and how many more there are: a thousand connections may fail one by one.
+func oneLine(err error) string {
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return fmt.Sprintf("%s (and %d lines more)", lines[0], len(lines)-1)
 }
 
 // path returns the running instance of a path, and starts one if need be.

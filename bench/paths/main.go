@@ -224,7 +224,9 @@ func main() {
 	interrupted := ctx.Err() != nil
 	stop()
 	if interrupted {
-		logf("paths: interrupted: %v", err)
+		if err != nil {
+			logf("paths: interrupted: %s", oneLine(err))
+		}
 		os.Exit(130)
 	}
 	if err != nil {

@@ -192,6 +192,16 @@ func TestServerThatFails(t *testing.T) {
 	checkErr(t, errorOf(b.result.Skipped["q"]), "its port is taken")
 }
 
+// TestOneLine: a failed measurement is one line, however many connections failed.
+func TestOneLine(t *testing.T) {
+	if got := oneLine(errors.New("reset")); got != "reset" {
+		t.Error(got)
+	}
+	if got := oneLine(errors.Join(errors.New("reset"), errors.New("refused"), errors.New("gone"))); got != "reset (and 2 lines more)" {
+		t.Error(got)
+	}
+}
+
 type textError string
 
 func (e textError) Error() string { return string(e) }

@@ -109,7 +109,7 @@ func TestGiving(t *testing.T) {
 	looks("it grows", rest+memorySlack, memorySlack, false)
 	looks("as much as before", rest+memorySlack, memorySlack, true)
 	g.gave(rest)
-	looks("a load begins", rest+memorySlack/2, memorySlack, false)
+	looks("it grows again", rest+memorySlack/2, restingSlack, false)
 	looks("at work", rest+memorySlack/2, memorySlack, false)
 	looks("after it", rest+memorySlack/2, restingSlack, true)
 	g.gave(rest + memorySlack/2)
