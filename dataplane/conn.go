@@ -152,6 +152,8 @@ func (c *Conn) RoundTrip() time.Duration {
 type Losses struct {
 	Sent, Again          uint32 // Again: those that were sent again, which are among Sent
 	Received, OutOfOrder uint32 // OutOfOrder: those that came before others that belong before them; Linux 5.4
+	// RTT is the smoothed round trip lately, with what waits in the line and the peer's delayed acknowledgements, Least the shortest in the last minutes.
+	RTT, Least time.Duration
 }
 
 // Losses returns what was lost so far; zero where the kernel does not say.
@@ -163,7 +165,10 @@ func (c *Conn) Losses() Losses {
 	if err != nil {
 		return Losses{}
 	}
-	return Losses{info.Data_segs_out, info.Total_retrans, info.Data_segs_in, info.Rcv_ooopack}
+	return Losses{
+		Sent: info.Data_segs_out, Again: info.Total_retrans, Received: info.Data_segs_in, OutOfOrder: info.Rcv_ooopack,
+		RTT: time.Duration(info.Rtt) * time.Microsecond, Least: time.Duration(info.Min_rtt) * time.Microsecond,
+	}
 }
 
 // Pause stops OnReadable. The kernel's receive buffer fills and TCP stops the peer.

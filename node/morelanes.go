@@ -26,6 +26,9 @@ const (
 	lossLeast  = 8
 	lossShare  = 500
 	orderShare = 50
+	// queueTime is how much longer than twice the shortest round trip one is that shows a queue: what is lost at its end is less with fewer connections. A delayed
+	// acknowledgement is no longer.
+	queueTime = 40 * time.Millisecond
 )
 
 // lossyLanes returns how many lanes for transfers an inlet has at most where segments are lost, with a limit of so many connections.
@@ -38,6 +41,9 @@ func lossyLanes(limit int) int {
 
 // lossesCount reports whether so many segments are lost that a TCP connection brings less than the line.
 func lossesCount(l dataplane.Losses) bool {
+	if l.RTT > 2*l.Least+queueTime {
+		return false
+	}
 	return l.Again >= lossLeast && l.Again > l.Sent/lossShare || l.OutOfOrder >= lossLeast && l.OutOfOrder > l.Received/orderShare
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"testing"
+	"time"
 
 	"sallyport/dataplane"
 )
@@ -85,6 +86,8 @@ func TestLossesCount(t *testing.T) {
 		{dataplane.Losses{Received: 100, OutOfOrder: lossLeast - 1}, false},
 		{dataplane.Losses{Received: 100 * orderShare, OutOfOrder: 100}, false},
 		{dataplane.Losses{Received: 100 * orderShare, OutOfOrder: 101}, true},
+		{dataplane.Losses{Sent: 100, Again: 20, RTT: 2*time.Second + queueTime, Least: time.Second}, true},
+		{dataplane.Losses{Sent: 100, Again: 20, RTT: 2*time.Second + queueTime + 1, Least: time.Second}, false},
 	} {
 		if got := lossesCount(c.l); got != c.want {
 			t.Errorf("%+v: %v", c.l, got)
