@@ -37,7 +37,11 @@ func TestMarkCourse(t *testing.T) {
 			if m.at.IsZero() {
 				zero++
 			}
-			_ = binary.Write(sum, binary.LittleEndian, [3]int64{int64(step), int64(m.bytes), int64(m.unsent)})
+			var b [24]byte
+			for i, v := range []int{step, m.bytes, m.unsent} {
+				binary.LittleEndian.PutUint64(b[8*i:], uint64(v))
+			}
+			_, _ = sum.Write(b[:])
 			if m.bytes > most || m.unsent > mostUnsent || m.unsent < leastUnsent {
 				t.Fatalf("%d may wait, %d unsent", m.bytes, m.unsent)
 			}

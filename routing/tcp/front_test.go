@@ -1,11 +1,13 @@
 package tcp
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/routing"
+	"sallyport/routing/ws"
 )
 
 // TestProxyInFront: whoever a proxy in front names has the connection and its place; where it names nobody, or somebody who has too many, the connection ends, its
@@ -287,5 +290,53 @@ func TestLine(t *testing.T) {
 	<-c.Done()
 	if sent, taken := c.Line(limited(t)); sent != 0 || taken != 0 || c.RoundTrip(limited(t)) != 0 {
 		t.Errorf("of a connection that has ended: %d sent, %d taken", sent, taken)
+	}
+}
+
+// TestTrustedProxyPassesRequestsOn: whom a trusted proxy passes a WebSocket request on for has the connection, unless there is no room for it; who is not trusted names
+// nobody.
+func TestTrustedProxyPassesRequestsOn(t *testing.T) {
+	here, elsewhere := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	client := netip.MustParseAddr("198.51.100.7")
+	for name, c := range map[string]struct {
+		trusted []netip.Prefix
+		full    bool
+		of      string // "" for one that ends
+	}{
+		"trusted":              {here, false, "198.51.100.7"},
+		"trusted, and no room": {here, true, ""},
+		"not trusted":          {elsewhere, false, "127.0.0.1"},
+	} {
+		n := newNode(t, 1, Options{ConnectionsPerAddress: 1})
+		ln, err := n.tcp.Serve(limited(t), loopback, Serving{WebSocket: &ws.Accepts{Path: "/portal"}, TrustedProxies: c.trusted})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.full {
+			n.tcp.admission.vouch(n.tcp.admission.take(client))
+		}
+		conn, err := net.Dial("tcp", ln.Bound.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		request := strings.Replace(string(ws.NewRequest("localhost", "/portal").Bytes()), "\r\n\r\n", "\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n", 1)
+		if _, err := conn.Write([]byte(request)); err != nil {
+			t.Fatal(err)
+		}
+		if c.of == "" {
+			if !ended(t, conn) {
+				t.Errorf("%s: it stays", name)
+			}
+			continue
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(90 * time.Second))
+		if answer, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(answer, " 101 ") {
+			t.Errorf("%s: %q, %v", name, answer, err)
+		}
+		eventually(t, name+": it is of "+c.of, func() bool {
+			list := n.tcp.Connections()
+			return len(list) == 1 && list[0].Peer().Addr().String() == c.of && list[0].SourceName() == routing.HostSource(netip.MustParseAddr(c.of))
+		})
 	}
 }

@@ -29,7 +29,9 @@ func TestReassemblyCourse(t *testing.T) {
 		sum, came := crc64.New(crc64.MakeTable(crc64.ECMA)), 0
 		note := func(list ...int64) {
 			for _, v := range list {
-				_ = binary.Write(sum, binary.LittleEndian, v)
+				var b [8]byte
+				binary.LittleEndian.PutUint64(b[:], uint64(v))
+				_, _ = sum.Write(b[:])
 			}
 		}
 		type datagram struct {
