@@ -39,8 +39,10 @@ func TestProxyInFront(t *testing.T) {
 	} {
 		n := newNode(t, 1, Options{Connections: 3, ConnectionsPerAddress: 1})
 		var asked atomic.Bool
+		connected := make(chan struct{}) // who is refused while it connects may get no connection at all
 		ln, err := n.tcp.Serve(limited(t), loopback, Serving{PrefacedFrom: c.from, Preface: func(context.Context, int, netip.AddrPort) (netip.AddrPort, error) {
 			asked.Store(true)
+			<-connected
 			return c.named, c.err
 		}})
 		if err != nil {
@@ -54,6 +56,7 @@ func TestProxyInFront(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		close(connected)
 		defer conn.Close()
 		if c.peer.IsValid() || name == "not a proxy" {
 			eventually(t, name+": it is taken", func() bool { return len(n.tcp.Connections()) == 1 })
