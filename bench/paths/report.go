@@ -139,7 +139,7 @@ func (r *result) table() string {
 		fmt.Fprintln(w, strings.Join(cells, "\t")+"\t")
 	}
 	w.Flush() // into memory: cannot fail
-	text := alignFirst(b.String())
+	text := report.AlignFirst(b.String())
 	if len(r.Errors) > 0 {
 		text += "\nFailed measurements:\n  " + strings.Join(r.Errors, "\n  ") + "\n"
 	}
@@ -147,21 +147,6 @@ func (r *result) table() string {
 		text += "Skipped " + what + ": " + r.Skipped[what] + "\n"
 	}
 	return text
-}
-
-// alignFirst moves the text of the first column, which tabwriter aligned to the right
-// like all others, to the left.
-func alignFirst(s string) string {
-	lines := strings.Split(s, "\n")
-	for i, line := range lines {
-		trimmed := strings.TrimLeft(line, " ")
-		pad := len(line) - len(trimmed)
-		// The first cell ends where two spaces follow it.
-		if end := strings.Index(trimmed, "  "); end >= 0 {
-			lines[i] = strings.TrimRight(trimmed[:end]+strings.Repeat(" ", pad)+trimmed[end:], " ")
-		}
-	}
-	return strings.Join(lines, "\n")
 }
 
 func writeJSON(path string, v any) error {

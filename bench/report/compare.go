@@ -37,16 +37,25 @@ func judge(a, b []float64, higher bool) Verdict {
 	return Noise
 }
 
-// Compare lists what two results have in common: medians, spreads, the change, and whether it exceeds the noise.
+// yardstick is the path whose figures say what a machine can do: three proxies that only pass bytes on.
+const yardstick = "plain"
+
+// Compare lists what two results have in common: medians, spreads, the change, and whether it exceeds the noise. Of two machines these are ratios to the median of
+// the yardstick in the same result, since figures do not travel.
 func Compare(a, b *Result) string {
 	var out strings.Builder
-	if a.Machine != b.Machine {
-		fmt.Fprintf(&out, "Of two machines, so figures are not to be compared, only ratios:\n  A: %s\n  B: %s\n\n", a.Machine, b.Machine)
+	ratios := a.Machine != b.Machine
+	if ratios {
+		fmt.Fprintf(&out, "Of two machines, so each figure is divided by that of the path %s in its own result:\n  A: %s\n  B: %s\n\n", yardstick, a.Machine, b.Machine)
 	}
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(w, "measured\tpath\tunit\tA\trange\tB\trange\tchange\t\t\n")
 	lines := 0
-	line := func(what, path string, m Metric, va, vb []float64) {
+	line := func(what, path string, m Metric, va, vb, unitA, unitB []float64) {
+		if ratios {
+			m.Unit = "x " + yardstick
+			va, vb = divided(va, Median(unitA)), divided(vb, Median(unitB))
+		}
 		if len(va) == 0 || len(vb) == 0 {
 			return
 		}
@@ -59,7 +68,7 @@ func Compare(a, b *Result) string {
 	}
 	for _, m := range b.metrics() {
 		for _, p := range b.Paths {
-			line(m.Title, p, m, a.Samples[m.Key][p], b.Samples[m.Key][p])
+			line(m.Title, p, m, a.Samples[m.Key][p], b.Samples[m.Key][p], a.Samples[m.Key][yardstick], b.Samples[m.Key][yardstick])
 		}
 	}
 	for _, sb := range b.Sections {
@@ -70,7 +79,8 @@ func Compare(a, b *Result) string {
 		for _, m := range sb.Y {
 			for _, p := range sb.paths() {
 				for _, x := range sb.settings() {
-					line(sb.Title+", "+sb.X.setting(x)+", "+m.Title, p, m, a.Sections[i].values(p, x, m.Key), sb.values(p, x, m.Key))
+					line(sb.Title+", "+sb.X.setting(x)+", "+m.Title, p, m, a.Sections[i].values(p, x, m.Key), sb.values(p, x, m.Key),
+						a.Sections[i].values(yardstick, x, m.Key), sb.values(yardstick, x, m.Key))
 				}
 			}
 		}
@@ -79,8 +89,38 @@ func Compare(a, b *Result) string {
 	if lines == 0 {
 		return out.String() + "The two have nothing in common.\n"
 	}
+	text := out.String()
+	out.Reset()
+	out.WriteString(AlignFirst(text))
 	fmt.Fprintf(&out, "\nbetter, worse: no run of one is within the range of the other, with %d runs or more of each; ~: they meet.\n", leastRuns)
 	return out.String()
+}
+
+// divided returns the parts of v by a figure that is not 0 or missing; none otherwise.
+func divided(v []float64, by float64) []float64 {
+	if math.IsNaN(by) || by == 0 {
+		return nil
+	}
+	parts := make([]float64, len(v))
+	for i := range v {
+		parts[i] = v[i] / by
+	}
+	return parts
+}
+
+// AlignFirst moves the text of the first column, which tabwriter aligned to the right
+// like all others, to the left.
+func AlignFirst(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		trimmed := strings.TrimLeft(line, " ")
+		pad := len(line) - len(trimmed)
+		// The first cell ends where two spaces follow it.
+		if end := strings.Index(trimmed, "  "); end >= 0 {
+			lines[i] = strings.TrimRight(trimmed[:end]+strings.Repeat(" ", pad)+trimmed[end:], " ")
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 func span(v []float64) string {

@@ -168,8 +168,13 @@ func TestCompare(t *testing.T) {
 		t.Error(text)
 	}
 	b.Machine = "another"
-	if text := Compare(a, b); !strings.Contains(text, "two machines") {
+	a.Samples["up"]["plain"], b.Samples["up"]["plain"] = []float64{2, 2, 2}, []float64{1, 2, 4} // 6.50 / 2 and 9.10 / 2
+	if text := Compare(a, b); !strings.Contains(text, "two machines") || !regexp.MustCompile(`ours +x plain +3.25 .* 4.55 +4.50..4.60 +\+40.0 % +better`).MatchString(text) {
 		t.Error(text)
+	}
+	delete(b.Samples["up"], "plain")
+	if text := Compare(a, b); strings.Contains(text, "bulk up") {
+		t.Error("a figure without anything to be divided by is compared:", text)
 	}
 	if text := Compare(a, &Result{Machine: a.Machine}); !strings.Contains(text, "nothing in common") {
 		t.Error(text)
