@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ import (
 	"sallyport/node/resource"
 	"sallyport/policy"
 	"sallyport/portal"
+	"sallyport/routing"
+	"sallyport/routing/control"
 )
 
 // TestWhomALateAuthorityLeaves: while nothing was heard of the authority for longer than the grace no member is trusted, and the authority itself and the
@@ -319,5 +322,44 @@ func TestUsableCredential(t *testing.T) {
 		if got := o.renewal(random).Sub(now); got != want {
 			t.Errorf("renewed after %v, want %v", got, want)
 		}
+	}
+}
+
+// TestAwaitGone: a node is asked again while what it was asked for is there, until it says that the process has ended or that it does not know the question.
+func TestAwaitGone(t *testing.T) {
+	a, b := newMember(t), newMember(t)
+	ctx := within(t)
+	c, err := a.connect(ctx, mustRoute(t, b.route()+"/secure/api"), connectOptions{self: a.self})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.close)
+	name := "x"
+	var asked atomic.Int64
+	await := func(ctx context.Context) bool {
+		asked.Store(0)
+		return a.awaitGone(ctx, func() (routing.Route, string) { return c.route, name })
+	}
+	for _, k := range []struct {
+		says []control.Status
+		want bool
+	}{
+		{[]control.Status{control.StatusGone}, true}, {[]control.Status{control.StatusUnknown}, false},
+		{[]control.Status{control.StatusOK, control.StatusOK, control.StatusOK, control.StatusGone}, true}, {[]control.Status{control.StatusOK, control.StatusUnknown}, false},
+	} {
+		b.control.Handle(control.OpGone, func(c *control.Call) {
+			c.Answer(k.says[min(int(asked.Add(1)), len(k.says))-1], control.Fields{})
+		})
+		if got := await(ctx); got != k.want || int(asked.Load()) != len(k.says) {
+			t.Errorf("%v: %v, asked %d times", k.says, got, asked.Load())
+		}
+	}
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if await(over) || asked.Load() != 0 {
+		t.Error("asked though nobody waits any more")
+	}
+	if name = ""; await(ctx) || asked.Load() != 0 {
+		t.Error("asked for nobody")
 	}
 }
