@@ -139,7 +139,7 @@ func TestMembersHearOfRelays(t *testing.T) {
 			s.awaits(machine, "sallyport project show --jq '.access_routes | length'", count)
 		}
 	}
-	s.awaits("bank", "sallyport relay show postgres", "up")
+	s.awaits("bank", "sallyport relay list --output json", `"up"`)
 	for n, name := range []string{"two", "three"} {
 		s.at("relay", "sallyport project relay-node ticket > "+name+".ticket")
 		s.at(name, "sallyport relay-node create "+name+".ticket --name "+name+" --port "+freePort(t))
@@ -149,7 +149,7 @@ func TestMembersHearOfRelays(t *testing.T) {
 	know("1")
 	// Over another relay, whose list is the keeper's as it is told of it.
 	s.at("relay", "kill -9 $(sallyport node show relay-partners --jq .pid)")
-	s.awaits("bank", "sallyport relay show postgres --output json --jq .", "up")
+	s.awaits("bank", "sallyport relay list --output json", `"up"`)
 	s.at("relay", "sallyport node start relay-partners; sallyport project relay-node ticket > four.ticket")
 	s.at("four", "sallyport relay-node create four.ticket --name four --port "+freePort(t))
 	know("2")
