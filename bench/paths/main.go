@@ -283,6 +283,9 @@ func compareAll(ctx context.Context, o *options) error {
 		return fmt.Errorf("--add to %s: %w", o.json, err)
 	}
 	runErr := b.runAll(ctx, 0, o.runs)
+	if runErr != nil {
+		b.result.Errors = append(b.result.Errors, "it ended before all was measured: "+oneLine(runErr))
+	}
 	b.result.Load += " before, " + loadAverage() + " after"
 	b.result.finish()
 	// A slow spell of the machine may fall on one path alone. Before a ratio counts as worse, there are more runs.

@@ -192,6 +192,16 @@ func TestServerThatFails(t *testing.T) {
 	checkErr(t, errorOf(b.result.Skipped["q"]), "its port is taken")
 }
 
+// TestVersionLine: a version is a line with a figure, on either output, without colours.
+func TestVersionLine(t *testing.T) {
+	if got := versionLine(t.Context(), t.TempDir(), "/bin/sh", "-c", `echo starting; printf '\033[1mprogram 5.68\033[0m of Debian\n' >&2; echo 7`); got != "program 5.68 of Debian" {
+		t.Errorf("%q", got)
+	}
+	if got := versionLine(t.Context(), t.TempDir(), "/no/such/program"); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestOneLine: a failed measurement is one line, however many connections failed.
 func TestOneLine(t *testing.T) {
 	if got := oneLine(errors.New("reset")); got != "reset" {

@@ -41,7 +41,7 @@ func (b *bench) describe(ctx context.Context, reference, ours string) {
 	version := func(name, program string, args ...string) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		if text := firstLine(ctx, b.dir, program, args...); text != "" {
+		if text := versionLine(ctx, b.dir, program, args...); text != "" {
 			r.Versions[name] = text
 		}
 	}
@@ -78,14 +78,18 @@ func (b *bench) describe(ctx context.Context, reference, ours string) {
 // colours are escape sequences of terminals, which some print to files too.
 var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
-// firstLine returns the first line that a program prints on either output; some say their version on the error output. Empty if it cannot be run.
-func firstLine(ctx context.Context, dir, program string, args ...string) string {
+// versionLine returns the first line with a figure that a program prints on either output; some say their version on the error output, or something else first. Empty if it fails.
+func versionLine(ctx context.Context, dir, program string, args ...string) string {
 	out, err := run(ctx, dir, childEnv(dir), "/bin/sh", append([]string{"-c", `exec "$0" "$@" 2>&1`, program}, args...)...)
-	if err != nil && out == "" {
+	if err != nil {
 		return ""
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
-	return abbreviate(colours.ReplaceAllString(line, ""), 120)
+	for line := range strings.Lines(colours.ReplaceAllString(out, "")) {
+		if strings.ContainsAny(line, "0123456789") {
+			return abbreviate(strings.TrimSpace(line), 120)
+		}
+	}
+	return ""
 }
 
 // loadAverage is that of the last minute.
