@@ -97,3 +97,32 @@ func TestNothingAtOwnNode(t *testing.T) {
 		})
 	}
 }
+
+// TestRandomAddressAtOwnNode: what is at a random address is not known, so it is asked.
+func TestRandomAddressAtOwnNode(t *testing.T) {
+	n := newNode(t, 2, Limits{})
+	in, err := NewInlet(limited(t), n.env, n.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close(limited(t)) }()
+	asked := make(chan struct{}, 1)
+	s := n.router.Shards()[1]
+	var at routing.WireAddress
+	if err := s.Do(limited(t), func() {
+		at = s.Start(routing.WorkerFunc(func(*routing.Shard, *routing.Message) { asked <- struct{}{} }))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	in.SetPath(routing.RouteOf(at))
+	c, err := net.Dial("tcp", in.Bound().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	select {
+	case <-asked:
+	case <-limited(t).Done():
+		t.Error("nobody was asked")
+	}
+}
