@@ -368,3 +368,21 @@ func TestFullKernelThatIsLimited(t *testing.T) {
 	}
 	on(t, l, c.Abort)
 }
+
+// TestTimerFaults: a timer whose function faults is counted as that and the loop goes on; one that does not is not.
+func TestTimerFaults(t *testing.T) {
+	g := newGroup(t)
+	l := g.Loop(0)
+	ran := make(chan struct{}, 2)
+	on(t, l, func() {
+		l.After(0, func() { ran <- struct{}{} })
+		l.After(0, func() { panic("a fault of the test's") })
+		l.After(time.Millisecond, func() { ran <- struct{}{} })
+	})
+	<-ran
+	<-ran
+	on(t, l, func() {})
+	if n := g.Use().Faults; n != 1 {
+		t.Errorf("%d faults of one timer in three", n)
+	}
+}
