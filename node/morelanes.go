@@ -17,8 +17,9 @@ const (
 	laneLook = 500 * time.Millisecond
 	// trialLooks is after how many looks more lanes have shown what they bring: as many for the transfers to move and for TCP to begin as for the measurement.
 	trialLooks = 6
-	// trialGain is how much more they have to bring in order to stay, and trialRest how many looks it takes until they are tried again if they do not.
-	trialGain = 1.1
+	// trialGain is how much more they have to bring in order to stay: with a control that losses slow down it is several times as much, with one that they do not, as BBR,
+	// next to nothing, while connections of their own share the line less evenly than streams of one do. trialRest is how many looks it takes until they are tried again if they do not.
+	trialGain = 1.5
 	trialRest = 600
 
 	// lossLeast is how many segments were lost at least where some are lost, and lossShare one of how many: below it TCP with CUBIC fills a line of

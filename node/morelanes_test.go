@@ -7,7 +7,7 @@ import (
 	"sallyport/dataplane"
 )
 
-// TestLaneTrial: where segments are lost and transfers share lanes each gets one, as far as the bound allows; they stay if that brings a tenth more, and end if not.
+// TestLaneTrial: where segments are lost and transfers share lanes each gets one, as far as the bound allows; they stay if that brings half as much again, and end if not.
 func TestLaneTrial(t *testing.T) {
 	const before = 100
 	for _, c := range []struct {
@@ -19,8 +19,8 @@ func TestLaneTrial(t *testing.T) {
 		tried     int
 		kept      int
 	}{
-		{"more comes", 5, true, 111, 5, 5, 5},
-		{"no more comes", 5, true, 109, 5, 5, 1},
+		{"more comes", 5, true, 151, 5, 5, 5},
+		{"no more comes", 5, true, 149, 5, 5, 1},
 		{"bounded", 30, true, 300, 30, 8, 8},
 		{"no losses", 5, false, 300, 5, 1, 1},
 		{"one transfer", 1, true, 300, 1, 1, 1},
