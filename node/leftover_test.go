@@ -179,6 +179,7 @@ func TestLostPathIsClosed(t *testing.T) {
 	default:
 		t.Error("the lost path is open while the next one is made")
 	}
+	until(t, "the next one is the session's", func() bool { _, c, _ := s.state(); return c == second }) // only then it can be made anew
 	s.renew()
 	<-made
 	select {
