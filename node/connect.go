@@ -50,6 +50,7 @@ type connection struct {
 	// flows are the flows of what was opened, outermost last: what may reach this node through the connection.
 	flow     *routing.Flow
 	tcp      *tcp.Connection
+	losses   lossWatch // of tcp
 	udp      *udp.Bind
 	puncture *udp.Puncture // that the channel was moved onto
 	channels []*secure.Channel

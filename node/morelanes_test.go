@@ -94,3 +94,35 @@ func TestLossesCount(t *testing.T) {
 		}
 	}
 }
+
+// TestLossWatch: segments are lost all the time when two looks in a row show it; what was lost before, and what a look that is too short shows, does not count.
+func TestLossWatch(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var w lossWatch
+	var l dataplane.Losses
+	look := func(what string, after time.Duration, sent, again, received, disordered uint32, want bool) {
+		t.Helper()
+		now = now.Add(after)
+		l.Sent, l.Again, l.Received, l.OutOfOrder = l.Sent+sent, l.Again+again, l.Received+received, l.OutOfOrder+disordered
+		if got := w.look(now, l); got != want {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+	const long = lossEvery
+	look("a start that was too fast", long, 10_000, 500, 0, 0, false)
+	look("nothing is lost after it", long, 10_000, 0, 0, 0, false)
+	look("some again", long, 10_000, 100, 0, 0, false)
+	look("too soon after that", lossEvery/2-1, 10_000, 100, 0, 0, false)
+	look("and in the next look", 1, 0, 0, 0, 0, true)
+	look("too few to say anything else", long, lossLook-1, 0, 0, 0, true)
+	look("no more, with those few", long, 1, 0, 0, 0, false)
+	look("out of order", long, 0, 0, 10_000, 300, false)
+	look("again", long, 0, 0, 10_000, 300, true)
+	now = now.Add(long)
+	if w.look(now, dataplane.Losses{}) {
+		t.Error("a connection that has ended loses segments")
+	}
+	l = dataplane.Losses{}
+	look("anew", long, 1000, 100, 0, 0, false)
+	look("anew, again", long, 1000, 100, 0, 0, true)
+}
