@@ -219,6 +219,7 @@ var (
 	placeholder = regexp.MustCompile(`\{[A-Za-z][A-Za-z0-9]*\}`)
 	identifier  = regexp.MustCompile(`I[0-9a-f]{64}`)
 	longHex     = regexp.MustCompile(`[0-9a-f]{32,}`)
+	date        = regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}`)
 	number      = regexp.MustCompile(`[0-9]{4,}`)
 	// Names that a program makes up are two words, as those of the table never are.
 	madeUp = regexp.MustCompile(`^(/(?:service|node)/|0#)?[a-z]+-[a-z]+$`)
@@ -258,6 +259,7 @@ func plain(text, dir string) string {
 	text = strings.ReplaceAll(text, dir, "DIR")
 	text = identifier.ReplaceAllString(text, "IDENTIFIER")
 	text = longHex.ReplaceAllString(text, "HEX")
+	text = date.ReplaceAllString(text, "DATE")
 	return number.ReplaceAllString(text, "N")
 }
 
