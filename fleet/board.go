@@ -59,11 +59,11 @@ func newBoard(most int) *board {
 	return &board{waiting: map[*waiter]struct{}{}, places: fair.NewShares[*waiter](most)}
 }
 
-// list returns the routes, which are not to be changed, and whether there is a list at all.
-func (b *board) list() ([]string, bool) {
+// list returns the routes, which are not to be changed, and their version; nil before there is a list.
+func (b *board) list() (routes []string, version []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.routes, b.version != nil
+	return b.routes, b.version
 }
 
 // set has everybody who waits told of another list.

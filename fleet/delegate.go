@@ -166,15 +166,15 @@ func (d *Delegate) Serve(ctx context.Context, caller *identity.Identifier, req *
 		return rpc.ErrorResponse(req, rpc.NotFound, "this node has not the primary key")
 	}
 	asked, ok := ask(req)
-	routes, known := d.board.list()
+	routes, version := d.board.list()
 	switch {
 	case !ok:
 		return rpc.ErrorResponse(req, rpc.BadRequest, textBody)
-	case !known:
+	case version == nil:
 		return rpc.ErrorResponse(req, rpc.InternalServerError, textNotYet)
 	}
 	if later := d.board.awaits(ctx, *caller, req, asked); later != nil {
 		return later
 	}
-	return reply(req, nodesReply{Routes: routes, Version: versionOf(routes)})
+	return reply(req, nodesReply{Routes: routes, Version: version})
 }

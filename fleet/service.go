@@ -132,8 +132,8 @@ func (k *Keeper) serveNodes(ctx context.Context, caller identity.Identifier, req
 	if later := k.board.awaits(ctx, caller, req, asked); later != nil {
 		return later
 	}
-	r := nodesReply{Keeper: true, Routes: k.Routes()}
-	r.Version = versionOf(r.Routes)
+	r := nodesReply{Keeper: true}
+	r.Routes, r.Version = k.board.list()
 	if _, r.Listed = k.onList(caller); r.Listed {
 		var err error
 		if r.History, err = k.o.History(ctx); err != nil {

@@ -337,17 +337,23 @@ func firstAnswer(ctx context.Context, routes []multiaddr.Addr, ask func(context.
 	return a.resp, cmp.Or(err, a.refused)
 }
 
-// callAlong sends one request to a service of the node at the end of a connection, and waits for its response until that ends: the error matches errPathClosed then.
-func (n *Node) callAlong(ctx context.Context, c *connection, service string, req *rpc.Request) (*rpc.Response, error) {
+// whilePath returns a context that ends with a path too, of errPathClosed then.
+func whilePath(ctx context.Context, done <-chan struct{}) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	go func() {
 		select {
-		case <-c.done():
+		case <-done:
 			cancel(errPathClosed)
 		case <-ctx.Done():
 		}
 	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// callAlong sends one request to a service of the node at the end of a connection, and waits for its response until that ends: the error matches errPathClosed then.
+func (n *Node) callAlong(ctx context.Context, c *connection, service string, req *rpc.Request) (*rpc.Response, error) {
+	ctx, cancel := whilePath(ctx, c.done())
+	defer cancel()
 	resp, err := n.call(ctx, c.route.Concat(routing.LocalRoute(service)), req)
 	if err != nil && errors.Is(context.Cause(ctx), errPathClosed) {
 		return nil, fmt.Errorf("%w: %w", errPathClosed, err)

@@ -189,15 +189,8 @@ func (n *Node) othersAlong(route routing.Route) func(ctx context.Context, have [
 // at once, one that has the same when it has another. One that does not answer, for it is busy or of the reference, is asked with longer and longer pauses; an older one of ours, which
 // does not wait, from time to time. It returns the version of what was kept last.
 func (n *Node) followRoutes(done <-chan struct{}, others func(context.Context, []byte) (fleet.Nodes, bool, error), have []byte, keep func(context.Context, []string) error) []byte {
-	path, end := context.WithCancel(n.ctx)
+	path, end := whilePath(n.ctx, done)
 	defer end()
-	go func() {
-		select {
-		case <-done:
-			end()
-		case <-path.Done():
-		}
-	}()
 	failed := routesAgain
 	for {
 		asked := time.Now()

@@ -308,12 +308,21 @@ func (w *world) isServed(portal string, within time.Duration) error {
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(within))
+	return w.answered(c)
+}
+
+// answered asks for an echo on a connection, and waits for the one of its first byte.
+func (w *world) answered(c *net.TCPConn) error {
 	seed := seeds.Add(1)
 	defer w.servers.forget(seed)
-	if _, err = c.Write(append(binary.LittleEndian.AppendUint64([]byte{askEcho}, seed), 'x')); err == nil {
-		_, err = io.ReadFull(c, make([]byte, 1))
+	if _, err := c.Write(append(binary.LittleEndian.AppendUint64([]byte{askEcho}, seed), 'x')); err != nil {
+		return err
 	}
-	return err
+	var b [1]byte
+	if _, err := io.ReadFull(c, b[:]); err != nil || b[0] != 'x' {
+		return fmt.Errorf("answered %q, %w", b, err)
+	}
+	return nil
 }
 
 // killed kills the inlet's or the outlet's node, and starts it again at once or when the other side has seen what it should.
