@@ -365,7 +365,8 @@ func (c *conn) readEnded(err error) {
 }
 
 // waitQuiet ends the connection once nothing has come from the peer for a while. While the client's backlog is full the peer may only be held back,
-// and an end would cut its stream off as if it were whole; the backlog bounds how long that may take.
+// and an end would cut its stream off as if it were whole; the backlog bounds how long that may take. Once the client has taken what waited, the
+// peer has the whole time again to go on: OnDrain.
 func (c *conn) waitQuiet() {
 	c.progress = c.window.received
 	c.timer.Stop()
@@ -548,6 +549,9 @@ func (c *conn) giveCredit() {
 func (c *conn) OnDrain(*dataplane.Conn) {
 	if c.backlog != nil {
 		c.backlog.Drained()
+		if c.state == open && c.readDone && !c.extended {
+			c.waitQuiet()
+		}
 	}
 	if c.state == open && c.extended && !c.done {
 		c.giveCredit()

@@ -209,3 +209,29 @@ func TestFinishedOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestQuietSinceTheClientTookAll: the time in which the peer of a client that has half-closed may be silent begins when the client has taken what
+// waited for it: until then the peer was held back.
+func TestQuietSinceTheClientTookAll(t *testing.T) {
+	for name, c := range map[string]struct{ full, readDone, extended, want bool }{
+		"after a full backlog":      {true, true, false, true},
+		"nothing was held back":     {false, true, false, false},
+		"the client has not ended":  {true, false, false, false},
+		"the peer knows half-close": {true, true, true, false},
+	} {
+		alone(t, func(_ *node, conn *conn, _ func() [][]byte) {
+			if c.full {
+				conn.over(conn.env.Limits.HighWater+1, nil)
+			}
+			conn.waitQuiet()
+			before := conn.timer
+			conn.readDone, conn.extended, conn.done = c.readDone, c.extended, c.extended
+			conn.OnDrain(nil)
+			if anew := conn.timer != before; anew != c.want {
+				t.Errorf("%s: begins anew: %v", name, anew)
+			}
+			conn.extended = false
+			conn.end(ReasonReset, false)
+		})
+	}
+}
