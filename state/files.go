@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/internal/wholefile"
 )
 
 // maxFile bounds what is read into memory. The largest file, resources.json of a node with ten thousand portals, has a few MB.
@@ -45,7 +47,7 @@ func writeFile(path string, data []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
-	return syncDir(filepath.Dir(path))
+	return wholefile.SyncDir(filepath.Dir(path))
 }
 
 func tempName(path string) string {
@@ -61,7 +63,7 @@ func removeFile(path string) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return wholefile.SyncDir(filepath.Dir(path))
 }
 
 // mkdir creates a directory and its parents with mode 0700, durably.
@@ -72,15 +74,7 @@ func mkdir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return wholefile.SyncDir(filepath.Dir(path))
 }
 
 // readFile returns fs.ErrNotExist if there is no file. What is no regular file is an error: a pipe would hold up whoever reads it.
@@ -209,7 +203,7 @@ func copyTree(from, to string) error {
 			return err
 		}
 	}
-	return syncDir(to)
+	return wholefile.SyncDir(to)
 }
 
 func copyFile(from, to string) error {

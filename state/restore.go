@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"sallyport/internal/wholefile"
 )
 
 // A restore writes everything into a directory beside the state, syncs it, and renames it to readyName: from then on it is done, whatever happens.
@@ -157,7 +159,7 @@ func (s *Staging) complete() error {
 	}
 	return filepath.WalkDir(s.path, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
-			err = syncDir(path)
+			err = wholefile.SyncDir(path)
 		}
 		return err
 	})
@@ -202,11 +204,11 @@ func (d *Dir) finishRestore() (replaced string, err error) {
 		}
 		if _, err := os.Lstat(aside); err == nil {
 			replaced = aside
-			if err := syncDir(aside); err != nil {
+			if err := wholefile.SyncDir(aside); err != nil {
 				return "", err
 			}
 		}
-		if err := syncDir(d.path); err != nil {
+		if err := wholefile.SyncDir(d.path); err != nil {
 			return "", err
 		}
 		if err := os.Rename(d.file(readyName), d.file(movingName)); err != nil {
@@ -232,7 +234,7 @@ func (d *Dir) finishRestore() (replaced string, err error) {
 			return "", err
 		}
 	}
-	return replaced, errors.Join(os.Remove(d.file(movingName)), syncDir(d.path))
+	return replaced, errors.Join(os.Remove(d.file(movingName)), wholefile.SyncDir(d.path))
 }
 
 // resume goes on with a restore whose process ended before all was in its place.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"sallyport/crypto/vault"
+	"sallyport/internal/wholefile"
 )
 
 // Vault is a place for secret keys.
@@ -345,7 +346,7 @@ func (d *Dir) copyVault(name, from, to string) error {
 	}
 	err := copyTree(from, to)
 	if err == nil {
-		err = syncDir(filepath.Dir(to))
+		err = wholefile.SyncDir(filepath.Dir(to))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("vault %q: %w", name, err), os.RemoveAll(to))

@@ -2,8 +2,8 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"os"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sallyport/bench/report"
+	"sallyport/internal/wholefile"
 )
 
 // result is all that was measured; its report.Result is what the JSON file holds.
@@ -166,16 +167,8 @@ func writeFile(path string, b []byte) error {
 	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
 		return os.WriteFile(path, b, 0o644)
 	}
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*")
-	if err != nil {
+	return wholefile.Write(path, filepath.Base(path)+".*", 0o644, func(w io.Writer) error {
+		_, err := w.Write(b)
 		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Chmod(0o644), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+	})
 }

@@ -20,6 +20,7 @@ import (
 	"sallyport/authority"
 	"sallyport/backup"
 	"sallyport/crypto/vault"
+	"sallyport/internal/wholefile"
 	"sallyport/node/admin"
 	"sallyport/state"
 )
@@ -211,30 +212,14 @@ func fetchStore(ctx context.Context, d *state.Dir, c *admin.Client) (*os.File, e
 
 // writeBackupFile writes a file that is there as a whole or not at all.
 func writeBackupFile(path string, s vault.Secret, m backup.Manifest, c *state.Copy, stores map[string]*os.File) (size int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
+	err = wholefile.Write(path, "."+filepath.Base(path)+".*", 0o600, func(w io.Writer) error {
+		size, err = writeBackup(w, s, m, c, stores)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	size, err = writeBackup(f, s, m, c, stores)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return 0, err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return 0, err
-	}
-	return size, errors.Join(dir.Sync(), dir.Close())
+	return size, nil
 }
 
 func writeBackup(w io.Writer, s vault.Secret, m backup.Manifest, c *state.Copy, stores map[string]*os.File) (int64, error) {

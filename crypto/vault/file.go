@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sallyport/internal/wholefile"
 )
 
 // files keeps each secret in a file of a directory, named by kind and handle.
@@ -68,22 +70,14 @@ func (dir files) read(path string, size int) ([]byte, error) {
 
 // write writes a temporary file, syncs it and renames it: the content is there as a whole or not at all.
 func (dir files) write(path string, content []byte) error {
-	f, err := os.CreateTemp(string(dir), newFile+"*") // mode 0600
+	err := wholefile.Write(path, newFile+"*", 0o600, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("vault: %w", err)
 	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fmt.Errorf("vault: %w", err)
-	}
-	return syncDir(string(dir))
+	return nil
 }
 
 func (dir files) put(kind string, h Handle, secret []byte) error {
@@ -95,12 +89,7 @@ func (dir files) path(kind string, h Handle) string {
 }
 
 func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("vault: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
+	if err := wholefile.SyncDir(dir); err != nil {
 		return fmt.Errorf("vault: %w", err)
 	}
 	return nil
