@@ -30,6 +30,10 @@ func (c *conn) TerminalClosed() {
 	c.unwatch()
 	if c.state == away { // what was asked over this path has no answer any more
 		c.leavePath()
+		if c.bulk.lane != nil { // the inlet's path may be there all the time, and nobody tells of it
+			c.leaveLane(laneRest)
+			c.ask()
+		}
 		c.wait()
 		return
 	}

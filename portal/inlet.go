@@ -170,14 +170,21 @@ func clientOptions(o InletOptions) dataplane.TCPOptions {
 func (in *Inlet) Bound() netip.AddrPort { return in.bound }
 
 // SetPath gives the route to the outlet, whose first hop lives on this node; new clients and those that wait use it. Open
-// connections that can be resumed go on over it, if it leads to the same identity; others stay on theirs. An empty route makes new clients wait. Any goroutine.
+// connections that can be resumed go on over it, if it leads to the same identity; others stay on theirs. The route that there is already changes nothing for
+// them. An empty route makes new clients wait. Any goroutine.
 func (in *Inlet) SetPath(route routing.Route) {
 	if route.Len() == 0 {
 		in.path.Store(nil)
 		return
 	}
 	p := &path{route: in.opts.Prefix.Concat(route), shard: in.router.ShardFor(route)}
-	in.path.Store(p)
+	now := in.path.Load()
+	again := now != nil && now.route.Equal(p.route)
+	if again {
+		p = now
+	} else {
+		in.path.Store(p)
+	}
 	in.mu.Lock()
 	list := in.waiting
 	in.waiting = nil
@@ -187,7 +194,9 @@ func (in *Inlet) SetPath(route routing.Route) {
 	for _, w := range list {
 		in.hand(p, w.fd, w.offer)
 	}
-	in.resumeAll(p)
+	if !again {
+		in.resumeAll(p)
+	}
 }
 
 // StopListening closes the port; clients that were accepted stay. Not on a shard.

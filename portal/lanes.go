@@ -107,7 +107,8 @@ func (in *Inlet) giveLane(c *conn) {
 	}
 }
 
-// leaveLane lets c go on over the inlet's path the next time that it looks for one. It does not look for a lane for the time given.
+// leaveLane lets c go on over the inlet's path the next time that it looks for one; how long the lane did not answer says nothing of that one. It does not look
+// for a lane for the time given.
 func (c *conn) leaveLane(rest time.Duration) {
 	if c.bulk.lane == nil {
 		return
@@ -116,6 +117,7 @@ func (c *conn) leaveLane(rest time.Duration) {
 	c.inlet.giveLane(c)
 	c.inlet.mu.Unlock()
 	c.bulk.next = c.shard.Loop().Now().Add(rest)
+	c.line.pause = askFirst
 }
 
 // noTransfer undoes that c is a transfer, and takes it off its lane.
@@ -194,7 +196,11 @@ func (c *conn) relane() {
 	switch l := c.bulk.lane; {
 	case l != nil && !c.inlet.hasLane(l):
 		c.leaveLane(0)
-		c.losePath() // away: the answer does not come, and it asks again
+		if !c.losePath() && c.state == away { // what it asked over the lane may have no answer
+			c.leavePath()
+			c.ask()
+			c.wait()
+		}
 	case c.bulk.is:
 		c.bulk.next = time.Time{} // what did not work may do so now
 		c.seekLane()

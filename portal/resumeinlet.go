@@ -61,6 +61,7 @@ func (in *Inlet) Silent(route routing.Route, since time.Time) {
 	for c := range in.conns {
 		c.post(func() {
 			if c.terminal != nil && c.terminal == c.shard.FirstTerminal(route) && c.state == open {
+				c.leaveLane(laneRest)
 				c.losePathAt(since)
 			}
 		})
@@ -110,6 +111,8 @@ func (c *conn) offered(p *path, t routing.Terminal, peer [32]byte) {
 		if c.terminal != nil {
 			c.leavePath()
 		}
+		c.leaveLane(0) // what was asked there may have no answer, and this one is known to work
+		c.line.pause = askFirst
 		c.ask()
 		c.wait()
 	}
