@@ -489,22 +489,30 @@ func headerRewriter(list []string) (func() portal.Rewriter, error) {
 	return func() portal.Rewriter { return httpheader.New(o) }, nil
 }
 
+// mainPath waits until the inlet's path is up, and returns it: what is made over it is made as soon as that is possible, without pauses that grow meanwhile.
+func (in *inlet) mainPath(ctx context.Context) (*connection, error) {
+	for {
+		if up, main, _ := in.session.state(); up {
+			return main, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errNoMainPath
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // startDirect begins to keep a path through a puncture. It is made over the main path, and outlives it.
 func (in *inlet) startDirect(n *Node, o connectOptions) {
 	in.direct = &session{
 		log: n.log.With("inlet", in.request.Alias, "path", "udp"), router: n.router, slow: true,
 		connect: func(ctx context.Context) (*connection, error) {
-			for {
-				up, main, _ := in.session.state()
-				if up {
-					return n.puncture(ctx, main, o)
-				}
-				select {
-				case <-ctx.Done():
-					return nil, errNoMainPath
-				case <-time.After(50 * time.Millisecond):
-				}
+			main, err := in.mainPath(ctx)
+			if err != nil {
+				return nil, err
 			}
+			return n.puncture(ctx, main, o)
 		},
 		up: func(_ context.Context, c *connection) error {
 			in.choose(func() { in.udp = in.outletRoute(c) })

@@ -184,9 +184,9 @@ func (l *inletLanes) session(set *laneSet, k int) *session {
 	return &session{
 		log: l.node.log.With("inlet", in.request.Alias, "lane", k+1), router: l.node.router, longest: retryMaxSlow,
 		connect: func(ctx context.Context) (*connection, error) {
-			up, main, _ := in.session.state()
-			if !up || len(main.channels) == 0 {
-				return nil, errNoMainPath
+			main, err := in.mainPath(ctx)
+			if err != nil {
+				return nil, err
 			}
 			r, err := l.route(ctx, main, number)
 			if err != nil {
@@ -202,8 +202,11 @@ func (l *inletLanes) session(set *laneSet, k int) *session {
 			set.put(k, in.outletRoute(c))
 			return nil
 		},
-		down:   func() { set.put(k, routing.Route{}) },
-		silent: in.silent,
+		down: func() { set.put(k, routing.Route{}) },
+		silent: func(c *connection, since time.Time) {
+			in.silent(c, since)
+			c.close() // its connections have the inlet's path meanwhile, and no other is to go there
+		},
 		check: func(ctx context.Context, _ *connection) error { // and the outlet's node hears that the lane is used
 			if up, main, _ := in.session.state(); up {
 				if r, err := l.route(ctx, main, number); err == nil && r.name != *name.Load() {
@@ -241,6 +244,14 @@ func (l *inletLanes) route(ctx context.Context, main *connection, number uint64)
 	}
 	asking, cancel := context.WithTimeout(ctx, laneWait+2*time.Second)
 	defer cancel()
+	ended := main.done() // main grows no more
+	go func() {
+		select {
+		case <-ended: // there is no answer over it
+			cancel()
+		case <-asking.Done():
+		}
+	}()
 	m, err := l.node.askNode(asking, main, control.OpLane, control.Fields{Name: main.name, Have: number, Wait: laneWait})
 	if err != nil {
 		return w, err
