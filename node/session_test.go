@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,35 @@ func TestAfterLoss(t *testing.T) {
 	} {
 		if pause, next := s.afterLoss(now, c.worked, c.wait, c.longest); pause != c.wantPause || next != c.wantNext {
 			t.Errorf("%s: %v, then %v; want %v, then %v", c.what, pause, next, c.wantPause, c.wantNext)
+		}
+	}
+}
+
+// TestHaste: a session comes back at once so often in a row and then not; each time that has passed gives one more, and no rest gives more than at the beginning.
+func TestHaste(t *testing.T) {
+	var h haste
+	now := time.Now()
+	for _, c := range []struct {
+		what  string
+		rest  time.Duration // before
+		times int           // that it comes back at once then
+	}{
+		{"at the beginning", 0, hasteMost},
+		{"before one is given back", hasteEvery - 1, 0},
+		{"when it is", 1, 1},
+		{"after a part of the time", 3 * hasteEvery / 4, 0},
+		{"after two parts, which are more than the whole", 3 * hasteEvery / 4, 1},
+		{"after the rest of the second one", hasteEvery / 2, 1},
+		{"after three times as long", 3 * hasteEvery, 3},
+		{"after an hour", time.Hour, hasteMost},
+	} {
+		now = now.Add(c.rest)
+		times := 0
+		for times <= hasteMost && h.take(now) {
+			times++
+		}
+		if times != c.times {
+			t.Errorf("%s: %d times; want %d", c.what, times, c.times)
 		}
 	}
 }
@@ -140,4 +170,30 @@ func TestAfterFailure(t *testing.T) {
 			t.Errorf("%s: %v, then %v; want %v, then %v", c.what, pause, next, c.wantPause, c.wantNext)
 		}
 	}
+}
+
+// TestPausesAreSpread: what lost its path together does not come back together: pauses are as long as they are said to be, or up to half as long again, evenly.
+func TestPausesAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pause, tenths = time.Second, 5
+		var s session
+		var spread [tenths]int
+		for range 1000 {
+			begun := time.Now()
+			ends := s.pause(pause)
+			if is := <-ends; !is.Equal(s.next) {
+				t.Fatalf("the next attempt is said to be at %v, and is at %v", s.next, is)
+			}
+			late := time.Since(begun) - pause
+			if late < 0 || late >= pause/2 {
+				t.Fatalf("%v late", late)
+			}
+			spread[late*10/pause]++
+		}
+		for k, n := range spread {
+			if n < 100 { // 200 are expected; so few come in one run of 10^14
+				t.Errorf("%d of 1000 pauses are in tenth %d", n, k)
+			}
+		}
+	})
 }
