@@ -8,7 +8,7 @@ import (
 const (
 	// besideAfter is how long a path is silent until another one is made beside it. Whichever has an answer first is the path: a wrong guess costs a handshake.
 	besideAfter = silenceLimit
-	// restartAfter is how long a path that was left may be silent until clients that have no answer yet begin anew over the other one.
+	// restartAfter is how long after a path was left clients that have no answer over it yet begin anew over the other one.
 	restartAfter = 300 * time.Millisecond
 	// holdAfter is how long it is silent until connections that can be resumed count it as lost, however long it may be silent.
 	holdAfter = 4500 * time.Millisecond
@@ -52,7 +52,7 @@ func (s *session) linger(ctx context.Context, c *connection) {
 	if s.watched != nil && s.gone != nil {
 		gone = s.watched(ctx, c)
 	}
-	heard, signs, answered := time.Now(), c.signs(), false
+	heard, signs := time.Now(), c.signs()
 	silent := time.After(restartAfter)
 	p.send(true)
 	tick := time.NewTicker(pingInterval)
@@ -67,11 +67,11 @@ func (s *session) linger(ctx context.Context, c *connection) {
 			s.gone(c)
 			return
 		case <-silent:
-			if !answered && s.restart != nil {
+			if s.restart != nil { // who was there answers perhaps, but not to them
 				s.restart(c)
 			}
 		case <-p.answers:
-			heard, answered = time.Now(), true
+			heard = time.Now()
 		case now := <-tick.C:
 			if signs.fresh(ctx) {
 				heard = now

@@ -11,7 +11,7 @@ var (
 	descFleetRelays  = desc("relay_fleet_relays", "Other relays of the fleet that are alive, by whether there is a way to them.", "state")
 	descFleetNames   = desc("relay_fleet_names", "Relay names of the fleet: here, if somebody is registered under it at this relay, else elsewhere.", "where")
 	descFleetPassed  = desc("relay_fleet_messages_total", "Messages that went by a relay name between this relay and others of the fleet: the first ones of channels.", "direction")
-	descTargetUp     = desc("outlet_target_up", "1 if the target of an outlet with --check answered when it was looked at last.", "portal")
+	descTargetUp     = desc("outlet_target_up", "0 if the target of an outlet with --check did not answer when it was looked at last, or has refused a client since; else 1.", "portal")
 )
 
 // groups collects who shares relay names here, and how targets are that outlets look at.

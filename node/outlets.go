@@ -206,7 +206,7 @@ func (n *Node) startOutletTo(
 	running, cancel := context.WithCancel(n.ctx)
 	if targets == nil {
 		out.target = newTarget(running, &r, begin, o.Dial)
-		o.Tried, o.Down = out.target.tried, out.target.down
+		o.Tried, o.Down = out.target.tried, out.target.unreachable
 	}
 	out.cancel = cancel
 	o.Carried = n.carriedOutlet(r.Name)

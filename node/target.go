@@ -2,11 +2,14 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/node/admin"
 	"sallyport/node/resource"
@@ -19,6 +22,9 @@ const (
 	targetTimeout = 3 * time.Second
 	targetCheck   = 10 * time.Second
 	targetRetry   = 5 * time.Second
+	// targetWait is for how long clients wait once their target was found down: their inlets hear of another outlet meanwhile, if there is one. So long it is tried each targetSoon.
+	targetWait = 3 * time.Second
+	targetSoon = time.Second
 	// What --check-interval may be.
 	leastInterval, mostInterval = 100 * time.Millisecond, time.Hour
 )
@@ -34,7 +40,9 @@ type target struct {
 	check    targetProbe // nil without --check
 	interval time.Duration
 	err      error     // of the last attempt
-	failed   bool      // err is of a look of its own, with --check
+	failed   bool      // with --check: err is of a look of its own, or of a client that was refused
+	failedAt time.Time // when failed became true last
+	wait     time.Duration
 	since    time.Time // when err became what it is
 	next     time.Time
 	planned  *time.Timer
@@ -64,7 +72,7 @@ func targetIntervalOf(text string) (time.Duration, error) {
 // newTarget begins to watch a target. dial is what the outlet dials with, nil for TCP, where
 // begin makes what goes before all.
 func newTarget(ctx context.Context, r *resource.Outlet, begin greeting, dial dialer) *target {
-	t := &target{ctx: ctx, host: r.To, dial: func(ctx context.Context) (net.Conn, error) {
+	t := &target{ctx: ctx, host: r.To, wait: targetWait, dial: func(ctx context.Context) (net.Conn, error) {
 		if dial != nil {
 			p, err := dial(ctx, portal.Origin{})
 			if err != nil {
@@ -98,12 +106,13 @@ func (t *target) setCheck(r *resource.Outlet) {
 	}
 }
 
-// plan has the target looked at after a while, unless that is planned. t.mu is held.
+// plan has the target looked at after a while, unless that is planned for sooner, or happens. t.mu is held.
 func (t *target) plan(after time.Duration) {
-	if t.planned != nil || t.ctx.Err() != nil {
+	at := time.Now().Add(after)
+	if t.ctx.Err() != nil || t.planned != nil && (!at.Before(t.next) || !t.planned.Stop()) {
 		return
 	}
-	t.next = time.Now().Add(after)
+	t.next = at
 	t.planned = time.AfterFunc(after, t.look)
 }
 
@@ -114,12 +123,19 @@ func (t *target) tried(err error) {
 	if t.since.IsZero() || (t.err == nil) != (err == nil) {
 		t.since = time.Now()
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		t.failed = false
+	case t.check != nil && errors.Is(err, unix.ECONNREFUSED): // a look would find the same, but later
+		t.fail()
 	}
 	switch t.err = err; {
 	case err != nil && t.check != nil:
-		t.plan(min(targetRetry, t.interval))
+		retry := targetRetry
+		if t.waitLocked() {
+			retry = targetSoon
+		}
+		t.plan(min(retry, t.interval))
 	case err != nil:
 		t.plan(targetRetry)
 	case t.check != nil:
@@ -145,11 +161,32 @@ func (t *target) look() {
 	cancel()
 	t.mu.Lock()
 	t.planned = nil
-	t.failed = err != nil && t.check != nil
+	if err != nil && t.check != nil {
+		t.fail()
+	} else {
+		t.failed = false
+	}
 	t.mu.Unlock()
 	if t.ctx.Err() == nil {
 		t.tried(err)
 	}
+}
+
+// fail notes that the target is down. t.mu is held.
+func (t *target) fail() {
+	if !t.failed {
+		t.failed, t.failedAt = true, time.Now()
+	}
+}
+
+// waitLocked reports whether the target was found down a moment ago.
+func (t *target) waitLocked() bool { return t.failed && time.Since(t.failedAt) < t.wait }
+
+// unreachable reports whether the target is down, and whether clients wait for it or another one (portal.OutletOptions.Down). Any goroutine.
+func (t *target) unreachable() (down, wait bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failed, t.waitLocked()
 }
 
 // looks reports whether it looks at its target by itself (--check).
@@ -159,7 +196,7 @@ func (t *target) looks() bool {
 	return t.check != nil
 }
 
-// down reports whether a look of its own, with --check, has found that the target does not answer. Any goroutine; t may be nil.
+// down reports whether a look of its own, with --check, or a client's connection has found that the target does not answer. Any goroutine; t may be nil.
 func (t *target) down() bool {
 	if t == nil {
 		return false

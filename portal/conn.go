@@ -58,6 +58,8 @@ type conn struct {
 	rates    *rates // of the portal; nil without
 	timer    *dataplane.Timer
 	asked    bool      // inlet: the Ping has no answer yet
+	anew     bool      // inlet: its client begins anew though the answer may still come
+	delayed  bool      // outlet: its client has waited for a target that was down
 	bare     *bareWay  // of an outlet's without channel, behind other nodes
 	inlet    *Inlet    // that the connection belongs to, or
 	lines    *registry // of the outlet that it belongs to

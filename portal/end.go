@@ -136,9 +136,12 @@ func (c *conn) forget(r Reason) bool {
 	c.told.ended(r)
 	c.timer.Stop()
 	c.timer = nil
-	if c.asked && r != ReasonPath {
+	switch {
+	case c.asked && c.anew:
+		c.leaveLate(ReasonReset) // with ReasonPath the outlet would wait for a Resume
+	case c.asked && r != ReasonPath:
 		c.leaveLate(r)
-	} else {
+	default:
 		c.shard.Stop(c.self)
 	}
 	c.throttle.Close()

@@ -56,8 +56,9 @@ type OutletOptions struct {
 	MaxConnections int
 	// Rate is how many bytes a second are carried in each direction at most; 0 is no limit. Members get equal shares.
 	Rate int64
-	// Down, if set, reports that the target is known not to answer: connections are refused at once. It must not block.
-	Down func() bool
+	// Down, if set, reports whether the target is known not to answer, and whether that was found out a moment ago: clients wait then, for the target may be back
+	// soon, or their inlet hear of another outlet; else they are refused at once. It must not block.
+	Down func() (down, wait bool)
 	// Resolve turns Target into the addresses to try, in this order. It is asked only for a Target that is a name; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
 	// Tried, if set, is told how each attempt to reach the target went; nil is success. On an event loop: it must not block.
@@ -166,7 +167,8 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 		o.refuse(s, m, msg, ReasonShutdown, false)
 		return nil
 	}
-	if o.opts.Down != nil && o.opts.Down() {
+	down, wait := o.down()
+	if down && !wait {
 		o.refuse(s, m, msg, ReasonUnreachable, true)
 		return nil
 	}
@@ -209,6 +211,10 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 	c.watch(t) // the path may break while the target is opened
 	if !placed {
 		o.await(c, back)
+		return c
+	}
+	if down {
+		o.waitFor(c, back)
 		return c
 	}
 	o.connect(c, back)
@@ -365,6 +371,10 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 		return
 	}
 	if err != nil {
+		if _, wait := o.down(); wait && !c.delayed {
+			o.waitFor(c, back)
+			return
+		}
 		reason := ReasonUnreachable
 		switch {
 		case errors.Is(err, unix.ECONNREFUSED):
@@ -372,12 +382,8 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ETIMEDOUT), errors.Is(err, context.DeadlineExceeded):
 			reason = ReasonTimeout
 		}
-		o.env.Log.Warn("portal target not reached", "portal", o.opts.Name, "target", o.opts.Target, "reason", reason.String(), "err", err)
-		if _, near := c.shard.Worker(back.First().Value).(routing.Through); c.extended || c.skip || near {
-			c.sendDisconnect(back, reason) // an interceptor passes it on; the reference's inlet behind it ignores it
-		}
 		c.tally.by = byTarget
-		c.forget(reason)
+		o.notReached(c, back, reason, err)
 		return
 	}
 	c.sock = sock
@@ -403,4 +409,13 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 	c.openedAt = time.Now()
 	c.send(back, c.appendOffer(c.small[:0], kindPong))
 	c.start(back)
+}
+
+// notReached refuses a client whose target was not opened.
+func (o *Outlet) notReached(c *conn, back routing.Route, reason Reason, err error) {
+	o.env.Log.Warn("portal target not reached", "portal", o.opts.Name, "target", o.opts.Target, "reason", reason.String(), "err", err)
+	if _, near := c.shard.Worker(back.First().Value).(routing.Through); c.extended || c.skip || near {
+		c.sendDisconnect(back, reason) // an interceptor passes it on; the reference's inlet behind it ignores it
+	}
+	c.forget(reason)
 }

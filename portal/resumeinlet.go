@@ -68,7 +68,7 @@ func (in *Inlet) Silent(route routing.Route, since time.Time) {
 	}
 }
 
-// Restart has clients begin anew, over the path that there is, that have no answer yet over the path with a route, which does not answer. Any goroutine.
+// Restart has clients begin anew, over the path that there is, that have no answer yet over the path with a route, which was left. Any goroutine.
 func (in *Inlet) Restart(route routing.Route) {
 	route = in.opts.Prefix.Concat(route)
 	in.mu.Lock()
@@ -76,6 +76,7 @@ func (in *Inlet) Restart(route routing.Route) {
 	for c := range in.conns {
 		c.post(func() {
 			if c.state == opening && c.terminal != nil && c.terminal == c.shard.FirstTerminal(route) {
+				c.anew = true
 				c.offerAgain(false)
 			}
 		})

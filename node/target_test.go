@@ -1,0 +1,67 @@
+package node
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sallyport/node/resource"
+)
+
+func (m *member) targetOf(outlet string) *target {
+	m.t.Helper()
+	i, ok := m.outlets.Get(outlet)
+	if !ok || !i.IsOpen {
+		m.t.Fatalf("no outlet %s", outlet)
+	}
+	return i.Value.target
+}
+
+// waits sets for how long clients wait for a target that was found down.
+func (t *target) waits(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wait = d
+}
+
+// TestRefusedClientIsALook: where an outlet looks at its target, a client that is refused tells as much: clients wait for a while, and the target is looked at
+// soon, however seldom that is else.
+func TestRefusedClientIsALook(t *testing.T) {
+	refused := os.NewSyscallError("connect", unix.ECONNREFUSED)
+	for _, c := range []struct {
+		what       string
+		err        error
+		waits      time.Duration
+		down, wait bool
+		within     time.Duration
+	}{
+		{"refused", refused, time.Hour, true, true, targetSoon},
+		{"refused, and nobody waits", refused, 0, true, false, targetRetry},
+		{"no answer", errors.New("time-out"), time.Hour, false, false, targetRetry},
+	} {
+		at := newTarget(t.Context(), &resource.Outlet{To: probed(t, ""), Check: "tcp", CheckInterval: "1h"}, nil, nil)
+		at.waits(c.waits)
+		settles(t, "it has looked, and will in an hour", func() bool {
+			at.mu.Lock()
+			defer at.mu.Unlock()
+			return at.planned != nil && !at.since.IsZero() && time.Until(at.next) > targetRetry
+		})
+		at.tried(c.err)
+		if down, wait := at.unreachable(); down != c.down || wait != c.wait {
+			t.Errorf("%s: down %v, clients wait %v", c.what, down, wait)
+		}
+		at.mu.Lock()
+		if d := time.Until(at.next); d > c.within {
+			t.Errorf("%s: the next look is in %v", c.what, d)
+		}
+		at.mu.Unlock()
+	}
+	unchecked := newTarget(t.Context(), &resource.Outlet{To: "127.0.0.1:1"}, nil, nil)
+	unchecked.tried(refused)
+	if down, wait := unchecked.unreachable(); down || wait {
+		t.Error("without --check who comes next asks the target")
+	}
+}
