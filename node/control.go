@@ -10,11 +10,15 @@ import (
 	"sallyport/routing/control"
 )
 
-// startControl starts the service by which nodes of ours ask each other (docs/protocol/05). Where there is an authority members may ask.
+// startControl starts the service by which nodes of ours ask each other (docs/protocol/05). Where there is an authority members may ask, and other relays of the
+// node's fleet, which have its identity and need no credential.
 func (n *Node) startControl(ctx context.Context) (err error) {
 	o := control.Options{Flows: []*routing.Flow{n.api.Flow, n.router.Begun()}, Log: n.log}
 	if authority := n.authority(); authority != nil {
 		o.Allow = func(peer [32]byte) bool {
+			if n.opts.RelayRegistry != nil && peer == [32]byte(n.opts.Self) {
+				return true
+			}
 			_, ok := n.access.attributes(identity.Identifier(peer), *authority)
 			return ok
 		}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"sallyport/authority"
 	"sallyport/node/admin"
 	"sallyport/routing"
+	"sallyport/routing/control"
 	"sallyport/routing/registrytest"
 )
 
@@ -129,5 +131,49 @@ func shownFleet(p *testProject, a, b, one, two *member) {
 	}
 	if s := a.Describe().Registry.Store; s.State != "away" || s.Reason != "it does not answer" || s.Since.Unix() != 1_800_000_000 || s.Name != "store of a" {
 		p.t.Errorf("the registry is away, and the node says %+v", s)
+	}
+}
+
+// TestWhoseQuestionsARelayPassesOn: a relay of a fleet asks another one, and no node of another identity, in the name of who asks.
+func TestWhoseQuestionsARelayPassesOn(t *testing.T) {
+	p := newProject(t, 0)
+	var shared registrytest.Shared
+	a := p.relayOf(&shared, "a", nil)
+	b := p.relayOf(&shared, "b", a)
+	alone := p.join(nil, "")
+	client, bank := p.join(authority.Attributes{"a": "b"}, "p"), p.join(authority.Attributes{"a": "b"}, "p")
+	for _, r := range []struct {
+		relay, to *member
+		want      control.Status
+	}{{a, b, control.StatusOK}, {a, bank, control.StatusAbsent}, {alone, bank, control.StatusAbsent}} {
+		link := questionsTo(t, r.relay.Node, r.to.route()+"/secure/api", connectOptions{self: r.relay.self}).c.channels[0]
+		in := questionsTo(t, client.Node, r.relay.route()+"/secure/api", connectOptions{})
+		settles(t, "a member is answered", func() bool { return control.Status(in.ask(control.OpProbe, control.Fields{}).Code) == control.StatusOK })
+		known := r.to.channels.List()[0].Encryptor.Text()
+		in.says(r.relay.opts.Name+" to "+r.to.opts.Name, control.OpGone, control.Fields{Name: link.Encryptor.Text() + hopMark + known, Wait: 10 * time.Millisecond}, r.want)
+		in.says("an address that is not there", control.OpGone, control.Fields{Name: "none" + hopMark + known, Wait: 10 * time.Millisecond}, control.StatusAbsent)
+		in.says("nobody", control.OpGone, control.Fields{Name: "none", Wait: 10 * time.Millisecond}, control.StatusAbsent)
+	}
+}
+
+// TestRelayIsAnother: a relay of a fleet takes another one for it that has its own identity, and no other.
+func TestRelayIsAnother(t *testing.T) {
+	p := newProject(t, 0)
+	var shared registrytest.Shared
+	a := p.relayOf(&shared, "a", nil)
+	b, stranger := p.relayOf(&shared, "b", a), newMember(t)
+	link, err := a.dialRelay(within(t), routing.RelayNode{ID: "b", Address: b.route()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	link.Close()
+	<-link.Done
+	for what, at := range map[string]string{"another identity": stranger.route(), "nonsense": "nowhere"} {
+		if _, err := a.dialRelay(within(t), routing.RelayNode{ID: "c", Address: at}); err == nil || what == "another identity" && !strings.Contains(err.Error(), "authorized") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := a.keeper(); !errors.Is(err, errNoKeeper) {
+		t.Error(err)
 	}
 }
