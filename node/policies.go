@@ -153,7 +153,7 @@ func (n *Node) overrulePolicy(ctx context.Context, kind, name, allow string) err
 	if allow == "" {
 		return nil
 	}
-	if _, there := n.policyTable.Get(name); !there {
+	if i, there := n.policyTable.Get(name); !there || i.Request.ResourceType != "" { // a type's name may be a resource's too
 		return nil
 	}
 	for _, a := range n.policed {

@@ -96,8 +96,10 @@ func TestDeletedPolicyIsOne(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := m.CreateOutlet(ctx, resource.Outlet{Name: "asks", To: "127.0.0.1:1", Allow: x}); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"asks", "tcp-outlet"} { // a name may be that of a type
+		if _, err := m.CreateOutlet(ctx, resource.Outlet{Name: name, To: "127.0.0.1:1", Allow: x}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	now := func(name string) string {
 		return m.policies.LookupOwn(policy.Own(resource.KindOutlet, name), policy.TCPOutlet).String()
@@ -123,7 +125,7 @@ func TestDeletedPolicyIsOne(t *testing.T) {
 	if err := m.DeletePolicy(ctx, "tcp-outlet"); err != nil {
 		t.Fatal(err)
 	}
-	if m.policies.LookupOwn(policy.Own(resource.KindOutlet, "db"), policy.TCPOutlet) != nil || now("other") != y {
+	if m.policies.LookupOwn(policy.Own(resource.KindOutlet, "db"), policy.TCPOutlet) != nil || now("other") != y || now("tcp-outlet") != x {
 		t.Error("of a type: it denies until the next start, and the policy of a name stays")
 	}
 	if m.policies.Get(policy.ByType(policy.TCPInlet)) == nil {
