@@ -1,10 +1,15 @@
 package node
 
 import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sallyport/authority"
+	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/policy"
 	"sallyport/routing"
@@ -189,5 +194,165 @@ func TestServiceAsksWhoSends(t *testing.T) {
 	}
 	if (*guard)(nil).admits() != nil {
 		t.Error("a check without a guard")
+	}
+}
+
+// TestWhoseMessagesRelaysPassOn: those of members, whatever policies say, and everybody's where there is no authority.
+func TestWhoseMessagesRelaysPassOn(t *testing.T) {
+	n := &Node{policies: policy.NewSet()}
+	n.access = newAccess(n.policies)
+	if n.relayMembers() != nil {
+		t.Error("a check without an authority")
+	}
+	n.opts.Trust.Authority = &ours
+	n.access.learn(credential(aMember, ours, time.Hour, nil))
+	setPolicy(t, n.policies, policy.ByType(policy.Relay), `(= subject.identifier "`+another.String()+`")`)
+	admit := n.relayMembers()
+	if a, b := admit([32]byte(aMember)).Allowed(), admit([32]byte(another)).Allowed(); !a || b {
+		t.Errorf("a member's: %v, those of a stranger whom a policy allows: %v", a, b)
+	}
+	n.access.revoke(aMember, time.Now(), time.Now().Add(time.Hour), false)
+	if admit([32]byte(aMember)).Allowed() {
+		t.Error("those of one that was revoked")
+	}
+}
+
+// TestMemberTellsItsState: a node that shares a name tells how its outlets are: how many connections they have, and down if the target of one does not answer.
+func TestMemberTellsItsState(t *testing.T) {
+	n := plainNode(t, "n", "127.0.0.1:0")
+	if l := n.load(); l != (load{}) {
+		t.Errorf("without outlets: %+v", l)
+	}
+	target, _ := naming(t, "x")
+	for _, name := range []string{"a", "b", "c"} {
+		if _, err := n.CreateOutlet(t.Context(), resource.Outlet{Name: name, To: target, Check: "tcp", CheckInterval: "1h"}); err != nil {
+			t.Fatal(err)
+		}
+		i, _ := n.outlets.Get(name)
+		settles(t, name+" was looked at", func() bool { return !i.Value.target.status().Since.IsZero() })
+	}
+	if l := n.load(); l.down || l.connections != 0 {
+		t.Errorf("%+v", l)
+	}
+	i, _ := n.outlets.Get("b")
+	i.Value.target.mu.Lock()
+	i.Value.target.failed = true
+	i.Value.target.mu.Unlock()
+	if l := n.load(); !l.down {
+		t.Errorf("one is down: %+v", l)
+	}
+}
+
+// TestWhatRelaysAnswerMembers: what a node concludes from the answer to a registration on terms, and what it asks for; that it tells when its terms change.
+func TestWhatRelaysAnswerMembers(t *testing.T) {
+	relayNode, n := plainNode(t, "relay", "127.0.0.1:0"), plainNode(t, "n", "127.0.0.1:0")
+	q := questionsTo(t, n, tcpRoute(t, relayNode)+"/secure/api", connectOptions{})
+	c := q.c
+	rel := &relay{member: routing.MemberID{1, 2}, session: &session{log: testLog}}
+	rel.request.Store(&resource.Relay{Rule: "spread", Share: dbGroup, Priority: 7})
+	var says atomic.Uint64
+	got := make(chan control.Fields, 100)
+	relayNode.control.Handle(control.OpRegister, func(c *control.Call) {
+		got <- c.Request.Fields
+		c.Answer(control.Status(says.Load()), control.Fields{})
+	})
+	for status, want := range map[control.Status]error{
+		control.StatusOK: nil, control.StatusUnknown: errNoGroups, control.StatusDenied: ErrRelayDenied, control.StatusHeld: ErrRelayDenied, control.StatusFull: ErrRelayDenied, control.StatusBusy: ErrRelayDenied,
+	} {
+		says.Store(uint64(status))
+		err := n.registerMember(within(t), rel, c, "db", load{connections: 3, down: status == control.StatusOK})
+		if !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("%s: %v", status, err)
+		}
+		for s, text := range map[control.Status]string{control.StatusHeld: "does not share it", control.StatusFull: routing.NoticeFull.String(), control.StatusDenied: routing.NoticeDenied.String()} {
+			if s == status && !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %v", status, err)
+			}
+		}
+		state := map[bool]control.State{true: control.StateDown, false: control.StateUp}[status == control.StatusOK]
+		if f := <-got; f.Name != "db" || string(f.Data) != string(rel.member[:]) || f.Rule != uint64(routing.RuleSpread) || f.Share != dbGroup || f.Priority != 7 || f.State != state || f.Connections != 3 {
+			t.Errorf("%s: asked for %+v", status, f)
+		}
+	}
+	if err := n.registerMember(within(t), rel, &connection{router: n.router}, "db", load{}); !errors.Is(err, errNoGroups) {
+		t.Errorf("without a channel: %v", err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.registerMember(over, rel, c, "db", load{}); !errors.Is(err, errRelayRefused) {
+		t.Errorf("the attempt is over: %v", err)
+	}
+	for len(got) > 0 {
+		<-got
+	}
+	says.Store(uint64(control.StatusOK))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		n.tellLoad(rel, c, "db", load{down: true}) // it is not, by now
+	}()
+	if f := <-got; f.State != control.StateUp || f.Priority != 7 {
+		t.Errorf("its target is up again: %+v", f)
+	}
+	rel.request.Store(&resource.Relay{Rule: "spread", Share: dbGroup, Priority: 8})
+	if f := <-got; f.Priority != 8 {
+		t.Errorf("other terms: %+v", f)
+	}
+	q.says("whether the answer is there", control.OpProbe, control.Fields{}, control.StatusOK)
+	c.close()
+	<-ended
+}
+
+// TestWhoStandsForIt: what the node at the end of a path says of whom it shares its name with is noted if it is an expression, or nobody; else what it said before
+// counts.
+func TestWhoStandsForIt(t *testing.T) {
+	outlet, n := plainNode(t, "outlet", "127.0.0.1:0"), plainNode(t, "n", "127.0.0.1:0")
+	q := questionsTo(t, n, tcpRoute(t, outlet)+"/secure/api", connectOptions{})
+	at := pinAt(n, "in")
+	at.keep(outlet.opts.Self)
+	q.c.name = "db"
+	var status control.Status
+	var share string
+	outlet.control.Handle(control.OpShare, func(c *control.Call) {
+		if c.Request.Name != "db" {
+			t.Errorf("asked for %q", c.Request.Name)
+		}
+		c.Answer(status, control.Fields{Share: share})
+	})
+	for _, c := range []struct {
+		status      control.Status
+		share, want string
+	}{
+		{control.StatusOK, dbGroup, dbGroup}, {control.StatusAbsent, "", dbGroup}, {control.StatusDenied, `(= subject.a "b")`, dbGroup}, {control.StatusOK, "(no policy", dbGroup},
+		{control.StatusOK, "", ""},
+	} {
+		status, share = c.status, c.share
+		n.askShare(q.c, at, outlet.opts.Self)
+		if got := n.pins.shares[at.name]; got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+	rel := &relay{member: routing.MemberID{1}, session: &session{}}
+	if list := n.sharers(t.Context(), rel, "db"); list != nil {
+		t.Errorf("no path: %+v", list)
+	}
+	rel.session.isUp, rel.session.current = true, q.c
+	if list := n.sharers(t.Context(), rel, "db"); list != nil {
+		t.Errorf("nobody has the name: %+v", list)
+	}
+	outlet.control.Handle(control.OpGroup, func(c *control.Call) {
+		c.Answer(status, control.Fields{Way: "w", Members: []control.GroupMember{
+			{Way: "w", ID: [16]byte{1}, Identity: ours, Priority: 3, State: control.StateUp, Connections: 5}, {Way: "v", ID: [16]byte{2}, Identity: theirs, Relay: "r"},
+		}})
+	})
+	status = control.StatusDenied
+	if list := n.sharers(t.Context(), rel, "db"); list != nil {
+		t.Errorf("denied: %+v", list)
+	}
+	status = control.StatusOK
+	list := n.sharers(t.Context(), rel, "db")
+	if len(list) != 2 || list[0] != (admin.RelayMember{Identifier: ours.String(), Self: true, Priority: 3, State: "up", Connections: 5, Chosen: true}) ||
+		list[1] != (admin.RelayMember{Identifier: theirs.String(), State: "away", Relay: "r"}) {
+		t.Errorf("%+v", list)
 	}
 }

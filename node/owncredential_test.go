@@ -137,6 +137,13 @@ func TestCredentialFromTheStore(t *testing.T) {
 			t.Errorf("renewed at %v", n.creds.renewAt)
 		}
 	}
+	// One that is valid, and that the authority has taken back.
+	back := s.node(t, &credentialStore{raw: good})
+	back.creds.takenBack(time.Now().Add(time.Minute))
+	back.creds.fetchNow()
+	if raw, err := back.creds.get(t.Context()); !errors.Is(err, errNoCredential) || back.creds.own.raw != nil {
+		t.Errorf("taken back: %x, %v", raw, err)
+	}
 	// One that is in use and has to be replaced is not taken from the store again.
 	n := s.node(t, &credentialStore{raw: good})
 	n.creds.fetchNow()
@@ -229,6 +236,9 @@ func TestCredentialOfAnOldKey(t *testing.T) {
 		later := time.Now().Add(time.Hour)
 		n.creds.own.raw, n.creds.renewAt, n.creds.pause = c.raw, later, time.Minute
 		n.creds.outdated(t.Context())
+		if !n.creds.held(c.raw) {
+			t.Errorf("%s: it is another one", c.what)
+		}
 		if got := n.creds.own.stale; got != c.stale || n.creds.renewAt.Before(later) != c.stale || (n.creds.pause == 0) != c.stale || n.creds.isWoken() != c.stale {
 			t.Errorf("%s: replaced %v, in %v with a pause of %v", c.what, got, time.Until(n.creds.renewAt), n.creds.pause)
 		}
@@ -331,6 +341,61 @@ func TestCredentialIsRenewed(t *testing.T) {
 	c.renew(ctx) // nobody has asked for one
 	if !c.held(nil) {
 		t.Error("fetched though there was none to renew")
+	}
+}
+
+// TestCredentialIsRenewedByItself: a node that runs does so when it is time.
+func TestCredentialIsRenewedByItself(t *testing.T) {
+	p := newProject(t, 0)
+	m := p.join(authority.Attributes{"side": "new"}, "p")
+	if _, err := m.creds.get(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	old := []byte("old")
+	m.creds.mu.Lock()
+	m.creds.own.raw, m.creds.renewAt, m.creds.pause = old, time.Now(), 0
+	m.creds.mu.Unlock()
+	m.creds.takenBack(time.Now().Add(-2 * time.Hour)) // has it look again
+	settles(t, "it is renewed", func() bool { return !m.creds.held(old) })
+}
+
+// TestAuthorityThatLosesTheWay: an authority whose path ends before it has answered is asked again, one that refuses is not.
+func TestAuthorityThatLosesTheWay(t *testing.T) {
+	s := newSubject(t)
+	var of *Node
+	var asked atomic.Int64
+	var err error
+	of, err = Start(t.Context(), Options{
+		Name: "authority", Self: s.authority, Identities: s.authorities, Listen: "127.0.0.1:0", Shards: 1, Log: testLog, Store: forgetful{},
+		Authority: &AuthorityOptions{Services: map[string]rpc.Server{authority.CredentialIssuer: serverFunc(func(_ context.Context, req *rpc.Request) *rpc.Response {
+			if asked.Add(1); req.Path == "/refused" {
+				return rpc.ErrorResponse(req, rpc.Forbidden, "no")
+			}
+			if asked.Load() > 1 {
+				return rpc.NewResponse(req, rpc.OK, []byte("word"))
+			}
+			for _, ch := range of.channels.List() {
+				ch.Close()
+			}
+			return nil
+		})}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(of.Stop)
+	n := plainNodeOf(t, "n", "127.0.0.1:0", s.ids, s.self)
+	n.opts.Trust.Authority, n.opts.Trust.Route = &s.authority, mustRoute(t, tcpRoute(t, of)+"/service/api")
+	ask := func(path string) (*rpc.Response, error) {
+		asked.Store(0)
+		return n.AskAuthority(within(t), s.self, authority.CredentialIssuer, rpc.NewRequest(rpc.Post, path, nil))
+	}
+	if resp, err := ask("/"); err != nil || string(resp.Body) != "word" || asked.Load() != 2 {
+		t.Errorf("%+v, %v, asked %d times", resp, err, asked.Load())
+	}
+	var refused *rpc.StatusError
+	if _, err := ask("/refused"); !errors.As(err, &refused) || asked.Load() != 1 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 }
 

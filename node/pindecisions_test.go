@@ -80,6 +80,12 @@ func TestPinsAreKept(t *testing.T) {
 	if store.puts != 3 {
 		t.Errorf("written %d times, with whom it shares its name", store.puts)
 	}
+	pinAt(pinning(store), "in").shared(theirs, dbGroup+" ") // by a node that was started again
+	at.shared(theirs, "")
+	pinAt(pinning(store), "in").shared(theirs, dbGroup)
+	if store.puts != 6 {
+		t.Errorf("written %d times, twice after a restart", store.puts)
+	}
 	var kept map[string]string
 	if err := json.Unmarshal(store.data, &kept); err != nil || !maps.Equal(kept, map[string]string{"in /x": theirs.String(), sharePrefix + "in /x": dbGroup}) {
 		t.Errorf("%v, %v", kept, err)
@@ -114,9 +120,6 @@ func TestAcceptAnother(t *testing.T) {
 	at, beside := pinAt(n, "in"), pinAt(n, "in2")
 	accept := func(what, before, now string) {
 		t.Helper()
-		n.pins.mu.Lock()
-		n.pins.loaded = n.pins.loaded && now != "" // what was kept is read first; who was refused is not kept
-		n.pins.mu.Unlock()
 		got, err := n.AcceptOutlet(t.Context(), "in")
 		if err != nil || got.Name != "in" || got.Before != before || got.Now != now {
 			t.Errorf("%s: %+v, %v", what, got, err)
@@ -157,7 +160,9 @@ func TestAcceptAnother(t *testing.T) {
 	if at.check(aMember, []identity.Identifier{ours, aMember}) != nil {
 		t.Error("whom the ticket names is refused")
 	}
-	accept("the ticket is content", theirs.String(), "")
+	n = pinning(store) // what was kept is read first
+	n.opts.Store, at = store, pinAt(n, "in")
+	accept("after a restart", theirs.String(), "")
 	store.err = errors.New("disk")
 	at.keep(ours)
 	if _, err := n.AcceptOutlet(t.Context(), "in"); !errors.Is(err, store.err) {

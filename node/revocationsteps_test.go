@@ -343,6 +343,12 @@ func TestAuthorityHasAnotherKey(t *testing.T) {
 	if err := r.follow(t.Context()); err != nil || r.key == [32]byte{} || len(r.pending) != 1 {
 		t.Errorf("the first time: %v, %d wait", err, len(r.pending))
 	}
+	for k := range maxPending + 5 {
+		r.wait(numbered(100+k), raw)
+	}
+	if k := len(r.pending); k != maxPending || r.pending[0].peer != numbered(105) || r.pending[k-1].peer != numbered(100+maxPending+4) {
+		t.Errorf("%d wait, from %s to %s", k, r.pending[0].peer, r.pending[k-1].peer)
+	}
 	n.opts.Trust.Authority = &another
 	if err := r.follow(t.Context()); err == nil {
 		t.Error("an authority of which nothing is known")
@@ -415,4 +421,29 @@ func TestCredentialAfterRevocation(t *testing.T) {
 	if n.access.record(s.self) == nil || n.counters.credentialsRefused.Load() != 1 {
 		t.Errorf("one that was made after: %d refused", n.counters.credentialsRefused.Load())
 	}
+}
+
+// TestGraceThatNobodyAskedFor: without --authority-grace the authority may be silent for as long as credentials last: the node's own, or else as they do by default.
+func TestGraceThatNobodyAskedFor(t *testing.T) {
+	n := &Node{access: newAccess(policy.NewSet()), started: time.Now().Add(-time.Second)}
+	if s := n.AuthorityState(); s != (AuthorityState{}) {
+		t.Errorf("without an authority: %+v", s)
+	}
+	n.revoked = &revocations{node: n, state: AuthorityUnreachable}
+	expect := func(what string, grace time.Duration, late bool) {
+		t.Helper()
+		if s := n.AuthorityState(); s.Grace != grace || s.Late != late || s.Revoked != 1 || s.Silence < time.Second {
+			t.Errorf("%s: %+v", what, s)
+		}
+	}
+	n.access.revoke(aMember, time.Now(), time.Now().Add(time.Hour), false)
+	expect("no credential of its own", authority.DefaultCredentialTTL, false)
+	n.creds = newCredentials(n)
+	expect("none yet", authority.DefaultCredentialTTL, false)
+	n.creds.own = ownCredential{raw: []byte{1}, created: time.Unix(0, 0), expires: time.Unix(7200, 0)}
+	expect("one for two hours", 2*time.Hour, false)
+	n.started = time.Now().Add(-3 * time.Hour)
+	expect("silent for longer", 2*time.Hour, true)
+	n.opts.Trust.Grace = 4 * time.Hour
+	expect("more was asked for", 4*time.Hour, false)
 }
