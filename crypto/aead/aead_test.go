@@ -92,6 +92,10 @@ func TestMisuse(t *testing.T) {
 		if err := k.Open(buf[116:216], &nonce, buf[:116], nil); err != nil {
 			t.Error(err)
 		}
+		k.Seal(buf, &nonce, nil, nil)
+		if err := k.Open(buf[8:8], &nonce, buf[:Overhead], nil); err != nil {
+			t.Errorf("no output, within the ciphertext: %v", err)
+		}
 		k.Wipe()
 		mustPanic(t, "Seal after Wipe", func() { k.Seal(buf, &nonce, buf[:100], nil) })
 		mustPanic(t, "Open after Wipe", func() { _ = k.Open(buf, &nonce, buf[:100], nil) })

@@ -2,6 +2,8 @@ package aead
 
 import (
 	"bytes"
+	"errors"
+	"math/bits"
 	"os"
 	"testing"
 
@@ -97,5 +99,36 @@ func TestGuardSchedule(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// TestTooLong: more bytes than the block counter can count are refused before any of them is looked at.
+func TestTooLong(t *testing.T) {
+	if bits.UintSize < 64 {
+		t.Skip("no address space for it")
+	}
+	length := uint64(maxPlaintext)
+	all, err := unix.Mmap(-1, 0, int(length)+1+Overhead, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		t.Skipf("no address space for it: %v", err)
+	}
+	defer func() {
+		if err := unix.Munmap(all); err != nil {
+			t.Error(err)
+		}
+	}()
+	eachKernel(t, func(t *testing.T) {
+		var k Key
+		var nonce [NonceSize]byte
+		k.Init(new([KeySize]byte))
+		defer func() {
+			if reason := recover(); reason != "aead: plaintext too long" {
+				t.Errorf("Seal of a byte too many: %v", reason)
+			}
+		}()
+		if err := k.Open(all, &nonce, all, nil); !errors.Is(err, ErrOpen) {
+			t.Errorf("Open of a byte too many: %v", err)
+		}
+		k.Seal(all, &nonce, all[:length+1], nil)
 	})
 }

@@ -283,6 +283,11 @@ func TestIssue(t *testing.T) {
 		if err != nil || changed.Handle == key.Handle {
 			t.Errorf("%s: the key was not replaced, %v", algorithm, err)
 		}
+		home.now = start + 86400*6/10 + 1
+		must(t, home.RenewKeys(ctx))
+		if renewed := home.current[purposeOf{authority.Identifier(), CredentialSigning}]; renewed.Handle == changed.Handle || renewed.algorithm != 1-algorithm {
+			t.Errorf("%s: the other key was replaced by one of %s", algorithm, renewed.algorithm)
+		}
 		for k := range raw {
 			b := bytes.Clone(raw)
 			b[k] ^= 0x80
@@ -352,7 +357,7 @@ func TestAttributes(t *testing.T) {
 			t.Errorf("%s: %v, %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"80", "8101", "820180", "8201a1", "8201a16161 4131", "8201bf4161", "8201bf4161ff", "8201bb00000000ffffffff",
+	for _, in := range []string{"80", "8101", "820180", "8201a1", "8201a1ff", "8201a16161 4131", "8201bf", "8201bf41614131", "8201bf4161", "8201bf4161ff", "8201bb00000000ffffffff",
 		"8201a14161f6", "8201f6", "8220a0", "8201b903e9" + strings.Repeat("4040", 1001), "8201bf" + strings.Repeat("4040", 1001) + "ff"} {
 		_, err := read(strings.ReplaceAll(in, " ", ""))
 		wantIs(t, in[:min(len(in), 20)], err, ErrEncoding)
