@@ -25,7 +25,15 @@ func TestData(t *testing.T) {
 		must(t, err)
 		wantBytes(t, "plaintext", got, []byte("value"))
 	}
-	_, err := o.OpenData(bytes.Clone(bound), []byte("there"))
+	empty := make([]byte, Overhead)
+	must(t, s.SealData(empty, nil, []byte("here")))
+	got, err := o.OpenData(bytes.Clone(empty), []byte("here"))
+	must(t, err)
+	wantBytes(t, "empty plaintext", got, nil)
+	if o.Last() != 2 {
+		t.Errorf("the last one opened was %d, not 2", o.Last())
+	}
+	_, err = o.OpenData(bytes.Clone(bound), []byte("there"))
 	wantErr(t, "other data", err, aead.ErrOpen)
 	_, err = o.Open(bytes.Clone(bound))
 	wantErr(t, "without data", err, aead.ErrOpen)

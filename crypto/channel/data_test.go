@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -131,6 +132,9 @@ func TestForgedNextKey(t *testing.T) {
 	for range 3 {
 		_, err := p.o.Open(bytes.Clone(forged))
 		wantErr(t, "forgery", err, aead.ErrOpen)
+		if !p.o.hasFollowing {
+			t.Error("each forgery has the next key derived anew")
+		}
 	}
 	for n := uint64(20); n < 100; n++ {
 		p.open(t, n, nil)
@@ -145,6 +149,8 @@ func TestSealPlaces(t *testing.T) {
 	b.Init(&key)
 	o.Init(&key)
 	to.Init(&key)
+	var rekeys atomic.Uint64
+	a.Rekeys = &rekeys
 	r := seeded(7)
 	for n := range 100 {
 		plain := random(r, n*7)
@@ -158,7 +164,7 @@ func TestSealPlaces(t *testing.T) {
 		wantBytes(t, "in place", inPlace, apart)
 
 		keep := bytes.Clone(apart)
-		dst := make([]byte, len(plain)+5)
+		dst := make([]byte, len(plain)+n%3)
 		got, err := to.OpenTo(dst, apart)
 		must(t, err)
 		wantBytes(t, "OpenTo", got, plain)
@@ -176,8 +182,8 @@ func TestSealPlaces(t *testing.T) {
 	room := make([]byte, 100)
 	wantPanic(t, "Seal without room", func() { a.Seal(room[:Overhead+4:100], make([]byte, 5)) })
 	wantPanic(t, "OpenTo without room", func() { to.OpenTo(make([]byte, 4, 100), room[:Overhead+5]) })
-	if a.Counter() != 100 {
-		t.Errorf("counter %d", a.Counter())
+	if a.Counter() != 100 || rekeys.Load() != 3 {
+		t.Errorf("counter %d, %d keys replaced", a.Counter(), rekeys.Load())
 	}
 }
 

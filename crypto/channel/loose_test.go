@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -130,6 +131,47 @@ func TestLooseWindow(t *testing.T) {
 	for n := uint64(all - looseWindow); n < all-1; n++ {
 		p.open(t, msgs[n], n, nil)
 	}
+}
+
+// TestSeenIsAsASet: what is remembered of counters is what a set of them says, also of those that were jumped over, wherever in the ring they are.
+func TestSeenIsAsASet(t *testing.T) {
+	r := rand.New(seeded(11))
+	for _, jump := range []uint64{1, 2, 63, 64, 65, 130, looseWindow - 1, looseWindow, 2 * looseWindow} {
+		var s seen
+		accepted := map[uint64]bool{}
+		for range 20000 {
+			n := s.next + r.Uint64N(jump)
+			switch r.IntN(5) {
+			case 0:
+				n = s.next // in order
+			case 1:
+				n = (s.next + 63) / 64 * 64 // the first of a word
+			case 2:
+				n = s.next - min(s.next, 1+r.Uint64N(looseWindow+2))
+			case 3:
+				n = s.next - min(s.next, 1+r.Uint64N(70))
+			}
+			fresh := n >= s.next || !accepted[n] && s.next-n <= looseWindow
+			if s.fresh(n) != fresh {
+				t.Fatalf("jumps of %d: %d is fresh: %v; the next in order is %d", jump, n, !fresh, s.next)
+			}
+			if fresh {
+				s.add(n)
+				accepted[n] = true
+			}
+		}
+	}
+	// One that begins anew has seen nothing.
+	p := newLoosePair()
+	first := p.at(3)
+	p.open(t, first, 3, nil)
+	p.o.Init(&[32]byte{9})
+	p.open(t, first, 3, nil)
+	empty := make([]byte, Overhead)
+	must(t, p.s.Seal(empty, nil))
+	plain, err := p.o.Open(empty)
+	must(t, err)
+	wantBytes(t, "empty plaintext", plain, nil)
 }
 
 // TestLooseRekeys: the key before and the next one are there, and no other.
