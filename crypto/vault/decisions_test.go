@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -74,6 +75,52 @@ func TestRecords(t *testing.T) {
 	if err := r.Drop(h, func(Record) error { t.Error("asked to delete what has no record"); return nil }); err != nil {
 		t.Errorf("dropped without a record: %v", err)
 	}
+}
+
+// TestWhatIsRead: a file is read up to the length that it may have, and what is no file is not.
+func TestWhatIsRead(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	must(t, os.WriteFile(path, []byte("12345"), 0o600))
+	for size, want := range map[int]error{4: ErrKey, 5: nil, 6: nil} {
+		if b, err := files(dir).read(path, size); !errors.Is(err, want) || (string(b) == "12345") != (want == nil) {
+			t.Errorf("at most %d bytes: %q, %v", size, b, err)
+		}
+	}
+	sub := filepath.Join(dir, "directory")
+	must(t, os.Mkdir(sub, 0o700))
+	pipe := filepath.Join(dir, "pipe")
+	must(t, syscall.Mkfifo(pipe, 0o600))
+	for _, path := range []string{sub, pipe} {
+		if b, err := files(dir).read(path, 1<<20); !errors.Is(err, ErrKey) {
+			t.Errorf("%s: %q, %v", path, b, err)
+		}
+	}
+}
+
+// TestCheckPublic: a public key is of the length of its algorithm, and one of P-256 is a point.
+func TestCheckPublic(t *testing.T) {
+	v := NewMemory()
+	for _, a := range []KeyAlgorithm{Ed25519, P256} {
+		_, key, err := v.GenerateSigningKey(t.Context(), a)
+		must(t, err)
+		must(t, CheckPublic(key))
+		wantIs(t, "another algorithm's", CheckPublic(VerifyingKey{Algorithm: 1 - a, Bytes: key.Bytes}), ErrKey)
+		wantIs(t, "a byte too few", CheckPublic(VerifyingKey{Algorithm: a, Bytes: key.Bytes[1:]}), ErrKey)
+		wantIs(t, "a byte too many", CheckPublic(VerifyingKey{Algorithm: a, Bytes: append(bytes.Clone(key.Bytes), 0)}), ErrKey)
+		wantIs(t, "none", CheckPublic(VerifyingKey{Algorithm: a}), ErrKey)
+		wantIs(t, "unknown algorithm", CheckPublic(VerifyingKey{Algorithm: P256 + 1, Bytes: key.Bytes}), ErrAlgorithm)
+
+		// Its record, in another machine's place, comes back.
+		r, err := OpenRecords(filepath.Join(t.TempDir(), "records"))
+		must(t, err)
+		h, err := r.Put(Record{Algorithm: a, Public: key.Bytes})
+		must(t, err)
+		if got, err := r.Get(h); err != nil || got.Algorithm != a || !bytes.Equal(got.Public, key.Bytes) {
+			t.Errorf("%s: %+v, %v", a, got, err)
+		}
+	}
+	wantIs(t, "no point", CheckPublic(VerifyingKey{Algorithm: P256, Bytes: make([]byte, P256.publicSize())}), ErrKey)
 }
 
 // TestWhatCrashesLeft: old files of keys that were being written or deleted are removed, and nothing else.

@@ -43,9 +43,22 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	secret := contents(t, dir)["p256-"+string(h)]
+	for range 2 {
+		if _, _, err := plain.GenerateSigningKey(ctx, Ed25519); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := contents(t, dir)
 	first, second := Secret{Bytes: []byte("correct horse")}, randomKey(7)
 	if err := Lock(dir, nil, first); err != nil {
 		t.Fatal(err)
+	}
+	for name, b := range contents(t, dir) {
+		for of, secret := range before {
+			if bytes.Contains(b, secret) {
+				t.Errorf("%s holds %s in clear when Lock has returned", name, of)
+			}
+		}
 	}
 	check := func(s Secret) *Software {
 		t.Helper()
