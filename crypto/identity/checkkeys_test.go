@@ -18,6 +18,9 @@ func TestCheckKeys(t *testing.T) {
 	i, err := m.Create(t.Context(), CreateOptions{})
 	must(t, err)
 	must(t, m.CheckKeys(t.Context(), i.Identifier()))
+	if _, ok := m.KeyState(i.Identifier()); !ok {
+		t.Error("there is no key for channels")
+	}
 	file := func(kind string) string {
 		found, err := filepath.Glob(filepath.Join(dir, kind+"-*"))
 		if err != nil || len(found) != 1 {

@@ -320,12 +320,25 @@ func TestIssueBounds(t *testing.T) {
 	must(t, err)
 	_, err = n.VerifyCredential(ctx, raw, nil, []Identifier{self})
 	must(t, err)
-	for _, ttl := range []time.Duration{-time.Hour, 0, time.Millisecond} {
+	_, err = n.IssueCredential(ctx, self, self, nil, time.Second)
+	must(t, err)
+	for _, ttl := range []time.Duration{-time.Hour, 0, time.Millisecond, time.Second - 1} {
 		_, err = n.IssueCredential(ctx, self, self, nil, ttl)
 		wantIs(t, ttl.String(), err, ErrCredential)
 	}
 	_, err = n.IssueCredential(ctx, self, self, Attributes{"a": strings.Repeat("x", maxCredential)}, time.Hour)
 	wantIs(t, "large attribute", err, ErrCredential)
+	raw, err = n.IssueCredential(ctx, self, self, Attributes{"a": strings.Repeat("x", 5000)}, time.Hour)
+	must(t, err)
+	fits := 5000 + maxCredential - len(raw)
+	raw, err = n.IssueCredential(ctx, self, self, Attributes{"a": strings.Repeat("x", fits)}, time.Hour)
+	must(t, err)
+	_, err = n.VerifyCredential(ctx, raw, nil, []Identifier{self})
+	if must(t, err); len(raw) != maxCredential {
+		t.Errorf("%d bytes", len(raw))
+	}
+	_, err = n.IssueCredential(ctx, self, self, Attributes{"a": strings.Repeat("x", fits+1)}, time.Hour)
+	wantIs(t, "a byte too large", err, ErrCredential)
 	many := Attributes{}
 	for k := range maxAttributes + 1 {
 		many[string([]byte{byte(k >> 8), byte(k)})] = ""
@@ -341,7 +354,9 @@ func TestAttributes(t *testing.T) {
 	read := func(text string) (Attributes, error) {
 		c := &Credential{}
 		r := &reader{b: unhex(t, text)}
-		c.readAttributes(r)
+		if c.readAttributes(r); r.err == nil && r.at != len(r.b) {
+			t.Errorf("%s: %d bytes are left", text, len(r.b)-r.at)
+		}
 		return c.Attributes, r.err
 	}
 	for in, want := range map[string]Attributes{

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"testing"
+	"time"
 
 	"sallyport/crypto/vault"
 )
@@ -46,6 +47,83 @@ func TestCutShort(t *testing.T) {
 			t.Errorf("%s is read as %x", name, got)
 		}
 	}
+}
+
+// TestBooleans: true and false are read, and nothing else is, least of all what is not there.
+func TestBooleans(t *testing.T) {
+	for text, want := range map[string]bool{"f4": false, "f5": true} {
+		r := &reader{b: unhex(t, text)}
+		if got := r.bool(); got != want || r.err != nil || r.at != 1 {
+			t.Errorf("%s: %v, %v", text, got, r.err)
+		}
+		if r.bool() || r.err == nil { // the end
+			t.Error("read behind the end")
+		}
+	}
+	for _, text := range []string{"", "f6", "00", "01", "ff"} {
+		r := &reader{b: unhex(t, text)}
+		if r.bool() || r.err == nil {
+			t.Errorf("%q is read as a boolean", text)
+		}
+	}
+	r := &reader{b: unhex(t, "f5"), err: ErrEncoding}
+	if r.bool() || r.at != 0 {
+		t.Error("read after an error")
+	}
+}
+
+// TestAttestedKey: an attestation's key is named by its own handle, whatever it is for.
+func TestAttestedKey(t *testing.T) {
+	ctx := t.Context()
+	n := newNode(t)
+	self := n.create(t, CreateOptions{}).Identifier()
+	channels, err := n.SecureChannelKey(ctx, self)
+	must(t, err)
+	credentials, err := n.CredentialKey(ctx, self, vault.P256)
+	must(t, err)
+	for want, k := range map[Purpose]*PurposeKey{SecureChannel: channels, CredentialSigning: credentials} {
+		if p, h, err := AttestedKey(k.Attestation); err != nil || p != want || h != k.Handle {
+			t.Errorf("%s: %s, %s, %v", want, p, h, err)
+		}
+	}
+	_, _, err = AttestedKey(nil)
+	wantIs(t, "nothing", err, ErrEncoding)
+}
+
+// TestWhenKeysAreRenewed: after half of what is theirs, which is what they are attested for without the time that what they sign needs, and up to a fifth of that later.
+func TestWhenKeysAreRenewed(t *testing.T) {
+	const life = 1000 * time.Second
+	for _, c := range []struct {
+		given       bool
+		span, whole int
+		half        Timestamp
+		short       bool
+	}{
+		{false, 0, 1000, 500, false}, {false, 400, 700, 500, false},
+		{true, 0, 1000, 500, false}, {true, 0, 2000, 500, false}, {true, 0, 600, 300, true},
+		{true, 400, 1400, 500, false}, {true, 400, 1399, 499, true}, {true, 400, 1000, 300, true}, {true, 400, 401, 0, true},
+		{true, 400, 400, 200, true}, {true, 400, 300, 150, true},
+	} {
+		for range 20 {
+			k := &heldKey{PurposeKey: &PurposeKey{ExpiresAt: start + Timestamp(c.whole)}, made: start, span: time.Duration(c.span) * time.Second}
+			if k.renewIn(life, c.given); k.renewAt < start+c.half || k.renewAt > start+c.half+c.half/5 || k.short != c.short {
+				t.Errorf("%+v: after %d, short: %v", c, k.renewAt-start, k.short)
+			}
+		}
+	}
+}
+
+// TestLastSecondOfAPrimaryKey: it attests in it, and not behind it.
+func TestLastSecondOfAPrimaryKey(t *testing.T) {
+	n := newNode(t)
+	i := n.create(t, CreateOptions{Lifetime: time.Hour})
+	r := AttestationRequest{Subject: i.Identifier(), Purpose: SecureChannel, Lifetime: time.Second}
+	n.now = start + 3600
+	_, _, err := n.Attest(t.Context(), r)
+	must(t, err)
+	n.now++
+	_, _, err = n.Attest(t.Context(), r)
+	wantIs(t, "the second behind it", err, ErrExpired)
 }
 
 // TestDepthOfUnknownItems: what is passed over may be nested so deep, and no deeper.

@@ -127,6 +127,17 @@ func TestDelegate(t *testing.T) {
 		must(t, f.meets(t))
 	})
 
+	t.Run("checked", func(t *testing.T) {
+		f := newFleet(t)
+		must(t, f.delegate.CheckKeys(ctx, f.id))
+		if _, ok := f.delegate.KeyState(f.id); !ok || f.answers.asked != 1 {
+			t.Errorf("the keeper was asked %d times", f.answers.asked)
+		}
+		g := newFleet(t)
+		g.answers.err = away
+		wantIs(t, "no key", g.delegate.CheckKeys(ctx, g.id), ErrKeeperAway)
+	})
+
 	t.Run("not asked by each handshake", func(t *testing.T) {
 		f := newFleet(t)
 		f.answers.err = away

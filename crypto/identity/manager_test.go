@@ -194,6 +194,26 @@ func TestLifetimes(t *testing.T) {
 	if second.Handle == first.Handle || second.ExpiresAt != n.now+day || second.CreatedAt != n.now-3600 {
 		t.Errorf("%+v", second)
 	}
+	// The old one is there for as long as a handshake lasts.
+	held := n.current[purposeOf{self, SecureChannel}]
+	for _, after := range []Timestamp{0, retirement - 1, retirement, retirement + 1} {
+		n.now = held.made + after
+		must(t, n.RenewKeys(ctx))
+		if _, err := n.DH(ctx, first, second.Public); (err == nil) != (after < retirement) || len(n.retired) == 1 != (after < retirement) {
+			t.Errorf("%d s after it was replaced: %v, %d are kept", after, err, len(n.retired))
+		}
+	}
+	// It is due in its second, and not before it.
+	n.now = held.renewAt - 1
+	must(t, n.RenewKeys(ctx))
+	if key().Handle != second.Handle {
+		t.Error("made anew a second too early")
+	}
+	n.now++
+	must(t, n.RenewKeys(ctx))
+	if second = key(); second.Handle == held.Handle {
+		t.Error("not made anew in the second when it is due")
+	}
 	// Who keeps nothing up to date gets a new one when the old one has ended.
 	n.now = second.ExpiresAt
 	if key().Handle != second.Handle {

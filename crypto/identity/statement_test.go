@@ -47,6 +47,17 @@ func TestStatement(t *testing.T) {
 	wantIs(t, "too long", err, ErrEncoding)
 	_, err = n.SignStatement(ctx, issuer.Identifier(), make([]byte, maxStatement), time.Time{})
 	wantIs(t, "too long to be read", err, ErrEncoding)
+	some, err := n.SignStatement(ctx, issuer.Identifier(), make([]byte, 5000), time.Time{})
+	must(t, err)
+	fits := 5000 + maxStatement - len(some)
+	longest, err := n.SignStatement(ctx, issuer.Identifier(), make([]byte, fits), time.Time{})
+	must(t, err)
+	got, err = reader.VerifyStatement(ctx, longest, trusted)
+	if must(t, err); len(got) != fits || len(longest) != maxStatement {
+		t.Errorf("%d bytes in %d", len(got), len(longest))
+	}
+	_, err = n.SignStatement(ctx, issuer.Identifier(), make([]byte, fits+1), time.Time{})
+	wantIs(t, "a byte too long", err, ErrEncoding)
 
 	// A credential is no statement, and a statement no credential.
 	member := n.create(t, CreateOptions{})
