@@ -3,12 +3,14 @@ package secure
 import (
 	"bytes"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sallyport/crypto/channel"
 	"sallyport/internal/cborhead"
 	"sallyport/routing"
+	"sallyport/routing/fair"
 )
 
 // TestEndsWithItsWay: who began a channel ends it when its connection ends, and does not wait for the housekeeping.
@@ -153,4 +155,74 @@ func TestProbe(t *testing.T) {
 	if numbers[0] == numbers[1] {
 		t.Errorf("asked with %d twice", numbers[0])
 	}
+}
+
+// TestSourceOfAChannel: what comes through a channel is counted as of the source that its handshake came from, whoever the peer says that it is.
+func TestSourceOfAChannel(t *testing.T) {
+	a, b := newNode(t, 1, nil), newNode(t, 1, nil)
+	a.through(t, a.dial(t, a.connect(t, b).Sender, "api"), []byte("x"))
+	d := b.channels.List()[0]
+	on(t, d.shard, func() {
+		want := fair.SourceOf(d.shard.FirstTerminal(d.remote), d.remote.WithoutLast())
+		if got := (*encryptor)(d).Origin(); got[0] == "" || got[0] != want[0] {
+			t.Errorf("it is of %q, not of %q", got, want)
+		}
+	})
+}
+
+// TestAskedWhenItHasGone: who asks to be told of a peer that has gone already is told at once.
+func TestAskedWhenItHasGone(t *testing.T) {
+	a, b := newNode(t, 1, nil), newNode(t, 1, nil)
+	c := a.dial(t, a.connect(t, b).Sender, "api")
+	var told atomic.Int32
+	c.AwaitGone(func() { told.Add(1) })
+	cancel := c.AwaitGone(func() { t.Error("told who does not want to know any more") })
+	cancel()
+	c.PeerGone()
+	ended(t, c)
+	if told.Load() != 1 {
+		t.Errorf("told %d times", told.Load())
+	}
+	c.AwaitGone(func() { told.Add(1) })()
+	if told.Load() != 2 {
+		t.Error("not told at once")
+	}
+}
+
+// TestLooseCannotSeal: a channel whose loose messages cannot be sealed any more ends; nothing of them goes out in clear. What comes is counted.
+func TestLooseCannotSeal(t *testing.T) {
+	a, b := newNode(t, 1, nil), newNode(t, 1, nil)
+	c := a.dial(t, a.connect(t, b).Sender, "api")
+	a.through(t, c, []byte("x"))
+	d := b.channels.List()[0]
+	wire := &looseWire{takes: true}
+	send := func() {
+		m := c.shard.NewMessage()
+		m.Onward, m.Loose = routing.RouteOf(c.Encryptor).Concat(routing.LocalRoute("sink")), true
+		m.SetPayloadBytes([]byte("12345"))
+		c.shard.Deliver(m)
+		c.shard.Free(m)
+	}
+	on(t, c.shard, func() {
+		wire.FrameWriter = (*encryptor)(c).frameWriter(c.shard)
+		c.sink = wire
+		send()
+	})
+	on(t, d.shard, func() {
+		before, messages := d.bytesIn, (*encryptor)(d).Carried().MessagesIn
+		m := d.shard.NewMessage()
+		m.Loose = true
+		m.SetPayloadBytes(bytes.Clone(wire.kept[0]))
+		(*decryptor)(d).HandleMessage(d.shard, m)
+		d.shard.Free(m)
+		if now := (*encryptor)(d).Carried(); now.BytesIn != before+uint64(len(wire.kept[0])-channel.Overhead) || now.MessagesIn != messages+1 {
+			t.Errorf("%d bytes and %d messages are counted", now.BytesIn-before, now.MessagesIn-messages)
+		}
+	})
+	on(t, c.shard, func() {
+		c.loose.ends.sealer.Wipe()
+		if send(); !c.closed || bytes.Contains(wire.kept[1], []byte("12345")) {
+			t.Errorf("ended %v, %x", c.closed, wire.kept[1])
+		}
+	})
 }
