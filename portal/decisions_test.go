@@ -2,7 +2,9 @@ package portal
 
 import (
 	"bytes"
+	"net/netip"
 	"testing"
+	"time"
 
 	"sallyport/dataplane"
 	"sallyport/routing"
@@ -232,6 +234,92 @@ func TestQuietSinceTheClientTookAll(t *testing.T) {
 			}
 			conn.extended = false
 			conn.end(ReasonReset, false)
+		})
+	}
+}
+
+// TestPeerOfALossyPathThatDoesNotWait: one that knows no windows, over what cannot be asked to wait, is ended when its client does not read; not before, and not one that can wait.
+func TestPeerOfALossyPathThatDoesNotWait(t *testing.T) {
+	for _, lossy := range []bool{false, true} {
+		alone(t, func(n *node, c *conn, _ func() [][]byte) {
+			fd, _ := socketPair(t)
+			sock, err := c.shard.Loop().Adopt(fd, c)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.sock, c.lossy = sock, lossy
+			n.env.Limits.HighWater = 1 << 20
+			for c.state == open && sock.Pending() <= maxUnpaced<<20-1<<18 {
+				c.write(make([]byte, 1<<18), nil)
+			}
+			if c.state != open {
+				t.Errorf("lossy %v: ended when %d bytes wait", lossy, sock.Pending())
+				return
+			}
+			for range 2 {
+				if c.state == open {
+					c.write(make([]byte, 1<<18), nil)
+				}
+			}
+			if (c.state == ended) != lossy || n.env.Stats.Ended[ReasonStalled].Load() != map[bool]uint64{true: 1}[lossy] {
+				t.Errorf("lossy %v: ended %v, counted %d times", lossy, c.state == ended, n.env.Stats.Ended[ReasonStalled].Load())
+			}
+			c.end(ReasonShutdown, true)
+		})
+	}
+}
+
+// TestClientOfAPing: whom an inlet says that it serves is what the outlet tells its target, in one form; what is no address says nothing.
+func TestClientOfAPing(t *testing.T) {
+	for client, want := range map[string]string{
+		"192.0.2.1:80": "192.0.2.1:80", "[::ffff:192.0.2.1]:80": "192.0.2.1:80", "[2001:db8::1]:80": "[2001:db8::1]:80", "": "", "somebody": "", "192.0.2.1": "",
+	} {
+		for _, version := range []uint8{resumeVersion - 1, resumeVersion} {
+			alone(t, func(_ *node, c *conn, _ func() [][]byte) {
+				m := c.shard.NewMessage()
+				defer c.shard.Free(m)
+				f := fields{id: token{1}, hold: 1000, client: client}
+				m.SetPayloadBytes(f.append([]byte{0}))
+				c.version = version
+				c.promise(&Outlet{opts: OutletOptions{Hold: time.Minute}}, m, message{fields: 1})
+				var expected netip.AddrPort
+				if want != "" && version >= resumeVersion {
+					expected = netip.MustParseAddrPort(want)
+				}
+				if c.client != expected || c.line != nil || c.tally.client != "" {
+					t.Errorf("%q in version %d: %v, held %v", client, version, c.client, c.line != nil)
+				}
+				c.hasPeer = true
+				if c.promise(&Outlet{}, m, message{fields: 1}); c.line != nil {
+					t.Error("held though the outlet holds none")
+				}
+				c.promise(&Outlet{opts: OutletOptions{Hold: time.Minute}}, m, message{fields: 1})
+				if known := version >= resumeVersion; (c.line != nil) != known || known && (c.line.hold != time.Second || c.line.id != f.id || c.line.secret == (token{}) || c.tally.client != client) {
+					t.Errorf("%q of a known peer: held %v", client, c.line != nil)
+				}
+				c.line = nil
+			})
+		}
+	}
+}
+
+// TestTargetThatWasNotReached: when a target was last not reached is noted for a connection that was refused there or could not be made, and for no other.
+func TestTargetThatWasNotReached(t *testing.T) {
+	for _, c := range []struct {
+		reason Reason
+		isOpen bool
+		noted  bool
+	}{
+		{ReasonRefused, false, true}, {ReasonUnreachable, false, true}, {ReasonLimit, false, false}, {ReasonPath, false, false},
+		{ReasonRefused, true, false}, {ReasonReset, true, false}, {ReasonNone, true, false},
+	} {
+		alone(t, func(_ *node, conn *conn, _ func() [][]byte) {
+			conn.outlet, conn.tally.isOpen = true, c.isOpen
+			conn.end(c.reason, false)
+			if noted := conn.meter.Unreached.Load() != 0; noted != c.noted || conn.meter.Refused[c.reason].Load() != map[bool]uint64{false: 1}[c.isOpen] {
+				t.Errorf("%v, open %v: noted %v, %d refused", c.reason, c.isOpen, noted, conn.meter.Refused[c.reason].Load())
+			}
 		})
 	}
 }

@@ -43,6 +43,9 @@ func TestOutletIsFull(t *testing.T) {
 			if n := l.a.env.Stats.Ended[ReasonLimit].Load(); n != 5 {
 				t.Errorf("the inlet's node was told %d times why", n)
 			}
+			if n, want := l.b.env.Stats.Crowded.Load(), map[string]uint64{"node": 5}[name]; n != want {
+				t.Errorf("%d refused because the node is full, not %d", n, want)
+			}
 			c.Close()
 			first.Close()
 			eventually(t, "a place is free", func() bool { return l.b.env.Stats.Active.Load() == 2 })
