@@ -27,6 +27,7 @@ import (
 // work is what a child is told at its beginning.
 type work struct {
 	Ticket      string // its text
+	Homes       string // a directory for those of members
 	From, Share int    // the first member, and how many there are
 	All         int    // members of all children
 	Width       int    // at a time
@@ -124,7 +125,7 @@ func serve(in io.Reader, out io.Writer) error {
 	if err := json.Unmarshal([]byte(first), &m.work); err != nil {
 		return err
 	}
-	if m.homes, err = os.MkdirTemp("/dev/shm", "members-"); err != nil { // what members write is not what is measured
+	if m.homes, err = os.MkdirTemp(m.Homes, ""); err != nil {
 		return err
 	}
 	defer os.RemoveAll(m.homes)

@@ -32,7 +32,7 @@ type options struct {
 	relays, outlets, inlets int
 	share, width            int
 	idle                    time.Duration
-	postgres                bool
+	postgres, goOn          bool
 }
 
 // fileLimit is how many open files this program and those that it starts ask for, if the system lets them.
@@ -53,6 +53,7 @@ func main() {
 	flag.IntVar(&o.width, "width", 32, "how many members enrol, register or renew at a time")
 	flag.DurationVar(&o.idle, "idle", 30*time.Second, "for how long nothing is done, to see what members cost that are only there")
 	out, svg := flag.String("json", "", "write figures to this file, into those that it has"), flag.String("svg", "", "draw them into this file")
+	flag.BoolVar(&o.goOn, "continue", false, "leave out rows that the file of -json has whole, after an interruption")
 	note := flag.String("note", "", "what else the machine did, for the JSON")
 	child := flag.Bool("child", false, "of a child")
 	flag.Parse()
@@ -111,7 +112,18 @@ func run(o options, counts, out, svg, note string) (err error) {
 	r := newResult(out, note)
 	fmt.Printf("%s, %s\n", r.Machine, time.Now().UTC().Format(time.RFC3339))
 	for _, n := range sizes {
-		values, err := row(ctx, o, n)
+		s := r.Section(section())
+		if o.goOn && whole(s, o.path(n), float64(n)) {
+			fmt.Printf("%d members, %s: measured before\n", n, o.path(n))
+			continue
+		}
+		values, err := row(ctx, o, n, func(values map[string]float64) error {
+			s.Set(o.path(n), float64(n), values)
+			return write(r, out, "")
+		})
+		if ctx.Err() != nil {
+			return fmt.Errorf("%d members: %w; -continue goes on with this row", n, ctx.Err())
+		}
 		if err != nil {
 			return fmt.Errorf("%d members: %w", n, err)
 		}
@@ -121,7 +133,6 @@ func run(o options, counts, out, svg, note string) (err error) {
 				fmt.Printf("  %-60s %10s %s\n", m.Title, report.Number(v), m.Unit)
 			}
 		}
-		s := r.Section(section())
 		s.Set(o.path(n), float64(n), values)
 		r.Load = load(r.Load)
 		if err := write(r, out, svg); err != nil {
@@ -144,6 +155,16 @@ func (o *options) path(n int) string {
 		name += fmt.Sprintf(", %d outlets, %d inlets", o.outletsOf(n), o.inlets)
 	}
 	return name
+}
+
+// whole reports whether a row was measured to its end.
+func whole(s *report.Section, path string, n float64) bool {
+	for _, p := range s.Points {
+		if p.Path == path && p.X == n {
+			return len(p.Values[last]) > 0
+		}
+	}
+	return false
 }
 
 func (o *options) outletsOf(n int) int {
@@ -184,7 +205,10 @@ func write(r *report.Result, out, svg string) error {
 	if out != "" {
 		b, err := json.MarshalIndent(r, "", " ")
 		if err == nil {
-			err = os.WriteFile(out, append(b, '\n'), 0o644)
+			next := out + ".new" // who interrupts this keeps what was there
+			if err = os.WriteFile(next, append(b, '\n'), 0o644); err == nil {
+				err = os.Rename(next, out)
+			}
 		}
 		if err != nil {
 			return err
@@ -203,6 +227,9 @@ func section() report.Section {
 	}
 }
 
+// last is the figure that a row gets last.
+const last = "retries"
+
 // metrics are the figures of a row.
 var metrics = []report.Metric{
 	{Key: "enrolled", Title: "Enrolments", Unit: "1/s", Higher: true},
@@ -220,5 +247,5 @@ var metrics = []report.Metric{
 	{Key: "back", Title: "All back after the relays were killed", Unit: "s"},
 	{Key: "handshakes", Title: "Most handshakes at the relays meanwhile", Unit: "1/s"},
 	{Key: "inlets_back", Title: "All inlets answer after the relays were killed", Unit: "s"},
-	{Key: "retries", Title: "Attempts that failed and were repeated", Unit: ""},
+	{Key: last, Title: "Attempts that failed and were repeated", Unit: ""},
 }

@@ -19,17 +19,22 @@ const comeBack = 30 * time.Minute
 // crowd is the members of a row, in child processes.
 type crowd struct {
 	children []*childProcess
+	homes    string // of all members
 	retries  int
 }
 
 // newCrowd starts children for n members.
 func newCrowd(ctx context.Context, o options, n int, ticket string) (*crowd, error) {
-	c := &crowd{}
+	homes, err := os.MkdirTemp("/dev/shm", "members-") // what members write is not what is measured
+	if err != nil {
+		return nil, err
+	}
+	c := &crowd{homes: homes}
 	count := (n + o.share - 1) / o.share
 	for k := range count {
 		from := k * n / count
 		child, err := startChild(ctx, work{
-			Ticket: ticket, From: from, Share: (k+1)*n/count - from, All: n, Width: max(o.width/count, 1), Outlets: o.outletsOf(n), Inlets: o.inlets,
+			Ticket: ticket, Homes: homes, From: from, Share: (k+1)*n/count - from, All: n, Width: max(o.width/count, 1), Outlets: o.outletsOf(n), Inlets: o.inlets,
 		})
 		if err != nil {
 			c.end()
@@ -44,6 +49,7 @@ func (c *crowd) end() {
 	for _, child := range c.children {
 		child.end()
 	}
+	_ = os.RemoveAll(c.homes)
 }
 
 // do has all members do something, and returns how long it took; of many are done, it says from time to time.
@@ -83,8 +89,9 @@ func progress(name string, done float64, many int, began time.Time) {
 	fmt.Fprintf(os.Stderr, "%s  %-8s %6.0f of %d, %.0f s, %.1f/s\n", time.Now().UTC().Format("15:04:05"), name, done, many, took.Seconds(), done/took.Seconds())
 }
 
-// row makes a project with n members and returns what they cost, by metric.
-func row(ctx context.Context, o options, n int) (map[string]float64, error) {
+// row makes a project with n members and returns what they cost, by metric. keep is given what there is after each measurement.
+func row(ctx context.Context, o options, n int, keep func(map[string]float64) error) (map[string]float64, error) {
+	began := time.Now()
 	w, err := newWorld(ctx, o, n)
 	defer w.end()
 	if err != nil {
@@ -114,11 +121,17 @@ func row(ctx context.Context, o options, n int) (map[string]float64, error) {
 	if !o.postgres {
 		values["authority_disk"] = float64(size(home)-disk) / 1024 / float64(n)
 	}
+	if err := keep(values); err != nil {
+		return nil, err
+	}
 	outlets := o.outletsOf(n)
 	if took, err = c.do("register", outlets); err != nil {
 		return nil, err
 	}
 	values["registered"], values["relay_register"] = float64(outlets)/took.Seconds(), each(relays, look(w.relayPIDs()...))
+	if err := keep(values); err != nil {
+		return nil, err
+	}
 	if o.inlets > 0 {
 		if _, err = c.do("dial", o.inlets); err != nil {
 			return nil, err
@@ -132,14 +145,21 @@ func row(ctx context.Context, o options, n int) (map[string]float64, error) {
 		return nil, err
 	}
 	values["renewed"], values["authority_renew"] = float64(n)/took.Seconds(), each(before, look(w.authority.pid))
+	if err := keep(values); err != nil {
+		return nil, err
+	}
 	if err := rest(ctx, w, o, n, values); err != nil {
 		return nil, err
 	}
 	values["authority_memory"], values["relay_memory"] = kib(authority, look(w.authority.pid)), kib(relays, look(w.relayPIDs()...))
+	if err := keep(values); err != nil {
+		return nil, err
+	}
 	if err := back(ctx, w, o, c, values); err != nil {
 		return nil, err
 	}
-	values["retries"] = float64(c.retries)
+	values[last] = float64(c.retries)
+	fmt.Fprintf(os.Stderr, "%s  %d members took %.0f s\n", time.Now().UTC().Format("15:04:05"), n, time.Since(began).Seconds())
 	return values, nil
 }
 
