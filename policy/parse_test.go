@@ -37,6 +37,8 @@ func TestParseErrors(t *testing.T) {
 		{`(= "a"b 1)`, 1, 7, "expected a blank after"},
 		{`(= b"a" 1)`, 1, 5, "expected a blank before"},
 		{"(= 99999999999999999999 1)", 1, 4, "integer out of the range"},
+		{"(= + 1)", 1, 4, "expected a value or an identifier"},
+		{"(= - 1)", 1, 4, "expected a value or an identifier"},
 		{"(= {1} 1)", 1, 4, "expected a value, a name or a bracket"},
 		{"(= 1_0.5 1)", 1, 4, `"_" in a float`},
 		{"(and true) (; no end", 1, 12, "comment"},
@@ -134,6 +136,7 @@ func TestPrint(t *testing.T) {
 		"($and $x)":                  "(and x)",
 		"(= 1. 1E2 nan:0xf -inf)":    "(= 1.0 100.0 nan -inf)",
 		"and":                        "and",
+		"(= $ $a+b)":                 "(= $ a+b)",
 	} {
 		if got := mustFull(t, text).String(); got != want {
 			t.Errorf("%q: got %s, want %s", text, got, want)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -240,6 +241,37 @@ func TestRecordsRefused(t *testing.T) {
 	}
 	if _, err := decompress(compressSnappy, unbatched(t, batch(t, list, compressSnappy, true, 0)), 2*limited); err != nil {
 		t.Errorf("blocks of snappy: %v", err)
+	}
+}
+
+// TestRecordCutShort: a record that ends before its value does is refused, wherever that is, and so is one that says to be longer than what there is.
+func TestRecordCutShort(t *testing.T) {
+	body := []byte{0, 2, 4, 6, 'k', 'e', 'y', 10, 'v', 'a', 'l', 'u', 'e', 0}
+	encoded := func(length int, body []byte) *reader {
+		return &reader{b: append(binary.AppendVarint(nil, int64(length)), body...)}
+	}
+	same := func(r record) ([]byte, error) { return r.value, nil }
+	whole := encoded(len(body), body).b
+	if out, err := appendRecord(nil, encoded(len(body), body), limited, same); err != nil || !bytes.Equal(out, whole) {
+		t.Errorf("the whole: %x, %v", out, err)
+	}
+	for cut := range body[:len(body)-1] { // without the number of its headers it is the client's to refuse
+		if out, err := appendRecord(nil, encoded(cut, body[:cut]), limited, same); !errors.Is(err, ErrMessage) || len(out) > 0 {
+			t.Errorf("cut to %d bytes: %x, %v", cut, out, err)
+		}
+		if out, err := appendRecord(nil, encoded(len(body), body[:cut]), limited, same); !errors.Is(err, ErrMessage) || len(out) > 0 {
+			t.Errorf("%d bytes of %d: %x, %v", cut, len(body), out, err)
+		}
+	}
+	for _, length := range []int{-1, len(body) + 1, math.MaxInt} {
+		if out, err := appendRecord(nil, encoded(length, body), limited, same); !errors.Is(err, ErrMessage) || len(out) > 0 {
+			t.Errorf("%d bytes long: %x, %v", length, out, err)
+		}
+	}
+	worse := bytes.Clone(body)
+	worse[7] = 3 // a value of -2 bytes
+	if out, err := appendRecord(nil, encoded(len(worse), worse), limited, same); !errors.Is(err, ErrMessage) || len(out) > 0 {
+		t.Errorf("a negative value: %x, %v", out, err)
 	}
 }
 
