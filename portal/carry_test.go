@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -116,6 +117,9 @@ func (s *simulated) upgradeInlet(t *testing.T) {
 	t.Helper()
 	next := leave(t, s.in, s.near, s.far, s.inlet.Carry)
 	s.in = newSimNode(t, 2, Limits{})
+	if s.records != nil {
+		s.in.env.Records = s.records
+	}
 	var err error
 	s.inlet, err = NewInlet(context.Background(), s.in.env, s.in.router, InletOptions{Name: "in", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Hold: time.Minute,
 		Carried: Take(&next.Inlets, "in")})
@@ -226,6 +230,25 @@ func TestCarrySecret(t *testing.T) {
 	}
 	s.connect(t)
 	talk(t, client, server)
+}
+
+// TestCarriedRecord: the record of a connection that an upgrade has handed on says of its peer what one of a new connection says.
+func TestCarriedRecord(t *testing.T) {
+	target, ch := served(t)
+	s := newSimulated(t, 5, 2, Limits{}, time.Minute, OutletOptions{Target: target})
+	s.connect(t)
+	client, server := s.pair(t, ch)
+	r := &recorder{}
+	s.records = r
+	s.upgradeInlet(t)
+	s.connect(t)
+	talk(t, client, server)
+	client.Close()
+	server.Close()
+	if rec := r.take(t); rec.Attributes["first"] != fmt.Sprint(s.ids[1][0]) || rec.Peer != s.ids[1] {
+		t.Errorf("%v of %x", rec.Attributes, rec.Peer)
+	}
+	s.idle(t)
 }
 
 // TestCarryChecks: what was written down wrongly is not taken up.

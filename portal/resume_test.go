@@ -257,6 +257,40 @@ func TestResumeGoesToTheOwner(t *testing.T) {
 	talk(t, client, server)
 }
 
+// TestResumedSaysHowMuchWasSent: an outlet answers a Resume with how much it has sent, and one more; by that the inlet knows whether something is still to come.
+func TestResumedSaysHowMuchWasSent(t *testing.T) {
+	target, ch := served(t)
+	s := newSimulated(t, 1, 1, Limits{}, time.Minute, OutletOptions{Target: target})
+	s.connect(t)
+	client, server := s.pair(t, ch)
+	talk(t, client, server)
+	c := s.own(t)
+	s.cut()
+	eventually(t, "the path is away", func() bool { return s.in.env.Stats.Away.Load() == 1 && s.out.env.Stats.Away.Load() == 1 })
+	var sent atomic.Uint64
+	s.seen = func(b []byte) {
+		if len(b) == 0 || b[0] != kindResumed {
+			return
+		}
+		if m, err := parseResume(b); err == nil {
+			sent.Store(m.sent)
+		}
+	}
+	var want uint64
+	if err := c.shard.Do(limited(t), func() { want = c.line.sent + 1 }); err != nil || want < 6 {
+		t.Fatal(want, err)
+	}
+	s.connect(t)
+	talk(t, client, server)
+	if got := sent.Load(); got != want {
+		t.Errorf("it says %d, want %d", got, want)
+	}
+	var theirs uint64
+	if err := c.home.Load().Do(limited(t), func() { theirs = c.line.theirs }); err != nil || theirs < 6 {
+		t.Errorf("the inlet said %d, %v", theirs, err)
+	}
+}
+
 // TestResumeAsksThePolicy: who is not allowed any more when the path comes back is reset at both ends.
 func TestResumeAsksThePolicy(t *testing.T) {
 	target, ch := served(t)

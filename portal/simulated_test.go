@@ -88,6 +88,7 @@ type simulated struct {
 	lose      int
 	quiet     bool
 	seen      func(payload []byte)
+	records   *recorder // of the inlet's node when it has been upgraded; may be nil
 	near, far *simEnd
 	wanted    atomic.Int64 // times that the inlet asked for lanes
 	slow      atomic.Int64 // the same, only if segments are lost

@@ -148,6 +148,35 @@ func TestGoneClientsOpenNoTarget(t *testing.T) {
 	}
 }
 
+// TestLook: of a client whose owner the kernel does not tell, an end with nothing before it says that it has gone, and an end behind a request does not.
+func TestLook(t *testing.T) {
+	for name, c := range map[string]struct {
+		request string
+		then    func(c *net.UnixConn) error
+		want    left
+	}{
+		"it stays":                      {"", func(*net.UnixConn) error { return nil }, 0},
+		"it has asked, and stays":       {"request", func(*net.UnixConn) error { return nil }, 0},
+		"an end":                        {"", (*net.UnixConn).CloseWrite, gone},
+		"an end behind what it asked":   {"request", (*net.UnixConn).CloseWrite, halfClosed},
+		"it has closed":                 {"", (*net.UnixConn).Close, gone},
+		"it has closed behind its word": {"request", (*net.UnixConn).Close, gone},
+	} {
+		fd, own := giving(t)
+		if _, err := own.Write([]byte(c.request)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.then(own.(*net.UnixConn)); err != nil {
+			t.Fatal(err)
+		}
+		staying, other := giving(t)
+		if got := look([]waiting{{fd: staying}, {fd: fd}, {fd: staying}}); len(got) != 3 || got[0] != 0 || got[1] != c.want || got[2] != 0 {
+			t.Errorf("%s: %v, want %v for the second", name, got, c.want)
+		}
+		_, _, _ = unix.Close(fd), unix.Close(staying), other.Close()
+	}
+}
+
 // pathless returns a node with an inlet that has no path yet, and one with an outlet whose target answers and ends.
 func pathless(t *testing.T) (a, b *node, in *Inlet) {
 	t.Helper()
