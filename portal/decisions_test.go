@@ -323,3 +323,36 @@ func TestTargetThatWasNotReached(t *testing.T) {
 		})
 	}
 }
+
+// TestKeptBytesAreMarked: bytes that a connection keeps, to send them again, go out so that nothing on their way may be written over them.
+func TestKeptBytesAreMarked(t *testing.T) {
+	alone(t, func(_ *node, conn *conn, _ func() [][]byte) {
+		var kept []bool
+		self := conn.shard.Start(routing.WorkerFunc(func(_ *routing.Shard, m *routing.Message) { kept = append(kept, m.Kept()) }))
+		conn.route = routing.RouteOf(self)
+		buf := make([]byte, routing.HeadRoom+5+routing.TailRoom)
+		for _, keep := range []bool{true, false, true} {
+			if conn.carry(buf, 5, keep); len(kept) == 0 || kept[len(kept)-1] != keep {
+				t.Errorf("kept %v: %v", keep, kept)
+			}
+		}
+	})
+}
+
+// TestEarlyDataIsBounded: who sends more than may wait for a target that is not connected yet is made to wait, as with one that is.
+func TestEarlyDataIsBounded(t *testing.T) {
+	alone(t, func(n *node, conn *conn, _ func() [][]byte) {
+		n.env.Limits.HighWater = 10
+		conn.early, conn.state, conn.outlet, conn.skip = &early{}, opening, true, true
+		for i, full := range []bool{false, false, true, true} { // 5, 10, 15 and 20 bytes
+			m := conn.shard.NewMessage()
+			m.SetPayloadBytes([]byte{kindPayload, 5, 'e', 'a', 'r', 'l', 'y', 0})
+			conn.HandleMessage(conn.shard, m)
+			conn.shard.Free(m)
+			if (conn.backlog != nil) != full || len(conn.early.data) != 5*(i+1) {
+				t.Errorf("%d bytes of 10: the sender waits: %v", len(conn.early.data), conn.backlog != nil)
+			}
+		}
+		conn.end(ReasonShutdown, false)
+	})
+}
