@@ -56,7 +56,9 @@ func TestHalfOpenHandshakeEnds(t *testing.T) {
 	_, h, _ := answering(t, n)
 	on(t, h.shard, func() {
 		if h.ended || h.timer == nil {
-			t.Fatalf("ended %v, it has a timer: %v", h.ended, h.timer != nil)
+			t.Errorf("ended %v, it has a timer: %v", h.ended, h.timer != nil)
+			h.fail(ErrTimeout)
+			return
 		}
 		h.timer.Reset(0)
 	})
@@ -85,9 +87,9 @@ func TestSecretsOfHandshakes(t *testing.T) {
 		if began.stepped(second, third, true, &keys, nil); keys != (channel.Keys{}) || !began.machine.Failed() {
 			t.Error("who began has keys beside those of the channel")
 		}
-		ended := &handshake{cs: n.channels, shard: h.shard, machine: channel.NewInitiator(channel.Config{}), ended: true}
+		late := &handshake{cs: n.channels, shard: h.shard, machine: channel.NewInitiator(channel.Config{}), ended: true}
 		keys.Send[0] = 1
-		if ended.stepped(second, nil, true, &keys, nil); keys != (channel.Keys{}) || !ended.machine.Failed() {
+		if late.stepped(second, nil, true, &keys, nil); keys != (channel.Keys{}) || !late.machine.Failed() {
 			t.Error("keys are left of a handshake that ended while they were computed")
 		}
 	})
