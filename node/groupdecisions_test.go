@@ -131,6 +131,13 @@ func TestWhomANameIsSharedWith(t *testing.T) {
 			t.Errorf("%s: %q", name, m.Share)
 		}
 	}
+	for _, name := range []string{"terms", "alone"} { // on terms, and without
+		settles(t, name+" is registered", func() bool {
+			i, _ := n.relays.Get(name)
+			r := relayOf(i)
+			return r.ConnectionStatus == "Up" && r.RemoteAddress != nil && *r.RemoteAddress == routing.RelayPrefix+name
+		})
+	}
 	for _, name := range []string{"none", "by"} {
 		if m := a.says(name, control.OpShare, control.Fields{Name: name}, control.StatusAbsent); m.Count != 0 {
 			t.Errorf("%s: %+v", name, m)
@@ -311,13 +318,17 @@ func TestWhoStandsForIt(t *testing.T) {
 	at := pinAt(n, "in")
 	at.keep(outlet.opts.Self)
 	q.c.name = "db"
-	var status control.Status
-	var share string
+	type said struct {
+		status control.Status
+		share  string
+	}
+	var says atomic.Pointer[said]
 	outlet.control.Handle(control.OpShare, func(c *control.Call) {
 		if c.Request.Name != "db" {
 			t.Errorf("asked for %q", c.Request.Name)
 		}
-		c.Answer(status, control.Fields{Share: share})
+		s := says.Load()
+		c.Answer(s.status, control.Fields{Share: s.share})
 	})
 	for _, c := range []struct {
 		status      control.Status
@@ -326,7 +337,7 @@ func TestWhoStandsForIt(t *testing.T) {
 		{control.StatusOK, dbGroup, dbGroup}, {control.StatusAbsent, "", dbGroup}, {control.StatusDenied, `(= subject.a "b")`, dbGroup}, {control.StatusOK, "(no policy", dbGroup},
 		{control.StatusOK, "", ""},
 	} {
-		status, share = c.status, c.share
+		says.Store(&said{c.status, c.share})
 		n.askShare(q.c, at, outlet.opts.Self)
 		if got := n.pins.shares[at.name]; got != c.want {
 			t.Errorf("%+v: %q", c, got)
@@ -341,15 +352,15 @@ func TestWhoStandsForIt(t *testing.T) {
 		t.Errorf("nobody has the name: %+v", list)
 	}
 	outlet.control.Handle(control.OpGroup, func(c *control.Call) {
-		c.Answer(status, control.Fields{Way: "w", Members: []control.GroupMember{
+		c.Answer(says.Load().status, control.Fields{Way: "w", Members: []control.GroupMember{
 			{Way: "w", ID: [16]byte{1}, Identity: ours, Priority: 3, State: control.StateUp, Connections: 5}, {Way: "v", ID: [16]byte{2}, Identity: theirs, Relay: "r"},
 		}})
 	})
-	status = control.StatusDenied
+	says.Store(&said{status: control.StatusDenied})
 	if list := n.sharers(t.Context(), rel, "db"); list != nil {
 		t.Errorf("denied: %+v", list)
 	}
-	status = control.StatusOK
+	says.Store(&said{})
 	list := n.sharers(t.Context(), rel, "db")
 	if len(list) != 2 || list[0] != (admin.RelayMember{Identifier: ours.String(), Self: true, Priority: 3, State: "up", Connections: 5, Chosen: true}) ||
 		list[1] != (admin.RelayMember{Identifier: theirs.String(), State: "away", Relay: "r"}) {
