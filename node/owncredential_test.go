@@ -81,7 +81,7 @@ func (s *subject) node(t *testing.T, store Store) *Node {
 	return n
 }
 
-// fetch has a credential fetched, and returns whether run is told to look again.
+// fetchNow has a credential fetched, and returns whether run is told to look again.
 func (c *credentials) fetchNow() (woken bool) {
 	flight := make(chan struct{})
 	c.flight = flight
