@@ -138,6 +138,14 @@ func TestWhomANameIsSharedWith(t *testing.T) {
 			return r.ConnectionStatus == "Up" && r.RemoteAddress != nil && *r.RemoteAddress == routing.RelayPrefix+name
 		})
 	}
+	i, _ := n.relays.Get("terms")
+	other := changed(i.Request, func(r *resource.Relay) { r.Share, r.Priority = dbGroup, 5 })
+	if _, err := n.set.Apply(t.Context(), admin.ApplyRequest{Resources: []resource.Stored{stored(t, resource.KindRelay, "terms", other)}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := i.Value.request.Load(); r.Share != dbGroup || r.Priority != 5 {
+		t.Errorf("registered on what it was before: %+v", r)
+	}
 	for _, name := range []string{"none", "by"} {
 		if m := a.says(name, control.OpShare, control.Fields{Name: name}, control.StatusAbsent); m.Count != 0 {
 			t.Errorf("%s: %+v", name, m)
