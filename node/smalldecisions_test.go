@@ -156,7 +156,8 @@ func TestAuthorityRoutes(t *testing.T) {
 		return out
 	}
 	first := text(n.authorityRoutes(numbered(1), 0))
-	if len(first) != 3 || !slices.Equal(text(n.authorityRoutes(numbered(1), 3)), first) || !slices.Equal(text(n.authorityRoutes(numbered(1), 1)), append(slices.Clone(first[1:]), first[0])) {
+	if len(first) != 3 || !slices.Equal(text(n.authorityRoutes(numbered(1), 3)), first) ||
+		!slices.Equal(text(n.authorityRoutes(numbered(1), 4)), append(slices.Clone(first[1:]), first[0])) || !slices.Equal(text(n.authorityRoutes(numbered(1), 1)), append(slices.Clone(first[1:]), first[0])) {
 		t.Errorf("%v, then %v", first, text(n.authorityRoutes(numbered(1), 1)))
 	}
 	other := false
