@@ -118,9 +118,11 @@ func TestWhoIsToldOfRevocations(t *testing.T) {
 	if r.beat() != newsBeat {
 		t.Errorf("a beat of %v", r.beat())
 	}
+	r.mu.Lock() // who asked is still being told
 	for k := range 2*beatsPerSecond + 8 {
 		r.subscribers[fmt.Sprint(k)] = &subscriber{}
 	}
+	r.mu.Unlock()
 	if b := r.beat(); b != 2*time.Second+5*time.Millisecond {
 		t.Errorf("a beat of %v for %d", b, len(r.subscribers))
 	}
