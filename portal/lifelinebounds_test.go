@@ -215,7 +215,7 @@ func TestWhatALossDoes(t *testing.T) {
 
 // TestTakenUpWrongly: what is not as this program would go on with it is reset and told; the others of the portal go on.
 func TestTakenUpWrongly(t *testing.T) {
-	n := newSimNode(t, 2, Limits{})
+	n := newSimNode(t, 1, Limits{}) // they are taken up in their order
 	var list []CarriedConn
 	var peers []*os.File
 	for i := range 4 {
