@@ -244,14 +244,8 @@ func (l *inletLanes) route(ctx context.Context, main *connection, number uint64)
 	}
 	asking, cancel := context.WithTimeout(ctx, laneWait+2*time.Second)
 	defer cancel()
-	ended := main.done() // main grows no more
-	go func() {
-		select {
-		case <-ended: // there is no answer over it
-			cancel()
-		case <-asking.Done():
-		}
-	}()
+	asking, end := whilePath(asking, main.done())
+	defer end()
 	m, err := l.node.askNode(asking, main, control.OpLane, control.Fields{Name: main.name, Have: number, Wait: laneWait})
 	if err != nil {
 		return w, err

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"sallyport/bench/report"
+	"sallyport/internal/wholefile"
 )
 
 // options are the flags.
@@ -205,10 +207,10 @@ func write(r *report.Result, out, svg string) error {
 	if out != "" {
 		b, err := json.MarshalIndent(r, "", " ")
 		if err == nil {
-			next := out + ".new" // who interrupts this keeps what was there
-			if err = os.WriteFile(next, append(b, '\n'), 0o644); err == nil {
-				err = os.Rename(next, out)
-			}
+			err = wholefile.Write(out, filepath.Base(out)+".*", 0o644, func(w io.Writer) error { // who interrupts this keeps what was there
+				_, err := w.Write(append(b, '\n'))
+				return err
+			})
 		}
 		if err != nil {
 			return err
