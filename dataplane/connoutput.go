@@ -283,11 +283,7 @@ func (c *Conn) sent(n int) {
 	c.out = c.out[:rest]
 }
 
-func (c *Conn) writeFailed(errno unix.Errno) {
-	// The peer may have reset after its last bytes: they are still to be read, so the reader reports the end.
-	c.dropOutput()
-	c.finish(asError("write", errno))
-}
+func (c *Conn) writeFailed(errno unix.Errno) { c.finish(asError("write", errno)) }
 
 func (c *Conn) dropOutput() {
 	for _, ch := range c.out {

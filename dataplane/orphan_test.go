@@ -68,3 +68,46 @@ func TestPeerOwners(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// TestOwnersAtOtherAddresses: the kernel is asked, too, of a connection within this machine whose ends have different addresses, or an address that others
+// can reach.
+func TestOwnersAtOtherAddresses(t *testing.T) {
+	pairs := [][2]string{{"127.0.0.1", "127.0.0.2"}}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+			pairs = append(pairs, [2]string{n.IP.String(), n.IP.String()})
+			break
+		}
+	}
+	for _, p := range pairs {
+		l, err := net.Listen("tcp", net.JoinHostPort(p[0], "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(p[1])}}
+		client, err := d.DialContext(limited(t), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		raw, err := server.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) {
+			if got := PeerOwners([]int{int(fd)})[0]; got != Owned {
+				t.Errorf("%v: %d", p, got)
+			}
+		})
+	}
+}
