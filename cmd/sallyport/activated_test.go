@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -41,7 +42,7 @@ func TestCLIActivated(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	defer func() {
-		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Process.Signal(syscall.SIGTERM) // a job in the background may ignore SIGINT
 		<-ended
 		if !strings.Contains(log.String(), addresses[1]) {
 			t.Errorf("the log says nothing of %s: %s", addresses[1], log.String())

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -102,7 +103,7 @@ func TestWhereNodesLog(t *testing.T) {
 		if verbose := name != "plain"; strings.Contains(string(out), "node started") != verbose || strings.Contains(string(errors), "node started") == verbose {
 			t.Errorf("%s: standard output %s\nstandard error %s", name, out, errors)
 		}
-		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Process.Signal(syscall.SIGTERM) // a job in the background may ignore SIGINT
 		_ = cmd.Wait()
 		if logs, _ := filepath.Glob(filepath.Join(p.dir, "state", "nodes", name, "*log*")); len(logs) > 0 {
 			t.Errorf("%s: it left %v", name, logs)
