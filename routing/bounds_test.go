@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestAddressCutOff: an address that is cut off anywhere, in each of its forms, is none, and nothing behind it is read.
@@ -64,6 +65,38 @@ func TestGroupsLeaveLanesOut(t *testing.T) {
 	if list := rs.Groups(); len(list) != 1 || list["db"] != (GroupUse{}) {
 		t.Errorf("groups %v", list)
 	}
+}
+
+// TestWhatMakesAGroup: a name is one of a group when a member tells its terms, or when there are two that have registrations; one that has gone does not count.
+func TestWhatMakesAGroup(t *testing.T) {
+	for _, c := range []struct {
+		living, gone int
+		terms        *Terms
+		grouped      bool
+	}{
+		{living: 1}, {living: 1, gone: 2}, {gone: 2}, {living: 2, grouped: true}, {living: 2, gone: 1, grouped: true}, {living: 1, terms: &Terms{}, grouped: true},
+	} {
+		n := &relayName{}
+		for i := range c.living + c.gone {
+			m := &member{}
+			if i < c.living {
+				m.regs = []*registration{{}}
+			}
+			n.members = append(n.members, m)
+		}
+		if n.take(n.members[0], &request{terms: c.terms}); n.grouped.Load() != c.grouped || n.living() != c.living {
+			t.Errorf("%+v: a group %v, %d are there", c, n.grouped.Load(), n.living())
+		}
+	}
+}
+
+// TestStoppedDecision: a decision that was put off is not made when it was called off, and there need not be one.
+func TestStoppedDecision(t *testing.T) {
+	x := after(time.Hour, func() { t.Error("made") })
+	if x.stop(); x.Stop() {
+		t.Error("it was still to be made")
+	}
+	(*timer)(nil).stop()
 }
 
 // TestClaimGoesBeforeMemory: whose a name is, and who may share it, is what the registry says, whatever this relay remembers of it.

@@ -173,6 +173,5 @@ func (m *Message) SetRoutes(onward, ret Route) {
 
 // Narrow makes the payload its own part from byte `from` to byte `to` and frees the rest for overwriting.
 func (m *Message) Narrow(from, to int) {
-	m.high = max(m.high, m.end)
 	m.start, m.end = m.start+from, m.start+to
 }
