@@ -71,15 +71,67 @@ func TestConnectAgain(t *testing.T) {
 	}
 }
 
-// turning is a context that tells each time that somebody begins to wait for its end.
-type turning struct {
-	context.Context
-	turn chan struct{}
-}
-
-func (c turning) Done() <-chan struct{} {
-	c.turn <- struct{}{}
-	return c.Context.Done()
+// TestConnectBusyLoop: a loop that is busy for seconds begins a connect once and no more often, and not at all when nobody waits for it any more: the peer would
+// have connections that nobody needs, and the busy loop more to do.
+func TestConnectBusyLoop(t *testing.T) {
+	for name, c := range map[string]struct {
+		waits bool
+		want  int
+	}{"somebody waits": {true, 1}, "nobody waits any more": {false, 0}} {
+		a := newNode(t, 1, Options{})
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		loop, busy, release := a.router.Shards()[0].Loop(), make(chan struct{}), make(chan struct{})
+		loop.Post(dataplane.TaskFunc(func() {
+			close(busy)
+			<-release
+		}))
+		<-busy
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() {
+			_, err := a.tcp.Connect(ctx, l.Addr().String())
+			done <- err
+		}()
+		time.Sleep(2*askAgain + askAgain/2) // in which more connects would be begun
+		if !c.waits {
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		close(release)
+		if c.waits {
+			if err := <-done; err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if err := loop.Do(t.Context(), func() {}); err != nil { // it has come to all that was begun
+			t.Fatal(err)
+		}
+		last, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer last.Close()
+		for came := 0; ; came++ {
+			conn, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if conn.RemoteAddr().String() == last.LocalAddr().String() {
+				if came != c.want {
+					t.Errorf("%s: %d connections were made", name, came)
+				}
+				break
+			}
+		}
+	}
 }
 
 // TestFirstAttempt: what counts is the first attempt that gets through or is refused; one that got no answer counts only when it is the last.
@@ -100,50 +152,51 @@ func TestFirstAttempt(t *testing.T) {
 		"neither of two gets an answer":                     {2, []attempted{{err: silent}, {err: silent}}, attempted{err: silent}},
 	} {
 		var tell []func(attempted)
-		begun, again := make(chan time.Duration, c.begun), make(chan time.Time)
-		a := attempts{again: again, ended: make(chan struct{}), begin: func(timeout time.Duration, done func(attempted)) {
-			tell = append(tell, done)
-			begun <- timeout
-		}}
-		got, ctx := make(chan attempted, 1), turning{t.Context(), make(chan struct{}, 10)}
-		go func() {
-			conn, err := a.first(ctx, time.Hour)
-			got <- attempted{conn, err}
-		}()
-		for i := range c.begun {
+		var again func()
+		a := newAttempts(func(timeout time.Duration, done func(attempted)) {
 			want := time.Hour
-			if i > 0 {
-				again <- time.Time{}
+			if len(tell) > 0 {
 				want = askFor
 			}
-			if timeout := <-begun; timeout != want {
-				t.Errorf("%s: attempt %d may take %v", name, i+1, timeout)
+			if timeout != want {
+				t.Errorf("%s: attempt %d may take %v", name, len(tell)+1, timeout)
 			}
-			<-ctx.turn
+			tell = append(tell, done)
+		}, func(d time.Duration, f func()) {
+			if d != askAgain {
+				t.Errorf("%s: another one after %v", name, d)
+			}
+			again = f
+		})
+		a.start(time.Hour)
+		for range c.begun - 1 {
+			again()
 		}
 		for i, r := range c.results {
-			if tell[i](r); i+1 < len(c.results) {
-				select {
-				case <-ctx.turn: // it waits for the next one
-				case r := <-got:
-					t.Fatalf("%s: nobody waits for the second attempt: %+v", name, r)
-				}
+			if len(a.outcome) > 0 {
+				t.Fatalf("%s: nobody waits for attempt %d", name, i+1)
 			}
+			tell[i](r)
 		}
-		if r := <-got; r.c != c.want.c || !errors.Is(r.err, c.want.err) {
+		if r := a.wait(t.Context(), nil); r.c != c.want.c || !errors.Is(r.err, c.want.err) {
 			t.Errorf("%s: %+v", name, r)
 		}
+		if again(); len(tell) != c.begun {
+			t.Errorf("%s: one more is begun afterwards", name)
+		}
 	}
+	at := func(_ time.Duration, done func(attempted)) { done(attempted{c: made}) }
+	a := newAttempts(at, func(time.Duration, func()) { t.Error("another one, though the first got through at once") })
+	a.start(time.Hour)
+	never := func(time.Duration, func(attempted)) {}
 	ended := make(chan struct{})
 	close(ended)
-	a := attempts{ended: ended, begin: func(time.Duration, func(attempted)) {}}
-	if _, err := a.first(t.Context(), time.Hour); !errors.Is(err, dataplane.ErrLoopClosed) {
-		t.Errorf("the loop has ended: %v", err)
+	if r := newAttempts(never, nil).wait(t.Context(), ended); !errors.Is(r.err, dataplane.ErrLoopClosed) {
+		t.Errorf("the loop has ended: %v", r.err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	a.ended = nil
-	if _, err := a.first(ctx, time.Hour); !errors.Is(err, context.Canceled) {
-		t.Errorf("nobody waits any more: %v", err)
+	if r := newAttempts(never, nil).wait(ctx, nil); !errors.Is(r.err, context.Canceled) {
+		t.Errorf("nobody waits any more: %v", r.err)
 	}
 }
