@@ -182,3 +182,41 @@ func TestNoPlaceByHolding(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoMayClaim: as many clients of a peer may wait for a place as connections of it are away, or still to be taken up after an upgrade; those of other peers
+// do not count, and who has not shown who it is waits for none.
+func TestWhoMayClaim(t *testing.T) {
+	one, other := [32]byte{1}, [32]byte{2}
+	for _, c := range []struct {
+		away, carried, wait, others int
+		may                         bool
+	}{
+		{away: 0, wait: 0, may: false},
+		{away: 1, wait: 0, may: true},
+		{away: 1, wait: 1, may: false},
+		{away: 2, wait: 1, may: true},
+		{away: 2, wait: 1, others: 2, may: true},
+		{away: 0, carried: 1, wait: 0, may: true},
+		{away: 0, carried: 1, wait: 1, may: false},
+		{away: 2, carried: 1, wait: 2, may: true},
+		{away: 2, carried: 1, wait: 3, may: false},
+	} {
+		o := &Outlet{lines: &registry{comes: &arriving{left: c.carried}}}
+		for range c.away {
+			o.lines.left(&conn{peer: one, line: &lifeline{}})
+			o.lines.left(&conn{peer: other, line: &lifeline{}})
+		}
+		for range c.wait {
+			o.places.await(&conn{peer: one}, func() {})
+		}
+		for range c.others {
+			o.places.await(&conn{peer: other}, func() {})
+		}
+		if may := o.claims(&one, nil, message{}); may != c.may {
+			t.Errorf("%+v: may wait %v", c, may)
+		}
+		if o.claims(nil, nil, message{}) {
+			t.Errorf("%+v: one without identity waits", c)
+		}
+	}
+}

@@ -60,6 +60,27 @@ func giving(t *testing.T) (fd int, own net.Conn) {
 	return fds[0], own
 }
 
+// TestGivenIsToldOnceOverHeldPaths: also where a connection outlives its path, whoever gave the client is told once that both directions have finished, and needs
+// not wait until the other end has confirmed it.
+func TestGivenIsToldOnceOverHeldPaths(t *testing.T) {
+	target, servers := served(t)
+	s := newSimulated(t, 1, 1, Limits{}, time.Hour, OutletOptions{Target: target})
+	s.connect(t)
+	var w watched
+	fd, own := giving(t)
+	s.inlet.Give(fd, w.watch())
+	server := next(t, servers)
+	talk(t, own, server)
+	_ = own.(*net.UnixConn).CloseWrite()
+	if _, err := io.Copy(io.Discard, server); err != nil {
+		t.Error(err)
+	}
+	server.Close()
+	w.await(t, "finished", ReasonNone, 1)
+	s.idle(t)
+	w.await(t, "settled", ReasonNone, 1)
+}
+
 // TestGivenClients: an inlet without a port takes the clients that it is given, and tells once what becomes of each: served to its end, waiting in vain,
 // refused, or cut off with the inlet.
 func TestGivenClients(t *testing.T) {

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -158,5 +159,61 @@ func TestLanes(t *testing.T) {
 	s.idle(t)
 	if n := s.inlet.Transfers(); n != 0 {
 		t.Errorf("%d transfers of connections that have ended", n)
+	}
+}
+
+// TestTakeLane: a transfer goes to the lane with the fewest connections, and leaves its own only for one with at least two fewer: else two would change places for
+// ever. Alone, or without lanes, it stays where it is.
+func TestTakeLane(t *testing.T) {
+	for _, c := range []struct {
+		what         string
+		users        []int // of the lanes
+		own          int   // its lane, which counts it; -1 for none
+		others       int   // connections of the inlet
+		want         int
+		beside, some bool
+	}{
+		{"the first takes the emptiest", []int{2, 1, 3}, -1, 1, 1, true, true},
+		{"its own is the only one", []int{1}, 0, 1, 0, true, true},
+		{"as many elsewhere", []int{2, 2}, 0, 3, 0, true, true},
+		{"one fewer elsewhere", []int{2, 1}, 0, 2, 0, true, true},
+		{"alone on its own, another is empty", []int{1, 0}, 0, 1, 0, true, true},
+		{"two fewer elsewhere", []int{2, 0}, 0, 1, 1, true, true},
+		{"nobody beside it", []int{2, 0}, 0, 0, 0, false, true},
+		{"no lanes", nil, -1, 1, -1, true, false},
+	} {
+		in, x := &Inlet{conns: map[*conn]struct{}{}}, &conn{}
+		for _, n := range c.users {
+			in.lanes = append(in.lanes, &path{users: n})
+		}
+		if x.inlet = in; c.own >= 0 {
+			x.bulk.lane = in.lanes[c.own]
+		}
+		in.conns[x] = struct{}{}
+		for range c.others {
+			in.conns[&conn{}] = struct{}{}
+		}
+		for range 2 { // and it stays there
+			if beside, some := in.takeLane(x); beside != c.beside || some != c.some {
+				t.Errorf("%s: beside %v, some %v", c.what, beside, some)
+			}
+			if got := slices.Index(in.lanes, x.bulk.lane); got != c.want {
+				t.Errorf("%s: lane %d, not %d", c.what, got, c.want)
+			}
+		}
+		if in.transfers != 1 {
+			t.Errorf("%s: %d transfers", c.what, in.transfers)
+		}
+		for i, n := range c.users {
+			if i == c.own {
+				n--
+			}
+			if i == c.want {
+				n++
+			}
+			if in.lanes[i].users != n {
+				t.Errorf("%s: lane %d has %d, not %d", c.what, i, in.lanes[i].users, n)
+			}
+		}
 	}
 }

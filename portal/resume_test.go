@@ -55,6 +55,22 @@ func (s *simulated) own(t testing.TB) *conn {
 	return nil
 }
 
+// TestAnswerConfirms: an answer tells with itself what has come, so that no message of its own is owed for that.
+func TestAnswerConfirms(t *testing.T) {
+	target, ch := served(t)
+	s := newSimulated(t, 1, 1, Limits{}, time.Hour, OutletOptions{Target: target})
+	s.connect(t)
+	s.pair(t, ch)
+	c := s.own(t)
+	if err := c.shard.Do(limited(t), func() {
+		if got := uint64(len("hello")); c.got() != got || c.line.told != got {
+			t.Errorf("%d bytes came, %d are told of", c.got(), c.line.told)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestHoldRunsOut: without another path in time both ends are reset, with the reason, and not before.
 func TestHoldRunsOut(t *testing.T) {
 	target, ch := served(t)
@@ -482,4 +498,57 @@ func TestOldVersion(t *testing.T) {
 		}
 		s.outlet.lines.mu.Unlock()
 	})
+}
+
+// TestNewPathIsAskedAtOnce: a connection that has asked over a path that is silent asks over another one as soon as there is one, and does not wait for the
+// answer; the path that it has, and one to another peer, change nothing.
+func TestNewPathIsAskedAtOnce(t *testing.T) {
+	target, ch := served(t)
+	s := newSimulated(t, 1, 1, Limits{}, time.Hour, OutletOptions{Target: target})
+	s.connect(t)
+	client, server := s.pair(t, ch)
+	var c *conn
+	s.inlet.mu.Lock()
+	for c = range s.inlet.conns {
+	}
+	s.inlet.mu.Unlock()
+	do := func(f func()) {
+		t.Helper()
+		if err := c.shard.Do(limited(t), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.cut()
+	eventually(t, "the path is away", func() bool { return s.in.env.Stats.Away.Load() == 1 && s.out.env.Stats.Away.Load() == 1 })
+	near, far := s.channel(t, s.ids[0], s.ids[1])
+	if err := far.shard.Do(limited(t), func() { far.cut = true }); err != nil { // silent
+		t.Fatal(err)
+	}
+	stranger, _ := s.channel(t, s.ids[0], [32]byte{9})
+	next, _ := s.channel(t, s.ids[0], s.ids[1])
+	way := func(e *simEnd) *path {
+		return &path{route: routing.NewRoute(e.self.Address(), routing.LocalAddress("outlet")), shard: c.shard}
+	}
+	silent, other, alive := way(near), way(stranger), way(next)
+	do(func() {
+		s.inlet.path.Store(silent)
+		c.offered(silent, near, s.ids[1])
+		asked := c.line.attempt
+		if c.terminal != near || asked == 0 {
+			t.Errorf("asked %d times over the first", asked)
+		}
+		c.offered(silent, near, s.ids[1])
+		c.offered(alive, next, s.ids[1]) // which is no longer the inlet's by now
+		s.inlet.path.Store(other)
+		c.offered(other, stranger, stranger.peer.ID)
+		if c.terminal != near || c.line.attempt != asked {
+			t.Errorf("asked %d times, and %d before there was another path", c.line.attempt, asked)
+		}
+		s.inlet.path.Store(alive)
+		c.offered(alive, next, s.ids[1])
+		if c.terminal != next || c.line.attempt != asked+1 {
+			t.Errorf("asked %d times, and %d before there was another path", c.line.attempt, asked)
+		}
+	})
+	talk(t, client, server)
 }
