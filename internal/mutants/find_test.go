@@ -128,10 +128,13 @@ func Never(n int) int {
 `,
 		"a_test.go": `package sample
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
 
 func TestEven(t *testing.T) {
-	if !Even(2) {
+	if !Even(2) || os.Getenv("RAPID_NOFAILFILE") != "true" {
 		t.Fatal()
 	}
 }
