@@ -279,3 +279,17 @@ func TestWhatCannotBeAdopted(t *testing.T) {
 		t.Errorf("the socket is open in package net too: %v", err)
 	}
 }
+
+// TestWriteAfterTheEndOfTLS: what is written after the end was sent cannot be sealed any more, which ends the connection with an error and is not lost in silence.
+func TestWriteAfterTheEndOfTLS(t *testing.T) {
+	l := newLoop(t)
+	rec := newRecorder()
+	c, _, _ := secured(t, l, rec)
+	on(t, l, func() {
+		c.CloseWrite()
+		c.Write([]byte("too late"))
+	})
+	if err := rec.wait(t); err == nil || !strings.Contains(err.Error(), "TLS") {
+		t.Errorf("ended with %v", err)
+	}
+}
