@@ -111,6 +111,7 @@ func TestHeldConnectionsStay(t *testing.T) {
 			if n := s.out.env.Stats.Limited.Load(); n != 1 {
 				t.Errorf("%d were refused", n)
 			}
+			eventually(t, "nothing is left of the one that was refused", func() bool { return s.out.env.Stats.Active.Load() == 4 })
 		})
 	}
 }

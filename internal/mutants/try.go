@@ -204,7 +204,11 @@ func (w *work) pass(ctx context.Context, program, tests string, took time.Durati
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what tests start ends with them
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	return cmd.Run() == nil
+	err := cmd.Run()
+	if cmd.Process != nil {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
+	return err == nil
 }
 
 // measured is a test, how long it takes, and which changes it comes to.
