@@ -3,6 +3,9 @@ package node
 import (
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -107,5 +110,20 @@ func TestTimesOfFlags(t *testing.T) {
 	}
 	if _, err := holdOf("24h1s"); !errors.Is(err, admin.ErrInvalid) || !strings.Contains(err.Error(), "--hold") {
 		t.Error(err)
+	}
+}
+
+// TestStopIsAnswered: who asks a node to stop has the whole answer before it does, also where there is nothing to wait for.
+func TestStopIsAnswered(t *testing.T) {
+	m := newMember(t)
+	for _, body := range []string{"", `{"drain": "30s"}`} {
+		answer, whole := httptest.NewRecorder(), make(chan bool, 1)
+		h := m.adminHandler(func() {
+			whole <- answer.Flushed && answer.Header().Get("Content-Length") == strconv.Itoa(answer.Body.Len())
+		})
+		h.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, admin.PathStop, strings.NewReader(body)))
+		if !<-whole {
+			t.Errorf("%s: stopped before it has answered: %s", body, answer.Body)
+		}
 	}
 }

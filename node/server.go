@@ -100,17 +100,19 @@ func (n *Node) ServeStatus(ctx context.Context, at string, fallback bool) (strin
 	return ln.Addr().String(), nil
 }
 
-// serveUpgrade answers before the program is replaced: who asked would hear nothing else.
-func (n *Node) serveUpgrade(w http.ResponseWriter, r *http.Request) {
-	var begin func()
-	answer := &wholeAnswer{ResponseWriter: w}
-	admin.Handle(func(ctx context.Context, q admin.UpgradeRequest) (u admin.Upgrade, err error) {
-		u, begin, err = n.Upgrade(ctx, q)
-		return u, err
-	})(answer, r)
-	answer.send()
-	if begin != nil {
-		begin()
+// answerFirst handles a request after whose answer the program ends, or is replaced: who asked would hear nothing else. f returns what is done then, nil for nothing.
+func answerFirst[In, Out any](f func(context.Context, In) (Out, func(), error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var begin func()
+		answer := &wholeAnswer{ResponseWriter: w}
+		admin.Handle(func(ctx context.Context, q In) (out Out, err error) {
+			out, begin, err = f(ctx, q)
+			return out, err
+		})(answer, r)
+		answer.send()
+		if begin != nil {
+			begin()
+		}
 	}
 }
 
@@ -164,22 +166,24 @@ func show[T any](f func(context.Context, string) (T, error)) http.HandlerFunc {
 func (n *Node) adminHandler(stop func()) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+admin.PathNode, list(func(context.Context) admin.Node { return n.Describe() }))
-	mux.HandleFunc("POST "+admin.PathStop, admin.Handle(func(_ context.Context, r admin.StopRequest) (admin.Deleted, error) {
+	mux.HandleFunc("POST "+admin.PathStop, answerFirst(func(_ context.Context, r admin.StopRequest) (admin.Deleted, func(), error) {
 		drain, err := drainTime(r.Drain, 0)
-		if err == nil {
+		if err != nil {
+			return admin.Deleted{}, nil, err
+		}
+		return admin.Deleted{Name: n.opts.Name}, func() {
 			go func() {
 				n.leave(drain)
 				stop()
 			}()
-		}
-		return admin.Deleted{Name: n.opts.Name}, err
+		}, nil
 	}))
 	mux.HandleFunc("GET "+admin.PathStore, n.serveStore)
 	mux.HandleFunc("POST "+admin.PathKeys, func(w http.ResponseWriter, _ *http.Request) {
 		n.rereadKeys()
 		admin.Write(w, struct{}{})
 	})
-	mux.HandleFunc("POST "+admin.PathUpgrade, n.serveUpgrade)
+	mux.HandleFunc("POST "+admin.PathUpgrade, answerFirst(n.Upgrade))
 	mux.HandleFunc("GET "+admin.PathUpgrade, func(w http.ResponseWriter, _ *http.Request) {
 		u, err := n.LastUpgrade()
 		admin.Answer(w, u, err)
