@@ -116,18 +116,24 @@ func (t *target) plan(after time.Duration) {
 	t.planned = time.AfterFunc(after, t.look)
 }
 
-// tried notes how an attempt went.
-func (t *target) tried(err error) {
+// tried notes how a client's attempt went.
+func (t *target) tried(err error) { t.note(err, false) }
+
+// note notes how an attempt went, which looked is true of if it was a look of its own.
+func (t *target) note(err error, looked bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if looked {
+		t.planned = nil
+	}
 	if t.since.IsZero() || (t.err == nil) != (err == nil) {
 		t.since = time.Now()
 	}
 	switch {
 	case err == nil:
 		t.failed = false
-	case t.check != nil && errors.Is(err, unix.ECONNREFUSED): // a look would find the same, but later
-		t.fail()
+	case t.check != nil && !t.failed && (looked || errors.Is(err, unix.ECONNREFUSED)): // a look would find a refusal too, but later
+		t.failed, t.failedAt = true, time.Now()
 	}
 	switch t.err = err; {
 	case err != nil && t.check != nil:
@@ -159,23 +165,8 @@ func (t *target) look() {
 		_ = c.Close()
 	}
 	cancel()
-	t.mu.Lock()
-	t.planned = nil
-	if err != nil && t.check != nil {
-		t.fail()
-	} else {
-		t.failed = false
-	}
-	t.mu.Unlock()
 	if t.ctx.Err() == nil {
-		t.tried(err)
-	}
-}
-
-// fail notes that the target is down. t.mu is held.
-func (t *target) fail() {
-	if !t.failed {
-		t.failed, t.failedAt = true, time.Now()
+		t.note(err, true)
 	}
 }
 
@@ -201,9 +192,8 @@ func (t *target) down() bool {
 	if t == nil {
 		return false
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.failed
+	down, _ := t.unreachable()
+	return down
 }
 
 // status says how the outlet is.

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -63,5 +65,40 @@ func TestRefusedClientIsALook(t *testing.T) {
 	unchecked.tried(refused)
 	if down, wait := unchecked.unreachable(); down || wait {
 		t.Error("without --check who comes next asks the target")
+	}
+}
+
+// TestWhoFindsATargetDown: with --check a look of its own that fails, or a client that is refused, finds a target down, since then and not anew each time; whatever
+// succeeds finds it up. What else a client meets with says nothing, nor does anything without --check.
+func TestWhoFindsATargetDown(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // no looks but those of the test
+	refused, silent := os.NewSyscallError("connect", unix.ECONNREFUSED), errors.New("time-out")
+	for _, check := range []string{"", "tcp"} {
+		for _, was := range []bool{false, true} {
+			for _, looked := range []bool{false, true} {
+				for err, down := range map[error]bool{nil: false, refused: true, silent: was || looked} {
+					at := newTarget(ended, &resource.Outlet{To: "127.0.0.1:1", Check: check}, nil, nil)
+					if down = down && check != ""; was {
+						at.note(refused, true)
+					}
+					before := at.failedAt
+					at.note(err, looked)
+					what := fmt.Sprintf("check %q, down %v, a look %v, %v", check, was, looked, err)
+					if at.down() != down {
+						t.Errorf("%s: down %v", what, !down)
+					}
+					if state := at.status().State; (state == resource.Up) != (err == nil) {
+						t.Errorf("%s: %v", what, state)
+					}
+					if was && at.failedAt != before {
+						t.Errorf("%s: down anew", what)
+					}
+				}
+			}
+		}
+	}
+	if (*target)(nil).down() {
+		t.Error("what is no target is down")
 	}
 }
