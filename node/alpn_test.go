@@ -1,9 +1,16 @@
 package node
 
 import (
+	"context"
+	"io"
+	"net"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestWhatAnInletAgreesOn: with a list what it says, without one what is sure to work.
@@ -46,6 +53,41 @@ func TestWhatAClientSpeaks(t *testing.T) {
 		if got := strings.Join(protocols, " "); got != want || more {
 			t.Errorf("%q: %q, more %v", text, got, more)
 		}
+	}
+}
+
+// TestPeekLeavesBytes: what waits on a socket tells its protocol and stays there; when the time is over nobody looks.
+func TestPeekLeavesBytes(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+		defer ends[i].Close()
+	}
+	if _, err := ends[0].Write([]byte(preface)); err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	local := ends[1].(*net.UnixConn)
+	if got := peek(over, local); got != nil {
+		t.Errorf("after the time: %q", got)
+	}
+	for _, ctx := range []context.Context{t.Context(), within(t)} {
+		if got := peek(ctx, local); len(got) != 1 || got[0] != http2 {
+			t.Errorf("in time: %q", got)
+		}
+	}
+	b := make([]byte, len(preface))
+	if _, err := io.ReadFull(local, b); err != nil || string(b) != preface {
+		t.Errorf("%q is left, %v", b, err)
 	}
 }
 

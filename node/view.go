@@ -130,18 +130,23 @@ func (n *Node) view(ctx context.Context) view {
 		if c.End == portal.EndOutlet && c.Attributes == nil && c.HasPeer {
 			c.Attributes = n.access.attested(&c.Peer)
 		}
-		for _, key := range sortedKeys(c.Attributes) {
-			if key == "trust_context_id" {
-				continue // the same for all
-			}
-			if s.Attributes += key + "=" + c.Attributes[key] + " "; len(s.Attributes) > viewText {
-				break
-			}
-		}
-		s.Attributes = shortText(strings.TrimSpace(s.Attributes))
+		s.Attributes = attributesText(c.Attributes)
 		v.Connections = append(v.Connections, s)
 	}
 	return v
+}
+
+// attributesText is what a peer has shown of itself, without the trust context, which is the same for all.
+func attributesText(attributes map[string]string) (s string) {
+	for _, key := range sortedKeys(attributes) {
+		if key == "trust_context_id" {
+			continue
+		}
+		if s += key + "=" + attributes[key] + " "; len(s) > viewText {
+			break
+		}
+	}
+	return shortText(strings.TrimSpace(s))
 }
 
 func shortText(s string) string {

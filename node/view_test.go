@@ -124,12 +124,15 @@ func TestView(t *testing.T) {
 	for _, m := range []*member{analysis, bank} {
 		var v view
 		for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-			if v = m.view(ctx); len(v.Connections) == 1 && v.Connections[0].ToTarget == 5 {
+			if v = m.view(ctx); len(v.Connections) == 1 && v.Connections[0].ToTarget == 5 && len(v.Wrong) == 0 {
 				break
 			}
 		}
 		if len(v.Connections) != 1 || v.Connections[0].ToTarget != 5 || v.Connections[0].ToClient != 0 || v.Connections[0].Peer == "" || v.Open != 1 {
 			t.Errorf("%+v", v.Connections)
+		}
+		if len(v.Wrong) != 0 {
+			t.Errorf("while all is well %q is wrong", v.Wrong)
 		}
 		if _, err := json.Marshal(v); err != nil {
 			t.Error(err)
@@ -142,6 +145,9 @@ func TestView(t *testing.T) {
 	}
 	analysis.awaitLegs("the target refuses", "up up up down", "")
 	bank.awaitLegs("the target refuses", "up up down", "refused")
+	if wrong := bank.view(ctx).Wrong; len(wrong) != 1 || !strings.Contains(wrong[0], "outlet db is degraded") {
+		t.Errorf("%q is wrong, and the outlet's target refuses", wrong)
+	}
 	if len(portal.List(ctx, bank.router.Shards(), 0)) != 0 {
 		t.Error("more than asked for are listed")
 	}
