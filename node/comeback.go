@@ -41,12 +41,17 @@ func (n *Node) dialChannel(ctx context.Context, c *connection, route routing.Rou
 // no more.
 var errOther = errors.New("the relay's name has changed hands")
 
+// answerLate is after how long without an answer a handshake through a relay's name is begun again beside the first: while nodes come back one of its messages may be
+// lost on its way, and clients would wait until the attempt is given up.
+const answerLate = time.Second
+
 // dialNamed is dialOnce where the way leads through a relay's name, as long as that stands for the same registration.
 func (n *Node) dialNamed(ctx context.Context, c *connection, route routing.Route, o secure.Options) (*secure.Channel, error) {
 	relay, name := c.relayAt()
 	if name == "" {
 		return n.dialOnce(ctx, route, o)
 	}
+	o.Again = jitter(answerLate)
 	dialing, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {

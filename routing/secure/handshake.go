@@ -153,6 +153,7 @@ func (cs *Channels) Dial(ctx context.Context, route routing.Route, o Options) (*
 			s.AddConsumer(h.address.Text(), t.TerminalProducer().Own)
 		}
 		h.send(route, first)
+		h.again(route, first, o.Again)
 	}); err != nil {
 		cs.open.Add(-1)
 		return nil, err
@@ -172,6 +173,24 @@ func (cs *Channels) Dial(ctx context.Context, route routing.Route, o Options) (*
 		cs.log.Debug("secure channel not opened", "route", route.String(), "err", ctx.Err())
 		return nil, fmt.Errorf("%w: route %s", ErrTimeout, route)
 	}
+}
+
+// maxAgain is how many handshakes may be under way while first messages are sent again: with more of them answers are late because much is to be done, and
+// to ask twice would make it more.
+const maxAgain = 16
+
+// again sends the first message again from time to time, until the handshake ends. Each begins a responder of its own, and the first that answers is the peer.
+func (h *handshake) again(route routing.Route, first []byte, after time.Duration) {
+	if h.ended || after <= 0 {
+		return
+	}
+	h.timer = h.shard.Loop().After(after, func() {
+		if !h.busy && h.cs.open.Load() <= maxAgain { // busy: the answer has come
+			h.send(route, first)
+			after *= 2
+		}
+		h.again(route, first, after)
+	})
 }
 
 // HandleMessage takes a handshake message.

@@ -53,6 +53,9 @@ type Options struct {
 	// Exchanged, if set on both sides, makes a channel that is used for its keys only: nothing can be sent through it. It is told the
 	// outcome, a listener's on a goroutine of its own (docs/protocol/01 §7.11).
 	Exchanged func(Exchanged)
+	// Again, if set, is after how long without an answer Dial sends its first message again, then twice as late each time: where other nodes are on the way,
+	// a message or its answer may be lost without a word.
+	Again time.Duration
 }
 
 // Stats counts what happened to channels, for metrics.
