@@ -189,8 +189,13 @@ func (m *members) carryOut(what string) error {
 		m.dialers = make([]*client.Dialer, len(mine))
 		return m.each(len(mine), func(ctx context.Context, k int) (err error) {
 			// Not the outlet of the member itself, but where there is none else.
-			m.dialers[k], err = m.clients[m.of(mine[k])].Dialer(ctx, outletName((mine[k]+1)%m.Outlets), client.DialOptions{})
-			return err
+			if m.dialers[k] == nil {
+				m.dialers[k], err = m.clients[m.of(mine[k])].Dialer(ctx, outletName((mine[k]+1)%m.Outlets), client.DialOptions{})
+			}
+			if err != nil {
+				return err
+			}
+			return m.ask(ctx, m.dialers[k]) // so that paths are made Width at a time: members of machines of their own would not share these processors
 		})
 	case "echo":
 		return m.each(len(m.dialers), func(ctx context.Context, k int) error { return m.ask(ctx, m.dialers[k]) })

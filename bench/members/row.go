@@ -136,9 +136,6 @@ func row(ctx context.Context, o options, n int, keep func(map[string]float64) er
 		if _, err = c.do("dial", o.inlets); err != nil {
 			return nil, err
 		}
-		if _, err = c.do("echo", o.inlets); err != nil {
-			return nil, err
-		}
 	}
 	before := look(w.authority.pid)
 	if took, err = c.do("renew", n); err != nil {
