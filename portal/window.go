@@ -10,6 +10,9 @@ const (
 	windowGain = 2
 	// startGain is the same while the rate still rises: a round that began before the window grew shows only part of what it is good for.
 	startGain = 3
+	// openGain is how many times what the reader takes a window grows by at the beginning, so that it is four times as large after each round trip: the slow
+	// start of each leg doubles in a round trip of its own, which is half of the path's where the relay is in its middle.
+	openGain = 3
 	// fullRounds is how many rounds without a quarter more in one of them show that the path, not the window, is the limit (BBR:
 	// BBRStartupFullBwCnt).
 	fullRounds = 3
@@ -62,6 +65,7 @@ type window struct {
 	brought  streamShare
 
 	spent   bool          // the peer had spent what it had when the last credit reached it
+	soon    bool          // what the peer might send last came as soon as it could
 	spentAt time.Time     // when all bytes up to asked had come and none beyond; zero if that did not happen
 	dry     float64       // share of the credits' ways in which nothing came since the peer had spent what it had, lately
 	cover   time.Duration // what the window has to cover because of that; 0 for what the round trip says
@@ -70,6 +74,7 @@ type window struct {
 	roundTaken uint64    // bytes taken until then
 	rate       float64   // bytes a nanosecond in the last round
 	peak       peak
+	opened     uint64  // bytes taken for which the window has grown
 	full       float64 // the rate that has to be exceeded by a quarter, else the path is the limit
 	flat       int     // rounds in which it was not
 }
@@ -85,7 +90,7 @@ func (w *window) usePath(p *roundTrip, now time.Time) {
 	if w.path != nil {
 		w.path.leave(&w.brought)
 	}
-	if w.path, w.waiting = p, false; p == nil {
+	if w.path, w.waiting, w.soon = p, false, false; p == nil {
 		return
 	}
 	p.join(&w.brought, p.rtt, now)
@@ -114,6 +119,12 @@ func (w *window) add(n int, now time.Time) bool {
 	if w.path != nil {
 		if !last.IsZero() && w.path.came.After(last) {
 			last = w.path.came
+		}
+		if w.waiting && w.received >= w.asked {
+			w.soon = now.Sub(w.askedAt) <= w.path.rtt*5/4+fullQueue
+			if w.soon && w.received > w.asked && !w.spentAt.IsZero() {
+				w.path.came = now // the peer waited for the credit; the path did not stand still
+			}
 		}
 		w.path.add(n, &w.brought, w.path.rtt, now)
 	}
@@ -151,6 +162,7 @@ func (w *window) add(n int, now time.Time) bool {
 func (w *window) update(pending, limit int, now time.Time) (credit uint64, low int) {
 	taken := w.received - uint64(pending)
 	w.measure(pending, now)
+	w.open(taken, pending, now)
 	size := w.size
 	probing := w.path != nil && w.path.probing(now)
 	if probing {
@@ -194,6 +206,21 @@ func (w *window) ranDry(idle, took time.Duration, now time.Time) {
 			bound = max(bound, dryLeast)
 		}
 		w.cover = min(max(covered, w.cover), bound, 2*rtt+dryMost)
+	}
+}
+
+// open lets the window grow with what is taken while it is what limits a stream whose rate still rises: the peer sends at once all that it may, the reader takes it, and
+// nothing waits in the path. The rate is known a round trip late, so a window that follows it alone needs two for each step. In shorter paths than rates can
+// be measured in, a window is large enough soon.
+func (w *window) open(taken uint64, pending int, now time.Time) {
+	if !w.soon || w.flat >= fullRounds || pending > w.size/4 || w.rtt() < minRound {
+		w.opened = taken
+		return
+	}
+	_, bound := w.path.bounds(w.first, w.path.rtt, w.cover, now)
+	if want := min(w.size+openGain*int(taken-w.opened), bound); want >= w.size+w.size/8 {
+		w.opened = taken
+		w.resize(want, 0, int(int64(w.allowed)-int64(taken)))
 	}
 }
 

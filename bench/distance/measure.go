@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -34,6 +35,7 @@ func (l load) String() string {
 type figures struct {
 	Down, Up  float64 // Mbit/s that arrived
 	Half      float64 // ms until half of that rate was reached for the first time
+	Early     float64 // ms until the first 10 MB had arrived
 	Fair      float64 // Jain's index over the streams of one direction, the smaller one
 	P50, P99  float64 // ms of requests
 	First     float64 // ms of a request on a new connection, median
@@ -46,6 +48,7 @@ type figures struct {
 const (
 	sampleEvery  = 20 * time.Millisecond
 	requestEvery = 25 * time.Millisecond
+	earlyBytes   = 10e6
 )
 
 // measure puts a load on a path: first for as long as it takes to settle, then for the time given.
@@ -141,6 +144,9 @@ func (p *path) measure(ctx context.Context, s *server, sc scenario, l load, duri
 	}
 	if len(streams) > 0 {
 		f.Half = firstAbove(totals, (f.Down+f.Up)/2*1e6/8, sc.trip)
+		if k := slices.IndexFunc(totals, func(v float64) bool { return v >= earlyBytes }); k >= 0 {
+			f.Early = float64(k+1) * sampleEvery.Seconds() * 1000
+		}
 	}
 	f.Resent, f.Memory, f.Completed = p.world.retransmitted()-resent, memory, true
 	return f, nil

@@ -37,7 +37,7 @@ func (t *table) addFigures(sc scenario, what, path string, f figures) {
 		v          float64
 	}{
 		{"down", "Mbit/s", false, f.Down}, {"up", "Mbit/s", false, f.Up},
-		{"half rate after", "ms", true, f.Half}, {"fairness", "", false, f.Fair},
+		{"half rate after", "ms", true, f.Half}, {"first 10 MB after", "ms", true, f.Early}, {"fairness", "", false, f.Fair},
 		{"request p50", "ms", true, f.P50}, {"request p99", "ms", true, f.P99}, {"first answer", "ms", true, f.First},
 		{"sent again", "segments", true, f.Resent}, {"memory", "MiB", true, f.Memory}, {"clients and wire", "CPUs", true, f.Wire},
 	} {
