@@ -213,6 +213,9 @@ func (p *share) equal(rate float64, now time.Time) float64 {
 	return rate
 }
 
+// alone reports whether at most one stream uses the path.
+func (p *share) alone() bool { return max(p.streams+float64(p.fresh), p.before) < 2 }
+
 // begins returns how large the window of a stream is that has just joined, where it would be first bytes if nothing was known.
 func (p *share) begins(first int, rtt time.Duration, now time.Time) int {
 	least, _ := p.among(max(p.streams+float64(p.fresh), p.before, 1), first, rtt, 0, now)
