@@ -264,15 +264,25 @@ func (n *Node) writeDown(ctx context.Context, data bool) (c *Carried, release fu
 	inlets, outlets := n.inlets.List(), n.outlets.List()
 	for try := 0; ; try++ {
 		halt, done := context.WithTimeout(ctx, haltTimeout)
-		release, err = n.group.Halt(halt)
+		goOn, err := n.group.Halt(halt)
 		done()
 		if err != nil {
 			return nil, nil, fmt.Errorf("stop the event loops: %w", err)
 		}
+		var held []func()
+		release = func() {
+			for _, letGo := range held {
+				letGo()
+			}
+			goOn()
+		}
 		c = &Carried{Format: StateFormat, Data: data, Stopped: upgrade.Now(), Process: n.portals.Process[:]}
 		for i := 0; i < len(inlets) && err == nil; i++ {
 			if inlets[i].IsOpen {
-				err = inlets[i].Value.portal.Carry(&c.Portals, data)
+				var letGo func()
+				if letGo, err = inlets[i].Value.portal.Carry(&c.Portals, data); err == nil {
+					held = append(held, letGo)
+				}
 			}
 		}
 		for i := 0; i < len(outlets) && err == nil; i++ {

@@ -142,12 +142,17 @@ const (
 	leftOther    = "the portal is part of something larger (Kafka)"
 )
 
-// Carry writes down what an inlet has, with secrets and bytes if data is set. The loops are halted. ErrMoving: try again in a moment.
-func (in *Inlet) Carry(to *Carried, data bool) error {
+// Carry writes down what an inlet has, with secrets and bytes if data is set. The loops are halted. ErrMoving: try again in a moment. Clients that wait for a
+// path live on no loop: they stay as they were written down until release is called, which is done before the loops go on.
+func (in *Inlet) Carry(to *Carried, data bool) (release func(), err error) {
 	in.mu.Lock()
-	defer in.mu.Unlock()
+	defer func() {
+		if err != nil {
+			in.mu.Unlock()
+		}
+	}()
 	if in.handing.Load() != 0 || in.env.arrivals.underWay() {
-		return ErrMoving
+		return nil, ErrMoving
 	}
 	p := CarriedPortal{Name: in.opts.Name, Conns: make([]CarriedConn, 0, len(in.conns))}
 	for c := range in.conns {
@@ -164,7 +169,7 @@ func (in *Inlet) Carry(to *Carried, data bool) error {
 			continue
 		}
 		if err := c.writeDown(to, &p, in.piped(), data); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, w := range in.waiting {
@@ -175,7 +180,7 @@ func (in *Inlet) Carry(to *Carried, data bool) error {
 		p.Waiting = append(p.Waiting, carried)
 	}
 	to.Inlets = append(to.Inlets, p)
-	return nil
+	return in.mu.Unlock, nil
 }
 
 // piped reports whether the other ends of the clients' sockets are in this process.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/portal/httpheader"
 	"sallyport/routing"
 )
@@ -138,7 +140,7 @@ func TestNextProgramAsksThePolicy(t *testing.T) {
 		s := newSimulated(t, 1, 1, Limits{}, time.Minute, OutletOptions{Target: target})
 		s.connect(t)
 		client, server := s.pair(t, ch)
-		next := leave(t, s.in, s.near, s.far, s.inlet.Carry)
+		next := leave(t, s.in, s.near, s.far, s.inlet.writtenDown)
 		s.in = newSimNode(t, 2, Limits{})
 		grant := NewGrant(allowed)
 		var err error
@@ -291,7 +293,7 @@ func TestWaitingIsCarried(t *testing.T) {
 			return Piped{}, errors.New("no")
 		}})
 		s.inlet.handing.Add(1)
-		if err := s.inlet.Carry(&Carried{}, false); !errors.Is(err, ErrMoving) {
+		if err := s.inlet.writtenDown(&Carried{}, false); !errors.Is(err, ErrMoving) {
 			t.Errorf("while a client is handed over: %v", err)
 		}
 		s.inlet.handing.Add(-1)
@@ -307,7 +309,7 @@ func TestWaitingIsCarried(t *testing.T) {
 				t.Fatal(err)
 			}
 			var c Carried
-			err = s.inlet.Carry(&c, false)
+			err = s.inlet.writtenDown(&c, false)
 			release()
 			if err != nil || len(c.Inlets) != 1 || len(c.Inlets[0].Waiting) != 1 || len(c.Inlets[0].Conns) != 0 || len(c.Left) != 0 {
 				t.Fatalf("%+v, %v", c, err)
@@ -327,6 +329,63 @@ func TestWaitingIsCarried(t *testing.T) {
 			}
 		}
 		early.Close()
+	}
+}
+
+// TestWaitingStaysAsWrittenDown: what would change or close clients that wait for a path does so when the loops go on: their descriptors are to be those of the
+// next program, whatever became of them in the meantime.
+func TestWaitingStaysAsWrittenDown(t *testing.T) {
+	for name, change := range map[string]func(*simulated){
+		"it is looked who has gone": func(s *simulated) { s.inlet.expire() },
+		"there is a path":           func(s *simulated) { s.inlet.SetPath(routing.LocalRoute("nobody")) },
+		"nobody will serve them":    func(s *simulated) { s.inlet.Refuse("no") },
+	} {
+		s := newSimulated(t, 1, 1, Limits{}, time.Minute, OutletOptions{})
+		client := dial(t, s.inlet)
+		eventually(t, "it waits", func() bool { return s.in.env.Stats.Held.Load() == 1 })
+		release, err := s.in.router.Group().Halt(limited(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c Carried
+		letGo, err := s.inlet.Carry(&c, false)
+		if err != nil || len(c.Inlets) != 1 || len(c.Inlets[0].Waiting) != 1 {
+			t.Fatalf("%s: %+v, %v", name, c, err)
+		}
+		client.Close()
+		changed := make(chan struct{})
+		go func() {
+			change(s)
+			close(changed)
+		}()
+		select {
+		case <-changed:
+			t.Errorf("%s: it was changed behind what is written down", name)
+		case <-time.After(100 * time.Millisecond):
+		}
+		if _, err := unix.FcntlInt(uintptr(c.Inlets[0].Waiting[0].FD), unix.F_GETFD, 0); err != nil {
+			t.Errorf("%s: its descriptor: %v", name, err)
+		}
+		letGo()
+		release()
+		<-changed
+		eventually(t, name, func() bool { return s.in.env.Stats.Held.Load() == 0 })
+	}
+}
+
+// TestCalledFromWaiting: clients that waited, and are on their way to a path, can't be written down: they are in no list.
+func TestCalledFromWaiting(t *testing.T) {
+	s := newSimulated(t, 1, 1, Limits{}, time.Minute, OutletOptions{})
+	fd, own := giving(t)
+	_ = own.Close()
+	said := make(chan error, 1)
+	s.inlet.Give(fd, &Watch{Ended: func(Reason) { said <- s.inlet.writtenDown(&Carried{}, false) }})
+	s.inlet.SetPath(routing.LocalRoute("nobody"))
+	if err := <-said; !errors.Is(err, ErrMoving) {
+		t.Errorf("carried on: %v", err)
+	}
+	if err := s.inlet.writtenDown(&Carried{}, false); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 

@@ -189,6 +189,8 @@ func (in *Inlet) SetPath(route routing.Route) {
 	list := in.waiting
 	in.waiting = nil
 	in.env.Stats.Held.Add(-int64(len(list)))
+	in.handing.Add(1) // they can't be written down before they are on a loop
+	defer in.handing.Add(-1)
 	in.mu.Unlock()
 	list, _ = in.living(list, look(list)) // no target is opened for those that have gone
 	for _, w := range list {
