@@ -321,7 +321,7 @@ func (c *conn) ResumeSource() {
 }
 
 func (c *conn) resume() {
-	if c.state == open && c.behind() {
+	if c.state == open && c.line != nil && c.line.catching {
 		c.catchUpLater()
 		return
 	}

@@ -87,8 +87,8 @@ func TestBehindIsSentFirst(t *testing.T) {
 		if c.resume(); c.line.posted {
 			t.Error("something is sent again that was not lost")
 		}
-		c.line.next = 2
-		if c.state = away; c.line.posted {
+		c.state = away
+		if !c.line.rewind(2) || c.line.posted {
 			t.Error("posted")
 		}
 		if c.resume(); c.line.posted {
@@ -370,6 +370,39 @@ func TestWaitingStaysAsWrittenDown(t *testing.T) {
 		release()
 		<-changed
 		eventually(t, name, func() bool { return s.in.env.Stats.Held.Load() == 0 })
+	}
+}
+
+// TestFinishAfterAPause: an end that the other end may not have is sent again over a new path also where that path has no room just when it comes to it.
+func TestFinishAfterAPause(t *testing.T) {
+	for _, bytes := range []int{0, 10} { // to be sent again before it
+		alone(t, func(_ *node, c *conn, sent func() [][]byte) {
+			c.extended, c.version, c.readDone = true, resumeVersion, true
+			c.newLine(time.Minute)
+			c.line.add(make([]byte, bytes))
+			c.line.finished = true
+			c.PauseSource()
+			c.goOn(c.route, 0, 1<<20)
+			c.catchUp()
+			if got := sent(); len(got) != 0 {
+				t.Errorf("%d bytes: %x was sent while there was no room", bytes, got)
+			}
+			c.line.posted = false // what goOn posted was the call above
+			if c.ResumeSource(); !c.line.posted {
+				t.Errorf("%d bytes: nobody comes back to it", bytes)
+			}
+			c.catchUp()
+			got := sent()
+			if want := 1 + bytes/10; len(got) != want || got[len(got)-1][0] != kindFinish {
+				t.Errorf("%d bytes: %x was sent", bytes, got)
+			}
+			c.ResumeSource()
+			c.catchUp() // once more, as over a path that was left
+			if got := sent(); len(got) != 0 {
+				t.Errorf("%d bytes: %x was sent again", bytes, got)
+			}
+			c.end(ReasonReset, false)
+		})
 	}
 }
 

@@ -20,6 +20,7 @@ type lifeline struct {
 	next      uint64 // the next byte to send: below sent while bytes are sent again
 	kept      keep   // the data from confirmed to sent
 	posted    bool   // catchUp will be called
+	catching  bool   // it has not come to its end since another path was taken
 
 	// What this end was sent.
 	told  uint64 // so much the other end knows that this one has
@@ -87,7 +88,7 @@ func (l *lifeline) rewind(n uint64) bool {
 	if !l.confirm(n) {
 		return false
 	}
-	l.next = min(n, l.sent)
+	l.next, l.catching = min(n, l.sent), true
 	return true
 }
 

@@ -204,11 +204,13 @@ func (c *conn) goOn(route routing.Route, received, allowed uint64) {
 // catchUp sends again what the other end does not have, a few payloads at a time, then the Finish; then the socket is read on.
 func (c *conn) catchUp() {
 	l := c.line
-	l.posted = false
+	if l.posted = false; !l.catching {
+		return // asked for over a path that was left, and done
+	}
 	buf := c.shard.Loop().ReadBuffer()
 	for range readBudget {
 		if c.state != open || c.held {
-			return
+			return // with ResumeSource, or over another path, it goes on
 		}
 		if !l.behind() {
 			break
@@ -225,6 +227,7 @@ func (c *conn) catchUp() {
 		c.catchUpLater()
 		return
 	}
+	l.catching = false
 	if l.owesFinish() {
 		c.sendFinish()
 	}
