@@ -39,6 +39,8 @@ type connectOptions struct {
 	// who registers it and who looks for it come to the same node; empty for what the route says.
 	access multiaddr.Addr
 	name   string
+	// whole: the route leads to the other node itself, and the worker there is named later; else its last hop is that worker.
+	whole bool
 	// spread decides in which order the addresses of a host's name are tried; empty: as the resolver says.
 	spread string
 }
@@ -47,6 +49,8 @@ type connectOptions struct {
 type connection struct {
 	// route leads from this node to the last worker named.
 	route routing.Route
+	// whole is that of connectOptions.
+	whole bool
 	// flows are the flows of what was opened, outermost last: what may reach this node through the connection.
 	flow     *routing.Flow
 	tcp      *tcp.Connection
@@ -132,9 +136,15 @@ func (c *connection) close() {
 	}
 }
 
+// owns reports whether what the connection goes over ends with it. It does not where the route begins with a worker that was there.
+func (c *connection) owns() bool { return c.tcp != nil || c.udp != nil || len(c.channels) > 0 }
+
 // pingRoute is the route to the node behind the connection: all hops before the final service, and that one only if it is
-// the way out itself (docs/protocol/03 §2.3).
+// the way out itself (docs/protocol/03 §2.3) or no service is named yet.
 func (c *connection) pingRoute() routing.Route {
+	if c.whole {
+		return c.route
+	}
 	last := c.route.Last().Value
 	for _, ch := range c.channels {
 		if ch.Encryptor.Text() == last {
@@ -182,7 +192,7 @@ func eachAddress(ctx context.Context, to multiaddr.Addr, open func(context.Conte
 
 // connectOnce is connect over one address of a name that is reached over UDP.
 func (n *Node) connectOnce(ctx context.Context, to multiaddr.Addr, o connectOptions) (_ *connection, err error) {
-	c := &connection{router: n.router, closed: make(chan struct{})}
+	c := &connection{router: n.router, whole: o.whole, closed: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			c.close()

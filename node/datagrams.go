@@ -168,6 +168,9 @@ func (p udpPort) Gone([32]byte, routing.Route) {}
 func (p udpPort) Silent(routing.Route, time.Time) {}
 func (p udpPort) Restart(routing.Route)           {}
 
+// Lost implements port.
+func (p udpPort) Lost(routing.Route) {}
+
 func addUDPInlets(n *Node) {
 	n.udpInlets = table.Add(n.set, table.Kind[resource.UDPInlet, *udpInlet]{
 		Name: resource.KindUDPInlet, Noun: "UDP inlet", Path: admin.PathUDPInlets, Ends: true,

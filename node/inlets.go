@@ -54,6 +54,7 @@ type port interface {
 	Gone(peer [32]byte, route routing.Route)
 	Silent(route routing.Route, since time.Time)
 	Restart(route routing.Route)
+	Lost(route routing.Route)
 }
 
 // leaseSuffix is behind an InfluxDB outlet's name in that of the service that leases tokens (docs/protocol/03 §5, end).
@@ -192,6 +193,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 		return nil, err
 	}
 	options.pin = n.pinOf(r, to)
+	options.whole = parts != nil && parts.suffix.Len() > 0
 	in := &inlet{to: to, answer: newAnswer()}
 	g := (*guard)(nil)
 	if parts != nil {
@@ -339,7 +341,12 @@ func (in *inlet) start(n *Node, options connectOptions, back bool) {
 		},
 		silent:  in.silent,
 		restart: func(c *connection) { in.port.Restart(in.outletRoute(c)) },
-		absent:  func(reason string) { in.port.Refuse(reason) },
+		lost: func(c *connection) {
+			if !c.owns() { // else they end with what c owns
+				in.port.Lost(in.outletRoute(c))
+			}
+		},
+		absent: func(reason string) { in.port.Refuse(reason) },
 		gone: func(c *connection) {
 			if k := len(c.channels); k > 0 {
 				in.port.Gone(c.channels[k-1].Peer.ID, in.outletRoute(c))

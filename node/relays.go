@@ -97,7 +97,7 @@ func (n *Node) openRelay(ctx context.Context, o *table.Opening[resource.Relay], 
 	rel := &relay{member: n.memberID(r.Name)}
 	rel.request.Store(&r)
 	wanted := relayNameOf(&r)
-	options.name, options.access = wanted, access
+	options.name, options.access, options.whole = wanted, access, true
 	rel.session = &session{
 		log: n.log.With("relay", r.Name), router: n.router, back: o.Again, longest: longest,
 		connect: func(ctx context.Context) (*connection, error) { return n.connect(ctx, at, options) },

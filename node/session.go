@@ -76,6 +76,7 @@ type session struct {
 	down    func()                                             // the path is gone
 	gone    func(c *connection)                                // the process at the other end of a path that is no more has ended. May be nil
 	watched func(context.Context, *connection) <-chan struct{} // closed when somebody between says so. May be nil
+	lost    func(c *connection)                                // a path is no more, and there is no other one yet. May be nil
 	silent  func(c *connection, since time.Time)               // nothing was heard over a path since then: connections that are held are. May be nil
 	restart func(c *connection)                                // a path that was left for another does not answer. May be nil
 	absent  func(reason string)                                // nobody has been registered at the relay for a while; empty: that has ended. May be nil
@@ -258,6 +259,9 @@ func (s *session) run(ctx context.Context) {
 		s.set(false, nil, err)
 		if s.silent != nil {
 			s.silent(c, since)
+		}
+		if s.lost != nil {
+			s.lost(c)
 		}
 		switch {
 		case s.gone == nil:

@@ -5,11 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"sallyport/routing"
 	"sallyport/routing/bare"
 	"sallyport/routing/control"
+	"sallyport/routing/secure"
 )
 
 var (
@@ -25,11 +28,12 @@ type pinger struct {
 	route   routing.Route
 	echoes  bool
 	answers chan uint64 // numbers of pings; 0 for an answer without one
+	absent  chan error  // what a relay on the way has said: nobody is there who could answer
 	cancel  context.CancelFunc
 }
 
 func (s *session) ping(ctx context.Context, c *connection) (*pinger, error) {
-	p := &pinger{route: c.pingRoute(), answers: make(chan uint64, 8)}
+	p := &pinger{route: c.pingRoute(), answers: make(chan uint64, 8), absent: make(chan error, 1)}
 	var err error
 	if p.box, err = s.router.OpenMailbox(ctx, p.route); err != nil {
 		return nil, err
@@ -41,6 +45,15 @@ func (s *session) ping(ctx context.Context, c *connection) (*pinger, error) {
 			if err != nil {
 				return
 			}
+			if notice, ok := routing.ParseNotice(reply.Payload); ok { // which is nobody's answer
+				if notice.Kind == routing.NoticeAbsent && p.leadsThrough(reply.Return) {
+					select {
+					case p.absent <- fmt.Errorf("%w: %s: %s", secure.ErrAbsent, notice.Name, notice.Kind):
+					default:
+					}
+				}
+				continue
+			}
 			select {
 			case p.answers <- pingNumber(reply.Payload):
 			case <-ctx.Done():
@@ -49,6 +62,14 @@ func (s *session) ping(ctx context.Context, c *connection) (*pinger, error) {
 		}
 	}()
 	return p, nil
+}
+
+// leadsThrough reports whether a message that came back over ret is from a relay's name that the pings go through.
+func (p *pinger) leadsThrough(ret routing.Route) bool {
+	if ret.Len() == 0 || !strings.HasPrefix(ret.Last().Value, routing.RelayPrefix) {
+		return false
+	}
+	return slices.Contains(p.route.Addresses(), ret.Last())
 }
 
 func (p *pinger) close() {
@@ -97,6 +118,8 @@ func (s *session) firstAnswer(ctx context.Context, c *connection) error {
 		select {
 		case <-p.answers:
 			return nil
+		case err := <-p.absent:
+			return err
 		case <-c.done():
 			return errPathClosed
 		case <-ctx.Done():
@@ -143,6 +166,8 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 		case <-c.done():
 			return nil, errPathClosed
 		case err := <-failed:
+			return nil, err
+		case err := <-p.absent:
 			return nil, err
 		case number := <-p.answers:
 			p.got(number)

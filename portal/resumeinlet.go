@@ -83,6 +83,24 @@ func (in *Inlet) Restart(route routing.Route) {
 	}
 }
 
+// Lost tells that the path with a route is no more, though the connection that it goes over may be there. Connections that can be resumed wait for the next
+// path, others end. Any goroutine.
+func (in *Inlet) Lost(route routing.Route) {
+	route = in.opts.Prefix.Concat(route)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for c := range in.conns {
+		c.post(func() {
+			if c.terminal == nil || c.terminal != c.shard.FirstTerminal(route) {
+				return
+			}
+			if !c.losePath() && !c.offerAgain(true) {
+				c.end(ReasonPath, true)
+			}
+		})
+	}
+}
+
 // Gone tells that the process has ended that a peer was, over the path with a route: its connections there, and those without a path, end. Any goroutine.
 func (in *Inlet) Gone(peer [32]byte, route routing.Route) {
 	route = in.opts.Prefix.Concat(route)

@@ -1,0 +1,157 @@
+package node
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/node/resource"
+	"sallyport/routing"
+	"sallyport/routing/secure"
+)
+
+// TestNobodyBehindABareRelay: clients of an inlet that leads through a relay's name without a channel are closed as soon as the relay says that the node behind the
+// name has gone; the inlet is down and says why, also where nobody has ever had the name.
+func TestNobodyBehindABareRelay(t *testing.T) {
+	for _, way := range []string{"its own connection", "a connection that was there"} {
+		t.Run(way, func(t *testing.T) {
+			relay, bank, client := plainNode(t, "relay", "127.0.0.1:0"), plainNode(t, "bank", "127.0.0.1:0"), plainNode(t, "client", "127.0.0.1:0")
+			if _, err := bank.CreateOutlet(t.Context(), resource.Outlet{Name: "db", To: echoServer(t)}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := bank.CreateRelay(t.Context(), resource.Relay{Name: "bank", At: tcpRoute(t, relay)}); err != nil {
+				t.Fatal(err)
+			}
+			to := tcpRoute(t, relay)
+			if way == "a connection that was there" {
+				c, err := client.tcp.Connect(within(t), relay.Listening())
+				if err != nil {
+					t.Fatal(err)
+				}
+				to = "/worker/" + c.Sender.Text()
+			}
+			open := func(alias, name string) string {
+				t.Helper()
+				in, err := client.CreateInlet(t.Context(), resource.Inlet{Alias: alias, From: "127.0.0.1:0", To: to + "/service/forward_to_" + name + "/service/db"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return in.Bind
+			}
+			at, never := open("in", "bank"), open("never", "nobody")
+			until(t, "up", func() bool { return isUp(client) })
+			c, err := net.Dial("tcp", at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := says(c); err != nil {
+				t.Fatal(err)
+			}
+			down := func(alias string) bool {
+				i, _ := client.inlets.Get(alias)
+				s := i.Value.status()
+				return s.State == resource.Down && s.Refused && strings.Contains(s.Reason, routing.NoticeAbsent.String())
+			}
+			until(t, "an inlet to nobody is down", func() bool { return down("never") })
+			closed := func(what string, c net.Conn) {
+				t.Helper()
+				_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
+				var late net.Error
+				if _, err := c.Read(make([]byte, 1)); err == nil || errors.As(err, &late) && late.Timeout() {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			other, err := net.Dial("tcp", never)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			closed("a client of an inlet to nobody", other)
+
+			bank.cut(t)
+			closed("a client of a node that has gone", c)
+			until(t, "down", func() bool { return down("in") })
+		})
+	}
+}
+
+// TestNoticeIsNoAnswer: a notice ends the wait for an answer only if it comes from a relay's name on the way, and never is one.
+func TestNoticeIsNoAnswer(t *testing.T) {
+	n := plainNode(t, "a", "127.0.0.1:0")
+	s := &session{router: n.router}
+	c := &connection{router: n.router, route: routing.LocalRoute("away", "db"), closed: make(chan struct{})}
+	p, err := s.ping(within(t), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	p.route = routing.LocalRoute("way", routing.RelayPrefix+"bank")
+	send := func(from routing.Route, payload []byte) {
+		t.Helper()
+		shard := n.router.Shards()[0]
+		if err := shard.Do(within(t), func() {
+			m := shard.NewMessage()
+			m.Onward, m.Return = routing.NewRoute(p.box.Address()), from
+			m.SetPayloadBytes(payload)
+			shard.Deliver(m)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	notice := func(k routing.NoticeKind) []byte {
+		return routing.AppendNotice(nil, routing.Notice{Kind: k, Name: "bank"})
+	}
+	ping := func() {
+		t.Helper()
+		number, payload := newPing()
+		send(routing.LocalRoute("way"), payload)
+		select {
+		case got := <-p.answers:
+			if got != number {
+				t.Errorf("the answer %d to ping %d", got, number)
+			}
+		case err := <-p.absent:
+			t.Errorf("an answer: %v", err)
+		case <-within(t).Done():
+			t.Fatal("no answer")
+		}
+	}
+	send(routing.LocalRoute("way", routing.RelayPrefix+"other"), notice(routing.NoticeAbsent))
+	send(routing.LocalRoute("way"), notice(routing.NoticeAbsent))
+	send(routing.LocalRoute("way", routing.RelayPrefix+"bank"), notice(routing.NoticeHeld))
+	ping()
+	if len(p.absent) != 0 {
+		t.Error("a notice that does not come from the way was taken for one that does")
+	}
+	send(routing.LocalRoute("way", routing.RelayPrefix+"bank"), notice(routing.NoticeAbsent))
+	select {
+	case err := <-p.absent:
+		if !errors.Is(err, secure.ErrAbsent) {
+			t.Error(err)
+		}
+	case number := <-p.answers:
+		t.Errorf("a notice is the answer %d", number)
+	case <-within(t).Done():
+		t.Fatal("a notice of the relay on the way was not heard")
+	}
+}
+
+// TestPingedNode: where the service is named later, as by the parts of a Kafka inlet and by a relay, the whole route leads to the node that is asked.
+func TestPingedNode(t *testing.T) {
+	for to, want := range map[string]bool{"/service/way/service/forward_to_bank": true, "/worker/way": true} {
+		n := plainNode(t, "a", "127.0.0.1:0")
+		for _, whole := range []bool{false, true} {
+			c, err := n.connect(within(t), mustRoute(t, to), connectOptions{self: n.opts.Self, whole: whole})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.pingRoute().Equal(c.route); got != (whole && want) {
+				t.Errorf("%s, whole %v: %s is asked", to, whole, c.pingRoute())
+			}
+			c.close()
+		}
+	}
+}
