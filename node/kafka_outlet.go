@@ -98,7 +98,9 @@ func (k *kafkaPortals) openOutlet(ctx context.Context, o *table.Opening[resource
 	}
 	found := func(_ context.Context, broker int32, at kafka.Place) error { return out.found(n.ctx, broker, at) }
 	listening := k.interception(kafkaInterceptor, (&kafka.Outlet{Found: found}).Filters)
-	listening.Outlet, listening.Next, listening.Flows, listening.Guard = true, isKafkaOutlet, n.outletFlows(), out.guard
+	listening.Outlet, listening.Flows, listening.Guard = true, n.outletFlows(), out.guard
+	// A broker that this outlet has not heard of is refused at once: its client asks another one then.
+	listening.Next = func(name string) bool { return isKafkaOutlet(name) && n.router.HasNamed(name) }
 	if out.listener, err = interceptor.New(ctx, n.portals, n.router, listening); err != nil {
 		return nil, existsError(err)
 	}

@@ -104,7 +104,8 @@ type Options struct {
 	Budget *Budget
 	// Outlet tells that the listener stands before outlets of this node; otherwise it stands behind its inlets.
 	Outlet bool
-	// Next decides, before an outlet, which worker of this node may be next. Nothing else can be reached through the listener.
+	// Next decides, before an outlet, which worker of this node may be next: one that is there. Nothing else can be reached through the listener. It is
+	// called on the event loop and must be quick.
 	Next func(name string) bool
 	// Guard decides, before an outlet, who may use the listener; nil lets everybody.
 	Guard portal.Guard

@@ -376,7 +376,7 @@ func TestOutletLearns(t *testing.T) {
 	other := finish(append(binary.BigEndian.AppendUint32(make([]byte, 4), 5), "anything"...))
 	for _, piece := range []int{1, 6, 1000} {
 		up, down := o.Filters(interceptor.Conn{})
-		if out, err := run(up, append(bytes.Clone(ask), produce(t, 9, 1, "v")...), piece); err != nil || !bytes.Equal(out, append(bytes.Clone(ask), produce(t, 9, 1, "v")...)) {
+		if out, err := run(up, append(bytes.Clone(ask), produce(t, 9, 0, "v")...), piece); err != nil || !bytes.Equal(out, append(bytes.Clone(ask), produce(t, 9, 0, "v")...)) {
 			t.Fatalf("request changed, %v", err)
 		}
 		in := append(bytes.Clone(other), asResponse(answer)...)
@@ -392,5 +392,65 @@ func TestOutletLearns(t *testing.T) {
 	_, _ = run(up, ask, len(ask))
 	if out, err := run(down, asResponse(answer), 1000); err == nil || len(out) > 0 {
 		t.Errorf("passed on %q, %v", out, err)
+	}
+}
+
+// TestOutletLearnsNewLeaders: brokers that an answer names as new leaders (KIP-951) are found before the client hears of them, and nothing is changed. A request that
+// gets no answer is not waited for, and an answer with many records passes as it comes.
+func TestOutletLearnsNewLeaders(t *testing.T) {
+	found := map[int32]Place{}
+	o := &Outlet{Found: func(_ context.Context, broker int32, at Place) error {
+		found[broker] = at
+		return nil
+	}}
+	fetch := kmsg.NewPtrFetchResponse()
+	fetch.Brokers = []kmsg.FetchResponseBroker{{NodeID: 1, Host: "new", Port: 9001}}
+	made := kmsg.NewPtrProduceResponse()
+	made.Brokers = []kmsg.ProduceResponseBroker{{NodeID: 2, Host: "new", Port: 9002}}
+	shared := kmsg.NewPtrShareFetchResponse()
+	shared.NodeEndpoints = []kmsg.ShareFetchResponseNodeEndpoint{{NodeID: 3, Host: "new", Port: 9003}}
+	taken := kmsg.NewPtrShareAcknowledgeResponse()
+	taken.NodeEndpoints = []kmsg.ShareAcknowledgeResponseNodeEndpoint{{NodeID: 4, Host: "new", Port: 9004}}
+	for _, c := range []struct {
+		ask     versioned
+		answer  versioned
+		version int16
+		broker  int32
+	}{
+		{kmsg.NewPtrFetchRequest(), fetch, 16, 1}, {kmsg.NewPtrProduceRequest(), made, 10, 2}, {kmsg.NewPtrShareFetchRequest(), shared, 1, 3},
+		{kmsg.NewPtrShareAcknowledgeRequest(), taken, 1, 4},
+	} {
+		c.answer.SetVersion(c.version)
+		ask, answer := asRequest(filled(t, c.ask, c.version), c.version), asResponse(c.answer)
+		for _, piece := range []int{1, 7, 1000} {
+			clear(found)
+			up, down := o.Filters(interceptor.Conn{})
+			if out, err := run(up, ask, piece); err != nil || !bytes.Equal(out, ask) {
+				t.Fatalf("request %d changed: %v", c.ask.Key(), err)
+			}
+			if out, err := run(down, answer, piece); err != nil || !bytes.Equal(out, answer) {
+				t.Fatalf("answer to request %d changed: %v", c.ask.Key(), err)
+			}
+			if len(found) != 1 || found[c.broker] != (Place{"new", uint16(9000 + c.broker)}) {
+				t.Errorf("request %d: found %v", c.ask.Key(), found)
+			}
+			if left := len(up.(*outletRequests).asked); left != 0 {
+				t.Errorf("request %d: %d answers are waited for", c.ask.Key(), left)
+			}
+		}
+	}
+
+	up, down := o.Filters(interceptor.Conn{})
+	silent := produce(t, 10, 0, "v")
+	if out, err := run(up, silent, 1); err != nil || !bytes.Equal(out, silent) || len(up.(*outletRequests).asked) != 0 {
+		t.Errorf("a request without an answer: %v, %d are waited for", err, len(up.(*outletRequests).asked))
+	}
+	ask := asRequest(filled(t, kmsg.NewPtrFetchRequest(), 16), 16)
+	if _, err := run(up, ask, len(ask)); err != nil {
+		t.Fatal(err)
+	}
+	long := finish(append(asResponse(fetch), make([]byte, mostWithRecords)...))
+	if step, n, err := down.Next(long[:100]); step != interceptor.Pass || n != len(long) || err != nil || len(up.(*outletRequests).asked) != 0 {
+		t.Errorf("a long answer: step %d, %d bytes, %v", step, n, err)
 	}
 }

@@ -21,6 +21,10 @@ func (o *Outlet) Filters(interceptor.Conn) (up, down interceptor.Filter) {
 	return (*outletRequests)(c), (*outletResponses)(c)
 }
 
+// mostWithRecords is how long an answer that may carry records may be, in bytes, to be collected for the new leaders that it names. It names them
+// for partitions that it has no records of.
+const mostWithRecords = 64 << 10
+
 type outletConn struct {
 	outlet *Outlet
 	login  tokens
@@ -47,9 +51,20 @@ func (q *outletRequests) Next(b []byte) (interceptor.Step, int, error) {
 	case h.key == keyMetadata && !known:
 		return interceptor.Wait, 0, fmt.Errorf("%w: request for metadata in version %d, known are %d to %d", ErrRefused, h.version, spans[h.key].min, spans[h.key].max)
 	case h.key == keyMetadata, h.key == keyFindCoordinator && known, h.key == keyDescribeCluster && known:
-		if err := (*outletConn)(q).remember(h); err != nil {
-			return interceptor.Wait, 0, err
+		err = (*outletConn)(q).remember(h)
+	case h.key == keyProduce && known && h.version >= leadersInProduce:
+		answered, read := produceAcks(b[:min(len(b), whole)], h)
+		if !read && len(b) < whole {
+			return interceptor.Wait, 0, nil
 		}
+		if answered && read {
+			err = (*outletConn)(q).remember(h)
+		}
+	case h.key == keyFetch && known && h.version >= leadersInFetch, h.key == keyShareFetch && known, h.key == keyShareAcknowledge && known:
+		err = (*outletConn)(q).remember(h)
+	}
+	if err != nil {
+		return interceptor.Wait, 0, err
 	}
 	return interceptor.Pass, whole, nil
 }
@@ -84,9 +99,14 @@ func (q *outletResponses) Next(b []byte) (interceptor.Step, int, error) {
 	if err != nil || whole == 0 {
 		return interceptor.Wait, 0, err
 	}
+	correlation := int32(binary.BigEndian.Uint32(b[lengthSize:]))
 	q.mu.Lock()
-	_, read := q.asked[int32(binary.BigEndian.Uint32(b[lengthSize:]))]
-	q.mu.Unlock()
+	defer q.mu.Unlock()
+	h, read := q.asked[correlation]
+	if read && (h.key == keyFetch || h.key == keyShareFetch) && whole > mostWithRecords {
+		delete(q.asked, correlation)
+		read = false
+	}
 	if read {
 		return step(b, whole, DefaultMaxMessage)
 	}
@@ -101,6 +121,7 @@ func (q *outletResponses) Work(ctx context.Context, message []byte) ([]byte, err
 	delete(q.asked, correlation)
 	q.mu.Unlock()
 	found := func(broker int32, at Place) (Place, error) { return at, q.outlet.Found(ctx, broker, at) }
+	same := func(_ topicRef, _ int32, records []byte) (fetched, error) { return fetched{records: records}, nil }
 	var err error
 	switch h.key {
 	case keySASLHandshake:
@@ -109,6 +130,14 @@ func (q *outletResponses) Work(ctx context.Context, message []byte) ([]byte, err
 		_, err = coordinatorResponse(message, h, found)
 	case keyDescribeCluster:
 		_, err = clusterResponse(message, h, found)
+	case keyProduce:
+		_, err = produceResponse(message, h, found, nil)
+	case keyFetch:
+		_, err = fetchResponse(message, h, found, same)
+	case keyShareFetch:
+		_, err = shareFetchResponse(message, h, found, same)
+	case keyShareAcknowledge:
+		_, err = shareAcknowledgeResponse(message, h, found)
 	default:
 		_, err = metadataResponse(message, h, found, func(topicID, string) {})
 	}
