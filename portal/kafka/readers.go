@@ -106,14 +106,55 @@ func (r *readers) close() {
 type readings struct {
 	at      map[partition]time.Time // when it last asked
 	session map[partition]struct{}  // what it asks for without naming it (KIP-227)
+	unnamed map[fetchPart]struct{}  // what else is in the session: the topics' names are not known yet
 }
+
+// maxUnnamed is how many partitions of topics without a name a connection remembers.
+const maxUnnamed = 10_000
 
 func (r *readings) all() (list []partition) {
 	for p := range r.at {
 		list = append(list, p)
 	}
-	r.at, r.session = nil, nil
+	r.at, r.session, r.unnamed = nil, nil, nil
 	return list
+}
+
+// named returns what a request asks for by its topics' names, which nameOf knows. What has no name yet stays in the session, and is returned with a later
+// request when it has one: that does not list it again. unknown are the topics that were asked for now and have none.
+func (r *readings) named(ask fetchAsk, nameOf func(topicRef) string) (listed, gone []partition, unknown map[topicID]struct{}) {
+	if ask.epoch <= 0 {
+		r.unnamed = nil
+	}
+	for p := range r.unnamed {
+		if name := nameOf(p.topic); name != "" {
+			delete(r.unnamed, p)
+			listed = append(listed, partition{name, p.number})
+		}
+	}
+	for _, p := range ask.listed {
+		if name := nameOf(p.topic); name != "" {
+			listed = append(listed, partition{name, p.number})
+			continue
+		}
+		if unknown == nil {
+			unknown = map[topicID]struct{}{}
+		}
+		unknown[p.topic.id] = struct{}{}
+		if ask.epoch >= 0 && len(r.unnamed) < maxUnnamed {
+			if r.unnamed == nil {
+				r.unnamed = map[fetchPart]struct{}{}
+			}
+			r.unnamed[p] = struct{}{}
+		}
+	}
+	for _, p := range ask.gone {
+		delete(r.unnamed, p)
+		if name := nameOf(p.topic); name != "" {
+			gone = append(gone, partition{name, p.number})
+		}
+	}
+	return listed, gone, unknown
 }
 
 // note adds what is asked for, and returns what has not been for as long as idle.
@@ -147,30 +188,21 @@ func (r *readings) note(epoch int32, listed, gone []partition, now time.Time, id
 // reads notes what a request reads, and publishes what nobody has read before.
 func (c *inletConn) reads(ctx context.Context, ask fetchAsk) {
 	in := c.in
-	named := func(list []fetchPart) (named []partition) {
-		for _, p := range list {
-			name := in.nameOf(p.topic)
-			if name == "" {
-				in.opts.Log.Warn("consumer not published: the topic's name is not known", "topic", p.topic.id.String())
-				continue
-			}
-			named = append(named, partition{name, p.number})
-		}
-		return named
-	}
-	listed := named(ask.listed)
-	gone := named(ask.gone)
 	c.mu.Lock()
 	if c.ended {
 		c.mu.Unlock()
 		return
 	}
+	listed, gone, unknown := c.reading.named(ask, in.nameOf)
 	known := make(map[partition]bool, len(listed))
 	for _, p := range listed {
 		_, known[p] = c.reading.at[p]
 	}
 	left := c.reading.note(ask.epoch, listed, gone, time.Now(), in.readers.opts.Idle)
 	c.mu.Unlock()
+	for id := range unknown {
+		in.opts.Log.Warn("consumer not published yet: the topic's name is not known", "topic", id.String())
+	}
 	for _, p := range left {
 		in.readers.end(c, p)
 	}

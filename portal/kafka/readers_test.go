@@ -215,3 +215,77 @@ func TestIdleReader(t *testing.T) {
 	}
 	a.becomes(t, "t/1")
 }
+
+// fetchByID is fetch in a version where topics have ids.
+func (r *reading) fetchByID(epoch int32, listed, gone map[topicID][]int32) {
+	r.test.Helper()
+	m := kmsg.NewPtrFetchRequest()
+	m.SetVersion(13)
+	m.SessionEpoch = epoch
+	for id, numbers := range listed {
+		topic := kmsg.FetchRequestTopic{TopicID: id}
+		for _, p := range numbers {
+			topic.Partitions = append(topic.Partitions, kmsg.FetchRequestTopicPartition{Partition: p})
+		}
+		m.Topics = append(m.Topics, topic)
+	}
+	for id, numbers := range gone {
+		m.ForgottenTopics = append(m.ForgottenTopics, kmsg.FetchRequestForgottenTopic{TopicID: id, Partitions: numbers})
+	}
+	if _, err := run(r.up, asRequest(m, 13), 1000); err != nil {
+		r.test.Fatal(err)
+	}
+}
+
+// TestNamedLater: a consumer that was there before this node lists its partitions by topics' ids, once for its session. They are published as soon as the name is
+// known, unless the session has them no more.
+func TestNamedLater(t *testing.T) {
+	for what, c := range map[string]struct {
+		next func(r *reading) // before the name is known
+		want []string
+	}{
+		"nothing":                  {func(*reading) {}, []string{"t/1", "t/2", "t/3"}},
+		"one is gone":              {func(r *reading) { r.fetchByID(1, nil, map[topicID][]int32{{1}: {2}}) }, []string{"t/1", "t/3"}},
+		"another session":          {func(r *reading) { r.fetchByID(0, map[topicID][]int32{{1}: {4}}, nil) }, []string{"t/4"}},
+		"a request without one":    {func(r *reading) { r.fetchByID(-1, map[topicID][]int32{{1}: {5}}, nil) }, nil},
+		"another topic meanwhile":  {func(r *reading) { r.fetchByID(1, map[topicID][]int32{{2}: {1}}, nil) }, []string{"t/1", "t/2", "t/3"}},
+		"more of the same session": {func(r *reading) { r.fetchByID(1, map[topicID][]int32{{1}: {7}}, nil) }, []string{"t/1", "t/2", "t/3", "t/7"}},
+	} {
+		var a audience
+		in := a.inlet(time.Hour, time.Hour)
+		r := connect(t, in)
+		r.fetchByID(0, map[topicID][]int32{{1}: {1, 2, 3}}, nil)
+		c.next(r)
+		if got := a.now(); len(got) > 0 {
+			t.Errorf("%s: published without a name: %v", what, got)
+		}
+		if err := in.learn(topicID{1}, "t"); err != nil {
+			t.Fatal(err)
+		}
+		r.fetchByID(2, nil, nil)
+		if got := a.now(); !slices.Equal(got, c.want) {
+			t.Errorf("%s: published %v, want %v", what, got, c.want)
+		}
+		r.fetchByID(3, nil, nil)
+		if len(a.log) != len(c.want) {
+			t.Errorf("%s: published twice: %v", what, a.log)
+		}
+		in.Close()
+	}
+}
+
+// TestUnnamedBound: what a client lists of topics that nobody knows is remembered up to a bound.
+func TestUnnamedBound(t *testing.T) {
+	var r readings
+	ask := fetchAsk{epoch: 1, listed: make([]fetchPart, maxUnnamed+10)}
+	for i := range ask.listed {
+		ask.listed[i].number = int32(i)
+	}
+	r.named(ask, func(topicRef) string { return "" })
+	if len(r.unnamed) != maxUnnamed {
+		t.Errorf("%d are remembered", len(r.unnamed))
+	}
+	if listed, _, _ := r.named(fetchAsk{epoch: 2}, func(topicRef) string { return "t" }); len(listed) != maxUnnamed || len(r.unnamed) != 0 {
+		t.Errorf("%d got a name, %d have none", len(listed), len(r.unnamed))
+	}
+}
