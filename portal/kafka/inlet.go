@@ -80,13 +80,18 @@ func (in *Inlet) Filters(p interceptor.Conn) (up, down interceptor.Filter) {
 	return (*inletRequests)(c), (*inletResponses)(c)
 }
 
-// learn remembers a topic's name.
-func (in *Inlet) learn(id topicID, name string) {
+// learn remembers a topic's name. It never changes: topics cannot be renamed, and the id of one that was deleted is not used again. A broker that says otherwise
+// would have one topic's values taken for another's.
+func (in *Inlet) learn(id topicID, name string) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if len(in.topics) < maxTopics {
+	switch is, known := in.topics[id]; {
+	case known && is != name:
+		return fmt.Errorf("%w: a broker gives topic %q the id %s, which is that of topic %q", ErrRefused, name, id, is)
+	case !known && len(in.topics) < maxTopics:
 		in.topics[id] = name
 	}
+	return nil
 }
 
 // nameOf returns a topic's name; empty if it is not known.

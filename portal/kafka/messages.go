@@ -7,8 +7,8 @@ type topicID [16]byte
 
 func (id topicID) String() string { return hex.EncodeToString(id[:]) }
 
-// metadataResponse rewrites where brokers are and tells the names of topics.
-func metadataResponse(message []byte, h header, place placer, topic func(topicID, string)) ([]byte, error) {
+// metadataResponse rewrites where brokers are and tells the names of topics. An error of topic ends the rewriting.
+func metadataResponse(message []byte, h header, place placer, topic func(topicID, string) error) ([]byte, error) {
 	r := response(message, h)
 	if h.version >= 3 {
 		r.skip(4) // throttle time
@@ -38,7 +38,7 @@ func metadataResponse(message []byte, h header, place placer, topic func(topicID
 			r.skip(4) // what the client may do
 			r.tags()
 			if name != "" && id != (topicID{}) && r.fault == nil {
-				topic(id, name)
+				r.fault = topic(id, name)
 			}
 		}
 	}

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"sallyport/portal/interceptor"
 )
 
 // kmsg is another's codec of the same messages: everything here is held against it, in every version.
@@ -149,7 +152,10 @@ func TestMetadataResponse(t *testing.T) {
 		m := filled(t, kmsg.NewPtrMetadataResponse(), v)
 		in := asResponse(m)
 		topics := map[topicID]string{}
-		out, err := metadataResponse(in, headOf(m, v), elsewhere, func(id topicID, name string) { topics[id] = name })
+		out, err := metadataResponse(in, headOf(m, v), elsewhere, func(id topicID, name string) error {
+			topics[id] = name
+			return nil
+		})
 		if err != nil {
 			t.Fatalf("version %d: %v", v, err)
 		}
@@ -211,7 +217,10 @@ func TestTopicsLearned(t *testing.T) {
 	m := filled(t, kmsg.NewPtrMetadataResponse(), 12)
 	m.Topics[0].Topic, m.Topics[1].TopicID = nil, topicID{}
 	learned := map[topicID]string{}
-	learn := func(id topicID, name string) { learned[id] = name }
+	learn := func(id topicID, name string) error {
+		learned[id] = name
+		return nil
+	}
 	if _, err := metadataResponse(asResponse(m), headOf(m, 12), elsewhere, learn); err != nil || len(learned) > 0 {
 		t.Errorf("learned %v, %v", learned, err)
 	}
@@ -229,7 +238,46 @@ func TestTopicsLearned(t *testing.T) {
 func TestPlaceFails(t *testing.T) {
 	none := errors.New("no port is left")
 	m := filled(t, kmsg.NewPtrMetadataResponse(), 12)
-	if _, err := metadataResponse(asResponse(m), headOf(m, 12), func(int32, Place) (Place, error) { return Place{}, none }, func(topicID, string) {}); !errors.Is(err, none) {
+	if _, err := metadataResponse(asResponse(m), headOf(m, 12), func(int32, Place) (Place, error) { return Place{}, none }, func(topicID, string) error { return nil }); !errors.Is(err, none) {
 		t.Error(err)
+	}
+}
+
+// TestTopicRenamed: a broker that gives a known topic's id to another topic is not believed, and its client hears nothing of it. A topic that was deleted and made again
+// has another id.
+func TestTopicRenamed(t *testing.T) {
+	in, _ := newTestInlet(&mask{})
+	up, down := in.Filters(interceptor.Conn{})
+	says := func(topics ...kmsg.MetadataResponseTopic) error {
+		ask := asRequest(filled(t, kmsg.NewPtrMetadataRequest(), 12), 12)
+		if _, err := run(up, ask, len(ask)); err != nil {
+			t.Fatal(err)
+		}
+		m := kmsg.NewPtrMetadataResponse()
+		m.SetVersion(12)
+		m.Topics = topics
+		answer := asResponse(m)
+		out, err := run(down, answer, len(answer))
+		if err != nil && len(out) > 0 {
+			t.Errorf("%d bytes pass: %v", len(out), err)
+		}
+		return err
+	}
+	topic := func(id byte, name string) kmsg.MetadataResponseTopic {
+		return kmsg.MetadataResponseTopic{TopicID: topicID{id}, Topic: &name}
+	}
+	for range 2 {
+		if err := says(topic(1, "orders"), topic(2, "payments")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := says(topic(3, "orders")); err != nil {
+		t.Errorf("a topic that was made again: %v", err)
+	}
+	if err := says(topic(1, "payments")); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), `"orders"`) || !strings.Contains(err.Error(), `"payments"`) {
+		t.Errorf("a topic that was renamed: %v", err)
+	}
+	if got := in.nameOf(topicRef{id: topicID{1}}); got != "orders" {
+		t.Errorf("the topic is %q", got)
 	}
 }

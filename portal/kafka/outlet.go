@@ -139,7 +139,7 @@ func (q *outletResponses) Work(ctx context.Context, message []byte) ([]byte, err
 	case keyShareAcknowledge:
 		_, err = shareAcknowledgeResponse(message, h, found)
 	default:
-		_, err = metadataResponse(message, h, found, func(topicID, string) {})
+		_, err = metadataResponse(message, h, found, func(topicID, string) error { return nil })
 	}
 	return message, err
 }
