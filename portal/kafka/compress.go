@@ -22,8 +22,9 @@ const (
 	compressZstd
 )
 
-// zstdWindow is how far back clients' compressors look at most, in bytes: levels up to 19 of the usual library.
-const zstdWindow = 8 << 20
+// zstdWindow is how far back clients' compressors look at most, in bytes: level 22 of the usual library, the highest that Kafka allows
+// (compression.zstd.level), and what that library reads unless it is told otherwise. Up to so much is decompressed where the limit is lower.
+const zstdWindow = 128 << 20
 
 // decompress returns the records of a batch. What would be longer than limit is refused before it takes the memory.
 func decompress(kind int, b []byte, limit int) ([]byte, error) {
@@ -43,9 +44,12 @@ func decompress(kind int, b []byte, limit int) ([]byte, error) {
 		out, err = readBounded(lz4.NewReader(bytes.NewReader(b)), limit)
 	case compressZstd:
 		var z *zstd.Decoder
-		if z, err = zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(limit, zstdWindow))), zstd.WithDecoderLowmem(true)); err == nil {
-			out, err = readBounded(z, limit)
+		if z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(limit, zstdWindow))), zstd.WithDecoderLowmem(true)); err == nil {
+			out, err = z.DecodeAll(b, nil) // a stream would take the memory for a whole window, however little comes
 			z.Close()
+		}
+		if len(out) > limit {
+			err = tooLong(limit)
 		}
 	default:
 		return nil, coded(codeCompression, "%w: unknown compression %d", ErrRefused, kind)

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -159,5 +160,43 @@ func TestOrderIsForgotten(t *testing.T) {
 	o.refused(part, records(-2+1<<40, 0, 0))
 	if len(o.held) != maxHeld-9 || !o.behind(part, records(-2+1<<40, 0, 1)) {
 		t.Errorf("%d are held when old ones are forgotten", len(o.held))
+	}
+}
+
+// zstdFrame is a frame of one block that is not compressed, of a compressor that looks back as far as 2^window bytes (RFC 8878 3.1.1).
+func zstdFrame(window int, content []byte) []byte {
+	b := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, byte(window-10) << 3}
+	head := uint32(len(content))<<3 | 1
+	return append(append(b, byte(head), byte(head>>8), byte(head>>16)), content...)
+}
+
+// TestZstdWindow: records of every level that Kafka allows are read, up to 22 (compression.zstd.level) with windows of 2^27 bytes; a window alone takes no such memory.
+func TestZstdWindow(t *testing.T) {
+	for window, ok := range map[int]bool{20: true, 23: true, 25: true, 27: true, 28: false} {
+		packed := zstdFrame(window, []byte("records"))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got, err := decompress(compressZstd, packed, 1000)
+		runtime.ReadMemStats(&after)
+		if (err == nil) != ok || ok && string(got) != "records" {
+			t.Errorf("a window of 2^%d: %q, %v", window, got, err)
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > 16<<20 {
+			t.Errorf("a window of 2^%d takes %d bytes for %d", window, took, len(packed))
+		}
+	}
+	var long bytes.Buffer
+	z, err := zstd.NewWriter(&long, zstd.WithWindowSize(zstdWindow), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := bytes.Repeat([]byte("0123456789"), 1<<17)
+	_, _ = z.Write(text)
+	_ = z.Close()
+	if got, err := decompress(compressZstd, long.Bytes(), len(text)); err != nil || !bytes.Equal(got, text) {
+		t.Errorf("%d of %d bytes, %v", len(got), len(text), err)
+	}
+	if _, err := decompress(compressZstd, long.Bytes(), len(text)-1); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("records that are too long behind a wide window: %v", err)
 	}
 }
