@@ -255,7 +255,7 @@ func TestStrangeFrames(t *testing.T) {
 	}
 }
 
-// TestFilledToTheByte: the records of a request may be together as long as a message, encrypted, and not a byte longer.
+// TestFilledToTheByte: a request may be as long as a message when its records are encrypted, and not a byte longer.
 func TestFilledToTheByte(t *testing.T) {
 	records := batch(t, []sample{{nil, bytes.Repeat([]byte{1}, 300), nil}}, 0, false, 0)
 	wide, _ := newTestInletWith(InletOptions{Cipher: &mask{}})
@@ -264,16 +264,22 @@ func TestFilledToTheByte(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for most, want := range map[int]int{2 * len(sealed): 2, 2*len(sealed) - 1: 1, len(sealed): 1, len(sealed) - 1: 0} {
+	m := kmsg.NewPtrProduceRequest()
+	m.SetVersion(9)
+	m.Acks = 1
+	m.Topics = []kmsg.ProduceRequestTopic{{Topic: "orders", Partitions: []kmsg.ProduceRequestTopicPartition{{Partition: 1, Records: records}, {Partition: 2, Records: records}}}}
+	message := asRequest(m, 9)
+	up, _ := wide.Filters(interceptor.Conn{})
+	whole, err := run(up, bytes.Clone(message), len(message))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, one := len(whole)-lengthSize, len(whole)-lengthSize-headOf(m, 9).sizeOfRecords(sealed)
+	for most, want := range map[int]int{both: 2, both - 1: 1, one: 1, one - 1: 0} {
 		in, _ := newTestInletWith(InletOptions{Cipher: &mask{}, MaxMessage: most})
 		t.Cleanup(in.Close)
 		in.pause = 0
 		up, _ := in.Filters(interceptor.Conn{})
-		m := kmsg.NewPtrProduceRequest()
-		m.SetVersion(9)
-		m.Acks = 1
-		m.Topics = []kmsg.ProduceRequestTopic{{Topic: "orders", Partitions: []kmsg.ProduceRequestTopicPartition{{Partition: 1, Records: records}, {Partition: 2, Records: records}}}}
-		message := asRequest(m, 9)
 		out, err := run(up, message, len(message))
 		if err != nil {
 			t.Fatal(err)

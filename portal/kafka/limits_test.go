@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -110,5 +111,40 @@ func TestOneBatchAtLeast(t *testing.T) {
 	asked(t, in, up, 12, testCorrelation, 52428800)
 	if _, err := run(down, append([]byte{0x7f, 0, 0, 0}, answer[4:20]...), 100); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("an answer that is too long to be looked at: %v", err)
+	}
+}
+
+// TestRequestAtTheLimit: a request goes on if it is as long as it may be, with all that is around its records; one that is longer does not, and its producer is told that
+// the batch is too large.
+func TestRequestAtTheLimit(t *testing.T) {
+	for _, version := range []int16{8, 9} {
+		send := func(value int, limit int) (length int, code int16) {
+			in, _ := newTestInletWith(InletOptions{Cipher: &mask{}, MaxMessage: limit})
+			up, down := in.Filters(interceptor.Conn{})
+			message := produce(t, version, 1, strings.Repeat("v", value))
+			out, err := run(up, message, len(message))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := kmsg.NewPtrProduceResponse()
+			r.SetVersion(version)
+			told := reread(t, r, answerTo(t, down, r, version), version)
+			for _, topic := range told.Topics {
+				code = topic.Partitions[0].ErrorCode
+			}
+			return len(out) - lengthSize, code
+		}
+		for _, value := range []int{100, 1000, 70_000} {
+			whole, code := send(value, DefaultMaxMessage)
+			if code != 0 {
+				t.Fatalf("told %d", code)
+			}
+			if length, code := send(value, whole); code != 0 || length != whole {
+				t.Errorf("version %d, a request of %d bytes, as long as it may be: %d go on, told %d", version, whole, length, code)
+			}
+			if length, code := send(value, whole-1); code != codeTooLarge {
+				t.Errorf("version %d, a request of %d bytes where %d are allowed: %d go on, told %d", version, whole, whole-1, length, code)
+			}
+		}
 	}
 }

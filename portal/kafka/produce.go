@@ -36,6 +36,34 @@ func produceAcks(b []byte, h header) (answered, known bool) {
 	return acks != 0, r.fault == nil
 }
 
+// aroundRecords returns how long a request is, in bytes without its length, but for its records and their lengths.
+func aroundRecords(message []byte, h header) (int, error) {
+	n := len(message) - lengthSize
+	r := request(message, h)
+	r.text()      // transaction
+	r.skip(2 + 4) // acknowledgements, timeout
+	for t := r.array(); t > 0 && r.fault == nil; t-- {
+		r.topic(h, idsInProduce)
+		for k := r.array(); k > 0 && r.fault == nil; k-- {
+			r.skip(4) // partition
+			from := r.at
+			r.skip(max(r.length(4), 0))
+			n -= r.at - from
+			r.tags()
+		}
+		r.tags()
+	}
+	return n, r.fault
+}
+
+// sizeOfRecords returns how many bytes records take in a request, with their length.
+func (h header) sizeOfRecords(records []byte) int {
+	if !h.flexible() {
+		return 4 + len(records)
+	}
+	return len(binary.AppendUvarint(nil, uint64(len(records))+1)) + len(records)
+}
+
 // produceRequest rewrites the records of each partition. A partition for which rewrite fails is left out and returned, with rewrite's
 // error in its text.
 func produceRequest(message []byte, h header, rewrite func(t topicRef, partition int32, records []byte) ([]byte, error)) (out []byte, refused []refusal, err error) {

@@ -111,7 +111,11 @@ func (c *inletConn) produce(ctx context.Context, message []byte, h header) ([]by
 	if !known {
 		return nil, fmt.Errorf("%w: request to produce", ErrMessage)
 	}
-	sum, pause := 0, false
+	around, err := aroundRecords(message, h)
+	if err != nil {
+		return nil, err
+	}
+	sum, pause := around, false // sum is the request's length so far
 	sealing, cancel := context.WithTimeout(ctx, c.in.sealing)
 	defer cancel()
 	out, refused, err := produceRequest(message, h, func(t topicRef, partition int32, records []byte) ([]byte, error) {
@@ -127,11 +131,13 @@ func (c *inletConn) produce(ctx context.Context, message []byte, h header) ([]by
 		switch {
 		case err != nil:
 			pause = pause || produceCode(err) == codeNotEnoughReplicas
-		case len(with) > c.in.opts.MaxMessage-sum:
+		case h.sizeOfRecords(with) > c.in.opts.MaxMessage-around:
+			err = fmt.Errorf("%w: requests have at most %d bytes when they are encrypted (--max-message-size)", ErrTooLarge, c.in.opts.MaxMessage)
+		case h.sizeOfRecords(with) > c.in.opts.MaxMessage-sum:
 			// Each is short enough, together they are not: the client sends the rest again.
 			err = coded(codeNotEnoughReplicas, "%w: requests have at most %d bytes when they are encrypted (--max-message-size)", ErrRefused, c.in.opts.MaxMessage)
 		default:
-			sum += len(with)
+			sum += h.sizeOfRecords(with)
 			c.in.order.passed(part, records)
 			return with, nil
 		}
