@@ -30,8 +30,11 @@ func (in *kafkaInlet) announced(reached netip.Addr) string {
 // everywhere tells whether a host stands for all addresses.
 func everywhere(host string) bool {
 	at, err := netip.ParseAddr(host)
-	return host == "" || err == nil && at.IsUnspecified()
+	return host == "" || err == nil && unspecified(at)
 }
+
+// unspecified tells whether an address stands for all addresses, however it is written.
+func unspecified(at netip.Addr) bool { return at.Unmap().WithZone("").IsUnspecified() }
 
 // checkKafkaTLS checks what clients that speak TLS need: the certificate's name.
 func checkKafkaTLS(r *resource.KafkaInlet) error {
@@ -53,7 +56,7 @@ func checkAdvertised(host string) error {
 		return nil
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
-		if a.IsUnspecified() {
+		if unspecified(a) {
 			return fmt.Errorf("%w: --advertise %s is no address that clients can connect to", admin.ErrInvalid, host)
 		}
 		return nil

@@ -3,12 +3,14 @@
 package node
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"strconv"
 	"testing"
 
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 )
 
 // TestKafkaAnnounced: clients of an inlet on all addresses are led to the address that they have reached, or to what --advertise says.
@@ -62,5 +64,30 @@ func TestKafkaAnnouncedFallback(t *testing.T) {
 	in.host = "box.example.com"
 	if got := in.announced(netip.MustParseAddr("192.0.2.1")); got != "box.example.com" {
 		t.Error(got)
+	}
+}
+
+// TestAllAddressesHoweverWritten: an address that stands for all of them is never announced, nor taken as one to announce, in any spelling.
+func TestAllAddressesHoweverWritten(t *testing.T) {
+	reached := netip.MustParseAddr("192.0.2.1")
+	for _, all := range []string{"", "0.0.0.0", "::", "::ffff:0.0.0.0", "::%lo", "0:0:0:0:0:0:0:0", "::ffff:0:0", "::ffff:0.0.0.0%lo"} {
+		if got := (&kafkaInlet{host: all}).announced(reached); got != "192.0.2.1" {
+			t.Errorf("an inlet at %q announces %s", all, got)
+		}
+		if err := checkAdvertised(all); all != "" && !errors.Is(err, admin.ErrInvalid) {
+			t.Errorf("--advertise %q: %v", all, err)
+		}
+		r := resource.KafkaInlet{From: net.JoinHostPort(all, "9092"), TLSProvider: "/service/tls"}
+		if err := checkKafkaTLS(&r); !errors.Is(err, admin.ErrInvalid) {
+			t.Errorf("TLS at %q: %v", all, err)
+		}
+	}
+	for _, one := range []string{"127.0.0.1", "::1", "fe80::1%eth0", "::ffff:192.0.2.7"} {
+		if got := (&kafkaInlet{host: one}).announced(reached); got != one {
+			t.Errorf("an inlet at %s announces %s", one, got)
+		}
+		if err := checkAdvertised(one); err != nil {
+			t.Errorf("--advertise %s: %v", one, err)
+		}
 	}
 }
