@@ -179,6 +179,9 @@ func (a *app) createProject(ctx context.Context, p projectPlan) error {
 	if err := state.CheckName("project", p.name); err != nil {
 		return usageError("%v", err)
 	}
+	if _, err := multiaddr.Parse(p.route("", p.relayPort)); err != nil {
+		return usageError("invalid value '%s' for '--host': %v", p.host, err)
+	}
 	for flag, address := range map[string]string{"--authority-status": p.authorityStatus, "--relay-status": p.relayStatus} {
 		if address == "" {
 			continue

@@ -35,7 +35,7 @@ func nodeAddress(flag, text string) (string, error) {
 	if strings.Contains(text, "://") {
 		s, err := multiaddr.ParseStream(text)
 		if err != nil {
-			return "", usageError("invalid value '%s' for '%s': it %v", text, flag, multiaddr.ErrURL)
+			return "", usageError("invalid value for '%s': %v", flag, err)
 		}
 		return s.String(), nil
 	}

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -122,18 +121,12 @@ func readValue(b []byte) (v Value, n int, err error) {
 		v.Text = strconv.Itoa(int(binary.BigEndian.Uint16(b)))
 	case TLS, WS, WSS:
 	case HTTPPath:
-		if !utf8.Valid(b) {
-			return v, 0, ErrInvalidValue
-		}
 		v.Text = url.PathEscape(string(b))
 	default:
-		if !utf8.Valid(b) {
-			return v, 0, ErrInvalidValue
-		}
 		v.Text = string(b)
-		if _, err := canonical(v); err != nil {
-			return v, 0, err
-		}
+	}
+	if _, err := canonical(v); err != nil {
+		return v, 0, err
 	}
 	return v, n + size, nil
 }

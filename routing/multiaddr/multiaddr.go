@@ -132,6 +132,12 @@ var (
 	ErrVarint          = errors.New("invalid number")
 )
 
+// Values that would be more than a path or a host where they are written into a request.
+var (
+	errControl = fmt.Errorf("%w: a path has no control characters", ErrInvalidValue)
+	errHost    = fmt.Errorf("%w: must be the name of a host", ErrInvalidValue)
+)
+
 // Error says what is wrong with an address and where.
 type Error struct {
 	Input  string // the text that was parsed; empty for binary input
@@ -211,6 +217,9 @@ func Parse(text string) (Addr, error) {
 	}
 }
 
+// control reports whether r is a control character of ASCII.
+func control(r rune) bool { return r < ' ' || r == 0x7f }
+
 // canonical checks v and returns it in the one form used for comparison and output.
 func canonical(v Value) (Value, error) {
 	switch v.Protocol {
@@ -235,7 +244,14 @@ func canonical(v Value) (Value, error) {
 		if err != nil || !utf8.ValidString(path) {
 			return Value{}, ErrInvalidValue
 		}
+		if strings.ContainsFunc(path, control) {
+			return Value{}, errControl
+		}
 		v.Text = url.PathEscape(path)
+	case DNSAddr, SNI:
+		if !utf8.ValidString(v.Text) || strings.ContainsFunc(v.Text, func(r rune) bool { return control(r) || strings.ContainsRune(" \"#/<>?@\\", r) }) {
+			return Value{}, errHost
+		}
 	default:
 		if !v.Protocol.named() {
 			return Value{}, ErrUnknownProtocol

@@ -154,6 +154,18 @@ func TestParseRules(t *testing.T) {
 		"/Service/a":                {1, ErrUnknownProtocol},
 		"/service/\xff":             {9, ErrInvalidValue},
 		"/dnsaddr/h/tcp/1/service/": {25, ErrSlash},
+		// What may not stand in a request.
+		"/ws/http-path/p%0d%0aX-Evil:%201": {14, ErrInvalidValue},
+		"/ws/http-path/a%09b":              {14, ErrInvalidValue},
+		"/ws/http-path/a%7fb":              {14, ErrInvalidValue},
+		"/ws/http-path/a\nb":               {14, ErrInvalidValue},
+		"/ws/sni/a\r\nX-Evil: 1":           {8, ErrInvalidValue},
+		"/ws/sni/a b":                      {8, ErrInvalidValue},
+		"/ws/sni/a\x7fb":                   {8, ErrInvalidValue},
+		"/ws/sni/a?b":                      {8, ErrInvalidValue},
+		"/dnsaddr/a\r\nX-Evil: 1/tcp/1":    {9, ErrInvalidValue},
+		"/dnsaddr/a b/tcp/1":               {9, ErrInvalidValue},
+		"/dnsaddr/user@a/tcp/1":            {9, ErrInvalidValue},
 	} {
 		a, err := Parse(in)
 		var e *Error
@@ -186,6 +198,9 @@ func TestBinaryRules(t *testing.T) {
 		"bee80301ff":                 {0, ErrInvalidValue},
 		"bee80303612f62":             {0, ErrInvalidValue}, // a slash would change the address when printed
 		"bee803ffffffffffffffffff01": {0, ErrTruncated},
+		"e10303610d0a":               {0, ErrInvalidValue}, // http-path a CR LF
+		"c10303610d0a":               {0, ErrInvalidValue}, // sni
+		"3803612062":                 {0, ErrInvalidValue}, // dnsaddr "a b"
 	} {
 		a, err := FromBytes(unhex(t, in))
 		var e *Error
@@ -202,7 +217,7 @@ func TestBinaryRules(t *testing.T) {
 			t.Errorf("CBOR %s = %v", in, a)
 		}
 	}
-	for _, a := range []Addr{{{TCP, "x"}}, {{Service, "a/b"}}, {{99, "a"}}, {{IP4, "::1"}}, {{IP6, "1.2.3.4"}}} {
+	for _, a := range []Addr{{{TCP, "x"}}, {{Service, "a/b"}}, {{99, "a"}}, {{IP4, "::1"}}, {{IP6, "1.2.3.4"}}, {{HTTPPath, "a%0Ab"}}, {{SNI, "a\nb"}}} {
 		if b, err := a.Bytes(); err == nil {
 			t.Errorf("%v encodes as %x", a, b)
 		}

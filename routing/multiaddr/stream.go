@@ -85,6 +85,11 @@ func ParseStream(text string) (s Stream, err error) {
 	if s.Path == "/" {
 		s.Path = ""
 	}
+	for _, v := range []Value{{DNSAddr, u.Hostname()}, {SNI, name}, {HTTPPath, url.PathEscape(s.Path)}} {
+		if _, err := canonical(v); err != nil {
+			return Stream{}, fmt.Errorf("%q %w: %w: %q", text, ErrURL, err, v.Text)
+		}
+	}
 	return s, nil
 }
 

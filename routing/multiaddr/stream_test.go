@@ -92,4 +92,16 @@ func TestStreamURL(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
+	// What may not stand in a request says so.
+	for bad, says := range map[string]string{"ws://a/p%0d%0aX-Evil:%201": "control character", "ws://a/p%7f": "control character", "ws://a/p?host=b%0d%0aX-Evil:%201": "host",
+		"wss://a?host=b%20c": "host", "tls://a:1?host=b%00": "host", "ws://a\"b": "host"} {
+		if _, err := ParseStream(bad); !errors.Is(err, ErrURL) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	for _, bad := range []Stream{{Layer: "ws", HostPort: "a:1", Path: "/a\nb"}, {Layer: "ws", HostPort: "a:1", Name: "a\nb"}, {Layer: "ws", HostPort: "a\nb:1"}} {
+		if a, err := bad.Addr(); err == nil {
+			t.Errorf("%+v: %s", bad, a)
+		}
+	}
 }

@@ -323,7 +323,7 @@ func TestTrustedProxyPassesRequestsOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		request := strings.Replace(string(ws.NewRequest("localhost", "/portal").Bytes()), "\r\n\r\n", "\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n", 1)
+		request := strings.Replace(string(asks(t).Bytes()), "\r\n\r\n", "\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n", 1)
 		if _, err := conn.Write([]byte(request)); err != nil {
 			t.Fatal(err)
 		}

@@ -305,6 +305,16 @@ func TestWebPages(t *testing.T) {
 	}
 }
 
+// asks is a request of a client.
+func asks(t testing.TB) *ws.Request {
+	t.Helper()
+	r, err := ws.NewRequest("localhost", "/portal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // TestPings: both ends ask a silent peer, and give up one that does not answer.
 func TestPings(t *testing.T) {
 	l := newLayered(t, WebSocket, 1, loopback)
@@ -332,7 +342,7 @@ func TestPings(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer mute.Close()
-	if _, err := mute.Write(ws.NewRequest("localhost", "/portal").Bytes()); err != nil {
+	if _, err := mute.Write(asks(t).Bytes()); err != nil {
 		t.Fatal(err)
 	}
 	var of *Connection

@@ -102,9 +102,12 @@ func (t *Transport) dial(ctx context.Context, a Address, through *proxy.Proxy) (
 
 // upgrade makes the WebSocket handshake.
 func (s *stream) upgrade(ctx context.Context, a Address) error {
+	request, err := ws.NewRequest(a.hostField(), a.path())
+	if err != nil {
+		return err
+	}
 	stop := context.AfterFunc(ctx, func() { _ = s.c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	request := ws.NewRequest(a.hostField(), a.path())
 	if _, err := s.c.Write(request.Bytes()); err != nil {
 		return errors.Join(ctx.Err(), err)
 	}

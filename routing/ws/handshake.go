@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 )
 
@@ -107,22 +108,26 @@ func acceptKey(key string) string {
 
 // Request is what a client asks for.
 type Request struct {
-	// Host is the Host field, Path begins with a slash.
+	// Host is the Host field, Path begins with a slash and is not encoded.
 	Host, Path string
 	key        string
 }
 
-// NewRequest makes a request with a random key.
-func NewRequest(host, path string) *Request {
+// NewRequest makes a request with a random key. It fails for what is no host.
+func NewRequest(host, path string) (*Request, error) {
+	if host == "" || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("/?#@", r) }) {
+		return nil, fmt.Errorf("%w: %q is no host", ErrHandshake, host)
+	}
 	var key [16]byte
 	_, _ = rand.Read(key[:]) // never fails (crypto/rand)
-	return &Request{Host: host, Path: path, key: base64.StdEncoding.EncodeToString(key[:])}
+	return &Request{Host: host, Path: path, key: base64.StdEncoding.EncodeToString(key[:])}, nil
 }
 
 // Bytes returns what is sent.
 func (r *Request) Bytes() []byte {
+	target := (&url.URL{Path: r.Path}).EscapedPath()
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: %s\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: %s\r\nUser-Agent: sallyport\r\n\r\n", r.Path, r.Host, r.key, Protocol)
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: %s\r\nUser-Agent: sallyport\r\n\r\n", target, r.Host, r.key, Protocol)
 }
 
 // Answer reads the server's answer. used is 0 when b has no end of it yet; what follows it in b are frames.
@@ -152,7 +157,7 @@ func (r *Request) Answer(b []byte) (used int, err error) {
 
 // Accepts says which requests a server takes for the transport's.
 type Accepts struct {
-	// Path is what is asked for; empty takes every path.
+	// Path is what is asked for, not encoded; empty takes every path.
 	Path string
 	// Host is the name in the Host field, without a port; empty takes every name.
 	Host string
@@ -170,13 +175,14 @@ func (a *Accepts) answer(b []byte) (h header, used int, reply []byte, err error)
 	}
 	method, rest, _ := strings.Cut(h.first, " ")
 	target, version, ok := strings.Cut(rest, " ")
-	if !ok || version != "HTTP/1.1" && version != "HTTP/1.0" || !strings.HasPrefix(target, "/") {
+	asked, _, _ := strings.Cut(target, "?")
+	path, perr := url.PathUnescape(asked)
+	if !ok || version != "HTTP/1.1" && version != "HTTP/1.0" || !strings.HasPrefix(target, "/") || perr != nil {
 		return h, 0, refusal("400 Bad Request", "", ""), ErrHeader
 	}
 	no := func(status, fields, why string) (header, int, []byte, error) {
 		return h, used, refusal(status, fields, method), fmt.Errorf("%w: %s", ErrRequest, why)
 	}
-	path, _, _ := strings.Cut(target, "?")
 	if a.Path != "" && path != a.Path || a.Host != "" && !strings.EqualFold(hostname(h.get("host")), a.Host) {
 		return no("404 Not Found", "", "another page")
 	}

@@ -157,8 +157,46 @@ func TestServerHandshake(t *testing.T) {
 	}
 }
 
+// TestRequestTarget: what is asked for is the path that both sides mean, however it is written, and nothing of it is more than a path or a host.
+func TestRequestTarget(t *testing.T) {
+	for path, target := range map[string]string{"/portal": "/portal", "/my path": "/my%20path", "/q?x": "/q%3Fx", "/ü": "/%C3%BC", "/a%b": "/a%25b", "/#": "/%23", "//a": "//a",
+		"/p\r\nX-Evil: 1": "/p%0D%0AX-Evil:%201"} {
+		r, err := NewRequest("relay.example.com:81", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if line, _, _ := strings.Cut(string(r.Bytes()), "\r\n"); line != "GET "+target+" HTTP/1.1" {
+			t.Errorf("%q: %q", path, line)
+		}
+		if _, _, reply, err := (&Accepts{Path: path, Host: "relay.example.com"}).answer(r.Bytes()); err != nil {
+			t.Errorf("%q: %q, %v", path, reply, err)
+		}
+	}
+	for _, host := range []string{"", "a b", "a\r\nX-Evil: 1", "a\x00", "a\x7f", "a/b", "user@a"} {
+		if r, err := NewRequest(host, "/"); !errors.Is(err, ErrHandshake) || !strings.Contains(err.Error(), "host") {
+			t.Errorf("%q: %v, %v", host, r, err)
+		}
+	}
+	for _, c := range []struct{ path, target, status string }{
+		{"/portal", "/%70ortal", "101"},
+		{"/portal", "/portal%20", "404"},
+		{"/portal", "/%zz", "400"},
+		{"/portal", "/por%00tal", "404"},
+		{"/a/b", "/a%2Fb", "101"},
+		{"/my path", "/my+path", "404"},
+	} {
+		_, _, reply, _ := (&Accepts{Path: c.path}).answer([]byte(strings.Replace(request, "/portal?x=1", c.target, 1)))
+		if !strings.HasPrefix(string(reply), "HTTP/1.1 "+c.status+" ") {
+			t.Errorf("%s at %s: %q", c.target, c.path, reply)
+		}
+	}
+}
+
 func TestClientHandshake(t *testing.T) {
-	r := NewRequest("relay.example.com", "/portal")
+	r, err := NewRequest("relay.example.com", "/portal")
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, used, answer, err := (&Accepts{Path: "/portal", Host: "Relay.example.com"}).answer(r.Bytes())
 	if err != nil || used != len(r.Bytes()) {
 		t.Fatal(used, err)
