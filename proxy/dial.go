@@ -8,7 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
+	"net/textproto"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,8 +18,11 @@ import (
 	"sallyport/names"
 )
 
-// maxAnswer bounds the header of a proxy's answer, in bytes.
+// maxAnswer bounds a proxy's answers with their headers, in bytes.
 const maxAnswer = 16 << 10
+
+// maxInterim bounds the answers before the last one, which say that it takes time (RFC 9110 section 15.2).
+const maxInterim = 10
 
 // Dialer connects to host:port without a proxy; names.Dial is one.
 type Dialer func(ctx context.Context, network, hostport string) (net.Conn, error)
@@ -78,6 +82,11 @@ func (p *Proxy) socks(ctx context.Context, dial Dialer, hostport string) error {
 	if errors.As(err, &op) && op.Op == "socks connect" {
 		err = op.Err // the rest says again what is connected to what
 	}
+	if err != nil {
+		if words, ok := strings.CutPrefix(err.Error(), "unknown error "); ok { // what the library says before the text of a reply (RFC 1928 section 6)
+			return answered(words)
+		}
+	}
 	return err
 }
 
@@ -104,15 +113,54 @@ func (p *Proxy) connect(ctx context.Context, dial Dialer, hostport string) (earl
 		return nil, whyEnded(ctx, err)
 	}
 	r := bufio.NewReader(io.LimitReader(c, maxAnswer))
-	answer, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect})
+	status, err := lastAnswer(r)
 	if err != nil {
 		return nil, fmt.Errorf("its answer: %w", whyEnded(ctx, err))
 	}
-	if answer.StatusCode/100 != 2 {
-		return nil, fmt.Errorf("it answered %q", answer.Status)
+	if status[0] != '2' {
+		return nil, answered(status)
 	}
 	early, _ = r.Peek(r.Buffered())
 	return early, nil
+}
+
+// answered is the error of a proxy that has refused, in its words.
+func answered(words string) error { return fmt.Errorf("it answered %q", words) }
+
+// lastAnswer reads answers up to the last one and returns its status, which begins with three digits. Whatever the header of a success says of a body, none
+// follows (RFC 9110 section 9.3.6).
+func lastAnswer(r *bufio.Reader) (status string, err error) {
+	text := textproto.NewReader(r)
+	for range maxInterim + 1 {
+		line, err := text.ReadLine()
+		if err != nil {
+			return "", unexpected(err)
+		}
+		version, status, _ := strings.Cut(line, " ")
+		code, _, _ := strings.Cut(status, " ")
+		if _, err := strconv.ParseUint(code, 10, 16); err != nil || len(code) != 3 || !strings.HasPrefix(version, "HTTP/1.") {
+			return "", fmt.Errorf("%.80q is no HTTP", line)
+		}
+		last := code[0] != '1' || code == "101"
+		if last && code[0] != '2' {
+			return status, nil
+		}
+		if _, err := text.ReadMIMEHeader(); err != nil {
+			return "", unexpected(err)
+		}
+		if last {
+			return status, nil
+		}
+	}
+	return "", fmt.Errorf("more than %d before the last", maxInterim)
+}
+
+// unexpected says that an answer ends before its end.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // whyEnded prefers the context's reason to that of the socket, which was made to fail by it.

@@ -30,6 +30,12 @@ func TestRules(t *testing.T) {
 			"127.0.0.1:5": "http://q.example:3", "127.0.0.2:5": "direct", "x.example:5": "direct", "x.example:6": "http://p.example:8"}},
 		{[]string{"relay.example=http://p.example"}, env, map[string]string{"relay.example:1": "http://p.example:80", "other.example:1": "http://env.example:3128"}},
 		{[]string{"direct"}, env, map[string]string{"relay.example:1": "direct"}},
+		// A dot at the end is the same name.
+		{nil, env, map[string]string{"inside.example.:1": "direct", "a.inside.example.:1": "direct", "relay.example.:1": "http://env.example:3128"}},
+		{nil, map[string]string{"HTTPS_PROXY": "http://h.example", "NO_PROXY": "a.example., b.example.:5,.c.example.,[2001:db8::1]:4"}, map[string]string{"a.example:1": "direct", "x.a.example.:1": "direct",
+			"b.example:5": "direct", "b.example:6": "http://h.example:80", "x.c.example:1": "direct", "[2001:db8::1]:4": "direct", "[2001:db8::1]:5": "http://h.example:80"}},
+		{[]string{"a.example.=direct", "b.example=direct", "localhost.=q.example:3", "http://p.example"}, nil, map[string]string{"a.example:1": "direct", "b.example.:1": "direct", "localhost:1": "http://q.example:3",
+			"localhost.:1": "http://q.example:3", "c.example.:1": "http://p.example:80"}},
 		{[]string{"http://u:a=b@p.example"}, nil, map[string]string{"relay.example:1": "http://p.example:80"}},
 	} {
 		r, err := Parse(c.rules, func(name string) string { return c.env[name] })
@@ -48,8 +54,32 @@ func TestRules(t *testing.T) {
 			t.Errorf("%v: %v", bad, err)
 		}
 	}
-	if _, err := Parse(nil, func(string) string { return "gopher://secret@x" }); !errors.Is(err, ErrRule) || strings.Contains(err.Error(), "secret") {
-		t.Error(err)
+	// What the environment has wrong matters where it would be used, and only there.
+	for _, c := range []struct {
+		name, value, noProxy string
+		rules                []string
+		direct               []string
+		fails                bool
+	}{
+		{"ALL_PROXY", "gopher://secret@x", "", nil, []string{"127.0.0.1:1", "localhost:1"}, true},
+		{"HTTPS_PROXY", "socks4://secret@x", "*", nil, []string{"relay.example:1", "10.0.0.1:1"}, false},
+		{"https_proxy", "http://u:secret@h:port", "other.example", nil, []string{"other.example:1"}, true},
+		{"all_proxy", "socks4://secret@x", "", []string{"direct"}, []string{"relay.example:1"}, false},
+		{"all_proxy", "socks4://secret@x", "", []string{"10.0.0.0/8=direct"}, []string{"10.0.0.1:1"}, true},
+	} {
+		r, err := Parse(c.rules, func(name string) string { return map[string]string{c.name: c.value, "NO_PROXY": c.noProxy}[name] })
+		if err != nil {
+			t.Errorf("%s=%s: %v", c.name, c.value, err)
+			continue
+		}
+		for _, to := range c.direct {
+			if p, err := r.For(to); p != nil || err != nil {
+				t.Errorf("%s=%s: %s through %s, %v", c.name, c.value, to, p, err)
+			}
+		}
+		if p, err := r.For("relay.example:1"); (err != nil) != c.fails || err != nil && (p != nil || !errors.Is(err, ErrRule) || !strings.Contains(err.Error(), c.name) || strings.Contains(err.Error(), "secret")) {
+			t.Errorf("%s=%s: through %s, %v", c.name, c.value, p, err)
+		}
 	}
 	for rule, want := range map[string]string{"a.example=http://u:secret@p:8": "a.example=http://p:8", "socks5://u:secret@p": "socks5://p:1080", "direct": "direct",
 		"http://u:secret@p:port": "…"} {
@@ -116,7 +146,7 @@ func TestProxies(t *testing.T) {
 		"without a user": {func(t testing.TB) string { return "http://" + servers.Tinyproxy(t, "u", "pass").Address }, map[string]string{to: "407 Proxy Authentication Required"}},
 		"squid":          {func(t testing.TB) string { return "http://" + servers.Squid(t, "1-65535").Address }, map[string]string{closed: "503 Service Unavailable"}},
 		"squid, no port": {func(t testing.TB) string { return servers.Squid(t, "443").Address }, map[string]string{to: "403 Forbidden"}},
-		"danted":         {func(t testing.TB) string { return "socks5://" + servers.Danted(t).Address }, map[string]string{closed: "connection refused"}},
+		"danted":         {func(t testing.TB) string { return "socks5://" + servers.Danted(t).Address }, map[string]string{closed: `it answered "connection refused"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			proxy := c.start(t)
@@ -143,6 +173,50 @@ func TestProxies(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAnswers: the last answer to CONNECT counts, by its status alone; nothing in its header says that a body follows (RFC 9110 sections 9.3.6 and 15.2).
+func TestAnswers(t *testing.T) {
+	for answer, says := range map[string]string{ // nothing for a connection
+		"HTTP/1.1 200 OK\r\n\r\n":                                                                         "",
+		"HTTP/1.0 200\r\n\r\n":                                                                            "",
+		"HTTP/1.1 200 OK\r\nContent-Length: 0, 0\r\n\r\n":                                                 "",
+		"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Length: 9\r\n\r\n":                               "",
+		"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked, gzip\r\n\r\n":                             "",
+		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n": "",
+		"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 403 Forbidden\r\n\r\n":                                   `answered "403 Forbidden"`,
+		"HTTP/1.1 101 Switching Protocols\r\n\r\n":                                                        `answered "101 Switching Protocols"`,
+		"HTTP/1.1 302 Found\r\nLocation: x\r\n\r\n":                                                       `answered "302 Found"`,
+		"SSH-2.0-OpenSSH_9.2\r\n\r\n":                                                                     "no HTTP",
+		"HTTP/1.1 2000 OK\r\n\r\n":                                                                        "no HTTP",
+		"HTTP/1.1 +20 OK\r\n\r\n":                                                                         "no HTTP",
+		"HTTP/1.1 200 OK\r\nno field\r\n\r\n":                                                             "its answer",
+		strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", maxInterim+1) + "HTTP/1.1 200 OK\r\n\r\n":         "more than",
+		strings.Repeat("HTTP/1.1 100 Continue\r\nA: "+strings.Repeat("x", maxAnswer/2)+"\r\n\r\n", 3):     "its answer",
+	} {
+		at := servers.Listen(t, func(c net.Conn) {
+			buf := make([]byte, 1024)
+			if _, err := c.Read(buf); err == nil {
+				_, _ = io.WriteString(c, answer+"hello")
+				_, _ = io.Copy(c, c)
+			}
+		})
+		if says == "" {
+			if got, err := through(t, "http://"+at, "relay.example:1"); err != nil || got != "hello again" {
+				t.Errorf("%q: %q, %v", answer, got, err)
+			}
+			continue
+		}
+		p, err := ParseURL("http://" + at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		if _, _, err := p.Dial(ctx, "relay.example:1"); !errors.Is(err, ErrProxy) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), at) {
+			t.Errorf("%.80q: %v", answer, err)
+		}
+		cancel()
 	}
 }
 

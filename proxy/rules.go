@@ -22,20 +22,18 @@ var (
 const direct = "direct"
 
 // Rules say through which proxy a destination is reached. They do not change; nil has none.
-type Rules struct {
-	list []rule
-	env  func(*url.URL) (*url.URL, error)
-}
+type Rules struct{ list []rule }
 
 type rule struct {
-	text    string
 	matches func(hostport string) bool
 	proxy   *Proxy // nil: none
+	err     error  // in place of a proxy that cannot be used
 }
 
 // Parse reads rules: URL for all destinations, or PATTERN=URL for those that PATTERN names as an entry of NO_PROXY would, of which the first
 // that fits counts; `direct` as the URL is for no proxy. Destinations on this machine go through a proxy only where a pattern names them.
-// Where no rule fits, or there are none, getenv is asked for HTTPS_PROXY, else ALL_PROXY, and NO_PROXY; nil asks nothing.
+// Where no rule fits, or there are none, getenv is asked for HTTPS_PROXY, else ALL_PROXY, and NO_PROXY; nil asks nothing. What is wrong with these is
+// an error of For, where it matters: they are for all programs, and a node may go through none of them.
 func Parse(list []string, getenv func(string) string) (*Rules, error) {
 	r := &Rules{}
 	var all *rule
@@ -45,7 +43,7 @@ func Parse(list []string, getenv func(string) string) (*Rules, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := rule{text: text, proxy: p}
+		one := rule{proxy: p}
 		if !ok {
 			if all != nil {
 				return nil, fmt.Errorf("%w: two are for all destinations", ErrRule)
@@ -63,23 +61,47 @@ func Parse(list []string, getenv func(string) string) (*Rules, error) {
 		r.list = append(r.list, *all)
 	}
 	if getenv != nil {
-		either := func(names ...string) string {
-			for _, n := range names {
-				if v := getenv(n); v != "" {
-					return v
+		either := func(names ...string) (name, value string) {
+			for _, name := range names {
+				if v := getenv(name); v != "" {
+					return name, v
 				}
 			}
-			return ""
+			return "", ""
 		}
-		c := httpproxy.Config{HTTPSProxy: either("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), NoProxy: either("no_proxy", "NO_PROXY")}
-		if c.HTTPSProxy != "" {
-			if _, err := ParseURL(c.HTTPSProxy); err != nil {
-				return nil, fmt.Errorf("HTTPS_PROXY or ALL_PROXY: %w", err)
+		if name, value := either("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"); value != "" {
+			_, without := either("no_proxy", "NO_PROXY")
+			excepted := listed(without)
+			one := rule{matches: func(hostport string) bool { return !local(hostport) && !excepted(hostport) }}
+			if one.proxy, one.err = ParseURL(value); one.err != nil {
+				one.err = fmt.Errorf("%s: %w", name, one.err)
 			}
-			r.env = c.ProxyFunc()
+			r.list = append(r.list, one)
 		}
 	}
 	return r, nil
+}
+
+// listed reports whether a list such as NO_PROXY names a destination (golang.org/x/net/http/httpproxy). A name with a dot at its end is the same without.
+func listed(list string) func(hostport string) bool {
+	entries := strings.Split(list, ",")
+	for i, e := range entries {
+		entries[i] = undotted(strings.TrimSpace(e))
+	}
+	through := (&httpproxy.Config{HTTPSProxy: "http://proxy.invalid", NoProxy: strings.Join(entries, ",")}).ProxyFunc()
+	return func(hostport string) bool {
+		u, err := through(&url.URL{Scheme: "https", Host: undotted(hostport)})
+		return err == nil && u == nil
+	}
+}
+
+// undotted takes the dot off the end of a name, which may have a port.
+func undotted(name string) string {
+	host, port, err := net.SplitHostPort(name)
+	if err != nil {
+		return strings.TrimSuffix(name, ".")
+	}
+	return net.JoinHostPort(strings.TrimSuffix(host, "."), port)
 }
 
 // cutRule takes PATTERN=URL apart. An = after :// belongs to the URL.
@@ -117,24 +139,24 @@ func local(hostport string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// matcher is what an entry of NO_PROXY says (golang.org/x/net/http/httpproxy), with the destinations on this machine, which that has apart.
+// matcher is what an entry of NO_PROXY says, with the destinations on this machine, which that has apart.
 func matcher(pattern string) (func(hostport string) bool, error) {
 	if pattern == "" || strings.ContainsAny(pattern, ", \t") {
 		return nil, fmt.Errorf("%w: %q is no pattern of destinations", ErrRule, pattern)
 	}
-	pattern = strings.ToLower(pattern)
-	through := (&httpproxy.Config{HTTPSProxy: "http://proxy.invalid", NoProxy: pattern}).ProxyFunc()
+	pattern = undotted(strings.ToLower(pattern))
+	names := listed(pattern)
 	prefix, perr := netip.ParsePrefix(pattern)
 	return func(hostport string) bool {
 		if !local(hostport) {
-			u, err := through(&url.URL{Scheme: "https", Host: hostport})
-			return err == nil && u == nil
+			return names(hostport)
 		}
-		host, _, _ := net.SplitHostPort(strings.ToLower(hostport))
+		hostport = undotted(strings.ToLower(hostport))
+		host, _, _ := net.SplitHostPort(hostport)
 		if ip, err := netip.ParseAddr(host); err == nil && perr == nil {
 			return prefix.Contains(ip)
 		}
-		return pattern == host || pattern == strings.ToLower(hostport)
+		return pattern == host || pattern == hostport
 	}, nil
 }
 
@@ -145,17 +167,10 @@ func (r *Rules) For(hostport string) (*Proxy, error) {
 	}
 	for _, one := range r.list {
 		if one.matches(hostport) {
-			return one.proxy, nil
+			return one.proxy, one.err
 		}
 	}
-	if r.env == nil || local(hostport) {
-		return nil, nil
-	}
-	u, err := r.env(&url.URL{Scheme: "https", Host: hostport})
-	if err != nil || u == nil {
-		return nil, err
-	}
-	return fromURL(u)
+	return nil, nil
 }
 
 // Proxy is one proxy.

@@ -8,6 +8,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"sallyport/internal/servers"
 )
 
 // socksServer is a SOCKS5 server (RFC 1928) that asks for a user and a password (RFC 1929), or for nothing where user is empty, and connects whoever
@@ -117,6 +119,31 @@ func TestSOCKSUser(t *testing.T) {
 		got, err := through(t, "socks5://"+credentials+at, "192.0.2.7:443")
 		if !errors.Is(err, ErrProxy) || !strings.Contains(fmt.Sprint(err), at) || strings.Contains(fmt.Sprint(err), "secret") || strings.Contains(fmt.Sprint(err), "wrong") {
 			t.Errorf("%q: %q, %v", credentials, got, err)
+		}
+	}
+}
+
+// TestSOCKSRefusal: what a SOCKS proxy answers is said to be its answer.
+func TestSOCKSRefusal(t *testing.T) {
+	for answer, says := range map[string]string{
+		"\x05\x00\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00": `it answered "connection refused"`,
+		"\x05\x00\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00": `it answered "connection not allowed by ruleset"`,
+		"\x05\x00\x05\x2a\x00\x01\x00\x00\x00\x00\x00\x00": `it answered "unknown code: 42"`,
+		"\x05\xff":          "no acceptable authentication methods",
+		"HTTP/1.1 400 \r\n": "unexpected protocol version",
+	} {
+		at := servers.Listen(t, func(c net.Conn) {
+			if _, err := io.WriteString(c, answer); err == nil {
+				_, _ = io.Copy(io.Discard, c)
+			}
+		})
+		p, err := ParseURL("socks5://" + at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = p.Dial(t.Context(), "relay.example:443")
+		if !errors.Is(err, ErrProxy) || !strings.HasPrefix(err.Error(), "proxy socks5://"+at+" to relay.example:443: ") || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "unknown error") {
+			t.Errorf("%q: %v", answer, err)
 		}
 	}
 }
