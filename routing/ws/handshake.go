@@ -17,6 +17,9 @@ const Protocol = "sallyport.1"
 // MaxHeader bounds the request and the answer of a handshake, in bytes.
 const MaxHeader = 8 << 10
 
+// maxInterim bounds the answers before the last one.
+const maxInterim = 10
+
 // maxLines bounds the lines of a header.
 const maxLines = 100
 
@@ -130,29 +133,48 @@ func (r *Request) Bytes() []byte {
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: %s\r\nUser-Agent: sallyport\r\n\r\n", target, r.Host, r.key, Protocol)
 }
 
-// Answer reads the server's answer. used is 0 when b has no end of it yet; what follows it in b are frames.
+// Answer reads the server's answer, and those before it that say that it takes time (RFC 9110 section 15.2). used is 0 when b has no end of it yet; what
+// follows it in b are frames. All of it must be within MaxHeader bytes.
 func (r *Request) Answer(b []byte) (used int, err error) {
-	h, used, err := parseHeader(b)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrHandshake, err)
+	for range maxInterim + 1 {
+		h, n, err := parseHeader(b[used:])
+		if err == nil && n == 0 && len(b) >= MaxHeader {
+			err = fmt.Errorf("%w: longer than %d bytes", ErrHeader, MaxHeader)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("%w: %w", ErrHandshake, err)
+		}
+		if n == 0 {
+			return 0, nil
+		}
+		used += n
+		if version, status, _ := strings.Cut(h.first, " "); strings.HasPrefix(version, "HTTP/1.") && len(status) >= 3 && status[0] == '1' && status[:3] != "101" {
+			continue
+		}
+		if err := r.check(&h); err != nil {
+			return 0, err
+		}
+		return used, nil
 	}
-	if used == 0 {
-		return 0, nil
-	}
+	return 0, fmt.Errorf("%w: more than %d answers before the last from %s", ErrHandshake, maxInterim, r.Host)
+}
+
+// check says what is wrong with the last answer.
+func (r *Request) check(h *header) error {
 	version, status, _ := strings.Cut(h.first, " ")
 	switch {
 	case !strings.HasPrefix(version, "HTTP/1."):
-		return 0, fmt.Errorf("%w: the server does not speak HTTP", ErrHandshake)
+		return fmt.Errorf("%w: the server does not speak HTTP", ErrHandshake)
 	case !strings.HasPrefix(status, "101 ") && status != "101":
-		return 0, fmt.Errorf("%w: the server answered %q at %s%s", ErrHandshake, status, r.Host, r.Path)
+		return fmt.Errorf("%w: the server answered %q at %s%s", ErrHandshake, status, r.Host, r.Path)
 	case !h.has("upgrade", "websocket") || !h.has("connection", "upgrade") || h.get("sec-websocket-accept") != acceptKey(r.key):
-		return 0, fmt.Errorf("%w: the answer at %s%s is not to this request", ErrHandshake, r.Host, r.Path)
+		return fmt.Errorf("%w: the answer at %s%s is not to this request", ErrHandshake, r.Host, r.Path)
 	case h.get("sec-websocket-protocol") != Protocol:
-		return 0, fmt.Errorf("%w: the server at %s%s is none of this transport", ErrHandshake, r.Host, r.Path)
+		return fmt.Errorf("%w: the server at %s%s is none of this transport", ErrHandshake, r.Host, r.Path)
 	case h.get("sec-websocket-extensions") != "":
-		return 0, fmt.Errorf("%w: the server wants an extension", ErrHandshake)
+		return fmt.Errorf("%w: the server wants an extension", ErrHandshake)
 	}
-	return used, nil
+	return nil
 }
 
 // Accepts says which requests a server takes for the transport's.
@@ -175,15 +197,14 @@ func (a *Accepts) answer(b []byte) (h header, used int, reply []byte, err error)
 	}
 	method, rest, _ := strings.Cut(h.first, " ")
 	target, version, ok := strings.Cut(rest, " ")
-	asked, _, _ := strings.Cut(target, "?")
-	path, perr := url.PathUnescape(asked)
-	if !ok || version != "HTTP/1.1" && version != "HTTP/1.0" || !strings.HasPrefix(target, "/") || perr != nil {
+	host, path, terr := requested(target, h.get("host"))
+	if !ok || version != "HTTP/1.1" && version != "HTTP/1.0" || terr != nil {
 		return h, 0, refusal("400 Bad Request", "", ""), ErrHeader
 	}
 	no := func(status, fields, why string) (header, int, []byte, error) {
 		return h, used, refusal(status, fields, method), fmt.Errorf("%w: %s", ErrRequest, why)
 	}
-	if a.Path != "" && path != a.Path || a.Host != "" && !strings.EqualFold(hostname(h.get("host")), a.Host) {
+	if a.Path != "" && path != a.Path || a.Host != "" && !strings.EqualFold(hostname(host), strings.TrimSuffix(a.Host, ".")) {
 		return no("404 Not Found", "", "another page")
 	}
 	if method != "GET" {
@@ -205,12 +226,29 @@ func (a *Accepts) answer(b []byte) (h header, used int, reply []byte, err error)
 		"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: %s\r\n\r\n", acceptKey(h.get("sec-websocket-key")), Protocol), nil
 }
 
-// hostname takes the port off a Host field.
+// requested reads the target of a request: the host, with a port if it has one, and the path that is meant. A target in absolute form, as proxies send it,
+// names the host in place of the Host field (RFC 9112 section 3.2.2).
+func requested(target, field string) (host, path string, err error) {
+	u, err := url.ParseRequestURI(target)
+	switch {
+	case err != nil:
+		return "", "", ErrHeader
+	case u.Scheme == "" && strings.HasPrefix(u.Path, "/"):
+		return field, u.Path, nil
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil:
+		return "", "", ErrHeader
+	case u.Path == "":
+		u.Path = "/"
+	}
+	return u.Host, u.Path, nil
+}
+
+// hostname takes the port off a Host field, and the dot off the end of a name.
 func hostname(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		host = host[:i]
 	}
-	return host
+	return strings.TrimSuffix(host, ".")
 }
 
 // refusal is an answer after which the connection ends.

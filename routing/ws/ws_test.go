@@ -134,7 +134,15 @@ func TestServerHandshake(t *testing.T) {
 		{"dGhlIHNhbXBsZSBub25jZQ==", "no base64", "400"},
 		{"HTTP/1.1\r\n", "HTTP/1.0\r\n", "400"},
 		{"HTTP/1.1\r\n", "HTTP/2.0\r\n", "400"},
-		{"GET /", "GET http://", "400"},
+		{"GET /", "GET http://", "404"},
+		{"GET /", "GET http:///", "400"},
+		{"GET /", "GET ftp://relay.example.com/", "400"},
+		{"GET /", "GET http://user@relay.example.com/", "400"},
+		{"GET /", "GET //", "404"},
+		{"GET /portal", "GET http://other.example.com/portal", "404"}, // the field does not count there
+		{"GET /portal", "GET relay.example.com/portal", "400"},
+		{"GET /portal", "GET http:/portal", "400"},
+		{"relay.example.com:8443", "other.example.com.", "404"},
 		{"GET /portal", "\x16\x03\x01/portal", "400"},
 		{"Host:", "Host :", "400"},
 		{"keep-alive", "keep\x00alive", "400"},
@@ -154,6 +162,29 @@ func TestServerHandshake(t *testing.T) {
 	}
 	if _, _, _, err := (&Accepts{}).answer([]byte(strings.Replace(request, "/portal", "/any", 1))); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRequestOfAProxy: a target in absolute form names the host in place of the field (RFC 9112 section 3.2.2), and a name with a dot at its end is the same.
+func TestRequestOfAProxy(t *testing.T) {
+	for _, a := range []Accepts{{Path: "/portal", Host: "relay.example.com"}, {Path: "/portal", Host: "relay.example.com."}} {
+		for _, c := range []struct{ old, new string }{
+			{"GET /portal", "GET http://relay.example.com/portal"},
+			{"GET /portal", "GET HTTPS://Relay.example.com.:443/%70ortal"},
+			{"relay.example.com:8443", "relay.example.com."},
+			{"relay.example.com:8443", "relay.example.com.:8443"},
+		} {
+			if _, _, reply, err := a.answer([]byte(strings.Replace(request, c.old, c.new, 1))); err != nil {
+				t.Errorf("%q at %q: %q, %v", c.new, a.Host, reply, err)
+			}
+		}
+		other := strings.Replace(strings.Replace(request, "GET /", "GET http://relay.example.com:8443/", 1), "Host: relay.", "Host: other.", 1)
+		if _, _, reply, err := a.answer([]byte(other)); err != nil {
+			t.Errorf("with another field: %q, %v", reply, err)
+		}
+	}
+	if _, _, reply, err := (&Accepts{Path: "/"}).answer([]byte(strings.Replace(request, "/portal?x=1", "http://relay.example.com?x=1", 1))); err != nil {
+		t.Errorf("without a path: %q, %v", reply, err)
 	}
 }
 
@@ -209,7 +240,24 @@ func TestClientHandshake(t *testing.T) {
 			t.Fatalf("cut at %d: %d, %v", i, used, err)
 		}
 	}
+	// Answers before the last one (RFC 9110 section 15.2) are passed over.
+	early := []byte("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + string(answer))
+	if used, err := r.Answer(append(bytes.Clone(early), 0x82)); err != nil || used != len(early) {
+		t.Errorf("%d of %d, %v", used, len(early), err)
+	}
+	for i := range early {
+		if used, err := r.Answer(early[:i]); used != 0 || err != nil {
+			t.Fatalf("cut at %d: %d, %v", i, used, err)
+		}
+	}
+	endless := "HTTP/1.1 100 Continue\r\nA: " + strings.Repeat("x", MaxHeader/3) + "\r\n\r\n"
+	for name, long := range map[string]string{"many": strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", maxInterim+1), "long": strings.Repeat(endless, 3)[:MaxHeader]} {
+		if used, err := r.Answer([]byte(long)); used != 0 || !errors.Is(err, ErrHandshake) {
+			t.Errorf("%s: %d, %v", name, used, err)
+		}
+	}
 	for _, c := range []struct{ old, new, says string }{
+		{"HTTP/1.1 101", "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 503 Busy\r\nA: 101", "503 Busy"},
 		{"101 Switching Protocols", "404 Not Found", "404 Not Found"},
 		{"101 Switching Protocols", "200 OK", "200 OK"},
 		{"HTTP/1.1", "SSH-2.0", "HTTP"},
