@@ -316,7 +316,7 @@ func TestLengthsFrames(t *testing.T) {
 	if head := l.Head(100); head != 4 {
 		t.Fatalf("a head of %d", head)
 	}
-	if l.Seal(frame, 4); binary.BigEndian.Uint32(frame) != 100 || l.End() != nil || l.Begun() {
+	if l.Seal(frame, 4); binary.BigEndian.Uint32(frame) != 100 || l.End(nil) != nil || l.End(io.EOF) != nil || l.Begun() {
 		t.Errorf("%x", frame[:4])
 	}
 	for _, c := range []struct {

@@ -92,7 +92,7 @@ func (f *Framed) CommitFrame(size int) int {
 // Close is Conn.Close after the framing's last words.
 func (f *Framed) Close() {
 	if !f.closed && !f.IsClosing() {
-		f.Write(f.framing.End())
+		f.Write(f.framing.End(nil))
 	}
 	f.Conn.Close()
 }
@@ -232,7 +232,14 @@ func (f *framedConn) frames(b []byte, began time.Time) (used int, err error) {
 		if p.Buf != nil {
 			from = p.Buf
 		}
-		if err := f.handler.OnFrame(from, p.Low, p.Start, p.End); err != nil || f.closed {
+		err = f.handler.OnFrame(from, p.Low, p.Start, p.End)
+		if err != nil && !f.closed {
+			if word := f.framing.End(err); len(word) > 0 {
+				f.say(word, err)
+				return len(b), nil
+			}
+		}
+		if err != nil || f.closed {
 			return used, err
 		}
 	}

@@ -45,7 +45,12 @@ func (l *lines) Seal(frame []byte, head int) {
 		frame[head+i] ^= 0x20
 	}
 }
-func (l *lines) End() []byte { return []byte("bye\n") }
+func (l *lines) End(why error) []byte {
+	if why != nil {
+		return []byte("refused\n")
+	}
+	return []byte("bye\n")
+}
 
 // said collects frames.
 type said struct {
@@ -54,10 +59,12 @@ type said struct {
 	closes int
 }
 
+var errRefused = errors.New("refused")
+
 func (s *said) OnFrame(buf []byte, _, start, end int) error {
 	s.lines <- string(buf[start:end])
 	if string(buf[start:end]) == "refused" {
-		return errors.New("refused")
+		return errRefused
 	}
 	return nil
 }
@@ -133,7 +140,7 @@ func TestFirstAndLastWords(t *testing.T) {
 		sent string
 		err  error
 	}{
-		"a\n.\nb\n": {"hello\nended\n", nil}, "a\n,\nb\n": {"hello\n", nil}, "a\n!\nb\n": {"hello\nfault\n", ErrFrameSize}, "a\nx\nb\n": {"hello\n", ErrFrameSize}, "a\n": {"hello\n", nil},
+		"a\n.\nb\n": {"hello\nended\n", nil}, "a\n,\nb\n": {"hello\n", nil}, "a\n!\nb\n": {"hello\nfault\n", ErrFrameSize}, "a\nx\nb\n": {"hello\n", ErrFrameSize}, "a\nrefused\nb\n": {"hello\nrefused\n", errRefused}, "a\n": {"hello\n", nil},
 	} {
 		s, _, peer := newSaid(t, l, "")
 		_, _ = io.WriteString(peer, text)
@@ -146,7 +153,7 @@ func TestFirstAndLastWords(t *testing.T) {
 		if err := <-s.ended; !errors.Is(err, x.err) {
 			t.Errorf("%q: ended with %v", text, err)
 		}
-		if line := <-s.lines; line != "a" || len(s.lines) != 0 {
+		if line := <-s.lines; line != "a" || len(s.lines) != bytes.Count([]byte(text), []byte("refused")) {
 			t.Errorf("%q: %q and %d more", text, line, len(s.lines))
 		}
 	}

@@ -29,8 +29,8 @@ type Framing interface {
 	Head(size int) int
 	// Seal writes the head of a frame whose body is frame[head:], and makes of the body what is sent.
 	Seal(frame []byte, head int)
-	// End returns what is sent last when this side closes; nil for nothing.
-	End() []byte
+	// End returns what is sent last when this side closes, because of what was in a frame if why is not nil; nil for nothing.
+	End(why error) []byte
 }
 
 // Piece is the beginning of the input, as a Framing sees it.
@@ -95,4 +95,4 @@ func (l *Lengths) Seal(frame []byte, head int) {
 }
 
 // End implements Framing.
-func (l *Lengths) End() []byte { return nil }
+func (l *Lengths) End(error) []byte { return nil }

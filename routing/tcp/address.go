@@ -53,13 +53,13 @@ func (a Address) path() string {
 	return a.Path
 }
 
-// name is Name or its default.
+// name is Name or its default, without a dot at its end, which is in no certificate.
 func (a Address) name() string {
-	if a.Name != "" {
-		return a.Name
+	name := a.Name
+	if name == "" {
+		name, _, _ = net.SplitHostPort(a.HostPort)
 	}
-	host, _, _ := net.SplitHostPort(a.HostPort)
-	return strings.TrimSuffix(host, ".")
+	return strings.TrimSuffix(name, ".")
 }
 
 // hostField is the Host of a request: the port stands in it unless the scheme means it (RFC 9110 section 7.2).
@@ -69,7 +69,7 @@ func (a Address) hostField() string {
 		name = "[" + name + "]"
 	}
 	_, port, _ := net.SplitHostPort(a.HostPort)
-	if port == "443" && a.Layer == SecureWS || port == "80" && a.Layer == WebSocket || a.Name != "" {
+	if port == "443" && a.Layer == SecureWS || port == "80" && a.Layer == WebSocket {
 		return name
 	}
 	return name + ":" + port

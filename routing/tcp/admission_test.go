@@ -184,7 +184,7 @@ func TestPlacesOfOneHost(t *testing.T) {
 	}
 }
 
-// TestHostOfRequest: the port stands in a request's Host unless the scheme means it.
+// TestHostOfRequest: the port stands in a request's Host unless the scheme means it, whoever the server is for.
 func TestHostOfRequest(t *testing.T) {
 	for _, c := range []struct {
 		layer  Layer
@@ -195,7 +195,8 @@ func TestHostOfRequest(t *testing.T) {
 		{WebSocket, "example.com:80", "", "example.com"}, {WebSocket, "example.com:443", "", "example.com:443"}, {WebSocket, "example.com:8080", "", "example.com:8080"},
 		{SecureWS, "example.com:443", "", "example.com"}, {SecureWS, "example.com:80", "", "example.com:80"}, {SecureWS, "example.com.:443", "", "example.com"},
 		{SecureWS, "[2001:db8::1]:443", "", "[2001:db8::1]"}, {WebSocket, "[2001:db8::1]:443", "", "[2001:db8::1]:443"},
-		{SecureWS, "192.0.2.1:4000", "relay.example.com", "relay.example.com"}, {WebSocket, "192.0.2.1:4000", "relay.example.com", "relay.example.com"},
+		{SecureWS, "192.0.2.1:4000", "relay.example.com", "relay.example.com:4000"}, {WebSocket, "192.0.2.1:4000", "relay.example.com", "relay.example.com:4000"},
+		{SecureWS, "192.0.2.1:443", "relay.example.com", "relay.example.com"}, {WebSocket, "192.0.2.1:80", "relay.example.com.", "relay.example.com"},
 	} {
 		if got := (Address{Layer: c.layer, HostPort: c.at, Name: c.name}).hostField(); got != c.wanted {
 			t.Errorf("%s://%s, named %q: %s, want %s", c.layer, c.at, c.name, got, c.wanted)

@@ -315,6 +315,25 @@ func asks(t testing.TB) *ws.Request {
 	return r
 }
 
+// TestMalformedMessage: what is no message of the transport ends a WebSocket connection with a Close frame that says so.
+func TestMalformedMessage(t *testing.T) {
+	l := newLayered(t, WebSocket, 1, loopback)
+	c, err := net.Dial("tcp", l.to.HostPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
+	if _, err := c.Write(append(asks(t).Bytes(), 0x82, 0x81, 0, 0, 0, 0, 0xff)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(c)
+	if _, frames, _ := bytes.Cut(got, []byte("\r\n\r\n")); err != nil || !bytes.Equal(frames, []byte{0x88, 2, 0x03, 0xea}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	eventually(t, "it is counted, and its place is free", func() bool { return l.b.tcp.Stats.Malformed.Load() == 1 && l.b.tcp.Admission().Open == 0 })
+}
+
 // TestPings: both ends ask a silent peer, and give up one that does not answer.
 func TestPings(t *testing.T) {
 	l := newLayered(t, WebSocket, 1, loopback)

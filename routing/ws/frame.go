@@ -17,6 +17,7 @@ const (
 	statusNormal      = 1000
 	statusProtocol    = 1002
 	statusUnsupported = 1003
+	statusInvalid     = 1007
 	statusTooLarge    = 1009
 )
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"sallyport/dataplane"
 )
@@ -85,9 +86,12 @@ func (f *Framing) control(opcode byte, payload []byte) []byte {
 func (f *Framing) Ping() []byte { return f.control(opPing, nil) }
 
 // End implements dataplane.Framing.
-func (f *Framing) End() []byte {
-	if f.accepts != nil || f.closed {
+func (f *Framing) End(why error) []byte {
+	switch {
+	case f.accepts != nil || f.closed:
 		return nil
+	case why != nil:
+		return f.bye(statusProtocol)
 	}
 	return f.bye(statusNormal)
 }
@@ -98,8 +102,11 @@ func (f *Framing) bye(status uint16) []byte {
 	return f.control(opClose, binary.BigEndian.AppendUint16(nil, status))
 }
 
-// refuse ends the connection for what the peer did.
+// refuse ends the connection for what the peer did. Nothing follows a Close frame (RFC 6455 section 5.5.1).
 func (f *Framing) refuse(status uint16, err error) (dataplane.Piece, error) {
+	if f.closed {
+		return dataplane.Piece{}, err
+	}
 	return dataplane.Piece{Reply: f.bye(status)}, err
 }
 
@@ -176,11 +183,17 @@ func (f *Framing) Next(b []byte) (p dataplane.Piece, err error) {
 		}
 	case opPong:
 	case opClose:
-		if !f.closed {
-			status := uint16(statusNormal)
-			if len(payload) >= 2 {
-				status = binary.BigEndian.Uint16(payload)
+		status := uint16(statusNormal)
+		if len(payload) > 0 {
+			if len(payload) == 1 || !sendable(binary.BigEndian.Uint16(payload)) {
+				return f.violates("a Close frame has no valid status")
 			}
+			if !utf8.Valid(payload[2:]) {
+				return f.refuse(statusInvalid, fmt.Errorf("%w: the reason of a Close frame is no UTF-8", ErrProtocol))
+			}
+			status = binary.BigEndian.Uint16(payload)
+		}
+		if !f.closed {
 			p.Reply = f.bye(status)
 		}
 		return p, io.EOF
@@ -190,6 +203,17 @@ func (f *Framing) Next(b []byte) (p dataplane.Piece, err error) {
 		return f.violates("an unknown opcode")
 	}
 	return p, nil
+}
+
+// sendable reports whether a status may stand in a Close frame: one of those registered that are not for local use, of a library or of an application.
+func sendable(status uint16) bool {
+	switch {
+	case status >= 1004 && status <= 1006:
+		return false
+	case status >= 1000 && status <= 1014:
+		return true
+	}
+	return status >= 3000 && status <= 4999
 }
 
 func (f *Framing) empty() (dataplane.Piece, error) {

@@ -402,9 +402,12 @@ func TestViolations(t *testing.T) {
 		"empty in pieces": {func(c, _ *Framing) []byte {
 			return append(frame(c, opBinary, 0), frame(c, finBit|opContinuation, 0)...)
 		}, statusUnsupported, dataplane.ErrFrameSize},
-		"endless length": {func(c, _ *Framing) []byte { return unhex(t, "82 ff ff ff ff ff ff ff ff ff 00 00 00 00") }, statusTooLarge, dataplane.ErrFrameSize},
-		"close":          {func(c, _ *Framing) []byte { return c.bye(statusNormal) }, statusNormal, io.EOF},
-		"close without":  {func(c, _ *Framing) []byte { return frame(c, finBit|opClose, 0) }, statusNormal, io.EOF},
+		"endless length":       {func(c, _ *Framing) []byte { return unhex(t, "82 ff ff ff ff ff ff ff ff ff 00 00 00 00") }, statusTooLarge, dataplane.ErrFrameSize},
+		"close":                {func(c, _ *Framing) []byte { return c.bye(statusNormal) }, statusNormal, io.EOF},
+		"close without":        {func(c, _ *Framing) []byte { return frame(c, finBit|opClose, 0) }, statusNormal, io.EOF},
+		"close of its own":     {func(c, _ *Framing) []byte { return raw(c, finBit|opClose, []byte("\x0f\xa0why")) }, 4000, io.EOF},
+		"close, half a status": {func(c, _ *Framing) []byte { return frame(c, finBit|opClose, 1) }, statusProtocol, ErrProtocol},
+		"close, no UTF-8":      {func(c, _ *Framing) []byte { return raw(c, finBit|opClose, []byte("\x03\xe8\xff")) }, statusInvalid, ErrProtocol},
 	} {
 		client, server := both(max)
 		_, replies, err := take(server, c.make(client, server))
@@ -415,9 +418,36 @@ func TestViolations(t *testing.T) {
 		if r := replies[0]; r[0] != finBit|opClose || binary.BigEndian.Uint16(r[2:]) != c.status {
 			t.Errorf("%s: %x", name, r)
 		}
-		if server.End() != nil {
+		if server.End(nil) != nil || server.End(io.EOF) != nil {
 			t.Errorf("%s: closed twice", name)
 		}
+	}
+	// A status that must not be sent is not sent back (RFC 6455 section 7.4.1).
+	for status, valid := range map[uint16]bool{0: false, 999: false, 1000: true, 1001: true, 1003: true, 1004: false, 1005: false, 1006: false, 1007: true, 1011: true, 1012: true, 1014: true, 1015: false,
+		1016: false, 2999: false, 3000: true, 4999: true, 5000: false, 65535: false} {
+		client, server := both(max)
+		_, replies, err := take(server, raw(client, finBit|opClose, binary.BigEndian.AppendUint16(nil, status)))
+		want, is := status, io.EOF
+		if !valid {
+			want, is = statusProtocol, ErrProtocol
+		}
+		if len(replies) != 1 || binary.BigEndian.Uint16(replies[0][2:]) != want || !errors.Is(err, is) {
+			t.Errorf("status %d: %x, %v", status, replies, err)
+		}
+	}
+	// Nothing is sent after the Close frame.
+	for name, after := range map[string]byte{"a Close": finBit | opClose, "a reserved bit": finBit | reserved | opBinary, "a ping": finBit | opPing} {
+		client, server := both(max)
+		if b := server.End(nil); binary.BigEndian.Uint16(b[2:]) != statusNormal {
+			t.Errorf("%x", b)
+		}
+		if _, replies, _ := take(server, raw(client, after, []byte{3, 0xe8})); len(replies) > 0 {
+			t.Errorf("%s after the end: %x", name, replies)
+		}
+	}
+	_, server := both(max)
+	if b := server.End(io.ErrUnexpectedEOF); len(b) != 4 || binary.BigEndian.Uint16(b[2:]) != statusProtocol || server.End(nil) != nil {
+		t.Errorf("an end for what was in a frame: %x", b)
 	}
 	client, _ := both(max)
 	if _, _, err := take(client, sealed(NewClient(max), []byte("x"))); !errors.Is(err, ErrProtocol) {
