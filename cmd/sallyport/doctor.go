@@ -174,21 +174,68 @@ func (d *doctor) projects(ctx context.Context, dir *state.Dir) error {
 	if err != nil {
 		return err
 	}
+	nodes, err := dir.Nodes()
+	if err != nil {
+		return err
+	}
 	for _, p := range list {
+		ways := waysOf(nodes, func(n state.Node) bool {
+			of, err := dir.Project(n.Options.Project)
+			return err == nil && of.Project.ID == p.Project.ID
+		})
 		for what, route := range map[string]string{"relay": p.Project.AccessRoute, "authority": p.Project.AuthorityAccessRoute} {
-			if route != "" {
-				d.reach(ctx, what+" of project "+p.Project.Name, route)
+			if route == "" {
+				continue
+			}
+			for _, w := range ways {
+				from := ""
+				if len(ways) > 1 {
+					from = ", from " + w.name()
+				}
+				d.reach(ctx, what+" of project "+p.Project.Name+from, route, w.proxies)
 			}
 		}
 	}
 	return nil
 }
 
+// way is how nodes reach others.
+type way struct {
+	nodes   []string // that go this way; none where no node does
+	proxies []string // rules
+}
+
+func (w *way) name() string {
+	if more := len(w.nodes) - 1; more > 0 {
+		return fmt.Sprintf("node %s and %d more", w.nodes[0], more)
+	}
+	return "node " + w.nodes[0]
+}
+
+// waysOf returns the ways of those nodes that use something; that of a command if there are none. An authority connects to nobody.
+func waysOf(nodes []state.Node, use func(state.Node) bool) (list []way) {
+	for _, n := range nodes {
+		if n.IsAuthority || !use(n) {
+			continue
+		}
+		proxies := proxiesOf(n.Options)
+		i := slices.IndexFunc(list, func(w way) bool { return slices.Equal(w.proxies, proxies) })
+		if i < 0 {
+			i, list = len(list), append(list, way{proxies: proxies})
+		}
+		list[i].nodes = append(list[i].nodes, n.Name)
+	}
+	if len(list) == 0 {
+		list = []way{{proxies: proxiesOf(state.NodeOptions{})}}
+	}
+	return list
+}
+
 // reachTimeout is how long a name or a connection is waited for.
 const reachTimeout = 3 * time.Second
 
-// reach looks whether the first hop of a route answers.
-func (d *doctor) reach(ctx context.Context, what, route string) {
+// reach looks whether the first hop of a route answers, through what rules for proxies and the environment say.
+func (d *doctor) reach(ctx context.Context, what, route string, proxies []string) {
 	to, err := multiaddr.Parse(route)
 	if err != nil {
 		d.say(what, failed, "import the project again", "%v", err)
@@ -200,7 +247,7 @@ func (d *doctor) reach(ctx context.Context, what, route string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	if through, err := proxyTo(hostport); err != nil || through != nil {
+	if through, err := proxyTo(hostport, proxies); err != nil || through != nil {
 		d.reachThrough(ctx, what, hostport, through, err)
 		return
 	}
@@ -231,9 +278,9 @@ func (d *doctor) reach(ctx context.Context, what, route string) {
 	}
 }
 
-// proxyTo returns the proxy that the environment names for a destination; nil for none.
-func proxyTo(hostport string) (*proxy.Proxy, error) {
-	rules, err := proxy.Parse(proxiesOf(state.NodeOptions{}), os.Getenv)
+// proxyTo returns the proxy that rules, else the environment name for a destination; nil for none.
+func proxyTo(hostport string, proxies []string) (*proxy.Proxy, error) {
+	rules, err := proxy.Parse(proxies, os.Getenv)
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +297,7 @@ func (d *doctor) reachThrough(ctx context.Context, what, hostport string, throug
 		}
 	}
 	if err != nil {
-		d.say(what, failed, "look at HTTPS_PROXY, ALL_PROXY, NO_PROXY and SALLYPORT_PROXY (docs/networks.md), and whether the proxy lets CONNECT through to that port", "%v", err)
+		d.say(what, failed, proxyAdvice, "%v", err)
 		return
 	}
 	d.say(what, healthy, "", "%s answers through the proxy %s within %d ms", hostport, through, time.Since(began).Milliseconds())

@@ -98,11 +98,17 @@ func (a *app) report(err error) int {
 	return exitSoftware
 }
 
+// proxyAdvice is what to do where a proxy has not made a connection.
+const proxyAdvice = "look at --proxy of the node, SALLYPORT_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY (docs/networks.md), and whether the proxy lets connections to that port through"
+
 // advice is what to try when an error says a text. Errors of nodes and of the system come as text and have no hint of their own.
 var advice = []struct{ text, try string }{
 	{"bind: address already in use", "another program has this port: choose another one, or 0 for any that is free"},
 	{"bind: cannot assign requested address", "this machine does not have that address: try 127.0.0.1, or 0.0.0.0 for all of its addresses"},
 	{"bind: permission denied", "ports below 1024 need the privilege to bind them: choose another one"},
+	{"proxy http://", proxyAdvice},
+	{"proxy https://", proxyAdvice},
+	{"proxy socks5://", proxyAdvice},
 	{"asking enrollment_token_acceptor: authority: connect", "the ticket's authority does not answer: is it running, and may this machine connect there? Ask who gave you the ticket"},
 	{"connection refused", "nobody listens there: sallyport node list shows this user's nodes and their addresses"},
 	{"no such host", "is the name spelt right? /ip4/ADDRESS/tcp/PORT does without names"},

@@ -79,6 +79,8 @@ func (a *app) printProbe(p *admin.Probe, text string) error {
 // hopHint says what to do about a hop that failed.
 func hopHint(h admin.Hop) string {
 	switch {
+	case strings.Contains(h.Error, "proxy http") || strings.Contains(h.Error, "proxy socks5:"):
+		return proxyAdvice
 	case strings.Contains(h.Error, "connection refused"):
 		return "nobody listens there: is the node running, and is the port right?"
 	case strings.Contains(h.Error, "no such host") || strings.Contains(h.Error, "lookup"):
