@@ -26,7 +26,7 @@ type Socket struct {
 	conn *Conn // on a loop; nil before
 }
 
-// NewSocket returns what the handshake is to run over. c must have a descriptor of a stream socket.
+// NewSocket returns what the handshake is to run over. c must have a descriptor of a stream socket, or be TLS over a Socket.
 func NewSocket(c net.Conn) *Socket { return &Socket{Conn: c} }
 
 // errNotNow tells crypto/tls that a read can be repeated.
@@ -86,13 +86,13 @@ func (s *Socket) SetWriteDeadline(t time.Time) error {
 }
 
 // AdoptNet takes over a connected socket of package net, which is closed there, also on error. c is the socket, or TLS over a Socket
-// whose handshake is done and on which nobody works any more.
+// whose handshake is done and on which nobody works any more. The socket below that may be such TLS in turn: only the lowest is the loop's.
 func (l *Loop) AdoptNet(c net.Conn, h Handler) (*Conn, error) {
-	var session *tls.Conn
+	session, _ := c.(*tls.Conn)
 	var below *Socket
 	socket := c
-	if t, ok := c.(*tls.Conn); ok {
-		session = t
+	for t := session; t != nil; t, _ = socket.(*tls.Conn) {
+		var ok bool
 		if below, ok = t.NetConn().(*Socket); !ok {
 			_ = t.NetConn().Close()
 			return nil, fmt.Errorf("TLS over %T", t.NetConn())

@@ -21,6 +21,12 @@ import (
 // secured returns a connection of TLS on a loop, and the other end for the test with the socket below it.
 func secured(t *testing.T, l *Loop, h Handler) (*Conn, *tls.Conn, net.Conn) {
 	t.Helper()
+	return layered(t, l, h, 1)
+}
+
+// layered is secured with layers of TLS, one over the other.
+func layered(t *testing.T, l *Loop, h Handler, layers int) (*Conn, *tls.Conn, net.Conn) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -32,12 +38,17 @@ func secured(t *testing.T, l *Loop, h Handler) (*Conn, *tls.Conn, net.Conn) {
 	}
 	fd, peer := pair(t, "tcp")
 	raw := netConn(t, fd)
-	server := tls.Server(NewSocket(raw), &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
-	client := tls.Client(peer, &tls.Config{InsecureSkipVerify: true})
-	done := make(chan error, 1)
-	go func() { done <- client.Handshake() }()
-	if err := errors.Join(server.Handshake(), <-done); err != nil {
-		t.Fatal(err)
+	var server, client *tls.Conn
+	below, over := net.Conn(raw), peer
+	for range layers {
+		server = tls.Server(NewSocket(below), &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+		client = tls.Client(over, &tls.Config{InsecureSkipVerify: true})
+		done := make(chan error, 1)
+		go func() { done <- client.Handshake() }()
+		if err := errors.Join(server.Handshake(), <-done); err != nil {
+			t.Fatal(err)
+		}
+		below, over = server, client
 	}
 	_ = raw.SetDeadline(time.Time{})
 	var c *Conn
@@ -69,9 +80,13 @@ func TestTLSOnALoop(t *testing.T) {
 			}
 		},
 	} {
-		for _, size := range []int{1, 1000, sealAt - 1, sealAt, sealAt + 1, 3 << 20} {
+		for i, size := range []int{1, 1000, sealAt - 1, sealAt, sealAt + 1, 3 << 20, 1, 1000, sealAt, 3 << 20} {
 			rec := newRecorder()
-			c, peer, _ := secured(t, l, rec)
+			layers := 1
+			if i >= 6 {
+				layers = 2 // as through a proxy that is reached over TLS
+			}
+			c, peer, _ := layered(t, l, rec, layers)
 			sent := random(size)
 			on(t, l, func() {
 				write(c, sent)
@@ -244,6 +259,7 @@ func TestWhatCannotBeAdopted(t *testing.T) {
 	l := newLoop(t)
 	a, b := net.Pipe()
 	over, other := net.Pipe()
+	twice, another := net.Pipe()
 	fd, far := pair(t, "tcp")
 	near := netConn(t, fd)
 	on(t, l, func() {
@@ -253,6 +269,9 @@ func TestWhatCannotBeAdopted(t *testing.T) {
 		if _, err := l.AdoptNet(tls.Client(over, &tls.Config{InsecureSkipVerify: true}), newRecorder()); err == nil || !strings.Contains(err.Error(), "TLS over") {
 			t.Errorf("TLS over another: %v", err)
 		}
+		if _, err := l.AdoptNet(tls.Client(NewSocket(tls.Client(twice, &tls.Config{InsecureSkipVerify: true})), &tls.Config{InsecureSkipVerify: true}), newRecorder()); err == nil || !strings.Contains(err.Error(), "TLS over") {
+			t.Errorf("TLS over TLS over another: %v", err)
+		}
 		before := l.shared.maxFD
 		l.shared.maxFD = 0
 		if _, err := l.AdoptNet(near, newRecorder()); !errors.Is(err, ErrNoDescriptor) {
@@ -260,7 +279,7 @@ func TestWhatCannotBeAdopted(t *testing.T) {
 		}
 		l.shared.maxFD = before
 	})
-	for _, c := range []net.Conn{b, other, far} {
+	for _, c := range []net.Conn{b, other, another, far} {
 		if _, err := c.Read(make([]byte, 1)); err == nil || isTimeout(err) {
 			t.Errorf("the other end of what was not adopted is open: %v", err)
 		}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	socks "golang.org/x/net/proxy"
 
+	"sallyport/dataplane"
 	"sallyport/names"
 )
 
@@ -37,7 +39,7 @@ func (d Dialer) Dial(network, hostport string) (net.Conn, error) {
 	return d(context.Background(), network, hostport)
 }
 
-// Dial connects to host:port through p, or without a proxy where p is nil, and returns the socket. early is what the other end has sent
+// Dial connects to host:port through p, or without a proxy where p is nil, and returns the socket; TLS over a dataplane.Socket where the proxy is reached over TLS. early is what the other end has sent
 // already. ctx bounds all of it.
 func (p *Proxy) Dial(ctx context.Context, hostport string) (c net.Conn, early []byte, err error) {
 	if p == nil {
@@ -46,7 +48,9 @@ func (p *Proxy) Dial(ctx context.Context, hostport string) (c net.Conn, early []
 	}
 	var below net.Conn
 	dial := Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
-		below, err = names.Dial(ctx, network, address)
+		if below, err = names.Dial(ctx, network, address); err == nil && p.scheme == "https" {
+			below, err = overTLS(ctx, below, address)
+		}
 		return below, err
 	})
 	switch p.scheme {
@@ -62,6 +66,16 @@ func (p *Proxy) Dial(ctx context.Context, hostport string) (c net.Conn, early []
 		return nil, nil, fmt.Errorf("%w %s to %s: %w", ErrProxy, p, hostport, err)
 	}
 	return below, early, nil
+}
+
+// overTLS makes the handshake with a proxy that is reached over TLS. c is closed with what is returned, also on error.
+func overTLS(ctx context.Context, c net.Conn, address string) (net.Conn, error) {
+	host, _, _ := net.SplitHostPort(address)
+	session := tls.Client(dataplane.NewSocket(c), &tls.Config{ServerName: strings.TrimSuffix(host, "."), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, DynamicRecordSizingDisabled: true})
+	if err := session.HandshakeContext(ctx); err != nil {
+		return c, fmt.Errorf("TLS: %w", err)
+	}
+	return session, nil
 }
 
 func (p *Proxy) socks(ctx context.Context, dial Dialer, hostport string) error {

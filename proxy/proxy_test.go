@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +39,8 @@ func TestRules(t *testing.T) {
 			"b.example:5": "direct", "b.example:6": "http://h.example:80", "x.c.example:1": "direct", "[2001:db8::1]:4": "direct", "[2001:db8::1]:5": "http://h.example:80"}},
 		{[]string{"a.example.=direct", "b.example=direct", "localhost.=q.example:3", "http://p.example"}, nil, map[string]string{"a.example:1": "direct", "b.example.:1": "direct", "localhost:1": "http://q.example:3",
 			"localhost.:1": "http://q.example:3", "c.example.:1": "http://p.example:80"}},
+		{nil, map[string]string{"HTTPS_PROXY": "https://u:secret@h.example"}, map[string]string{"relay.example:443": "https://h.example:443", "127.0.0.1:1": "direct"}},
+		{[]string{"https://p.example:8443"}, nil, map[string]string{"relay.example:1": "https://p.example:8443"}},
 		{[]string{"http://u:a=b@p.example"}, nil, map[string]string{"relay.example:1": "http://p.example:80"}},
 	} {
 		r, err := Parse(c.rules, func(name string) string { return c.env[name] })
@@ -49,7 +54,7 @@ func TestRules(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range [][]string{{"http://a", "http://b"}, {"ftp://a"}, {"http://u:secret@h:port"}, {"=http://a"}, {"a,b=http://c"}, {"http://"}, {"http://u:secret@a/path"}, {"https://a"}} {
+	for _, bad := range [][]string{{"http://a", "http://b"}, {"ftp://a"}, {"http://u:secret@h:port"}, {"=http://a"}, {"a,b=http://c"}, {"http://"}, {"http://u:secret@a/path"}, {"https://u:secret@a?x"}} {
 		if _, err := Parse(bad, nil); !errors.Is(err, ErrRule) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%v: %v", bad, err)
 		}
@@ -218,6 +223,69 @@ func TestAnswers(t *testing.T) {
 		}
 		cancel()
 	}
+}
+
+// TestProxyOverTLS: a proxy over TLS is believed where its certificate is for its name and of a root of the system, and what it is asked for goes inside.
+func TestProxyOverTLS(t *testing.T) {
+	other, err := servers.Certificate("localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, port := "https://localhost:"+tlsProxy(t, other), tlsProxy(t, believed)
+	p, err := ParseURL("https://u:secret@localhost:" + port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	c, early, err := p.Dial(ctx, "relay.example:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, ok := c.(*tls.Conn); !ok {
+		t.Errorf("%T is no TLS", c)
+	}
+	rest, err := io.ReadAll(io.LimitReader(c, int64(len("CONNECT relay.example:443")-len(early))))
+	if got := string(early) + string(rest); err != nil || got != "CONNECT relay.example:443" {
+		t.Errorf("%q, %v", got, err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for url, says := range map[string]string{wrong: "certificate", "https://127.0.0.1:" + port: "certificate", "https://" + silent.Addr().String(): "deadline", "https://" + greeter(t): "TLS"} {
+		p, err := ParseURL(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		patience := 90 * time.Second
+		if says == "deadline" {
+			patience = 200 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		if _, _, err := p.Dial(ctx, "relay.example:443"); !errors.Is(err, ErrProxy) || !strings.Contains(err.Error(), url+" to relay.example:443: ") || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", url, err)
+		}
+		cancel()
+	}
+}
+
+// tlsProxy is a proxy over TLS that answers 200, then what was asked for. It returns its port.
+func tlsProxy(t *testing.T, cert tls.Certificate) string {
+	t.Helper()
+	at := servers.Listen(t, func(c net.Conn) {
+		s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}})
+		request, err := http.ReadRequest(bufio.NewReader(s))
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(s, "HTTP/1.1 200 OK\r\n\r\n"+request.Method+" "+request.Host)
+		_, _ = io.Copy(io.Discard, s)
+	})
+	_, port, _ := net.SplitHostPort(at)
+	return port
 }
 
 // TestSilentProxy: the context bounds the conversation with the proxy.

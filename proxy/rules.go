@@ -175,11 +175,11 @@ func (r *Rules) For(hostport string) (*Proxy, error) {
 
 // Proxy is one proxy.
 type Proxy struct {
-	scheme, address string // socks5 or http; host:port
+	scheme, address string // socks5, http or https; host:port
 	user            *url.Userinfo
 }
 
-// ParseURL reads http://USER:PASSWORD@HOST:PORT or socks5://…; `direct` is nil, and a HOST:PORT alone speaks HTTP. The port is 80
+// ParseURL reads http://USER:PASSWORD@HOST:PORT, https://… or socks5://…; `direct` is nil, and a HOST:PORT alone speaks HTTP. The port is 80, 443
 // or 1080 where there is none; the password may be left out.
 func ParseURL(text string) (*Proxy, error) {
 	if text == direct {
@@ -201,10 +201,12 @@ func fromURL(u *url.URL) (*Proxy, error) {
 	switch u.Scheme {
 	case "http":
 		port = "80"
+	case "https":
+		port = "443"
 	case "socks5", "socks5h", "socks":
 		p.scheme, port = "socks5", "1080"
 	default:
-		return nil, fmt.Errorf("%w: %q is neither http nor socks5", ErrRule, u.Scheme)
+		return nil, fmt.Errorf("%w: %q is not one of http, https and socks5", ErrRule, u.Scheme)
 	}
 	if u.Hostname() == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("%w: %s must be %s://HOST:PORT", ErrRule, u.Redacted(), u.Scheme)

@@ -161,7 +161,7 @@ func environmentCommand(a *app) *cobra.Command {
 				"OCKAM_COMMAND_RETRY_DELAY", "how long they wait in between",
 				"OCKAM_TCP_PORTAL_SKIP_HANDSHAKE", "as --skip-handshake of tcp-inlet and tcp-outlet create",
 				"OCKAM_TCP_PORTAL_ENABLE_NAGLE", "as --enable-nagle of tcp-inlet create",
-				"HTTPS_PROXY, ALL_PROXY", "the proxy to connect to other nodes through: http://USER:PASSWORD@HOST:PORT or socks5://…",
+				"HTTPS_PROXY, ALL_PROXY", "the proxy to connect to other nodes through: http://USER:PASSWORD@HOST:PORT, https://… or socks5://…",
 				"NO_PROXY", "where to connect without it: names, domains, networks, with commas between them",
 				"SALLYPORT_PROXY", "what --proxy says, with blanks between several",
 				"SALLYPORT_TLS_CA", "what --tls-ca says (SSL_CERT_FILE replaces the system's certificates, too)",

@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -24,6 +25,8 @@ import (
 	xws "golang.org/x/net/websocket"
 
 	"sallyport/dataplane"
+	"sallyport/internal/servers"
+	"sallyport/proxy"
 	"sallyport/routing"
 	"sallyport/routing/ws"
 )
@@ -145,6 +148,58 @@ func TestLayers(t *testing.T) {
 				<-c.Done()
 			})
 		}
+	}
+}
+
+// TestLayersThroughTLS: each layer goes through a proxy that is reached over TLS, TLS within TLS too.
+func TestLayersThroughTLS(t *testing.T) {
+	at := servers.Listen(t, func(c net.Conn) {
+		s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{believed}})
+		asked, err := http.ReadRequest(bufio.NewReader(s))
+		if err != nil {
+			return
+		}
+		to, err := net.Dial("tcp", asked.Host)
+		if err != nil {
+			return
+		}
+		defer to.Close()
+		if _, err := io.WriteString(s, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+			return
+		}
+		go func() {
+			_, _ = io.Copy(s, to)
+			_ = s.Close()
+		}()
+		_, _ = io.Copy(to, s)
+	})
+	_, port, _ := net.SplitHostPort(at)
+	rules, err := proxy.Parse([]string{"127.0.0.1=https://localhost:" + port}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, layer := range []Layer{Plain, WebSocket, TLS, SecureWS} {
+		l := newLayered(t, layer, 1, loopback)
+		a := newNode(t, 1, Options{Trust: l.a.tcp.opts.Trust, Proxies: rules})
+		c, err := a.tcp.Dial(limited(t), l.to)
+		if err != nil {
+			t.Errorf("%s: %v", layer, err)
+			continue
+		}
+		if c.Remote.String() == l.to.HostPort {
+			t.Errorf("%s: not through the proxy", layer)
+		}
+		route := routing.RouteOf(c.Sender).Concat(routing.LocalRoute("echo"))
+		for _, size := range []int{0, 1000, 70_000, 4 << 20} {
+			payload := make([]byte, size)
+			_, _ = rand.Read(payload)
+			if reply, err := a.router.Request(limited(t), route, payload); err != nil || !bytes.Equal(reply.Payload, payload) {
+				t.Fatalf("%s: %d bytes: %v", layer, size, err)
+			}
+		}
+		c.Close()
+		<-c.Done()
+		eventually(t, "the other end was told", func() bool { return len(l.b.tcp.Connections()) == 0 })
 	}
 }
 

@@ -3,10 +3,12 @@ package tcp
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -22,11 +24,21 @@ import (
 	"pgregory.net/rapid"
 
 	"sallyport/internal/await"
+	"sallyport/internal/servers"
 	"sallyport/routing"
 	"sallyport/routing/routertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// believed is the certificate of a server of this machine, of a root in place of the system's.
+var believed tls.Certificate
+
+func TestMain(m *testing.M) {
+	var err error
+	if believed, err = servers.Root("localhost"); err != nil {
+		log.Fatal(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // node is loops, a router and a transport with one listener, and the services that can be reached from it.
 type node struct {
