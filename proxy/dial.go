@@ -116,7 +116,7 @@ func (p *Proxy) connect(ctx context.Context, dial Dialer, hostport string) (earl
 		}
 	}()
 	request := fmt.Sprintf("CONNECT %s HTTP/1.1\r\nHost: %s\r\n", hostport, hostport)
-	if strings.ContainsAny(hostport, " \r\n\t/?#@") {
+	if strings.ContainsFunc(hostport, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("/?#@", r) }) {
 		return nil, errors.New("the destination is no host and port")
 	}
 	if p.user != nil {

@@ -288,7 +288,7 @@ func tlsProxy(t *testing.T, cert tls.Certificate) string {
 	return port
 }
 
-// TestSilentProxy: the context bounds the conversation with the proxy.
+// TestSilentProxy: the context bounds the conversation with the proxy; it is asked for nothing but a host and port.
 func TestSilentProxy(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -303,6 +303,17 @@ func TestSilentProxy(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		if _, _, err := p.Dial(ctx, "relay.example:1"); !errors.Is(err, ErrProxy) || !errors.Is(err, context.DeadlineExceeded) && !strings.Contains(err.Error(), "timeout") {
 			t.Errorf("%s: %v", scheme, err)
+		}
+		cancel()
+	}
+	for _, to := range []string{"a b:1", "a\r\nX-Evil: 1:1", "a\x00:1", "a\x7f:1", "user@a:1", "a/b:1"} {
+		p, err := ParseURL("http://" + ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+		if _, _, err := p.Dial(ctx, to); !errors.Is(err, ErrProxy) || !strings.Contains(err.Error(), "no host and port") {
+			t.Errorf("%q: %v", to, err)
 		}
 		cancel()
 	}
