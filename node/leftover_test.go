@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"sallyport/dataplane"
 	"sallyport/node/admin"
+	"sallyport/proxy"
 	"sallyport/routing"
 	"sallyport/routing/multiaddr"
 )
@@ -83,22 +85,22 @@ func pathTo(t *testing.T, a, b *Node) func(context.Context) (*connection, error)
 }
 
 // TestGoneIsToldOnce: a peer whose machine closed the connection and then has nobody who listens has gone, which is told once, however often nobody answers. One
-// whose path was closed here has not, even if an earlier path was broken there.
+// whose path was closed here has not, even if an earlier path was broken there, nor one whose proxy has gone.
 func TestGoneIsToldOnce(t *testing.T) {
 	a, b := plainNode(t, "a", "127.0.0.1:0"), plainNode(t, "b", "127.0.0.1:0")
 	dial := pathTo(t, a, b)
-	dials := make(chan bool) // whether the next attempt reaches somebody
+	dials := make(chan error) // why the next attempt fails; nil where it reaches somebody
 	tried := make(chan struct{})
 	var gone atomic.Int64
 	s := &session{
 		log: slog.New(slog.DiscardHandler), router: a.router, spoken: true, longest: time.Millisecond,
 		connect: func(ctx context.Context) (*connection, error) {
 			select {
-			case reaches := <-dials:
-				if reaches {
+			case err := <-dials:
+				if err == nil {
 					return dial(ctx)
 				}
-				return nil, unix.ECONNREFUSED
+				return nil, err
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
@@ -111,7 +113,7 @@ func TestGoneIsToldOnce(t *testing.T) {
 	defer s.stop()
 	lose := func(there bool) {
 		t.Helper()
-		dials <- true
+		dials <- nil
 		settles(t, "there is a path", func() bool { up, _, _ := s.state(); return up })
 		_, c, _ := s.state()
 		if there {
@@ -133,8 +135,14 @@ func TestGoneIsToldOnce(t *testing.T) {
 			}
 		})
 	}
-	refuse := func() { dials <- false }
+	refuse := func() { dials <- unix.ECONNREFUSED }
 	lose(true)
+	for range 3 { // a proxy that has ended says nothing of who is behind it
+		dials <- fmt.Errorf("%w to b: %w", proxy.ErrProxy, unix.ECONNREFUSED)
+	}
+	if n := gone.Load(); n != 0 {
+		t.Errorf("told %d times when a proxy had gone", n)
+	}
 	for range 3 {
 		refuse()
 	}

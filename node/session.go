@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/node/resource"
+	"sallyport/proxy"
 	"sallyport/routing"
 	"sallyport/routing/secure"
 )
@@ -230,7 +231,7 @@ func (s *session) run(ctx context.Context) {
 			s.mu.Lock()
 			s.failed++
 			s.mu.Unlock()
-			if severed != nil && errors.Is(err, unix.ECONNREFUSED) {
+			if severed != nil && errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, proxy.ErrProxy) { // a proxy's machine says nothing of the process behind it
 				s.gone(severed)
 				severed = nil
 			}
