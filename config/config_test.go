@@ -256,3 +256,56 @@ func TestVariableNames(t *testing.T) {
 		t.Errorf("%+v, %v", plan, err)
 	}
 }
+
+// TestFoldedValues: a text of several lines, such as a ticket that a mail program has folded, is the value where it is all of it; what is in
+// YAML's own writing stays that, and so does what stands elsewhere.
+func TestFoldedValues(t *testing.T) {
+	const folded = "QUJDREVGR0hJ\nSktMTU5PUFFS\n\"x\": y\n"
+	want := strings.TrimSpace(folded)
+	for _, text := range []string{"ticket: $T", "ticket:   ${T}  # of the bank\nname: n", "name: n\nticket: ${T:-x}\n", "ticket: ${NONE:-a}", "{\n ticket: $T\n}"} {
+		plan, err := Load(NodeCreate, []byte(text), Options{Lookup: env(map[string]string{"T": folded})})
+		wanted := want
+		if strings.Contains(text, "NONE") {
+			wanted = "a"
+		}
+		if err != nil || plan.Ticket != wanted {
+			t.Errorf("%s: %+v, %v", text, plan, err)
+		}
+	}
+	for text, values := range map[string][2]string{ // as the value of a key, of one further in, of an entry
+		"policy:\n  allow: $V":                                        {folded, want},
+		"tcp-outlet:\n  o:\n    to: 1\n    allow: $V":                 {folded, want},
+		"tcp-outlet:\n  o:\n    allow: $V\n    to: 1":                 {"(and\n (= a b)\n (= c d))", "(and\n (= a b)\n (= c d))"},
+		"tcp-outlets:\n  - http-header:\n    - \"a: b\"\n    - $V":    {folded, want},
+		"tcp-outlets:\n  - allow: $V\n    to: 1":                      {folded, want},
+		"tcp-outlet: {o: {to: $V}}":                                   {"5432", "5432"},
+		"tcp-outlet:\n  o: {to: $V}":                                  {"a\n b", "a\n b"},
+		"tcp-outlet: {o: {http-header: [$V, x], from: 2}}":            {folded, want},
+		"tcp-outlet: {o: {allow: $V, from: 2}}":                       {folded, want},
+		"tcp-outlet: {o: {http-header: [$V], from: 3}}":               {"a,\n b", "b"},
+		"tcp-outlet: {o: {http-header: $V, from: 5}}":                 {"[a\n]", "a"},
+		"tcp-outlet: {o: {http-header: $V, from: 4}}":                 {"[a,\n b]", "b"},
+		"tcp-outlet:\n  o:\n    to: a$V":                              {"b\n      c", "ab c"},
+		"tcp-outlet:\n  o:\n    allow: |\n      a: $V\n":              {"b\n      c", "a: b\nc\n"},
+		"tcp-outlet:\n  o:\n    allow: |-\n      a\n\n        - $V\n": {"b\n      c", "a\n\n  - b\nc"},
+		"tcp-outlet:\n  o:\n    http-header: $V\n":                    {"[a,\n b]", "b"},
+		"tcp-outlet:\n  o:\n    http-header: $V\n    to: 1 \n":        {"\n     - a\n     - b", "b"},
+		"tcp-outlet:\n  o:\n    allow: $V\n    from: 1 ":              {"|-\n     - a\n     - b", "- a\n- b"},
+		"tcp-outlet:\n  o:\n    allow: $V\n    from: 2 ":              {"\"a\n     b\"", "a b"},
+		"tcp-outlet:\n  o:\n    allow: $V\n    from: 3 ":              {"> QUJD\n> REVG", "> QUJD\n> REVG"},
+		"tcp-outlet:\n  o:\n    allow: $V\n    from: 4 ":              {"a\n    to: 1", "a\n    to: 1"},
+	} {
+		plan, err := Load(Run, []byte(text), Options{Variables: map[string]string{"V": values[0]}})
+		if err != nil || !slices.ContainsFunc(plan.Invocations, func(i Invocation) bool { return slices.Contains(i.Args, values[1]) }) {
+			t.Errorf("%s of %q: %+v, %v", text, values[0], plan, err)
+		}
+	}
+	plan := mustLoad(t, Run, "tcp-outlet:\n  o:\n    tls: $V\n", Options{Variables: map[string]string{"V": "true"}})
+	if !slices.Equal(plan.Invocations[0].Args, []string{"tcp-outlet", "create", "o", "--tls"}) {
+		t.Errorf("true is typed: %q", plan.Invocations[0].Args)
+	}
+	_, err := Load(Run, []byte("variables: {V: x}\nname: $V\nrelay: {r: {to: [{$V: }]}}"), Options{Variables: map[string]string{"V": "sesame\nopen it"}})
+	if err == nil || strings.Contains(err.Error(), "sesame") {
+		t.Errorf("a value is told: %v", err)
+	}
+}

@@ -2,8 +2,10 @@ package config
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"strings"
 )
 
@@ -115,8 +117,9 @@ func nameLen[T string | []byte](s T) int {
 }
 
 // expand replaces the references to variables in the written text. `$$` is a dollar sign; a dollar sign before anything else
-// that cannot be a reference stands for itself. Values are inserted as they are, not expanded again. Lines that are only a
-// comment are left alone: a commented-out example must not need its variables.
+// that cannot be a reference stands for itself. Values are inserted as they are, not expanded again, but for a text of several
+// lines that is all of a value: that is inserted in quotes. Lines that are only a comment are left alone: a commented-out example
+// must not need its variables.
 func (s *source) expand(lookup func(string) (string, bool)) error {
 	text := s.written
 	var out bytes.Buffer
@@ -146,11 +149,19 @@ func (s *source) expand(lookup func(string) (string, bool)) error {
 		if err != nil {
 			return err
 		}
+		name := bytes.Trim(text[i+1:i+n], "{}")
+		hide := func() {
+			if n > 2 {
+				s.hide(string(name[:nameLen(name)]), value)
+			}
+		}
+		hide()
+		if strings.Contains(value, "\n") && len(value) <= MaxText && s.isText(i, n, value) {
+			value = quoted(value)
+			hide()
+		}
 		if out.Len()+len(value)+len(text)-i-n > MaxText {
 			return s.errorAtByte(i, fmt.Sprintf("with its variables the configuration has more than %d bytes", MaxText))
-		}
-		if name := bytes.Trim(text[i+1:i+n], "{}"); n > 2 {
-			s.hide(string(name[:nameLen(name)]), value)
 		}
 		splices = append(splices, splice{out: out.Len(), in: i, fixed: true})
 		out.WriteString(value)
@@ -159,6 +170,87 @@ func (s *source) expand(lookup func(string) (string, bool)) error {
 	}
 	s.setExpanded(out.Bytes(), splices)
 	return nil
+}
+
+var (
+	// blockPlace matches a line before the value of a key or of a list's entry in block style; what is before that key or dash is captured.
+	blockPlace = regexp.MustCompile(`^((?: *- +)* *)(?:\S.*:|-)[ \t]+$`)
+	// blockRest matches what may stand in the line after it.
+	blockRest = regexp.MustCompile(`^[ \t]*(?:$|[ \t]#)`)
+	// flowPlace and flowRest are that of a value in brackets; what is before it is captured.
+	flowPlace = regexp.MustCompile(`(:[ \t]|[[{,])[ \t]*$`)
+	flowRest  = regexp.MustCompile(`^[ \t]*(?:$|[ \t]#|[\]},])`)
+	// textStart matches the end of a line below which a text begins whose lines stand as they are written.
+	textStart = regexp.MustCompile(`(?:^|[\s:-])[|>][-+0-9]*\s*(?:#.*)?$`)
+)
+
+// isText reports whether a value of several lines is a text, such as a ticket that a mail program has folded, where it takes the place of the n
+// bytes at byte at of the written text: those are all of a value, and it is no list, map or text in YAML's own writing.
+func (s *source) isText(at, n int, value string) bool {
+	start := bytes.LastIndexByte(s.written[:at], '\n') + 1
+	before := s.written[start:at]
+	after, _, _ := bytes.Cut(s.written[at+n:], []byte("\n"))
+	if bytes.Contains(before, []byte(" #")) || s.inText(start) {
+		return false
+	}
+	// Whether it can be read as it is is seen in a place of the same kind and indentation.
+	open := bytes.Count(s.written[:at], []byte("{")) + bytes.Count(s.written[:at], []byte("[")) - bytes.Count(s.written[:at], []byte("}")) - bytes.Count(s.written[:at], []byte("]"))
+	flow, block := flowPlace.FindSubmatch(before), blockPlace.FindSubmatch(before)
+	var text string
+	switch {
+	case open > 0 && flow != nil && flowRest.Match(after) && flow[1][0] == ':':
+		text = "{b: " + value + "}"
+	case open > 0 && flow != nil && flowRest.Match(after):
+		text = "{b: [ " + value + "]}"
+	case block != nil && blockRest.Match(after) && len(block[1]) == 0:
+		text = "b: " + value
+	case block != nil && blockRest.Match(after):
+		text = "a:\n" + string(bytes.Repeat([]byte(" "), len(block[1]))) + "b: " + value
+	default:
+		return false
+	}
+	like, err := newSource([]byte(text))
+	if err != nil {
+		return false // what is wrong with it is told of where it stands
+	}
+	v, err := parse(like)
+	if err != nil {
+		return true
+	}
+	if a := v.get("a"); a != nil && text[0] == 'a' {
+		v = a
+	}
+	if v.kind != mapping || len(v.entries) != 1 {
+		return open <= 0 // it would bring keys of its own into the map around it
+	}
+	if v = v.entries[0].value; strings.HasPrefix(text, "{b: [ ") && len(v.items) == 1 {
+		v = v.items[0]
+	}
+	return v.kind == scalar && !strings.ContainsAny(value[:1], "\"'|>!&*\n ")
+}
+
+// inText reports whether the line starting at byte start of the written text is part of a text whose lines stand as they are written.
+func (s *source) inText(start int) bool {
+	for indent := indentOf(s.written[start:]); start > 0 && indent > 0; {
+		end := start - 1
+		start = bytes.LastIndexByte(s.written[:end], '\n') + 1
+		line := s.written[start:end]
+		if in := indentOf(line); in < indent && in < len(line) {
+			if indent = in; textStart.Match(line) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// quoted writes a text in double quotes, on one line.
+func quoted(text string) string {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(text) // a text always can be
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // reference returns the value of the reference at byte at, which holds a dollar sign, and the reference's length.

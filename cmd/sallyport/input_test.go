@@ -49,6 +49,10 @@ func TestTicketsAndFilesFromAnywhere(t *testing.T) {
 	bash("sallyport identity create i2 && sallyport node create n3 --identity i2 --enrollment-ticket <(cat folded)")
 	bash("sallyport identity create i3 && sallyport node create n4 --identity i3 --enrollment-ticket - < folded")
 	bash("sallyport identity create i4 && cat folded | ENROLLMENT_TICKET=/dev/stdin sallyport node create n5 --identity i4")
+	bash(`for i in 6 7 8; do sallyport identity create i$i; done; printf "name: b\$N\nidentity: i\$N\nticket: \$TICKET\n" > bank.yaml
+		N=16 TICKET=$(cat folded) sallyport node create bank.yaml --variable N=6`)
+	bash(`sallyport node create bank.yaml --variable N=7 --variable "TICKET=$(cat crlf)"`)
+	bash(`printf "identity: i8\nticket: \$TICKET\nnodes: [b8]\n" > part.yaml; TICKET=$(cat folded) sallyport run part.yaml`)
 	bash("sallyport identity create i5 && sallyport node create <(printf \"name: n6\\nidentity: i5\\nticket-file: $PWD/pipe5\\n\") & mkfifo pipe5; cat folded > pipe5; wait $!")
 	bash(`echo "name: n7" | sallyport node create -`)
 	if o := s.run("sallyport node create n8 --enrollment-ticket - < /dev/null"); o.code == 0 || strings.Contains(o.stderr, " : ") || !strings.Contains(o.stderr, "standard input brings is not a ticket") {
@@ -75,7 +79,7 @@ func TestTicketsAndFilesFromAnywhere(t *testing.T) {
 	bash(`sallyport run <(echo "nodes: [ran]")`)
 	bash(`sallyport project import --project-file <(sallyport project show partners --output json)`)
 	bash(`mkfifo later; (sleep 0.1; echo "name: fifo" > later) & sallyport node create later`)
-	if list := s.must("sallyport node list --jq '.[].node_name'"); !strings.Contains(list, "piped") || !strings.Contains(list, "ran") || !strings.Contains(list, "fifo") {
+	if list := s.must("sallyport node list --jq '.[].node_name'"); !strings.Contains(list, "piped") || !strings.Contains(list, "ran") || !strings.Contains(list, "fifo") || !strings.Contains(list, "b6") || !strings.Contains(list, "b7") || !strings.Contains(list, "b8") {
 		t.Errorf("nodes: %s", list)
 	}
 	// The ticket is in no command line of what runs.
