@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -69,6 +70,8 @@ type BrokenFileError struct {
 	Copy string
 	// Err says what is wrong.
 	Err error
+
+	mend string // what to do; empty: repair or remove the file
 }
 
 func (e *BrokenFileError) Error() string {
@@ -76,7 +79,7 @@ func (e *BrokenFileError) Error() string {
 	if e.Copy != "" {
 		s += "; a copy is in " + e.Copy
 	}
-	return s + "; repair or remove the file"
+	return s + "; " + cmp.Or(e.mend, "repair or remove the file")
 }
 
 // Is reports ErrBroken.

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -189,16 +190,20 @@ func (d *Dir) setVault(ctx context.Context, name, vault string, set func(*NamedI
 	})
 }
 
-// NodesOf returns the names of the running nodes that have an identity.
+// NodesOf returns the names of the running nodes that have an identity. With an error it returns those that could be read: another one may have it too.
 func (d *Dir) NodesOf(identifier string) ([]string, error) {
-	nodes, err := d.Nodes()
+	nodes, unread, err := d.allNodes()
+	errs := []error{err}
+	for _, u := range unread {
+		errs = append(errs, u.err)
+	}
 	var names []string
 	for _, n := range nodes {
 		if n.Identifier == identifier && n.Status() == Running {
 			names = append(names, n.Name)
 		}
 	}
-	return names, err
+	return names, errors.Join(errs...)
 }
 
 // RenameIdentity gives an identity another name; nodes that use it keep it.
@@ -218,9 +223,12 @@ func (d *Dir) RenameIdentity(ctx context.Context, from, to string) error {
 			return exists("identity", to)
 		}
 		f.Identities[i].Name = to
-		nodes, err := d.Nodes()
+		nodes, unread, err := d.allNodes()
 		if err != nil {
 			return err
+		}
+		if len(unread) > 0 { // it may have the identity under its name
+			return unread[0].err
 		}
 		for _, n := range nodes {
 			if n.IdentityName == from && n.Identifier == f.Identities[i].Identifier {
@@ -234,6 +242,14 @@ func (d *Dir) RenameIdentity(ctx context.Context, from, to string) error {
 	})
 }
 
+// perhaps names nodes that cannot be read among the users of something.
+func perhaps(unread []unreadNode) (users []string) {
+	for _, u := range unread {
+		users = append(users, fmt.Sprintf("perhaps node %q (%v)", u.name, u.err))
+	}
+	return users
+}
+
 // DeleteIdentity forgets the name and the purpose keys of an identity. It refuses while a node has the identity (InUseError). The
 // public change history stays, as peers and projects may refer to it. The caller deletes the secret keys from the vault.
 func (d *Dir) DeleteIdentity(ctx context.Context, name string) error {
@@ -242,11 +258,11 @@ func (d *Dir) DeleteIdentity(ctx context.Context, name string) error {
 		if i < 0 {
 			return &NotFoundError{Kind: "identity", Name: name}
 		}
-		nodes, err := d.Nodes()
+		nodes, unread, err := d.allNodes()
 		if err != nil {
 			return err
 		}
-		var users []string
+		users := perhaps(unread)
 		for _, n := range nodes {
 			if n.Identifier == f.Identities[i].Identifier {
 				users = append(users, fmt.Sprintf("node %q", n.Name))

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/limits"
 )
 
@@ -179,6 +181,9 @@ func (d *Dir) readNode(name string) (Node, error) {
 	}
 	var f nodeFile
 	err := d.readJSON(d.file("nodes", name, "node.json"), &f)
+	if b := (*BrokenFileError)(nil); errors.As(err, &b) { // without its record the node would run on, and nobody know of it
+		b.mend = fmt.Sprintf("repair the file, or delete node %q", name)
+	}
 	if err == nil && f.Version == 0 {
 		err = &NotFoundError{Kind: "node", Name: name}
 	}
@@ -209,8 +214,61 @@ func (d *Dir) nodeNames() ([]string, error) {
 	}), err
 }
 
+// NodeNames returns the names of all nodes, sorted: of those whose records cannot be read too, and of those that run and whose records are gone.
+func (d *Dir) NodeNames() ([]string, error) {
+	names, err := entries(d.file("nodes"))
+	return slices.DeleteFunc(names, func(name string) bool {
+		if CheckName("node", name) != nil {
+			return true
+		}
+		_, err := os.Lstat(d.file("nodes", name, "node.json"))
+		return err != nil && d.listening(name) == (Process{})
+	}), err
+}
+
+// listening returns the process that listens at the socket of a node, whatever the record says; the zero one if there is none of this user.
+func (d *Dir) listening(name string) Process {
+	var p Process
+	if s, err := d.SocketPath(name); err == nil {
+		p, _ = behind(s)
+	}
+	return p
+}
+
+// unreadNode is a node of which nothing is known but its name.
+type unreadNode struct {
+	name string
+	err  error
+}
+
+// allNodes returns the records that can be read, without IsDefault, and what is wrong with others. Who asks whether any node needs something
+// has to take the others for such that do.
+func (d *Dir) allNodes() (nodes []Node, unread []unreadNode, err error) {
+	names, err := d.NodeNames()
+	for _, name := range names {
+		switch n, err := d.nodeOrProcess(name); {
+		case err == nil:
+			nodes = append(nodes, n)
+		case !errors.Is(err, ErrNotFound): // deleted meanwhile
+			unread = append(unread, unreadNode{name, err})
+		}
+	}
+	return nodes, unread, err
+}
+
+// nodeOrProcess is readNode, but no NotFoundError for a node that runs and whose record is gone.
+func (d *Dir) nodeOrProcess(name string) (Node, error) {
+	n, err := d.readNode(name)
+	if errors.Is(err, ErrNotFound) {
+		if p := d.listening(name); p != (Process{}) {
+			err = fmt.Errorf("the record of node %q is gone, and process %d runs it: delete the node", name, p.PID)
+		}
+	}
+	return n, err
+}
+
 // CreateNode stores the record of a node that is about to run, and creates its directory. A stopped node of this name is replaced:
-// its CreatedAt and resources stay. A node that runs in another process is an error (ErrInUse).
+// its CreatedAt and resources stay. A node that runs in another process is an error (ErrInUse), also where the record does not tell of it.
 func (d *Dir) CreateNode(ctx context.Context, n Node) (Node, error) {
 	if err := CheckName("node", n.Name); err != nil {
 		return Node{}, err
@@ -221,6 +279,9 @@ func (d *Dir) CreateNode(ctx context.Context, n Node) (Node, error) {
 		}
 		old, err := d.readNode(n.Name)
 		isNew := errors.Is(err, ErrNotFound)
+		if p := d.listening(n.Name); p != (Process{}) && p != n.Process {
+			return fmt.Errorf("%w: node %q is already running, as process %d", ErrInUse, n.Name, p.PID)
+		}
 		switch {
 		case isNew:
 		case err != nil:
@@ -233,9 +294,9 @@ func (d *Dir) CreateNode(ctx context.Context, n Node) (Node, error) {
 				n.Configuration = old.Configuration
 			}
 		}
-		def, err := d.defaultNode()
-		if err != nil {
-			return err
+		def, defaultErr := d.defaultNode()
+		if defaultErr != nil && !errors.Is(defaultErr, ErrBroken) {
+			return defaultErr
 		}
 		write := func() error { return d.writeNode(n) }
 		if isNew {
@@ -247,7 +308,7 @@ func (d *Dir) CreateNode(ctx context.Context, n Node) (Node, error) {
 		} else if err := d.withReserve(write); err != nil {
 			return err
 		}
-		if n.IsDefault = def == n.Name; n.IsDefault {
+		if n.IsDefault = def == n.Name; n.IsDefault || defaultErr != nil { // a broken file is left as it is
 			return nil
 		}
 		// Only a node that is alone becomes the default by itself; the name of a default that was deleted may be left by a crash.
@@ -288,15 +349,15 @@ func (d *Dir) NodeStopped(ctx context.Context, name string, p Process) error {
 // Node returns a node by name; the empty name means the default. The error is a NotFoundError if there is none.
 func (d *Dir) Node(name string) (Node, error) {
 	def, err := d.defaultNode()
-	if err != nil {
-		return Node{}, err
-	}
 	if name == "" {
+		if err != nil {
+			return Node{}, err
+		}
 		if name = def; def == "" {
 			return Node{}, &NotFoundError{Kind: "node"}
 		}
 	}
-	n, err := d.readNode(name)
+	n, err := d.nodeOrProcess(name)
 	n.IsDefault = name == def
 	return n, err
 }
@@ -304,26 +365,15 @@ func (d *Dir) Node(name string) (Node, error) {
 // Nodes returns all nodes, sorted by name. With an error it returns those that could be read.
 func (d *Dir) Nodes() ([]Node, error) {
 	def, err := d.defaultNode()
-	if err != nil {
-		return nil, err
+	errs := []error{err}
+	nodes, unread, err := d.allNodes()
+	for i, n := range nodes {
+		nodes[i].IsDefault = n.Name == def
 	}
-	names, err := d.nodeNames()
-	if err != nil {
-		return nil, err
+	for _, u := range unread {
+		errs = append(errs, u.err)
 	}
-	var nodes []Node
-	var errs []error
-	for _, name := range names {
-		n, err := d.readNode(name)
-		n.IsDefault = name == def
-		switch {
-		case err == nil:
-			nodes = append(nodes, n)
-		case !errors.Is(err, ErrNotFound): // deleted meanwhile
-			errs = append(errs, err)
-		}
-	}
-	return nodes, errors.Join(errs...)
+	return nodes, errors.Join(append(errs, err)...)
 }
 
 // SetDefaultNode makes a node the default.
@@ -336,16 +386,22 @@ func (d *Dir) SetDefaultNode(ctx context.Context, name string) error {
 	})
 }
 
-// DeleteNode deletes a node with its resources and logs. It refuses while the node runs (ErrInUse). A broken record does not keep
-// it from being deleted.
+// DeleteNode deletes a node with its resources and logs. It refuses while the node runs (ErrInUse). A record that cannot be read or is gone does
+// not keep it from being deleted.
 func (d *Dir) DeleteNode(ctx context.Context, name string) error {
 	return d.locked(ctx, func() error {
 		n, err := d.readNode(name)
-		if err != nil && !errors.Is(err, ErrBroken) {
-			return err
+		if errors.Is(err, ErrNotFound) {
+			if _, missing := os.Lstat(d.file("nodes", name)); missing != nil || CheckName("node", name) != nil {
+				return err
+			}
 		}
-		if err == nil && n.Status() == Running {
-			return fmt.Errorf("%w: node %q is running, as process %d; stop it first", ErrInUse, name, n.Process.PID)
+		running := n.Process
+		if err != nil || n.Status() != Running {
+			running = d.listening(name)
+		}
+		if running != (Process{}) {
+			return fmt.Errorf("%w: node %q is running, as process %d; stop it first", ErrInUse, name, running.PID)
 		}
 		if s, err := d.SocketPath(name); err == nil {
 			if err := os.Remove(s); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -353,13 +409,16 @@ func (d *Dir) DeleteNode(ctx context.Context, name string) error {
 			}
 		}
 		// The record goes first: without it the directory is no node any more, even after a crash.
-		if err := removeFile(d.file("nodes", name, "node.json")); err != nil {
+		if err := removeFile(d.file("nodes", name, "node.json")); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
 			return err
 		}
 		if err := os.RemoveAll(d.file("nodes", name)); err != nil {
 			return err
 		}
 		def, err := d.defaultNode()
+		if errors.Is(err, ErrBroken) { // it names nobody
+			return nil
+		}
 		if err != nil || def != name {
 			return err
 		}

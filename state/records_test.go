@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -571,4 +572,84 @@ func TestCredentials(t *testing.T) {
 	must(t, d.DeleteCredential(ctx, s, i1, "c"))
 	_, err = d.Credential(s, i1, "c")
 	wantError(t, err, ErrNotFound)
+}
+
+// TestUnreadNodes: a node whose record cannot be read, or is gone while it runs, keeps nobody from the others, is taken for one that needs what is to
+// be deleted, and can be deleted itself; nobody starts beside it.
+func TestUnreadNodes(t *testing.T) {
+	d, ctx := open(t), t.Context()
+	withIdentity(t, d, "i1", 1)
+	i2 := withIdentity(t, d, "i2", 2)
+	for _, name := range []string{"n1", "n2", "n3"} {
+		_, err := d.CreateNode(ctx, Node{Name: name, Identifier: i2.Identifier})
+		must(t, err)
+	}
+	socket, err := d.SocketPath("n2")
+	must(t, err)
+	ln, err := net.Listen("unix", socket)
+	must(t, err)
+	defer ln.Close()
+	record := d.file("nodes", "n2", "node.json")
+	for _, breakIt := range []func(){
+		func() { must(t, os.WriteFile(record, []byte("x"), 0o600)) },
+		func() { must(t, os.WriteFile(record, []byte(`{"version":99}`), 0o600)) },
+		func() { must(t, os.Remove(record)) },
+		func() { must(t, os.MkdirAll(filepath.Join(record, "x"), 0o700)) },
+	} {
+		breakIt()
+		list, err := d.Nodes()
+		if wantError(t, err, nil, "n2"); len(list) != 2 || !list[0].IsDefault {
+			t.Errorf("%+v", list)
+		}
+		if names, err := d.NodeNames(); err != nil || strings.Join(names, " ") != "n1 n2 n3" {
+			t.Errorf("%v, %v", names, err)
+		}
+		wantError(t, d.DeleteIdentity(ctx, "i1"), ErrInUse, `"n2"`)
+		wantError(t, d.RenameIdentity(ctx, "i1", "i3"), nil, "n2")
+		wantError(t, d.MoveVault(ctx, DefaultName, filepath.Join(t.TempDir(), "v")), ErrInUse, `"n2"`)
+		_, err = d.NodesOf(i2.Identifier)
+		wantError(t, err, nil, "n2")
+		if _, err = d.Node("n2"); errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		wantError(t, d.DeleteNode(ctx, "n2"), ErrInUse, "stop it first")
+	}
+	must(t, os.RemoveAll(record))
+	_, err = d.CreateNode(ctx, Node{Name: "n2", Process: Process{PID: 1 << 30}})
+	wantError(t, err, ErrInUse, fmt.Sprint("as process ", os.Getpid()))
+	me, err := CurrentProcess()
+	must(t, err)
+	_, err = d.CreateNode(ctx, Node{Name: "n2", Process: me}) // one that goes on as another program
+	must(t, err)
+	must(t, ln.Close())
+	must(t, os.WriteFile(record, []byte("x"), 0o600))
+	_, err = d.Node("n2")
+	wantError(t, err, ErrBroken, `repair the file, or delete node "n2"`)
+	must(t, d.DeleteNode(ctx, "n2"))
+	must(t, d.DeleteIdentity(ctx, "i1"))
+	must(t, os.Mkdir(d.file("nodes", "n2"), 0o700)) // a directory without a record
+	must(t, d.DeleteNode(ctx, "n2"))
+	wantError(t, d.DeleteNode(ctx, "n2"), ErrNotFound)
+
+	// Which is the default says nothing of the nodes.
+	must(t, os.WriteFile(d.file("nodes.json"), []byte("x"), 0o600))
+	list, err := d.Nodes()
+	if wantError(t, err, ErrBroken, "nodes.json"); len(list) != 2 || list[0].IsDefault {
+		t.Errorf("%+v", list)
+	}
+	if n, err := d.Node("n1"); err != nil || n.Name != "n1" {
+		t.Errorf("%+v, %v", n, err)
+	}
+	_, err = d.Node("")
+	wantError(t, err, ErrBroken)
+	_, err = d.CreateNode(ctx, Node{Name: "n4"})
+	must(t, err)
+	must(t, d.DeleteNode(ctx, "n3"))
+	must(t, d.DeleteNode(ctx, "n1"))
+	must(t, d.MoveVault(ctx, DefaultName, filepath.Join(t.TempDir(), "v")))
+	_, err = d.CreateNode(ctx, Node{Name: "n4"})
+	must(t, err)
+	if text, err := os.ReadFile(d.file("nodes.json")); err != nil || string(text) != "x" {
+		t.Errorf("the broken file is %q, %v", text, err)
+	}
 }

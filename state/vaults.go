@@ -356,11 +356,11 @@ func (d *Dir) copyVault(name, from, to string) error {
 
 // notRunning makes sure that no running node uses the vault, for itself or for one of its portals, listeners and channels.
 func (d *Dir) notRunning(vault string, ids []NamedIdentity) error {
-	nodes, err := d.Nodes()
+	nodes, unread, err := d.allNodes()
 	if err != nil {
 		return err
 	}
-	var users []string
+	users := perhaps(unread)
 	for _, n := range nodes {
 		if n.Status() != Running {
 			continue
