@@ -225,6 +225,9 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 				if names, err = all(ctx, c); err != nil {
 					return err
 				}
+				if len(names) == 0 {
+					return a.nothingChosen(0)
+				}
 				if err := a.confirm(yes, fmt.Sprintf("Delete all %ss of node %s", what, node)); err != nil {
 					return err
 				}
@@ -242,15 +245,15 @@ func deleteCommand(a *app, short, example, what, path string, all func(context.C
 				}
 				names = append(names, name)
 			}
+			var failed []error
 			for _, name := range names {
 				if err := c.Delete(ctx, path, name); err != nil {
-					return err
-				}
-				if err := a.print(done(node, name)); err != nil {
+					failed = append(failed, err) // the others can be deleted
+				} else if err := a.print(done(node, name)); err != nil {
 					return err
 				}
 			}
-			return nil
+			return errors.Join(failed...)
 		}}
 	cmd.Flags().StringVar(&at, "at", "", "`NODE` to ask (default: the default node)")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
@@ -282,22 +285,26 @@ func (a *app) route(flag, text string) (multiaddr.Addr, error) {
 	return addr.ReplaceNode(a.nodeAddr)
 }
 
-// defaultProject returns the name of the default project, or "".
-func (a *app) defaultProject() string {
+// defaultProject returns the name of the default project, "" if there is none.
+func (a *app) defaultProject() (string, error) {
 	d, err := a.dir()
 	if err != nil {
-		return ""
+		return "", err
 	}
 	p, err := d.Project("")
 	if err != nil {
-		return ""
+		return "", ifNotFound(err, nil)
 	}
-	return p.Project.Name
+	return p.Project.Name, nil
 }
 
 // inletTo completes an inlet's --to and --via (docs/protocol/03 §4.1).
 func (a *app) inletTo(_ context.Context, to, via string) (multiaddr.Addr, error) {
-	addr, err := multiaddr.ExpandInletTo(to, via, a.defaultProject())
+	p, err := a.defaultProject()
+	if err != nil {
+		return nil, err
+	}
+	addr, err := multiaddr.ExpandInletTo(to, via, p)
 	if errors.Is(err, multiaddr.ErrNoProject) {
 		return nil, withHint(errors.New("there is no default project"), "enroll first: sallyport project enroll TICKET, or give --to a whole route")
 	}
@@ -310,7 +317,10 @@ func (a *app) inletTo(_ context.Context, to, via string) (multiaddr.Addr, error)
 // relayAt completes a relay's --at (docs/protocol/03 §3.5).
 func (a *app) relayAt(_ context.Context, at string) (multiaddr.Addr, error) {
 	if at == "" {
-		p := a.defaultProject()
+		p, err := a.defaultProject()
+		if err != nil {
+			return nil, err
+		}
 		if p == "" {
 			return nil, withHint(errors.New("there is no default project"), "enroll first: sallyport project enroll TICKET, or give --at a route")
 		}
@@ -346,7 +356,7 @@ func (a *app) managerOf(ctx context.Context, vaultName string) (*identity.Manage
 		return nil, err
 	}
 	if _, err := d.Vault(vaultName); err != nil {
-		return nil, fmt.Errorf("the vault %s was not found", vaultName)
+		return nil, ifNotFound(err, fmt.Errorf("the vault %s was not found", vaultName))
 	}
 	m, _, err := a.manager(ctx, vaultName)
 	return m, err

@@ -75,10 +75,9 @@ func doctorCommand(a *app) *cobra.Command {
 			ctx := cmd.Context()
 			d := &doctor{a: a, list: []finding{}}
 			d.files(dir)
+			d.records(dir)
 			d.kernel()
-			if err := d.projects(ctx, dir); err != nil {
-				return err
-			}
+			d.projects(ctx, dir)
 			if err := d.nodes(ctx, dir); err != nil {
 				return err
 			}
@@ -144,6 +143,28 @@ func (d *doctor) files(dir *state.Dir) {
 	}
 }
 
+// records looks whether the files of the state can be read.
+func (d *doctor) records(dir *state.Dir) {
+	record := func(check string, n int, err error) {
+		if err != nil {
+			d.say(check, failed, "repair the file, or put back a backup (docs/backup.md)", "%v", err)
+			return
+		}
+		d.say(check, healthy, "", "%d in the state directory", n)
+	}
+	ids, err := dir.Identities()
+	record("identities", len(ids), err)
+	vaults, err := dir.Vaults()
+	record("vaults", len(vaults), err)
+	projects, err := dir.Projects()
+	record("projects", len(projects), err)
+	credentials, err := dir.Credentials()
+	record("credentials", len(credentials), err)
+	if _, err := dir.Node(""); errors.Is(err, state.ErrBroken) || errors.Is(err, state.ErrNewer) {
+		d.say("default node", failed, "sallyport node default NODE", "%v", err)
+	}
+}
+
 // kernel looks at limits and settings of the system.
 func (d *doctor) kernel() {
 	n := limits.Descriptors()
@@ -169,15 +190,9 @@ func (d *doctor) kernel() {
 }
 
 // projects looks whether each project's relay and authority can be reached.
-func (d *doctor) projects(ctx context.Context, dir *state.Dir) error {
-	list, err := dir.Projects()
-	if err != nil {
-		return err
-	}
-	nodes, err := dir.Nodes()
-	if err != nil {
-		return err
-	}
+func (d *doctor) projects(ctx context.Context, dir *state.Dir) {
+	list, _ := dir.Projects() // records and nodes say what is wrong with them
+	nodes, _ := dir.Nodes()
 	for _, p := range list {
 		ways := waysOf(nodes, func(n state.Node) bool {
 			of, err := dir.Project(n.Options.Project)
@@ -196,7 +211,6 @@ func (d *doctor) projects(ctx context.Context, dir *state.Dir) error {
 			}
 		}
 	}
-	return nil
 }
 
 // way is how nodes reach others.
@@ -313,15 +327,20 @@ func (d *doctor) registry(name string, r *admin.Registry) {
 
 // nodes looks at each node.
 func (d *doctor) nodes(ctx context.Context, dir *state.Dir) error {
-	list, err := dir.Nodes()
+	names, err := dir.NodeNames()
 	if err != nil {
 		return err
 	}
-	if len(list) == 0 {
+	if len(names) == 0 {
 		d.say("nodes", warned, "sallyport node create", "there are none")
 	}
-	for _, n := range list {
-		name := "node " + n.Name
+	for _, name := range names {
+		n, err := dir.Node(name)
+		if err != nil {
+			d.say("node "+name, failed, "sallyport node delete "+name+", or repair its record", "%v", err)
+			continue
+		}
+		name := "node " + name
 		if n.Status() != state.Running {
 			d.stopped(name, n)
 			continue

@@ -55,9 +55,7 @@ func TestDoctorsWays(t *testing.T) {
 			}
 		}
 		d := &doctor{}
-		if err := d.projects(t.Context(), dir); err != nil {
-			t.Fatal(err)
-		}
+		d.projects(t.Context(), dir)
 		if len(d.list) != len(c.want) {
 			t.Errorf("%s: %+v", name, d.list)
 			continue

@@ -154,6 +154,14 @@ func notFound(err error) bool {
 	return errors.Is(err, admin.ErrNotFound) || errors.Is(err, state.ErrNotFound)
 }
 
+// ifNotFound returns otherwise for an error that says that something does not exist, and any other error as it is: what cannot be read may exist.
+func ifNotFound(err, otherwise error) error {
+	if notFound(err) {
+		return otherwise
+	}
+	return err
+}
+
 // sentence begins a message with a capital letter, as a person would write it, unless it begins with something that is spelt as it is: a
 // file, a path, a flag, a name in quotes, a node's or a host's name.
 func sentence(text string) string {

@@ -54,10 +54,7 @@ func (a *app) keeperOf(kind fleet.Kind, projectName string) (*keeperHere, error)
 	if kind == fleet.Authority {
 		identifier = p.AuthorityIdentifier()
 	}
-	nodes, err := a.dirOnce.Nodes()
-	if err != nil {
-		return nil, err
-	}
+	nodes, unread := a.dirOnce.Nodes()
 	for _, n := range nodes {
 		if n.Identifier != identifier || identifier == "" || n.IsAuthority != (kind == fleet.Authority) {
 			continue
@@ -67,14 +64,10 @@ func (a *app) keeperOf(kind fleet.Kind, projectName string) (*keeperHere, error)
 		}
 		return &keeperHere{admin.NewClient(n.AdminSocket), p, n}, nil
 	}
-	return nil, withHint(fmt.Errorf("no node here has the primary key of the project's %s, %s", kind, identifier), "type it where `sallyport project create` made that %s", kind)
-}
-
-func argsOf(name string) []string {
-	if name == "" {
-		return nil
+	if unread != nil { // it may be one of them
+		return nil, unread
 	}
-	return []string{name}
+	return nil, withHint(fmt.Errorf("no node here has the primary key of the project's %s, %s", kind, identifier), "type it where `sallyport project create` made that %s", kind)
 }
 
 func fleetTicket(a *app, kind fleet.Kind) *cobra.Command {

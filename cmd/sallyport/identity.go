@@ -138,7 +138,7 @@ func identityShow(a *app) *cobra.Command {
 					return err
 				}
 			} else if named, err = d.NamedIdentity(name); err != nil {
-				return withHint(fmt.Errorf("no identifier found with name %s", name), "sallyport identity list shows those there are")
+				return ifNotFound(err, withHint(fmt.Errorf("no identifier found with name %s", name), "sallyport identity list shows those there are"))
 			}
 			if !full {
 				return a.print(identityResult(named.Identifier))
@@ -247,40 +247,26 @@ func identityDelete(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var names []string
-			switch {
-			case all:
-				list, err := d.Identities()
-				if err != nil {
-					return err
-				}
+			list, err := d.Identities()
+			if err != nil {
+				return err
+			}
+			if len(list) == 0 || !all && len(args) == 0 {
+				return a.nothingChosen(len(list))
+			}
+			names := args
+			if all {
+				names = nil
 				for _, n := range list {
 					names = append(names, n.Name)
 				}
-			case len(args) == 1:
-				if _, err := d.NamedIdentity(args[0]); err != nil {
-					return fmt.Errorf("the identity %s was not found", args[0])
-				}
-				names = args
-			default:
-				list, err := d.Identities()
-				if err != nil {
-					return err
-				}
-				return a.nothingChosen(len(list))
+			} else if _, err := d.NamedIdentity(args[0]); err != nil {
+				return ifNotFound(err, fmt.Errorf("the identity %s was not found", args[0]))
 			}
 			if err := a.confirm(yes, "Delete the identity "+strings.Join(names, ", ")); err != nil {
 				return err
 			}
-			for _, name := range names {
-				if err := a.deleteIdentity(ctx, name); err != nil {
-					return err
-				}
-				if err := a.print(result{human: "deleted the identity " + name, machine: name, json: map[string]string{"name": name}}); err != nil {
-					return err
-				}
-			}
-			return nil
+			return a.deleteEach("identity", names, all, func(name string) error { return a.deleteIdentity(ctx, name) })
 		}}
 	cmd.Flags().BoolVar(&all, "all", false, "all identities")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")

@@ -214,7 +214,10 @@ func leaseCommand(a *app, use, short, example string, f func(context.Context, *i
 
 func (a *app) leaseManager(at string) (multiaddr.Addr, error) {
 	if at == "" {
-		p := a.defaultProject()
+		p, err := a.defaultProject()
+		if err != nil {
+			return nil, err
+		}
 		if p == "" {
 			return nil, withHint(errors.New("there is no default project"), "name the lease manager: --at ROUTE")
 		}

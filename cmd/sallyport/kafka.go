@@ -265,7 +265,9 @@ func (a *app) createKafkaInlet(ctx context.Context, name string, v kafkaInletFla
 			return err
 		}
 	}
-	if p := a.defaultProject(); !v.toGiven && p != "" {
+	if p, err := a.defaultProject(); err != nil {
+		return err
+	} else if !v.toGiven && p != "" {
 		v.to = "/project/" + p
 	}
 	r := admin.KafkaInletRequest{

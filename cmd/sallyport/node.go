@@ -58,9 +58,7 @@ func nodeList(a *app) *cobra.Command {
 				return err
 			}
 			nodes, err := d.Nodes()
-			if err != nil {
-				return err
-			}
+			a.unread(err)
 			type status struct {
 				Status string `json:"status"`
 				PID    *int   `json:"pid,omitempty"`
@@ -263,11 +261,8 @@ func nodeStop(a *app) *cobra.Command {
   sallyport node stop n1
   sallyport node stop n1 --drain 30s`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			running, err := a.runningNodes()
-			if err != nil {
-				return err
-			}
-			if len(running) == 0 {
+			running, unread := a.runningNodes()
+			if len(running) == 0 && unread == nil {
 				return a.print(result{human: "  > There are no nodes running"})
 			}
 			if force && drain > 0 {
@@ -284,17 +279,20 @@ func nodeStop(a *app) *cobra.Command {
 					}
 					return fmt.Errorf("the node %s is not running", name)
 				}
-				if drain > 0 {
-					if err := a.drainNode(cmd.Context(), name, drain); err != nil {
-						return err
-					}
+				err := a.drainAndStop(cmd.Context(), name, force, drain)
+				if err != nil && all { // the others can be stopped
+					unread = errors.Join(unread, err)
+					continue
 				}
-				if err := a.stopNode(cmd.Context(), name, force); err != nil {
+				if err != nil {
 					return err
 				}
 				if err := a.print(result{human: "  ✔ The node with name " + name + " was stopped"}); err != nil {
 					return err
 				}
+			}
+			if all {
+				return unread
 			}
 			return nil
 		}}
@@ -302,6 +300,16 @@ func nodeStop(a *app) *cobra.Command {
 	cmd.Flags().BoolVar(&all, "all", false, "all nodes")
 	cmd.Flags().DurationVar(&drain, "drain", 0, "take nobody new, and let connections end for this `DURATION`")
 	return cmd
+}
+
+// drainAndStop stops a node; with a duration it is drained before.
+func (a *app) drainAndStop(ctx context.Context, name string, force bool, drain time.Duration) error {
+	if drain > 0 {
+		if err := a.drainNode(ctx, name, drain); err != nil {
+			return err
+		}
+	}
+	return a.stopNode(ctx, name, force)
 }
 
 // drainNode asks a node to end when its connections have, and waits for that.
@@ -327,30 +335,41 @@ func (a *app) drainNode(ctx context.Context, name string, longest time.Duration)
 	return nil
 }
 
+// unread tells of what could not be read beside what could.
+func (a *app) unread(err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		a.note("%s %s", a.color("33", "!"), strings.TrimSuffix(line, "\n"))
+	}
+}
+
 // noNodes reports whether there is no node at all.
 func (a *app) noNodes() (bool, error) {
 	d, err := a.dir()
 	if err != nil {
 		return false, err
 	}
-	nodes, err := d.Nodes()
-	return len(nodes) == 0, err
+	names, err := d.NodeNames()
+	return len(names) == 0, err
 }
 
-// runningNodes returns the names of the nodes that run.
-func (a *app) runningNodes() ([]string, error) {
+// runningNodes returns the names of the nodes that run, and what is wrong with those that may.
+func (a *app) runningNodes() (running []string, unread error) {
 	d, err := a.dir()
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := d.Nodes()
-	var names []string
-	for _, n := range nodes {
-		if n.Status() != state.Stopped {
-			names = append(names, n.Name)
+	names, err := d.NodeNames()
+	errs := []error{err}
+	for _, name := range names {
+		n, err := d.Node(name)
+		if errs = append(errs, err); err == nil && n.Status() != state.Stopped {
+			running = append(running, name)
 		}
 	}
-	return names, err
+	return running, errors.Join(errs...)
 }
 
 func (a *app) nodeNames(args []string, all bool) ([]string, error) {
@@ -366,12 +385,7 @@ func (a *app) nodeNames(args []string, all bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := d.Nodes()
-	var names []string
-	for _, n := range nodes {
-		names = append(names, n.Name)
-	}
-	return names, err
+	return d.NodeNames()
 }
 
 // stopNode ends a node's process and waits for it.
@@ -388,6 +402,25 @@ func (a *app) stopNode(ctx context.Context, name string, force bool) error {
 		return fmt.Errorf("stop node %s: %w", name, err)
 	}
 	return d.NodeStopped(ctx, name, r.Process)
+}
+
+// deleteNode stops a node and deletes it. Where its record cannot be read or is gone, its process is found as reset finds it.
+func (a *app) deleteNode(ctx context.Context, name string, force bool) error {
+	if _, err := a.dirOnce.Node(name); err == nil {
+		if err := a.stopNode(ctx, name, force); err != nil {
+			return err
+		}
+		return a.dirOnce.DeleteNode(ctx, name)
+	}
+	for _, n := range a.dirOnce.FindRunning() {
+		if n.Name != name {
+			continue
+		}
+		if err := endProcess(ctx, n.Process, force); err != nil {
+			return fmt.Errorf("stop node %s: %w", name, err)
+		}
+	}
+	return a.dirOnce.DeleteNode(ctx, name)
 }
 
 // endProcess asks a process to end and waits for that; in the end, or at once with force, it is killed.
@@ -429,30 +462,24 @@ func nodeDelete(a *app) *cobra.Command {
 			if none || len(args) == 0 && !all && !a.stderrTTY {
 				return a.nothingChosen(map[bool]int{true: 0, false: 1}[none])
 			}
+			var names []string
 			if len(args) == 1 {
-				if _, err := a.nodeRecord(args[0]); err != nil {
-					return fmt.Errorf("the node %s was not found", plainName(args[0]))
+				name := plainName(args[0])
+				known, err := a.dirOnce.NodeNames()
+				if err != nil {
+					return err
 				}
-			}
-			names, err := a.nodeNames(args, all)
-			if err != nil {
+				if !slices.Contains(known, name) && !slices.ContainsFunc(a.dirOnce.FindRunning(), func(n state.FoundNode) bool { return n.Name == name }) {
+					return fmt.Errorf("the node %s was not found", name)
+				}
+				names = []string{name}
+			} else if names, err = a.nodeNames(args, all); err != nil {
 				return err
 			}
 			if err := a.confirm(yes, "Delete "+strings.Join(names, ", ")); err != nil {
 				return err
 			}
-			for _, name := range names {
-				if err := a.stopNode(ctx, name, force); err != nil {
-					return err
-				}
-				if err := a.dirOnce.DeleteNode(ctx, name); err != nil {
-					return err
-				}
-				if err := a.print(result{human: "deleted the node " + name, machine: name, json: map[string]string{"name": name}}); err != nil {
-					return err
-				}
-			}
-			return nil
+			return a.deleteEach("node", names, all, func(name string) error { return a.deleteNode(ctx, name, force) })
 		}}
 	f := cmd.Flags()
 	f.BoolVar(&all, "all", false, "all nodes")

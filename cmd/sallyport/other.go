@@ -69,9 +69,7 @@ func statusCommand(a *app) *cobra.Command {
 				rows = append(rows, []string{n.Name, n.Identifier})
 			}
 			records, err := d.Nodes()
-			if err != nil {
-				return err
-			}
+			a.unread(err)
 			nodes, nodeRows, wrong := []admin.Node{}, [][]string{}, []string{}
 			for _, r := range records {
 				n := stoppedNode(r)

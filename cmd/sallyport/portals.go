@@ -475,7 +475,10 @@ func (a *app) certificateProvider(route string, useTLS bool) (string, error) {
 		if !useTLS {
 			return "", nil
 		}
-		p := a.defaultProject()
+		p, err := a.defaultProject()
+		if err != nil {
+			return "", err
+		}
 		if p == "" {
 			return "", withHint(errors.New("there is no default project to get a certificate from"), "name the service that has it: --tls-certificate-provider ROUTE")
 		}

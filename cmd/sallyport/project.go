@@ -104,15 +104,11 @@ func projectTicket(a *app) *cobra.Command {
 			if expires >= 5*24*time.Hour && uses >= 10 {
 				a.note("%s This ticket is good for %d members and %s: keep it safe", a.color("33", "!"), uses, expires)
 			}
-			d, err := a.dir()
+			p, err := a.findProject(argsOf(t.project))
 			if err != nil {
 				return err
 			}
-			p, err := d.Project(t.project)
-			if err != nil {
-				return withHint(errors.New("there is no default project"), "import one: sallyport project import --project-file FILE")
-			}
-			described := *p.Project
+			described := *p
 			described.Expects = expects
 			if err := described.Verify(); err != nil {
 				return err
@@ -240,6 +236,13 @@ func projectList(a *app) *cobra.Command {
 	return cmd
 }
 
+func argsOf(name string) []string {
+	if name == "" {
+		return nil
+	}
+	return []string{name}
+}
+
 func (a *app) findProject(args []string) (*project.Project, error) {
 	name := ""
 	if len(args) == 1 {
@@ -252,9 +255,9 @@ func (a *app) findProject(args []string) (*project.Project, error) {
 	p, err := d.Project(name)
 	if err != nil {
 		if name == "" {
-			return nil, withHint(errors.New("there is no default project"), "sallyport project enroll TICKET joins one")
+			return nil, ifNotFound(err, withHint(errors.New("there is no default project"), "sallyport project enroll TICKET joins one"))
 		}
-		return nil, withHint(fmt.Errorf("there is no project with name %s", name), "sallyport project list shows those there are")
+		return nil, ifNotFound(err, withHint(fmt.Errorf("there is no project with name %s", name), "sallyport project list shows those there are"))
 	}
 	return p.Project, nil
 }

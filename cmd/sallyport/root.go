@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"sallyport/state"
 )
 
 // Command groups of the help text.
@@ -256,6 +258,29 @@ func (a *app) nothingChosen(existing int) error {
 	}
 	a.warn("nothing was deleted: give a name, or --all")
 	return nil
+}
+
+// deleteEach deletes things of a kind by name. Of all there are, those that cannot be deleted are told of and left, as in the reference: they are no
+// error where something else still needs them.
+func (a *app) deleteEach(kind string, names []string, all bool, remove func(name string) error) error {
+	var failed []error
+	for _, name := range names {
+		err := remove(name)
+		if err != nil && !all {
+			return err
+		}
+		if err != nil {
+			a.note("%s Failed to delete %s %s: %v", a.color("33", "!"), kind, name, err)
+			if !errors.Is(err, state.ErrInUse) {
+				failed = append(failed, err)
+			}
+			continue
+		}
+		if err := a.print(result{human: "deleted the " + kind + " " + name, machine: name, json: map[string]string{"name": name}}); err != nil {
+			return err
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // confirm asks a person before something is destroyed; scripts say --yes.

@@ -67,7 +67,7 @@ stays, its nodes go on, and peers learn of the new key with the next channel.`,
 func (a *app) rotateInto(ctx context.Context, s *self, vaultName string, o identity.RotateOptions) error {
 	v, err := a.dirOnce.Vault(vaultName)
 	if err != nil {
-		return fmt.Errorf("the vault %s was not found", vaultName)
+		return ifNotFound(err, fmt.Errorf("the vault %s was not found", vaultName))
 	}
 	if nodes, err := a.dirOnce.NodesOf(s.named.Identifier); err != nil || len(nodes) > 0 { // they work with the vault that they know
 		if err != nil {
@@ -139,10 +139,7 @@ func (a *app) rotated(ctx context.Context, s *self, i *identity.Identity, err er
 
 // tellRotated has the nodes of an identity use its new key from now on; who cannot be told finds it within a second.
 func (a *app) tellRotated(ctx context.Context, identifier string) {
-	nodes, err := a.dirOnce.NodesOf(identifier)
-	if err != nil {
-		return
-	}
+	nodes, _ := a.dirOnce.NodesOf(identifier)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for _, name := range nodes {
@@ -165,9 +162,7 @@ func identityPurposeKeys(a *app) *cobra.Command {
 				return err
 			}
 			nodes, err := d.NodesOf(named.Identifier)
-			if err != nil {
-				return err
-			}
+			a.unread(err)
 			type item struct {
 				Node    string `json:"node"`
 				Purpose string `json:"purpose"`

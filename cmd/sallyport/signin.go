@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -94,13 +93,9 @@ func signInOptions(o *state.OIDCOptions) (*authority.SignInOptions, error) {
 
 // signIn makes an identity a member by signing in with the provider that a project's authority believes, and stores its credential.
 func (a *app) signIn(ctx context.Context, t *trustFlags) (raw []byte, who *self, err error) {
-	d, err := a.dir()
+	p, err := a.findProject(argsOf(t.project))
 	if err != nil {
 		return nil, nil, err
-	}
-	p, err := d.Project(t.project)
-	if err != nil {
-		return nil, nil, withHint(errors.New("there is no default project"), "import one: sallyport project import --project-file FILE")
 	}
 	err = a.askAuthority(ctx, *t, func(ctx context.Context, c *authority.Client, s *self) error {
 		who = s
@@ -128,7 +123,7 @@ func (a *app) signIn(ctx context.Context, t *trustFlags) (raw []byte, who *self,
 		if raw, err = c.RenewingCredential(ctx); err != nil {
 			return enrollError(err)
 		}
-		return a.storeCredential(ctx, s.manager, raw, s.id, p.Project.CredentialScope(), "")
+		return a.storeCredential(ctx, s.manager, raw, s.id, p.CredentialScope(), "")
 	})
 	return raw, who, err
 }

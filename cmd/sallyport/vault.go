@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -290,7 +291,7 @@ func vaultEncrypt(a *app) *cobra.Command {
 			}
 			v, err := d.Vault(args[0])
 			if err != nil {
-				return fmt.Errorf("the vault %s was not found", args[0])
+				return ifNotFound(err, fmt.Errorf("the vault %s was not found", args[0]))
 			}
 			if v.Kind != "" {
 				return fmt.Errorf("the keys of vault %s are not files: they are in %s", v.Name, homeOf(v))
@@ -378,7 +379,7 @@ func vaultMove(a *app) *cobra.Command {
 			}
 			v, err := d.Vault(args[0])
 			if err != nil {
-				return fmt.Errorf("the vault %s was not found", args[0])
+				return ifNotFound(err, fmt.Errorf("the vault %s was not found", args[0]))
 			}
 			if v.IsDefault { // as in the reference, where it has no path of its own
 				return fmt.Errorf("the vault %s cannot be moved to %s because this is the default vault", v.Name, path)
@@ -409,15 +410,18 @@ func vaultShow(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(list) == 0 { // as in the reference: not an error
+				return a.print(result{human: "no vaults; one is made with the first identity", machine: "[]", json: []any{}})
+			}
 			if len(list) > 1 && name == "" { // as in the reference, which then lets a person choose
 				return errNoName("vault")
 			}
 			v, err := d.Vault(name)
 			if err != nil && name == "" {
-				return withHint(errors.New("there is no default vault"), "one is made with the first identity: sallyport identity create")
+				return ifNotFound(err, withHint(errors.New("there is no default vault"), "one is made with the first identity: sallyport identity create"))
 			}
 			if err != nil {
-				return fmt.Errorf("the vault %s was not found", name)
+				return ifNotFound(err, fmt.Errorf("the vault %s was not found", name))
 			}
 			return a.print(result{human: fields(append([]string{"Vault", v.Name, "Directory", v.Path}, vaultHome(v)...)...), machine: v.Name, json: vaultJSON(v)})
 		}}
@@ -453,42 +457,32 @@ func vaultDelete(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			list, err := d.Vaults()
+			if err != nil {
+				return err
+			}
+			if len(list) == 0 || !all && len(args) == 0 {
+				return a.nothingChosen(len(list))
+			}
 			names := args
 			if all {
 				names = nil
-				list, err := d.Vaults()
-				if err != nil {
-					return err
-				}
 				for _, v := range list {
 					names = append(names, v.Name)
 				}
-			} else if len(args) == 0 {
-				list, err := d.Vaults()
-				if err != nil {
-					return err
-				}
-				return a.nothingChosen(len(list))
+			} else if _, err := d.Vault(args[0]); err != nil {
+				return ifNotFound(err, fmt.Errorf("the vault %s was not found", args[0]))
 			}
-			for _, name := range names {
-				if _, err := d.Vault(name); err != nil {
-					return fmt.Errorf("the vault %s was not found", name)
-				}
-				if err := a.confirm(yes, "Delete the vault "+name+" with all its keys"); err != nil {
-					return err
-				}
+			if err := a.confirm(yes, "Delete the vault "+strings.Join(names, ", ")+" with all its keys"); err != nil {
+				return err
+			}
+			return a.deleteEach("vault", names, all, func(name string) error {
 				left, err := d.DeleteVault(cmd.Context(), name)
-				if err != nil {
-					return err
-				}
-				if left != "" {
+				if left != "" && err == nil {
 					a.note("its directory stays: %s", left)
 				}
-				if err := a.print(result{human: "deleted the vault " + name, machine: name, json: map[string]string{"name": name}}); err != nil {
-					return err
-				}
-			}
-			return nil
+				return err
+			})
 		}}
 	cmd.Flags().BoolVar(&all, "all", false, "all vaults")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
