@@ -48,8 +48,8 @@ func offered(list []string) []string {
 
 // choose returns what an inlet's TLS with one client may agree on. With a list that is what the list says, in its order; a client that has
 // none of it is refused. Without, the inlet does not know what the target speaks: a client that can speak one protocol alone gets that, one
-// that can speak HTTP/1.1 gets that, as every target of HTTP knows it, and another one gets none. What is to be rewritten has to be
-// HTTP/1.1.
+// that can speak HTTP/1.1 gets that, as every target of HTTP knows it, one of HTTP/2 without HTTP/1.1 gets h2, whatever else it offers, as gRPC
+// does with names of its own, and another one gets none. What is to be rewritten has to be HTTP/1.1.
 func choose(list, client []string, rewritten bool) []string {
 	switch {
 	case len(list) > 0:
@@ -60,6 +60,8 @@ func choose(list, client []string, rewritten bool) []string {
 		return nil
 	case len(client) == 1:
 		return client
+	case slices.Contains(client, http2):
+		return []string{http2}
 	}
 	return nil
 }

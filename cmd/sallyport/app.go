@@ -205,6 +205,11 @@ func (a *app) note(format string, args ...any) {
 	}
 }
 
+// problem says what went wrong beside what went well: on standard error, also when quiet.
+func (a *app) problem(format string, args ...any) {
+	fmt.Fprintln(a.stderr, a.color("33", "!")+" "+forTerminal(fmt.Sprintf(format, args...)))
+}
+
 // done says what was done, with a check mark, to a person at a terminal. Scripts get the result on standard output and nothing else,
 // as from the reference.
 func (a *app) done(format string, args ...any) {

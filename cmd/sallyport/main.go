@@ -25,7 +25,7 @@ func main() {
 }
 
 // endingSignals are those that end a command, beside SIGHUP. What is ignored when the program starts stays ignored: shells do so with
-// SIGINT for what they run in the background.
+// SIGINT for what they run in the background. Of SIGTERM that cannot be known: Go's runtime takes it before, and says that it is not ignored.
 func endingSignals() []os.Signal {
 	list := []os.Signal{syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGINT) {

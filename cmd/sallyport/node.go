@@ -341,7 +341,7 @@ func (a *app) unread(err error) {
 		return
 	}
 	for line := range strings.Lines(err.Error()) {
-		a.note("%s %s", a.color("33", "!"), strings.TrimSuffix(line, "\n"))
+		a.problem("%s", strings.TrimSuffix(line, "\n"))
 	}
 }
 

@@ -270,7 +270,7 @@ func (a *app) deleteEach(kind string, names []string, all bool, remove func(name
 			return err
 		}
 		if err != nil {
-			a.note("%s Failed to delete %s %s: %v", a.color("33", "!"), kind, name, err)
+			a.problem("Failed to delete %s %s: %v", kind, name, err)
 			if !errors.Is(err, state.ErrInUse) {
 				failed = append(failed, err)
 			}
