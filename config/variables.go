@@ -125,9 +125,17 @@ func (s *source) expand(lookup func(string) (string, bool)) error {
 	var out bytes.Buffer
 	splices := []splice{{}}
 	lineStart := true
+	open, inText := 0, -1 // brackets, and the indentation of what has a text whose lines stand as they are written; -1 outside of one
 	for i := 0; i < len(text); {
 		if lineStart {
 			lineStart = false
+			line, _, _ := bytes.Cut(text[i:], []byte("\n"))
+			if in := indentOf(line); in <= inText && in < len(line) {
+				inText = -1
+			}
+			if m := textStart.FindSubmatch(line); m != nil && inText < 0 {
+				inText = len(m[1])
+			}
 			if rest := bytes.TrimLeft(text[i:], " \t"); len(rest) > 0 && rest[0] == '#' {
 				end := bytes.IndexByte(text[i:], '\n')
 				if end < 0 {
@@ -141,6 +149,12 @@ func (s *source) expand(lookup func(string) (string, bool)) error {
 		c := text[i]
 		if c != '$' {
 			lineStart = c == '\n'
+			switch c {
+			case '{', '[':
+				open++
+			case '}', ']':
+				open--
+			}
 			out.WriteByte(c)
 			i++
 			continue
@@ -156,7 +170,7 @@ func (s *source) expand(lookup func(string) (string, bool)) error {
 			}
 		}
 		hide()
-		if strings.Contains(value, "\n") && len(value) <= MaxText && s.isText(i, n, value) {
+		if strings.Contains(value, "\n") && len(value) <= MaxText && inText < 0 && s.isText(i, n, value, open > 0) {
 			value = quoted(value)
 			hide()
 		}
@@ -180,27 +194,26 @@ var (
 	// flowPlace and flowRest are that of a value in brackets; what is before it is captured.
 	flowPlace = regexp.MustCompile(`(:[ \t]|[[{,])[ \t]*$`)
 	flowRest  = regexp.MustCompile(`^[ \t]*(?:$|[ \t]#|[\]},])`)
-	// textStart matches the end of a line below which a text begins whose lines stand as they are written.
-	textStart = regexp.MustCompile(`(?:^|[\s:-])[|>][-+0-9]*\s*(?:#.*)?$`)
+	// textStart matches a line below which a text begins whose lines stand as they are written and are indented further than what is captured.
+	textStart = regexp.MustCompile(`^((?: *- +)* *?)(?:- +|\S.*[:-]\s+)(?:[!&]\S*\s+)*[|>][-+0-9]*\s*(?:#.*)?$`)
 )
 
 // isText reports whether a value of several lines is a text, such as a ticket that a mail program has folded, where it takes the place of the n
-// bytes at byte at of the written text: those are all of a value, and it is no list, map or text in YAML's own writing.
-func (s *source) isText(at, n int, value string) bool {
+// bytes at byte at of the written text, in brackets or not: those are all of a value, and it is no list, map or text in YAML's own writing.
+func (s *source) isText(at, n int, value string, inBrackets bool) bool {
 	start := bytes.LastIndexByte(s.written[:at], '\n') + 1
 	before := s.written[start:at]
 	after, _, _ := bytes.Cut(s.written[at+n:], []byte("\n"))
-	if bytes.Contains(before, []byte(" #")) || s.inText(start) {
+	if bytes.Contains(before, []byte(" #")) {
 		return false
 	}
 	// Whether it can be read as it is is seen in a place of the same kind and indentation.
-	open := bytes.Count(s.written[:at], []byte("{")) + bytes.Count(s.written[:at], []byte("[")) - bytes.Count(s.written[:at], []byte("}")) - bytes.Count(s.written[:at], []byte("]"))
 	flow, block := flowPlace.FindSubmatch(before), blockPlace.FindSubmatch(before)
 	var text string
 	switch {
-	case open > 0 && flow != nil && flowRest.Match(after) && flow[1][0] == ':':
+	case inBrackets && flow != nil && flowRest.Match(after) && flow[1][0] == ':':
 		text = "{b: " + value + "}"
-	case open > 0 && flow != nil && flowRest.Match(after):
+	case inBrackets && flow != nil && flowRest.Match(after):
 		text = "{b: [ " + value + "]}"
 	case block != nil && blockRest.Match(after) && len(block[1]) == 0:
 		text = "b: " + value
@@ -221,27 +234,12 @@ func (s *source) isText(at, n int, value string) bool {
 		v = a
 	}
 	if v.kind != mapping || len(v.entries) != 1 {
-		return open <= 0 // it would bring keys of its own into the map around it
+		return !inBrackets // it would bring keys of its own into the map around it
 	}
 	if v = v.entries[0].value; strings.HasPrefix(text, "{b: [ ") && len(v.items) == 1 {
 		v = v.items[0]
 	}
 	return v.kind == scalar && !strings.ContainsAny(value[:1], "\"'|>!&*\n ")
-}
-
-// inText reports whether the line starting at byte start of the written text is part of a text whose lines stand as they are written.
-func (s *source) inText(start int) bool {
-	for indent := indentOf(s.written[start:]); start > 0 && indent > 0; {
-		end := start - 1
-		start = bytes.LastIndexByte(s.written[:end], '\n') + 1
-		line := s.written[start:end]
-		if in := indentOf(line); in < indent && in < len(line) {
-			if indent = in; textStart.Match(line) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // quoted writes a text in double quotes, on one line.
