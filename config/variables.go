@@ -133,8 +133,10 @@ func (s *source) expand(lookup func(string) (string, bool)) error {
 			if in := indentOf(line); in <= inText && in < len(line) {
 				inText = -1
 			}
-			if m := textStart.FindSubmatch(line); m != nil && inText < 0 {
-				inText = len(m[1])
+			if inText < 0 && bytes.ContainsAny(line, "|>") {
+				if m := textStart.FindSubmatch(line); m != nil {
+					inText = len(m[1])
+				}
 			}
 			if rest := bytes.TrimLeft(text[i:], " \t"); len(rest) > 0 && rest[0] == '#' {
 				end := bytes.IndexByte(text[i:], '\n')
