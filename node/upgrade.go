@@ -254,7 +254,11 @@ func (n *Node) checkUpgrade(ctx context.Context, program string) (u admin.Upgrad
 func count(u *admin.Upgrade, c *Carried) {
 	u.Sockets, u.Connections, u.Clients, u.Left = len(c.Sockets), 0, 0, c.Portals.Left
 	for _, p := range c.Portals.Portals() {
-		u.Connections += len(p.Conns)
+		for _, k := range p.Conns {
+			if k.Gone == 0 { // else there is only something to tell
+				u.Connections++
+			}
+		}
 		u.Clients += len(p.Waiting)
 	}
 }
@@ -344,6 +348,7 @@ func (n *Node) replace(next successor, drain time.Duration) (err error) {
 	if err := n.rehearse(next); err != nil {
 		return err // nobody has noticed anything
 	}
+	n.endLeft()    // from here on connections that can't be carried are gone, also if a step below fails
 	n.sayGoodbye() // the other nodes look for new paths at once; those find this program too, if it has to go on
 	c, release, err := n.writeDown(n.ctx, true)
 	if err != nil {
@@ -375,6 +380,19 @@ func (n *Node) replace(next successor, drain time.Duration) (err error) {
 		defer stay()
 	}
 	return upgrade.Exec(next.program, n.opts.Upgrade.Command(next.program, state), os.Environ(), append(c.descriptors(), state))
+}
+
+// endLeft ends what cannot be carried, of which the other ends are told.
+func (n *Node) endLeft() {
+	ctx, cancel := context.WithTimeout(n.ctx, goodbyeTimeout)
+	defer cancel()
+	var inlets []*portal.Inlet
+	for _, i := range n.inlets.List() {
+		if i.IsOpen {
+			inlets = append(inlets, i.Value.portal)
+		}
+	}
+	portal.EndLeft(ctx, n.router, inlets)
 }
 
 // rehearse does all that replace does and that can fail, except the last step, before the paths are given up.
@@ -423,6 +441,7 @@ func (n *Node) goOn(c *Carried) {
 	}
 	n.group.Inherited = dataplane.NewInheritance(c.Sockets, c.Kept...)
 	c.Portals.Each(dataplane.CloseOnExec)
+	c.Portals.WrittenAt(time.Now().Add(c.Stopped - upgrade.Now()))
 	n.carried = c
 	n.upgrades.last = c.Report
 }

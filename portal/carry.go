@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type CarriedPortal struct {
 	Name    string          `cbor:"1,keyasint"`
 	Conns   []CarriedConn   `cbor:"2,keyasint,omitempty"`
 	Waiting []CarriedClient `cbor:"3,keyasint,omitempty"` // an inlet's clients that are not read yet
+
+	at time.Time // when it was written down, by this program's clock; zero is when it is taken up
 }
 
 // CarriedSocket is a socket and what it has to send.
@@ -47,6 +50,9 @@ type CarriedClient struct {
 	ID     []byte `cbor:"2,keyasint,omitempty"` // that it was offered with, if it was
 	Again  uint64 `cbor:"3,keyasint,omitempty"` // the next offer's number
 	Client string `cbor:"4,keyasint,omitempty"` // its address
+	// LeftMS is how long it may go on waiting for a path, 0 for as long as one that comes now; Came is when it came, in Unix nanoseconds, 0 for now.
+	LeftMS uint64 `cbor:"5,keyasint,omitempty"`
+	Came   int64  `cbor:"6,keyasint,omitempty"`
 }
 
 // CarriedConn is one end of a connection. Positions count from the beginning of the connection, as in docs/protocol/04.
@@ -71,10 +77,35 @@ type CarriedConn struct {
 	// Tally is what the record of the connection will say.
 	Tally   CarriedTally `cbor:"18,keyasint,omitempty"`
 	Process []byte       `cbor:"19,keyasint,omitempty"` // an outlet's: of the inlet's node
+	LeftMS  uint64       `cbor:"20,keyasint,omitempty"` // of the hold, where the path was away; 0 is all of it
 }
 
 // Portals returns what inlets and outlets leave.
 func (c *Carried) Portals() []CarriedPortal { return slices.Concat(c.Inlets, c.Outlets) }
+
+// WrittenAt says when all this was written down, by the clock of the program that takes it up: who waited goes on from then.
+func (c *Carried) WrittenAt(at time.Time) {
+	for _, list := range [][]CarriedPortal{c.Inlets, c.Outlets} {
+		for i := range list {
+			list[i].at = at
+		}
+	}
+}
+
+// msLeft returns how many milliseconds there are until a time, and at least one: 0 says that nothing has been waited for.
+func msLeft(until time.Time) uint64 { return uint64(max(time.Until(until).Milliseconds(), 1)) }
+
+// until is when a time is over of which ms were left when p was written down, and longest if it has not begun.
+func (p *CarriedPortal) until(ms uint64, longest time.Duration) time.Time {
+	if ms == 0 {
+		return time.Now().Add(longest)
+	}
+	at := p.at
+	if at.IsZero() {
+		at = time.Now()
+	}
+	return at.Add(shorter(longest, ms))
+}
 
 // Wipe overwrites the secrets and the data.
 func (c *Carried) Wipe() {
@@ -134,12 +165,16 @@ func (c *Carried) Reset() (n int) {
 
 // Why a connection cannot be carried.
 const (
-	leftVersion  = "the other end cannot resume (version 1, or the reference)"
-	leftRewriter = "the bytes are changed on the way (HTTP headers)"
-	leftTLS      = "TLS ends at this node"
-	leftOpening  = "the target had not answered"
-	leftDeleted  = "their outlet was deleted"
-	leftOther    = "the portal is part of something larger (Kafka)"
+	leftVersion   = "the other end cannot resume (version 1, or the reference)"
+	leftPlain     = "there is no secure channel to the other end"
+	leftSkip      = "it began without a handshake (--skip-handshake)"
+	leftHold      = "one of the ends does not hold it (--hold 0)"
+	leftRewriter  = "the bytes are changed on the way (HTTP headers)"
+	leftTLS       = "TLS ends at this node"
+	leftAccepting = "the client had not ended its TLS handshake or its PROXY header"
+	leftOpening   = "the target had not answered"
+	leftDeleted   = "their outlet was deleted"
+	leftOther     = "the portal is part of something larger (Kafka)"
 )
 
 // Carry writes down what an inlet has, with secrets and bytes if data is set. The loops are halted. ErrMoving: try again in a moment. Clients that wait for a
@@ -151,33 +186,44 @@ func (in *Inlet) Carry(to *Carried, data bool) (release func(), err error) {
 			in.mu.Unlock()
 		}
 	}()
+	accepting := in.accepting.Load() // before handing: a client is counted there before it is no longer counted here
 	if in.handing.Load() != 0 || in.env.arrivals.underWay() {
 		return nil, ErrMoving
 	}
+	for range accepting {
+		to.leave(leftAccepting)
+	}
 	p := CarriedPortal{Name: in.opts.Name, Conns: make([]CarriedConn, 0, len(in.conns))}
+	for _, w := range in.waiting {
+		if in.piped() {
+			to.leave(leftTLS)
+			continue
+		}
+		carried := CarriedClient{FD: w.fd, Again: w.offer.again, Client: w.offer.client, LeftMS: msLeft(w.until)}
+		if !w.offer.came.IsZero() {
+			carried.Came = w.offer.came.UnixNano()
+		}
+		if w.offer.id != (token{}) {
+			carried.ID = append([]byte(nil), w.offer.id[:]...)
+		}
+		p.Waiting = append(p.Waiting, carried)
+	}
 	for c := range in.conns {
 		if c.state == opening && !c.skip && !in.piped() && c.sock != nil {
 			h, ok := c.sock.Copy(false) // nothing was sent to it yet
 			if !ok {
 				continue
 			}
-			w := CarriedClient{FD: h.FD, Client: c.tally.client}
+			w := CarriedClient{FD: h.FD, Client: c.tally.client, Came: c.tally.began.UnixNano()}
 			if c.line != nil {
 				w.ID, w.Again = append([]byte(nil), c.line.id[:]...), c.line.offers+1
 			}
 			p.Waiting = append(p.Waiting, w)
 			continue
 		}
-		if err := c.writeDown(to, &p, in.piped(), data); err != nil {
+		if err := c.writeDown(to, &p, data); err != nil {
 			return nil, err
 		}
-	}
-	for _, w := range in.waiting {
-		carried := CarriedClient{FD: w.fd, Again: w.offer.again, Client: w.offer.client}
-		if w.offer.id != (token{}) {
-			carried.ID = append([]byte(nil), w.offer.id[:]...)
-		}
-		p.Waiting = append(p.Waiting, carried)
 	}
 	to.Inlets = append(to.Inlets, p)
 	return in.mu.Unlock, nil
@@ -195,7 +241,7 @@ func (o *Outlet) Carry(to *Carried, data bool) error {
 	defer o.lines.mu.Unlock()
 	p := CarriedPortal{Name: o.opts.Name, Conns: make([]CarriedConn, 0, len(o.lines.conns))}
 	for _, c := range o.lines.conns {
-		if err := c.writeDown(to, &p, c.piped, data); err != nil {
+		if err := c.writeDown(to, &p, data); err != nil {
 			return err
 		}
 	}
@@ -215,8 +261,8 @@ func (e *Env) CarrySockets(g *dataplane.Group, to *Carried, data bool) {
 		}
 		if sock.IsClosing() {
 			to.Closing = append(to.Closing, CarriedSocket{h.FD, h.Output, true})
-		} else if c := sock.Handler().(*conn); !c.left {
-			to.leave(leftOf(c))
+		} else if c := sock.Handler().(*conn); !c.left && !(c.outlet && c.inside()) { // the inlet's end of such a one was counted
+			to.leave(cmp.Or(c.whyLeft(), leftOther))
 		}
 	}
 	for _, sock := range g.Conns(func(h dataplane.Handler) bool { c, ok := h.(*conn); return ok && c.left }) {
@@ -231,35 +277,97 @@ func (c *Carried) leave(why string) {
 	c.Left[why]++
 }
 
-// leftOf says why c is not carried.
-func leftOf(c *conn) string {
+// whyLeft says why c cannot be carried, empty if it can: as a connection, or as an inlet's client that is offered again. On its shard, or while that is halted.
+func (c *conn) whyLeft() string {
 	switch {
 	case c.outlet && c.state == opening:
 		return leftOpening
-	case c.line == nil:
-		return leftVersion
-	case c.lines != nil && c.lines.outlets.Load() == 0:
+	case c.done:
+		return "" // there is no socket any more, only a last word for the other end
+	case c.upstream != nil && c.state != opening, c.downstream != nil:
+		return leftRewriter
+	case c.piped || c.inlet != nil && c.inlet.piped():
+		return leftTLS
+	case c.state == opening || c.line != nil && (c.lines == nil || c.lines.outlets.Load() > 0):
+		return ""
+	case c.line != nil:
 		return leftDeleted
+	case c.skip:
+		return leftSkip
+	case c.through():
+		return leftOther
+	case !c.hasPeer:
+		return leftPlain
+	case c.version >= resumeVersion:
+		return leftHold
 	}
-	return leftOther
+	return leftVersion
+}
+
+// through reports whether the bytes go through interceptors of this node.
+func (c *conn) through() bool {
+	_, ok := c.shard.Worker(c.route.First().Value).(routing.Through)
+	return ok
+}
+
+// inside reports whether the other end is in this process, and nothing in between.
+func (c *conn) inside() bool {
+	return c.route.Len() == 1 && c.shard.Router().ShardOf(c.route.First().Value) != nil
+}
+
+// EndLeft ends what cannot be carried, while paths can still bring the reason to the other ends: those would hold their sockets for a connection that nobody
+// resumes, since the node's process stays the same. What an inlet tells later, as its path is away, the next program tells. Not on a shard.
+func EndLeft(ctx context.Context, r *routing.Router, inlets []*Inlet) {
+	for _, in := range inlets {
+		in.endPiped()
+	}
+	for _, s := range r.Shards() {
+		_ = s.Finish(ctx, func() {
+			var list []*conn
+			s.Loop().EachConn(func(h dataplane.Handler) bool {
+				if c, ok := h.(*conn); ok && c.state != ended && c.whyLeft() != "" {
+					list = append(list, c)
+				}
+				return true
+			})
+			for _, c := range list {
+				if c.state == away && c.tellLater(ReasonShutdown) {
+					continue
+				}
+				// Without a reason the other end would take it for the end of a whole stream. Ours learns of a path's end without being told, the reference does not.
+				c.end(ReasonShutdown, c.extended || !c.skip && !c.through())
+			}
+		})
+	}
+}
+
+// endPiped ends clients that wait for a path, if they can't be carried.
+func (in *Inlet) endPiped() {
+	if !in.piped() {
+		return
+	}
+	in.mu.Lock()
+	list := in.waiting
+	in.waiting = nil
+	in.env.Stats.Held.Add(-int64(len(list)))
+	in.mu.Unlock()
+	for _, w := range list {
+		in.refused(ReasonShutdown, w.offer)
+		w.drop(ReasonShutdown)
+	}
 }
 
 // writeDown writes c down, or why it cannot go on.
-func (c *conn) writeDown(to *Carried, p *CarriedPortal, bridged, data bool) error {
+func (c *conn) writeDown(to *Carried, p *CarriedPortal, data bool) error {
 	if c.state == ended {
 		return nil
 	}
 	if c.home.Load() == nil {
 		return ErrMoving
 	}
-	why := ""
-	switch {
-	case c.upstream != nil || c.downstream != nil:
-		why = leftRewriter
-	case bridged:
-		why = leftTLS
-	case c.line == nil || c.state != open && c.state != away:
-		why = leftOf(c)
+	why := c.whyLeft()
+	if why == "" && c.state == opening { // its client is on its way elsewhere
+		why = leftOther
 	}
 	if why != "" {
 		to.leave(why)
@@ -272,6 +380,9 @@ func (c *conn) writeDown(to *Carried, p *CarriedPortal, bridged, data bool) erro
 		Peer: append([]byte(nil), c.peer[:]...), ID: append([]byte(nil), l.id[:]...),
 		Sent: l.sent, Finished: l.finished, Confirmed: l.confirmed, Received: c.window.received, Allowed: c.window.allowed,
 		ReadDone: c.readDone, PeerDone: c.peerDone, Gone: byte(l.gone), Tally: c.tally.carry(),
+	}
+	if c.state == away {
+		k.LeftMS = msLeft(l.until)
 	}
 	if l.process != ([32]byte{}) {
 		k.Process = append([]byte(nil), l.process[:]...)
@@ -319,7 +430,7 @@ func (k *CarriedConn) fits(data bool) bool {
 
 // takeUp makes a connection of what was written down. It has no path yet. begin says whose it is, before anything can go wrong; enter makes it known, and
 // returns why it may not go on.
-func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, begin func(*conn), enter func(*conn) Reason) {
+func (e *Env) takeUp(s *routing.Shard, m *Meter, p *CarriedPortal, k *CarriedConn, begin func(*conn), enter func(*conn) Reason) {
 	c := e.newConn(s, m)
 	e.Stats.Active.Add(-1) // it was counted when it was announced, as one whose path is away too
 	copy(c.peer[:], k.Peer)
@@ -338,7 +449,7 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, begin func(*con
 	c.window.received, c.window.allowed, c.window.known = k.Received, k.Allowed, true
 	c.readDone, c.peerDone = k.ReadDone, k.PeerDone
 	c.state = away
-	l.told, l.until, l.pause = c.got(), time.Now().Add(l.hold), askFirst
+	l.told, l.until, l.pause = c.got(), p.until(k.LeftMS, l.hold), askFirst
 	clear(k.Secret)
 	clear(k.Kept)
 	if c.done = k.Socket.FD < 0; !c.done {
@@ -356,6 +467,10 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, begin func(*con
 		c.end(why, false)
 		return
 	}
+	if !time.Now().Before(l.until) {
+		c.expire(ReasonHold)
+		return
+	}
 	c.limit()
 	if c.inlet != nil {
 		c.ask()
@@ -363,14 +478,14 @@ func (e *Env) takeUp(s *routing.Shard, m *Meter, k *CarriedConn, begin func(*con
 	c.wait()
 }
 
-// announce returns the connections of a list for the shards to take up: they count as open, with their paths away, from now on. lost is called for each that
+// announce returns the connections of a portal for the shards to take up: they count as open, with their paths away, from now on. lost is called for each that
 // was written down wrongly.
-func (e *Env) announce(m *Meter, list []CarriedConn, lost func(*CarriedConn), begin func(*conn), enter func(*conn) Reason) *arriving {
-	e.Stats.Active.Add(int64(len(list)))
-	e.Stats.Away.Add(int64(len(list)))
-	return newArriving(&e.arrivals, list, func(s *routing.Shard, k *CarriedConn) {
+func (e *Env) announce(m *Meter, p *CarriedPortal, lost func(*CarriedConn), begin func(*conn), enter func(*conn) Reason) *arriving {
+	e.Stats.Active.Add(int64(len(p.Conns)))
+	e.Stats.Away.Add(int64(len(p.Conns)))
+	return newArriving(&e.arrivals, p.Conns, func(s *routing.Shard, k *CarriedConn) {
 		if k.fits(true) {
-			e.takeUp(s, m, k, begin, enter)
+			e.takeUp(s, m, p, k, begin, enter)
 			return
 		}
 		e.Stats.Active.Add(-1)
@@ -387,7 +502,7 @@ func (in *Inlet) takeUp(p *CarriedPortal) {
 	if p == nil {
 		return
 	}
-	in.env.announce(in.meter, p.Conns, func(*CarriedConn) {}, func(c *conn) {
+	in.env.announce(in.meter, p, func(*CarriedConn) {}, func(c *conn) {
 		c.inlet, c.rates = in, in.rates
 		c.tally.attributes = in.env.attributes(&c.peer)
 	}, func(c *conn) Reason {
@@ -397,8 +512,11 @@ func (in *Inlet) takeUp(p *CarriedPortal) {
 		return ReasonNone
 	}).begin(in.router.Shards())
 	for _, w := range p.Waiting {
-		o := offer{again: w.Again, client: w.Client, came: time.Now()}
+		o := offer{again: w.Again, client: w.Client, came: time.Now(), until: p.until(w.LeftMS, in.env.Limits.HoldTimeout)}
 		copy(o.id[:], w.ID)
+		if w.Came > 0 {
+			o.came = time.Unix(0, w.Came)
+		}
 		in.place(w.FD, o)
 	}
 }
@@ -415,7 +533,7 @@ func (o *Outlet) expect(p *CarriedPortal) *arriving {
 		peer := p.Conns[i].peer()
 		o.places.enter(&peer)
 	}
-	a := o.env.announce(o.meter, p.Conns, func(k *CarriedConn) {
+	a := o.env.announce(o.meter, p, func(k *CarriedConn) {
 		peer := k.peer()
 		o.places.leave(&peer)
 	}, func(c *conn) {

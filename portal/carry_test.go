@@ -103,7 +103,8 @@ func leave(t *testing.T, n *simNode, own, other *simEnd, carry func(c *Carried, 
 func (s *simulated) upgradeOutlet(t *testing.T, target string) {
 	t.Helper()
 	next := leave(t, s.out, s.far, s.near, s.outlet.Carry)
-	s.out = newSimNode(t, 2, Limits{})
+	next.WrittenAt(time.Now().Add(-s.age))
+	s.out = newSimNode(t, 2, s.limits)
 	var err error
 	s.outlet, err = NewOutlet(context.Background(), s.out.env, s.out.router, OutletOptions{Name: "outlet", Target: target, Flows: []*routing.Flow{s.out.flow},
 		Hold: time.Minute, Carried: Take(&next.Outlets, "outlet")})
@@ -125,7 +126,8 @@ func (in *Inlet) writtenDown(to *Carried, data bool) error {
 func (s *simulated) upgradeInlet(t *testing.T) {
 	t.Helper()
 	next := leave(t, s.in, s.near, s.far, s.inlet.writtenDown)
-	s.in = newSimNode(t, 2, Limits{})
+	next.WrittenAt(time.Now().Add(-s.age))
+	s.in = newSimNode(t, 2, s.limits)
 	if s.records != nil {
 		s.in.env.Records = s.records
 	}

@@ -103,7 +103,7 @@ func (c *conn) end(r Reason, tell bool) {
 	if tell && c.state == open {
 		c.sendDisconnect(c.route, r)
 	}
-	if tell && c.state == away && c.tellLater(r) {
+	if tell && c.state == away && r != ReasonShutdown && c.tellLater(r) {
 		return
 	}
 	if !c.forget(r) || c.sock == nil {

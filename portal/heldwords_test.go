@@ -216,7 +216,7 @@ func TestWhyItIsLeft(t *testing.T) {
 	alone(t, func(n *node, c *conn, _ func() [][]byte) {
 		whole := func() {
 			c.home.Store(c.shard)
-			c.state, c.outlet, c.upstream, c.downstream, c.left = open, false, nil, nil, false
+			c.state, c.outlet, c.upstream, c.downstream, c.left, c.piped, c.skip, c.hasPeer, c.version = open, false, nil, nil, false, false, false, true, resumeVersion
 			c.newLine(time.Minute)
 		}
 		for name, x := range map[string]struct {
@@ -233,15 +233,20 @@ func TestWhyItIsLeft(t *testing.T) {
 			"rewritten":                 {func() { c.upstream = &upstream{} }, false, leftRewriter, nil, 0},
 			"TLS":                       {func() {}, true, leftTLS, nil, 0},
 			"rewritten with TLS":        {func() { c.upstream = &upstream{} }, true, leftRewriter, nil, 0},
-			"of an old version":         {func() { c.line = nil }, false, leftVersion, nil, 0},
+			"of an old version":         {func() { c.line, c.version = nil, 1 }, false, leftVersion, nil, 0},
+			"of the reference":          {func() { c.line, c.version = nil, 0 }, false, leftVersion, nil, 0},
+			"not held":                  {func() { c.line = nil }, false, leftHold, nil, 0},
+			"without a channel":         {func() { c.line, c.hasPeer = nil, false }, false, leftPlain, nil, 0},
+			"without a handshake":       {func() { c.line, c.skip, c.version = nil, true, 0 }, false, leftSkip, nil, 0},
 			"an outlet that is opening": {func() { c.outlet, c.state = true, opening }, false, leftOpening, nil, 0},
 			"an inlet that is opening":  {func() { c.state = opening }, false, leftOther, nil, 0},
 		} {
 			whole()
 			x.change()
+			c.piped = x.bridged
 			var to Carried
 			var p CarriedPortal
-			if err := c.writeDown(&to, &p, x.bridged, true); !errors.Is(err, x.err) || err != nil && x.err == nil {
+			if err := c.writeDown(&to, &p, true); !errors.Is(err, x.err) || err != nil && x.err == nil {
 				t.Errorf("%s: %v", name, err)
 			}
 			if len(p.Conns) != x.conns || len(to.Left) != len(x.left)/max(1, len(x.left)) || to.Left[x.left] != len(to.Left) || c.left != (x.left != "") {

@@ -3,6 +3,7 @@ package portal
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,7 +100,8 @@ type offer struct {
 	broken func() bool // of Piped
 	client string      // its address
 	came   time.Time
-	watch  *Watch // who holds the client, nil for nobody in this process
+	until  time.Time // when it has waited for long enough, by the program before; zero if that has not begun
+	watch  *Watch    // who holds the client, nil for nobody in this process
 }
 
 type waiting struct {
@@ -321,16 +323,25 @@ func (in *Inlet) hold(broken *path, fd int, o offer) {
 		in.hand(p, fd, o)
 		return
 	}
-	if in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients && !in.sweep() {
+	over := !o.until.IsZero() && !time.Now().Before(o.until)
+	if over || in.closed.Load() || len(in.waiting) >= in.env.Limits.HoldClients && !in.sweep() {
 		in.refused(ReasonPath, o)
 		waiting{fd: fd, offer: o}.drop(ReasonPath)
 		return
 	}
-	in.waiting = append(in.waiting, waiting{fd: fd, offer: o, until: time.Now().Add(in.env.Limits.HoldTimeout)})
+	w := waiting{fd: fd, offer: o, until: o.until}
+	if w.until.IsZero() {
+		w.until = time.Now().Add(in.env.Limits.HoldTimeout)
+	}
+	i := len(in.waiting)
+	for i > 0 && in.waiting[i-1].until.After(w.until) { // only beside one that was carried
+		i--
+	}
+	in.waiting = slices.Insert(in.waiting, i, w)
 	in.env.Stats.Held.Add(1)
 	if len(in.waiting) == 1 && !in.looking {
 		in.looking = true
-		time.AfterFunc(min(in.env.Limits.HoldTimeout, lookEvery), in.expire)
+		time.AfterFunc(min(time.Until(w.until), lookEvery), in.expire)
 	}
 }
 

@@ -397,7 +397,7 @@ func (c *conn) peerFinished() {
 // tellLater keeps an inlet's connection whose client has gone while the path was away, until the other end was told why or the hold has
 // run out; the outlet's end learns it when it asks.
 func (c *conn) tellLater(r Reason) bool {
-	if c.inlet == nil || c.line.gone != ReasonNone || r == ReasonShutdown {
+	if c.inlet == nil || c.line.gone != ReasonNone {
 		return false
 	}
 	c.line.gone = r

@@ -195,7 +195,9 @@ func (c *conn) resumed(m *routing.Message, msg message) {
 		}
 	case kindDisconnect:
 		if msg.reason != ReasonPath { // else ask again, when the timer says so
-			c.tally.by = c.toldBy(msg.reason)
+			if c.line.gone == ReasonNone { // else it ended here
+				c.tally.by = c.toldBy(msg.reason)
+			}
 			c.expire(cmp.Or(msg.reason, ReasonUnknown))
 		}
 	}

@@ -88,7 +88,9 @@ type simulated struct {
 	lose      int
 	quiet     bool
 	seen      func(payload []byte)
-	records   *recorder // of the inlet's node when it has been upgraded; may be nil
+	records   *recorder     // of the inlet's node when it has been upgraded; may be nil
+	limits    Limits        // of a node that has been upgraded
+	age       time.Duration // how long ago what it goes on with was written down
 	near, far *simEnd
 	wanted    atomic.Int64 // times that the inlet asked for lanes
 	slow      atomic.Int64 // the same, only if segments are lost
