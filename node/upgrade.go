@@ -496,7 +496,7 @@ func (n *Node) Upgraded(ctx context.Context) {
 	n.portals.TakeUpSockets(ctx, n.router, c.Portals.Closing)
 	c.Portals.Closing = nil
 	left := c.Portals.Left
-	lost := c.Portals.Reset()
+	lost := n.portals.ResetCarried(&c.Portals)
 	u := n.upgrades.note(func(u *admin.Upgrade) {
 		u.State, u.Lost = admin.UpgradeServing, lost
 		u.To = n.opts.Upgrade.Version

@@ -153,8 +153,16 @@ func Take(list *[]CarriedPortal, name string) *CarriedPortal {
 	return nil
 }
 
-// Reset closes what nobody has taken up, with a reset, and returns how many connections that is.
-func (c *Carried) Reset() (n int) {
+// ResetCarried closes what nobody has taken up, with a reset and a record, and returns how many connections that is. The other ends are not told: an outlet's
+// answer to the inlet that asks is missing, and without an inlet there is no path to the outlet. They end when the hold does.
+func (e *Env) ResetCarried(c *Carried) (n int) {
+	for end, list := range map[string][]CarriedPortal{EndInlet: c.Inlets, EndOutlet: c.Outlets} {
+		for _, p := range list {
+			for i := range p.Conns {
+				e.recordCarried(end, p.Name, &p.Conns[i])
+			}
+		}
+	}
 	c.Each(func(fd int) {
 		dataplane.Reset(fd)
 		n++

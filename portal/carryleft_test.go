@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -277,6 +278,41 @@ func TestLocalIsLeftOnce(t *testing.T) {
 			if rec.Outcome != ReasonShutdown.Label() {
 				t.Errorf("%s: the record of the %s says %s", name, rec.End, rec.Outcome)
 			}
+		}
+	}
+}
+
+// TestNotOpenedAgainIsRecorded: a connection whose portal the next program does not have is reset, and has its record there.
+func TestNotOpenedAgainIsRecorded(t *testing.T) {
+	n := newNode(t, 1, Limits{})
+	r := &recorder{}
+	n.env.Records = r
+	for _, end := range []string{EndInlet, EndOutlet} {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := CarriedConn{Socket: CarriedSocket{FD: fds[0]}, ID: make([]byte, 16), Peer: make([]byte, 32), Received: 3, Tally: CarriedTally{Began: 1, Sent: 5}}
+		k.ID[0], k.Peer[0] = 7, 9
+		p := []CarriedPortal{{Name: "p", Conns: []CarriedConn{k}}}
+		c := Carried{Inlets: p}
+		if end == EndOutlet {
+			c = Carried{Outlets: p}
+		}
+		if lost := n.env.ResetCarried(&c); lost != 1 || len(c.Portals()) > 0 {
+			t.Errorf("%s: %d were reset, %d portals are left", end, lost, len(c.Portals()))
+		}
+		if k, err := unix.Read(fds[1], make([]byte, 1)); k > 0 || errors.Is(err, unix.EAGAIN) {
+			t.Errorf("%s: the socket is open: %d, %v", end, k, err)
+		}
+		_ = unix.Close(fds[1])
+		up, down := uint64(5), uint64(3)
+		if end == EndOutlet {
+			up, down = down, up
+		}
+		rec := r.take(t)
+		if rec.End != end || rec.Portal != "p" || rec.ID[0] != 7 || rec.Peer[0] != 9 || rec.Outcome != ReasonShutdown.Label() || rec.By != end || rec.ToTarget != up || rec.ToClient != down {
+			t.Errorf("%s: the record is %+v", end, rec)
 		}
 	}
 }

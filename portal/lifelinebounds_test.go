@@ -265,7 +265,7 @@ func TestTakenUpWrongly(t *testing.T) {
 	if c.Closing[0].Output[0] != 0 {
 		t.Error("what waits to be sent is not wiped")
 	}
-	if k := c.Reset(); k != 2 || len(c.Inlets)+len(c.Closing) != 0 {
+	if k := (&Env{}).ResetCarried(&c); k != 2 || len(c.Inlets)+len(c.Closing) != 0 {
 		t.Errorf("%d were reset, left %+v", k, c)
 	}
 	for _, p := range []io.Reader{peer, other} {

@@ -252,3 +252,22 @@ func (t *tally) takeUp(k *CarriedTally, id token) {
 		t.began = time.Unix(0, k.Began)
 	}
 }
+
+// recordCarried hands over a record of a connection that was written down and not taken up. What its target was is not written down.
+func (e *Env) recordCarried(end, name string, k *CarriedConn) {
+	if e.Records == nil || len(k.ID) != len(token{}) {
+		return
+	}
+	var t tally
+	t.takeUp(&k.Tally, token(k.ID))
+	rec := &records.Record{ID: t.id, Began: t.began, Ended: time.Now(), End: end, Portal: name, Client: t.client, Peer: k.peer(), HasPeer: true,
+		Address: t.address, ToTarget: t.sent, ToClient: k.Received, Setup: t.setup, FirstByte: -1, Outcome: ReasonShutdown.Label(), By: byInlet, Resumed: t.resumed}
+	rec.Attributes = e.attributes(&rec.Peer)
+	if end == EndOutlet {
+		rec.ToTarget, rec.ToClient, rec.By = rec.ToClient, rec.ToTarget, byOutlet
+	}
+	if t.hasFirst {
+		rec.FirstByte = t.first
+	}
+	e.Records.Record(rec)
+}
