@@ -91,6 +91,28 @@ func TestHoldThatHasNotBegun(t *testing.T) {
 	}
 }
 
+// TestHoldIsOver: a connection whose hold ran out before it was taken up has ended when it has been, so that nobody resumes it who asks just then.
+func TestHoldIsOver(t *testing.T) {
+	n := newNode(t, 1, Limits{})
+	s := n.router.Shards()[0]
+	m := n.env.meters.take(EndOutlet, "out")
+	for _, ms := range []uint64{1000, 0} {
+		p := CarriedPortal{at: time.Now().Add(-2 * time.Second)}
+		k := CarriedConn{Socket: CarriedSocket{FD: -1}, ID: make([]byte, 16), Secret: make([]byte, 16), Peer: make([]byte, 32), Version: resumeVersion,
+			HoldMS: uint64(time.Hour.Milliseconds()), LeftMS: ms}
+		if err := s.Do(limited(t), func() {
+			var c *conn
+			n.env.takeUp(s, m, &p, &k, func(made *conn) { c = made }, func(*conn) Reason { return ReasonNone })
+			if over := c.state == ended; over != (ms > 0) {
+				t.Errorf("%d ms left, 2 s later: ended %v", ms, over)
+			}
+			c.end(ReasonHold, false)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestWaitGoesOn: a client that waits for a path waits no longer than it would have without an upgrade, and it is known since when.
 func TestWaitGoesOn(t *testing.T) {
 	s := newSimulated(t, 7, 1, Limits{HoldTimeout: time.Hour}, time.Minute, OutletOptions{Target: "127.0.0.1:1"})
@@ -119,12 +141,23 @@ func TestWaitGoesOn(t *testing.T) {
 	if d := w.offer.came.Sub(came); d < -time.Millisecond || d > time.Millisecond {
 		t.Errorf("it came %v later than it did", d)
 	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	s.inlet.place(fds[0], offer{until: time.Now().Add(10 * time.Minute)}) // comes late, and has waited for long
+	s.inlet.mu.Lock()
+	if len(s.inlet.waiting) != 3 || s.inlet.waiting[0].fd != fds[0] {
+		t.Error("who has to be refused first is not the first")
+	}
+	s.inlet.mu.Unlock()
 	s.age = 30 * time.Minute
 	s.apart(t)
 	s.upgradeInlet(t)
 	expectReset(t, "the one whose time is over", c)
 	waits(1)
-	if n := s.in.env.Stats.Ended[ReasonPath].Load(); n != 1 {
+	if n := s.in.env.Stats.Ended[ReasonPath].Load(); n != 2 {
 		t.Errorf("%d clients had no path", n)
 	}
 	_ = later

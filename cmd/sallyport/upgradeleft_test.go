@@ -78,8 +78,8 @@ func TestNodeUpgradeEndsWhatIsLeft(t *testing.T) {
 		By      string `json:"ended_by"`
 	}
 	for file, want := range map[string][]record{
-		"in.jsonl":  {{"headers", "shutdown", "inlet"}, {"local", "shutdown", "inlet"}, {"near", "shutdown", ""}, {"brief", "shutdown", "inlet"}},
-		"out.jsonl": {{"db", "shutdown", "inlet"}, {"db", "shutdown", "inlet"}},
+		"in.jsonl":  {{"headers", "portal_stopped", "inlet"}, {"local", "portal_stopped", "inlet"}, {"near", "portal_stopped", ""}, {"brief", "portal_stopped", "inlet"}},
+		"out.jsonl": {{"db", "portal_stopped", "inlet"}, {"db", "portal_stopped", "inlet"}},
 	} {
 		var got []record
 		eventually(t, "records in "+file, func() bool {
