@@ -102,6 +102,8 @@ func TestHoldIsOver(t *testing.T) {
 			HoldMS: uint64(time.Hour.Milliseconds()), LeftMS: ms}
 		if err := s.Do(limited(t), func() {
 			var c *conn
+			n.env.Stats.Active.Add(1) // as it is announced
+			n.env.Stats.Away.Add(1)
 			n.env.takeUp(s, m, &p, &k, func(made *conn) { c = made }, func(*conn) Reason { return ReasonNone })
 			if over := c.state == ended; over != (ms > 0) {
 				t.Errorf("%d ms left, 2 s later: ended %v", ms, over)
