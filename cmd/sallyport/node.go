@@ -261,6 +261,9 @@ func nodeStop(a *app) *cobra.Command {
   sallyport node stop n1
   sallyport node stop n1 --drain 30s`, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if drain < 0 {
+				return usageError("invalid value '%v' for '--drain <DURATION>': it must not be negative", drain)
+			}
 			running, unread := a.runningNodes()
 			if len(running) == 0 && unread == nil {
 				return a.print(result{human: "  > There are no nodes running"})
