@@ -234,7 +234,7 @@ func (a *app) createBackground(ctx context.Context, name string, o state.NodeOpt
 			return err
 		}
 	}
-	self, err := os.Executable()
+	self, err := ownPath() // also where that is a symbolic link: SIGUSR2 has the node look there again
 	if err != nil {
 		return err
 	}

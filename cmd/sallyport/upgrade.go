@@ -53,7 +53,7 @@ func nodeUpgrade(a *app) *cobra.Command {
 				return a.print(result{human: upgradeText(name, u), machine: u.State, json: u})
 			}
 			if r.Program == "" {
-				r.Program, err = os.Executable()
+				r.Program, err = ownPath()
 			} else {
 				r.Program, err = filepath.Abs(r.Program)
 			}
