@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CheckFD is the descriptor on which a program that is asked whether it can go on finds a copy of the state without secrets.
+// CheckFD is the descriptor on which a program that is asked whether it can go on finds a copy of the state, without what belongs to connections.
 const CheckFD = 3
 
 // checkTimeout is how long it may take to say so.
@@ -149,7 +151,7 @@ type Answer struct {
 	Error   string `json:"error,omitempty"` // why it cannot
 }
 
-// Check runs the program with args and a copy of the state, and returns what it answers. What does not answer in time is killed, with all that it has started
+// Check runs the program with args and a copy of the state, which it may have overwritten afterwards, and returns what it answers. What does not answer in time is killed, with all that it has started
 // in its process group. Errors match ErrRefused.
 func Check(ctx context.Context, program string, args []string, state *os.File) (a Answer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
@@ -238,6 +240,24 @@ func Exec(program string, args, env []string, fds []int) error {
 	err := syscall.Exec(program, args, env)
 	keep(fds)
 	return fmt.Errorf("execute %s: %w", program, err)
+}
+
+// Reap waits, beside what follows, for the children that the program before has left: they are this process's, and nobody else knows of them. It is called before any
+// other program is started. Where the kernel does not list children nothing is waited for.
+func Reap() {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		b, _ := os.ReadFile(list) // a thread may have ended
+		for _, text := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(text); err == nil {
+				go func() {
+					if p, err := os.FindProcess(pid); err == nil {
+						_, _ = p.Wait() // what it ended with is of no use any more
+					}
+				}()
+			}
+		}
+	}
 }
 
 // keep has descriptors closed in other programs.

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/internal/await"
 )
 
 type sample struct {
@@ -230,4 +233,34 @@ func TestCheckHangs(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("what the program has started is still there")
 	}
+}
+
+// TestReap: a child that the program before has started, and nobody waits for, is gone when it has ended.
+func TestReap(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	cat, err := exec.LookPath("cat")
+	if err != nil {
+		t.Skip(err)
+	}
+	child, err := os.StartProcess(cat, []string{cat}, &os.ProcAttr{Files: []*os.File{r, nil, nil}})
+	_ = r.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := child.Pid
+	if err := child.Release(); err != nil {
+		t.Fatal(err)
+	}
+	Reap()
+	if err := unix.Kill(pid, 0); err != nil {
+		t.Fatalf("it does not wait for its end: %v", err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	await.True(t, "the child is gone", func() bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) })
 }

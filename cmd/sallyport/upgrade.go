@@ -318,6 +318,7 @@ func (a *app) readState(r *runOptions) error {
 	if r.carried == 0 {
 		return nil
 	}
+	upgrade.Reap()
 	r.state = &node.Carried{}
 	size, err := upgrade.Size(r.carried)
 	if err != nil {
