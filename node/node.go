@@ -318,6 +318,25 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	return n, nil
 }
 
+// Check reports what would keep Start from opening listeners with these options, as far as that can be read: addresses that are none any more, files of certificates
+// that are gone. It opens nothing.
+func Check(ctx context.Context, o Options) error {
+	if o.NoListener {
+		return nil
+	}
+	n := &Node{opts: o, log: o.Log}
+	for _, r := range append([]resource.TCPListener{n.mainListener(o.Listen)}, o.Listeners...) {
+		if _, _, err := n.serving(ctx, r); err != nil {
+			return err
+		}
+	}
+	if o.UDP.Listen == "" {
+		return nil
+	}
+	_, err := udpAddresses(ctx, o.UDP.Listen)
+	return err
+}
+
 // listenAgain listens at an address. Where the port is left open, it is the one of before, by which others know the node, unless
 // somebody else has it by now.
 func listenAgain[L any](

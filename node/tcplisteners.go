@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 
 	"sallyport/names"
@@ -69,15 +70,23 @@ func (n *Node) streamOf(r resource.TCPListener) (s multiaddr.Stream, err error) 
 
 // serve opens a listener. With a flow what can be reached from that can be reached through the listener; else nothing before it is named.
 func (n *Node) serve(ctx context.Context, r resource.TCPListener, flow *routing.Flow) (*tcp.Listener, error) {
-	s, err := n.streamOf(r)
+	at, serving, err := n.serving(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	at, err := names.Listen(ctx, s.HostPort)
+	serving.Flow = flow
+	return n.tcp.Serve(ctx, at, serving)
+}
+
+// serving reads what serve opens.
+func (n *Node) serving(ctx context.Context, r resource.TCPListener) (at netip.AddrPort, serving tcp.Serving, err error) {
+	s, err := n.streamOf(r)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+		return at, serving, err
 	}
-	serving := tcp.Serving{Flow: flow}
+	if at, err = names.Listen(ctx, s.HostPort); err != nil {
+		return at, serving, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+	}
 	if s.Layer == string(tcp.TLS) || s.Layer == string(tcp.SecureWS) {
 		serving.TLS = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{tcp.ALPN}, DynamicRecordSizingDisabled: true}
 		if s.Layer == string(tcp.SecureWS) {
@@ -86,7 +95,7 @@ func (n *Node) serve(ctx context.Context, r resource.TCPListener, flow *routing.
 		if r.Certificate != "" {
 			cert := &certificateFiles{chain: r.Certificate, key: r.Key, log: n.log}
 			if err := cert.load(); err != nil {
-				return nil, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
+				return at, serving, fmt.Errorf("%w: %w", admin.ErrInvalid, err)
 			}
 			serving.TLS.GetCertificate = cert.get
 		} else {
@@ -97,13 +106,11 @@ func (n *Node) serve(ctx context.Context, r resource.TCPListener, flow *routing.
 		serving.WebSocket = &ws.Accepts{Path: s.Path, Host: s.Name}
 	}
 	if serving.PrefacedFrom, err = trustedNetworks("--accept-proxy-protocol", r.AcceptProxyProtocol); err != nil {
-		return nil, err
+		return at, serving, err
 	}
 	serving.Preface = headerReader(serving.PrefacedFrom)
-	if serving.TrustedProxies, err = trustedNetworks("--trusted-proxy", r.TrustedProxies); err != nil {
-		return nil, err
-	}
-	return n.tcp.Serve(ctx, at, serving)
+	serving.TrustedProxies, err = trustedNetworks("--trusted-proxy", r.TrustedProxies)
+	return at, serving, err
 }
 
 // listenToo opens a listener of the node itself.
@@ -116,13 +123,18 @@ func (n *Node) listenToo(ctx context.Context, r resource.TCPListener) error {
 	return nil
 }
 
-// listenTCP opens the node's own listener. What is said about proxies in front is about that one where it is the only one.
+// listenTCP opens the node's own listener.
 func (n *Node) listenTCP(ctx context.Context, address string) (*tcp.Listener, error) {
+	return n.serve(ctx, n.mainListener(address), nil)
+}
+
+// mainListener describes the node's own listener. What is said about proxies in front is about that one where it is the only one.
+func (n *Node) mainListener(address string) resource.TCPListener {
 	r := resource.TCPListener{Address: address}
 	if len(n.opts.Listeners) == 0 {
 		r.AcceptProxyProtocol, r.TrustedProxies = n.opts.AcceptProxyProtocol, n.opts.TrustedProxies
 	}
-	return n.serve(ctx, r, nil)
+	return r
 }
 
 // CreateTCPListener opens another listener. Nothing is reachable through it before AddConsumer names something. Where the port is

@@ -70,9 +70,9 @@ type Carried struct {
 	Portals portal.Carried        `cbor:"4,keyasint"`
 	// Stopped is when the loops stopped (upgrade.Now).
 	Stopped time.Duration `cbor:"5,keyasint"`
-	// Data tells that secrets and bytes are there; they are not when a program is asked whether it could go on.
+	// Data tells that the connections' secrets and bytes are there; they are not when a program is asked whether it could go on.
 	Data bool `cbor:"6,keyasint"`
-	// Secrets open vaults, by name; empty ones without Data.
+	// Secrets open vaults, by name. The release before shows empty ones to a program that it asks.
 	Secrets map[string][]byte `cbor:"7,keyasint,omitempty"`
 	// Process is what the node is known by to those that hold its connections, who would end those of another process.
 	Process []byte `cbor:"8,keyasint,omitempty"`
@@ -236,11 +236,11 @@ func (n *Node) checkUpgrade(ctx context.Context, program string) (u admin.Upgrad
 	release()
 	count(&u, trial)
 	trial.Report = u
-	file, err := upgrade.Write(trial, true)
+	file, err := upgrade.Write(trial, false)
 	if err != nil {
 		return u, next, err
 	}
-	defer file.Close()
+	defer func() { err = errors.Join(err, upgrade.Wipe(file), file.Close()) }() // who did not answer may not have read it
 	answer, err := upgrade.Check(ctx, program, n.opts.Upgrade.Check, file)
 	if err != nil {
 		return u, next, err
@@ -309,11 +309,6 @@ func (n *Node) writeDown(ctx context.Context, data bool) (c *Carried, release fu
 	}
 	if n.opts.Upgrade.Secrets != nil {
 		c.Secrets = n.opts.Upgrade.Secrets()
-		for name := range c.Secrets {
-			if !data {
-				c.Secrets[name] = nil
-			}
-		}
 	}
 	n.portals.CarrySockets(n.group, &c.Portals, data)
 	for _, s := range n.group.Sockets() {

@@ -98,7 +98,7 @@ func TestUpgradeOfAProgramThatChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	release()
-	if s, ok := c.Secrets["vault"]; !ok || len(s) != 0 || c.Data || c.Check() != nil || len(c.Portals.Outlets) == 0 || len(c.Portals.Left) != 1 || len(c.descriptors()) <= len(c.Sockets) {
+	if string(c.Secrets["vault"]) != "secret" || c.Data || c.Check() != nil || len(c.Portals.Outlets) == 0 || len(c.Portals.Left) != 1 || len(c.descriptors()) <= len(c.Sockets) {
 		t.Errorf("who is asked is given %+v", c)
 	}
 	for format := StateFormatOldest - 1; format <= StateFormat+1; format++ {

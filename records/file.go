@@ -6,7 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // errRotated reports that the file was written, and could not make way for a new one.
@@ -41,6 +44,21 @@ func OpenFile(o FileOptions) (*File, error) {
 	}
 	f := &File{o: o}
 	return f, f.open(os.O_APPEND)
+}
+
+// CheckFile reports what would keep OpenFile from opening the file at a path, and changes nothing.
+func CheckFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := unix.Access(filepath.Dir(path), unix.W_OK|unix.X_OK); err != nil {
+			return &fs.PathError{Op: "create", Path: path, Err: err}
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func (f *File) open(how int) (err error) {

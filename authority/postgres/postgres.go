@@ -50,6 +50,17 @@ func Open(ctx context.Context, url, dir string) (*Database, error) {
 	return d, nil
 }
 
+// Check reports what would keep Open from succeeding with a URL, and changes nothing.
+func Check(ctx context.Context, url string) error {
+	pool, err := database.Open(url)
+	if err != nil {
+		return fmt.Errorf("authority: %w", err)
+	}
+	defer pool.Close()
+	d := &Database{pool: pool}
+	return d.fault(pool.Check(ctx, schema))
+}
+
 // Name returns where the database is, without user and password.
 func (d *Database) Name() string { return d.pool.Name }
 

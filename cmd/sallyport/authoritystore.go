@@ -44,16 +44,26 @@ func (a *app) openStore(ctx context.Context, o *state.AuthorityOptions) (authori
 	return store, &node.StoreState{Name: path, State: func() (time.Time, error) { return opened, nil }}, nil
 }
 
-// openAuthorityStore opens the store of an authority. One that was there before and has gone, or is empty, is not made anew without being
-// asked to: nobody would be a member any more.
-func openAuthorityStore(path string, anew bool) (authority.Store, error) {
-	marker := path + ".made" // that there was a store
+// madeMarker is the file that tells that there was a store at a path.
+func madeMarker(path string) string { return path + ".made" }
+
+// storeThere refuses a store that was there before and has gone, or is empty: it is not made anew without being asked to, since nobody would be a member any more.
+func storeThere(path string, anew bool) error {
 	info, err := os.Stat(path)
 	gone := errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0
-	if _, err := os.Stat(marker); err == nil && gone && !anew {
-		return nil, fmt.Errorf("the authority's store %s is gone or empty, and with it members and tickets: put a backup in its place, "+
-			"or begin with no members: delete %s, or sallyport authority create --new", path, marker)
+	if _, err := os.Stat(madeMarker(path)); err == nil && gone && !anew {
+		return fmt.Errorf("the authority's store %s is gone or empty, and with it members and tickets: put a backup in its place, "+
+			"or begin with no members: delete %s, or sallyport authority create --new", path, madeMarker(path))
 	}
+	return nil
+}
+
+// openAuthorityStore opens the store of an authority that is there, or was never.
+func openAuthorityStore(path string, anew bool) (authority.Store, error) {
+	if err := storeThere(path, anew); err != nil {
+		return nil, err
+	}
+	marker := madeMarker(path)
 	store, err := authority.OpenStore(path)
 	if errors.Is(err, authority.ErrStoreBroken) {
 		return nil, fmt.Errorf("%w: put a backup in its place, or move it away and begin with no members: delete %s, or sallyport authority create --new", err, marker)

@@ -85,15 +85,46 @@ func recordArgs(o state.NodeOptions) (args []string) {
 	return args
 }
 
+// recordPath returns the file that the records of a node's connections go to; empty if they go elsewhere or nowhere.
+func (a *app) recordPath(name string, o state.NodeOptions) (string, error) {
+	path, isFile := recordFile(o.Records)
+	switch {
+	case o.Receipts && o.Records != "" && !isFile:
+		return "", usageError("the argument '--receipts' needs a file of records: it cannot be used with '--records %s'", o.Records)
+	case o.Records != "" || o.Authority != nil || a.isInMemory && !o.Receipts:
+		return path, nil
+	}
+	dir, err := a.dirOnce.NodeDir(name)
+	return filepath.Join(dir, recordsName), err
+}
+
+// checkRecords reports what would keep recordOptions from succeeding, and changes nothing.
+func (a *app) checkRecords(name string, o state.NodeOptions) error {
+	path, err := a.recordPath(name, o)
+	switch {
+	case err != nil:
+		return err
+	case path != "":
+		if err := records.CheckFile(path); err != nil {
+			return fmt.Errorf("--records: %w", err)
+		}
+	case o.Records == recordsJournal:
+		sink, err := records.OpenJournal("")
+		if err != nil {
+			return fmt.Errorf("--records journald: %w", err)
+		}
+		return sink.Close()
+	}
+	return nil
+}
+
 // recordOptions opens what the records of a node's connections go to; nil for none.
 func (a *app) recordOptions(ctx context.Context, name string, o state.NodeOptions, r runOptions, self *self) (*node.RecordOptions, error) {
-	path, isFile := recordFile(o.Records)
-	if o.Receipts && o.Records != "" && !isFile {
-		return nil, usageError("the argument '--receipts' needs a file of records: it cannot be used with '--records %s'", o.Records)
+	path, err := a.recordPath(name, o)
+	if err != nil {
+		return nil, err
 	}
 	switch o.Records {
-	case recordsOff:
-		return nil, nil
 	case recordsLog:
 		return &node.RecordOptions{Sink: records.Handler{H: a.logEncoder(o.LogFormat, &slog.HandlerOptions{})}}, nil
 	case recordsJournal:
@@ -102,15 +133,9 @@ func (a *app) recordOptions(ctx context.Context, name string, o state.NodeOption
 			return nil, fmt.Errorf("--records journald: %w", err)
 		}
 		return &node.RecordOptions{Sink: sink}, nil
-	case "":
-		if o.Authority != nil || a.isInMemory && !o.Receipts {
-			return nil, nil
-		}
-		dir, err := a.dirOnce.NodeDir(name)
-		if err != nil {
-			return nil, err
-		}
-		path = filepath.Join(dir, recordsName)
+	}
+	if path == "" {
+		return nil, nil
 	}
 	file := records.FileOptions{Path: path}
 	options := &node.RecordOptions{}

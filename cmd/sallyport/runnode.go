@@ -283,44 +283,26 @@ func (a *app) inMemory() (forget func(), err error) {
 	return func() { _ = os.RemoveAll(dir) }, nil
 }
 
-// nodeOptions turns the options of the command line into a node's.
-func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions) (node.Options, *self, error) {
-	var none node.Options
-	self, err := a.identityOf(ctx, o.Identity)
-	if err != nil {
-		return none, nil, err
+// readOptions turns the options of the command line into a node's, as far as that binds and begins nothing, writes nothing and asks nobody: what keeps a node from
+// starting keeps a program from going on for it, which is asked before (couldGoOn).
+func (a *app) readOptions(ctx context.Context, name string, o *state.NodeOptions) (options node.Options, s *self, err error) {
+	if s, err = a.identityOf(ctx, o.Identity); err != nil {
+		return options, nil, err
 	}
 	if err := aead.SelectionError(); err != nil {
-		return none, nil, err
+		return options, nil, err
 	}
 	log, level := a.logger(o.LogLevel, o.LogFormat, o.Limits.LogRate)
 	h, err := a.home()
 	if err != nil {
-		return none, nil, err
+		return options, nil, err
 	}
 	managers := h.Managers()
-	if self.manager, err = managers(ctx, self.named.Vault); err != nil {
-		return none, nil, err
+	if s.manager, err = managers(ctx, s.named.Vault); err != nil {
+		return options, nil, err
 	}
-	if err := self.manager.CheckKeys(ctx, self.id); errors.Is(err, vault.ErrKey) || errors.Is(err, vault.ErrNotFound) {
-		return none, nil, fmt.Errorf("identity %q cannot be used: %w: put a backup of its vault %q in place, or create another identity", self.named.Name, err, self.named.Vault)
-	} else if err != nil {
-		return none, nil, fmt.Errorf("identity %q cannot be used: %w", self.named.Name, err)
-	}
-	a.retirePurposeKeys(ctx, self, log)
-	acting, part, err := a.fleetOptions(ctx, name, self, o.Authority != nil, log)
-	if err != nil {
-		return none, nil, err
-	}
-	home := ""
-	if v, err := a.dirOnce.Vault(self.named.Vault); err == nil {
-		home = homeOf(v)
-		if err := a.wipeReplaced(ctx, self.id, v); err != nil {
-			log.Warn("a key that was replaced is still in the vault", "vault", v.Name, "reason", err.Error())
-		}
-	}
-	options := node.Options{
-		Name: name, IdentityName: self.named.Name, Self: acting.id, Identities: acting.manager, Fleet: part, KeysHome: home, Listen: o.TCPListenerAddress, Log: log, LogLevel: level,
+	options = node.Options{
+		Name: name, IdentityName: s.named.Name, Self: s.id, Identities: s.manager, Listen: o.TCPListenerAddress, Log: log, LogLevel: level,
 		Store: node.NewHome(a.dirOnce, name, o.Authority == nil && !a.isInMemory),
 		IdentitiesOf: func(ctx context.Context, name string) (*identity.Manager, error) {
 			named, err := a.dirOnce.NamedIdentity(name)
@@ -330,17 +312,16 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 			return managers(ctx, named.Vault)
 		},
 	}
-	applyLimits(&options, o.Limits, o.Small)
 	if o.StatusToken != "" {
 		if options.StatusToken, err = page.ReadToken(o.StatusToken); err != nil {
-			return none, nil, fmt.Errorf("--status-token: %w", err)
+			return options, nil, fmt.Errorf("--status-token: %w", err)
 		}
 	}
 	if err := applyNetwork(&options, o); err != nil {
-		return none, nil, err
+		return options, nil, err
 	}
 	if options.Issuer, err = a.newIssuer(o.ACME, options.Proxies, log); err != nil {
-		return none, nil, err
+		return options, nil, err
 	}
 	if options.Listen == "" {
 		options.Listen = "127.0.0.1:0"
@@ -349,27 +330,64 @@ func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions
 	if size, err := strconv.Atoi(os.Getenv("OCKAM_TCP_PORTAL_PAYLOAD_LENGTH")); err == nil && size > 0 {
 		options.Portals.PayloadSize = size
 	}
-	if options.ChannelTimeout, err = durationFrom("OCKAM_DEFAULT_TIMEOUT"); err != nil {
-		return none, nil, err
-	}
-	if o.Authority != nil {
-		options.Authority, err = a.authorityServices(ctx, acting, o.Authority, log)
-		return options, self, err
-	}
-	if options.RelayRegistry, err = a.relayRegistry(o, log); err != nil {
-		return none, nil, err
+	if options.ChannelTimeout, err = durationFrom("OCKAM_DEFAULT_TIMEOUT"); err != nil || o.Authority != nil {
+		return options, s, err
 	}
 	if options.UDP, err = udpOptions(); err != nil {
-		return none, nil, err
+		return options, nil, err
 	}
 	if o.UDP {
 		if options.UDP.Listen = o.UDPListenerAddress; options.UDP.Listen == "" {
 			options.UDP.Listen = "127.0.0.1:0"
 		}
 	}
-	options.Trust, err = a.trust(ctx, acting.manager, o.Project, o.AuthorityIdentity, o.AuthorityRoute, o.CredentialScope)
+	if options.Trust, err = a.trust(ctx, s.manager, o.Project, o.AuthorityIdentity, o.AuthorityRoute, o.CredentialScope); err != nil {
+		return options, nil, err
+	}
+	options.Trust.Grace, err = authorityGrace(o.AuthorityGrace)
+	return options, s, err
+}
+
+// checkKeys refuses an identity whose keys cannot be used.
+func (s *self) checkKeys(ctx context.Context) error {
+	err := s.manager.CheckKeys(ctx, s.id)
+	switch {
+	case errors.Is(err, vault.ErrKey) || errors.Is(err, vault.ErrNotFound):
+		return fmt.Errorf("identity %q cannot be used: %w: put a backup of its vault %q in place, or create another identity", s.named.Name, err, s.named.Vault)
+	case err != nil:
+		return fmt.Errorf("identity %q cannot be used: %w", s.named.Name, err)
+	}
+	return nil
+}
+
+// nodeOptions turns the options of the command line into a node's, and opens and begins what they name.
+func (a *app) nodeOptions(ctx context.Context, name string, o *state.NodeOptions) (node.Options, *self, error) {
+	var none node.Options
+	options, self, err := a.readOptions(ctx, name, o)
 	if err == nil {
-		options.Trust.Grace, err = authorityGrace(o.AuthorityGrace)
+		err = self.checkKeys(ctx)
+	}
+	if err != nil {
+		return none, nil, err
+	}
+	log := options.Log
+	a.retirePurposeKeys(ctx, self, log)
+	acting, part, err := a.fleetOptions(ctx, name, self, o.Authority != nil, log)
+	if err != nil {
+		return none, nil, err
+	}
+	options.Self, options.Identities, options.Fleet = acting.id, acting.manager, part
+	if v, err := a.dirOnce.Vault(self.named.Vault); err == nil {
+		options.KeysHome = homeOf(v)
+		if err := a.wipeReplaced(ctx, self.id, v); err != nil {
+			log.Warn("a key that was replaced is still in the vault", "vault", v.Name, "reason", err.Error())
+		}
+	}
+	applyLimits(&options, o.Limits, o.Small)
+	if o.Authority != nil {
+		options.Authority, err = a.authorityServices(ctx, acting, o.Authority, log)
+	} else {
+		options.RelayRegistry, err = a.relayRegistry(o, log)
 	}
 	return options, self, err
 }

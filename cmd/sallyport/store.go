@@ -79,17 +79,26 @@ func checkRegistry(o *state.NodeOptions, route string) error {
 	return completeStore(&o.Registry, "--registry")
 }
 
-// relayRegistry opens the registry of a relay, nil if it has none. It need not be there at the moment.
-func (a *app) relayRegistry(o *state.NodeOptions, log *slog.Logger) (*node.RelayRegistry, error) {
+// registryURL returns the URL of a relay's registry, empty if it has none.
+func registryURL(o *state.NodeOptions) (string, error) {
 	if o.Registry == "" {
-		return nil, nil
+		return "", nil
 	}
 	where, err := storeURL(o.Registry, "--registry")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if _, err := multiaddr.Parse(o.RegistryAddress); err != nil || o.RegistryAddress == "" {
-		return nil, usageError("--registry needs --registry-address: where the other relays find this one, such as /dnsaddr/relay.example.com/tcp/4000")
+		return "", usageError("--registry needs --registry-address: where the other relays find this one, such as /dnsaddr/relay.example.com/tcp/4000")
+	}
+	return where, checkRegistryURL(where)
+}
+
+// relayRegistry opens the registry of a relay, nil if it has none. It need not be there at the moment.
+func (a *app) relayRegistry(o *state.NodeOptions, log *slog.Logger) (*node.RelayRegistry, error) {
+	where, err := registryURL(o)
+	if where == "" || err != nil {
+		return nil, err
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails: it ends the program instead

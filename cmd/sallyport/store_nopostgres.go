@@ -16,6 +16,11 @@ var errNoPostgres = errors.New("this program is built without PostgreSQL: use th
 // openPostgres fails: this program is built without PostgreSQL.
 func openPostgres(context.Context, string, string) (remoteDatabase, error) { return nil, errNoPostgres }
 
+// checkPostgres fails, and so does checkRegistryURL.
+func checkPostgres(context.Context, string) error { return errNoPostgres }
+
+func checkRegistryURL(string) error { return errNoPostgres }
+
 // prepareRegistry fails, and so does openRegistry.
 func prepareRegistry(context.Context, string) error { return errNoPostgres }
 

@@ -21,6 +21,12 @@ func openPostgres(ctx context.Context, url, dir string) (remoteDatabase, error) 
 	return db, nil
 }
 
+// checkPostgres reports what would keep openPostgres from succeeding, and changes nothing.
+func checkPostgres(ctx context.Context, url string) error { return postgres.Check(ctx, url) }
+
+// checkRegistryURL refuses a URL with which openRegistry fails. The database need not be there.
+func checkRegistryURL(url string) error { return registry.CheckURL(url) }
+
 // prepareRegistry makes the tables of relays ready.
 func prepareRegistry(ctx context.Context, url string) error { return registry.Prepare(ctx, url) }
 

@@ -148,3 +148,27 @@ func TestTrustRegistry(t *testing.T) {
 	works(t, "with the database again", port)
 	s.awaits("operator", "sallyport node show relay-partners --jq .registry.store.state", `"up"`)
 }
+
+// TestTrustStoreUpgrade: an authority whose database is away lives on, and is not upgraded until it is back; a relay, which starts without its own, is.
+func TestTrustStoreUpgrade(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	t.Parallel()
+	db := startPostgres(t)
+	p := ours(t)
+	writeSecret(t, filepath.Join(p.dir, "store.url"), db.PatientURL("", "", "postgres"))
+	p.must(t, "authority", "create", "--project-identifier", "p", "--trusted-identities", "{}", "--tcp-listener-address", "127.0.0.1:"+freePort(t), "--store", "@store.url")
+	p.must(t, "node", "create", "relay", "--registry", "@store.url", "--registry-address", "/dnsaddr/localhost/tcp/4000")
+	db.Stop()
+	p.upgradeRefused(t, "authority-p", "the store is away")
+	p.upgraded(t, "relay")
+	back := away(t, filepath.Join(p.dir, "store.url"))
+	p.upgradeRefused(t, "authority-p", "store.url")
+	p.upgradeRefused(t, "relay", "store.url")
+	back()
+	if err := db.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	p.upgraded(t, "authority-p")
+}

@@ -20,7 +20,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/buildinfo"
-	"sallyport/crypto/aead"
 	"sallyport/node"
 	"sallyport/node/admin"
 	"sallyport/state"
@@ -179,9 +178,6 @@ func (a *app) couldGoOn(ctx context.Context, name string, args []string) error {
 	if err := carried.Check(); err != nil {
 		return err
 	}
-	if err := aead.SelectionError(); err != nil {
-		return err
-	}
 	inner := newRoot(newApp(strings.NewReader(""), a.stderr, a.stderr))
 	command, rest, err := inner.Find(args)
 	if err != nil {
@@ -198,33 +194,42 @@ func (a *app) couldGoOn(ctx context.Context, name string, args []string) error {
 	if err != nil {
 		return err
 	}
+	a.takeCarried(&carried)
 	o := record.Options
-	self, err := a.identityOf(ctx, o.Identity)
+	options, self, err := a.readOptions(ctx, name, &o)
 	if err != nil {
 		return err
 	}
-	h, err := a.home()
-	if err != nil {
-		return err
-	}
-	manager, err := h.Managers()(ctx, self.named.Vault)
-	if err != nil {
-		return err
-	}
-	if _, opened := carried.Secrets[self.named.Vault]; !opened { // else what opens it comes with the state
-		if err := manager.CheckKeys(ctx, self.id); err != nil {
+	if secret, opened := carried.Secrets[self.named.Vault]; !opened || len(secret) > 0 { // else the node shows it to nobody that it has not executed
+		if err := self.checkKeys(ctx); err != nil {
 			return err
 		}
 	}
-	if o.Authority != nil { // its store is in use
-		_, err := parseTrusted(o.Authority.TrustedIdentities)
+	if o.Authority != nil {
+		err = a.checkAuthority(ctx, self, o.Authority)
+	} else if _, err = registryURL(&o); err == nil {
+		_, err = readServices(o.Services)
+	}
+	if err != nil {
 		return err
 	}
-	if _, err := a.trust(ctx, manager, o.Project, o.AuthorityIdentity, o.AuthorityRoute, o.CredentialScope); err != nil {
+	if err := a.checkRecords(name, o); err != nil {
+		return err
+	}
+	if err := node.Check(ctx, options); err != nil {
 		return err
 	}
 	_, err = node.NewHome(dir, name, true).Load()
 	return err
+}
+
+// takeCarried takes what opens vaults from what the program before has left. Empty is what it has not shown.
+func (a *app) takeCarried(c *node.Carried) {
+	for name, secret := range c.Secrets {
+		if len(secret) > 0 {
+			a.giveSecret(name, secret)
+		}
+	}
 }
 
 // ownPath is the path by which this program was started, which another version may have by now.
@@ -328,8 +333,6 @@ func (a *app) readState(r *runOptions) error {
 	if err := upgrade.Read(r.carried, r.state); err != nil {
 		return err
 	}
-	a.vaults.mu.Lock()
-	a.vaults.given = r.state.Secrets
-	a.vaults.mu.Unlock()
+	a.takeCarried(r.state)
 	return r.state.Check()
 }

@@ -62,6 +62,10 @@ func parseTrusted(json.RawMessage) (map[identity.Identifier]map[string]string, e
 	return nil, errSmall(noAuthority)
 }
 
+func (a *app) checkAuthority(context.Context, *self, *state.AuthorityOptions) error {
+	return errSmall(noAuthority)
+}
+
 func (a *app) authorityServices(context.Context, *self, *state.AuthorityOptions, *slog.Logger) (*node.AuthorityOptions, error) {
 	return nil, errSmall(noAuthority)
 }

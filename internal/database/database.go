@@ -95,12 +95,31 @@ type Schema struct {
 var ErrVersion = errors.New("the tables have another version")
 
 // Prepare brings tables to their version, if they are not, in one transaction, one process at a time.
-func (p *Pool) Prepare(ctx context.Context, s Schema) error {
+func (p *Pool) Prepare(ctx context.Context, s Schema) error { return p.prepare(ctx, s, nil) }
+
+// errTrial ends a transaction that is not to be committed.
+var errTrial = errors.New("for trial")
+
+// Check reports whether Prepare would succeed, and changes nothing: what would have to be done is done, and taken back.
+func (p *Pool) Check(ctx context.Context, s Schema) error {
+	if err := p.prepare(ctx, s, errTrial); !errors.Is(err, errTrial) {
+		return err
+	}
+	return nil
+}
+
+// prepare is Prepare, the transaction of which ends with an error if that is not nil.
+func (p *Pool) prepare(ctx context.Context, s Schema, end error) error {
 	short, cancel := context.WithTimeout(ctx, p.Patience)
 	defer cancel()
 	version, err := s.version(short, p.Pool)
 	if err == nil && version < s.Version {
-		err = pgx.BeginFunc(ctx, p.Pool, func(tx pgx.Tx) error { return s.migrate(ctx, tx) })
+		err = pgx.BeginFunc(ctx, p.Pool, func(tx pgx.Tx) error {
+			if err := s.migrate(ctx, tx); err != nil {
+				return err
+			}
+			return end
+		})
 	}
 	var pg *pgconn.PgError
 	switch {

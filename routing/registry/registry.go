@@ -103,6 +103,16 @@ func open(url string, self routing.RelayNode, log *slog.Logger, hold, lease time
 	return r, nil
 }
 
+// CheckURL reports whether Open takes a URL. It does not connect.
+func CheckURL(url string) error {
+	db, err := database.Open(url)
+	if err != nil {
+		return err
+	}
+	db.Close()
+	return nil
+}
+
 // errUnknown is what State says before the database has answered, or has not in time.
 var errUnknown = errors.New("it has not been asked yet")
 
