@@ -524,6 +524,10 @@ func (n *Node) watchBack(stopped time.Duration) {
 		if away == 0 || now > until || resumed > 0 && now-back > quietBack {
 			u := n.upgrades.note(func(u *admin.Upgrade) {
 				u.State, u.BackMS, u.Away = admin.UpgradeDone, milliseconds(back-stopped), int(away)
+				u.Reset = givenUp(stats)
+				for _, number := range u.Reset {
+					u.Connections -= number
+				}
 			})
 			n.log.Info("connections go on after the upgrade", "after_ms", u.BackMS, "without_path", away)
 			return
@@ -534,6 +538,19 @@ func (n *Node) watchBack(stopped time.Duration) {
 			return
 		}
 	}
+}
+
+// givenUp returns how many connections have ended while they waited for a path, though neither of their sockets had, by reason; nil if none has.
+func givenUp(stats *portal.Stats) (by map[string]int) {
+	for _, r := range portal.Reasons() {
+		if number := int(stats.GivenUp[r].Load()); number > 0 && r != portal.ReasonNone && r != portal.ReasonReset {
+			if by == nil {
+				by = map[string]int{}
+			}
+			by[r.String()] = number
+		}
+	}
+	return by
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d/time.Microsecond) / 1000 }

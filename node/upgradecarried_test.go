@@ -194,7 +194,7 @@ func TestNextProgramGoesOn(t *testing.T) {
 	ctx := within(t)
 	var dialled atomic.Int64
 	target := counting(t, &dialled)
-	for _, name := range []string{"db", "gone"} {
+	for _, name := range []string{"db", "brief", "gone"} {
 		if _, err := bank.CreateOutlet(ctx, resource.Outlet{Name: name, To: target, Hold: map[string]string{"gone": "1s"}[name]}); err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +216,7 @@ func TestNextProgramGoesOn(t *testing.T) {
 		}
 		return c
 	}
-	kept, lost := open("db"), open("gone")
+	kept, brief, lost := open("db"), open("brief"), open("gone")
 	at, err := bank.ServeStatus(ctx, "127.0.0.1:0", false)
 	if err != nil {
 		t.Fatal(err)
@@ -252,15 +252,19 @@ func TestNextProgramGoesOn(t *testing.T) {
 	for _, p := range c.Portals.Outlets {
 		for i := range p.Conns {
 			taken(&p.Conns[i].Socket.FD, true)
+			if p.Name == "brief" {
+				p.Conns[i].HoldMS = 1 // before there can be a path
+			}
 		}
 	}
-	c.Report = admin.Upgrade{ID: "one", From: "1", State: admin.UpgradeChecked, Connections: 2}
+	c.Report = admin.Upgrade{ID: "one", From: "1", State: admin.UpgradeChecked, Connections: 3}
 	c.Portals.Left = map[string]int{"a reason": 3}
 	release()
 	listen := bank.Listening()
 	bank.Stop()
 	_, _ = unix.Close(dead[0]), unix.Close(dead[1])
-	if err := bank.dir.SaveResources(ctx, "n", []resource.Stored{stored(t, resource.KindOutlet, "db", resource.Outlet{Name: "db", To: target})}); err != nil {
+	if err := bank.dir.SaveResources(ctx, "n", []resource.Stored{
+		stored(t, resource.KindOutlet, "db", resource.Outlet{Name: "db", To: target}), stored(t, resource.KindOutlet, "brief", resource.Outlet{Name: "brief", To: target})}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -290,6 +294,7 @@ func TestNextProgramGoesOn(t *testing.T) {
 	if u, _ := next.LastUpgrade(); u.To != "2" || u.Lost != 1 || u.State != admin.UpgradeServing && u.State != admin.UpgradeDone {
 		t.Errorf("%+v", u)
 	}
+	settles(t, "one is held for too long", func() bool { return next.portals.Stats.Ended[portal.ReasonHold].Load() == 1 })
 	next.Upgraded(ctx) // there is nothing more
 	if next.carriedInlet("in") != nil {
 		t.Error("what was left can still be taken up")
@@ -309,17 +314,22 @@ func TestNextProgramGoesOn(t *testing.T) {
 	if err := says(kept); err != nil {
 		t.Errorf("the connection does not go on: %v", err)
 	}
-	if n := dialled.Load(); n != 2 {
+	if n := dialled.Load(); n != 3 {
 		t.Errorf("%d targets: it is another connection", n)
 	}
-	_ = lost.SetReadDeadline(time.Now().Add(90 * time.Second))
-	if _, err := lost.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the connection whose outlet has gone: %v", err)
+	for what, c := range map[string]net.Conn{"whose outlet has gone": lost, "that was held for too long": brief} {
+		_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the connection %s: %v", what, err)
+		}
 	}
 	settles(t, "it is noted when the last has a path", func() bool {
 		u, _ := next.LastUpgrade()
 		return u.State == admin.UpgradeDone && u.BackMS > 0 && u.Away == 0
 	})
+	if u, _ := next.LastUpgrade(); u.Connections != 2 || len(u.Reset) != 1 || u.Reset["held for too long"] != 1 {
+		t.Errorf("one of three has ended meanwhile, and it is said %+v", u)
+	}
 }
 
 // counting is echoServer with a count of its connections.

@@ -130,6 +130,7 @@ func (c *conn) forget(r Reason) bool {
 		return false
 	}
 	if c.state == away {
+		c.env.Stats.GivenUp[min(r, reasonCount-1)].Add(1)
 		c.env.Stats.Away.Add(-1)
 	}
 	c.state = ended

@@ -83,11 +83,12 @@ func (l Limits) WithDefaults() Limits {
 	return l
 }
 
-// Stats counts what portals of one node did, for metrics. Ended counts by Reason.
+// Stats counts what portals of one node did, for metrics. Ended and GivenUp count by Reason.
 type Stats struct {
 	Opened         atomic.Uint64
 	Active         atomic.Int64
 	Ended          [reasonCount]atomic.Uint64
+	GivenUp        [reasonCount]atomic.Uint64 // those of them that waited for another path
 	Denied         atomic.Uint64
 	Limited        atomic.Uint64 // connections refused because there were too many
 	Crowded        atomic.Uint64 // those of them that the node had no place for, whichever outlet they were for

@@ -104,6 +104,9 @@ func upgradeText(name string, u admin.Upgrade) string {
 	if u.Away > 0 {
 		text += fmt.Sprintf("; %d still look for a path", u.Away)
 	}
+	for _, why := range slices.Sorted(maps.Keys(u.Reset)) {
+		text += "\n  " + oneOrMany(u.Reset[why], "was reset: ", "were reset: ") + why
+	}
 	for _, line := range leftText(u.Left) {
 		text += "\n  reset: " + line
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"sallyport/node/admin"
 )
 
 // away takes a file or a directory away, and returns what puts it back.
@@ -211,5 +213,16 @@ func TestNodeStopDrainRefused(t *testing.T) {
 		if out := p.must(t, "node", "list", "--jq", ".[].status.status"); !strings.Contains(out, "running") {
 			t.Fatalf("--drain %s has stopped it: %s", drain, out)
 		}
+	}
+}
+
+// TestUpgradeText: what was carried and then reset did not go on.
+func TestUpgradeText(t *testing.T) {
+	got := upgradeText("n", admin.Upgrade{State: admin.UpgradeDone, From: "1", To: "2", PauseMS: 33, BackMS: 161, Connections: 40, Reset: map[string]int{"held for too long": 1, "refused by policy": 2},
+		Left: map[string]int{"TLS ends at this node": 1}})
+	const want = "upgraded node n from 1 to 2: stopped for 33 ms, 40 connections went on after 161 ms\n  1 was reset: held for too long\n  2 were reset: refused by policy\n" +
+		"  reset: 1 connection: TLS ends at this node"
+	if got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

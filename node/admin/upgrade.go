@@ -40,4 +40,6 @@ type Upgrade struct {
 	PauseMS float64 `json:"pause_ms,omitempty" cbor:"12,keyasint,omitempty"`
 	BackMS  float64 `json:"back_ms,omitempty" cbor:"13,keyasint,omitempty"`
 	Away    int     `json:"away,omitempty" cbor:"14,keyasint,omitempty"`
+	// Reset counts connections that were carried and found no path again, by reason; Connections is without them when the upgrade is done.
+	Reset map[string]int `json:"reset,omitempty" cbor:"15,keyasint,omitempty"`
 }
