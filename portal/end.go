@@ -134,7 +134,9 @@ func (c *conn) forget(r Reason) bool {
 		c.env.Stats.Away.Add(-1)
 	}
 	c.state = ended
-	c.told.ended(r)
+	if !c.done { // else it was told when the socket was given up
+		c.told.ended(r)
+	}
 	c.timer.Stop()
 	c.timer = nil
 	switch {
@@ -164,6 +166,7 @@ func (c *conn) forget(r Reason) bool {
 	if c.onEnd != nil {
 		c.onEnd()
 	}
+	c.told.left()
 	return true
 }
 

@@ -9,6 +9,8 @@ type Watch struct {
 	Opened func(peer *[32]byte)
 	// Ended is called once with the reason, before the socket closes; ReasonNone where both directions have finished.
 	Ended func(Reason)
+	// Left is called once, after Ended, when nothing is left of the connection: both ends know that it is over, or nobody waits any more until they do.
+	Left func()
 }
 
 func (w *Watch) opened(c *conn) {
@@ -27,6 +29,18 @@ func (w *Watch) ended(r Reason) {
 	if w != nil && w.Ended != nil {
 		w.Ended(r)
 	}
+}
+
+func (w *Watch) left() {
+	if w != nil && w.Left != nil {
+		w.Left()
+	}
+}
+
+// never is for a client that did not become a connection.
+func (w *Watch) never(r Reason) {
+	w.ended(r)
+	w.left()
 }
 
 // Origin is whom a portal connection was begun for, as the outlet knows it.
@@ -59,6 +73,6 @@ func (in *Inlet) Give(fd int, w *Watch) {
 
 // drop closes a client that never became a connection.
 func (w waiting) drop(r Reason) {
-	w.offer.watch.ended(r)
+	w.offer.watch.never(r)
 	closeFD(w.fd)
 }

@@ -22,12 +22,25 @@ type watched struct {
 	opened int
 	peer   *[32]byte
 	ended  []Reason
+	left   int
 }
 
 func (w *watched) watch() *Watch {
 	return &Watch{
 		Opened: func(peer *[32]byte) { w.mu.Lock(); defer w.mu.Unlock(); w.opened, w.peer = w.opened+1, peer },
 		Ended:  func(r Reason) { w.mu.Lock(); defer w.mu.Unlock(); w.ended = append(w.ended, r) },
+		Left:   func() { w.mu.Lock(); defer w.mu.Unlock(); w.left++ },
+	}
+}
+
+// over waits until it was told that nothing is left, after the end.
+func (w *watched) over(t *testing.T, what string) {
+	t.Helper()
+	eventually(t, what+": nothing is left", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.left > 0 })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left != 1 || len(w.ended) != 1 {
+		t.Errorf("%s: told %d times that nothing is left, after %v", what, w.left, w.ended)
 	}
 }
 
@@ -61,7 +74,7 @@ func giving(t *testing.T) (fd int, own net.Conn) {
 }
 
 // TestGivenIsToldOnceOverHeldPaths: also where a connection outlives its path, whoever gave the client is told once that both directions have finished, and needs
-// not wait until the other end has confirmed it.
+// not wait until the other end has confirmed it; that is told by itself.
 func TestGivenIsToldOnceOverHeldPaths(t *testing.T) {
 	target, servers := served(t)
 	s := newSimulated(t, 1, 1, Limits{}, time.Hour, OutletOptions{Target: target})
@@ -79,6 +92,38 @@ func TestGivenIsToldOnceOverHeldPaths(t *testing.T) {
 	w.await(t, "finished", ReasonNone, 1)
 	s.idle(t)
 	w.await(t, "settled", ReasonNone, 1)
+	w.over(t, "settled")
+}
+
+// TestGivenIsLeftAfterTheLastConfirmation: of a connection that is over for its client something is left until the other end has said that it has all.
+func TestGivenIsLeftAfterTheLastConfirmation(t *testing.T) {
+	target, servers := served(t)
+	s := newSimulated(t, 1, 1, Limits{}, time.Hour, OutletOptions{Target: target})
+	s.connect(t)
+	var w watched
+	fd, own := giving(t)
+	s.inlet.Give(fd, w.watch())
+	server := next(t, servers)
+	talk(t, own, server)
+	server.Close()
+	if _, err := io.Copy(io.Discard, own); err != nil {
+		t.Error(err)
+	}
+	deaf := func(is bool) { _ = s.far.shard.Do(limited(t), func() { s.far.cut = is }) }
+	deaf(true)
+	own.Close()
+	w.await(t, "over for its client", ReasonNone, 1)
+	w.mu.Lock()
+	if w.left != 0 {
+		t.Error("nothing is said to be left, and the other end knows of no end")
+	}
+	w.mu.Unlock()
+	deaf(false)
+	s.cut()
+	eventually(t, "the path is away", func() bool { return s.in.env.Stats.Away.Load() == 1 && s.out.env.Stats.Away.Load() == 1 })
+	s.connect(t)
+	w.over(t, "confirmed")
+	s.idle(t)
 }
 
 // TestGivenClients: an inlet without a port takes the clients that it is given, and tells once what becomes of each: served to its end, waiting in vain,
@@ -152,6 +197,9 @@ func TestGivenClients(t *testing.T) {
 	fd, own = giving(t)
 	in.Give(fd, after.watch())
 	after.await(t, "after its end", ReasonPath, 0)
+	for what, w := range map[string]*watched{"late": &late, "refused": &refused, "served": &served, "cut": &cut, "after": &after} {
+		w.over(t, what)
+	}
 	closed("after its end", own)
 
 	// Each left a record, of one end or the other.

@@ -376,7 +376,7 @@ func (in *Inlet) hand(p *path, fd int, o offer) {
 	}
 	if !p.shard.Loop().Post(dataplane.TaskFunc(start)) {
 		in.handing.Add(-1)
-		o.watch.ended(ReasonShutdown)
+		o.watch.never(ReasonShutdown)
 		_ = unix.Close(fd)
 	}
 }
@@ -393,7 +393,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	sock, err := s.Loop().Adopt(fd, nil)
 	if err != nil {
 		in.env.Log.Error("client lost", "portal", in.opts.Name, "err", err)
-		o.watch.ended(ReasonReset)
+		o.watch.never(ReasonReset)
 		return
 	}
 	c := in.env.newConn(s, in.meter)

@@ -291,7 +291,7 @@ func (o *Outlet) connect(c *conn, back routing.Route) {
 				}
 				o.connected(c, back, sock, err)
 			})) && err == nil {
-				pipe.Watch.ended(ReasonShutdown)
+				pipe.Watch.never(ReasonShutdown)
 				_ = unix.Close(pipe.FD)
 			}
 		}()
@@ -363,8 +363,8 @@ func (o *Outlet) connected(c *conn, back routing.Route, sock *dataplane.Conn, er
 		o.opts.Tried(err)
 	}
 	if c.state == ended {
+		c.told.never(ReasonReset)
 		if sock != nil {
-			c.told.ended(ReasonReset)
 			sock.SetHandler(c)
 			sock.Abort()
 		}

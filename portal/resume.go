@@ -264,7 +264,6 @@ func (c *conn) finished() {
 	if sock := c.sock; sock != nil {
 		c.done, c.sock = true, nil
 		c.told.ended(ReasonNone)
-		c.told = nil
 		c.timer.Stop()
 		c.timer = c.shard.Loop().After(c.line.hold, c.unsettled)
 		sock.Close()
@@ -404,7 +403,6 @@ func (c *conn) tellLater(r Reason) bool {
 	if sock := c.sock; sock != nil {
 		c.done, c.sock = true, nil
 		c.told.ended(r)
-		c.told = nil
 		sock.Abort()
 	}
 	return true
