@@ -430,6 +430,10 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		c.end(ReasonShutdown, false)
 		return
 	}
+	if in.refusal.Load() != nil { // Refuse may not have seen c
+		c.end(ReasonRefused, false)
+		return
+	}
 	if !c.grant.Allowed() {
 		in.env.Stats.Denied.Add(1)
 		c.end(ReasonPolicy, false)

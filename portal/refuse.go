@@ -1,22 +1,39 @@
 package portal
 
-import "sallyport/routing"
+import (
+	"maps"
+	"slices"
 
-// Refuse closes new clients at once, and those that wait for a path, with a reason for the log: it is known that nobody will serve them.
-// The empty reason ends that. Open connections stay. Any goroutine.
+	"sallyport/routing"
+)
+
+// Refuse closes new clients at once, those that wait for a path, and those that the outlet has not answered, with a reason for the log: it is known that nobody
+// will serve them. The empty reason ends that. Open connections stay. Any goroutine.
 func (in *Inlet) Refuse(reason string) {
 	if reason == "" {
 		in.refusal.Store(nil)
 		return
 	}
-	in.refusal.Store(&reason)
+	before := in.refusal.Swap(&reason)
 	in.mu.Lock()
 	list := in.waiting
 	in.waiting = nil
 	in.env.Stats.Held.Add(-int64(len(list)))
+	conns := slices.Collect(maps.Keys(in.conns))
 	in.mu.Unlock()
 	for _, w := range list {
 		in.refuse(w, reason)
+	}
+	if before != nil {
+		return // nobody has been asked since
+	}
+	for _, c := range conns {
+		c.post(func() {
+			if c.state == opening {
+				in.env.Log.Warn("client refused", "portal", in.opts.Name, "reason", reason)
+				c.end(ReasonRefused, false)
+			}
+		})
 	}
 }
 

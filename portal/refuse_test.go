@@ -126,3 +126,40 @@ func TestRandomAddressAtOwnNode(t *testing.T) {
 		t.Error("nobody was asked")
 	}
 }
+
+// TestRefuseUnanswered: a client that the outlet has not answered is refused when it is known that nobody will, also one whose turn comes just then; one that is
+// served stays.
+func TestRefuseUnanswered(t *testing.T) {
+	n := newNode(t, 1, Limits{OpenTimeout: time.Hour})
+	in, err := NewInlet(limited(t), n.env, n.router, InletOptions{Name: "in", Given: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close(limited(t)) }()
+	target, servers := served(t)
+	if _, err := NewOutlet(limited(t), n.env, n.router, OutletOptions{Name: "outlet", Target: target}); err != nil {
+		t.Fatal(err)
+	}
+	in.SetPath(routing.LocalRoute("outlet"))
+	var open, waits, late watched
+	fd, own := giving(t)
+	in.Give(fd, open.watch())
+	server := next(t, servers)
+	expectEcho(t, own, server)
+	asked := make(chan struct{}, 1)
+	silent := routing.WorkerFunc(func(*routing.Shard, *routing.Message) { asked <- struct{}{} })
+	if err := n.router.StartNamed(limited(t), "silent", func(*routing.Shard) routing.Worker { return silent }); err != nil {
+		t.Fatal(err)
+	}
+	in.SetPath(routing.LocalRoute("silent"))
+	fd, _ = giving(t)
+	in.Give(fd, waits.watch())
+	<-asked
+	in.Refuse("it has gone")
+	waits.await(t, "it had no answer", ReasonRefused, 0)
+	waits.over(t, "it had no answer")
+	fd, _ = giving(t)
+	in.hand(in.path.Load(), fd, offer{watch: late.watch()})
+	late.await(t, "on its way to its loop", ReasonRefused, 0)
+	expectEcho(t, own, server)
+}
