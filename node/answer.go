@@ -16,6 +16,8 @@ const (
 	askTimeout = 1500 * time.Millisecond // the reference's nodes do not answer at all
 	askAgain   = 10 * time.Second
 	askRefused = time.Second // what is not there or not allowed may be in a moment
+	// askDoubted is how long a program waits for the answer to its connection before the outlet is asked for, and the least between two such questions.
+	askDoubted = time.Second
 )
 
 // unanswered is what is said of an outlet whose node does not answer questions.
@@ -27,9 +29,18 @@ type answer struct {
 	asked  bool // there is an answer, or it is known that there will be none
 	status resource.Status
 	first  chan struct{} // closed with the first answer
+	doubts chan struct{} // somebody doubts that it holds still
 }
 
-func newAnswer() *answer { return &answer{first: make(chan struct{})} }
+func newAnswer() *answer { return &answer{first: make(chan struct{}), doubts: make(chan struct{}, 1)} }
+
+// doubt has the outlet asked for soon. It does not block.
+func (a *answer) doubt() {
+	select {
+	case a.doubts <- struct{}{}:
+	default: // it is doubted already
+	}
+}
 
 func (a *answer) set(s resource.Status) {
 	a.mu.Lock()
@@ -87,9 +98,15 @@ func (in *inlet) inquire(n *Node, c *connection) {
 			return
 		default:
 		}
-		if errors.Is(err, control.ErrNoAnswer) && n.ctx.Err() == nil {
+		if errors.Is(err, control.ErrNoAnswer) && n.ctx.Err() == nil && f.Data != nil {
 			in.answer.set(resource.Status{State: resource.Up, Reason: unanswered})
 			return
+		}
+		if errors.Is(err, control.ErrNoAnswer) && n.ctx.Err() == nil { // it has answered before: this one was lost, or is late
+			if !in.untilAsked(n, c, askRefused) {
+				return
+			}
+			continue
 		}
 		if err != nil {
 			return
@@ -110,12 +127,30 @@ func (in *inlet) inquire(n *Node, c *connection) {
 			}
 			in.say(s)
 		}
+		if !in.untilAsked(n, c, again) {
+			return
+		}
+	}
+}
+
+// untilAsked waits until the outlet is asked for again: after that time, more or less, or when the last answer is doubted. It reports false when the path or the node ends.
+func (in *inlet) untilAsked(n *Node, c *connection, again time.Duration) bool {
+	due, least := time.NewTimer(jitter(again)), time.NewTimer(askDoubted)
+	defer due.Stop()
+	defer least.Stop()
+	var doubts chan struct{}
+	for {
 		select {
-		case <-time.After(jitter(again)):
+		case <-least.C:
+			doubts = in.answer.doubts
+		case <-doubts:
+			return true
+		case <-due.C:
+			return true
 		case <-c.done():
-			return
+			return false
 		case <-n.ctx.Done():
-			return
+			return false
 		}
 	}
 }

@@ -121,6 +121,8 @@ func (d *Dialer) Dial(ctx context.Context) (*Stream, error) {
 		return nil, err
 	}
 	d.in.portal.Give(fd, w)
+	doubt := time.AfterFunc(askDoubted, d.in.answer.doubt) // the outlet may have gone since it was asked for
+	defer doubt.Stop()
 	select {
 	case <-s.opened:
 		return s, nil

@@ -420,3 +420,31 @@ func TestProgramWorkerBounds(t *testing.T) {
 		}
 	}
 }
+
+// TestProgramDialsWhileListenerCloses: a connection that is asked for when the listener has just closed is refused as soon as its node knows, and not only the next one.
+func TestProgramDialsWhileListenerCloses(t *testing.T) {
+	a, b := newMember(t), newMember(t)
+	ctx := within(t)
+	l, err := b.OpenListener(ctx, resource.Outlet{Name: "app", Allow: only(a)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := a.OpenDialer(ctx, resource.Inlet{Alias: "to-app", To: b.route() + "/secure/api/service/app"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.portals.Limits.OpenTimeout = time.Hour
+	s, err := d.Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Conn.Close()
+	if err := l.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s, err = d.Dial(ctx)
+	var e *StreamError
+	if s != nil || !errors.As(err, &e) || e.Reason != portal.ReasonRefused || !strings.Contains(err.Error(), "there is no outlet app") {
+		t.Errorf("%v, %v", s, err)
+	}
+}
