@@ -49,6 +49,9 @@ type Options struct {
 	Proxies []string
 	// RootCAs are whose certificates are believed of servers with TLS; nil: the system's.
 	RootCAs *x509.CertPool
+	// Pins are the keys of servers with TLS, as of --tls-pin: sha256/ and the sum of the public key in base64. A server with one of them is believed, whatever its
+	// certificate says, and no other; none: certificates decide.
+	Pins []string
 	// Hold is how long a connection waits for another path when its own is gone; default a minute. Below zero: not at all.
 	Hold time.Duration
 	// Shards is how many event loops run; default 1, which is enough for some Gbit/s.
@@ -68,6 +71,7 @@ type Client struct {
 	project string // name; empty for none
 	self    member.Identity
 	proxies *proxy.Rules
+	trust   tcp.Trust
 	cleanup func()
 	ended   context.Context // ends with Close
 	end     context.CancelFunc
@@ -115,6 +119,9 @@ func Open(ctx context.Context, o Options) (_ *Client, err error) {
 	if c.proxies, err = proxy.Parse(o.Proxies, os.Getenv); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
+	if c.trust, err = o.servers(); err != nil {
+		return nil, err
+	}
 	trust, err := c.enroll(ctx, home)
 	if err != nil {
 		return nil, err
@@ -130,8 +137,21 @@ func (c *Client) nodeOptions(home *member.Home, trust node.Trust) node.Options {
 	return node.Options{
 		Name: c.o.Name, IdentityName: c.self.Named.Name, Self: c.self.ID, Identities: c.self.Manager, Store: node.NewClientHome(home.Dir, c.o.Name), Trust: trust,
 		NoListener: c.o.ListenAddress == "", Listen: c.o.ListenAddress, Shards: c.o.Shards, Limits: c.o.Limits, Log: c.o.Log,
-		Proxies: c.proxies, TLS: tcp.Trust{Roots: c.o.RootCAs},
+		Proxies: c.proxies, TLS: c.trust,
 	}
+}
+
+// servers says which servers are believed over TLS.
+func (o *Options) servers() (tcp.Trust, error) {
+	trust := tcp.Trust{Roots: o.RootCAs}
+	for _, text := range o.Pins {
+		pin, err := tcp.ParsePin(text)
+		if err != nil {
+			return trust, fmt.Errorf("client: Options.Pins: %q: %w", text, err)
+		}
+		trust.Pins = append(trust.Pins, pin)
+	}
+	return trust, nil
 }
 
 // home opens the state directory.

@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"sallyport/node/resource"
 	"sallyport/proxy"
 	"sallyport/routing/multiaddr"
+	"sallyport/routing/tcp"
 	"sallyport/state"
 )
 
@@ -129,12 +129,12 @@ func proxiesOf(o state.NodeOptions) []string {
 }
 
 // parsePin reads sha256/BASE64.
-func parsePin(text string) (pin [sha256.Size]byte, err error) {
-	b, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(text, "sha256/"))
-	if err != nil || len(b) != len(pin) || !strings.HasPrefix(text, "sha256/") {
-		return pin, usageError("invalid value '%s' for '--tls-pin': it must be sha256/ and the sum of a public key in base64", text)
+func parsePin(text string) ([sha256.Size]byte, error) {
+	pin, err := tcp.ParsePin(text)
+	if err != nil {
+		err = usageError("invalid value '%s' for '--tls-pin': %v", text, err)
 	}
-	return [sha256.Size]byte(b), nil
+	return pin, err
 }
 
 // applyNetwork sets how a node reaches others, and where it listens besides.

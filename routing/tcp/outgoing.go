@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"sallyport/dataplane"
@@ -32,6 +34,16 @@ type Trust struct {
 	// Pins are SHA-256 sums of public keys (DER, SubjectPublicKeyInfo). A server with one of them is believed, whatever its certificate says, and
 	// no other; none: certificates decide.
 	Pins [][sha256.Size]byte
+}
+
+// ParsePin reads one of Trust.Pins: sha256/ and the sum in base64.
+func ParsePin(text string) (pin [sha256.Size]byte, err error) {
+	sum, found := strings.CutPrefix(text, "sha256/")
+	b, err := base64.StdEncoding.DecodeString(sum)
+	if err != nil || !found || len(b) != len(pin) {
+		return pin, errors.New("it must be sha256/ and the sum of a public key in base64")
+	}
+	return [sha256.Size]byte(b), nil
 }
 
 // ErrPin reports a server whose key is not pinned.
