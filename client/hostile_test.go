@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -136,6 +137,35 @@ func TestContexts(t *testing.T) {
 	l := listen(t, to, "api", ListenOptions{})
 	servers.Serve(l, servers.Echo)
 	dialled(t, from, "api")
+}
+
+// TestDeadlineIsATimeout: a Dial that ran into the end of its context says so as net does, also while it is known why there is no path.
+func TestDeadlineIsATimeout(t *testing.T) {
+	c := opened(t, Options{InMemory: true, NoProject: true})
+	d, err := c.Dialer(within(t), "/ip4/127.0.0.1/tcp/1/secure/api/service/web", DialOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		_, err := d.Dial(short)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connection refused") {
+			return fmt.Errorf("the failure is not known: %w", err)
+		}
+		var of net.Error
+		if !errors.As(err, &of) || !of.Timeout() {
+			t.Errorf("no timeout: %v", err)
+		}
+		return nil
+	})
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = d.Dial(gone)
+	var of net.Error
+	if !errors.Is(err, context.Canceled) || !errors.As(err, &of) || of.Timeout() {
+		t.Errorf("cancelled: %v", err)
+	}
 }
 
 // TestFirstGivesUp: who waits for a name that another began to register does not fail with the other's context.

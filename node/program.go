@@ -160,10 +160,19 @@ func (d *Dialer) heard(ctx context.Context) error {
 // noPath adds why there is no path, if there is none.
 func (d *Dialer) noPath(err error) error {
 	if up, _, failed := d.in.path().state(); failed != nil && !up {
-		return fmt.Errorf("%w: %w", err, failed)
+		return &noPathError{err, failed}
 	}
 	return err
 }
+
+// noPathError says why a program waits no more, and why there was no path.
+type noPathError struct{ err, failed error }
+
+func (e *noPathError) Error() string   { return e.err.Error() + ": " + e.failed.Error() }
+func (e *noPathError) Unwrap() []error { return []error{e.err, e.failed} }
+
+// Timeout is as of net.Error: whoever wraps e for the net package is asked that, of no error further in.
+func (e *noPathError) Timeout() bool { return errors.Is(e.err, context.DeadlineExceeded) }
 
 // failure says why a connection was not opened.
 func (d *Dialer) failure(s *Stream) error {
