@@ -294,7 +294,8 @@ func (c *Client) Identifier() string { return c.self.ID.String() }
 // ListenAddress is where other nodes reach the Client without a relay, host:port; empty without Options.ListenAddress.
 func (c *Client) ListenAddress() string { return c.node.Listening() }
 
-// Close ends all connections, listeners, routes and workers; it does not wait for handlers of workers, whose contexts end. It may be called more than once.
+// Close ends all connections, listeners, routes and workers; it does not wait for handlers of workers, whose contexts end. Connections that were closed before, by
+// Conn.Close, are given up to 5 s to send what was written and to hear the other end's end; those that are open are broken off. It may be called more than once.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	if c.closed {
@@ -304,6 +305,9 @@ func (c *Client) Close() error {
 	c.closed = true
 	c.mu.Unlock()
 	c.end()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	c.node.AwaitClosed(ctx)
 	c.node.Stop()
 	c.cleanup()
 	return nil

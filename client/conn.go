@@ -96,8 +96,8 @@ func (c *Conn) failed(op string, err error) error {
 	return &net.OpError{Op: op, Net: Network, Source: c.local, Addr: c.remote, Err: err}
 }
 
-// Close closes the connection: what was written is still sent, and the other end reads an end.
-func (c *Conn) Close() error { return c.failed("close", c.s.Conn.Close()) }
+// Close closes the connection: what was written is still sent, and the other end reads an end. It does not wait for that; Client.Close and Dialer.Close do.
+func (c *Conn) Close() error { return c.failed("close", c.s.Close()) }
 
 // CloseWrite tells the other end that no more is written; reading goes on.
 func (c *Conn) CloseWrite() error { return c.failed("close", c.s.Conn.CloseWrite()) }

@@ -55,6 +55,9 @@ func (c *Client) hold() string {
 // Dial opens a connection and waits until the service has taken it. The net.Conn is a *Conn. Errors match ErrDenied, ErrUnavailable, net.ErrClosed
 // or ctx's error; without a path Dial waits for one, for 30 s unless ctx ends before.
 func (d *Dialer) Dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.c.ended, cancel)()
 	s, err := d.d.Dial(ctx)
 	if err != nil && d.c.isClosed() {
 		err = net.ErrClosed
@@ -65,17 +68,24 @@ func (d *Dialer) Dial(ctx context.Context) (net.Conn, error) {
 	return d.c.newConn(s, d.name, ""), nil
 }
 
-// Close gives up the path; the Dialer's connections end.
+// Close gives up the path; the Dialer's connections end as with Client.Close.
 func (d *Dialer) Close() error {
 	if d.c.isClosed() {
 		return nil
 	}
+	closed, cancel := context.WithTimeout(d.c.ended, closeTimeout)
+	defer cancel()
+	d.d.AwaitClosed(closed)
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	return d.d.Close(ctx)
+	err := d.d.Close(ctx)
+	if d.c.isClosed() {
+		return nil
+	}
+	return err
 }
 
-// closeTimeout bounds the end of a Dialer, listener or worker.
+// closeTimeout bounds the end of a Dialer, listener or worker, and how long connections that were closed are waited for.
 const closeTimeout = 5 * time.Second
 
 // Dial opens a connection to a service of another member. Paths are kept until Close, so that only the first connection to a service waits for one; a

@@ -18,4 +18,7 @@
 //
 // Conn.CloseWrite ends one direction, as of TCP. A stream that was broken off never ends as if it were whole: Read returns an error that matches one of
 // those of this package. A path that breaks for less than Options.Hold is not noticed.
+//
+// Listener.Close leaves accepted connections open, so a server can be shut down gracefully. Client.Close breaks open ones off, and gives those that were closed a
+// moment to bring the other end what was written.
 package client

@@ -183,6 +183,7 @@ type Node struct {
 	revoked     *revocations // nil: there is no authority, or no route to it
 	pins        pins
 	counters    counters
+	closing     closing
 	busy        busyShare
 	records     *records.Log // nil: none are kept
 	events      *events

@@ -32,7 +32,7 @@ const (
 // maxAccepting is how many connections wait for Accept.
 const maxAccepting = 128
 
-// Stream is the program's end of a portal connection. Who holds it closes Conn.
+// Stream is the program's end of a portal connection. Who holds it closes it.
 type Stream struct {
 	Conn *net.UnixConn
 	// Peer is the node at the other end, nil over a path without channel.
@@ -40,11 +40,15 @@ type Stream struct {
 	// Client is the address of whom the node at the other end serves, if it says.
 	Client netip.AddrPort
 
+	closing *closing // of the node
+	dialer  *Dialer  // nil for one that was accepted
+
 	mu     sync.Mutex
 	over   bool
 	reason portal.Reason
 	opened chan struct{}
 	ended  chan struct{}
+	left   chan struct{} // closed when both ends know that it is over
 }
 
 // Ended returns why the connection has ended, when it has: portal.ReasonNone when both directions had finished. It is known before Conn reads
@@ -56,12 +60,12 @@ func (s *Stream) Ended() (portal.Reason, bool) {
 }
 
 // newStream makes the pair. fd is for the portal.
-func newStream() (s *Stream, fd int, w *portal.Watch, err error) {
+func (n *Node) newStream() (s *Stream, fd int, w *portal.Watch, err error) {
 	fd, local, err := localPair()
 	if err != nil {
 		return nil, -1, nil, err
 	}
-	s = &Stream{Conn: local, opened: make(chan struct{}), ended: make(chan struct{})}
+	s = &Stream{Conn: local, closing: &n.closing, opened: make(chan struct{}), ended: make(chan struct{}), left: make(chan struct{})}
 	return s, fd, &portal.Watch{
 		Opened: func(peer *[32]byte) {
 			if peer != nil {
@@ -76,6 +80,7 @@ func newStream() (s *Stream, fd int, w *portal.Watch, err error) {
 			s.mu.Unlock()
 			close(s.ended)
 		},
+		Left: func() { s.closing.remove(s) },
 	}, nil
 }
 
@@ -116,10 +121,11 @@ func (d *Dialer) Dial(ctx context.Context) (*Stream, error) {
 	if err := d.heard(ctx); err != nil {
 		return nil, err
 	}
-	s, fd, w, err := newStream()
+	s, fd, w, err := d.n.newStream()
 	if err != nil {
 		return nil, err
 	}
+	s.dialer = d
 	d.in.portal.Give(fd, w)
 	doubt := time.AfterFunc(askDoubted, d.in.answer.doubt) // the outlet may have gone since it was asked for
 	defer doubt.Stop()
@@ -192,6 +198,11 @@ func (d *Dialer) failure(s *Stream) error {
 // Status is how the outlet is, as far as is known.
 func (d *Dialer) Status() resource.Status { return d.in.status() }
 
+// AwaitClosed waits until those of its connections that the program has closed have ended, or until ctx does: what was written is at the other end then.
+func (d *Dialer) AwaitClosed(ctx context.Context) {
+	d.n.closing.wait(ctx, func(s *Stream) bool { return s.dialer == d })
+}
+
 // Close ends the connections, too.
 func (d *Dialer) Close(ctx context.Context) error {
 	return d.n.inlets.DeletePart(ctx, d.in.request.Alias)
@@ -246,7 +257,7 @@ func (n *Node) openProgramOutlet(ctx context.Context, r resource.Outlet, l *List
 
 // take queues a connection for Accept, as an outlet's Dial.
 func (l *Listener) take(ctx context.Context, from portal.Origin) (portal.Piped, error) {
-	s, fd, w, err := newStream()
+	s, fd, w, err := l.n.newStream()
 	if err != nil {
 		return portal.Piped{}, err
 	}
