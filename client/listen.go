@@ -61,7 +61,7 @@ func (c *Client) ListenWith(ctx context.Context, name string, o ListenOptions) (
 	if err != nil {
 		return nil, c.ofNode(err)
 	}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.ctx, l.cancel = context.WithCancel(c.ended)
 	if l.relay, err = c.register(ctx, relay); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -173,18 +173,33 @@ func (l *Listener) Accept() (net.Conn, error) {
 // Addr returns an *Addr.
 func (l *Listener) Addr() net.Addr { return l.addr }
 
-// Close ends the listener; connections that were accepted stay.
+// Close ends the listener; connections that were accepted stay, and those that were not are broken off. The name at the project's relay is given up when the last of
+// them has ended, since their paths go through it. Close does not wait for them.
 func (l *Listener) Close() error {
 	var err error
 	l.once.Do(func() {
 		l.cancel()
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		l.c.unregister(l.relay)
 		err = l.l.Close(ctx)
 		if l.c.isClosed() {
 			err = nil
 		}
+		select {
+		case <-l.l.Drained():
+			l.c.unregister(l.relay)
+		default:
+			go l.unregister()
+		}
 	})
 	return err
+}
+
+// unregister gives the name up when nobody goes through it any more. It ends with the Client.
+func (l *Listener) unregister() {
+	select {
+	case <-l.l.Drained():
+		l.c.unregister(l.relay)
+	case <-l.c.ended.Done():
+	}
 }

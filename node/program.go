@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,7 @@ type Stream struct {
 
 	closing *closing // of the node
 	dialer  *Dialer  // nil for one that was accepted
+	dropped atomic.Bool
 
 	mu     sync.Mutex
 	over   bool
@@ -210,11 +212,14 @@ func (d *Dialer) Close(ctx context.Context) error {
 
 // Listener takes portal connections for this program: it is the target of an outlet.
 type Listener struct {
-	n      *Node
-	name   string
-	queue  chan *Stream
-	once   sync.Once
-	closed chan struct{}
+	n       *Node
+	name    string
+	queue   chan *Stream
+	once    sync.Once
+	closed  chan struct{}
+	mu      sync.Mutex
+	open    int           // connections of which something is left, and one more until Close
+	drained chan struct{} // closed when there are none
 }
 
 // errNoListener is what a connection gets that comes when the listener closes.
@@ -223,7 +228,7 @@ var errNoListener = fmt.Errorf("the program does not listen any more: %w", unix.
 // OpenListener starts an outlet whose connections are the program's. To, TLS and all else that is about a target of the request are ignored.
 func (n *Node) OpenListener(ctx context.Context, r resource.Outlet) (*Listener, error) {
 	r.To = program
-	l := &Listener{n: n, queue: make(chan *Stream, maxAccepting), closed: make(chan struct{})}
+	l := &Listener{n: n, queue: make(chan *Stream, maxAccepting), closed: make(chan struct{}), open: 1, drained: make(chan struct{})}
 	i, err := n.outlets.CreatePart(ctx, programPart, r, func(ctx context.Context, o *table.Opening[resource.Outlet]) (*outlet, error) {
 		return n.openProgramOutlet(ctx, o.Request, l)
 	})
@@ -266,20 +271,25 @@ func (l *Listener) take(ctx context.Context, from portal.Origin) (portal.Piped, 
 		s.Peer = &id
 	}
 	w.Opened = nil
-	select {
-	case <-l.closed:
-		err = errNoListener
-	default:
+	if err = errNoListener; l.begin() {
+		w.Left = func() {
+			s.closing.remove(s)
+			l.end()
+		}
 		select {
 		case l.queue <- s:
-			return portal.Piped{FD: fd, Watch: w}, nil
+			select {
+			case <-l.closed: // perhaps after Close has looked
+				l.drop()
+			default:
+			}
+			return portal.Piped{FD: fd, Broken: s.dropped.Load, Watch: w}, nil
 		case <-l.closed:
-			err = errNoListener
 		case <-l.n.ctx.Done():
-			err = errNoListener
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
+		l.end()
 	}
 	return portal.Piped{}, errors.Join(err, s.Conn.Close(), unix.Close(fd))
 }
@@ -303,23 +313,55 @@ func (l *Listener) Accept(ctx context.Context) (*Stream, error) {
 	}
 }
 
-// Close ends the listener; connections that were accepted stay, those that wait are closed.
+// begin counts a connection, unless the listener has closed.
+func (l *Listener) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.closed:
+		return false
+	default:
+	}
+	l.open++
+	return true
+}
+
+// end is for a connection of which nothing is left, and for Close.
+func (l *Listener) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open--; l.open == 0 {
+		close(l.drained)
+	}
+}
+
+// drop breaks off what nobody accepts: an end would look like that of a whole stream.
+func (l *Listener) drop() {
+	for {
+		select {
+		case s := <-l.queue:
+			s.dropped.Store(true)
+			_ = s.Conn.Close()
+		default:
+			return
+		}
+	}
+}
+
+// Close ends the listener; connections that were accepted stay, those that wait are broken off.
 func (l *Listener) Close(ctx context.Context) error {
 	var err error
 	l.once.Do(func() {
 		close(l.closed)
 		err = l.n.outlets.DeletePart(ctx, l.name)
-		for {
-			select {
-			case s := <-l.queue:
-				_ = s.Conn.Close()
-			default:
-				return
-			}
-		}
+		l.drop()
+		l.end()
 	})
 	return err
 }
+
+// Drained is closed when, after Close, nothing is left of its connections: nobody needs the way to them any more.
+func (l *Listener) Drained() <-chan struct{} { return l.drained }
 
 // Registration is a name that a relay has for this node.
 type Registration struct {
