@@ -200,6 +200,50 @@ func TestFirstGivesUp(t *testing.T) {
 	}
 }
 
+// TestListenWhileGivenUp: who registers a name that is just being given up waits for that, as long as its context says, and has it then.
+func TestListenWhileGivenUp(t *testing.T) {
+	p := newProject(t)
+	to := join(t, p, server)
+	before := &registered{name: "api", users: 1, made: make(chan struct{})}
+	to.mu.Lock()
+	to.relays["api"] = before
+	to.mu.Unlock()
+	go to.unregister(before) // waits until it is known what there is to give up
+	eventually(t, func() error {
+		to.mu.Lock()
+		defer to.mu.Unlock()
+		if before.users > 0 {
+			return errors.New("it is used")
+		}
+		return nil
+	})
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := to.register(gone, "api"); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	made := make(chan error, 1)
+	go func() {
+		r, err := to.register(within(t), "api")
+		select {
+		case <-before.ended:
+		default:
+			t.Error("it was not waited for")
+		}
+		to.unregister(r)
+		made <- err
+	}()
+	to.mu.Lock()
+	if to.relays["api"] != before {
+		t.Error("the name is free before it was given up")
+	}
+	to.mu.Unlock()
+	close(before.made)
+	if err := <-made; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestClosedClient: Close ends what waits, also without an end of its own, and afterwards everything is net.ErrClosed.
 func TestClosedClient(t *testing.T) {
 	p := newProject(t)

@@ -39,6 +39,7 @@ type registered struct {
 	r     *node.Registration
 	err   error
 	made  chan struct{} // closed when r or err is set
+	ended chan struct{} // not nil when nobody uses it any more; closed when the name has been given up
 }
 
 // Listen takes connections to a service of this name. It returns when the name is registered at the project's relay, or with why it is not
@@ -101,6 +102,16 @@ func (c *Client) register(ctx context.Context, name string) (r *registered, err 
 func (c *Client) registerOnce(ctx context.Context, name string) (*registered, error) {
 	c.mu.Lock()
 	r := c.relays[name]
+	for r != nil && r.ended != nil { // the node has the name still
+		c.mu.Unlock()
+		select {
+		case <-r.ended:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		c.mu.Lock()
+		r = c.relays[name]
+	}
 	first := r == nil
 	if first {
 		r = &registered{name: name, made: make(chan struct{})}
@@ -146,7 +157,7 @@ func (c *Client) unregister(r *registered) {
 	r.users--
 	last := r.users == 0 && c.relays[r.name] == r
 	if last {
-		delete(c.relays, r.name)
+		r.ended = make(chan struct{})
 	}
 	closed := c.closed
 	c.mu.Unlock()
@@ -159,6 +170,10 @@ func (c *Client) unregister(r *registered) {
 		defer cancel()
 		_ = r.r.Close(ctx)
 	}
+	c.mu.Lock()
+	delete(c.relays, r.name)
+	c.mu.Unlock()
+	close(r.ended)
 }
 
 // Accept waits for the next connection, a *Conn.
