@@ -58,6 +58,7 @@ type UDPSocket struct {
 	loop    *Loop
 	fd      int
 	local   netip.AddrPort
+	here    netip.Addr // where the datagram that the handler has was sent to, if that is asked
 	handler UDPHandler
 	stats   *UDPStats
 	retry   *Timer
@@ -86,26 +87,29 @@ type datagram struct {
 	to         netip.AddrPort
 	start, end int // in UDPSocket.bytes
 	alone      bool
+	from       netip.Addr // of this machine; the system's choice if it is not valid
 }
 
 // ListenUDP opens a socket, of IPv4 or IPv6 as the address is; one at [::] is for both. The returned descriptor is non-blocking and is given to
 // Loop.AdoptUDP.
 func ListenUDP(at netip.AddrPort) (fd int, bound netip.AddrPort, err error) {
-	return openUDP(at, netip.AddrPort{}, udpKernelBuffer)
+	return openUDP(at, netip.AddrPort{}, udpKernelBuffer, false)
 }
 
 // OpenUDP opens a socket for a service, IPv4 or IPv6. With a valid peer it is one of that family, bound to whatever the system chooses, and takes
-// datagrams of that peer alone; at is not looked at. buffer is asked of the kernel for each direction, in bytes. The descriptor, non-blocking, is given
-// to Loop.AdoptUDP; ErrNoDescriptor where only those are left that are kept for others.
+// datagrams of that peer alone; at is not looked at. One at all addresses of the machine tells by Here which one a datagram was sent to. buffer is asked of
+// the kernel for each direction, in bytes. The descriptor, non-blocking, is given to Loop.AdoptUDP; ErrNoDescriptor where only those are left that are kept
+// for others.
 func (g *Group) OpenUDP(at, peer netip.AddrPort, buffer int) (fd int, bound netip.AddrPort, err error) {
-	if fd, bound, err = openUDP(at, peer, buffer); err == nil && !g.loops[0].mayUse(fd) {
+	if fd, bound, err = openUDP(at, peer, buffer, true); err == nil && !g.loops[0].mayUse(fd) {
 		_ = unix.Close(fd)
 		return -1, bound, ErrNoDescriptor
 	}
 	return fd, bound, err
 }
 
-func openUDP(at, peer netip.AddrPort, buffer int) (fd int, bound netip.AddrPort, err error) {
+// openUDP opens a socket; service says that it is one of OpenUDP.
+func openUDP(at, peer netip.AddrPort, buffer int, service bool) (fd int, bound netip.AddrPort, err error) {
 	if peer.IsValid() {
 		at = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 		if peer.Addr().Unmap().Is6() {
@@ -133,6 +137,9 @@ func openUDP(at, peer netip.AddrPort, buffer int) (fd int, bound netip.AddrPort,
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
 			return fail("setsockopt", err)
 		}
+	}
+	if service && !peer.IsValid() && at.Addr().IsUnspecified() {
+		askWhere(fd) // before the first datagram can come
 	}
 	if err := unix.Bind(fd, sa); err != nil {
 		return fail("bind", err)
@@ -221,7 +228,12 @@ func (u *UDPSocket) Lost() uint32 {
 }
 
 // Commit sends the first n bytes of the last Reserve to an address, at the end of the turn.
-func (u *UDPSocket) Commit(n int, to netip.AddrPort) {
+func (u *UDPSocket) Commit(n int, to netip.AddrPort) { u.commit(n, to, netip.Addr{}, false) }
+
+// CommitAlone is Commit for a datagram that goes with no other one: it may be too large for the path.
+func (u *UDPSocket) CommitAlone(n int, to netip.AddrPort) { u.commit(n, to, netip.Addr{}, true) }
+
+func (u *UDPSocket) commit(n int, to netip.AddrPort, from netip.Addr, alone bool) {
 	at := len(u.bytes)
 	if u.closed {
 		return
@@ -231,16 +243,8 @@ func (u *UDPSocket) Commit(n int, to netip.AddrPort) {
 		return
 	}
 	u.bytes = u.bytes[:at+n]
-	u.out = append(u.out, datagram{to: to, start: at, end: at + n})
+	u.out = append(u.out, datagram{to: to, start: at, end: at + n, alone: alone, from: from})
 	u.markDirty()
-}
-
-// CommitAlone is Commit for a datagram that goes with no other one: it may be too large for the path.
-func (u *UDPSocket) CommitAlone(n int, to netip.AddrPort) {
-	before := len(u.out)
-	if u.Commit(n, to); len(u.out) > before {
-		u.out[before].alone = true
-	}
 }
 
 // Whole sends datagrams whole or not at all from now on, whatever the system knows of the path (IP_PMTUDISC_PROBE): who finds out what passes must
@@ -255,6 +259,16 @@ func (u *UDPSocket) Send(p []byte, to netip.AddrPort) {
 	copy(u.Reserve(len(p)), p)
 	u.Commit(len(p), to)
 }
+
+// SendFrom is Send from an address of this machine, as Here has said it; with one that is not valid the system chooses.
+func (u *UDPSocket) SendFrom(p []byte, to netip.AddrPort, from netip.Addr) {
+	copy(u.Reserve(len(p)), p)
+	u.commit(len(p), to, from, false)
+}
+
+// Here returns which address of this machine the datagram was sent to that OnDatagram is given, to be called there: whoever asked one address does not hear
+// an answer from another one (RFC 1122 4.1.3.5). It is not valid where the socket has an address of its own, and where it is everybody's, as of a multicast.
+func (u *UDPSocket) Here() netip.Addr { return u.here }
 
 // Pace limits what is sent to n datagrams a millisecond, and twice as many at once: who receives them without telling how many it can take
 // has room for few. Zero removes the limit.
@@ -372,8 +386,9 @@ func (u *UDPSocket) readReady() {
 
 // take hands on the datagrams of message i and returns how many there were.
 func (u *UDPSocket) take(b *datagrams, i int) (count int) {
-	bytes, size := b.message(i)
+	bytes, size, here := b.message(i)
 	from := b.from(i)
+	u.here = here
 	if u.large && size <= len(bytes) && b.in[i].Hdr.Flags&unix.MSG_TRUNC == 0 {
 		for count = 0; count == 0 || len(bytes) > 0 && size > 0 && !u.closed; count++ {
 			n := min(size, len(bytes))

@@ -3,8 +3,10 @@ package datagram
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -298,11 +300,11 @@ func TestBehind(t *testing.T) {
 			t.Errorf("%d dropped", in.meter.Dropped[DropBehind].Load())
 		}
 		(*clientsSocket)(in).OnDatagram(make([]byte, MaxSize), MaxSize, other) // one may always wait
-		if f := in.clients[other]; f.queue.size() != 2+MaxSize {
+		if f := in.clients[endpoints{client: other}]; f.queue.size() != 2+MaxSize {
 			t.Errorf("%d bytes wait of the other", f.queue.size())
 		}
-		in.end(in.clients[other], ReasonLimit, true)
-		if len(in.sender.ring) != 1 || in.sender.queued != in.clients[flood].queue.size() {
+		in.end(in.clients[endpoints{client: other}], ReasonLimit, true)
+		if len(in.sender.ring) != 1 || in.sender.queued != in.clients[endpoints{client: flood}].queue.size() {
 			t.Errorf("%d in the ring, %d bytes queued", len(in.sender.ring), in.sender.queued)
 		}
 	})
@@ -343,29 +345,75 @@ func TestTargetAway(t *testing.T) {
 	}
 }
 
-// TestNoAllocation: a datagram to the target and its answer cost no allocation.
+// TestNoAllocation: a datagram to the target and its answer cost no allocation, wherever the inlet listens.
 func TestNoAllocation(t *testing.T) {
-	s, target := newSite(t, 1), echoServer(t)
-	s.outlet(OutletOptions{Target: target.String()})
-	in := s.inlet(InletOptions{})
-	in.SetPath(s.line(0, 1, 2).to("out"))
-	c := in.newClient(t)
-	c.ask("hello")
-	c.SetReadDeadline(time.Now().Add(60 * time.Second))
-	p, buf := make([]byte, 1200), make([]byte, 2000)
-	if n := testing.AllocsPerRun(1000, func() {
-		if _, err := c.Write(p); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Read(buf); err != nil {
-			t.Fatal(err) // between two sockets of a machine nothing is lost while one is under way
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations for a datagram and its answer", n)
+	for _, listen := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+		t.Run(listen, func(t *testing.T) {
+			s, target := newSite(t, 1), echoServer(t)
+			s.outlet(OutletOptions{Target: target.String()})
+			in := s.inlet(InletOptions{Listen: netip.MustParseAddrPort(listen)})
+			in.SetPath(s.line(0, 1, 2).to("out"))
+			c := in.newClientAt(t, "127.0.0.1")
+			c.ask("hello")
+			c.SetReadDeadline(time.Now().Add(60 * time.Second))
+			p, buf := make([]byte, 1200), make([]byte, 2000)
+			if n := testing.AllocsPerRun(1000, func() {
+				if _, err := c.Write(p); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.Read(buf); err != nil {
+					t.Fatal(err) // between two sockets of a machine nothing is lost while one is under way
+				}
+			}); n != 0 {
+				t.Errorf("%v allocations for a datagram and its answer", n)
+			}
+			for _, m := range s.env.Meters() {
+				if m.Dropped[DropBehind].Load() != 0 || m.Malformed.Load() != 0 {
+					t.Errorf("%s: %d behind, %d malformed", m.End(), m.Dropped[DropBehind].Load(), m.Malformed.Load())
+				}
+			}
+		})
 	}
-	for _, m := range s.env.Meters() {
-		if m.Dropped[DropBehind].Load() != 0 || m.Malformed.Load() != 0 {
-			t.Errorf("%s: %d behind, %d malformed", m.End(), m.Dropped[DropBehind].Load(), m.Malformed.Load())
-		}
+}
+
+// TestAllAddresses: an inlet at all addresses answers from the one that was asked, which connected clients alone hear, and tells flows of one client to
+// several of them apart.
+func TestAllAddresses(t *testing.T) {
+	for listen, hosts := range map[string][]string{"0.0.0.0:0": {"127.0.0.1", "127.0.0.2", "127.0.0.5"}, "[::]:0": {"127.0.0.1", "127.0.0.2", "::1"}} {
+		t.Run(listen, func(t *testing.T) {
+			if c, err := net.ListenPacket("udp", listen); err != nil {
+				t.Skip("no such address here: ", err)
+			} else {
+				c.Close()
+			}
+			s, target := newSite(t, 1), echoServer(t)
+			s.outlet(OutletOptions{Target: target.String()})
+			in := s.inlet(InletOptions{Listen: netip.MustParseAddrPort(listen)})
+			in.SetPath(s.line(0, 1, 2).to("out"))
+			for _, host := range hosts {
+				in.newClientAt(t, host).ask(host)
+			}
+			one, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer one.Close()
+			ports := map[uint16]bool{}
+			for _, host := range hosts[:2] {
+				to, buf := netip.AddrPortFrom(netip.MustParseAddr(host), in.Bound().Port()), make([]byte, 100)
+				if _, err := one.WriteToUDPAddrPort([]byte(host), to); err != nil {
+					t.Fatal(err)
+				}
+				one.SetReadDeadline(time.Now().Add(60 * time.Second))
+				n, from, err := one.ReadFromUDPAddrPort(buf) // between sockets of a machine nothing is lost
+				if err != nil || from != to || string(buf[2:n]) != host {
+					t.Fatalf("%q from %v, want it from %v: %v", buf[:n], from, to, err)
+				}
+				ports[binary.BigEndian.Uint16(buf)] = true
+			}
+			if len(ports) != 2 {
+				t.Error("two flows have one port at the target")
+			}
+		})
 	}
 }

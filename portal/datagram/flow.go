@@ -11,7 +11,8 @@ import (
 // flow is a client of an inlet, at the inlet or at the outlet.
 type flow struct {
 	number uint64
-	client netip.AddrPort // at the inlet
+	client netip.AddrPort // at the inlet; at the outlet where its socket sends to
+	here   netip.Addr     // at an inlet, as of endpoints
 	began  time.Time
 	last   time.Time // when something went through it
 	// sent went to the other end of the portal, received to the flow's socket.

@@ -58,7 +58,9 @@ func (s *site) outlet(o OutletOptions) *Outlet {
 
 func (s *site) inlet(o InletOptions) *Inlet {
 	s.t.Helper()
-	o.Name, o.Listen = "in", netip.MustParseAddrPort("127.0.0.1:0")
+	if o.Name = "in"; !o.Listen.IsValid() {
+		o.Listen = netip.MustParseAddrPort("127.0.0.1:0")
+	}
 	in, err := NewInlet(context.Background(), s.env, s.router, o)
 	if err != nil {
 		s.t.Fatal(err)
@@ -160,9 +162,12 @@ type client struct {
 	t testing.TB
 }
 
-func (in *Inlet) newClient(t testing.TB) client {
+func (in *Inlet) newClient(t testing.TB) client { return in.newClientAt(t, in.Bound().Addr().String()) }
+
+// newClientAt returns a client that uses another address of this machine than the inlet says.
+func (in *Inlet) newClientAt(t testing.TB, host string) client {
 	t.Helper()
-	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(in.Bound()))
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(host), in.Bound().Port())))
 	if err != nil {
 		t.Fatal(err)
 	}

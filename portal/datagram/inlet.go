@@ -50,7 +50,7 @@ type Inlet struct {
 	self    routing.WireAddress
 	sender  sender
 	table   table
-	clients map[netip.AddrPort]*flow
+	clients map[endpoints]*flow
 	flows   map[uint64]*flow
 	next    uint64 // number of the next flow
 	path    uint64 // which call of SetPath the sender's route is from
@@ -59,6 +59,12 @@ type Inlet struct {
 	watched bool      // the grant was given, and says when it is taken back
 	askedAt time.Time // when the guard was asked
 	timer   *dataplane.Timer
+}
+
+// endpoints are of a client's datagrams at an inlet.
+type endpoints struct {
+	client netip.AddrPort
+	here   netip.Addr // which address of this machine it uses, if the inlet listens at all of them
 }
 
 // askEvery is how often a guard that has said no is asked again while clients send.
@@ -75,7 +81,7 @@ func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) 
 	}
 	in := &Inlet{
 		env: env, router: r, opts: o, shard: r.Shards()[0], bound: bound, meter: env.take(EndInlet, o.Name),
-		clients: map[netip.AddrPort]*flow{}, flows: map[uint64]*flow{}, next: 1,
+		clients: map[endpoints]*flow{}, flows: map[uint64]*flow{}, next: 1,
 	}
 	in.SetMaxFlows(o.MaxFlows)
 	in.SetRate(o.Rate)
@@ -220,9 +226,10 @@ func (c *clientsSocket) OnDatagram(buf []byte, n int, from netip.AddrPort) {
 		in.meter.drop(DropRate)
 		return
 	}
-	f := in.clients[from]
+	at := endpoints{from, in.sock.Here()}
+	f := in.clients[at]
 	if f == nil {
-		f = in.begin(from)
+		f = in.begin(at)
 	}
 	in.table.fromClient(f, now)
 	in.meter.In.Add(1)
@@ -249,13 +256,13 @@ func (in *Inlet) refuses(n int, now time.Time) (why Drop, no bool) {
 }
 
 // begin makes a flow for a client, in another one's place if there are enough.
-func (in *Inlet) begin(client netip.AddrPort) *flow {
+func (in *Inlet) begin(at endpoints) *flow {
 	for int64(len(in.flows)) >= max(in.most.Load(), 1) {
 		in.end(in.table.victim(), ReasonLimit, true)
 	}
-	f := &flow{number: in.next, client: client, began: in.shard.Loop().Now()}
+	f := &flow{number: in.next, client: at.client, here: at.here, began: in.shard.Loop().Now()}
 	in.next++
-	in.clients[client], in.flows[f.number] = f, f
+	in.clients[at], in.flows[f.number] = f, f
 	in.meter.Opened.Add(1)
 	in.meter.Flows.Add(1)
 	if in.timer == nil {
@@ -281,7 +288,7 @@ func (in *Inlet) sweep() {
 func (in *Inlet) end(f *flow, why Reason, tell bool) {
 	in.sender.forget(f)
 	in.table.remove(f)
-	delete(in.clients, f.client)
+	delete(in.clients, endpoints{f.client, f.here})
 	delete(in.flows, f.number)
 	in.meter.Flows.Add(-1)
 	in.meter.Ended[why].Add(1)
@@ -325,7 +332,7 @@ func (in *Inlet) HandleMessage(s *routing.Shard, m *routing.Message) {
 		f.received.add(len(msg.data))
 		in.meter.Out.Add(1)
 		in.meter.BytesOut.Add(uint64(len(msg.data)))
-		in.sock.Send(msg.data, f.client)
+		in.sock.SendFrom(msg.data, f.client, f.here)
 	case kindMark:
 		in.sender.post(in.sender.route, appendHead(in.sender.small[:0], kindMarked, msg.session, msg.number))
 	case kindMarked:
