@@ -42,6 +42,8 @@ type UDPHandler interface {
 	OnFlush()
 	// OnDrain is called once after WantDrain, when nothing waits for the kernel.
 	OnDrain()
+	// OnRefused is called when the host of the socket's peer has said that nobody listens there, of what was sent before.
+	OnRefused()
 }
 
 // UDPStats counts datagrams. Any goroutine may read it.
@@ -315,7 +317,7 @@ func (u *UDPSocket) Close() {
 		return
 	}
 	u.drain, u.pace = false, 0
-	u.flush()
+	u.offer()
 	u.closed = true
 	u.retry.Stop()
 	u.later.Stop()
@@ -359,10 +361,13 @@ func (u *UDPSocket) readReady() {
 		}
 		if errno != 0 {
 			// An earlier datagram was refused somewhere; the error is taken with this. One that stays must not keep the loop busy.
+			again = 50 * time.Millisecond
 			if errno == unix.ECONNREFUSED {
 				u.stats.Refused.Add(1)
+				if u.handler.OnRefused(); u.closed {
+					return
+				}
 			}
-			again = 50 * time.Millisecond
 			continue
 		}
 		again = 0
@@ -416,10 +421,17 @@ func (u *UDPSocket) take(b *datagrams, i int) (count int) {
 	return count
 }
 
-// flush offers what waits to the kernel.
+// flush offers what waits to the kernel, and tells the handler if that has said that the peer is not there.
 func (u *UDPSocket) flush() {
+	if u.offer() {
+		u.handler.OnRefused()
+	}
+}
+
+// offer is flush without a word to the handler: it returns whether one is due.
+func (u *UDPSocket) offer() (refused bool) {
 	if u.closed || u.blocked {
-		return
+		return false
 	}
 	b := u.loop.datagrams()
 	until := u.sent + u.allowance(len(u.out)-u.sent)
@@ -432,7 +444,8 @@ func (u *UDPSocket) flush() {
 			u.tokens -= n
 		case errno == unix.EINTR:
 		case errno == unix.ECONNREFUSED && u.large:
-			u.stats.Refused.Add(1) // an earlier one, by a host where nobody listens; this one has not been tried
+			refused = true // an earlier one, by a host where nobody listens; this one has not been tried
+			u.stats.Refused.Add(1)
 		case errno == unix.EAGAIN, errno == unix.ENOBUFS:
 			u.blocked = true
 		case run > 1 && (errno == unix.EIO || errno == unix.EINVAL || errno == unix.EMSGSIZE):
@@ -445,7 +458,7 @@ func (u *UDPSocket) flush() {
 	}
 	if u.sent < len(u.out) {
 		u.compact()
-		return
+		return refused
 	}
 	if u.small++; len(u.bytes) > cap(u.bytes)/8 {
 		u.small = 0
@@ -458,6 +471,7 @@ func (u *UDPSocket) flush() {
 		u.drain = false
 		u.handler.OnDrain()
 	}
+	return refused
 }
 
 // compact gives up what was sent, once it is half of what is kept.

@@ -15,6 +15,7 @@ type echoDatagrams struct {
 	batches atomic.Int64
 	flushes atomic.Int64
 	drained chan struct{}
+	refused atomic.Int64
 	last    netip.AddrPort // whom the last came from; on the loop
 }
 
@@ -29,6 +30,7 @@ func (e *echoDatagrams) OnDatagram(buf []byte, n int, from netip.AddrPort) {
 func (e *echoDatagrams) OnBatchEnd() { e.batches.Add(1) }
 func (e *echoDatagrams) OnFlush()    { e.flushes.Add(1) }
 func (e *echoDatagrams) OnDrain()    { e.drained <- struct{}{} }
+func (e *echoDatagrams) OnRefused()  { e.refused.Add(1) }
 
 func newUDP(t *testing.T) (*echoDatagrams, *UDPStats, *Loop) {
 	t.Helper()

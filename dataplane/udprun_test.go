@@ -26,6 +26,7 @@ func (c *collected) OnDatagram(buf []byte, n int, from netip.AddrPort) {
 func (c *collected) OnBatchEnd() {}
 func (c *collected) OnFlush()    {}
 func (c *collected) OnDrain()    {}
+func (c *collected) OnRefused()  {}
 
 func (c *collected) count() int {
 	c.mu.Lock()

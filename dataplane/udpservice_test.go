@@ -112,7 +112,7 @@ func TestUDPServicePeer(t *testing.T) {
 	}
 	peer.Close()
 	send("nobody hears")
-	eventually(t, "the refusal is counted", func() bool { return stats.Refused.Load() > 0 })
+	eventually(t, "the refusal is counted, and told", func() bool { return stats.Refused.Load() > 0 && e.refused.Load() > 0 })
 	if peer, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at)); err != nil {
 		t.Skipf("somebody else has the port by now: %v", err)
 	}

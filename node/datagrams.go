@@ -88,7 +88,7 @@ func addUDPOutlets(n *Node) {
 		},
 		Status: func(o *udpOutlet) resource.Status {
 			if err := o.portal.Failure(); err != nil {
-				return resource.Status{State: resource.Degraded, Reason: "the target is not found: " + err.Error()}
+				return resource.Status{State: resource.Degraded, Reason: err.Error()}
 			}
 			return resource.Status{State: resource.Up}
 		},

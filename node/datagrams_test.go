@@ -178,6 +178,29 @@ func TestDatagramsKinds(t *testing.T) {
 	})
 }
 
+// TestDatagramsTargetAway: an outlet for UDP says when nobody listens at its target.
+func TestDatagramsTargetAway(t *testing.T) {
+	n := udpNode(t, "n", "")
+	_, port, _ := net.SplitHostPort(datagramEcho(t))
+	target := "127.0.77.1:" + port // the server is at another address
+	if _, err := n.udpOutlets.Create(t.Context(), resource.UDPOutlet{Name: "dns", To: target}); err != nil {
+		t.Fatal(err)
+	}
+	in, err := n.udpInlets.Create(t.Context(), resource.UDPInlet{Name: "in", From: "127.0.0.1:0", To: "/service/dns"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := n.UDPOutlets()[0].State; s.State != resource.Up {
+		t.Errorf("before the first datagram: %+v", s)
+	}
+	c := newAsker(t, in.Value.portal.Bound().String())
+	until(t, "the outlet is degraded", func() bool {
+		c.heard("hello", time.Millisecond)
+		s := n.UDPOutlets()[0].State
+		return s.State == resource.Degraded && strings.Contains(s.Reason, target)
+	})
+}
+
 // TestDatagramsPolicy: who may use an outlet for UDP is decided by its policy, or that of its type, or that of outlets for TCP; what is taken back ends flows.
 func TestDatagramsPolicy(t *testing.T) {
 	a, b := udpNode(t, "a", ""), udpNode(t, "b", "")

@@ -28,8 +28,10 @@ type flow struct {
 	waiting bool // in the ring of its sender, at a place
 	place   int
 
-	served *served // at the outlet, with the socket to the target
-	sock   *dataplane.UDPSocket
+	served  *served // at the outlet, with the socket to the target
+	sock    *dataplane.UDPSocket
+	heard   bool // something came from its address
+	refused bool // nobody has listened there since
 }
 
 // flowList orders flows by last, the oldest first.

@@ -130,15 +130,23 @@ func (l *line) to(name string) routing.Route {
 // echoServer answers each datagram with the port that it came from, two bytes, and itself.
 func echoServer(t testing.TB) netip.AddrPort {
 	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	at, _ := echoServerAt(t, netip.MustParseAddrPort("127.0.0.1:0"))
+	return at
+}
+
+// echoServerAt is echoServer at an address, which stop ends.
+func echoServerAt(t testing.TB, at netip.AddrPort) (bound netip.AddrPort, stop func()) {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
 	if err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
-	t.Cleanup(func() {
+	stop = func() {
 		c.Close()
 		<-done
-	})
+	}
+	t.Cleanup(stop)
 	go func() {
 		defer close(done)
 		buf := make([]byte, 1<<16)
@@ -153,7 +161,7 @@ func echoServer(t testing.TB) netip.AddrPort {
 			}
 		}
 	}()
-	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort(), stop
 }
 
 // client is a client of an inlet.

@@ -359,3 +359,6 @@ func (c *clientsSocket) OnFlush() {}
 
 // OnDrain implements dataplane.UDPHandler.
 func (c *clientsSocket) OnDrain() {}
+
+// OnRefused implements dataplane.UDPHandler.
+func (c *clientsSocket) OnRefused() {}

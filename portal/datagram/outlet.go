@@ -3,6 +3,7 @@ package datagram
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -44,7 +45,7 @@ type OutletOptions struct {
 	MaxFlows int
 	// Rate is how many bytes a second it carries in each direction, in equal shares for those who use it; 0 is no limit.
 	Rate int64
-	// Resolve turns a Target that is a name into addresses, of which the first is taken; nil asks the system.
+	// Resolve turns a Target that is a name into addresses, of which the first is used at which somebody listens; nil asks the system.
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
 }
 
@@ -61,10 +62,10 @@ type Outlet struct {
 
 	up, down rate // to the target, and to the inlets
 
-	target     atomic.Pointer[netip.AddrPort]
+	target     target
 	resolvedAt atomic.Int64 // nanoseconds since 1970
 	resolving  atomic.Bool
-	failure    atomic.Pointer[error] // of the last attempt
+	failure    atomic.Pointer[error] // of the last attempt to resolve
 
 	mu       sync.Mutex
 	sessions map[sessionKey]routing.WireAddress
@@ -88,7 +89,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	out.SetMaxFlows(o.MaxFlows)
 	out.SetRate(o.Rate)
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil {
-		out.target.Store(&fixed)
+		out.target.set([]netip.AddrPort{fixed}, time.Now())
 		out.resolving.Store(true) // there is nothing to resolve
 	} else {
 		out.resolve()
@@ -117,10 +118,14 @@ func (o *Outlet) SetRate(bytes int64) {
 	o.down.set(bytes)
 }
 
-// Failure returns why the target's name has no address, nil if it has one or is one. Any goroutine.
+// Failure returns why the target cannot be reached as far as that is known, else nil: its name has no address, or nobody listened at any of its addresses
+// within the last minute. Any goroutine.
 func (o *Outlet) Failure() error {
 	if p := o.failure.Load(); p != nil {
-		return *p
+		return fmt.Errorf("the target is not found: %w", *p)
+	}
+	if err := o.target.failure(time.Now()); err != nil {
+		return fmt.Errorf("the target is away: %w", err)
 	}
 	return nil
 }
@@ -157,7 +162,7 @@ func (o *Outlet) resolve() {
 			o.env.Log.Warn("portal target not found", "portal", o.opts.Name, "target", o.opts.Target, "err", err)
 			return
 		}
-		o.target.Store(&to[0])
+		o.target.set(to, time.Now())
 		o.failure.Store(nil)
 	}()
 }
@@ -167,10 +172,7 @@ func (o *Outlet) address(now time.Time) (at netip.AddrPort, ok bool) {
 	if now.UnixNano()-o.resolvedAt.Load() > int64(resolveFor) {
 		o.resolve()
 	}
-	if p := o.target.Load(); p != nil {
-		return *p, true
-	}
-	return at, false
+	return o.target.use()
 }
 
 // find returns where a session is, as the outlet's halves know it together.

@@ -84,14 +84,13 @@ func (v *served) begin(m *routing.Message, msg message, now time.Time) *flow {
 		v.half.refuse(m.Return, msg, ReasonLimit, DropLimit)
 		return nil
 	}
-	f := &flow{number: msg.number, client: to, served: v, began: now}
-	if err := v.open(f, to); err != nil {
+	f := &flow{number: msg.number, served: v, began: now}
+	if err := v.connect(f, to, now); err != nil {
 		o.places.leave(&v.key.peer)
 		why := DropTarget
 		if errors.Is(err, dataplane.ErrNoDescriptor) {
 			why = DropLimit
 		}
-		o.env.Log.Warn("portal target not reached", "portal", o.opts.Name, "target", o.opts.Target, "err", err)
 		v.half.refuse(m.Return, msg, ReasonTarget, why)
 		return nil
 	}
@@ -101,16 +100,57 @@ func (v *served) begin(m *routing.Message, msg message, now time.Time) *flow {
 	return f
 }
 
-func (v *served) open(f *flow, to netip.AddrPort) error {
+// connect gives a flow a socket to an address of the target, or to the next one to which there is a way. After an error the flow has what it had.
+func (v *served) connect(f *flow, to netip.AddrPort, now time.Time) (err error) {
+	o := v.half.out
+	for left := o.target.size(); ; left-- {
+		var sock *dataplane.UDPSocket
+		if sock, err = v.open(f, to); err == nil {
+			f.sock, f.client = sock, to
+			return nil
+		}
+		o.env.Log.Warn("portal target not reached", "portal", o.opts.Name, "target", o.opts.Target, "err", err)
+		if errors.Is(err, dataplane.ErrNoDescriptor) {
+			return err
+		}
+		o.target.refused(to, now)
+		next, ok := o.target.after(to, now)
+		if !ok || left <= 1 {
+			return err
+		}
+		to = next
+	}
+}
+
+func (v *served) open(f *flow, to netip.AddrPort) (*dataplane.UDPSocket, error) {
 	o := v.half.out
 	fd, _, err := o.router.Group().OpenUDP(netip.AddrPort{}, to, flowBuffer)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if f.sock, err = v.half.shard.Loop().AdoptUDP(fd, (*targetSocket)(f), &o.meter.Sock); err == nil {
-		f.sock.ForService(flowBuffer)
+	sock, err := v.half.shard.Loop().AdoptUDP(fd, (*targetSocket)(f), &o.meter.Sock)
+	if err == nil {
+		sock.ForService(flowBuffer)
 	}
-	return err
+	return sock, err
+}
+
+// refused has a flow go on at the target's next address if it has never heard anything from its own, where nobody listens. What was sent is lost.
+func (v *served) refused(f *flow) {
+	o, now := v.half.out, v.half.shard.Loop().Now()
+	f.refused = true
+	o.target.refused(f.client, now)
+	if f.heard {
+		return // its server may come back and know it
+	}
+	from, old := f.client, f.sock
+	to, ok := o.target.after(from, now)
+	if !ok || v.connect(f, to, now) != nil {
+		return
+	}
+	o.env.Log.Info("nobody listens at an address of a portal's target", "portal", o.opts.Name, "target", o.opts.Target, "address", from, "next", f.client)
+	o.meter.countLost(old)
+	old.Close()
 }
 
 // end ends a flow; tell says whether the inlet is to be told.
@@ -186,6 +226,10 @@ type targetSocket flow
 func (t *targetSocket) OnDatagram(buf []byte, n int, _ netip.AddrPort) {
 	f := (*flow)(t)
 	v := f.served
+	if !f.heard || f.refused {
+		f.heard, f.refused = true, false
+		v.half.out.target.answers(f.client)
+	}
 	meter := v.half.out.meter
 	if n > MaxSize {
 		meter.drop(DropSize)
@@ -210,3 +254,6 @@ func (t *targetSocket) OnFlush() {}
 
 // OnDrain implements dataplane.UDPHandler.
 func (t *targetSocket) OnDrain() {}
+
+// OnRefused implements dataplane.UDPHandler.
+func (t *targetSocket) OnRefused() { t.served.refused((*flow)(t)) }

@@ -222,6 +222,9 @@ func (b *Bind) OnFlush() {
 // OnDrain implements dataplane.UDPHandler.
 func (b *Bind) OnDrain() { b.gate.Open() }
 
+// OnRefused implements dataplane.UDPHandler: no socket of the transport is bound to its peer.
+func (b *Bind) OnRefused() {}
+
 // OnBatchEnd implements dataplane.UDPHandler.
 func (b *Bind) OnBatchEnd() {
 	if b.link != nil {
