@@ -220,7 +220,8 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 	if err != nil {
 		return nil, err
 	}
-	p.Preface = headerReader(trusted)
+	_, isUnix := unixPath(r.From)
+	p.Preface = headerReader(trusted, isUnix)
 	if g != nil {
 		p.Guard = g
 	}

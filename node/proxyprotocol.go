@@ -110,19 +110,23 @@ func trustedNetworks(flag string, list []string) ([]netip.Prefix, error) {
 }
 
 // headerReader returns an inlet's Preface, or a listener's, which takes the PROXY protocol's header from clients of trusted networks, and nothing from others;
-// nil for no network.
-func headerReader(trusted []netip.Prefix) func(context.Context, int, netip.AddrPort) (netip.AddrPort, error) {
+// nil for no network. Clients of a Unix socket are in no network: with isUnix it is taken from all, as the socket's permissions say who may connect.
+func headerReader(trusted []netip.Prefix, isUnix bool) func(context.Context, int, netip.AddrPort) (netip.AddrPort, error) {
 	if len(trusted) == 0 {
 		return nil
 	}
 	return func(ctx context.Context, fd int, from netip.AddrPort) (netip.AddrPort, error) {
 		ip := from.Addr().Unmap()
-		if !slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+		if !isUnix && !slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(ip) }) {
 			return from, nil
 		}
 		h, err := readHeader(ctx, fd)
 		if err != nil {
-			return from, fmt.Errorf("PROXY protocol of %s: %w", from, err)
+			who := "a client of the Unix socket"
+			if !isUnix {
+				who = from.String()
+			}
+			return from, fmt.Errorf("PROXY protocol of %s: %w", who, err)
 		}
 		if h.Local || !h.Source.IsValid() {
 			return from, nil

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"sallyport/node/resource"
 	"sallyport/portal/proxyproto"
+	"sallyport/state"
 )
 
 // headerTarget takes one connection after the other and tells the header that it began with, and what came behind it until the end.
@@ -109,6 +111,52 @@ func TestProxyProtocol(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestProxyProtocolOverUnixSocket: whoever may connect to a Unix socket at which headers are taken is believed, whatever networks are named; where none are taken a
+// header is the client's.
+func TestProxyProtocolOverUnixSocket(t *testing.T) {
+	a, b := plainNode(t, "a", "127.0.0.1:0"), plainNode(t, "b", "127.0.0.1:0")
+	at, headers, rest := headerTarget(t)
+	if _, err := b.CreateOutlet(t.Context(), resource.Outlet{Name: "outlet", To: at, ProxyProtocol: "v2"}); err != nil {
+		t.Fatal(err)
+	}
+	claimed := netip.MustParseAddrPort("192.0.2.1:1234")
+	told, local := string(proxyproto.Append(nil, proxyproto.V1, proxyproto.Header{Source: claimed})), string(proxyproto.Append(nil, proxyproto.V2, proxyproto.Header{Local: true}))
+	for _, c := range []struct {
+		name    string
+		trusted []string
+		sent    string
+		source  netip.AddrPort
+		rest    string
+	}{
+		{"everybody", []string{"0.0.0.0/0", "::/0"}, told + "hello", claimed, "hello"},
+		{"one network", []string{"10.0.0.0/8"}, told + "hello", claimed, "hello"},
+		{"who speaks for itself", []string{"::/0"}, local + "hello", netip.AddrPort{}, "hello"},
+		{"nobody", nil, told + "hello", netip.AddrPort{}, told + "hello"},
+	} {
+		for kind, path := range map[string]string{"file": filepath.Join(t.TempDir(), "in"), "abstract": "@" + state.RandomName()} {
+			t.Run(c.name+", "+kind, func(t *testing.T) {
+				in, err := a.CreateInlet(t.Context(), resource.Inlet{From: unixPrefix + path, To: tcpRoute(t, b) + "/secure/api/service/outlet", AcceptProxyProtocol: c.trusted})
+				if err != nil {
+					t.Fatal(err)
+				}
+				client, err := net.Dial("unix", path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer client.Close()
+				io.WriteString(client, c.sent)
+				client.(*net.UnixConn).CloseWrite()
+				if h, got := <-headers, <-rest; h.Source != c.source || got != c.rest {
+					t.Errorf("source %v, want %v; then %q, want %q", h.Source, c.source, got, c.rest)
+				}
+				if err := a.DeleteInlet(t.Context(), in.Alias); err != nil {
+					t.Error(err)
+				}
+			})
+		}
 	}
 }
 

@@ -108,7 +108,7 @@ func (n *Node) serving(ctx context.Context, r resource.TCPListener) (at netip.Ad
 	if serving.PrefacedFrom, err = trustedNetworks("--accept-proxy-protocol", r.AcceptProxyProtocol); err != nil {
 		return at, serving, err
 	}
-	serving.Preface = headerReader(serving.PrefacedFrom)
+	serving.Preface = headerReader(serving.PrefacedFrom, false)
 	serving.TrustedProxies, err = trustedNetworks("--trusted-proxy", r.TrustedProxies)
 	return at, serving, err
 }

@@ -59,7 +59,7 @@ type Inlet struct {
 	TLSProvider string `json:"tls_certificate_provider,omitempty" flag:"tls-certificate-provider"`
 	// ALPN are the application protocols that clients with TLS may choose from, the best first; empty: see docs/portals.md.
 	ALPN []string `json:"alpn,omitempty" flag:"alpn"`
-	// AcceptProxyProtocol are the networks, as 10.0.0.0/8, from which clients begin with a header of the PROXY protocol.
+	// AcceptProxyProtocol are the networks, as 10.0.0.0/8, from which clients begin with a header of the PROXY protocol; with any, all clients of a Unix socket do.
 	AcceptProxyProtocol []string `json:"accept_proxy_protocol,omitempty" flag:"accept-proxy-protocol"`
 	// SocketMode, in octal, and SocketOwner, USER or USER:GROUP, are of a Unix socket (From unix:PATH); empty: 0600, and those of the process.
 	SocketMode  string `json:"socket_mode,omitempty" flag:"socket-mode"`
