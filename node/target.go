@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sallyport/names"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/portal"
@@ -82,8 +83,7 @@ func newTarget(ctx context.Context, r *resource.Outlet, begin greeting, dial dia
 			defer f.Close()
 			return net.FileConn(f)
 		}
-		var d net.Dialer
-		c, err := d.DialContext(ctx, "tcp", r.To)
+		c, err := names.Dial(ctx, "tcp", r.To) // to where clients' connections go
 		if err == nil {
 			_ = begin.write(c, portal.Origin{})
 		}

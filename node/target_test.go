@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -100,5 +101,33 @@ func TestWhoFindsATargetDown(t *testing.T) {
 	}
 	if (*target)(nil).down() {
 		t.Error("what is no target is down")
+	}
+}
+
+// TestLookGoesWhereClientsGo: a look at a target that is a name tries the addresses that connections of clients try, the other loopback address of localhost among them.
+func TestLookGoesWhereClientsGo(t *testing.T) {
+	ln, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6 on this machine: ", err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	at := newTarget(t.Context(), &resource.Outlet{To: "localhost:" + port, Check: "tcp"}, nil, nil)
+	settles(t, "it has looked", func() bool {
+		at.mu.Lock()
+		defer at.mu.Unlock()
+		return !at.since.IsZero()
+	})
+	if s := at.status(); s.State != resource.Up {
+		t.Errorf("%s: %s", s.State, s.Reason)
 	}
 }
