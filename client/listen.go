@@ -14,7 +14,7 @@ import (
 type ListenOptions struct {
 	// Allow is a policy expression about who connects, as of `tcp-outlet create --allow`; empty: the members of the project.
 	Allow string
-	// MaxConnections is how many connections there are at most; 0: 1000. One peer gets four in five.
+	// MaxConnections is how many connections there are at most; 0: 1000. One peer gets four in five, of two both.
 	MaxConnections int
 	// NoRelay registers no name at the project's relay: the service is reached at Options.ListenAddress, and the name is that of the outlet.
 	NoRelay bool

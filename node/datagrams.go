@@ -35,13 +35,8 @@ func idleOf(text string) (time.Duration, error) {
 	return d, err
 }
 
-// checkMaxFlows refuses what can be no number of flows; 0 is what nobody has set.
-func checkMaxFlows(v int) error {
-	if v < 0 || v > datagram.MostFlows {
-		return fmt.Errorf("%w: --max-flows %d must be from 1 to %d", admin.ErrInvalid, v, datagram.MostFlows)
-	}
-	return nil
-}
+// checkMaxFlows refuses what can be no number of flows.
+func checkMaxFlows(v int) error { return checkNumber("--max-flows", v, datagram.MostFlows) }
 
 // udpOutlet is an outlet for UDP that serves.
 type udpOutlet struct {
@@ -66,17 +61,17 @@ func addUDPOutlets(n *Node) {
 			}
 			_, err := idleOf(r.Idle)
 			_, rateErr := rateOf(r.Rate)
-			return errors.Join(err, rateErr, checkMaxFlows(r.MaxFlows), checkAllow(r.Allow))
+			return errors.Join(err, rateErr, checkMaxFlows(r.MaxFlows), checkNumber("--max-flows-per-member", r.MaxFlowsPerMember, datagram.MostFlows), checkAllow(r.Allow))
 		},
 		Open:    n.openUDPOutlet,
-		InPlace: []string{"allow", "max-flows", "rate"},
+		InPlace: []string{"allow", "max-flows", "max-flows-per-member", "rate"},
 		Update: func(_ context.Context, o *udpOutlet, _, to *resource.UDPOutlet) error {
 			rate, err := rateOf(to.Rate)
 			if err != nil {
 				return err
 			}
 			o.portal.SetRate(rate)
-			o.portal.SetMaxFlows(to.MaxFlows)
+			o.portal.SetMaxFlows(to.MaxFlows, to.MaxFlowsPerMember)
 			n.setPolicyOf(policy.Own(resource.KindUDPOutlet, to.Name), to.Allow)
 			return nil
 		},
@@ -121,7 +116,8 @@ func (n *Node) openUDPOutlet(ctx context.Context, o *table.Opening[resource.UDPO
 		return nil, err
 	}
 	out, err := datagram.NewOutlet(ctx, n.datagram, n.router, datagram.OutletOptions{
-		Name: r.Name, Target: r.To, Guard: g, Flows: n.outletFlows(), Idle: idle, MaxFlows: r.MaxFlows, Rate: rate, Resolve: names.Lookup,
+		Name: r.Name, Target: r.To, Guard: g, Flows: n.outletFlows(), Idle: idle, MaxFlows: r.MaxFlows,
+		MaxFlowsPerMember: r.MaxFlowsPerMember, Rate: rate, Resolve: names.Lookup,
 	})
 	if err != nil {
 		g.close()

@@ -96,13 +96,14 @@ func addInlets(n *Node) {
 		Open: func(ctx context.Context, o *table.Opening[resource.Inlet]) (*inlet, error) {
 			return n.openInlet(ctx, o, nil)
 		},
-		InPlace: []string{"allow", "rate"},
+		InPlace: []string{"allow", "max-connections", "rate"},
 		Update: func(_ context.Context, in *inlet, _, to *resource.Inlet) error {
 			rate, err := rateOf(to.Rate)
 			if err != nil {
 				return err
 			}
 			in.portal.SetRate(rate)
+			in.portal.SetMaxConnections(to.MaxConnections)
 			n.setPolicyOf(policy.Own(resource.KindInlet, to.Alias), to.Allow)
 			return nil
 		},
@@ -143,6 +144,9 @@ func (n *Node) checkInlet(_ context.Context, r *resource.Inlet, taken func(strin
 		return fmt.Errorf("%w: --http-header: %w", admin.ErrInvalid, err)
 	}
 	if _, err := trustedNetworks("--accept-proxy-protocol", r.AcceptProxyProtocol); err != nil {
+		return err
+	}
+	if err := checkNumber("--max-connections", r.MaxConnections, portal.MostConnections); err != nil {
 		return err
 	}
 	if _, err := rateOf(r.Rate); err != nil {
@@ -214,7 +218,7 @@ func (n *Node) openInlet(ctx context.Context, o *table.Opening[resource.Inlet], 
 	}
 	p := portal.InletOptions{
 		Name: r.Alias, Nagle: r.Nagle, SkipHandshake: r.SkipHandshake, Prefix: in.parts.prefix, Plain: in.parts.prefix.Len() > 0,
-		TellClient: r.TellClient || len(r.AcceptProxyProtocol) > 0,
+		TellClient: r.TellClient || len(r.AcceptProxyProtocol) > 0, MaxConnections: r.MaxConnections,
 	}
 	trusted, err := trustedNetworks("--accept-proxy-protocol", r.AcceptProxyProtocol)
 	if err != nil {
@@ -545,7 +549,7 @@ func (n *Node) authorityOf(ctx context.Context, to multiaddr.Addr) *identity.Ide
 // inletOf is what lists show of an inlet.
 func inletOf(i table.Item[resource.Inlet, *inlet]) admin.Inlet {
 	r := i.Request
-	d := admin.Inlet{Bind: r.From, Alias: r.Alias, Status: "Down", OutletAddr: r.To, State: i.Status}
+	d := admin.Inlet{Bind: r.From, Alias: r.Alias, Status: "Down", OutletAddr: r.To, MaxConnections: r.MaxConnections, State: i.Status}
 	if r.Bound != "" {
 		d.Bind = r.Bound
 	}

@@ -72,7 +72,7 @@ func (k *kafkaPortals) checkOutlet(_ context.Context, r *resource.KafkaOutlet, _
 			return fmt.Errorf("%w: --bootstrap-server %q must be host:port, or several with commas between", admin.ErrInvalid, r.Bootstrap)
 		}
 	}
-	if err := checkMaxConnections(r.MaxConnections); err != nil {
+	if err := checkPlaces(r.MaxConnections, r.MaxConnectionsPerMember); err != nil {
 		return err
 	}
 	return checkAllow(r.Allow)
@@ -133,7 +133,8 @@ func (out *kafkaOutlet) startPart(ctx context.Context, name, to string) error {
 	if name == kafkaBootstrap {
 		targets = out.servers
 	}
-	_, err := out.k.n.outlets.CreatePart(ctx, out.request.Name, resource.Outlet{Name: name, To: to, TLS: out.request.TLS, MaxConnections: out.request.MaxConnections},
+	_, err := out.k.n.outlets.CreatePart(ctx, out.request.Name, resource.Outlet{Name: name, To: to, TLS: out.request.TLS, MaxConnections: out.request.MaxConnections,
+		MaxConnectionsPerMember: out.request.MaxConnectionsPerMember},
 		func(ctx context.Context, o *table.Opening[resource.Outlet]) (*outlet, error) {
 			part, err := out.k.n.startOutletTo(ctx, o.Request, targets, out.guard)
 			if err == nil {

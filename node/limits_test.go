@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"sallyport/node/admin"
@@ -117,6 +118,92 @@ func TestMaxConnections(t *testing.T) {
 			if err := ping(ctx, c); err != nil {
 				t.Errorf("connection %d after the change to %d: %v", i, most, err)
 			}
+		}
+	}
+}
+
+// TestMaxConnectionsOfInlets: an inlet has as many clients as it was created with, beyond which one is reset, and follows a change in place.
+func TestMaxConnectionsOfInlets(t *testing.T) {
+	ctx := within(t)
+	m := newMember(t)
+	if _, err := m.CreateOutlet(ctx, resource.Outlet{Name: "svc", To: echoServer(t)}); err != nil {
+		t.Fatal(err)
+	}
+	r := resource.Inlet{Alias: "in", From: "127.0.0.1:0", To: m.route() + "/secure/api/service/svc", MaxConnections: 1}
+	in, err := m.CreateInlet(ctx, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in.MaxConnections != 1 {
+		t.Errorf("it is said to have %d at most", in.MaxConnections)
+	}
+	m.until(resource.KindInlet, "in", resource.Up)
+	dial := func() (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", in.Bind)
+		if err == nil {
+			t.Cleanup(func() { c.Close() })
+			err = ping(ctx, c)
+		}
+		return c, err
+	}
+	first, err := dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dial(); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a second client of one: %v", err)
+	}
+	if got := metricsOf(t, m.Node)["portal_connections_refused_total in inlet too_many"]; got != 1 {
+		t.Errorf("%v refusals are counted", got)
+	}
+	r.MaxConnections = 2
+	a, err := m.set.Apply(ctx, admin.ApplyRequest{Resources: []resource.Stored{stored(t, resource.KindInlet, "in", r)}})
+	if err != nil || len(a.Faults) > 0 {
+		t.Fatal(err, a.Faults)
+	}
+	if _, err := dial(); err != nil {
+		t.Error(err)
+	}
+	if _, err := dial(); err == nil {
+		t.Error("a third client of two")
+	}
+	if err := ping(ctx, first); err != nil {
+		t.Errorf("after the change: %v", err)
+	}
+}
+
+// TestMaxConnectionsPerMember: one member has as many connections at an outlet as that says, by the option and after a change in place, and a lone one both of two places.
+func TestMaxConnectionsPerMember(t *testing.T) {
+	ctx := within(t)
+	m := newMember(t)
+	r := resource.Outlet{Name: "few", To: echoServer(t), MaxConnections: 5, MaxConnectionsPerMember: 1}
+	o, err := m.CreateOutlet(ctx, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.MaxConnections != 5 || o.MaxConnectionsPerMember != 1 {
+		t.Errorf("it is said to have %d at most, %d of one member", o.MaxConnections, o.MaxConnectionsPerMember)
+	}
+	in, err := m.CreateInlet(ctx, resource.Inlet{Alias: "in", From: "127.0.0.1:0", To: m.route() + "/secure/api/service/few"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.until(resource.KindInlet, "in", resource.Up)
+	for _, c := range []struct{ most, each, want int }{{5, 1, 1}, {2, 0, 2}, {5, 5, 5}} {
+		r.MaxConnections, r.MaxConnectionsPerMember = c.most, c.each
+		a, err := m.set.Apply(ctx, admin.ApplyRequest{Resources: []resource.Stored{stored(t, resource.KindOutlet, "few", r)}})
+		if err != nil || len(a.Faults) > 0 {
+			t.Fatal(err, a.Faults)
+		}
+		i, _ := m.outlets.Get("few")
+		for range c.most + 1 {
+			if conn, err := new(net.Dialer).DialContext(ctx, "tcp", in.Bind); err == nil {
+				t.Cleanup(func() { conn.Close() })
+				_ = ping(ctx, conn)
+			}
+		}
+		if now, most := i.Value.portal.Connections(); now != c.want || most != c.most {
+			t.Errorf("%d of %d connections of one member, which may have %d", now, most, c.want)
 		}
 	}
 }

@@ -111,12 +111,20 @@ func (c collector) headroom(samples []dataplane.Sample) map[string]float64 {
 		}
 		left[resource] = max(nearest, 0)
 	}
-	// An outlet may have a limit of its own.
+	// An outlet has a limit of its own, and an inlet may have one.
+	own := func(now, limit int) {
+		if limit > 0 {
+			left["portal_connections"] = max(min(left["portal_connections"], 1-float64(now)/float64(limit)), 0)
+		}
+	}
 	for _, i := range c.n.outlets.List() {
 		if i.IsOpen {
-			if now, limit := i.Value.portal.Connections(); limit > 0 {
-				left["portal_connections"] = max(min(left["portal_connections"], 1-float64(now)/float64(limit)), 0)
-			}
+			own(i.Value.portal.Connections())
+		}
+	}
+	for _, i := range c.n.inlets.List() {
+		if i.IsOpen {
+			own(i.Value.portal.Connections())
 		}
 	}
 	if n := descriptorsInUse(); n >= 0 {

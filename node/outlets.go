@@ -58,7 +58,7 @@ func addOutlets(n *Node) {
 			if err := checkTargetCheck(r); err != nil {
 				return err
 			}
-			if err := checkMaxConnections(r.MaxConnections); err != nil {
+			if err := checkPlaces(r.MaxConnections, r.MaxConnectionsPerMember); err != nil {
 				return err
 			}
 			if _, err := rateOf(r.Rate); err != nil {
@@ -70,10 +70,10 @@ func addOutlets(n *Node) {
 			return checkAllow(r.Allow)
 		},
 		Open:    n.openOutlet,
-		InPlace: []string{"allow", "check", "check-interval", "max-connections", "rate"},
+		InPlace: []string{"allow", "check", "check-interval", "max-connections", "max-connections-per-member", "rate"},
 		Update: func(_ context.Context, o *outlet, _, to *resource.Outlet) error {
 			o.target.setCheck(to)
-			o.portal.SetMaxConnections(to.MaxConnections)
+			o.portal.SetMaxConnections(to.MaxConnections, to.MaxConnectionsPerMember)
 			rate, err := rateOf(to.Rate)
 			if err != nil {
 				return err
@@ -109,10 +109,15 @@ func addOutlets(n *Node) {
 	}))
 }
 
-// checkMaxConnections refuses what can be no number of connections; 0 is what nobody has set.
-func checkMaxConnections(v int) error {
-	if v < 0 || v > portal.MostConnections {
-		return fmt.Errorf("%w: --max-connections %d must be from 1 to %d", admin.ErrInvalid, v, portal.MostConnections)
+// checkPlaces refuses what can be no number of an outlet's connections, all or of one member.
+func checkPlaces(all, perMember int) error {
+	return errors.Join(checkNumber("--max-connections", all, portal.MostConnections), checkNumber("--max-connections-per-member", perMember, portal.MostConnections))
+}
+
+// checkNumber refuses what can be no number of connections or flows; 0 is what nobody has set.
+func checkNumber(flag string, v, most int) error {
+	if v < 0 || v > most {
+		return fmt.Errorf("%w: %s %d must be from 1 to %d", admin.ErrInvalid, flag, v, most)
 	}
 	return nil
 }
@@ -170,7 +175,7 @@ func (n *Node) startOutletTo(
 		return nil, err
 	}
 	o := portal.OutletOptions{Name: r.Name, Target: r.To, Rate: rate, Resolve: names.Lookup, Flows: flows, SkipHandshake: r.SkipHandshake, Hold: hold,
-		MaxConnections: r.MaxConnections}
+		MaxConnections: r.MaxConnections, MaxConnectionsPerMember: r.MaxConnectionsPerMember}
 	if g != nil {
 		o.Guard = g
 	}
@@ -225,7 +230,10 @@ func (o *outlet) close(ctx context.Context) error {
 }
 
 func outletOf(i table.Item[resource.Outlet, *outlet]) admin.Outlet {
-	return admin.Outlet{To: i.Request.To, Worker: admin.Address(i.Request.Name), State: i.Status}
+	r := i.Request
+	return admin.Outlet{
+		To: r.To, Worker: admin.Address(r.Name), MaxConnections: r.MaxConnections, MaxConnectionsPerMember: r.MaxConnectionsPerMember, State: i.Status,
+	}
 }
 
 // CreateOutlet starts a TCP outlet.

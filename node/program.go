@@ -248,7 +248,8 @@ func (n *Node) openProgramOutlet(ctx context.Context, r resource.Outlet, l *List
 	if err != nil {
 		return nil, err
 	}
-	o := portal.OutletOptions{Name: r.Name, Target: "this program", Flows: n.outletFlows(), Hold: hold, MaxConnections: r.MaxConnections, Dial: l.take}
+	o := portal.OutletOptions{Name: r.Name, Target: "this program", Flows: n.outletFlows(), Hold: hold, MaxConnections: r.MaxConnections,
+		MaxConnectionsPerMember: r.MaxConnectionsPerMember, Dial: l.take}
 	if g != nil {
 		o.Guard = g
 	}

@@ -19,19 +19,23 @@ func TestDatagramRequestBounds(t *testing.T) {
 	n := udpNode(t, "n", "")
 	for _, c := range []struct {
 		idle, rate, allow string
-		flows             int
+		flows, each       int    // each: of one member at the outlet
 		bad               string // what is said
 	}{
 		{idle: "1s"}, {idle: "999ms", bad: "--idle"}, {idle: "24h"}, {idle: "24h1s", bad: "--idle"}, {idle: "soon", bad: "--idle"}, {idle: "-1s", bad: "--idle"},
 		{flows: 1}, {flows: datagram.MostFlows}, {flows: datagram.MostFlows + 1, bad: "--max-flows"}, {flows: -1, bad: "--max-flows"},
+		{each: 1}, {each: datagram.MostFlows}, {each: datagram.MostFlows + 1, bad: "--max-flows-per-member"}, {each: -1, bad: "--max-flows-per-member"},
 		{rate: "20mbit"}, {rate: "fast", bad: "--rate"}, {allow: `(= subject.a "b")`}, {allow: "(no policy", bad: "--allow"},
 	} {
 		what := fmt.Sprintf("%+v", c)
-		_, outErr := n.udpOutlets.Create(t.Context(), resource.UDPOutlet{Name: "out", To: "127.0.0.1:1", Idle: c.idle, Rate: c.rate, Allow: c.allow, MaxFlows: c.flows})
+		_, outErr := n.udpOutlets.Create(t.Context(), resource.UDPOutlet{Name: "out", To: "127.0.0.1:1", Idle: c.idle, Rate: c.rate, Allow: c.allow, MaxFlows: c.flows, MaxFlowsPerMember: c.each})
 		_, inErr := n.udpInlets.Create(t.Context(), resource.UDPInlet{
 			Name: "in", From: "127.0.0.1:0", To: "/ip4/127.0.0.1/tcp/1/secure/api/service/out", Idle: c.idle, Rate: c.rate, Allow: c.allow, MaxFlows: c.flows, NoConnectionWait: true,
 		})
 		for end, err := range map[string]error{"outlet": outErr, "inlet": inErr} {
+			if c.each != 0 && end == "inlet" {
+				continue
+			}
 			if (err == nil) != (c.bad == "") || err != nil && (!errors.Is(err, admin.ErrInvalid) || !strings.Contains(err.Error(), c.bad)) {
 				t.Errorf("%s %s: %v", end, what, err)
 			}
@@ -155,7 +159,7 @@ func TestDatagramsChangedInPlace(t *testing.T) {
 	}
 
 	change := func(rate, allow string, flows int) error {
-		outlet.Rate, outlet.Allow, outlet.MaxFlows = rate, allow, flows
+		outlet.Rate, outlet.Allow, outlet.MaxFlows, outlet.MaxFlowsPerMember = rate, allow, flows, flows
 		inlet.Rate, inlet.MaxFlows = rate, flows
 		var failed error
 		for n, r := range map[*Node]resource.Stored{b: stored(t, resource.KindUDPOutlet, "dns", outlet), a: stored(t, resource.KindUDPInlet, "in", inlet)} {

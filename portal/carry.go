@@ -510,8 +510,11 @@ func (in *Inlet) takeUp(p *CarriedPortal) {
 	if p == nil {
 		return
 	}
-	in.env.announce(in.meter, p, func(*CarriedConn) {}, func(c *conn) {
-		c.inlet, c.rates = in, in.rates
+	for range p.Conns {
+		in.places.enter(nil) // at once, so that nobody has it who comes meanwhile
+	}
+	in.env.announce(in.meter, p, func(*CarriedConn) { in.places.leave(nil) }, func(c *conn) {
+		c.inlet, c.places, c.rates = in, &in.places, in.rates
 		c.tally.attributes = in.env.attributes(&c.peer)
 	}, func(c *conn) Reason {
 		if closed := in.enter(c); closed {
@@ -520,7 +523,8 @@ func (in *Inlet) takeUp(p *CarriedPortal) {
 		return ReasonNone
 	}).begin(in.router.Shards())
 	for _, w := range p.Waiting {
-		o := offer{again: w.Again, client: w.Client, came: time.Now(), until: p.until(w.LeftMS, in.env.Limits.HoldTimeout)}
+		o := offer{again: w.Again, client: w.Client, came: time.Now(), until: p.until(w.LeftMS, in.env.Limits.HoldTimeout), places: &in.places}
+		in.places.enter(nil)
 		copy(o.id[:], w.ID)
 		if w.Came > 0 {
 			o.came = time.Unix(0, w.Came)

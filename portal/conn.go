@@ -62,6 +62,7 @@ type conn struct {
 	delayed  bool      // outlet: its client has waited for a target that was down
 	bare     *bareWay  // of an outlet's without channel, behind other nodes
 	inlet    *Inlet    // that the connection belongs to, or
+	places   *places   // inlet: of which its client has one; nil for none
 	lines    *registry // of the outlet that it belongs to
 
 	line   *lifeline                     // what outlives the path; nil if nothing does

@@ -77,7 +77,7 @@ func (c *conn) offerAgain(broken bool) bool {
 	if !ok {
 		return false
 	}
-	c.sock, c.told = nil, nil
+	c.sock, c.told, c.places = nil, nil, nil // they stay the client's
 	c.forget(ReasonPath)
 	c.reoffer(fd, broken)
 	return true
@@ -163,6 +163,7 @@ func (c *conn) forget(r Reason) bool {
 	if r != ReasonNone && r != ReasonReset {
 		c.env.Log.Info("portal connection ended", "portal", c.name, "reason", r.String())
 	}
+	c.places.giveBack()
 	if c.onEnd != nil {
 		c.onEnd()
 	}

@@ -68,11 +68,15 @@ func (in *Inlet) Give(fd int, w *Watch) {
 		in.refuse(waiting{fd: fd, offer: offer{watch: w}}, *r)
 		return
 	}
-	in.place(fd, offer{watch: w})
+	o := offer{watch: w}
+	if in.room(fd, &o) {
+		in.place(fd, o)
+	}
 }
 
 // drop closes a client that never became a connection.
 func (w waiting) drop(r Reason) {
+	w.offer.leave()
 	w.offer.watch.never(r)
 	closeFD(w.fd)
 }

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -49,6 +50,8 @@ type InletOptions struct {
 	Preface func(ctx context.Context, fd int, from netip.AddrPort) (netip.AddrPort, error)
 	// Rate is how many bytes a second are carried in each direction at most; 0 is no limit.
 	Rate int64
+	// MaxConnections is how many clients there are at most, those that wait for a path among them; 0 is no limit.
+	MaxConnections int
 	// WantLanes, if set, is called when lanes would be of use, perhaps often and on any shard; it must not block. SetLanes gives them. slow: only if
 	// segments are lost, which SetLossy then says.
 	WantLanes func(slow bool)
@@ -73,6 +76,7 @@ type Inlet struct {
 	bound  netip.AddrPort
 	meter  *Meter
 	rates  *rates
+	places places // of clients, from when they come until they have gone
 	path   atomic.Pointer[path]
 	closed atomic.Bool
 	// refusal is why clients are closed at once, nil while they are not.
@@ -102,7 +106,11 @@ type offer struct {
 	came   time.Time
 	until  time.Time // when it has waited for long enough, by the program before; zero if that has not begun
 	watch  *Watch    // who holds the client, nil for nobody in this process
+	places *places   // of which the client has one; nil for none
 }
+
+// leave gives back the place of a client that has gone.
+func (o offer) leave() { o.places.giveBack() }
 
 type waiting struct {
 	fd    int
@@ -114,6 +122,7 @@ type waiting struct {
 func NewInlet(ctx context.Context, env *Env, r *routing.Router, o InletOptions) (*Inlet, error) {
 	in := &Inlet{env: env, router: r, opts: o, shard: r.Shards()[0], conns: map[*conn]struct{}{}, meter: env.meters.take(EndInlet, o.Name),
 		rates: newRates(r.Group(), o.Rate)}
+	in.SetMaxConnections(o.MaxConnections)
 	if !o.Given {
 		if err := in.listen(ctx); err != nil {
 			env.meters.give(in.meter)
@@ -234,6 +243,22 @@ func (in *Inlet) Close(ctx context.Context) error {
 	return err
 }
 
+// SetMaxConnections lets the inlet have most clients from now on, 0 for any number. Those that it has stay. Any goroutine.
+func (in *Inlet) SetMaxConnections(most int) {
+	if most == 0 {
+		most = math.MaxInt
+	}
+	in.places.limit(most, most)
+}
+
+// Connections returns how many clients the inlet has, and how many it may have, 0 for any number. Any goroutine.
+func (in *Inlet) Connections() (now, limit int) {
+	if now, limit = in.places.taken(); limit == math.MaxInt {
+		limit = 0
+	}
+	return now, limit
+}
+
 // Active returns how many connections are open.
 func (in *Inlet) Active() int {
 	in.mu.Lock()
@@ -251,11 +276,14 @@ func (in *Inlet) accepted(fd int, from netip.AddrPort) {
 		in.refuse(waiting{fd: fd, offer: o}, *r)
 		return
 	}
+	if !in.room(fd, &o) {
+		return
+	}
 	if in.opts.Accept != nil || in.opts.Preface != nil {
 		if in.accepting.Add(1) > int64(in.env.Limits.HoldClients) {
 			in.accepting.Add(-1)
 			in.refused(ReasonTimeout, o)
-			closeFD(fd)
+			waiting{fd: fd, offer: o}.drop(ReasonTimeout)
 			return
 		}
 		go func() {
@@ -264,6 +292,7 @@ func (in *Inlet) accepted(fd int, from netip.AddrPort) {
 			defer cancel()
 			client, prepared, err := in.prepare(ctx, fd, from, o)
 			if err != nil {
+				o.leave()
 				in.env.Log.Warn("client not accepted", "portal", in.opts.Name, "err", err)
 				return
 			}
@@ -376,6 +405,7 @@ func (in *Inlet) hand(p *path, fd int, o offer) {
 	}
 	if !p.shard.Loop().Post(dataplane.TaskFunc(start)) {
 		in.handing.Add(-1)
+		o.leave()
 		o.watch.never(ReasonShutdown)
 		_ = unix.Close(fd)
 	}
@@ -393,6 +423,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	sock, err := s.Loop().Adopt(fd, nil)
 	if err != nil {
 		in.env.Log.Error("client lost", "portal", in.opts.Name, "err", err)
+		o.leave()
 		o.watch.never(ReasonReset)
 		return
 	}
@@ -401,7 +432,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	if !o.came.IsZero() {
 		c.tally.began = o.came
 	}
-	c.sock, c.inlet, c.broken, c.told, c.rates = sock, in, o.broken, o.watch, in.rates
+	c.sock, c.inlet, c.places, c.broken, c.told, c.rates = sock, in, o.places, o.broken, o.watch, in.rates
 	if in.opts.Rewrite != nil {
 		c.upstream = &upstream{rw: in.opts.Rewrite()}
 	}
@@ -459,7 +490,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 		if broken && in.path.Load() == p {
 			in.path.CompareAndSwap(p, nil) // whoever keeps the path sets the next one
 		}
-		w := []waiting{{fd: fd, offer: offer{id: o.id, again: o.again + 1, broken: o.broken, client: o.client, came: o.came, watch: o.watch}}}
+		w := []waiting{{fd: fd, offer: offer{id: o.id, again: o.again + 1, broken: o.broken, client: o.client, came: o.came, watch: o.watch, places: o.places}}}
 		if rest, _ := in.living(w, look(w)); len(rest) > 0 {
 			in.place(fd, rest[0].offer)
 		}

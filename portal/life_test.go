@@ -102,7 +102,8 @@ func kinds(t *testing.T, f func(t *testing.T, plain bool)) {
 func (l *link) idle(t testing.TB) {
 	t.Helper()
 	eventually(t, "connections forgotten", func() bool {
-		return l.a.env.Stats.Active.Load() == 0 && l.b.env.Stats.Active.Load() == 0 && l.in.Active() == 0 &&
+		places, _ := l.in.Connections()
+		return l.a.env.Stats.Active.Load() == 0 && l.b.env.Stats.Active.Load() == 0 && l.in.Active() == 0 && places == int(l.a.env.Stats.Held.Load()) &&
 			l.a.env.Stats.WindowGranted.Load() == 0 && l.b.env.Stats.WindowGranted.Load() == 0
 	})
 	// What the loops do besides is done when they answer: what is counted can be looked at then.

@@ -54,6 +54,8 @@ type OutletOptions struct {
 	// MaxConnections is how many connections the outlet has at most; 0 is Limits.OutletConnections. What the target can take is a good
 	// value.
 	MaxConnections int
+	// MaxConnectionsPerMember is how many of them one peer has at most; 0 is PeerShare.
+	MaxConnectionsPerMember int
 	// Rate is how many bytes a second are carried in each direction at most; 0 is no limit. Members get equal shares.
 	Rate int64
 	// Down, if set, reports whether the target is known not to answer, and whether that was found out a moment ago: clients wait then, for the target may be back
@@ -102,7 +104,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	}
 	out := &Outlet{env: env, router: r, opts: o, places: places{}, meter: env.meters.take(EndOutlet, o.Name), lines: env.lines.take(o.Name),
 		rates: newRates(r.Group(), o.Rate)}
-	out.SetMaxConnections(o.MaxConnections)
+	out.SetMaxConnections(o.MaxConnections, o.MaxConnectionsPerMember)
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil && !o.ResolveAlways {
 		out.fixed = []netip.AddrPort{fixed}
 	}
@@ -230,15 +232,16 @@ func (o *Outlet) room(peer *[32]byte) (ok, tell bool) {
 	return o.places.take(peer)
 }
 
-// MostConnections is the largest number that an outlet's connections can be limited to.
-const MostConnections = 1 << 20
-
-// SetMaxConnections lets the outlet have max connections from now on, 0 for Limits.OutletConnections. Those that it has stay. Any goroutine.
-func (o *Outlet) SetMaxConnections(most int) {
+// SetMaxConnections lets the outlet have most connections from now on, 0 for Limits.OutletConnections, and one peer perMember of them, 0 for PeerShare. Those that it has
+// stay. Any goroutine.
+func (o *Outlet) SetMaxConnections(most, perMember int) {
 	if most == 0 {
 		most = o.env.Limits.OutletConnections
 	}
-	o.places.limit(most)
+	if perMember == 0 {
+		perMember = PeerShare(most)
+	}
+	o.places.limit(most, perMember)
 }
 
 // Connections returns how many connections the outlet has, and how many it may have. Any goroutine.

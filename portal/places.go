@@ -5,10 +5,14 @@ import (
 	"time"
 )
 
-// places counts the connections of one outlet, and those of each peer. It is asked when a connection begins and told when it ends.
+// MostConnections is the largest number that an outlet's connections, or an inlet's clients, can be limited to.
+const MostConnections = 1 << 20
+
+// places counts the connections of one outlet, and those of each peer, or the clients of one inlet. It is asked when a connection begins and told when it ends.
 type places struct {
 	mu    sync.Mutex
 	max   int
+	each  int // for one peer
 	all   int
 	peers map[[32]byte]int
 	// waits are connections that begin when a place is given back (claims.go).
@@ -17,15 +21,21 @@ type places struct {
 	noted time.Time // when the log last said that they are short
 }
 
-// limit sets how many places there are; those who have one keep it.
-func (p *places) limit(most int) {
+// limit sets how many places there are, and how many one peer gets; those who have one keep it.
+func (p *places) limit(most, each int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.max = most
+	p.max, p.each = most, each
 }
 
-// perPeer is how many an outlet gives to one peer: four in five, so that no member can keep the others out.
-func (p *places) perPeer() int { return max(p.max*4/5, 1) }
+// PeerShare is how many of an outlet's places one peer gets where nothing else is said: four in five, so that no member can keep the others out. Of one place or two it gets all: one
+// that is alone has use for them.
+func PeerShare(most int) int {
+	if most <= 2 {
+		return most
+	}
+	return most - max(most/5, 1)
+}
 
 // take takes a place for a peer, nil for one without identity. tell is true at most once in ten seconds of refusals.
 func (p *places) take(peer *[32]byte) (ok, tell bool) {
@@ -51,7 +61,7 @@ func (p *places) takeFreed(peer *[32]byte) bool {
 }
 
 func (p *places) fullLocked(peer *[32]byte) bool {
-	return p.all >= p.max || peer != nil && p.peers[*peer] >= p.perPeer()
+	return p.all >= p.max || peer != nil && p.peers[*peer] >= p.each
 }
 
 // enter takes a place for a connection that had one already.
@@ -98,6 +108,13 @@ func (p *places) leave(peer *[32]byte) {
 	}
 	for _, try := range p.waits {
 		try()
+	}
+}
+
+// giveBack is leave for an inlet's client; p is nil where it has no place.
+func (p *places) giveBack() {
+	if p != nil {
+		p.leave(nil)
 	}
 }
 

@@ -91,7 +91,7 @@ func TestPlacesComeBack(t *testing.T) {
 
 // TestOnePeerLeavesRoom: a member that takes all it can get leaves a fifth to others.
 func TestOnePeerLeavesRoom(t *testing.T) {
-	p := places{max: 10}
+	p := places{max: 10, each: PeerShare(10)}
 	greedy, modest := [32]byte{1}, [32]byte{2}
 	count := func(peer *[32]byte) (n int) {
 		for range 20 {
@@ -123,13 +123,40 @@ func TestOnePeerLeavesRoom(t *testing.T) {
 	if n := count(nil); n != 10 {
 		t.Errorf("peers without identity got %d of 10", n)
 	}
-	if one := (&places{max: 1}); one.perPeer() != 1 {
-		t.Error("an outlet for one has no place for one peer")
+	for most, want := range map[int]int{1: 1, 2: 2, 3: 2, 4: 3, 5: 4, 9: 8, 10: 8, 1000: 800} {
+		if got := PeerShare(most); got != want {
+			t.Errorf("one peer gets %d of %d places, want %d", got, most, want)
+		}
 	}
 	_, first := p.take(&greedy)
 	_, second := p.take(&greedy)
 	if first || second { // the refusals above told already
 		t.Error("the log is told of each refusal")
+	}
+}
+
+// TestPlacesOfAMember: an outlet that says how many places one peer gets gives it so many, be it less or more than its share, and follows a change.
+func TestPlacesOfAMember(t *testing.T) {
+	var p places
+	count := func(peer [32]byte) (n int) {
+		for range 20 {
+			if ok, _ := p.take(&peer); ok {
+				n++
+			}
+		}
+		return n
+	}
+	p.limit(10, 3)
+	if a, b := count([32]byte{1}), count([32]byte{2}); a != 3 || b != 3 {
+		t.Errorf("two peers got %d and %d, each may have 3", a, b)
+	}
+	p.limit(10, 10)
+	if n := count([32]byte{1}); n != 4 {
+		t.Errorf("a peer that may have all got %d of the 4 left", n)
+	}
+	p.limit(20, 8)
+	if n := count([32]byte{1}); n != 1 {
+		t.Errorf("a peer with 7 that may have 8 got %d more", n)
 	}
 }
 
@@ -145,7 +172,7 @@ func TestPlacesFollow(t *testing.T) {
 	s := next(t, ch)
 	dial(t, l.in)
 	next(t, ch)
-	out.SetMaxConnections(1)
+	out.SetMaxConnections(1, 0)
 	expectEcho(t, c, s)
 	refused := func(want uint64) {
 		t.Helper()
@@ -155,14 +182,14 @@ func TestPlacesFollow(t *testing.T) {
 		eventually(t, "a refusal", func() bool { return out.Refused() == want })
 	}
 	refused(1)
-	out.SetMaxConnections(3)
+	out.SetMaxConnections(3, 0)
 	dial(t, l.in)
 	next(t, ch)
 	refused(2)
 	if now, most := out.Connections(); now != 3 || most != 3 {
 		t.Errorf("%d of %d", now, most)
 	}
-	out.SetMaxConnections(0)
+	out.SetMaxConnections(0, 0)
 	if _, most := out.Connections(); most != l.b.env.Limits.OutletConnections {
 		t.Errorf("%d places by default", most)
 	}

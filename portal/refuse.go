@@ -42,6 +42,22 @@ func (in *Inlet) absent(a routing.Address) bool {
 	return a.Type == routing.Local && in.router.ShardOf(a.Value) == nil && !in.router.HasNamed(a.Value)
 }
 
+// room takes one of the inlet's places for a client that comes. There may be none: then the client is closed.
+func (in *Inlet) room(fd int, o *offer) bool {
+	ok, tell := in.places.take(nil)
+	if ok {
+		o.places = &in.places
+		return true
+	}
+	if tell {
+		in.env.Log.Warn("client refused", "portal", in.opts.Name, "reason", ReasonLimit.String())
+	}
+	in.env.Stats.Limited.Add(1)
+	in.refused(ReasonLimit, *o)
+	waiting{fd: fd, offer: *o}.drop(ReasonLimit)
+	return false
+}
+
 // refuse closes one client.
 func (in *Inlet) refuse(w waiting, reason string) {
 	in.env.Log.Warn("client refused", "portal", in.opts.Name, "reason", reason)

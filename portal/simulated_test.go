@@ -231,7 +231,8 @@ func (s *simulated) idle(t testing.TB) {
 			st := node.env.Stats
 			n += st.Active.Load() + st.Kept.Load() + st.Away.Load() + st.WindowGranted.Load()
 		}
-		return n+int64(s.inlet.Active()) == 0
+		places, _ := s.inlet.Connections()
+		return n+int64(s.inlet.Active()+places) == 0
 	})
 }
 

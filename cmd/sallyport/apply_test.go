@@ -135,6 +135,8 @@ func TestCLIApplyEdits(t *testing.T) {
 		{what: "a secure channel listener", from: "relays:\n", to: "secure-channel-listeners: [front]\nrelays:\n", check: "+ secure channel listener front"},
 		{what: "an inlet that is not used is moved", from: "  third: {from: \"127.0.0.1:$TAKEN\"", to: "  third: {from: \"127.0.0.1:0\"", check: "~ inlet third: from (closed and opened)"},
 		{what: "an outlet's places", from: "other: {to: 127.0.0.1:9}", to: "other: {to: 127.0.0.1:9, max-connections: 7}", check: "~ outlet other: max-connections"},
+		{what: "those of one member", from: "max-connections: 7}", to: "max-connections: 7, max-connections-per-member: 2}", check: "~ outlet other: max-connections-per-member"},
+		{what: "an inlet's places", from: "  third: {", to: "  third: {max-connections: 90, ", check: "~ inlet third: max-connections"},
 	} {
 		if edit.from != "" {
 			text = strings.Replace(text, edit.from, edit.to, 1)

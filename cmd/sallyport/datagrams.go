@@ -42,10 +42,7 @@ func (o *flowFlags) request(cmd *cobra.Command) (idle string, maxFlows int, err 
 		}
 		idle = o.idle.String()
 	}
-	if cmd.Flags().Changed("max-flows") && (o.maxFlows < 1 || o.maxFlows > datagram.MostFlows) {
-		return "", 0, usageError("invalid value '%d' for '--max-flows': it must be from 1 to %d", o.maxFlows, datagram.MostFlows)
-	}
-	return idle, o.maxFlows, nil
+	return idle, o.maxFlows, checkPlaces(cmd, datagram.MostFlows, map[string]int{"max-flows": o.maxFlows})
 }
 
 // udpAddress reads HOST:PORT or a port of this machine, also as udp://HOST:PORT.
@@ -117,6 +114,9 @@ func udpOutletCreate(a *app) *cobra.Command {
 			if r.Idle, r.MaxFlows, err = flows.request(cmd); err != nil {
 				return err
 			}
+			if err := checkPlaces(cmd, datagram.MostFlows, map[string]int{"max-flows-per-member": r.MaxFlowsPerMember}); err != nil {
+				return err
+			}
 			if err := checkRate(r.Rate); err != nil {
 				return err
 			}
@@ -141,6 +141,7 @@ func udpOutletCreate(a *app) *cobra.Command {
 	f.StringVar(&r.To, "to", "", "the server: `HOST:PORT`, or a port here")
 	f.StringVar(&at, "at", "", "`NODE` to create it at (default: the default node)")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
+	f.IntVar(&r.MaxFlowsPerMember, "max-flows-per-member", 0, perMemberHelp)
 	f.StringVar(&r.Rate, "rate", "", rateHelp)
 	flows.add(cmd)
 	return cmd

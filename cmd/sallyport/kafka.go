@@ -16,6 +16,7 @@ import (
 	"sallyport/limits"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
+	"sallyport/portal"
 	"sallyport/portal/kafka"
 )
 
@@ -360,7 +361,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 			if err := checkAllow(cmd, r.Allow); err != nil {
 				return err
 			}
-			if err := checkMaxConnections(cmd, r.MaxConnections); err != nil {
+			if err := checkPlaces(cmd, portal.MostConnections, map[string]int{"max-connections": r.MaxConnections, "max-connections-per-member": r.MaxConnectionsPerMember}); err != nil {
 				return err
 			}
 			if a.collect != nil {
@@ -379,7 +380,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&server, "bootstrap-server", kafkaServer, "brokers, [tls://]`HOST:PORT`,...")
+	f.StringVar(&server, "bootstrap-server", kafkaServer, "brokers [tls://]`HOST:PORT`,...")
 	f.StringVar(&server, "to", kafkaServer, "")
 	f.StringVar(&from, "from", kafkaOutletName, "the outlet's `NAME` (as NAME)")
 	f.StringVar(&from, "addr", kafkaOutletName, "")
@@ -387,6 +388,7 @@ func kafkaOutletCreate(a *app) *cobra.Command {
 	f.BoolVar(&r.TLS, "tls", false, "connect to brokers with TLS")
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
 	f.IntVar(&r.MaxConnections, "max-connections", 0, "`NUMBER` of connections to a broker at most")
+	f.IntVar(&r.MaxConnectionsPerMember, "max-connections-per-member", 0, perMemberHelp)
 	hide(cmd, "to", "addr")
 	return cmd
 }

@@ -109,13 +109,16 @@ func outletCommand(a *app) *cobra.Command {
   sallyport tcp-outlet show db --at n1 --jq .to`, "tcp outlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
 			o, err := admin.Get[admin.Outlet](ctx, c, admin.Item(admin.PathOutlets, name))
 			return result{
-				human: fields(append([]string{"Outlet", "/service/" + name, "Node", node, "Target", o.To}, stateFields(o.State)...)...),
+				human: fields(slices.Concat([]string{"Outlet", "/service/" + name, "Node", node, "Target", o.To},
+					placesFields(o.MaxConnections, o.MaxConnectionsPerMember), stateFields(o.State))...),
 				json: struct {
-					Node   string `json:"node_name"`
-					To     string `json:"to"`
-					Worker string `json:"worker_address"`
+					Node                    string `json:"node_name"`
+					To                      string `json:"to"`
+					Worker                  string `json:"worker_address"`
+					MaxConnections          int    `json:"max_connections,omitempty"`
+					MaxConnectionsPerMember int    `json:"max_connections_per_member,omitempty"`
 					admin.State
-				}{node, o.To, "/service/" + name, o.State},
+				}{node, o.To, "/service/" + name, o.MaxConnections, o.MaxConnectionsPerMember, o.State},
 			}, err
 		}),
 		deleteCommand(a, "Delete an outlet; its open connections stay", `  sallyport tcp-outlet delete outlet --yes
@@ -160,7 +163,8 @@ func (o *outletFlags) add(cmd *cobra.Command) {
 	f.StringVar(&r.Allow, "allow", "", "who may use it, a policy `EXPRESSION`")
 	f.StringVar(&r.Check, "check", "", "look whether it is up: `tcp`, pg, http or http:/PATH")
 	f.StringVar(&r.CheckInterval, "check-interval", "", "`TIME` from one look to the next (default: 10s)")
-	f.IntVar(&r.MaxConnections, "max-connections", 0, maxConnectionsHelp)
+	f.IntVar(&r.MaxConnections, "max-connections", 0, "`NUMBER` of connections at most (default: 1000)")
+	f.IntVar(&r.MaxConnectionsPerMember, "max-connections-per-member", 0, perMemberHelp)
 	f.StringVar(&r.Rate, "rate", "", rateHelp)
 	f.StringVar(&r.ProxyProtocol, "proxy-protocol", "", "tell who the client is: PROXY protocol `v1` or v2")
 	f.BoolVar(&o.privileged, "privileged", switchFrom("OCKAM_PRIVILEGED"), "")
@@ -178,14 +182,30 @@ func checkRate(text string) error {
 	return nil
 }
 
-const maxConnectionsHelp = "`NUMBER` of connections at most (default: 1000)"
+const perMemberHelp = "`NUMBER` of them for one member (default: 4/5)"
 
-// checkMaxConnections refuses a --max-connections with which nobody could connect; leaving it out is the way to the default.
-func checkMaxConnections(cmd *cobra.Command, v int) error {
-	if cmd.Flags().Changed("max-connections") && (v < 1 || v > portal.MostConnections) {
-		return usageError("invalid value '%d' for '--max-connections': it must be from 1 to %d", v, portal.MostConnections)
+// checkPlaces refuses numbers of connections or flows, by their flags, with which nobody could have one; leaving a flag out is the way to the default.
+func checkPlaces(cmd *cobra.Command, most int, flags map[string]int) error {
+	for flag, v := range flags {
+		if cmd.Flags().Changed(flag) && (v < 1 || v > most) {
+			return usageError("invalid value '%d' for '--%s': it must be from 1 to %d", v, flag, most)
+		}
 	}
 	return nil
+}
+
+// placesFields say for a person how many connections there may be; nothing where that was left to the default.
+func placesFields(most, perMember int) []string {
+	var list []string
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"Connections at most", most}, {"Of one member", perMember}} {
+		if f.value > 0 {
+			list = append(list, f.name, strconv.Itoa(f.value))
+		}
+	}
+	return list
 }
 
 // create asks the node for the outlet that the flags and arguments describe.
@@ -217,7 +237,7 @@ func (o *outletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 	if err := checkAllow(cmd, r.Allow); err != nil {
 		return err
 	}
-	if err := checkMaxConnections(cmd, r.MaxConnections); err != nil {
+	if err := checkPlaces(cmd, portal.MostConnections, map[string]int{"max-connections": r.MaxConnections, "max-connections-per-member": r.MaxConnectionsPerMember}); err != nil {
 		return err
 	}
 	if err := checkRate(r.Rate); err != nil {
@@ -282,7 +302,7 @@ func inletCommand(a *app) *cobra.Command {
   sallyport tcp-inlet show web --at n2 --jq .status`, "tcp inlet", func(ctx context.Context, c *admin.Client, node, name string) (result, error) {
 			in, err := admin.Get[admin.Inlet](ctx, c, admin.Item(admin.PathInlets, name))
 			about := []string{"Inlet", in.Alias, "Node", node, "Listens at", in.Bind, "Outlet", in.OutletAddr, "Route", orDash(in.OutletRoute)}
-			return result{human: fields(append(about, stateFields(in.State)...)...), json: in}, err
+			return result{human: fields(slices.Concat(about, placesFields(in.MaxConnections, 0), stateFields(in.State))...), json: in}, err
 		}),
 		deleteCommand(a, "Delete an inlet and end its connections", `  sallyport tcp-inlet delete web --yes
   sallyport tcp-inlet delete --all --at n2 --yes`, "tcp inlet", admin.PathInlets,
@@ -344,6 +364,7 @@ func (o *inletFlags) add(cmd *cobra.Command) {
 	durationVar(f, &o.timeout, "timeout", 10*time.Second, "how long to wait for the node's answer")
 	f.BoolVar(&r.NoConnectionWait, "no-connection-wait", false, "do not wait for the first connection")
 	durationVar(f, &o.hold, "hold", holdDefault, holdHelp)
+	f.IntVar(&r.MaxConnections, "max-connections", 0, "`NUMBER` of clients at most (default: any)")
 	f.StringVar(&r.Rate, "rate", "", rateHelp)
 	f.BoolVar(&r.UDP, "udp", false, "go directly to the outlet's node, over UDP, if that works")
 	f.BoolVar(&r.NoTCPFallback, "no-tcp-fallback", false, "with --udp: clients wait while that does not work")
@@ -390,6 +411,9 @@ func (o *inletFlags) create(cmd *cobra.Command, a *app, args []string) error {
 		return err
 	}
 	if err := checkIdentifiers("--authorized", r.Authorized); err != nil {
+		return err
+	}
+	if err := checkPlaces(cmd, portal.MostConnections, map[string]int{"max-connections": r.MaxConnections}); err != nil {
 		return err
 	}
 	if err := checkRate(r.Rate); err != nil {

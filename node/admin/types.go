@@ -183,6 +183,9 @@ type Outlet struct {
 	Worker     Address `json:"worker_addr"`
 	Payload    *string `json:"payload"`
 	Privileged bool    `json:"privileged"`
+	// What it was created with; 0 for the default.
+	MaxConnections          int `json:"max_connections,omitempty"`
+	MaxConnectionsPerMember int `json:"max_connections_per_member,omitempty"`
 	State
 }
 
@@ -196,6 +199,8 @@ type Inlet struct {
 	Status      string  `json:"status"`
 	OutletAddr  string  `json:"outlet_addr"`
 	Privileged  bool    `json:"privileged"`
+	// MaxConnections is what it was created with; 0 for any number.
+	MaxConnections int `json:"max_connections,omitempty"`
 	State
 }
 

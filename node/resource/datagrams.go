@@ -7,8 +7,10 @@ type UDPOutlet struct {
 	Allow string `json:"allow,omitempty" flag:"allow"`
 	// Idle is after how long without a datagram a flow ends, as "60s"; empty: a minute.
 	Idle string `json:"idle,omitempty" flag:"idle"`
-	// MaxFlows is how many flows it has at most, of which one peer gets four in five; 0: 1000.
+	// MaxFlows is how many flows it has at most; 0: 1000.
 	MaxFlows int `json:"max_flows,omitempty" flag:"max-flows"`
+	// MaxFlowsPerMember is how many of them one member has at most; 0: four in five.
+	MaxFlowsPerMember int `json:"max_flows_per_member,omitempty" flag:"max-flows-per-member"`
 	// Rate is how much it carries in each direction at most, as "20mbit"; members get equal shares, and what is beyond is dropped. Empty: as much as goes.
 	Rate string `json:"rate,omitempty" flag:"rate"`
 }

@@ -41,7 +41,8 @@ type KafkaOutlet struct {
 	TLS       bool   `json:"tls,omitempty" flag:"tls"`
 	Allow     string `json:"allow,omitempty" flag:"allow"`
 	// MaxConnections is how many connections go to the bootstrap server, and to each broker, at most; as of an Outlet.
-	MaxConnections int `json:"max_connections,omitempty" flag:"max-connections"`
+	MaxConnections          int `json:"max_connections,omitempty" flag:"max-connections"`
+	MaxConnectionsPerMember int `json:"max_connections_per_member,omitempty" flag:"max-connections-per-member"`
 	// Brokers are those known from before, where they say they are.
 	Brokers []KafkaBroker `json:"brokers,omitempty" flag:"-" memo:"kept"`
 }

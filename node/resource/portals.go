@@ -16,8 +16,10 @@ type Outlet struct {
 	Check string `json:"check,omitempty" flag:"check"`
 	// CheckInterval is the time between two looks, as "10s"; empty: ten seconds.
 	CheckInterval string `json:"check_interval,omitempty" flag:"check-interval"`
-	// MaxConnections is how many connections it has at most, of which one peer gets four in five; 0: the limit outlet-connections of the node.
+	// MaxConnections is how many connections it has at most; 0: the limit outlet-connections of the node.
 	MaxConnections int `json:"max_connections,omitempty" flag:"max-connections"`
+	// MaxConnectionsPerMember is how many of them one member has at most; 0: four in five.
+	MaxConnectionsPerMember int `json:"max_connections_per_member,omitempty" flag:"max-connections-per-member"`
 	// Rate is how much it carries in each direction at most, as "20mbit"; members get equal shares. Empty: as much as goes.
 	Rate string `json:"rate,omitempty" flag:"rate"`
 	// ProxyProtocol is "v1" or "v2" for a target that is told whose connections it gets, in that version of the PROXY protocol; empty: it is not.
@@ -50,6 +52,8 @@ type Inlet struct {
 	Hold             string `json:"hold,omitempty" flag:"hold"` // as of an Outlet
 	// Rate is how much it carries in each direction at most, as "20mbit"; empty: as much as goes.
 	Rate string `json:"rate,omitempty" flag:"rate"`
+	// MaxConnections is how many clients it has at most, those that wait for a path among them; 0: any number.
+	MaxConnections int `json:"max_connections,omitempty" flag:"max-connections"`
 	// TellClient has the outlet told who each client is, for its records and for its target (ProxyProtocol).
 	TellClient bool `json:"tell_client,omitempty" flag:"tell-client"`
 	Nagle      bool `json:"enable_nagle,omitempty" flag:"enable-nagle"`

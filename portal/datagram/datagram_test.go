@@ -214,9 +214,25 @@ func TestOutletLimits(t *testing.T) {
 	if got := c.ask("there"); got != port {
 		t.Error("a greedy peer took the place of another one")
 	}
-	out.SetMaxFlows(2) // those that there are stay
+	out.SetMaxFlows(2, 0) // those that there are stay
 	if n := out.meter.Flows.Load(); n < 2 {
 		t.Errorf("%d flows are left", n)
+	}
+}
+
+// TestOutletLimitsOfAMember: a lone peer gets both of two places, and with a limit for each peer so many as that says.
+func TestOutletLimitsOfAMember(t *testing.T) {
+	for _, c := range []struct{ most, each, want int }{{2, 0, 2}, {10, 3, 3}, {10, 10, 10}} {
+		s, target := newSite(t, 1), echoServer(t)
+		out := s.outlet(OutletOptions{Target: target.String(), MaxFlows: c.most, MaxFlowsPerMember: c.each})
+		in := s.inlet(InletOptions{})
+		in.SetPath(s.line(0, 1, 2).to("out"))
+		for i := range 2 * c.most {
+			in.newClient(t).ask(fmt.Sprint("client ", i))
+		}
+		if n := out.meter.Flows.Load(); n != int64(c.want) {
+			t.Errorf("%d flows of one peer; of %d each may have %d", n, c.most, c.each)
+		}
 	}
 }
 

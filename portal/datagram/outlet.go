@@ -41,8 +41,10 @@ type OutletOptions struct {
 	Flows []*routing.Flow
 	// Idle is after how long without a datagram a flow ends; 0 is DefaultIdle.
 	Idle time.Duration
-	// MaxFlows is how many there are at most, of which one peer gets four in five; 0 is DefaultFlows.
+	// MaxFlows is how many there are at most; 0 is DefaultFlows.
 	MaxFlows int
+	// MaxFlowsPerMember is how many of them one peer has at most; 0 is portal.PeerShare.
+	MaxFlowsPerMember int
 	// Rate is how many bytes a second it carries in each direction, in equal shares for those who use it; 0 is no limit.
 	Rate int64
 	// Resolve turns a Target that is a name into addresses, of which the first is used at which somebody listens; nil asks the system.
@@ -86,7 +88,7 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 		o.Resolve = names.Lookup
 	}
 	out := &Outlet{env: env, router: r, opts: o, self: routing.LocalRoute(o.Name), meter: env.take(EndOutlet, o.Name), sessions: map[sessionKey]routing.WireAddress{}}
-	out.SetMaxFlows(o.MaxFlows)
+	out.SetMaxFlows(o.MaxFlows, o.MaxFlowsPerMember)
 	out.SetRate(o.Rate)
 	if fixed, err := netip.ParseAddrPort(o.Target); err == nil {
 		out.target.set([]netip.AddrPort{fixed}, time.Now())
@@ -104,12 +106,15 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 	return out, nil
 }
 
-// SetMaxFlows lets the outlet have most flows from now on, 0 for DefaultFlows. Those that it has stay. Any goroutine.
-func (o *Outlet) SetMaxFlows(most int) {
+// SetMaxFlows lets the outlet have most flows from now on, 0 for DefaultFlows, and one peer perMember of them, 0 for portal.PeerShare. Those that it has stay. Any goroutine.
+func (o *Outlet) SetMaxFlows(most, perMember int) {
 	if most == 0 {
 		most = DefaultFlows
 	}
-	o.places.limit(most)
+	if perMember == 0 {
+		perMember = portal.PeerShare(most)
+	}
+	o.places.limit(most, perMember)
 }
 
 // SetRate bounds the bytes that it carries in a second, in each direction; 0 is no bound. Any goroutine.
@@ -187,20 +192,21 @@ func (o *Outlet) find(k sessionKey) (routing.WireAddress, bool) {
 type places struct {
 	mu    sync.Mutex
 	most  int
+	each  int // of one peer
 	all   int
 	peers map[[32]byte]int
 }
 
-func (p *places) limit(most int) {
+func (p *places) limit(most, each int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.most = most
+	p.most, p.each = most, each
 }
 
 func (p *places) take(peer *[32]byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all >= p.most || p.peers[*peer] >= max(p.most*4/5, 1) {
+	if p.all >= p.most || p.peers[*peer] >= p.each {
 		return false
 	}
 	if p.peers == nil {
