@@ -15,7 +15,7 @@ import (
 // TestNobodyBehindABareRelay: clients of an inlet that leads through a relay's name without a channel are closed as soon as the relay says that the node behind the
 // name has gone; the inlet is down and says why, also where nobody has ever had the name.
 func TestNobodyBehindABareRelay(t *testing.T) {
-	for _, way := range []string{"its own connection", "a connection that was there"} {
+	for _, way := range []string{"its own connection", "a connection that was there", "a hop before the name", "a hop behind it"} {
 		t.Run(way, func(t *testing.T) {
 			relay, bank, client := plainNode(t, "relay", "127.0.0.1:0"), plainNode(t, "bank", "127.0.0.1:0"), plainNode(t, "client", "127.0.0.1:0")
 			if _, err := bank.CreateOutlet(t.Context(), resource.Outlet{Name: "db", To: echoServer(t)}); err != nil {
@@ -25,7 +25,19 @@ func TestNobodyBehindABareRelay(t *testing.T) {
 				t.Fatal(err)
 			}
 			to := tcpRoute(t, relay)
-			if way == "a connection that was there" {
+			hop, service := "", "/service/db"
+			switch way {
+			case "a hop before the name":
+				hop = "/service/hop"
+			case "a hop behind it":
+				service = "/service/hop/service/db"
+			}
+			for _, n := range []*Node{relay, bank} {
+				if _, err := n.hops.Create(t.Context(), resource.Hop{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if way != "its own connection" {
 				c, err := client.tcp.Connect(within(t), relay.Listening())
 				if err != nil {
 					t.Fatal(err)
@@ -34,7 +46,7 @@ func TestNobodyBehindABareRelay(t *testing.T) {
 			}
 			open := func(alias, name string) string {
 				t.Helper()
-				in, err := client.CreateInlet(t.Context(), resource.Inlet{Alias: alias, From: "127.0.0.1:0", To: to + "/service/forward_to_" + name + "/service/db"})
+				in, err := client.CreateInlet(t.Context(), resource.Inlet{Alias: alias, From: "127.0.0.1:0", To: to + hop + "/service/forward_to_" + name + service})
 				if err != nil {
 					t.Fatal(err)
 				}
