@@ -236,7 +236,7 @@ func (n *Node) checkUpgrade(ctx context.Context, program string) (u admin.Upgrad
 	release()
 	count(&u, trial)
 	trial.Report = u
-	file, err := upgrade.Write(trial, false)
+	file, err := upgrade.Write(trial)
 	if err != nil {
 		return u, next, err
 	}
@@ -353,7 +353,7 @@ func (n *Node) replace(next successor, drain time.Duration) (err error) {
 	defer c.Portals.Wipe()
 	c.Portals.Left = left // with the paths, some of them have ended
 	c.Report = n.upgrades.note(func(u *admin.Upgrade) { count(u, c) })
-	file, err := upgrade.Write(c, false)
+	file, err := upgrade.Write(c)
 	if err != nil {
 		return err
 	}
@@ -398,7 +398,7 @@ func (n *Node) rehearse(next successor) error {
 	}
 	release()
 	defer c.Portals.Wipe()
-	file, err := upgrade.Write(c, false)
+	file, err := upgrade.Write(c)
 	if err != nil {
 		return err
 	}

@@ -50,9 +50,9 @@ var decoding = func() cbor.DecMode {
 	return m
 }()
 
-// Write writes v to memory that has no name. Its size can never change. With final nobody can write to it any more; without, the reader wipes it.
+// Write writes v to memory that has no name, whose size can never change and which the reader wipes.
 // The descriptor is closed in other programs unless it is passed to Exec.
-func Write(v any, final bool) (*os.File, error) {
+func Write(v any) (*os.File, error) {
 	b, err := cbor.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("write the state: %w", err)
@@ -66,12 +66,8 @@ func Write(v any, final bool) (*os.File, error) {
 		return nil, fmt.Errorf("write the state: %w", os.NewSyscallError("memfd_create", err))
 	}
 	f := os.NewFile(uintptr(fd), "state")
-	seals := unix.F_SEAL_SHRINK | unix.F_SEAL_GROW
-	if final {
-		seals |= unix.F_SEAL_WRITE
-	}
 	if _, err = f.Write(b); err == nil {
-		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals|unix.F_SEAL_SEAL)
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	}
 	if err != nil {
 		_ = f.Close()
@@ -89,7 +85,7 @@ func Size(fd int) (int64, error) {
 	return st.Size, nil
 }
 
-// Wipe overwrites memory of Write that is not final.
+// Wipe overwrites memory of Write.
 func Wipe(f *os.File) error {
 	b, err := mapped(f, unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil {
@@ -115,7 +111,8 @@ func mapped(f *os.File, protection int) ([]byte, error) {
 	return b, os.NewSyscallError("mmap", err)
 }
 
-// Read fills v from memory of Write. What was not final is wiped, whether it could be read or not. The descriptor is closed.
+// Read fills v from memory of Write, which it wipes, whether it could be read or not. The release before lets nobody write to what it shows to a program that it asks: that
+// has no secrets and stays. The descriptor is closed.
 func Read(fd int, v any) (err error) {
 	unix.CloseOnExec(fd)
 	f := os.NewFile(uintptr(fd), "state")

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
 
 	"sallyport/internal/await"
@@ -47,7 +48,7 @@ func duplicate(t *testing.T, f *os.File) int {
 
 // TestState: what is written comes back, has no name, cannot grow or shrink, and is wiped when it has been read.
 func TestState(t *testing.T) {
-	f, err := Write(sample{[]byte("very secret"), 7}, false)
+	f, err := Write(sample{[]byte("very secret"), 7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +80,7 @@ func TestState(t *testing.T) {
 
 // TestStateBroken: what cannot be read is an error, and is wiped too.
 func TestStateBroken(t *testing.T) {
-	f, err := Write("a text, not a sample", false)
+	f, err := Write("a text, not a sample")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,13 +104,34 @@ func TestStateBroken(t *testing.T) {
 
 // TestStateNewer: fields of a later version are skipped.
 func TestStateNewer(t *testing.T) {
-	f, err := Write(map[int]any{1: []byte("secret"), 2: 7, 99: map[string]int{"later": 1}}, true)
+	f, err := Write(map[int]any{1: []byte("secret"), 2: 7, 99: map[string]int{"later": 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, unix.EPERM) {
-		t.Errorf("what is final can be written to: %v", err)
+	var got sample
+	if err := Read(duplicate(t, f), &got); err != nil || got.Number != 7 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestStateOfTheReleaseBefore: what nobody may write to, as that release shows it to a program that it asks, can be read.
+func TestStateOfTheReleaseBefore(t *testing.T) {
+	b, err := cbor.Marshal(map[int]any{2: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.MemfdCreate("state", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "state")
+	defer f.Close()
+	if _, err = f.Write(b); err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	var got sample
 	if err := Read(duplicate(t, f), &got); err != nil || got.Number != 7 {
@@ -141,7 +163,7 @@ func TestExecFails(t *testing.T) {
 
 // TestCheckGivesState: the program that is asked finds the state at its descriptor.
 func TestCheckGivesState(t *testing.T) {
-	f, err := Write(sample{Number: 7}, true)
+	f, err := Write(sample{Number: 7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +179,7 @@ func TestCheckGivesState(t *testing.T) {
 
 // TestCheckTalks: what a program says that is none of ours is cut, without what a terminal would obey; one that goes on talking is not waited for.
 func TestCheckTalks(t *testing.T) {
-	f, err := Write(sample{}, true)
+	f, err := Write(sample{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +217,7 @@ func TestCheckTalks(t *testing.T) {
 
 // TestCheckHangs: a program that does not answer is killed, and what it waits for too.
 func TestCheckHangs(t *testing.T) {
-	f, err := Write(sample{}, true)
+	f, err := Write(sample{})
 	if err != nil {
 		t.Fatal(err)
 	}
