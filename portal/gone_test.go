@@ -83,4 +83,10 @@ func TestRestart(t *testing.T) {
 	if _, err := server.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
+	if now, _ := s.inlet.Connections(); now != 1 {
+		t.Errorf("%d places are taken by one client that has begun anew", now)
+	}
+	client.Close()
+	server.Close()
+	s.idle(t)
 }
