@@ -32,6 +32,7 @@ func (c *conn) newLine(hold time.Duration) {
 
 // appendOffer appends the Ping or Pong of c's version, with what it says of c's line.
 func (c *conn) appendOffer(b []byte, kind byte) []byte {
+	c.window.known = true
 	if kind == kindPong && c.version < resumeVersion {
 		if c.extended {
 			return appendHandshake(b, kind, c.window.size)
@@ -79,7 +80,6 @@ func (c *conn) losePathAt(since time.Time) bool {
 	if c.lines != nil {
 		c.lines.left(c)
 	}
-	c.window.known = true
 	c.line.until, c.line.pause = since.Add(c.line.hold), askFirst
 	if c.sock != nil {
 		c.sock.Pause()
