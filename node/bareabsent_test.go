@@ -67,7 +67,7 @@ func TestNobodyBehindABareRelay(t *testing.T) {
 			down := func(alias string) bool {
 				i, _ := client.inlets.Get(alias)
 				s := i.Value.status()
-				return s.State == resource.Down && s.Refused && strings.Contains(s.Reason, routing.NoticeAbsent.String())
+				return s.State == resource.Down && !s.Refused && strings.Contains(s.Reason, routing.NoticeAbsent.String())
 			}
 			until(t, "an inlet to nobody is down", func() bool { return down("never") })
 			closedAtOnce(t, "a client of an inlet to nobody", never)

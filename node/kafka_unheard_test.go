@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 
 	"sallyport/node/admin"
 	"sallyport/node/resource"
+	"sallyport/routing"
 )
 
 // TestUnheardBroker: a client of a broker that the outlet's node has not heard of is refused by it, and need not wait until nothing has answered.
@@ -44,7 +46,7 @@ func TestKafkaBehindABareRelay(t *testing.T) {
 	at := "/worker/" + c.Sender.Text()
 	in := client.kafkaInlet(admin.KafkaInletRequest{To: at + "/service/forward_to_nobody", NoContentEncryption: true})
 	eventually(t, func() error {
-		if s := in.bootstrap.status(); s.State != resource.Down || !s.Refused {
+		if s := in.bootstrap.status(); s.State != resource.Down || !strings.Contains(s.Reason, routing.NoticeAbsent.String()) {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil

@@ -342,7 +342,8 @@ func (s *session) status() resource.Status {
 		st.State = resource.Up
 	case s.failure != nil:
 		st.State, st.Reason, st.NextTry = resource.Down, s.failure.Error(), s.next
-		st.Refused = errors.Is(s.failure, secure.ErrAbsent)
+		var rumour unproven
+		st.Refused = errors.Is(s.failure, secure.ErrAbsent) && !errors.As(s.failure, &rumour)
 	}
 	return st
 }

@@ -48,7 +48,7 @@ func (s *session) ping(ctx context.Context, c *connection) (*pinger, error) {
 			if notice, ok := routing.ParseNotice(reply.Payload); ok { // which is nobody's answer
 				if notice.Kind == routing.NoticeAbsent && p.leadsThrough(reply.Return) {
 					select {
-					case p.absent <- fmt.Errorf("%w: %s: %s", secure.ErrAbsent, notice.Name, notice.Kind):
+					case p.absent <- unproven{fmt.Errorf("%w: %s: %s", secure.ErrAbsent, notice.Name, notice.Kind)}:
 					default:
 					}
 				}
@@ -63,6 +63,11 @@ func (s *session) ping(ctx context.Context, c *connection) (*pinger, error) {
 	}()
 	return p, nil
 }
+
+// unproven is what nobody has proved to have said: it may have come over a path without a channel.
+type unproven struct{ error }
+
+func (e unproven) Unwrap() error { return e.error }
 
 // leadsThrough reports whether a message that came back over ret is from a relay's name that the pings go through.
 func (p *pinger) leadsThrough(ret routing.Route) bool {

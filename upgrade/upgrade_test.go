@@ -268,7 +268,12 @@ func TestReap(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	child, err := os.StartProcess(cat, []string{cat}, &os.ProcAttr{Files: []*os.File{r, nil, nil}})
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	child, err := os.StartProcess(cat, []string{cat}, &os.ProcAttr{Files: []*os.File{r, null, null}})
 	_ = r.Close()
 	if err != nil {
 		t.Fatal(err)
