@@ -73,17 +73,24 @@ func giving(t *testing.T) (fd int, own net.Conn) {
 	return fds[0], own
 }
 
+// givenOverHeldPaths is a client that an inlet was given and that has talked with its server, over a path that the connection can outlive.
+func givenOverHeldPaths(t *testing.T) (s *simulated, w *watched, own, server net.Conn) {
+	t.Helper()
+	target, servers := served(t)
+	s = newSimulated(t, 1, 1, Limits{}, time.Hour, OutletOptions{Target: target})
+	s.connect(t)
+	w = &watched{}
+	fd, own := giving(t)
+	s.inlet.Give(fd, w.watch())
+	server = next(t, servers)
+	talk(t, own, server)
+	return s, w, own, server
+}
+
 // TestGivenIsToldOnceOverHeldPaths: also where a connection outlives its path, whoever gave the client is told once that both directions have finished, and needs
 // not wait until the other end has confirmed it; that is told by itself.
 func TestGivenIsToldOnceOverHeldPaths(t *testing.T) {
-	target, servers := served(t)
-	s := newSimulated(t, 1, 1, Limits{}, time.Hour, OutletOptions{Target: target})
-	s.connect(t)
-	var w watched
-	fd, own := giving(t)
-	s.inlet.Give(fd, w.watch())
-	server := next(t, servers)
-	talk(t, own, server)
+	s, w, own, server := givenOverHeldPaths(t)
 	_ = own.(*net.UnixConn).CloseWrite()
 	if _, err := io.Copy(io.Discard, server); err != nil {
 		t.Error(err)
@@ -97,14 +104,7 @@ func TestGivenIsToldOnceOverHeldPaths(t *testing.T) {
 
 // TestGivenIsLeftAfterTheLastConfirmation: of a connection that is over for its client something is left until the other end has said that it has all.
 func TestGivenIsLeftAfterTheLastConfirmation(t *testing.T) {
-	target, servers := served(t)
-	s := newSimulated(t, 1, 1, Limits{}, time.Hour, OutletOptions{Target: target})
-	s.connect(t)
-	var w watched
-	fd, own := giving(t)
-	s.inlet.Give(fd, w.watch())
-	server := next(t, servers)
-	talk(t, own, server)
+	s, w, own, server := givenOverHeldPaths(t)
 	server.Close()
 	if _, err := io.Copy(io.Discard, own); err != nil {
 		t.Error(err)
