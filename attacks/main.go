@@ -108,7 +108,10 @@ func attackAll(ctx context.Context, o options) (ok bool, err error) {
 	table(os.Stdout, results)
 	ok = true
 	for _, r := range results {
-		ok = ok && r.err == nil
+		if r.err != nil { // said again at the end, where one looks first
+			fmt.Fprintf(os.Stderr, "%s: %s\n", r.name, r.verdict())
+			ok = false
+		}
 	}
 	return ok, nil
 }

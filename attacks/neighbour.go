@@ -193,6 +193,8 @@ func (n *neighbour) requests() func(net.Conn) error {
 type echoServer struct {
 	ln       net.Listener
 	accepted atomic.Int64
+	// narrow, while set, gives connections small buffers.
+	narrow atomic.Bool
 	// silent, if set, takes connections instead of answering.
 	silent atomic.Pointer[chan net.Conn]
 }
@@ -210,6 +212,9 @@ func newEchoServer() (*echoServer, error) {
 				return
 			}
 			e.accepted.Add(1)
+			if e.narrow.Load() {
+				smallBuffers(c)
+			}
 			if to := e.silent.Load(); to != nil {
 				*to <- c
 				continue
@@ -225,6 +230,21 @@ func newEchoServer() (*echoServer, error) {
 
 func (e *echoServer) addr() string { return e.ln.Addr().String() }
 func (e *echoServer) close()       { _ = e.ln.Close() }
+
+// small gives connections that come from now on small buffers, until wide is called.
+func (e *echoServer) small() (wide func()) {
+	e.narrow.Store(true)
+	return func() { e.narrow.Store(false) }
+}
+
+// smallBuffers bounds what the kernel holds for c. Hundreds of connections that nobody reads would fill the machine's memory for TCP
+// otherwise, with megabytes each; all connections of the machine suffer from that, whatever a node does.
+func smallBuffers(c net.Conn) {
+	if c, ok := c.(*net.TCPConn); ok {
+		_ = c.SetReadBuffer(32 << 10)
+		_ = c.SetWriteBuffer(32 << 10)
+	}
+}
 
 // take makes new connections of the server wait in a channel, until release is called.
 func (e *echoServer) take() (conns chan net.Conn, release func()) {

@@ -78,21 +78,25 @@ func stalledReaders(ctx context.Context, s *stage) (string, error) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var conns []net.Conn
+	defer s.target.small()()
 	for range 400 {
 		c, err := dial(s.inlet)
 		if err != nil {
 			return "", err
 		}
 		defer c.Close()
+		smallBuffers(c)
 		conns = append(conns, c)
 	}
 	var sent int64
 	cpu := s.cpu()
+	held := time.Now().Add(8 * time.Second)
 	for _, c := range conns {
 		wg.Go(func() { // the server answers with the same, and nobody reads it
-			_ = c.SetWriteDeadline(time.Now().Add(8 * time.Second))
+			_ = c.SetWriteDeadline(held)
 			block := make([]byte, 64<<10)
-			for range 256 {
+			// The kernel holds all that the nodes do not, and has to have room for it: the nodes are attacked, not the machine.
+			for range 24 {
 				n, err := c.Write(block)
 				mu.Lock()
 				sent += int64(n)
@@ -104,6 +108,10 @@ func stalledReaders(ctx context.Context, s *stage) (string, error) {
 		})
 	}
 	wg.Wait()
+	select {
+	case <-time.After(time.Until(held)):
+	case <-ctx.Done():
+	}
 	var seen string
 	for _, node := range []string{"relay", "bank"} {
 		most := s.rss(node, "VmHWM")
