@@ -107,3 +107,35 @@ func TestFaultTellsTask(t *testing.T) {
 	l.Post(f)
 	<-f.ended
 }
+
+// faultyDrain panics when it is told that its output has gone.
+type faultyDrain struct{ faulty }
+
+func (faultyDrain) OnDrain(*Conn) { panic("as asked") }
+
+// TestFaultInOutput: a fault while output is sent ends that one connection with a reset, too.
+func TestFaultInOutput(t *testing.T) {
+	var out syncBuffer
+	g, err := NewGroup(1, slog.New(slog.NewTextHandler(&out, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Stop)
+	l := g.Loop(0)
+	bad, badPeer := adopt(t, l, "tcp", faultyDrain{faulty{make(chan error, 1)}})
+	_, goodPeer := adopt(t, l, "tcp", faulty{make(chan error, 1)})
+	on(t, l, func() { bad.WantDrain(0) })
+	if n, err := badPeer.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read %d, %v; want a reset", n, err)
+	}
+	if _, err := goodPeer.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(goodPeer, b); err != nil || string(b) != "hello" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if n := g.Use().Faults; n != 1 || !strings.Contains(out.String(), "the sending of output") {
+		t.Errorf("%d faults counted; the log says\n%s", n, out.String())
+	}
+}

@@ -236,3 +236,21 @@ func TestReadControl(t *testing.T) {
 		}
 	}
 }
+
+// TestUDPServicePeerIPv6: a socket with an IPv6 peer is one of IPv6.
+func TestUDPServicePeerIPv6(t *testing.T) {
+	peer, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		t.Skip("no IPv6 here")
+	}
+	defer peer.Close()
+	peer.SetDeadline(time.Now().Add(30 * time.Second))
+	e, _, _ := newService(t, "", peer.LocalAddr().String())
+	if _, err := peer.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(netip.IPv6Loopback(), e.sock.Local().Port())); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 100)
+	if n, err := peer.Read(b); err != nil || string(b[:n]) != ">hello" {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+}

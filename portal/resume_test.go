@@ -552,3 +552,32 @@ func TestNewPathIsAskedAtOnce(t *testing.T) {
 	})
 	talk(t, client, server)
 }
+
+// TestSentAgainInTurns: what was on its way when the path ended is sent again over the next one, also when that takes more than one turn, and nothing that
+// comes meanwhile would have it go on.
+func TestSentAgainInTurns(t *testing.T) {
+	target, ch := served(t)
+	s := newSimulated(t, 1, 1, Limits{PayloadSize: 4 << 10}, time.Minute, OutletOptions{Target: target})
+	s.connect(t)
+	client, server := s.pair(t, ch)
+	if err := s.near.shard.Do(limited(t), func() { s.near.other = &simEnd{shard: s.far.shard, cut: true} }); err != nil { // nothing arrives any more
+		t.Fatal(err)
+	}
+	data := make([]byte, 96<<10)
+	for i := range data {
+		data[i] = byte(i / 251)
+	}
+	if len(data) <= 2*readBudget*s.in.env.Limits.PayloadSize {
+		t.Fatalf("%d bytes are sent again in two turns", len(data))
+	}
+	if _, err := client.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all is on its way", func() bool { return s.in.env.Stats.Kept.Load() == int64(len(data)) })
+	s.cut()
+	s.connect(t)
+	got := make([]byte, len(data))
+	if _, err := io.ReadFull(server, got); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%v, the same bytes: %v", err, bytes.Equal(got, data))
+	}
+}

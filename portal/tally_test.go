@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -305,4 +307,72 @@ func TestMetersShareAll(t *testing.T) {
 			t.Errorf("histogram %d: %d of %d", i, n, i+1)
 		}
 	}
+}
+
+// TestTransfersAreCounted: the bytes of a transfer are counted whichever way a socket was read, into blocks that are kept or not.
+func TestTransfersAreCounted(t *testing.T) {
+	for _, hold := range []time.Duration{0, time.Minute} {
+		target, ch := served(t)
+		s := newSimulated(t, 1, 1, Limits{}, hold, OutletOptions{Target: target})
+		s.connect(t)
+		client, server := s.pair(t, ch)
+		const hello, size = 5, 8 << 20
+		go func() { _, _ = client.Write(make([]byte, size)) }()
+		if n, err := io.CopyN(io.Discard, server, size); err != nil {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		in, out := meterOf(t, s.in.env, EndInlet), meterOf(t, s.out.env, EndOutlet)
+		if a, b := in.BytesIn.Load(), out.BytesOut.Load(); a != hello+size || b != hello+size {
+			t.Errorf("hold %v: %d and %d bytes counted of %d", hold, a, b, hello+size)
+		}
+	}
+}
+
+// TestRefusalsAreLogged: an outlet's log names whom a policy has refused, and is silent where the node only leaves.
+func TestRefusalsAreLogged(t *testing.T) {
+	for _, leaves := range []bool{false, true} {
+		target, _ := served(t)
+		o := OutletOptions{Target: target}
+		if !leaves {
+			o.Guard = gate{NewGrant(false)}
+		}
+		c := newChain(t, 1, 1, false, Limits{}, o)
+		var log logText
+		far := &recorder{}
+		c.outlet.record(t, far)
+		for _, s := range c.outlet.router.Shards() {
+			if err := s.Do(limited(t), func() { c.outlet.env.Log = slog.New(slog.NewTextHandler(&log, nil)) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if leaves {
+			c.out.Leave()
+		}
+		if client, err := net.Dial("tcp", c.in[0].Bound().String()); err == nil { // else it was closed even sooner
+			defer client.Close()
+		}
+		far.take(t)
+		peer := [32]byte(c.inlets[0].options.Self)
+		if n := strings.Count(log.String(), "portal connection refused"); leaves && n != 0 || !leaves && (n != 1 || !strings.Contains(log.String(), fmt.Sprintf("I%x", peer[:]))) {
+			t.Errorf("leaves %v: the log says\n%s", leaves, log.String())
+		}
+	}
+}
+
+// logText is what a log has written.
+type logText struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

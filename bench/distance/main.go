@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string) error {
 	fs.StringVar(&s.sallyport, "sallyport", "bin/sallyport", "our program")
 	fs.StringVar(&s.reference, "reference", filepath.Join(home, ".cache/reference/bin/ockam"), "the reference; left out where it is not there")
 	fs.StringVar(&paths, "paths", "tcp,plain,reference,ours,direct", "paths to measure; one-lane, ours without lanes, and nebula and wireguard, tunnels, are known too")
-	fs.StringVar(&s.only, "only", "", "scenarios whose name begins with one of these, separated by ;")
+	fs.StringVar(&s.only, "only", "", "scenarios to measure, separated by ; (NAME* for all that begin so)")
 	fs.StringVar(&s.loads, "loads", "", "loads to put on them, separated by ; as they are named in the table")
 	fs.StringVar(&s.congestion, "congestion", "", "TCP's congestion control on all machines, as cubic, reno or bbr; empty for the system's")
 	fs.BoolVar(&s.short, "short", false, "two distances, a few loads; fails where ours is far behind the plain chain")

@@ -14,10 +14,11 @@ import (
 // the reference itself or ours. Each role has a state directory of its own, as if
 // it were a machine of its own.
 type story struct {
-	program string
-	portal  []string // further flags of inlets and outlets
-	node    []string // further flags of their nodes
-	env     []string // further environment of all nodes
+	program   string
+	portal    []string // further flags of inlets and outlets
+	node      []string // further flags of their nodes
+	authority []string // further flags of the authority
+	env       []string // further environment of all nodes
 	// layer is what members speak with the relay: ws, tls or wss; empty is TCP.
 	layer string
 }
@@ -124,8 +125,8 @@ func (st story) start(ctx context.Context, i *instance) error {
 	if err != nil {
 		return err
 	}
-	s.do(roleAuthority, "authority", "create", "--identity", "authority", "--project-identifier", projectID,
-		"--tcp-listener-address", authAddr, "--trusted-identities", string(trusted))
+	s.do(roleAuthority, append([]string{"authority", "create", "--identity", "authority", "--project-identifier", projectID,
+		"--tcp-listener-address", authAddr, "--trusted-identities", string(trusted)}, s.authority...)...)
 
 	s.do(roleRelay, "identity", "create", "project")
 	projHex := s.do(roleRelay, "identity", "show", "project", "--full", "--encoding", "hex")
