@@ -90,6 +90,15 @@ func run(ctx context.Context, args []string) error {
 		return stalled(ctx, s.sallyport)
 	}
 	t := &table{Paths: s.paths}
+	err = s.measureAll(ctx, t)
+	if len(t.Rows) == 0 {
+		return err
+	}
+	return errors.Join(err, s.write(t)) // what was measured before something failed is not lost
+}
+
+// measureAll does all runs.
+func (s *settings) measureAll(ctx context.Context, t *table) error {
 	for k := range s.runs {
 		if err := s.all(ctx, t, k); err != nil {
 			return err
@@ -102,6 +111,14 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 	}
+	if s.short {
+		return t.check()
+	}
+	return nil
+}
+
+// write prints the table, and writes its values and the drawing where that was asked for.
+func (s *settings) write(t *table) error {
 	t.markdown(os.Stdout)
 	if s.json != "" {
 		b, err := json.MarshalIndent(t, "", " ")
@@ -116,9 +133,6 @@ func run(ctx context.Context, args []string) error {
 		if err := os.WriteFile(s.svg, []byte(t.svg()), 0o644); err != nil {
 			return err
 		}
-	}
-	if s.short {
-		return t.check()
 	}
 	return nil
 }
