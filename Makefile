@@ -85,8 +85,8 @@ story: ## the demo once, for machines: query, transfer, pgbench, then with netwo
 demo: ## the story with a real PostgreSQL, until Ctrl-C (DEMO="--netns --pgbench --transfer")
 	@demo/run $(DEMO) || [ $$? = 130 ]
 
-bench: build ## whole paths against other programs, with a report to read (bench/results/paths.html), over two hours, then micro benchmarks; BENCH=medium: one run of everything but these with shorter windows, 25 minutes, added to the runs in bench/results/medium.json
-	$(GO) run ./bench/paths --sallyport $(PROGRAM) $(if $(filter medium,$(BENCH)),--medium --runs 1 --add --json bench/results/medium.json --html bench/results/medium.html,--json bench/results/paths.json --svg bench/results/paths.svg --html bench/results/paths.html) $(BENCHFLAGS)
+bench: build ## whole paths against other programs, with a report to read (bench/results/paths.html), over two hours, then micro benchmarks; BENCH=medium: one run of everything but these with shorter windows, 15 minutes, added to the runs in bench/results/medium.json
+	$(GO) run ./bench/paths --sallyport $(PROGRAM) $(if $(filter medium,$(BENCH)),--medium --runs 1 --add --json bench/results/medium.json --svg bench/results/medium.svg --html bench/results/medium.html,--json bench/results/paths.json --svg bench/results/paths.svg --html bench/results/paths.html) $(BENCHFLAGS)
 	$(if $(filter medium,$(BENCH)),,$(GO) test -run '^$$' -bench . -benchmem ./...)
 
 bench-short: build ## ours against plain proxies, less than a minute

@@ -106,6 +106,9 @@ func newWorld(ctx context.Context, o options, n int) (w *world, err error) {
 	return w, w.allow(ctx, n)
 }
 
+// handshakes is the limit of handshakes in a second of which one address gets as many as all together have by default.
+const handshakes = 12_500
+
 // allow lets all members come from one address, and starts each node with that.
 func (w *world) allow(ctx context.Context, n int) error {
 	for _, m := range append([]*machine{w.authority}, w.relays...) {
@@ -116,7 +119,8 @@ func (w *world) allow(ctx context.Context, n int) error {
 		if err == nil {
 			err = dir.UpdateNode(ctx, m.node, func(s *state.Node) error {
 				most := min(2*n+1000, max(files()-500, 100))
-				s.Options.Limits.Connections, s.Options.Limits.ConnectionsPerAddress = most, most
+				l := &s.Options.Limits
+				l.Connections, l.ConnectionsPerAddress, l.HandshakesPerSecond = most, most, handshakes
 				return nil
 			})
 		}

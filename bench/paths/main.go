@@ -163,6 +163,13 @@ func readings(args []string) (done bool, err error) {
 		}
 		_, err = os.Stdout.Write(page)
 		return true, err
+	case len(args) == 2 && args[0] == "draw":
+		r, err := report.Read(args[1])
+		if err != nil {
+			return true, err
+		}
+		_, err = fmt.Print((&result{Result: *r}).svg())
+		return true, err
 	case len(args) == 3 && args[0] == "compare":
 		a, err := report.Read(args[1])
 		if err != nil {
@@ -193,8 +200,8 @@ func readings(args []string) (done bool, err error) {
 		}
 		_, err = os.Stdout.Write(append(b, '\n'))
 		return true, err
-	case len(args) > 0 && slices.Contains([]string{"report", "compare", "merge"}, args[0]):
-		return true, errors.New("usage: paths report RESULT.json >REPORT.html | paths compare A.json B.json | paths merge A.json B.json... >ALL.json")
+	case len(args) > 0 && slices.Contains([]string{"report", "draw", "compare", "merge"}, args[0]):
+		return true, errors.New("usage: paths report RESULT.json >REPORT.html | paths draw RESULT.json >MEDIANS.svg | paths compare A.json B.json | paths merge A.json B.json... >ALL.json")
 	}
 	return false, nil
 }

@@ -129,7 +129,7 @@ func TestReadRefuses(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	for _, file := range []string{"../results/paths.json"} { // of an older program
+	for _, file := range []string{"testdata/older.json", "../results/medium.json"} {
 		r, err := Read(file)
 		if err != nil {
 			t.Fatal(err)
