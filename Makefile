@@ -103,6 +103,7 @@ bench-members: build ## what 100 to 10,000 members cost, and how fast they are b
 	$(GO) run ./bench/members -bin $(PROGRAM) -n 2000 -relays 3 -outlets 2000 -inlets 5000 -json bench/results/members.json $(BENCHFLAGS)
 
 .PHONY: profile
+profile: LDFLAGS = -X sallyport/buildinfo.revision=$(REVISION)
 profile: build ## flame graphs of each node under each load, and where the time goes beside what the machine can do: needs perf
 	$(GO) run ./bench/paths --sallyport $(PROGRAM) --paths ours --metrics profile --runs 1 --profiles bench/results/profile $(BENCHFLAGS)
 
