@@ -110,7 +110,7 @@ func TestFloodOfFirstMessages(t *testing.T) {
 // BenchmarkFirstMessage is what a stranger's first message costs the node that answers it, in processor time: all of it, also that of
 // the connection and of whoever sends.
 func BenchmarkFirstMessage(b *testing.B) {
-	stranger, bank := newNode(b, 1, nil), newNode(b, 1, nil)
+	stranger, bank := newNode(b, 1, nil), newLimitedNode(b, 1, Limits{PerSecond: 1 << 20}, nil)
 	c := stranger.connect(b, bank)
 	cpu := func() int64 {
 		var r syscall.Rusage
