@@ -1,14 +1,15 @@
 package dataplane
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
+
+	"sallyport/internal/logtext"
 )
 
 // faulty panics when its peer says "fault", and answers anything else.
@@ -28,32 +29,33 @@ func (f faulty) OnReadable(c *Conn) {
 func (f faulty) OnDrain(*Conn)              {}
 func (f faulty) OnClose(_ *Conn, err error) { f.closed <- err }
 
-// syncBuffer is a buffer for a log.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-// TestFaultEndsOne: a fault in handling one connection's input ends that one with a reset; the others go on, and so do tasks and timers.
-func TestFaultEndsOne(t *testing.T) {
-	var out syncBuffer
-	g, err := NewGroup(1, slog.New(slog.NewTextHandler(&out, nil)))
+// loggedGroup is a group with one loop, and what it logs.
+func loggedGroup(t *testing.T) (*Group, *logtext.Text) {
+	t.Helper()
+	out := &logtext.Text{}
+	g, err := NewGroup(1, slog.New(slog.NewTextHandler(out, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Stop)
+	return g, out
+}
+
+// goesOn expects an answer of faulty.
+func goesOn(t *testing.T, peer net.Conn) {
+	t.Helper()
+	if _, err := peer.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(peer, b); err != nil || string(b) != "hello" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// TestFaultEndsOne: a fault in handling one connection's input ends that one with a reset; the others go on, and so do tasks and timers.
+func TestFaultEndsOne(t *testing.T) {
+	g, out := loggedGroup(t)
 	l := g.Loop(0)
 	bad, badPeer := adopt(t, l, "tcp", faulty{make(chan error, 1)})
 	_, goodPeer := adopt(t, l, "tcp", faulty{make(chan error, 1)})
@@ -80,13 +82,7 @@ func TestFaultEndsOne(t *testing.T) {
 		l.After(0, func() { close(ran) })
 	})
 	<-ran
-	if _, err := goodPeer.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 5)
-	if _, err := io.ReadFull(goodPeer, b); err != nil || string(b) != "hello" {
-		t.Errorf("%q, %v", b, err)
-	}
+	goesOn(t, goodPeer)
 	if n := g.Use().Faults; n != 4 {
 		t.Errorf("%d faults counted", n)
 	}
@@ -115,12 +111,7 @@ func (faultyDrain) OnDrain(*Conn) { panic("as asked") }
 
 // TestFaultInOutput: a fault while output is sent ends that one connection with a reset, too.
 func TestFaultInOutput(t *testing.T) {
-	var out syncBuffer
-	g, err := NewGroup(1, slog.New(slog.NewTextHandler(&out, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Stop)
+	g, out := loggedGroup(t)
 	l := g.Loop(0)
 	bad, badPeer := adopt(t, l, "tcp", faultyDrain{faulty{make(chan error, 1)}})
 	_, goodPeer := adopt(t, l, "tcp", faulty{make(chan error, 1)})
@@ -128,13 +119,7 @@ func TestFaultInOutput(t *testing.T) {
 	if n, err := badPeer.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("read %d, %v; want a reset", n, err)
 	}
-	if _, err := goodPeer.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 5)
-	if _, err := io.ReadFull(goodPeer, b); err != nil || string(b) != "hello" {
-		t.Errorf("%q, %v", b, err)
-	}
+	goesOn(t, goodPeer)
 	if n := g.Use().Faults; n != 1 || !strings.Contains(out.String(), "the sending of output") {
 		t.Errorf("%d faults counted; the log says\n%s", n, out.String())
 	}

@@ -12,35 +12,17 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"sallyport/internal/logtext"
 	"sallyport/node/resource"
 	"sallyport/portal"
 	"sallyport/records"
 )
 
-// heard is what a log and a sink of records have got. It is for any goroutine.
-type heard struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (h *heard) Write(p []byte) (int, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.b.Write(p)
-}
-
-func (h *heard) String() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.b.String()
-}
-
 // heardRecords is a records.Sink.
-type heardRecords struct{ to *heard }
+type heardRecords struct{ to *logtext.Text }
 
 func (s heardRecords) Write(_ []*records.Record, lines []byte) error {
 	_, err := s.to.Write(lines)
@@ -59,7 +41,7 @@ func shapes(secret []byte) []string {
 // among the events, of neither end: not when the connection is opened, nor when it goes on over another path, nor when it ends.
 func TestNoResumptionSecrets(t *testing.T) {
 	ctx := within(t)
-	var text heard
+	var text logtext.Text // what a log and a sink of records have got
 	loud := func() *member {
 		m := newMember(t)
 		m.Stop()

@@ -15,6 +15,7 @@ import (
 	"sallyport/authority"
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/internal/logtext"
 	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/routing/multiaddr"
@@ -330,7 +331,7 @@ func TestRevokedBeforeTheRestart(t *testing.T) {
 		"and has something all the same": {revokedBefore{data: []byte{0xa0}, err: errors.New("disk")}, true},
 		"garbage":                        {revokedBefore{data: []byte("garbage")}, true},
 	} {
-		var log heard
+		var log logtext.Text
 		n := &Node{opts: Options{Identities: ids, Store: c.store}, log: slog.New(slog.NewTextHandler(&log, nil))}
 		n.opts.Trust.Authority = &self
 		r := &revocations{node: n}

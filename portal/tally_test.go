@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sallyport/internal/histogram"
+	"sallyport/internal/logtext"
 	"sallyport/records"
 )
 
@@ -337,7 +338,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 			o.Guard = gate{NewGrant(false)}
 		}
 		c := newChain(t, 1, 1, false, Limits{}, o)
-		var log logText
+		var log logtext.Text
 		far := &recorder{}
 		c.outlet.record(t, far)
 		for _, s := range c.outlet.router.Shards() {
@@ -357,22 +358,4 @@ func TestRefusalsAreLogged(t *testing.T) {
 			t.Errorf("leaves %v: the log says\n%s", leaves, log.String())
 		}
 	}
-}
-
-// logText is what a log has written.
-type logText struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

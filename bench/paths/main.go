@@ -52,7 +52,7 @@ func parseFlags(args []string) (*options, error) {
 	f.StringVar(&o.before, "before", "", "another build of our `program`, as the path ours-before: two builds in turn")
 	f.IntVar(&o.runs, "runs", 3, "how often everything is measured")
 	f.BoolVar(&o.short, "short", false, "only plain and ours, the checked metrics and memory, in less than a minute")
-	f.BoolVar(&o.medium, "medium", false, "everything with shorter windows, and curves and stalls only of the paths that compare programs: one run in 25 minutes")
+	f.BoolVar(&o.medium, "medium", false, "everything with shorter windows, and curves and stalls only of the paths that compare programs: one run in 15 minutes")
 	f.BoolVar(&o.add, "add", false, "add the runs to those that the file of --json has, if it is there and they are of the same machine and versions")
 	f.DurationVar(&o.timeout, "timeout", 6*time.Hour, "limit for everything together")
 	f.StringVar(&o.json, "json", "", "write every sample to this `file`, such as bench/results/paths.json")

@@ -32,7 +32,7 @@ func TestHalfOpenHandshakesShutNobodyOut(t *testing.T) {
 	stranger.firsts(t, c, 200)
 	eventually(t, "places taken and given to others", func() bool { return bank.channels.Stats.Refused.Load() >= 200-64 })
 	eventually(t, "64 half-open handshakes", func() bool { return bank.channels.asked.Held() == 64 })
-	eventually(t, "the log says that places are short", func() bool { return bank.log.contains("refused to make room") && bank.log.contains("127.0.0.1") })
+	eventually(t, "the log says that places are short", func() bool { return bank.log.Contains("refused to make room") && bank.log.Contains("127.0.0.1") })
 	for range 10 {
 		member.through(t, member.dial(t, member.connect(t, bank).Sender, "api"), []byte("in"))
 	}
@@ -141,5 +141,5 @@ func TestHandshakesPerSecond(t *testing.T) {
 	if n := bank.channels.asked.Held(); n > 1000 {
 		t.Errorf("%d handshakes are under way", n)
 	}
-	eventually(t, "the log says so", func() bool { return bank.log.contains("too many a second") })
+	eventually(t, "the log says so", func() bool { return bank.log.Contains("too many a second") })
 }

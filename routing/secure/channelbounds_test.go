@@ -20,7 +20,7 @@ func TestMalformedInside(t *testing.T) {
 		on(t, c.shard, func() { c.control(plain) })
 	}
 	a.through(t, c, []byte("goes on"))
-	if !b.log.contains("malformed") {
+	if !b.log.Contains("malformed") {
 		t.Error("nobody was told")
 	}
 	d := b.channels.List()[0]
@@ -70,7 +70,7 @@ func TestChannelThatCannotSeal(t *testing.T) {
 				c.shard.Free(m)
 			})
 			ended(t, c)
-			if n := a.tcp.Stats.MessagesOut.Load(); n != sent || !a.log.contains("cannot encrypt") {
+			if n := a.tcp.Stats.MessagesOut.Load(); n != sent || !a.log.Contains("cannot encrypt") {
 				t.Errorf("%s, kept %v: %d messages went out", name, kept, n-sent)
 			}
 			on(t, c.shard, func() {

@@ -29,11 +29,7 @@ func TestLimitsHaveDefaults(t *testing.T) {
 // TestPlacesAreNotedSeldom: that places are short is written once in ten seconds, however many are refused.
 func TestPlacesAreNotedSeldom(t *testing.T) {
 	n := newNode(t, 1, nil)
-	notes := func() int {
-		n.log.mu.Lock()
-		defer n.log.mu.Unlock()
-		return strings.Count(n.log.text.String(), "places are short")
-	}
+	notes := func() int { return strings.Count(n.log.String(), "places are short") }
 	for _, c := range []struct {
 		since time.Duration // when the last one was written
 		notes int

@@ -22,30 +22,13 @@ import (
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
 	"sallyport/internal/await"
+	"sallyport/internal/logtext"
 	"sallyport/routing"
 	"sallyport/routing/routertest"
 	"sallyport/routing/tcp"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// journal is a log that can be searched.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) contains(text string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return strings.Contains(j.text.String(), text)
-}
 
 // node is a node with an identity, a transport and a listener for channels, and two services that may be reached through them.
 type node struct {
@@ -56,7 +39,7 @@ type node struct {
 	api      *Listener
 	ids      *identity.Manager
 	self     identity.Identifier
-	log      *journal
+	log      *logtext.Text
 }
 
 func newNode(t testing.TB, shards int, change func(*Options)) *node {
@@ -66,7 +49,7 @@ func newNode(t testing.TB, shards int, change func(*Options)) *node {
 
 func newLimitedNode(t testing.TB, shards int, l Limits, change func(*Options)) *node {
 	t.Helper()
-	n := &node{log: &journal{}}
+	n := &node{log: &logtext.Text{}}
 	log := slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	n.router = routertest.New(t, shards, log)
 	var err error
@@ -421,7 +404,7 @@ func TestChannelLimits(t *testing.T) {
 	modest.through(t, kept, []byte("stays"))
 	modest.through(t, more, []byte("stays"))
 	counted(8)
-	if n := b.channels.Stats.Evicted.Load() + b.channels.Stats.TooMany.Load(); n != 2 || !b.log.contains("too many") {
+	if n := b.channels.Stats.Evicted.Load() + b.channels.Stats.TooMany.Load(); n != 2 || !b.log.Contains("too many") {
 		t.Errorf("%d evicted", n)
 	}
 	for _, c := range b.channels.List() {
@@ -474,7 +457,7 @@ func TestRefusals(t *testing.T) {
 	c := a.dial(t, a.connect(t, picky).Sender, "api")
 	eventually(t, "refused", func() bool { return picky.channels.Stats.HandshakeFailed.Load() == 1 })
 	a.unanswered(t, c)
-	eventually(t, "logged", func() bool { return picky.log.contains("handshake failed") && picky.log.contains("not on the list") })
+	eventually(t, "logged", func() bool { return picky.log.Contains("handshake failed") && picky.log.Contains("not on the list") })
 	eventually(t, "no handshake under way", func() bool { return picky.channels.open.Load() == 0 })
 	if len(picky.channels.List()) != 0 {
 		t.Error("a channel is there")
@@ -562,10 +545,8 @@ func TestCredentials(t *testing.T) {
 	}
 	for _, content := range [][]byte{identity.EncodeRefresh(other.History(), [][]byte{second}), {0x81}} {
 		on(t, c.Shard(), func() { c.control(channel.AppendRefresh(nil, content)) })
-		eventually(t, "refused", func() bool { return b.log.contains("credential refresh refused") })
-		b.log.mu.Lock()
-		b.log.text.Reset()
-		b.log.mu.Unlock()
+		eventually(t, "refused", func() bool { return b.log.Contains("credential refresh refused") })
+		b.log.Reset()
 	}
 	a.through(t, c, []byte("goes on"))
 	if len(accepted) != 0 {
