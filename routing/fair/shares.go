@@ -121,6 +121,13 @@ func (s *Shares[T]) Leave(p *Place[T]) bool {
 	return held
 }
 
+// Left reports whether a place was given back or given to another.
+func (s *Shares[T]) Left(p *Place[T]) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.left
+}
+
 func (s *Shares[T]) remove(p *Place[T]) {
 	if p.left {
 		return

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -127,7 +129,60 @@ func BenchmarkFirstMessage(b *testing.B) {
 	b.ReportMetric(float64(cpu()-start)/float64(n), "cpu-ns/message")
 }
 
-// TestHandshakesPerSecond: whoever begins more handshakes than there are in a second gets no answer to the others, and keeps nobody else out.
+// TestBurstOfHandshakes: who begins more handshakes at once than one source has in a second is answered to all of them, some a little later.
+func TestBurstOfHandshakes(t *testing.T) {
+	many, bank := newNode(t, 1, nil), newLimitedNode(t, 2, Limits{PerSecond: 50}, nil)
+	way := many.connect(t, bank)
+	began := time.Now()
+	var failed atomic.Int64
+	var wg sync.WaitGroup
+	for range 45 { // 20 in each second
+		wg.Go(func() {
+			if !many.reaches(t, way.Sender, "api") {
+				failed.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if took := time.Since(began); failed.Load() > 0 || took < time.Second || bank.channels.Stats.TooFast.Load() > 0 {
+		t.Errorf("%d failed, %d refused, after %v", failed.Load(), bank.channels.Stats.TooFast.Load(), took)
+	}
+}
+
+// TestFirstMessagesThatWait: they take nobody's place, and those that are of no use any more are forgotten at once: their connection has ended, or who they are for.
+func TestFirstMessagesThatWait(t *testing.T) {
+	stranger, bank := newNode(t, 1, nil), newLimitedNode(t, 2, Limits{PerSecond: 50, Handshakes: 20}, nil)
+	waits, refused := bank.channels.waits, bank.channels.Stats.TooFast.Load
+	some := func(count int) *tcp.Connection {
+		c := stranger.connect(t, bank)
+		stranger.firsts(t, c, count)
+		eventually(t, "first messages wait", func() bool { return waits.Held() > 0 })
+		return c
+	}
+	c := some(60)
+	eventually(t, "none waits for long", func() bool { return waits.Held() == 0 })
+	if n := bank.channels.Stats.Refused.Load(); n > 0 || refused() != 40 {
+		t.Errorf("they took the places of %d; %d were refused", n, refused())
+	}
+	c.Close()
+	c = some(30)
+	before := refused()
+	stranger.router.Inject(routing.RouteOf(c.Sender).Concat(routing.LocalRoute("api")), routing.LocalRoute(strings.Repeat("x", 1000)), make([]byte, 32))
+	eventually(t, "a large one does not wait", func() bool { return refused() == before+1 })
+	c.Close()
+	eventually(t, "none waits whose connection has ended", func() bool { return waits.Held() == 0 })
+	some(45)
+	if err := bank.api.Close(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	open := bank.channels.asked.Held()
+	eventually(t, "none waits whose listener was closed", func() bool { return waits.Held() == 0 })
+	if n := bank.channels.asked.Held(); n > open {
+		t.Errorf("%d handshakes with a listener that was closed", n-open)
+	}
+}
+
+// TestHandshakesPerSecond: whoever begins more handshakes than there are in a second, and than may wait, gets no answer to the others, and keeps nobody else out.
 func TestHandshakesPerSecond(t *testing.T) {
 	stranger, member, bank := newNode(t, 1, nil), newNode(t, 1, nil), newLimitedNode(t, 2, Limits{PerSecond: 50}, nil)
 	way := member.connect(t, bank).Sender

@@ -92,17 +92,23 @@ func (h *handshake) config(ctx context.Context) (channel.Config, error) {
 	}, nil
 }
 
-// newResponder starts a responder for message 1, on the shard where it arrived.
+// newResponder starts a responder for message 1, on the shard where it arrived, now or when its source may begin another handshake.
 func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
-	cs := l.cs
-	h := &handshake{cs: cs, shard: s, opts: l.opts, spawner: l, remote: m.Return.Clone(), began: time.Now()}
-	h.terminal = s.FirstTerminal(h.remote)
-	h.from = fair.SourceOf(h.terminal, h.remote)
-	if !cs.rate.Take(h.from) {
-		cs.Stats.TooFast.Add(1)
-		cs.note("secure channel handshake refused, its source begins too many a second", cs.rate.PerSecond(), h.from)
+	f := &firstMessage{listener: l, remote: m.Return.Clone(), payload: append([]byte(nil), m.Payload()...), came: time.Now()}
+	f.terminal = s.FirstTerminal(f.remote)
+	f.from = fair.SourceOf(f.terminal, f.remote)
+	if l.cs.rate.Take(f.from) {
+		f.answer(s)
 		return
 	}
+	l.cs.note("secure channel handshake waits, its source begins too many a second", l.cs.rate.PerSecond(), f.from)
+	l.cs.lateOf(s).add(f)
+}
+
+// answer starts the responder.
+func (f *firstMessage) answer(s *routing.Shard) {
+	l, cs := f.listener, f.listener.cs
+	h := &handshake{cs: cs, shard: s, opts: l.opts, spawner: l, remote: f.remote, terminal: f.terminal, from: f.from, began: time.Now()}
 	cs.open.Add(1)
 	place, oldest, evicted := cs.asked.Take(h.from, h)
 	h.place = place
@@ -118,7 +124,7 @@ func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
 	if h.terminal != nil {
 		h.terminal.Watch(h)
 	}
-	h.compute(routing.Reply{Payload: append([]byte(nil), m.Payload()...), Return: h.remote})
+	h.compute(routing.Reply{Payload: f.payload, Return: h.remote})
 }
 
 // TerminalClosed implements routing.Watcher: what message 1 came from has ended, and no message 3 will come from there.

@@ -62,7 +62,7 @@ type Options struct {
 type Stats struct {
 	Opened, Closed, HandshakeFailed, OpenFailed atomic.Uint64
 	// Refused are handshakes that had to make room for others, of sources that had fewer under way, TooFast those that were not begun because
-	// of their rate.
+	// of their rate, also not some seconds later.
 	Refused, TooFast atomic.Uint64
 	// Evicted are channels that had to make room for others, TooMany those that ended because their peer had too many, Silent those whose peer had
 	// gone without a word.
@@ -111,10 +111,12 @@ type opened struct {
 type Channels struct {
 	router *routing.Router
 	log    *slog.Logger
-	work   *fair.Turns              // public-key work
-	asked  *fair.Shares[*handshake] // handshakes under way that others began
-	rate   *fair.Rate               // of handshakes that others begin
-	opened *fair.Shares[*Channel]   // channels that others opened
+	work   *fair.Turns                 // public-key work
+	asked  *fair.Shares[*handshake]    // handshakes under way that others began
+	rate   *fair.Rate                  // of handshakes that others begin
+	waits  *fair.Shares[*firstMessage] // first messages that wait for that
+	late   sync.Map                    // *routing.Shard: its *lateFirsts
+	opened *fair.Shares[*Channel]      // channels that others opened
 	// goneAfter is the constant of the name, except in tests.
 	goneAfter time.Duration
 	perPeer   int          // how many of them one identity may have
@@ -141,7 +143,7 @@ func New(r *routing.Router, work int, l Limits, log *slog.Logger) *Channels {
 		router: r, log: log, work: fair.NewTurns(max(work, 1)),
 		channels: map[string]*Channel{}, peers: map[[32]byte]opened{}, listeners: map[string]*Listener{}, stop: make(chan struct{}),
 		asked: fair.NewShares[*handshake](l.Handshakes), opened: fair.NewShares[*Channel](l.Channels), perPeer: l.ChannelsPerPeer,
-		rate: fair.NewRate(l.PerSecond), goneAfter: goneAfter,
+		rate: fair.NewRate(l.PerSecond), waits: fair.NewShares[*firstMessage](l.PerSecond), goneAfter: goneAfter,
 	}
 	cs.Stats.Initiated, cs.Stats.Responded = histogram.New(histogram.Setup), histogram.New(histogram.Setup)
 	go cs.sweep()

@@ -1,0 +1,113 @@
+package secure
+
+import (
+	"slices"
+	"time"
+
+	"sallyport/dataplane"
+	"sallyport/routing"
+	"sallyport/routing/fair"
+)
+
+// Who has begun more handshakes in a second than is its part waits for the next one: a thousand nodes behind one address that come back at once are all
+// answered, in their turn, and none of them waits for an answer that does not come.
+const (
+	// lateFor is how long a first message waits at most. Whoever sent it gives up or sends another one after some seconds.
+	lateFor = 3 * time.Second
+	// lateEvery is how often it is looked whether one may go on.
+	lateEvery = 50 * time.Millisecond
+	// maxFirst is the size of the largest first message that waits with the way back, in bytes. Those of the protocol have 32 (docs/protocol/01).
+	maxFirst = 1 << 10
+)
+
+// firstMessage is message 1 of a handshake that somebody else begins.
+type firstMessage struct {
+	listener *Listener
+	remote   routing.Route
+	terminal routing.Terminal // what it came from
+	from     fair.Source
+	payload  []byte
+	came     time.Time
+	place    *fair.Place[*firstMessage] // while it waits
+}
+
+// lateFirsts are the first messages of a shard that wait, the oldest first. It is used on its shard alone.
+type lateFirsts struct {
+	cs      *Channels
+	shard   *routing.Shard
+	list    []*firstMessage
+	timer   *dataplane.Timer
+	ticking bool
+}
+
+// lateOf returns those of a shard, on that shard.
+func (cs *Channels) lateOf(s *routing.Shard) *lateFirsts {
+	l, ok := cs.late.Load(s)
+	if !ok {
+		l, _ = cs.late.LoadOrStore(s, &lateFirsts{cs: cs, shard: s})
+	}
+	return l.(*lateFirsts)
+}
+
+// add has f wait. When as many wait as there may, the oldest of the source that has most gets no answer.
+func (l *lateFirsts) add(f *firstMessage) {
+	if len(f.payload)+len(f.remote.Key()) > maxFirst {
+		l.cs.Stats.TooFast.Add(1)
+		return
+	}
+	place, _, evicted := l.cs.waits.Take(f.from, f)
+	if f.place = place; evicted { // whichever shard it waits on finds out
+		l.cs.Stats.TooFast.Add(1)
+		l.cs.note("secure channel handshakes refused, too many wait", l.cs.waits.Max(), f.from)
+	}
+	if len(l.list) >= 2*l.cs.waits.Max() { // most of them have left since it was looked last
+		l.list = slices.DeleteFunc(l.list, func(f *firstMessage) bool { return l.cs.waits.Left(f.place) })
+	}
+	l.list = append(l.list, f)
+	l.tickLater()
+}
+
+func (l *lateFirsts) tickLater() {
+	switch {
+	case l.ticking:
+		return
+	case l.timer == nil:
+		l.timer = l.shard.Loop().After(lateEvery, l.tick)
+	default:
+		l.timer.Reset(lateEvery)
+	}
+	l.ticking = true
+}
+
+// useless reports whether nobody would get an answer: f has waited too long, or what it came from or went to has ended.
+func (l *lateFirsts) useless(f *firstMessage, now time.Time) bool {
+	return now.Sub(f.came) > lateFor || l.shard.FirstTerminal(f.remote) != f.terminal || l.cs.FindListener(f.listener.Name) != f.listener
+}
+
+// tick answers those whose source may begin another handshake, as long as there are places that nobody has to leave for that.
+func (l *lateFirsts) tick() {
+	l.ticking = false
+	now, rest := time.Now(), l.list[:0]
+	for _, f := range l.list {
+		switch {
+		case l.cs.waits.Left(f.place): // others needed the place
+		case l.useless(f, now):
+			if l.cs.waits.Leave(f.place) {
+				l.cs.Stats.TooFast.Add(1)
+			}
+		case l.cs.asked.Held() < l.cs.asked.Max() && l.cs.rate.Take(f.from):
+			if l.cs.waits.Leave(f.place) {
+				f.answer(l.shard)
+			}
+		default:
+			rest = append(rest, f)
+		}
+	}
+	clear(l.list[len(rest):])
+	l.list = rest
+	if len(rest) > 0 {
+		l.tickLater()
+	} else {
+		l.list = nil
+	}
+}
