@@ -1,9 +1,6 @@
 package portal
 
 import (
-	"maps"
-	"slices"
-
 	"sallyport/routing"
 )
 
@@ -19,7 +16,6 @@ func (in *Inlet) Refuse(reason string) {
 	list := in.waiting
 	in.waiting = nil
 	in.env.Stats.Held.Add(-int64(len(list)))
-	conns := slices.Collect(maps.Keys(in.conns))
 	in.mu.Unlock()
 	for _, w := range list {
 		in.refuse(w, reason)
@@ -27,14 +23,12 @@ func (in *Inlet) Refuse(reason string) {
 	if before != nil {
 		return // nobody has been asked since
 	}
-	for _, c := range conns {
-		c.post(func() {
-			if c.state == opening {
-				in.env.Log.Warn("client refused", "portal", in.opts.Name, "reason", reason)
-				c.end(ReasonRefused, false)
-			}
-		})
-	}
+	in.each(func(c *conn) {
+		if c.state == opening {
+			in.env.Log.Warn("client refused", "portal", in.opts.Name, "reason", reason)
+			c.end(ReasonRefused, false)
+		}
+	})
 }
 
 // absent tells that this node has no worker of a name; of random addresses that is not known. Another node says so itself, or nothing.

@@ -56,63 +56,49 @@ func (in *Inlet) resumeAll(p *path) {
 // that there is. Any goroutine.
 func (in *Inlet) Silent(route routing.Route, since time.Time) {
 	route = in.opts.Prefix.Concat(route)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for c := range in.conns {
-		c.post(func() {
-			if c.terminal != nil && c.terminal == c.shard.FirstTerminal(route) && c.state == open {
-				c.leaveLane(laneRest)
-				c.losePathAt(since)
-			}
-		})
-	}
+	in.each(func(c *conn) {
+		if c.state == open && c.goesOver(route) {
+			c.leaveLane(laneRest)
+			c.losePathAt(since)
+		}
+	})
 }
 
 // Restart has clients begin anew, over the path that there is, that have no answer yet over the path with a route, which was left. Any goroutine.
 func (in *Inlet) Restart(route routing.Route) {
 	route = in.opts.Prefix.Concat(route)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for c := range in.conns {
-		c.post(func() {
-			if c.state == opening && c.terminal != nil && c.terminal == c.shard.FirstTerminal(route) {
-				c.anew = true
-				c.offerAgain(false)
-			}
-		})
-	}
+	in.each(func(c *conn) {
+		if c.state == opening && c.goesOver(route) {
+			c.anew = true
+			c.offerAgain(false)
+		}
+	})
 }
 
 // Lost tells that the path with a route is no more, though the connection that it goes over may be there. Connections that can be resumed wait for the next
 // path, others end. Any goroutine.
 func (in *Inlet) Lost(route routing.Route) {
 	route = in.opts.Prefix.Concat(route)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for c := range in.conns {
-		c.post(func() {
-			if c.terminal == nil || c.terminal != c.shard.FirstTerminal(route) {
-				return
-			}
-			if !c.losePath() && !c.offerAgain(true) {
-				c.end(ReasonPath, true)
-			}
-		})
-	}
+	in.each(func(c *conn) {
+		if c.goesOver(route) && !c.losePath() && !c.offerAgain(true) {
+			c.end(ReasonPath, true)
+		}
+	})
 }
 
 // Gone tells that the process has ended that a peer was, over the path with a route: its connections there, and those without a path, end. Any goroutine.
 func (in *Inlet) Gone(peer [32]byte, route routing.Route) {
 	route = in.opts.Prefix.Concat(route)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for c := range in.conns {
-		c.post(func() {
-			if c.hasPeer && c.peer == peer && (c.state == away || c.terminal != nil && c.terminal == c.shard.FirstTerminal(route)) {
-				c.PeerGone()
-			}
-		})
-	}
+	in.each(func(c *conn) {
+		if c.hasPeer && c.peer == peer && (c.state == away || c.goesOver(route)) {
+			c.PeerGone()
+		}
+	})
+}
+
+// goesOver reports whether the connection goes over what a route begins with.
+func (c *conn) goesOver(route routing.Route) bool {
+	return c.terminal != nil && c.terminal == c.shard.FirstTerminal(route)
 }
 
 // offered tells an inlet's connection that there is a path, over t to peer.
