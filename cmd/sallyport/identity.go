@@ -251,22 +251,15 @@ func identityDelete(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(list) == 0 || !all && len(args) == 0 {
-				return a.nothingChosen(len(list))
+			which := deletion{kind: "identity", all: all, yes: yes, remove: func(name string) error { return a.deleteIdentity(ctx, name) },
+				known: func(name string) error {
+					_, err := d.NamedIdentity(name)
+					return err
+				}}
+			for _, n := range list {
+				which.have = append(which.have, n.Name)
 			}
-			names := args
-			if all {
-				names = nil
-				for _, n := range list {
-					names = append(names, n.Name)
-				}
-			} else if _, err := d.NamedIdentity(args[0]); err != nil {
-				return ifNotFound(err, fmt.Errorf("the identity %s was not found", args[0]))
-			}
-			if err := a.confirm(yes, "Delete the identity "+strings.Join(names, ", ")); err != nil {
-				return err
-			}
-			return a.deleteEach("identity", names, all, func(name string) error { return a.deleteIdentity(ctx, name) })
+			return a.delete(which, args)
 		}}
 	cmd.Flags().BoolVar(&all, "all", false, "all identities")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")

@@ -260,6 +260,33 @@ func (a *app) nothingChosen(existing int) error {
 	return nil
 }
 
+// deletion is a command that deletes one of what there is of a kind, or all of it.
+type deletion struct {
+	kind, with string // with is what else goes, for the question
+	have       []string
+	all, yes   bool
+	known      func(name string) error // whether there is one, also as a name that a command takes
+	remove     func(name string) error
+}
+
+// delete asks and deletes; args are those of the command line.
+func (a *app) delete(d deletion, args []string) error {
+	if len(d.have) == 0 || !d.all && len(args) == 0 {
+		return a.nothingChosen(len(d.have))
+	}
+	names := d.have
+	if !d.all {
+		names = args
+		if err := d.known(args[0]); err != nil {
+			return ifNotFound(err, fmt.Errorf("the %s %s was not found", d.kind, args[0]))
+		}
+	}
+	if err := a.confirm(d.yes, "Delete the "+d.kind+" "+strings.Join(names, ", ")+d.with); err != nil {
+		return err
+	}
+	return a.deleteEach(d.kind, names, d.all, d.remove)
+}
+
 // deleteEach deletes things of a kind by name. Of all there are, those that cannot be deleted are told of and left, as in the reference: they are no
 // error where something else still needs them.
 func (a *app) deleteEach(kind string, names []string, all bool, remove func(name string) error) error {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -461,28 +460,22 @@ func vaultDelete(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(list) == 0 || !all && len(args) == 0 {
-				return a.nothingChosen(len(list))
+			which := deletion{kind: "vault", with: " with all its keys", all: all, yes: yes,
+				known: func(name string) error {
+					_, err := d.Vault(name)
+					return err
+				},
+				remove: func(name string) error {
+					left, err := d.DeleteVault(cmd.Context(), name)
+					if left != "" && err == nil {
+						a.note("its directory stays: %s", left)
+					}
+					return err
+				}}
+			for _, v := range list {
+				which.have = append(which.have, v.Name)
 			}
-			names := args
-			if all {
-				names = nil
-				for _, v := range list {
-					names = append(names, v.Name)
-				}
-			} else if _, err := d.Vault(args[0]); err != nil {
-				return ifNotFound(err, fmt.Errorf("the vault %s was not found", args[0]))
-			}
-			if err := a.confirm(yes, "Delete the vault "+strings.Join(names, ", ")+" with all its keys"); err != nil {
-				return err
-			}
-			return a.deleteEach("vault", names, all, func(name string) error {
-				left, err := d.DeleteVault(cmd.Context(), name)
-				if left != "" && err == nil {
-					a.note("its directory stays: %s", left)
-				}
-				return err
-			})
+			return a.delete(which, args)
 		}}
 	cmd.Flags().BoolVar(&all, "all", false, "all vaults")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
