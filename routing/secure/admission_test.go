@@ -3,6 +3,7 @@ package secure
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -179,6 +180,22 @@ func TestFirstMessagesThatWait(t *testing.T) {
 	eventually(t, "none waits whose listener was closed", func() bool { return waits.Held() == 0 })
 	if n := bank.channels.asked.Held(); n > open {
 		t.Errorf("%d handshakes with a listener that was closed", n-open)
+	}
+}
+
+// TestDialEndsWithConnection: who waits for an answer is told when the connection ends that it would come over.
+func TestDialEndsWithConnection(t *testing.T) {
+	member, bank := newNode(t, 1, nil), newNode(t, 1, nil)
+	way := member.connect(t, bank)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := member.channels.Dial(limited(t), routing.RouteOf(way.Sender).Concat(routing.LocalRoute("nobody")), member.options())
+		failed <- err
+	}()
+	eventually(t, "the handshake is under way", func() bool { return member.channels.open.Load() == 1 })
+	way.Close()
+	if err := <-failed; !errors.Is(err, errGone) || member.channels.open.Load() != 0 {
+		t.Errorf("%v; %d under way", err, member.channels.open.Load())
 	}
 }
 

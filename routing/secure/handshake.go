@@ -34,7 +34,7 @@ type handshake struct {
 	timer     *dataplane.Timer
 	from      fair.Source
 	place     *fair.Place[*handshake] // the responder's
-	terminal  routing.Terminal        // what the responder came from, and ends with
+	terminal  routing.Terminal        // what the handshake goes over, and ends with
 	gone      atomic.Bool             // there is no use in computing for it
 	ended     bool
 	began     time.Time
@@ -127,7 +127,7 @@ func (f *firstMessage) answer(s *routing.Shard) {
 	h.compute(routing.Reply{Payload: f.payload, Return: h.remote})
 }
 
-// TerminalClosed implements routing.Watcher: what message 1 came from has ended, and no message 3 will come from there.
+// TerminalClosed implements routing.Watcher: what the handshake goes over has ended, and no other message will come from there.
 func (h *handshake) TerminalClosed() {
 	h.gone.Store(true)
 	h.fail(errGone)
@@ -155,8 +155,11 @@ func (cs *Channels) Dial(ctx context.Context, route routing.Route, o Options) (*
 	if err := s.Do(ctx, func() {
 		h.done = func(c *Channel, err error) { done <- result{c, err} }
 		h.address = s.Start(h)
-		if t := s.FirstTerminal(route); t != nil && t.TerminalProducer() != nil {
-			s.AddConsumer(h.address.Text(), t.TerminalProducer().Own)
+		if h.terminal = s.FirstTerminal(route); h.terminal != nil {
+			h.terminal.Watch(h)
+			if p := h.terminal.TerminalProducer(); p != nil {
+				s.AddConsumer(h.address.Text(), p.Own)
+			}
 		}
 		h.send(route, first)
 		h.again(route, first, o.Again)

@@ -31,7 +31,7 @@ var (
 	ErrAbsent = errors.New("secure channel: nobody is registered at the relay")
 	// ErrBusy reports that too many handshakes are under way, most of them from the same source.
 	ErrBusy = errors.New("secure channel: too many handshakes under way")
-	errGone = errors.New("secure channel: the connection that the handshake came from has ended")
+	errGone = errors.New("secure channel: the connection that the handshake went over has ended")
 )
 
 // Options say who this side is and whom it accepts.
