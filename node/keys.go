@@ -13,10 +13,35 @@ import (
 const (
 	keysInterval = 30 * time.Second
 	keysTimeout  = 20 * time.Second
+	// keyFirst and keyMost are the pauses, at first and at most, after which a node without a key asks for one again.
+	keyFirst = 250 * time.Millisecond
+	keyMost  = 5 * time.Second
 )
+
+// awaitKey asks for the key that the node opens channels with until there is one. A keeper may have been started together with those that it attests keys for,
+// and be a little later; whoever connects meanwhile waits.
+func (n *Node) awaitKey(ctx context.Context) {
+	for pause := keyFirst; !n.opts.Identities.Ready(n.opts.Self); pause = min(2*pause, keyMost) {
+		asking, cancel := context.WithTimeout(ctx, keysTimeout)
+		err := n.opts.Identities.CheckKeys(asking, n.opts.Self)
+		cancel()
+		if err == nil {
+			n.log.Info("the identity's primary key attests a key for channels: others can connect here")
+			return
+		}
+		again := time.NewTimer(jitter(pause))
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return
+		case <-again.C:
+		}
+	}
+}
 
 // keepKeys renews the purpose keys of the node's identities before they end, and wipes those that were replaced.
 func (n *Node) keepKeys(ctx context.Context) {
+	n.awaitKey(ctx)
 	failing := false
 	for {
 		pause := time.NewTimer(keysInterval + rand.N(keysInterval/3))

@@ -45,9 +45,12 @@ type AttestationRequest struct {
 	Lifetime time.Duration
 }
 
-// keeperPause is how long a Manager waits before it asks a keeper again that did not attest: strangers begin handshakes, each of which asks for
-// the key.
-const keeperPause = 5 * time.Second
+// keeperFirst and keeperPause are how long a Manager waits before it asks a keeper again that did not attest, at first and at most: strangers begin
+// handshakes, each of which asks for the key.
+const (
+	keeperFirst = 250 * time.Millisecond
+	keeperPause = 5 * time.Second
+)
 
 // Attest implements Keeper with the vault's primary key.
 func (m *Manager) Attest(ctx context.Context, r AttestationRequest) (attestation, history []byte, err error) {
@@ -135,6 +138,17 @@ func (m *Manager) attested(ctx context.Context, i *Identity, r AttestationReques
 	return i, a, raw, nil
 }
 
+// Ready reports whether channels can be opened as an identity without asking a keeper for a key first, which may take its time.
+func (m *Manager) Ready(id Identifier) bool {
+	if m.keeper == nil {
+		return true
+	}
+	m.keysMu.Lock()
+	defer m.keysMu.Unlock()
+	k := m.current[purposeOf{id, SecureChannel}]
+	return k != nil && current(k.CreatedAt, k.ExpiresAt, m.seconds()) == nil
+}
+
 // mayAsk returns the last failure of a keeper that is not asked again so soon.
 func (m *Manager) mayAsk(of purposeOf) error {
 	if m.keeper == nil {
@@ -143,7 +157,7 @@ func (m *Manager) mayAsk(of purposeOf) error {
 	m.keysMu.Lock()
 	defer m.keysMu.Unlock()
 	f, ok := m.refusals[of]
-	if now := m.now(); !ok || now.Before(f.at) || now.Sub(f.at) >= keeperPause {
+	if now := m.now(); !ok || now.Before(f.at) || now.Sub(f.at) >= f.pause {
 		return nil
 	}
 	return f.err
@@ -151,8 +165,9 @@ func (m *Manager) mayAsk(of purposeOf) error {
 
 // refusal is the last failure of a keeper.
 type refusal struct {
-	at  time.Time
-	err error
+	at    time.Time
+	pause time.Duration // before it is asked again
+	err   error
 }
 
 // asked notes how a keeper has answered. Whoever is no delegate any more keeps no key.
@@ -170,5 +185,5 @@ func (m *Manager) asked(of purposeOf, err error) {
 		delete(m.refusals, of)
 		return
 	}
-	m.refusals[of] = refusal{m.now(), err}
+	m.refusals[of] = refusal{m.now(), min(max(2*m.refusals[of].pause, keeperFirst), keeperPause), err}
 }

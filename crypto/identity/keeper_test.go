@@ -149,6 +149,33 @@ func TestDelegate(t *testing.T) {
 		}
 	})
 
+	t.Run("ready", func(t *testing.T) {
+		f := newFleet(t)
+		f.answers.err = away
+		if f.delegate.Ready(f.id) || !f.keeper.Ready(f.id) {
+			t.Error("a delegate is ready without a key, or the keeper is not")
+		}
+		wantIs(t, "no key", f.meets(t), ErrKeeperAway)
+		for i, pause := range []Timestamp{1, 1, 1, 2, 4, 5, 5} { // it is asked after a quarter of a second, then twice as late each time
+			for asked, more := range []Timestamp{pause - 1, 1} {
+				f.at(f.delegate.now + more)
+				if wantIs(t, "away", f.meets(t), ErrKeeperAway); f.answers.asked != i+1+asked {
+					t.Fatalf("the keeper was asked %d times, pause %d", f.answers.asked, i)
+				}
+			}
+		}
+		f.answers.err = nil
+		f.at(f.delegate.now + 5)
+		must(t, f.meets(t))
+		if !f.delegate.Ready(f.id) {
+			t.Error("a delegate with a key is not ready")
+		}
+		f.at(f.delegate.now + day + 1)
+		if f.delegate.Ready(f.id) {
+			t.Error("ready with a key that has ended")
+		}
+	})
+
 	t.Run("removed", func(t *testing.T) {
 		f := newFleet(t)
 		must(t, f.meets(t))

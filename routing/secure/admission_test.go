@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/crypto/identity"
 	"sallyport/routing"
 	"sallyport/routing/tcp"
 )
@@ -180,6 +181,44 @@ func TestFirstMessagesThatWait(t *testing.T) {
 	eventually(t, "none waits whose listener was closed", func() bool { return waits.Held() == 0 })
 	if n := bank.channels.asked.Held(); n > open {
 		t.Errorf("%d handshakes with a listener that was closed", n-open)
+	}
+}
+
+// lateKeeper attests keys once it is there.
+type lateKeeper struct {
+	identity.Keeper
+	there atomic.Bool
+	asked atomic.Int64
+}
+
+func (k *lateKeeper) Attest(ctx context.Context, r identity.AttestationRequest) (attestation, history []byte, err error) {
+	if k.asked.Add(1); !k.there.Load() {
+		return nil, nil, identity.ErrKeeperAway
+	}
+	return k.Keeper.Attest(ctx, r)
+}
+
+// TestNoKeyYet: who begins a handshake with a node that has no key yet is answered as soon as it has one, and asks nobody for it.
+func TestNoKeyYet(t *testing.T) {
+	keeper := &lateKeeper{}
+	var acting *identity.Manager
+	member, bank := newNode(t, 1, nil), newLimitedNode(t, 2, Limits{}, func(o *Options) {
+		keeper.Keeper, acting = o.Identities, o.Identities.Delegate(keeper)
+		o.Identities = acting
+	})
+	way := member.connect(t, bank)
+	reached := make(chan bool, 1)
+	go func() { reached <- member.reaches(t, way.Sender, "api") }()
+	eventually(t, "the first message waits", func() bool { return bank.channels.waits.Held() == 1 })
+	if bank.channels.asked.Held() > 0 || keeper.asked.Load() > 0 {
+		t.Errorf("%d handshakes are under way, the keeper was asked %d times", bank.channels.asked.Held(), keeper.asked.Load())
+	}
+	keeper.there.Store(true)
+	if err := acting.CheckKeys(limited(t), bank.self); err != nil {
+		t.Fatal(err)
+	}
+	if !<-reached || bank.channels.Stats.HandshakeFailed.Load() > 0 {
+		t.Errorf("not reached; %d failed", bank.channels.Stats.HandshakeFailed.Load())
 	}
 }
 

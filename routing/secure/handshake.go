@@ -97,11 +97,14 @@ func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
 	f := &firstMessage{listener: l, remote: m.Return.Clone(), payload: append([]byte(nil), m.Payload()...), came: time.Now()}
 	f.terminal = s.FirstTerminal(f.remote)
 	f.from = fair.SourceOf(f.terminal, f.remote)
-	if l.cs.rate.Take(f.from) {
+	ready := l.ready()
+	if ready && l.cs.rate.Take(f.from) {
 		f.answer(s)
 		return
 	}
-	l.cs.note("secure channel handshake waits, its source begins too many a second", l.cs.rate.PerSecond(), f.from)
+	if ready {
+		l.cs.note("secure channel handshake waits, its source begins too many a second", l.cs.rate.PerSecond(), f.from)
+	}
 	l.cs.lateOf(s).add(f)
 }
 

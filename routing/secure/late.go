@@ -10,7 +10,7 @@ import (
 )
 
 // Who has begun more handshakes in a second than is its part waits for the next one: a thousand nodes behind one address that come back at once are all
-// answered, in their turn, and none of them waits for an answer that does not come.
+// answered, in their turn, and none of them waits for an answer that does not come. So do all while this node has no key, for whoever attests it is away or busy.
 const (
 	// lateFor is how long a first message waits at most. Whoever sent it gives up or sends another one after some seconds.
 	lateFor = 3 * time.Second
@@ -79,12 +79,15 @@ func (l *lateFirsts) tickLater() {
 	l.ticking = true
 }
 
+// ready reports whether handshakes can be answered without asking anybody for a key.
+func (l *Listener) ready() bool { return l.opts.Identities.Ready(l.opts.Self) }
+
 // useless reports whether nobody would get an answer: f has waited too long, or what it came from or went to has ended.
 func (l *lateFirsts) useless(f *firstMessage, now time.Time) bool {
 	return now.Sub(f.came) > lateFor || l.shard.FirstTerminal(f.remote) != f.terminal || l.cs.FindListener(f.listener.Name) != f.listener
 }
 
-// tick answers those whose source may begin another handshake, as long as there are places that nobody has to leave for that.
+// tick answers those that may begin a handshake now, as long as there are places that nobody has to leave for that.
 func (l *lateFirsts) tick() {
 	l.ticking = false
 	now, rest := time.Now(), l.list[:0]
@@ -92,10 +95,14 @@ func (l *lateFirsts) tick() {
 		switch {
 		case l.cs.waits.Left(f.place): // others needed the place
 		case l.useless(f, now):
-			if l.cs.waits.Leave(f.place) {
+			switch {
+			case !l.cs.waits.Leave(f.place):
+			case f.listener.ready():
 				l.cs.Stats.TooFast.Add(1)
+			default:
+				l.cs.Stats.HandshakeFailed.Add(1)
 			}
-		case l.cs.asked.Held() < l.cs.asked.Max() && l.cs.rate.Take(f.from):
+		case l.cs.asked.Held() < l.cs.asked.Max() && f.listener.ready() && l.cs.rate.Take(f.from):
 			if l.cs.waits.Leave(f.place) {
 				f.answer(l.shard)
 			}
