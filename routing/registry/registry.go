@@ -63,6 +63,8 @@ type Registry struct {
 	stop context.CancelFunc
 	all  sync.WaitGroup
 	wake chan struct{} // there is something to tell
+	// began tells that the database knows of this relay; of run.
+	began bool
 
 	mu       sync.Mutex
 	owners   map[string]routing.Ownership
@@ -352,6 +354,10 @@ func (r *Registry) beat(ctx context.Context) error {
 		b := &pgx.Batch{}
 		b.Queue("DELETE FROM relay_members m USING relay_nodes n WHERE n.id = m.relay AND n.alive_until < now() - $1::interval", forgotten)
 		b.Queue("DELETE FROM relay_nodes WHERE alive_until < now() - $1::interval", forgotten)
+		if !r.began { // who had the address before has ended, and cannot say so
+			b.Queue("DELETE FROM relay_members m USING relay_nodes n WHERE n.id = m.relay AND n.address = $1 AND n.id <> $2", r.self.Address, r.self.ID)
+			b.Queue("DELETE FROM relay_nodes WHERE address = $1 AND id <> $2", r.self.Address, r.self.ID)
+		}
 		if fresh {
 			b.Queue("SELECT pg_notify($1, '')", channel)
 		}
@@ -368,6 +374,7 @@ func (r *Registry) beat(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	r.began = true
 	r.mu.Lock()
 	changed := !maps.Equal(relays, r.relays)
 	r.relays = relays

@@ -101,6 +101,29 @@ func TestRegistry(t *testing.T) {
 	})
 }
 
+// TestRelayStartsAgain: of a relay that was killed nothing is left as soon as it has been started again, though it would count as alive for long.
+func TestRelayStartsAgain(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet(t, 2)
+	other, killed := fleet[0], fleet[1]
+	killed.Put("db", []routing.RemoteMember{member(1)})
+	eventually(t, "the member", func() bool { return len(other.Members("db")) == 1 })
+	killed.stop()
+	killed.all.Wait()
+	again, err := open(killed.db.Config().ConnString(), routing.RelayNode{ID: "again", Address: killed.self.Address}, nil, claimHolds, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = again.Close() })
+	eventually(t, "only the new one", func() bool { list := other.Relays(); return len(list) == 1 && list[0].ID == "again" })
+	eventually(t, "no member", func() bool { return len(other.Members("db")) == 0 && len(again.Members("db")) == 0 })
+	again.Put("db", []routing.RemoteMember{member(1)})
+	eventually(t, "the member again", func() bool { list := other.Members("db"); return len(list) == 1 && list[0].Relay == "again" })
+	if list := again.Relays(); len(list) != 1 || list[0].ID != other.self.ID {
+		t.Errorf("it knows %v", list)
+	}
+}
+
 // TestClaims: of many who claim a name at once through several relays one is the owner, all are told the same, and the owner's claim changes the rule.
 func TestClaims(t *testing.T) {
 	t.Parallel()
