@@ -35,8 +35,9 @@ func Race[T any](ctx context.Context, list []netip.AddrPort, attempt func(contex
 	return RaceEach(ctx, AttemptDelay, nil, list, attempt, discard)
 }
 
-// RaceEach is Race for whatever stands for places. delay is how long an attempt has for itself, and less when hurry, which may be nil, can be received from.
-func RaceEach[A, T any](ctx context.Context, delay time.Duration, hurry <-chan struct{}, list []A, attempt func(context.Context, A) (T, error), discard func(T)) (T, error) {
+// RaceEach is Race for whatever stands for places. delay is how long an attempt has for itself; a time that can be received from wait, which may be nil, is how long
+// it is from then on instead.
+func RaceEach[A, T any](ctx context.Context, delay time.Duration, wait <-chan time.Duration, list []A, attempt func(context.Context, A) (T, error), discard func(T)) (T, error) {
 	var none T
 	switch len(list) {
 	case 0:
@@ -90,11 +91,8 @@ func RaceEach[A, T any](ctx context.Context, delay time.Duration, hurry <-chan s
 				start()
 				next.Reset(delay)
 			}
-		case <-hurry:
-			if len(list) > 0 {
-				start()
-				next.Reset(delay)
-			}
+		case d := <-wait:
+			next.Reset(d)
 		case <-ctx.Done():
 			return none, Join(failed, ctx.Err())
 		}

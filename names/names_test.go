@@ -8,9 +8,12 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -253,6 +256,37 @@ func TestRace(t *testing.T) {
 	if _, err := Race(limited(t), nil, func(context.Context, netip.AddrPort) (string, error) { return "", nil }, nil); !errors.Is(err, ErrNoAddress) {
 		t.Error(err)
 	}
+}
+
+// TestRaceWaits: the next attempt begins when its time has come, or when one that is under way has said.
+func TestRaceWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var mu sync.Mutex
+		var started []time.Duration
+		wait := make(chan time.Duration, 1)
+		got, err := RaceEach(t.Context(), time.Second, wait, []int{0, 1, 2, 3}, func(ctx context.Context, k int) (int, error) {
+			mu.Lock()
+			started = append(started, time.Since(began))
+			mu.Unlock()
+			switch k {
+			case 0: // it answers late, and says so
+				time.Sleep(500 * time.Millisecond)
+				wait <- 4 * time.Second
+			case 1: // it is of no use
+				time.Sleep(100 * time.Millisecond)
+				wait <- 0
+			case 3:
+				return k, nil
+			}
+			<-ctx.Done()
+			return 0, ctx.Err()
+		}, func(int) {})
+		want := []time.Duration{0, 4500 * time.Millisecond, 4600 * time.Millisecond, 5600 * time.Millisecond}
+		if err != nil || got != 3 || !slices.Equal(started, want) {
+			t.Errorf("%d won, %v; they began after %v, want %v", got, err, started, want)
+		}
+	})
 }
 
 // TestSpread: who has one text tries addresses in one order, many texts divide who uses a name among the addresses, and when one goes the others keep their order.

@@ -31,8 +31,9 @@ func withPatience(parent context.Context, d time.Duration) (context.Context, con
 	}
 }
 
-// gotOn notes that an attempt has made one of the pieces that its path consists of: for the next one it has its whole time again.
+// gotOn notes that an attempt has made one of the pieces that its path consists of: for the next one it has its whole time again, and others beside it wait.
 func gotOn(ctx context.Context) {
+	nextAfter(ctx, accessBusy)
 	p, ok := ctx.Value(patienceKey{}).(*patience)
 	if !ok {
 		return

@@ -25,8 +25,10 @@ import (
 // those that they are connected to where the others are.
 
 const (
-	// accessDelay is how long one of several nodes has for itself before the next is tried beside it: longer than a handshake takes over a long line.
+	// accessDelay is how long one of several nodes has for itself before the next is tried beside it: longer than a handshake takes over a long line. One that
+	// takes connections, and goes on answering, has accessBusy each time: where all come back at once it is late, and to ask the others too would make all later.
 	accessDelay = 500 * time.Millisecond
+	accessBusy  = 2 * time.Second
 	// routesInterval is how often a node asks where the others are that does not tell by itself, and the longest pause before one is asked that does not answer.
 	routesInterval = 10 * time.Minute
 	routesTimeout  = 5 * time.Second
@@ -72,38 +74,60 @@ func (n *Node) eachAccess(ctx context.Context, to multiaddr.Addr, o connectOptio
 		return open(ctx, o) // which says what is wrong
 	}
 	list := spread(append([]multiaddr.Addr{p.Route}, p.Routes...), o.spread)
-	hurry, ctx := whereAbsent(ctx, len(list))
-	return names.RaceEach(ctx, accessDelay, hurry, list, func(ctx context.Context, a multiaddr.Addr) (*connection, error) {
+	wait := make(chan time.Duration, 4*len(list))
+	ctx = context.WithValue(ctx, waitKey{}, wait)
+	each := whereAbsent(ctx, len(list))
+	return names.RaceEach(ctx, accessDelay, wait, list, func(ctx context.Context, a multiaddr.Addr) (*connection, error) {
 		o := o
 		o.access = a
-		return open(ctx, o)
+		return open(each(ctx), o)
 	}, (*connection).close)
 }
 
-// whereAbsent has the next node tried at once when one says that it does not have a relay's name and waits for it. Only when all have said so is it the
-// session's to tell.
-func whereAbsent(ctx context.Context, nodes int) (<-chan struct{}, context.Context) {
-	report, watched := ctx.Value(reportKey{}).(func(error))
-	if !watched {
-		return nil, ctx
-	}
-	hurry := make(chan struct{}, nodes)
-	var mu sync.Mutex
-	absent := 0
-	return hurry, context.WithValue(ctx, reportKey{}, func(err error) {
-		mu.Lock()
-		absent++
-		all := absent >= nodes
-		mu.Unlock()
-		if !errors.Is(err, secure.ErrAbsent) || all {
-			report(err)
-			return
-		}
+// waitKey is of the context's value that takes how long the next of several nodes waits until it is tried, from then on.
+type waitKey struct{}
+
+// nextAfter has the next of several nodes tried after d. It does nothing where there are none, or where that has been said more often than makes a difference.
+func nextAfter(ctx context.Context, d time.Duration) {
+	if wait, ok := ctx.Value(waitKey{}).(chan time.Duration); ok {
 		select {
-		case hurry <- struct{}{}:
+		case wait <- d:
 		default:
 		}
-	})
+	}
+}
+
+// whereAbsent returns what the context of the attempt at each of several nodes is: when one says that it does not have a relay's name and waits for it the next is
+// tried at once, or a little later where the name was there before, since it will be there again. Only when all have said so is it the session's to tell.
+func whereAbsent(ctx context.Context, nodes int) func(context.Context) context.Context {
+	report, watched := ctx.Value(reportKey{}).(func(error))
+	if !watched {
+		return func(ctx context.Context) context.Context { return ctx }
+	}
+	after := time.Duration(0)
+	if comesBack, _ := ctx.Value(comesBackKey{}).(bool); comesBack {
+		after = accessBusy
+	}
+	var mu sync.Mutex
+	absent := 0
+	return func(ctx context.Context) context.Context {
+		said := false
+		return context.WithValue(ctx, reportKey{}, func(err error) {
+			mu.Lock()
+			first := !said
+			if said = true; first {
+				absent++
+			}
+			all := absent >= nodes
+			mu.Unlock()
+			switch {
+			case !errors.Is(err, secure.ErrAbsent) || all:
+				report(err)
+			case first:
+				nextAfter(ctx, after)
+			}
+		})
+	}
 }
 
 // routesOf is what routes are learned of.
@@ -245,7 +269,8 @@ func (n *Node) connectAuthority(ctx context.Context, o connectOptions, skip int)
 	if len(list) == 1 {
 		return n.connectListener(ctx, list[0], o)
 	}
-	return names.RaceEach(ctx, accessDelay, nil, list, func(ctx context.Context, a multiaddr.Addr) (*connection, error) {
+	wait := make(chan time.Duration, 4*len(list))
+	return names.RaceEach(context.WithValue(ctx, waitKey{}, wait), accessDelay, wait, list, func(ctx context.Context, a multiaddr.Addr) (*connection, error) {
 		return n.connectListener(ctx, a, o)
 	}, (*connection).close)
 }

@@ -56,22 +56,38 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestWhereAbsent: a node that does not have a name has the next one tried at once, and the session hears of it when none has it.
+// TestWhereAbsent: a node that does not have a name has the next one tried at once, or a little later where the name was there before, once; and the session hears of
+// it when none has it.
 func TestWhereAbsent(t *testing.T) {
-	var said []error
-	ctx := context.WithValue(t.Context(), reportKey{}, func(err error) { said = append(said, err) })
-	hurry, ctx := whereAbsent(ctx, 2)
-	report := ctx.Value(reportKey{}).(func(error))
-	report(fmt.Errorf("at one: %w", secure.ErrAbsent))
-	if len(said) != 0 || len(hurry) != 1 {
-		t.Errorf("one of two: %v, %d", said, len(hurry))
+	for comesBack, after := range map[bool]time.Duration{false: 0, true: accessBusy} {
+		var said []error
+		wait := make(chan time.Duration, 8)
+		ctx := context.WithValue(t.Context(), reportKey{}, func(err error) { said = append(said, err) })
+		ctx = context.WithValue(context.WithValue(ctx, comesBackKey{}, comesBack), waitKey{}, wait)
+		each := whereAbsent(ctx, 2)
+		report := func(ctx context.Context) func(error) { return ctx.Value(reportKey{}).(func(error)) }
+		one, two := report(each(ctx)), report(each(ctx))
+		for range 3 {
+			one(fmt.Errorf("at one: %w", secure.ErrAbsent))
+		}
+		if len(said) != 0 || len(wait) != 1 || <-wait != after {
+			t.Errorf("one of two: %v, %d", said, len(wait))
+		}
+		two(fmt.Errorf("at two: %w", secure.ErrAbsent))
+		if len(said) != 1 || !errors.Is(said[0], secure.ErrAbsent) || len(wait) != 0 {
+			t.Errorf("both: %v", said)
+		}
 	}
-	report(fmt.Errorf("at two: %w", secure.ErrAbsent))
-	if len(said) != 1 || !errors.Is(said[0], secure.ErrAbsent) {
-		t.Errorf("both: %v", said)
+	if ctx := whereAbsent(t.Context(), 2)(t.Context()); ctx.Value(reportKey{}) != nil {
+		t.Error("somebody is told who was not before")
 	}
-	if hurry, _ := whereAbsent(t.Context(), 2); hurry != nil {
-		t.Error("nobody is told")
+	wait := make(chan time.Duration, 1)
+	ctx := context.WithValue(t.Context(), waitKey{}, wait)
+	for range 2 { // the second finds no place, and does not wait for one
+		gotOn(ctx)
+	}
+	if <-wait != accessBusy {
+		t.Error("who gets on has no time of its own")
 	}
 }
 

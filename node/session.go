@@ -370,6 +370,10 @@ func (s *session) attempt(ctx context.Context, patience time.Duration, report fu
 
 // reach makes a path to a node that answers.
 func (s *session) reach(ctx context.Context, report func(error)) (*connection, error) {
+	s.mu.Lock()
+	comesBack := s.back || s.isUp || s.retries > 0
+	s.mu.Unlock()
+	ctx = context.WithValue(ctx, comesBackKey{}, comesBack)
 	c, err := s.connect(context.WithValue(ctx, reportKey{}, report))
 	if err != nil {
 		return nil, err
@@ -385,6 +389,9 @@ func (s *session) reach(ctx context.Context, report func(error)) (*connection, e
 
 // reportKey is of the context's value that is told why an attempt takes long.
 type reportKey struct{}
+
+// comesBackKey is of the context's value that tells whether there was a path before.
+type comesBackKey struct{}
 
 // randomNumber returns a random number.
 func randomNumber() uint64 {
