@@ -232,7 +232,7 @@ func (w watcher) TerminalClosed() { close(w) }
 // TestPathLost: an initiator's channel ends with the connection it runs on, a responder's only after a while.
 func TestPathLost(t *testing.T) {
 	a, b := newNode(t, 1, nil), newNode(t, 1, nil)
-	b.channels.goneAfter = time.Hour
+	on(t, b.router.Shards()[0], func() { b.channels.goneAfter = time.Hour })
 	conn := a.connect(t, b)
 	outer := a.dial(t, conn.Sender, "api")
 	inner := a.dial(t, outer.Encryptor, "api")
