@@ -275,7 +275,7 @@ func (c *connection) signs() *signs { return &signs{c: c} }
 // mark notes that a ping goes out, and none is under way.
 func (g *signs) mark(ctx context.Context) {
 	if g.c.tcp != nil {
-		g.asked, _ = g.c.tcp.Line(ctx)
+		g.asked, g.taken = g.c.tcp.Line(ctx)
 	}
 }
 
@@ -287,7 +287,7 @@ func (g *signs) fresh(ctx context.Context) (fresh bool) {
 			g.heard = heard
 		}
 	}
-	if g.c.tcp != nil {
+	if g.c.tcp != nil && g.taken < g.asked { // else nothing was before the ping, or all of it has been taken
 		_, taken := g.c.tcp.Line(ctx)
 		fresh = fresh || taken > g.taken && taken < g.asked
 		g.taken = taken
