@@ -31,7 +31,10 @@ func (n *Node) dialChannel(ctx context.Context, c *connection, route routing.Rou
 			return ch, err
 		}
 		report(err)
-		if !n.awaitName(ctx, c, again) {
+		told := isTold(ctx)
+		is := n.awaitName(ctx, c, again)
+		told()
+		if !is {
 			return nil, err
 		}
 	}

@@ -16,6 +16,9 @@ type patience struct {
 	left   time.Duration
 	since  time.Time
 	paused bool
+	// waiting is how many of its pieces a relay tells when they can be made, until when that is waited for.
+	waiting int
+	until   time.Time
 }
 
 type patienceKey struct{}
@@ -40,13 +43,46 @@ func gotOn(ctx context.Context) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.restart()
+}
+
+// restart gives the attempt its whole time again. p.mu is held.
+func (p *patience) restart() {
+	whole := p.whole
+	if p.waiting > 0 {
+		whole = max(whole, time.Until(p.until))
+	}
 	if p.paused { // another piece waits for its turn
-		p.left = p.whole
+		p.left = whole
 		return
 	}
 	if p.timer.Stop() { // else it has ended, or will
-		p.left, p.since = p.whole, time.Now()
-		p.timer.Reset(p.whole)
+		p.left, p.since = whole, time.Now()
+		p.timer.Reset(whole)
+	}
+}
+
+// isTold notes that a relay tells when an attempt can get on, until told is called: for as long as attemptTimeout in all it is not given up for that, since what was made
+// so far would have to be made again.
+func isTold(ctx context.Context) (told func()) {
+	p, ok := ctx.Value(patienceKey{}).(*patience)
+	if !ok {
+		return func() {}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := time.Now(); p.until.IsZero() {
+		p.until = now.Add(attemptTimeout)
+	} else if !now.Before(p.until) {
+		return func() {}
+	}
+	p.waiting++
+	p.restart()
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.waiting--
+		p.restart()
 	}
 }
 

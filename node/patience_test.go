@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sallyport/routing"
@@ -49,6 +50,51 @@ func TestPatience(t *testing.T) {
 	<-ctx.Done()
 	if paused(ctx) || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		t.Errorf("ended with %v", context.Cause(ctx))
+	}
+}
+
+// TestNamesCostNoPatience: while a relay is to tell when somebody is registered an attempt is not given up, but for no longer than an attempt may take at all, however often
+// that is said; what gets on beside makes it no shorter.
+func TestNamesCostNoPatience(t *testing.T) {
+	const whole = 4 * time.Second
+	isTold(t.Context())() // not an attempt
+	for name, c := range map[string]struct {
+		do   func(ctx context.Context)
+		want time.Duration
+	}{
+		"told":     {func(ctx context.Context) { defer isTold(ctx)(); time.Sleep(20 * time.Second) }, 24 * time.Second},
+		"not told": {func(ctx context.Context) { defer isTold(ctx)(); <-ctx.Done() }, attemptTimeout},
+		"again": {func(ctx context.Context) {
+			for ctx.Err() == nil {
+				told := isTold(ctx)
+				time.Sleep(time.Second)
+				told()
+			}
+		}, attemptTimeout + whole},
+		"beside": {func(ctx context.Context) {
+			defer isTold(ctx)()
+			time.Sleep(time.Second)
+			gotOn(ctx)
+			<-ctx.Done()
+		}, attemptTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				ctx, cancel := withPatience(t.Context(), whole)
+				defer cancel()
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					c.do(ctx)
+				}()
+				<-ctx.Done()
+				if took := time.Since(began); took < c.want-time.Second || took > c.want {
+					t.Errorf("given up after %v, want %v", took, c.want)
+				}
+				<-done
+			})
+		})
 	}
 }
 

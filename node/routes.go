@@ -29,6 +29,8 @@ const (
 	// takes connections, and goes on answering, has accessBusy each time: where all come back at once it is late, and to ask the others too would make all later.
 	accessDelay = 500 * time.Millisecond
 	accessBusy  = 2 * time.Second
+	// accessAbsent is how long one has that waits for a relay's name that was there before: where the relays know of each other's names the next knows no more.
+	accessAbsent = 5 * time.Second
 	// routesInterval is how often a node asks where the others are that does not tell by itself, and the longest pause before one is asked that does not answer.
 	routesInterval = 10 * time.Minute
 	routesTimeout  = 5 * time.Second
@@ -106,7 +108,7 @@ func whereAbsent(ctx context.Context, nodes int) func(context.Context) context.C
 	}
 	after := time.Duration(0)
 	if comesBack, _ := ctx.Value(comesBackKey{}).(bool); comesBack {
-		after = accessBusy
+		after = accessAbsent
 	}
 	var mu sync.Mutex
 	absent := 0

@@ -59,7 +59,7 @@ func TestSpread(t *testing.T) {
 // TestWhereAbsent: a node that does not have a name has the next one tried at once, or a little later where the name was there before, once; and the session hears of
 // it when none has it.
 func TestWhereAbsent(t *testing.T) {
-	for comesBack, after := range map[bool]time.Duration{false: 0, true: accessBusy} {
+	for comesBack, after := range map[bool]time.Duration{false: 0, true: accessAbsent} {
 		var said []error
 		wait := make(chan time.Duration, 8)
 		ctx := context.WithValue(t.Context(), reportKey{}, func(err error) { said = append(said, err) })
