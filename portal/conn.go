@@ -309,7 +309,7 @@ func (c *conn) starve() {
 // PauseSource implements routing.Source.
 func (c *conn) PauseSource() {
 	c.held = true
-	c.taking = c.window.rtt() > paceBelow
+	c.taking = c.window.rtt() > shortPath
 	if c.sock != nil {
 		c.sock.Pause()
 	}
@@ -521,7 +521,7 @@ func (c *conn) write(data []byte, from *routing.Throttle) {
 		return
 	}
 	if c.extended {
-		c.pace.data(c, c.shard.Loop().Now())
+		c.pace.data(&c.window, c.shard.Loop().Now())
 		c.giveCredit()
 		c.owe()
 	} else if c.lossy && c.sock.Pending() > maxUnpaced*c.env.Limits.HighWater {
@@ -536,7 +536,7 @@ func (c *conn) write(data []byte, from *routing.Throttle) {
 func (c *conn) giveCredit() {
 	now := c.shard.Loop().Now()
 	before := c.window.creditAt
-	credit, low := c.window.update(c.sock.Pending(), c.pace.limit(c, now), now)
+	credit, low := c.window.update(c.sock.Pending(), c.pace.limit(&c.window, now), now)
 	if credit == 0 {
 		if low >= 0 {
 			c.sock.WantDrain(low)

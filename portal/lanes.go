@@ -49,7 +49,7 @@ func (c *conn) flows(n int) {
 	if b.last = now; now.Sub(b.since) > bulkWithin {
 		b.since, b.bytes = now, 0
 	}
-	if b.bytes += n; b.bytes < slowBytes || b.lane != nil || now.Before(b.next) || c.window.rtt() <= paceBelow {
+	if b.bytes += n; b.bytes < slowBytes || b.lane != nil || now.Before(b.next) || c.window.rtt() <= shortPath {
 		return
 	}
 	if slow := b.bytes < bulkBytes; slow && !c.inlet.lossy.Load() {

@@ -11,12 +11,16 @@ const (
 	// paceFor is how long after its last data a connection counts as interactive, and how often transfers are counted.
 	paceFor = 50 * time.Millisecond
 	// paceBelow is the longest round trip on which transfers are held back. On longer paths the bytes of a window are spread over the
-	// path, and a smaller window would only slow the transfer down.
-	paceBelow = 2 * time.Millisecond
-	// pacedWindow is what all transfers together have under way beside an interactive connection, as long as it takes no more to
-	// fill the path, and pacedLeast what each has at least.
+	// path, and what a full one has under way (share.bounds) is less than pacedTrips.
+	paceBelow = 5 * time.Millisecond
+	// pacedWindow is what all transfers together have under way beside an interactive connection, and pacedLeast what each has at least.
 	pacedWindow = 128 << 10
 	pacedLeast  = 16 << 10
+	// pacedTrips is for how many round trips of the path they have something under way, if that is more: credits go out by halves of windows and nodes take
+	// turns, which takes two to three; with one more it grows until the line is full. Below tripsFrom nodes share a machine or are beside each other:
+	// the processor is the limit there, not a line, and requests go before transfers.
+	pacedTrips = 4
+	tripsFrom  = 500 * time.Microsecond
 )
 
 // pacer keeps the transfers of a shard from standing in the way of the interactive connections beside them. Connections to one node
@@ -24,7 +28,7 @@ const (
 // only what fills the path.
 type pacer struct {
 	asked     time.Time // when an interactive connection last got data
-	asker     *conn
+	asker     *window
 	counted   time.Time // when the count of transfers began
 	transfers int       // that moved half a window since then
 	before    int       // and in the time before
@@ -37,10 +41,10 @@ func (e *Env) pacer(s *routing.Shard) *pacer {
 	return p.(*pacer)
 }
 
-// data notes that c got data. A connection that moved half a window lately is a transfer, any other is interactive.
-func (p *pacer) data(c *conn, now time.Time) {
-	if now.Sub(c.window.creditAt) > paceFor {
-		p.asked, p.asker = now, c
+// data notes that a connection, of which w is the window, got data. A connection that moved half a window lately is a transfer, any other is interactive.
+func (p *pacer) data(w *window, now time.Time) {
+	if now.Sub(w.creditAt) > paceFor {
+		p.asked, p.asker = now, w
 	}
 }
 
@@ -54,11 +58,15 @@ func (p *pacer) credit(before, now time.Time) {
 	}
 }
 
-// limit returns how many bytes c may have under way now at most: less beside an interactive connection.
-func (p *pacer) limit(c *conn, now time.Time) int {
-	rtt := c.window.rtt()
-	if p.asker == c || now.Sub(p.asked) > paceFor || rtt > paceBelow {
+// limit returns how many bytes the connection of which w is the window may have under way now at most: less beside an interactive one.
+func (p *pacer) limit(w *window, now time.Time) int {
+	rtt := w.rtt()
+	if p.asker == w || now.Sub(p.asked) > paceFor || rtt > paceBelow {
 		return math.MaxInt
 	}
-	return max(pacedWindow/max(p.before, p.transfers, 1), pacedLeast, int(c.window.rate*float64(rtt)))
+	least := max(pacedWindow/max(p.before, p.transfers, 1), pacedLeast)
+	if rtt < tripsFrom {
+		return least
+	}
+	return max(least, w.path.brings(pacedTrips*rtt))
 }

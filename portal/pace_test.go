@@ -10,9 +10,9 @@ import (
 func TestPace(t *testing.T) {
 	now := time.Unix(1000, 0)
 	p := &pacer{}
-	quiet, transfer := &conn{}, &conn{}
+	quiet, transfer := &window{}, &window{}
 	path := &roundTrip{rtt: time.Millisecond}
-	transfer.window.path, quiet.window.path = path, path
+	transfer.path, quiet.path = path, path
 	want := func(what string, bytes int) {
 		t.Helper()
 		if got := p.limit(transfer, now); got != bytes {
@@ -20,7 +20,7 @@ func TestPace(t *testing.T) {
 		}
 	}
 	want("nobody has asked", math.MaxInt)
-	transfer.window.creditAt = now.Add(-paceFor)
+	transfer.creditAt = now.Add(-paceFor)
 	p.data(transfer, now)
 	want("a transfer got data", math.MaxInt)
 	p.data(quiet, now)
@@ -50,14 +50,19 @@ func TestPace(t *testing.T) {
 	want("they do not count for ever", pacedWindow/2)
 	p.transfers = 1000
 	want("very many", pacedLeast)
-	transfer.window.rate = 100 // bytes in a nanosecond
-	want("what fills the path", 100*int(time.Millisecond))
+	path.burst.add(100) // bytes in a nanosecond
+	want("what fills the path four times", 100*pacedTrips*int(time.Millisecond))
+	path.streams = 3
+	want("for each of three", 100*pacedTrips*int(time.Millisecond)/3)
+	path.streams = 0
+	path.rtt = tripsFrom - 1
+	want("nodes of one machine", pacedLeast)
 	path.rtt = paceBelow + 1
 	want("a long path", math.MaxInt)
 	path.rtt = paceBelow
-	want("not so long", 100*int(paceBelow))
+	want("not so long", 100*pacedTrips*int(paceBelow))
 	now = now.Add(paceFor)
-	want("just asked", 100*int(paceBelow))
+	want("just asked", 100*pacedTrips*int(paceBelow))
 	now = now.Add(1)
 	want("asked a while ago", math.MaxInt)
 }

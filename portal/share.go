@@ -16,6 +16,9 @@ const (
 	climbDown   = 0.93
 	// shareRoom is what they have beyond that, so that messages can be on each leg of a slow path.
 	shareRoom = 16 << 10
+	// shortPath is the longest round trip of a path that may well be within one machine or one room: windows there need not be small before transfers
+	// are held back beside requests (pacer), and nodes take turns for longer than it takes.
+	shortPath = 2 * time.Millisecond
 	// leastShare is the least that one of them has.
 	leastShare = 4 << 10
 	// fullQueue is how much longer than a round trip and a quarter a credit's way must be to show that something waits in the path, and fullFor how
@@ -213,6 +216,11 @@ func (p *share) equal(rate float64, now time.Time) float64 {
 	return rate
 }
 
+// brings returns what the path brings of one stream in d, at most lately.
+func (p *share) brings(d time.Duration) int {
+	return int(p.burst.most() * float64(d) / max(p.streams, p.before, 1))
+}
+
 // alone reports whether at most one stream uses the path.
 func (p *share) alone() bool { return max(p.streams+float64(p.fresh), p.before) < 2 }
 
@@ -234,7 +242,7 @@ func (p *share) among(streams float64, first int, rtt, cover time.Duration, now 
 	if p.full(now) {
 		part := func(trips float64) int { return max(int((p.rate.most()*trips+shareRoom)/streams), leastShare) }
 		most = part(trips)
-		if least = min(first, most); rtt <= paceBelow {
+		if least = min(first, most); rtt <= shortPath {
 			least = min(first, part(float64(2*rtt+shortSlack)))
 		}
 		return least, max(least, most)
@@ -245,7 +253,7 @@ func (p *share) among(streams float64, first int, rtt, cover time.Duration, now 
 	}
 	all := max(p.burst.most()*trips+shareRoom, float64(p.unknown))
 	least = min(first, max(int(all/streams), leastShare))
-	if rtt <= paceBelow || streams < 2 && !p.stands() {
+	if rtt <= shortPath || streams < 2 && !p.stands() {
 		return least, maxCredit
 	}
 	// One that was quick for a moment, as with what came at once after a standstill, would keep what others wait for.

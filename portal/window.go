@@ -25,7 +25,7 @@ const (
 	// than it has that window then covers.
 	dryShare = 1.0 / 16
 	dryGain  = 1.25
-	// dryTrips bounds that in round trips, or dryLeast where that is longer, and dryMost beyond two of them. On a path of at most paceBelow it is
+	// dryTrips bounds that in round trips, or dryLeast where that is longer, and dryMost beyond two of them. On a path of at most shortPath it is
 	// shareSlack in place of dryLeast: nodes of one machine take turns for longer than its round trip, and requests beside have the pacer.
 	dryTrips = 8
 	dryLeast = 50 * time.Millisecond
@@ -202,7 +202,7 @@ func (w *window) ranDry(idle, took time.Duration, now time.Time) {
 	if w.dry > dryShare && most > 0 {
 		covered := time.Duration(dryGain * float64(w.size) / most)
 		bound := max(dryTrips*rtt, shareSlack)
-		if rtt > paceBelow {
+		if rtt > shortPath {
 			bound = max(bound, dryLeast)
 		}
 		w.cover = min(max(covered, w.cover), bound, 2*rtt+dryMost)
@@ -260,7 +260,7 @@ func (w *window) measure(pending int, now time.Time) {
 	w.fits = int(most * max(gain*float64(rtt), float64(w.cover)))
 	w.fits += max(min(w.fits, windowSlack), leastSlack)
 	least, bound := w.path.bounds(w.first, rtt, w.cover, now)
-	ready := rtt > paceBelow && pending <= w.size/4
+	ready := rtt > shortPath && pending <= w.size/4
 	switch {
 	case bound < w.fits || ready && w.path.full(now) && w.brought.full():
 		w.fits = bound // climb sees to it that it is enough

@@ -248,9 +248,16 @@ func (s *stream) take(n int) {
 }
 
 func (s *stream) update() {
-	credit, low := s.window.update(s.pending, math.MaxInt, s.m.clock.now)
+	limit, before := math.MaxInt, s.window.creditAt
+	if s.m.pace != nil {
+		limit = s.m.pace.limit(&s.window, s.m.clock.now)
+	}
+	credit, low := s.window.update(s.pending, limit, s.m.clock.now)
 	s.low = low
 	if credit > 0 {
+		if s.m.pace != nil {
+			s.m.pace.credit(before, s.m.clock.now)
+		}
 		s.back.send(packet{stream: s, size: 150, credit: credit})
 	}
 }
@@ -261,6 +268,7 @@ type model struct {
 	stats   *Stats
 	limits  *Limits
 	trips   [2]*roundTrip // of the node at each end
+	pace    *pacer        // of the node where streams end; nil for none
 	lines   [2][2]*line   // from each end: to the relay, and on from it
 	streams []*stream
 }
@@ -350,19 +358,31 @@ func (m *model) open(from int, reads float64) *stream {
 	return s
 }
 
-// requests asks every 25 ms for d from one end: a request there, an answer back. It returns how long they took, in order.
-func (m *model) requests(from int, d time.Duration) (took []time.Duration) {
+// ask asks every 25 ms for d from one end: a request there, an answer back. It returns where it is noted how long they took.
+func (m *model) ask(from int, d time.Duration) *[]time.Duration {
+	took := new([]time.Duration)
 	for at := time.Duration(0); at < d; at += 25 * time.Millisecond {
 		m.clock.after(at, func() {
 			begun := m.clock.now
 			m.lines[from][0].send(packet{size: 300, asked: func() {
-				m.lines[1-from][0].send(packet{size: 450, asked: func() { took = append(took, m.clock.now.Sub(begun)) }})
+				m.lines[1-from][0].send(packet{size: 450, asked: func() {
+					*took = append(*took, m.clock.now.Sub(begun))
+					if m.pace != nil {
+						m.pace.data(&window{}, m.clock.now)
+					}
+				}})
 			}})
 		})
 	}
-	m.clock.runFor(d + 10*time.Second)
-	slices.Sort(took)
 	return took
+}
+
+// requests returns how long requests for d took, in order.
+func (m *model) requests(from int, d time.Duration) []time.Duration {
+	took := m.ask(from, d)
+	m.clock.runFor(d + 10*time.Second)
+	slices.Sort(*took)
+	return *took
 }
 
 // moved runs the model for d and returns what each stream's reader took meanwhile, in bytes a second.

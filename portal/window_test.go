@@ -3,6 +3,7 @@ package portal
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 )
@@ -410,6 +411,44 @@ func TestWindowRequestsBeside(t *testing.T) {
 				}
 				if most := 2*trip + 15*time.Millisecond + 2*turn + time.Duration(8*2*leastShare/rate*1e9); p50 > most || p99 > most*5/4 {
 					t.Errorf("%v, %.0f Mbit/s, nodes busy for %v: requests p50 %v, p99 %v, more than %v", trip, rate/mbit, turn, p50, p99, most)
+				}
+			}
+		}
+	}
+}
+
+// TestWindowPaced: transfers that are held back beside requests have their line on a short path, also where nodes come late to what has arrived, and requests
+// wait for a few milliseconds. Where all nodes are on one machine a request is hardly later than alone.
+func TestWindowPaced(t *testing.T) {
+	for _, c := range []struct {
+		trip time.Duration
+		rate float64
+		part float64 // of the line
+		late time.Duration
+	}{
+		{100 * time.Microsecond, 600e6, 0.4, 400 * time.Microsecond},
+		{time.Millisecond, 1000 * mbit, 0.95, 10 * time.Millisecond},
+		{1500 * time.Microsecond, 1000 * mbit, 0.95, 12 * time.Millisecond},
+	} {
+		for _, turn := range []time.Duration{0, 500 * time.Microsecond, time.Millisecond} {
+			for _, streams := range []int{1, 8} {
+				m := newModel(modelOptions{trip: c.trip, rate: c.rate, turn: turn})
+				m.pace = &pacer{}
+				for range streams {
+					m.open(1, 0)
+				}
+				took := m.ask(0, 3*time.Second)
+				m.clock.runFor(time.Second)
+				n, part := len(*took), 0.0
+				for _, v := range m.moved(2 * time.Second) {
+					part += v / c.rate
+				}
+				list := (*took)[n:]
+				slices.Sort(list)
+				p50, p99 := list[len(list)/2], list[len(list)*99/100]
+				t.Logf("%v, nodes busy for %v, %d streams: %.2f of the line, requests p50 %v, p99 %v", c.trip, turn, streams, part, p50, p99)
+				if part < c.part || p99 > c.late+3*turn {
+					t.Errorf("%v, nodes busy for %v, %d streams: %.2f of the line, requests p50 %v, p99 %v", c.trip, turn, streams, part, p50, p99)
 				}
 			}
 		}
