@@ -30,6 +30,9 @@ const (
 	dryTrips = 8
 	dryLeast = 50 * time.Millisecond
 	dryMost  = 250 * time.Millisecond
+	// coverFor is how long about the window goes on to cover more once the peer no longer runs dry, or 16 rounds where those take longer: a node that comes
+	// late now and then would find it too small again each time.
+	coverFor = time.Second
 	// minRound is the least time over which the rate of delivery is measured. On shorter paths single bursts would be taken for it.
 	minRound = 10 * time.Millisecond
 	// peakRounds is for how many rounds at least the highest rate counts, as BBR's filter (BBRMaxBwFilterLen is in rounds too).
@@ -238,7 +241,7 @@ func (w *window) measure(pending int, now time.Time) {
 	w.rate = float64(taken-w.roundTaken) / float64(elapsed)
 	w.roundAt, w.roundTaken = now, taken
 	if w.dry < dryShare/4 {
-		w.cover -= w.cover / 16
+		w.cover -= time.Duration(float64(w.cover) * min(float64(elapsed)/float64(coverFor), 1.0/16))
 	}
 	most := w.peak.add(w.rate)
 	if rtt == 0 {

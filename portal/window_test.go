@@ -310,6 +310,23 @@ func TestWindowLateNowAndThen(t *testing.T) {
 	}
 }
 
+// TestWindowCoverStays: what a window covers because its peer ran dry stays for about a second after that, also where rounds are short, and goes by and by.
+func TestWindowCoverStays(t *testing.T) {
+	m := newModel(modelOptions{trip: time.Millisecond, rate: 1000 * mbit})
+	s := m.open(0, 0)
+	m.clock.runFor(time.Second)
+	before := 10 * time.Millisecond
+	s.window.cover = before
+	m.clock.runFor(300 * time.Millisecond)
+	if s.window.cover < before/2 {
+		t.Errorf("after 0.3 s it covers %v", s.window.cover)
+	}
+	m.clock.runFor(5 * time.Second)
+	if s.window.cover > before/20 {
+		t.Errorf("after 5 s it covers %v", s.window.cover)
+	}
+}
+
 // TestWindowUnequalLegs: a relay beside one of the ends, and messages that come late by up to two fifths of their delay, in either direction: streams
 // have the line, and share it where messages do not come late. (Where the long leg's TCP connection is the limit, as with jitter here, they do not.)
 func TestWindowUnequalLegs(t *testing.T) {
