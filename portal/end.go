@@ -154,6 +154,7 @@ func (c *conn) forget(r Reason) bool {
 	c.unwatch()
 	c.unwatchBare()
 	c.grant.Unwatch(c)
+	c.wasRequest()
 	c.noTransfer()
 	c.forgetLine()
 	c.window.end()

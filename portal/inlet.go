@@ -93,8 +93,10 @@ type Inlet struct {
 	conns   map[*conn]struct{}
 	lanes   []*path // what transfers go over, beside path
 
-	transfers int         // connections that are transfers
-	lossy     atomic.Bool // segments are lost on the paths
+	transfers int          // connections that are transfers
+	lossy     atomic.Bool  // segments are lost on the paths
+	requestAt atomic.Int64 // when a connection of requests last carried something, in Unix nanoseconds
+	endedAt   atomic.Int64 // and when one that has ended did
 }
 
 // offer is what a client was offered to an outlet with, if it was: its id, and how often before.

@@ -12,8 +12,9 @@ import (
 // TCP connections of its own. A connection begins on the inlet's path. One that turns out to be a transfer goes on over a lane, as it would over any
 // other path (docs/protocol/04, rule 5), so the order of its bytes is kept; what stays behind is requests.
 //
-// Lanes are asked for when there is a transfer beside another connection, and left by what has been still for a while. On short paths transfers are held
-// back beside requests (pacer), which costs less.
+// Lanes are asked for when there is a transfer beside requests, or where segments are lost beside another transfer, and left by what has been still for a while:
+// what is under way when a transfer changes its path is sent again, over connections that begin slowly. On short paths transfers are held back beside
+// requests (pacer), which costs less.
 
 const (
 	// bulkBytes within bulkWithin make a connection a transfer.
@@ -21,6 +22,11 @@ const (
 	bulkWithin = 4 * time.Second
 	// slowBytes within that make one a transfer where segments are lost, since no connection brings more there.
 	slowBytes = 64 << 10
+	// requestTrips is after how many round trips a connection that has carried less than slowBytes is one of requests, but at most requestAfter, and
+	// requestFor how long there are such connections then.
+	requestTrips = 10
+	requestAfter = 3 * time.Second
+	requestFor   = 10 * time.Second
 	// laneEvery is how often a transfer looks for a lane.
 	laneEvery = 250 * time.Millisecond
 	// laneIdle is how long a connection is still until it leaves its lane.
@@ -49,7 +55,11 @@ func (c *conn) flows(n int) {
 	if b.last = now; now.Sub(b.since) > bulkWithin {
 		b.since, b.bytes = now, 0
 	}
-	if b.bytes += n; b.bytes < slowBytes || b.lane != nil || now.Before(b.next) || c.window.rtt() <= shortPath {
+	rtt := c.window.rtt()
+	if b.bytes += n; b.bytes < slowBytes && !b.is && rtt > shortPath && now.Sub(b.since) > min(requestTrips*rtt, requestAfter) {
+		c.inlet.requestAt.Store(now.UnixNano())
+	}
+	if b.bytes < slowBytes || b.lane != nil || now.Before(b.next) || rtt <= shortPath {
 		return
 	}
 	if slow := b.bytes < bulkBytes; slow && !c.inlet.lossy.Load() {
@@ -63,14 +73,27 @@ func (c *conn) flows(n int) {
 	c.post(c.seekLane) // what is handled now is of the path that there is
 }
 
+// wasRequest notes that a connection ends that has carried little. The second of them shows that there are requests, each on a connection of its own.
+func (c *conn) wasRequest() {
+	b := &c.bulk
+	if b.is || b.bytes == 0 || b.bytes >= slowBytes {
+		return
+	}
+	now := b.last.UnixNano()
+	if before := c.inlet.endedAt.Swap(now); time.Duration(now-before) < requestFor {
+		c.inlet.requestAt.Store(now)
+	}
+}
+
 // seekLane takes a transfer to the lane with the fewest connections; where there is none lanes are asked for.
 func (c *conn) seekLane() {
 	if c.state != open {
 		return
 	}
-	beside, some := c.inlet.takeLane(c)
+	beside, some := c.inlet.takeLane(c, c.shard.Loop().Now())
 	switch {
 	case !beside:
+		c.inlet.opts.WantLanes(true)
 	case !some:
 		c.inlet.opts.WantLanes(false)
 	case c.terminal != c.shard.FirstTerminal(c.bulk.lane.route):
@@ -78,16 +101,17 @@ func (c *conn) seekLane() {
 	}
 }
 
-// takeLane gives c the lane with the fewest connections, unless c's own has as few. beside tells whether there is another connection, some whether there are
-// lanes.
-func (in *Inlet) takeLane(c *conn) (beside, some bool) {
+// takeLane gives c the lane with the fewest connections, unless c's own has as few. beside tells whether there is another connection that gains by it, some
+// whether there are lanes.
+func (in *Inlet) takeLane(c *conn, now time.Time) (beside, some bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if !c.bulk.is {
 		c.bulk.is = true
 		in.transfers++
 	}
-	if beside, some = len(in.conns) > 1, len(in.lanes) > 0; !beside || !some {
+	gains := in.lossy.Load() || now.Sub(time.Unix(0, in.requestAt.Load())) < requestFor
+	if beside, some = gains && len(in.conns) > 1, len(in.lanes) > 0; !beside || !some {
 		return beside, some
 	}
 	best := slices.MinFunc(in.lanes, func(a, b *path) int { return a.users - b.users })

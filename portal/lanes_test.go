@@ -109,6 +109,11 @@ func TestLanes(t *testing.T) {
 	rest()
 	s.wanted.Store(0)
 	moved(bulkBytes, 10*time.Millisecond)
+	if s.wanted.Load() != 0 {
+		t.Error("lanes are asked for beside a transfer alone")
+	}
+	s.inlet.requestAt.Store(time.Now().UnixNano())
+	moved(bulkBytes, 10*time.Millisecond)
 	if s.wanted.Load() == 0 {
 		t.Error("no lanes are asked for")
 	}
@@ -162,6 +167,59 @@ func TestLanes(t *testing.T) {
 	}
 }
 
+// TestRequestsAreSeen: what shows that there are requests is a connection that has carried little for some round trips, or the second of short ones; not one that
+// begins, nor a transfer, nor one that checks that there is an answer.
+func TestRequestsAreSeen(t *testing.T) {
+	const rtt = 10 * time.Millisecond
+	for _, c := range []struct {
+		what  string
+		since time.Duration // for how long it has been counted
+		rtt   time.Duration
+		bytes int
+		ends  int // how many like it end
+		want  bool
+	}{
+		{"it carries little for a while", requestTrips*rtt + time.Millisecond, rtt, slowBytes - 1, 0, true},
+		{"it has just begun", requestTrips*rtt - time.Millisecond, rtt, 1, 0, false},
+		{"it carries much", requestTrips*rtt + time.Millisecond, rtt, slowBytes, 0, false},
+		{"a long path", requestAfter + time.Millisecond, time.Second, 1, 0, true},
+		{"it has just begun on a long path", requestAfter - time.Millisecond, time.Second, 1, 0, false},
+		{"transfers are held back on a short path", time.Second, shortPath, 1, 0, false},
+		{"one ends", 0, rtt, 1, 1, false},
+		{"two end", 0, rtt, 1, 2, true},
+		{"two end that have carried nothing", 0, rtt, 0, 2, false},
+		{"two end that have carried much", 0, rtt, slowBytes, 2, false},
+	} {
+		target, ch := served(t)
+		s := newSimulated(t, 1, 1, Limits{}, time.Minute, OutletOptions{Target: target})
+		s.connect(t)
+		s.pair(t, ch)
+		var x *conn
+		for _, one := range s.all() {
+			if !one.outlet {
+				x = one
+			}
+		}
+		done := make(chan struct{})
+		x.post(func() {
+			defer close(done)
+			x.window.path.rtt = c.rtt
+			s.inlet.requestAt.Store(0)
+			x.bulk = laneUse{since: x.shard.Loop().Now().Add(-c.since), next: x.shard.Loop().Now().Add(time.Minute)}
+			if c.bytes > 0 {
+				x.flows(c.bytes)
+			}
+			for range c.ends {
+				x.wasRequest()
+			}
+		})
+		<-done
+		if got := s.inlet.requestAt.Load() != 0; got != c.want {
+			t.Errorf("%s: %v, not %v", c.what, got, c.want)
+		}
+	}
+}
+
 // TestTakeLane: a transfer goes to the lane with the fewest connections, and leaves its own only for one with at least two fewer: else two would change places for
 // ever. Alone, or without lanes, it stays where it is.
 func TestTakeLane(t *testing.T) {
@@ -189,12 +247,13 @@ func TestTakeLane(t *testing.T) {
 		if x.inlet = in; c.own >= 0 {
 			x.bulk.lane = in.lanes[c.own]
 		}
+		in.lossy.Store(true)
 		in.conns[x] = struct{}{}
 		for range c.others {
 			in.conns[&conn{}] = struct{}{}
 		}
 		for range 2 { // and it stays there
-			if beside, some := in.takeLane(x); beside != c.beside || some != c.some {
+			if beside, some := in.takeLane(x, time.Now()); beside != c.beside || some != c.some {
 				t.Errorf("%s: beside %v, some %v", c.what, beside, some)
 			}
 			if got := slices.Index(in.lanes, x.bulk.lane); got != c.want {

@@ -36,6 +36,7 @@ const (
 	// unevenMost is how many times what a full path has under way one stream's part may be in a path that is not full: while rates still rise windows are
 	// three times what they were good for.
 	unevenMost = 2
+	startMost  = 6
 )
 
 // share is what the streams of one path bring together, and what each of them may therefore have under way. Where something waits in the path, more
@@ -54,6 +55,9 @@ type share struct {
 	roundMoved uint64
 	gaps       time.Duration // in this round, beyond what messages take on the line
 	still      float64       // share of gaps lately
+	idle       time.Duration // in which nothing came, in all
+	risen      float64       // the rate that has to be exceeded by a quarter, else the path's start is over
+	flat       int           // rounds in which it was not
 
 	// What climb tries.
 	gain      float64
@@ -86,7 +90,11 @@ type streamShare struct {
 func (p *share) add(n int, s *streamShare, rtt time.Duration, now time.Time) {
 	p.moved += uint64(n)
 	if most := p.burst.most(); !p.came.IsZero() && most > 0 {
-		p.gaps += max(now.Sub(p.came)-time.Duration(float64(n)/most)-max(rtt/4, leastGap), 0)
+		gap := now.Sub(p.came) - time.Duration(float64(n)/most)
+		p.gaps += max(gap-max(rtt/4, leastGap), 0)
+		if gap > leastGap {
+			p.idle += gap
+		}
 	}
 	p.came = now
 	if elapsed := now.Sub(p.roundAt); elapsed >= max(rtt, minRound) {
@@ -96,6 +104,7 @@ func (p *share) add(n int, s *streamShare, rtt time.Duration, now time.Time) {
 			p.climb(rtt, now)
 			p.still += (float64(p.gaps)/float64(elapsed) - p.still) / 4
 		}
+		p.rises(p.burst.most())
 		p.roundAt, p.roundMoved, p.gaps = now, p.moved, 0
 	}
 	p.turn(rtt, now)
@@ -115,6 +124,18 @@ func (p *share) add(n int, s *streamShare, rtt time.Duration, now time.Time) {
 	s.counted = s.counts(p)
 	p.streams += s.counted - before
 }
+
+// rises notes the highest rate at the end of a round.
+func (p *share) rises(most float64) {
+	if p.flat++; most > p.risen*5/4 {
+		p.risen, p.flat = most, 0
+	} else if most < p.risen/2 {
+		p.risen = most
+	}
+}
+
+// starts reports whether the path's rate still rises, as in TCP's slow start: then what it brings says little of what it is good for.
+func (p *share) starts() bool { return p.flat < fullRounds }
 
 // turn begins a new epoch when it is time.
 func (p *share) turn(rtt time.Duration, now time.Time) {
@@ -156,24 +177,24 @@ func (p *share) leave(s *streamShare) {
 	*s = streamShare{}
 }
 
-// brought notes that a credit brought new data after d, or not yet, and that n bytes of all streams came meanwhile. When that took much longer
-// than the path is long, something waits in it; unless the path stood still in between, as it does where segments are lost and sent again: there it is
-// longer than it seems, and windows must not shrink.
-func (p *share) brought(n uint64, d, rtt time.Duration, now time.Time) {
+// brought notes that a credit brought new data after d, or not yet, and that n bytes of all streams came meanwhile; for idle of that time nothing
+// came. When it took much longer than the path is long, something waits in it; unless the path stood still in between, as it does where segments
+// are lost and sent again: there it is longer than it seems, and windows must not shrink.
+func (p *share) brought(n uint64, d, idle, rtt time.Duration, now time.Time) {
 	if d >= fullQueue { // in less time a burst would be taken for the rate
 		p.rate.now = max(p.rate.now, float64(n)/float64(d))
 	}
 	if p.stands() {
 		p.fullAt = time.Time{}
-	} else if d > rtt*5/4+fullQueue {
+	} else if d-idle > rtt*5/4+fullQueue {
 		p.fullAt = now
 	}
 }
 
-// full reports whether something waits in the path. When the last rounds brought much and no credit was long on its way, what was seen before
+// full reports whether something waits in the path, and it is not in its start. When the last rounds brought much and no credit was long on its way, what was seen before
 // was a node that came late, and nothing waits any more.
 func (p *share) full(now time.Time) bool {
-	return !p.fullAt.IsZero() && now.Sub(p.fullAt) < fullFor && p.rate.most() > 0
+	return !p.fullAt.IsZero() && now.Sub(p.fullAt) < fullFor && p.rate.most() > 0 && !p.starts()
 }
 
 // climb tries from time to time whether more under way brings more: the path may be longer than its shortest round trip says, where nodes are busy or
@@ -257,6 +278,11 @@ func (p *share) among(streams float64, first int, rtt, cover time.Duration, now 
 		return least, maxCredit
 	}
 	// One that was quick for a moment, as with what came at once after a standstill, would keep what others wait for.
+	if p.starts() {
+		recent := float64(p.moved-p.roundMoved) / float64(max(now.Sub(p.roundAt), rtt/2))
+		most = int((max(p.burst.most(), recent)*max(startMost*float64(rtt), trips) + shareRoom) / streams)
+		return least, max(least, first, most)
+	}
 	most = int((p.burst.most()*max(unevenMost*float64(p.trips(rtt)), trips) + shareRoom) / streams)
 	return least, max(least, first, most)
 }

@@ -43,7 +43,8 @@ func TestSilentLane(t *testing.T) {
 			for k, e := range x.ends {
 				x.routes[k] = routing.NewRoute(e.self.Address(), routing.LocalAddress("outlet"))
 			}
-			s.pair(t, ch) // what makes lanes worth it
+			s.pair(t, ch)
+			s.inlet.requestAt.Store(time.Now().UnixNano()) // what makes lanes worth it
 			idle := s.all()
 			client, server := s.pair(t, ch)
 			var one *conn

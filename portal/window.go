@@ -62,9 +62,10 @@ type window struct {
 	creditAt time.Time // when allowed was last raised
 	askedAt  time.Time // when the raise was sent that data beyond asked depends on
 	asked    uint64
-	moved    uint64 // what the path had brought then, of all its streams
-	behind   bool   // the reader had much to take then, or the window was reduced for a moment
-	waiting  bool   // for that data
+	moved    uint64        // what the path had brought then, of all its streams
+	idled    time.Duration // and for how long nothing had come
+	behind   bool          // the reader had much to take then, or the window was reduced for a moment
+	waiting  bool          // for that data
 	brought  streamShare
 
 	spent   bool          // the peer had spent what it had when the last credit reached it
@@ -124,7 +125,7 @@ func (w *window) add(n int, now time.Time) bool {
 			last = w.path.came
 		}
 		if w.waiting && w.received >= w.asked {
-			w.soon = w.path.rtt >= minRound && w.path.alone() && now.Sub(w.askedAt) <= w.path.rtt*5/4+fullQueue
+			w.soon = w.path.rtt >= minRound && (w.path.alone() || w.path.starts()) && now.Sub(w.askedAt)-(w.path.idle-w.idled) <= w.path.rtt*5/4+fullQueue
 			if w.soon && w.received > w.asked && !w.spentAt.IsZero() {
 				w.path.came = now // the peer waited for the credit; the path did not stand still
 			}
@@ -138,7 +139,7 @@ func (w *window) add(n int, now time.Time) bool {
 			w.spentAt = now
 		}
 		if took := now.Sub(w.askedAt); w.path != nil && took > w.path.rtt && w.asked-w.received < uint64(w.size/2) {
-			w.path.brought(w.path.moved-w.moved, took, w.path.rtt, now) // it will be later
+			w.path.brought(w.path.moved-w.moved, took, w.path.idle-w.idled, w.path.rtt, now) // it will be later
 		}
 	case w.received > w.asked:
 		// These bytes could only be sent after the credit had come: it went there and they came back.
@@ -146,7 +147,7 @@ func (w *window) add(n int, now time.Time) bool {
 		took, idle := now.Sub(w.askedAt), time.Duration(0)
 		if w.path != nil {
 			w.path.sample(took, now)
-			w.path.brought(w.path.moved-w.moved, took, w.path.rtt, now)
+			w.path.brought(w.path.moved-w.moved, took, w.path.idle-w.idled, w.path.rtt, now)
 		}
 		if !last.IsZero() && !w.behind {
 			idle = now.Sub(last)
@@ -185,7 +186,7 @@ func (w *window) update(pending, limit int, now time.Time) (credit uint64, low i
 			w.spentAt = now
 		}
 		if w.path != nil {
-			w.moved = w.path.moved
+			w.moved, w.idled = w.path.moved, w.path.idle
 		}
 	}
 	w.allowed += uint64(amount)
@@ -216,7 +217,7 @@ func (w *window) ranDry(idle, took time.Duration, now time.Time) {
 // all that it may, the reader takes it, and nothing waits in the path. The rate is known a round trip late, so a window that follows it alone needs two for
 // each step. In shorter paths than rates can be measured in, a window is large enough soon, and several streams fill a path together.
 func (w *window) open(taken uint64, pending int, now time.Time) {
-	if !w.soon || !w.path.alone() || w.flat >= fullRounds || pending > w.size/4 {
+	if !w.soon || !w.path.alone() && !w.path.starts() || w.flat >= fullRounds || pending > w.size/4 {
 		w.opened = taken
 		return
 	}

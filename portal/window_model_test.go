@@ -78,6 +78,7 @@ type line struct {
 	jitter  time.Duration
 	turn    time.Duration // the node at the end is busy with others for so long
 	awake   time.Duration // and then awake for so long
+	first   int           // slow start: bytes on the way in a round trip at first, and more by what arrives; 0 for none
 	mark    int           // bytes that may wait before the sources are paused
 	deliver func(packet)
 	resume  func() // the sources may go on
@@ -109,7 +110,7 @@ func (l *line) pump() {
 	l.bytes -= p.size
 	l.flying += p.size
 	l.busy = true
-	l.clock.after(time.Duration(float64(p.size)/l.rate*1e9), func() {
+	l.put(p.size, func() {
 		l.busy = false
 		// A message arrives with the last of its segments. What is lost is seen a round trip later, and again if it is lost again (RACK).
 		arrives := l.clock.now.Add(l.delay + 2*l.delay*time.Duration(l.lost(p.size)))
@@ -132,6 +133,23 @@ func (l *line) pump() {
 		if l.bytes <= l.mark/4 {
 			l.resume()
 		}
+	})
+}
+
+// put sends so many bytes, and calls done when they have gone out. In slow start they are paced at the rate so far, and that grows with what arrives.
+func (l *line) put(size int, done func()) {
+	if l.first == 0 || float64(l.first) >= l.rate*2*l.delay.Seconds() {
+		l.clock.after(time.Duration(float64(size)/l.rate*1e9), done)
+		return
+	}
+	n := min(size, firstFlight)
+	l.clock.after(time.Duration(float64(n)/float64(l.first)*float64(2*l.delay)), func() {
+		l.clock.after(2*l.delay, func() { l.first += n })
+		if n == size {
+			done()
+			return
+		}
+		l.put(size-n, done)
 	})
 }
 
@@ -172,6 +190,7 @@ type stream struct {
 
 const (
 	modelPayload = 64 << 10
+	firstFlight  = 10 * 1448 // what TCP sends at first
 )
 
 // push lets the stream have a turn: it sends what conn would in one, and another turn follows unless the line has enough.
@@ -281,6 +300,7 @@ type modelOptions struct {
 	turn   time.Duration
 	awake  time.Duration // 0 for as long as turn
 	near   time.Duration // round trip beside the first end; 0 for half
+	slow   bool          // TCP's slow start on each leg, paced
 	jitter float64       // by how much of its delay a message comes late at most, in order
 	limits Limits
 }
@@ -311,6 +331,9 @@ func newModel(o modelOptions) *model {
 				delay = (o.trip - near) / 2
 			}
 			m.lines[end][k] = &line{clock: m.clock, rng: rng, rate: o.rate, delay: delay, jitter: time.Duration(o.jitter * float64(delay)), hold: hold, loss: o.loss, turn: o.turn, awake: awake, mark: 1 << 20}
+			if o.slow {
+				m.lines[end][k].first = firstFlight
+			}
 		}
 		first, second := m.lines[end][0], m.lines[end][1]
 		held := []packet{} // the relay stops reading while its way out is full

@@ -226,6 +226,36 @@ func TestWindowLossy(t *testing.T) {
 	}
 }
 
+// TestWindowBegins: streams that begin together over a long path, with TCP's slow start on each leg, have hardly less in the first seconds than they would have
+// without windows, with and without loss.
+func TestWindowBegins(t *testing.T) {
+	for _, c := range []struct {
+		trip time.Duration
+		loss float64
+	}{{50 * time.Millisecond, 0}, {100 * time.Millisecond, 0}, {300 * time.Millisecond, 0}, {50 * time.Millisecond, 0.01}, {50 * time.Millisecond, 0.05}} {
+		for _, streams := range []int{1, 8} {
+			moved := func(windows bool) (sum float64) {
+				m := newModel(modelOptions{trip: c.trip, rate: 1000 * mbit, loss: c.loss, slow: true})
+				for range streams {
+					s := m.open(0, 0)
+					if !windows {
+						s.credit, s.window.allowed = math.MaxInt32, 1<<60
+					}
+				}
+				for _, v := range m.moved(10*c.trip + 2*time.Second) {
+					sum += v
+				}
+				return sum
+			}
+			with, without := moved(true), moved(false)
+			t.Logf("%v, %v lost, %d streams: %.0f Mbit/s at first, %.0f without windows", c.trip, c.loss, streams, with/mbit, without/mbit)
+			if with < 0.75*without {
+				t.Errorf("%v, %v lost, %d streams: %.2f at first of what it is without windows", c.trip, c.loss, streams, with/without)
+			}
+		}
+	}
+}
+
 // TestWindowStandingStillShares: a line on which now and then a segment is lost stands still again and again, and what comes at once then shows no stream how fast
 // it is. Streams share the line evenly all the same, also those that have begun beside one that had it to itself.
 func TestWindowStandingStillShares(t *testing.T) {
