@@ -39,6 +39,8 @@ type connectOptions struct {
 	// who registers it and who looks for it come to the same node; empty for what the route says.
 	access multiaddr.Addr
 	name   string
+	// project, if set, is the one that the route begins with.
+	project *Project
 	// whole: the route leads to the other node itself, and the worker there is named later; else its last hop is that worker.
 	whole bool
 	// spread decides in which order the addresses of a host's name are tried; empty: as the resolver says.
@@ -318,9 +320,12 @@ func (n *Node) openChannel(ctx context.Context, c *connection, name string, o co
 
 // openProject connects to a project's node and opens a channel that only the project's identity can answer.
 func (n *Node) openProject(ctx context.Context, c *connection, name string, o connectOptions) error {
-	p, err := n.project(ctx, name)
-	if err != nil {
-		return err
+	p := o.project
+	if p == nil {
+		var err error
+		if p, err = n.project(ctx, name); err != nil {
+			return err
+		}
 	}
 	route := p.Route
 	if o.access != nil {

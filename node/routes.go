@@ -29,8 +29,9 @@ const (
 	// takes connections, and goes on answering, has accessBusy each time: where all come back at once it is late, and to ask the others too would make all later.
 	accessDelay = 500 * time.Millisecond
 	accessBusy  = 2 * time.Second
-	// accessAbsent is how long one has that waits for a relay's name that was there before: where the relays know of each other's names the next knows no more.
-	accessAbsent = 5 * time.Second
+	// accessPatience is how many times as long as it took to say so one has that waits for a relay's name that was there before: where the relays know of each other's
+	// names the next knows no more, and where they are late for all that come back it would be one more to wait at.
+	accessPatience = 8
 	// routesInterval is how often a node asks where the others are that does not tell by itself, and the longest pause before one is asked that does not answer.
 	routesInterval = 10 * time.Minute
 	routesTimeout  = 5 * time.Second
@@ -81,7 +82,7 @@ func (n *Node) eachAccess(ctx context.Context, to multiaddr.Addr, o connectOptio
 	each := whereAbsent(ctx, len(list))
 	return names.RaceEach(ctx, accessDelay, wait, list, func(ctx context.Context, a multiaddr.Addr) (*connection, error) {
 		o := o
-		o.access = a
+		o.access, o.project = a, p
 		return open(each(ctx), o)
 	}, (*connection).close)
 }
@@ -106,14 +107,11 @@ func whereAbsent(ctx context.Context, nodes int) func(context.Context) context.C
 	if !watched {
 		return func(ctx context.Context) context.Context { return ctx }
 	}
-	after := time.Duration(0)
-	if comesBack, _ := ctx.Value(comesBackKey{}).(bool); comesBack {
-		after = accessAbsent
-	}
+	comesBack, _ := ctx.Value(comesBackKey{}).(bool)
 	var mu sync.Mutex
 	absent := 0
 	return func(ctx context.Context) context.Context {
-		said := false
+		said, began := false, time.Now()
 		return context.WithValue(ctx, reportKey{}, func(err error) {
 			mu.Lock()
 			first := !said
@@ -125,8 +123,10 @@ func whereAbsent(ctx context.Context, nodes int) func(context.Context) context.C
 			switch {
 			case !errors.Is(err, secure.ErrAbsent) || all:
 				report(err)
+			case first && comesBack:
+				nextAfter(ctx, min(max(accessDelay, accessPatience*time.Since(began)), attemptTimeout/2))
 			case first:
-				nextAfter(ctx, after)
+				nextAfter(ctx, 0)
 			}
 		})
 	}

@@ -56,27 +56,36 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// TestWhereAbsent: a node that does not have a name has the next one tried at once, or a little later where the name was there before, once; and the session hears of
-// it when none has it.
+// TestWhereAbsent: a node that does not have a name has the next one tried at once, or where the name was there before after several times as long as that took it to say,
+// once; and the session hears of it when none has it.
 func TestWhereAbsent(t *testing.T) {
-	for comesBack, after := range map[bool]time.Duration{false: 0, true: accessAbsent} {
-		var said []error
-		wait := make(chan time.Duration, 8)
-		ctx := context.WithValue(t.Context(), reportKey{}, func(err error) { said = append(said, err) })
-		ctx = context.WithValue(context.WithValue(ctx, comesBackKey{}, comesBack), waitKey{}, wait)
-		each := whereAbsent(ctx, 2)
-		report := func(ctx context.Context) func(error) { return ctx.Value(reportKey{}).(func(error)) }
-		one, two := report(each(ctx)), report(each(ctx))
-		for range 3 {
-			one(fmt.Errorf("at one: %w", secure.ErrAbsent))
-		}
-		if len(said) != 0 || len(wait) != 1 || <-wait != after {
-			t.Errorf("one of two: %v, %d", said, len(wait))
-		}
-		two(fmt.Errorf("at two: %w", secure.ErrAbsent))
-		if len(said) != 1 || !errors.Is(said[0], secure.ErrAbsent) || len(wait) != 0 {
-			t.Errorf("both: %v", said)
-		}
+	for _, c := range []struct {
+		comesBack   bool
+		took, after time.Duration
+	}{{false, time.Second, 0}, {true, time.Millisecond, accessDelay}, {true, time.Second, accessPatience * time.Second}, {true, 10 * time.Second, attemptTimeout / 2}} {
+		synctest.Test(t, func(t *testing.T) {
+			var said []error
+			wait := make(chan time.Duration, 8)
+			ctx := context.WithValue(t.Context(), reportKey{}, func(err error) { said = append(said, err) })
+			ctx = context.WithValue(context.WithValue(ctx, comesBackKey{}, c.comesBack), waitKey{}, wait)
+			each := whereAbsent(ctx, 2)
+			report := func(ctx context.Context) func(error) { return ctx.Value(reportKey{}).(func(error)) }
+			one, two := report(each(ctx)), report(each(ctx))
+			time.Sleep(c.took)
+			for range 3 {
+				one(fmt.Errorf("at one: %w", secure.ErrAbsent))
+			}
+			if len(said) != 0 || len(wait) != 1 {
+				t.Fatalf("one of two: %v, %d", said, len(wait))
+			}
+			if after := <-wait; after != c.after {
+				t.Errorf("the next one is tried after %v, want %v", after, c.after)
+			}
+			two(fmt.Errorf("at two: %w", secure.ErrAbsent))
+			if len(said) != 1 || !errors.Is(said[0], secure.ErrAbsent) || len(wait) != 0 {
+				t.Errorf("both: %v", said)
+			}
+		})
 	}
 	if ctx := whereAbsent(t.Context(), 2)(t.Context()); ctx.Value(reportKey{}) != nil {
 		t.Error("somebody is told who was not before")
