@@ -8,6 +8,7 @@ const (
 	bbrWindow    = 2     // what may be under way, in what the path holds
 	bbrRounds    = 10    // for how many rounds at least the highest rate counts
 	bbrFull      = 3     // rounds without a quarter more that end the start
+	bbrAgain     = 2     // times the rate with which it ended that show it to have ended too soon
 	bbrLost      = 0.15  // share of such a round that, if lost, ends it at once: a queue is full
 	bbrLostLeast = 16    // packets that this has to be
 	bbrRisen     = 1.1   // times the rate, after more was tried, that show the path to have become faster
@@ -96,6 +97,9 @@ func (b *bbr) acked(bytes, inFlight, size int, m mark, sentAt, now time.Time) {
 	if rate := float64(b.delivered-m.delivered) / float64(interval); !m.limited || rate > b.most() {
 		b.rate = max(b.rate, rate)
 	}
+	if b.filled && b.most() >= bbrAgain*b.full { // there was too little to send to see what the line has, or it has become faster
+		b.filled, b.drained, b.full, b.flat = false, false, b.most(), 0
+	}
 	b.turn(inFlight, now)
 }
 
@@ -103,12 +107,13 @@ func (b *bbr) acked(bytes, inFlight, size int, m mark, sentAt, now time.Time) {
 func (b *bbr) queued() bool { return b.trips > b.shortest*5/4+bbrQueue }
 
 // round ends a round in which bytes were delivered and lost, and packets are of a size: while the rate rises by a quarter the start goes on, whatever is
-// lost. A round without ends it if much is lost too, whether there was enough to send or not. Where something stood in a queue all the time there was enough.
+// lost. A round without ends it if much is lost too, whether there was enough to send or not. Where something stood in a queue all the time there was enough, unless it was so
+// little that the queue was that of others.
 func (b *bbr) round(limited, queued bool, delivered, lost uint64, size int) {
 	if b.filled {
 		return
 	}
-	limited = limited && !queued
+	limited = limited && !(queued && delivered >= uint64(bbrBurst*size))
 	much := lost > uint64(bbrLostLeast*size) && float64(lost) > bbrLost*float64(delivered+lost)
 	switch {
 	case b.most() >= b.full*5/4:
@@ -120,6 +125,9 @@ func (b *bbr) round(limited, queued bool, delivered, lost uint64, size int) {
 	case !limited:
 		b.flat++
 		b.filled = b.flat >= bbrFull
+	}
+	if b.filled {
+		b.full = b.most()
 	}
 }
 

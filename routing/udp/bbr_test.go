@@ -141,3 +141,44 @@ func TestARQQueueStaysShort(t *testing.T) {
 		}
 	}
 }
+
+// TestStartAfterCredits: a side that has only told now and then how much more may come knows nothing of the line, though its few packets waited round after round in a queue that
+// others had filled. When it has a transfer of its own it finds the line's rate in some round trips, as at the beginning.
+func TestStartAfterCredits(t *testing.T) {
+	const rate, every = 25e6, 5 * time.Millisecond // 200 Mbit/s
+	for _, c := range []struct {
+		trip time.Duration
+		size int // of what is told
+	}{{50 * time.Millisecond, 100}, {200 * time.Millisecond, 100}, {50 * time.Millisecond, 10000}, {200 * time.Millisecond, 10000}} {
+		trip := c.trip
+		n := newNetwork(21)
+		n.delay, n.rate, n.wait = trip/2, rate, 100*time.Millisecond
+		for _, a := range n.sides {
+			a.grown = &grownWindows{most: 128 << 20}
+		}
+		send := func(d time.Duration, size int) {
+			for end := n.now.Add(d); n.now.Before(end); {
+				if k := size - n.sides[0].waiting(); k > 0 {
+					clear(n.sides[0].out.reserve(k))
+					n.sides[0].out.commit(k)
+				}
+				for n.until = n.now.Add(every); n.now.Before(n.until); {
+					n.step()
+					drain(n.sides[1])
+					n.sides[1].open()
+				}
+			}
+		}
+		send(10*trip, c.size)
+		n.delay += trip / 4 // the queue
+		send(20*trip, c.size)
+		n.delay -= trip / 4
+		knew, came := n.sides[0].bbr.most(), n.sides[1].came
+		send(12*trip, linkHighWater)
+		share := float64(n.sides[1].came-came) / (12 * trip).Seconds() / rate
+		t.Logf("%v, %d bytes: %.2f Mbit/s, then %.2f of the line in 12 round trips", trip, c.size, knew*8e3, share)
+		if share < 0.25 {
+			t.Errorf("%v, %d bytes: %.2f of the line in 12 round trips", trip, c.size, share)
+		}
+	}
+}
