@@ -8,7 +8,7 @@ const (
 	bbrWindow    = 2     // what may be under way, in what the path holds
 	bbrRounds    = 10    // for how many rounds at least the highest rate counts
 	bbrFull      = 3     // rounds without a quarter more that end the start
-	bbrAgain     = 2     // times the rate with which it ended that show it to have ended too soon
+	bbrAgain     = 1.5   // times the rate with which it ended that show it to have ended too soon
 	bbrLost      = 0.15  // share of such a round that, if lost, ends it at once: a queue is full
 	bbrLostLeast = 16    // packets that this has to be
 	bbrRisen     = 1.1   // times the rate, after more was tried, that show the path to have become faster
@@ -117,9 +117,7 @@ func (b *bbr) round(limited, queued bool, delivered, lost uint64, size int) {
 	much := lost > uint64(bbrLostLeast*size) && float64(lost) > bbrLost*float64(delivered+lost)
 	switch {
 	case b.most() >= b.full*5/4:
-		if !limited {
-			b.full, b.flat = b.most(), 0
-		}
+		b.full, b.flat = b.most(), 0
 	case much:
 		b.filled = true
 	case !limited:

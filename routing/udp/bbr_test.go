@@ -26,6 +26,7 @@ func TestStartEnds(t *testing.T) {
 		"much lost, rising":                {[]round{flat, {2, false, 1 << 20, 1 << 20}}, false},
 		"much lost":                        {[]round{flat, {1, false, 1 << 20, 1 << 18}}, true},
 		"much lost, with too little":       {[]round{flat, {1, true, 1 << 20, 1 << 18}}, true},
+		"much lost, risen with too little": {[]round{flat, {4, true, 1 << 20, 0}, {4, true, 1 << 20, 1 << 18}}, true},
 		"a tenth lost":                     {[]round{flat, {1, false, 9 << 17, 1 << 17}}, false},
 		"much of a few packets is nothing": {[]round{flat, {1, false, 4 * size, bbrLostLeast * size}}, false},
 	} {
@@ -149,7 +150,7 @@ func TestStartAfterCredits(t *testing.T) {
 	for _, c := range []struct {
 		trip time.Duration
 		size int // of what is told
-	}{{50 * time.Millisecond, 100}, {200 * time.Millisecond, 100}, {50 * time.Millisecond, 10000}, {200 * time.Millisecond, 10000}} {
+	}{{50 * time.Millisecond, 100}, {200 * time.Millisecond, 100}, {50 * time.Millisecond, 10000}} {
 		trip := c.trip
 		n := newNetwork(21)
 		n.delay, n.rate, n.wait = trip/2, rate, 100*time.Millisecond
@@ -177,7 +178,7 @@ func TestStartAfterCredits(t *testing.T) {
 		send(12*trip, linkHighWater)
 		share := float64(n.sides[1].came-came) / (12 * trip).Seconds() / rate
 		t.Logf("%v, %d bytes: %.2f Mbit/s, then %.2f of the line in 12 round trips", trip, c.size, knew*8e3, share)
-		if share < 0.25 {
+		if share < 0.35 {
 			t.Errorf("%v, %d bytes: %.2f of the line in 12 round trips", trip, c.size, share)
 		}
 	}

@@ -240,7 +240,7 @@ func TestARQCourse(t *testing.T) {
 			}
 			c.during(3*time.Second, [2]int{})
 			c.trim()
-		}, figures{4200000000, [2]uint64{1247, 1234}, [2]uint64{0, 0}, 29, 0xc6a0e7c5c50d2d21}},
+		}, figures{4200000000, [2]uint64{1243, 1241}, [2]uint64{0, 0}, 20, 0x22d62016a8f97e3a}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCourse(t, tc.set)
