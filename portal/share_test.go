@@ -68,3 +68,31 @@ func TestShareEpochs(t *testing.T) {
 		t.Error("an epoch was shorter than the least")
 	}
 }
+
+// TestShareRises: while what a path brings still rises, what is late waited for a slow start below and not in a queue; once it rises no more, it did.
+func TestShareRises(t *testing.T) {
+	const rtt, late = 300 * time.Millisecond, 450 * time.Millisecond
+	p, s, now := &share{}, streamShare{}, time.Unix(1000, 0)
+	round := func(n int, took time.Duration) {
+		for range 10 {
+			now = now.Add(rtt / 10)
+			p.add(n/10, &s, rtt, now)
+		}
+		p.brought(uint64(n), took, 0, rtt, now)
+	}
+	p.join(&s, rtt, now)
+	for range 3 {
+		round(20<<10, rtt)
+	}
+	for n := 80 << 10; n < 10<<20; n *= 2 {
+		if round(n, late); p.full(now) {
+			t.Fatalf("full with %d KiB in a round trip, twice what it brought before", n>>10)
+		}
+	}
+	for range fullRounds + 2 { // the first may be a rise, and rounds begin when they do
+		round(10<<20, late)
+	}
+	if !p.full(now) {
+		t.Error("not full though it rises no more")
+	}
+}
