@@ -157,15 +157,19 @@ func (s *session) set(up bool, c *connection, failure error) {
 	s.mu.Unlock()
 }
 
-// absentAfter is how long nobody may be registered under a relay's name until clients need not wait: a node that is restarted is back before.
-const absentAfter = 5 * time.Second
+// absentAfter is how long nobody may be registered under a relay's name until clients need not wait: a node that is restarted is back before. It is twice as long as
+// it took to hear that nobody is there, absentMost at most: where the relay was away or is late it is so for the node that registers, too.
+const (
+	absentAfter = 5 * time.Second
+	absentMost  = 15 * time.Second
+)
 
 // noteAbsent follows whether the relay says that nobody is registered. s.mu is held.
 func (s *session) noteAbsent(is bool, why error) {
 	switch {
 	case s.absent == nil || is == (s.missing != nil):
 	case is:
-		reason, after := why.Error(), absentAfter
+		reason, after := why.Error(), min(max(absentAfter, 2*time.Since(s.since)), absentMost)
 		if s.retries == 0 && !s.back {
 			after = 0 // nobody ever was there
 		}
