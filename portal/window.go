@@ -69,7 +69,7 @@ type window struct {
 	brought  streamShare
 
 	spent   bool          // the peer had spent what it had when the last credit reached it
-	soon    bool          // what the peer might send last came as soon as it could, on a path long enough to tell, with no other stream
+	soon    bool          // what the peer might send last came as soon as it could, on a path long enough to tell, alone or in the path's start
 	spentAt time.Time     // when all bytes up to asked had come and none beyond; zero if that did not happen
 	dry     float64       // share of the credits' ways in which nothing came since the peer had spent what it had, lately
 	cover   time.Duration // what the window has to cover because of that; 0 for what the round trip says
@@ -213,9 +213,9 @@ func (w *window) ranDry(idle, took time.Duration, now time.Time) {
 	}
 }
 
-// open lets the window grow with what is taken while it is what limits a stream whose rate still rises, and which is alone on its path: the peer sends at once
-// all that it may, the reader takes it, and nothing waits in the path. The rate is known a round trip late, so a window that follows it alone needs two for
-// each step. In shorter paths than rates can be measured in, a window is large enough soon, and several streams fill a path together.
+// open lets the window grow with what is taken while it is what limits a stream whose rate still rises, and which is alone on its path or on one whose rate does
+// too: the peer sends at once all that it may, the reader takes it, and nothing waits in the path. The rate is known a round trip late, so a window that follows
+// it alone needs two for each step. In shorter paths than rates can be measured in, a window is large enough soon.
 func (w *window) open(taken uint64, pending int, now time.Time) {
 	if !w.soon || !w.path.alone() && !w.path.starts() || w.flat >= fullRounds || pending > w.size/4 {
 		w.opened = taken
