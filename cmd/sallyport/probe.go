@@ -91,7 +91,7 @@ func hopHint(h admin.Hop) string {
 		return "at the outlet's machine: sallyport relay list shows whether its name is registered"
 	case h.Kind == "outlet":
 		return "at the outlet's machine: sallyport tcp-outlet list, and doctor"
-	case h.Kind == "channel" && (strings.Contains(h.Error, "deadline") || strings.Contains(h.Error, "in time")):
+	case h.Kind == "channel" && (strings.Contains(h.Error, "deadline") || strings.Contains(h.Error, "in time") || strings.Contains(h.Error, "has ended")):
 		return "the connection is there, and what answers does not speak the protocol: is it another program's port?"
 	case h.Kind == "channel":
 		return "sallyport doctor looks at the clock, the credential and who is expected"
