@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sallyport/crypto/identity"
+	"sallyport/internal/latekeeper"
 	"sallyport/routing"
 	"sallyport/routing/tcp"
 )
@@ -184,23 +185,9 @@ func TestFirstMessagesThatWait(t *testing.T) {
 	}
 }
 
-// lateKeeper attests keys once it is there.
-type lateKeeper struct {
-	identity.Keeper
-	there atomic.Bool
-	asked atomic.Int64
-}
-
-func (k *lateKeeper) Attest(ctx context.Context, r identity.AttestationRequest) (attestation, history []byte, err error) {
-	if k.asked.Add(1); !k.there.Load() {
-		return nil, nil, identity.ErrKeeperAway
-	}
-	return k.Keeper.Attest(ctx, r)
-}
-
 // TestNoKeyYet: who begins a handshake with a node that has no key yet is answered as soon as it has one, and asks nobody for it.
 func TestNoKeyYet(t *testing.T) {
-	keeper := &lateKeeper{}
+	keeper := &latekeeper.Keeper{}
 	var acting *identity.Manager
 	member, bank := newNode(t, 1, nil), newLimitedNode(t, 2, Limits{}, func(o *Options) {
 		keeper.Keeper, acting = o.Identities, o.Identities.Delegate(keeper)
@@ -210,10 +197,10 @@ func TestNoKeyYet(t *testing.T) {
 	reached := make(chan bool, 1)
 	go func() { reached <- member.reaches(t, way.Sender, "api") }()
 	eventually(t, "the first message waits", func() bool { return bank.channels.waits.Held() == 1 })
-	if bank.channels.asked.Held() > 0 || keeper.asked.Load() > 0 {
-		t.Errorf("%d handshakes are under way, the keeper was asked %d times", bank.channels.asked.Held(), keeper.asked.Load())
+	if bank.channels.asked.Held() > 0 || keeper.Asked.Load() > 0 {
+		t.Errorf("%d handshakes are under way, the keeper was asked %d times", bank.channels.asked.Held(), keeper.Asked.Load())
 	}
-	keeper.there.Store(true)
+	keeper.There.Store(true)
 	if err := acting.CheckKeys(limited(t), bank.self); err != nil {
 		t.Fatal(err)
 	}
