@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // database is a PostgreSQL server with pgbench's tables, for the neighbour.
@@ -53,10 +55,11 @@ func startDatabase(ctx context.Context, dir string) (_ *database, err error) {
 			return nil, err
 		}
 	}
-	d := &database{}
-	if d.port, err = freePort(); err != nil {
+	port, err := freeport.Get()
+	if err != nil {
 		return nil, err
 	}
+	d := &database{port: strconv.Itoa(port)}
 	run := func(name string, args ...string) *exec.Cmd {
 		cmd := exec.Command(filepath.Join(bin, name), args...)
 		cmd.Dir, cmd.SysProcAttr, cmd.Env = "/", as, []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // line carries TCP connections to another address, slowly if it is told so, and lets somebody see or change the bytes.
@@ -139,11 +142,11 @@ func (s *stage) beyond(ctx context.Context, l *line) (at string, remove func(), 
 			remove()
 		}
 	}()
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return "", nil, err
 	}
-	at = net.JoinHostPort("127.0.0.1", port)
+	at = fmt.Sprint("127.0.0.1:", port)
 	if _, err := s.cli(ctx, "far", "tcp-inlet", "create", "--at", "far", "--from", at, "--to",
 		"/dnsaddr/127.0.0.1/tcp/"+l.port()+"/secure/api/service/forward_to_db/secure/api/service/db"); err != nil {
 		return "", nil, err

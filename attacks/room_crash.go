@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // crashRows end nodes while they are at work.
@@ -137,23 +139,24 @@ func inMemory(ctx context.Context, s *stage) (string, error) {
 		return m
 	}
 	before := files()
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return "", err
 	}
+	at := fmt.Sprint("127.0.0.1:", port)
 	out, err := os.Create(filepath.Join(s.dir, "in-memory.out"))
 	if err != nil {
 		return "", err
 	}
 	defer out.Close()
-	cmd := exec.CommandContext(ctx, s.binary, "node", "create", "mem", "--in-memory", "--foreground", "--no-status-endpoint", "--tcp-listener-address", "127.0.0.1:"+port)
+	cmd := exec.CommandContext(ctx, s.binary, "node", "create", "mem", "--in-memory", "--foreground", "--no-status-endpoint", "--tcp-listener-address", at)
 	cmd.Env = append(s.env, "TMPDIR="+tmp, "HOME="+tmp, "SALLYPORT_HOME="+filepath.Join(s.dir, "nowhere"))
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
 	up := s.await(ctx, "the node listens", func() error {
-		c, err := dial("127.0.0.1:" + port)
+		c, err := dial(at)
 		if err == nil {
 			c.Close()
 		}

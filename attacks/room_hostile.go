@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // hostileRows have somebody between the nodes who does to what goes by whatever it likes.
@@ -129,11 +131,11 @@ func hostileRelay(ctx context.Context, s *stage) (string, error) {
 	}
 	var inlets []string
 	for range 2 { // two channels, of which pieces are exchanged
-		free, err := freePort()
+		free, err := freeport.Get()
 		if err != nil {
 			return "", err
 		}
-		at := net.JoinHostPort("127.0.0.1", free)
+		at := fmt.Sprint("127.0.0.1:", free)
 		if _, err := s.cli(ctx, "east", "tcp-inlet", "create", "--at", "east", "--from", at, "--to", route+"/service/forward_to_west/secure/api/service/db"); err != nil {
 			return "", err
 		}

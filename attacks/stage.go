@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // stageOptions differ from row to row.
@@ -130,15 +132,15 @@ func (s *stage) makeRelay(ctx context.Context, o stageOptions) error {
 // makeProject makes a project with its authority and relay, and members that are to have the nodes bank and shop.
 func (s *stage) makeProject(ctx context.Context) error {
 	s.nodes = append(s.nodes, "authority", "relay")
-	authority, err := freePort()
+	authority, err := freeport.Get()
 	if err != nil {
 		return err
 	}
-	relay, err := freePort()
+	relay, err := freeport.Get()
 	if err != nil {
 		return err
 	}
-	if _, err := s.cli(ctx, "relay", "project", "create", "p", "--authority-port", authority, "--relay-port", relay,
+	if _, err := s.cli(ctx, "relay", "project", "create", "p", "--authority-port", fmt.Sprint(authority), "--relay-port", fmt.Sprint(relay),
 		"--authority-status", "127.0.0.1:0", "--relay-status", "127.0.0.1:0"); err != nil {
 		return err
 	}
@@ -183,11 +185,11 @@ func (s *stage) newRelayName(ctx context.Context, node string) error {
 
 // newInlet opens an inlet to an outlet of the bank's, through the relay.
 func (s *stage) newInlet(ctx context.Context, node, outlet string, more ...string) (string, error) {
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return "", err
 	}
-	at := net.JoinHostPort("127.0.0.1", port)
+	at := fmt.Sprint("127.0.0.1:", port)
 	args := []string{"tcp-inlet", "create", "--at", node, "--from", at}
 	if s.project {
 		args = append(args, "--via", "db", "--to", outlet)
@@ -384,16 +386,6 @@ func (s *stage) showLog(node string) {
 }
 
 func tail(b []byte, n int) []byte { return b[max(len(b)-n, 0):] }
-
-func freePort() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	return port, err
-}
 
 // once sends a few bytes through an inlet and reads them back.
 func once(at string) error {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // postgres is a cluster of the driver's own: fresh, on a free port, gone at the end.
@@ -32,7 +34,7 @@ func startPostgres(ctx context.Context, procs *processes, dir string) (*postgres
 	if len(found) == 0 {
 		return nil, errors.New("no PostgreSQL server in /usr/lib/postgresql: install the package postgresql")
 	}
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return nil, err
 	}

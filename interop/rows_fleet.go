@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // fleetRows is the story with two relays of ours in the relay's seat that are one fleet: they prove the same identity, of which the first alone has the
@@ -110,7 +112,7 @@ func (r *rowRun) startFleet(ctx context.Context, st *story) (*fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return nil, err
 	}

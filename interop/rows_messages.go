@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // plainNode starts a node that knows no authority, in its own state directory.
@@ -13,7 +15,7 @@ func (r *rowRun) plainNode(ctx context.Context, dir, name string, p program, env
 	if err != nil {
 		return nil, 0, err
 	}
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return nil, 0, err
 	}
@@ -187,7 +189,7 @@ func (r *rowRun) authorizedInlet(ctx context.Context, st *story, right bool) err
 			return err
 		}
 	}
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"sallyport/internal/freeport"
 	"sallyport/portal/influxdb/influxtest"
 )
 
@@ -66,7 +67,7 @@ func optionRows(ctx context.Context, r *rowRun) {
 
 // inletTo makes an inlet of the inlet box and returns its port.
 func (s *story) inletTo(ctx context.Context, noun, outlet string, flags ...string) (int, error) {
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return 0, err
 	}

@@ -8,15 +8,17 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // startRendezvous runs a box's program as a rendezvous server until its processes are killed.
 func (b *box) startRendezvous(ctx context.Context) (address string, err error) {
-	port, err := freePort()
+	port, err := freeport.Get()
 	if err != nil {
 		return "", err
 	}
-	health, err := freePort()
+	health, err := freeport.Get()
 	if err != nil {
 		return "", err
 	}
@@ -85,10 +87,10 @@ func udpRows(ctx context.Context, r *rowRun) {
 		if y, err = newBox(r.procs, st.dir, "y", r.a, env); err != nil {
 			return "", err
 		}
-		if xPort, err = freePort(); err != nil {
+		if xPort, err = freeport.Get(); err != nil {
 			return "", err
 		}
-		if xUDP, err = freePort(); err != nil {
+		if xUDP, err = freeport.Get(); err != nil {
 			return "", err
 		}
 		if _, err = x.cli(ctx, "node", "create", "x", "--tcp-listener-address", local(xPort), "--udp", "--udp-listener-address", local(xUDP)); err != nil {
@@ -121,7 +123,7 @@ func udpRows(ctx context.Context, r *rowRun) {
 		})
 	}
 	r.check("portal through a puncture", func() (string, error) {
-		port, err := freePort()
+		port, err := freeport.Get()
 		if err != nil {
 			return "", err
 		}

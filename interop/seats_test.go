@@ -74,17 +74,3 @@ func TestParseNumbers(t *testing.T) {
 		}
 	}
 }
-
-func TestFreePort(t *testing.T) {
-	seen := map[int]bool{}
-	for range 50 {
-		port, err := freePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if seen[port] || port < firstPort || port >= firstPort+portCount {
-			t.Errorf("port %d", port)
-		}
-		seen[port] = true
-	}
-}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+
+	"sallyport/internal/freeport"
 )
 
 // projectID is what the authority puts into credentials as trust_context_id.
@@ -70,7 +72,7 @@ func newStory(procs *processes, root string, s seats, o storyOptions) (*story, e
 	}
 	for _, port := range []*int{&st.authorityPort, &st.relayPort, &st.pgInlet, &st.xferInlet} {
 		var err error
-		if *port, err = freePort(); err != nil {
+		if *port, err = freeport.Get(); err != nil {
 			return nil, err
 		}
 	}

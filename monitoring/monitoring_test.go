@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/freeport"
 	"sallyport/internal/servers"
 )
 
@@ -101,16 +102,6 @@ func queries(t *testing.T) map[string]string {
 	return list
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
-}
-
 // story runs a project with a bank and analysts who use a portal, and returns the status addresses.
 func story(t *testing.T) (targets []string) {
 	t.Helper()
@@ -140,9 +131,9 @@ func story(t *testing.T) (targets []string) {
 	})
 	server := servers.Listen(t, servers.Echo)
 	for range 3 {
-		targets = append(targets, "127.0.0.1:"+freePort(t))
+		targets = append(targets, "127.0.0.1:"+freeport.For(t))
 	}
-	at("admin", "project", "create", "partners", "--authority-port", freePort(t), "--relay-port", freePort(t), "--relay-status", targets[0])
+	at("admin", "project", "create", "partners", "--authority-port", freeport.For(t), "--relay-port", freeport.For(t), "--relay-status", targets[0])
 	enroll := func(party string, args ...string) {
 		ticket := filepath.Join(dir, party+".ticket")
 		if err := os.WriteFile(ticket, []byte(at("admin", append([]string{"project", "ticket"}, args...)...)), 0o600); err != nil {
@@ -157,7 +148,7 @@ func story(t *testing.T) (targets []string) {
 	at("bank", "tcp-outlet", "create", "nobody", "--at", "bank", "--to", "127.0.0.1:1")
 	at("bank", "relay", "create", "db", "--to", "bank")
 	at("analysis", "node", "create", "analysis", "--status-endpoint", targets[2])
-	ports := []string{freePort(t), freePort(t)}
+	ports := []string{freeport.For(t), freeport.For(t)}
 	at("analysis", "tcp-inlet", "create", "--at", "analysis", "--from", ports[0], "--via", "db")
 	at("analysis", "tcp-inlet", "create", "--at", "analysis", "--from", ports[1], "--to", "nobody", "--via", "db")
 	ctx, cancel := context.WithCancel(context.Background())
@@ -196,7 +187,7 @@ func TestQueries(t *testing.T) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	at := "127.0.0.1:" + freePort(t)
+	at := "127.0.0.1:" + freeport.For(t)
 	cmd := exec.Command(prometheus, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+at, "--log.level=warn")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {

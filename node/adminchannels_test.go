@@ -14,6 +14,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/internal/freeport"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/routing"
@@ -343,7 +344,7 @@ func TestTCPByRequest(t *testing.T) {
 	if _, err := listen(taken.Addr().String()); err == nil {
 		t.Error("listens on a port that is taken")
 	}
-	for name, at := range map[string]string{"chosen": "127.0.0.1:0", "given": net.JoinHostPort("127.0.0.1", portOf(freeAddress(t)))} {
+	for name, at := range map[string]string{"chosen": "127.0.0.1:0", "given": "127.0.0.1:" + freeport.For(t)} {
 		l, err := listen(at)
 		if err != nil || l.Mode != "Listen" || l.Worker != "<none>" || !strings.HasPrefix(l.Processor, "0#") || portOf(l.Socket) == "0" {
 			t.Fatalf("%s: %+v, %v", name, l, err)
@@ -384,17 +385,6 @@ func TestTCPByRequest(t *testing.T) {
 	if kept := here.tcpListeners.List(); len(kept) != 0 {
 		t.Errorf("left: %+v", kept)
 	}
-}
-
-// freeAddress is an address that nobody listens at.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // TestTCPListenerThatIsDown is in the list with the address that was asked for, and nothing behind it.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"sallyport/internal/freeport"
 	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
@@ -29,7 +30,7 @@ func (m *member) kafkaInlet(r admin.KafkaInletRequest) *kafkaInlet {
 	if host == "" {
 		host = "127.0.0.1"
 	}
-	r.From = net.JoinHostPort(host, strconv.Itoa(freePort(m.t)))
+	r.From = net.JoinHostPort(host, freeport.For(m.t))
 	r.FirstPort, r.LastPort = 30000, 32000
 	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()

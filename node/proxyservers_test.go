@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/freeport"
 	"sallyport/node/resource"
 )
 
@@ -26,7 +27,7 @@ func TestProxyProtocolServers(t *testing.T) {
 		}
 		return path
 	}
-	start := func(t *testing.T, port int, program string, args ...string) {
+	start := func(t *testing.T, port, program string, args ...string) {
 		t.Helper()
 		path, err := exec.LookPath(program)
 		if err != nil {
@@ -41,7 +42,7 @@ func TestProxyProtocolServers(t *testing.T) {
 			cmd.Wait()
 		})
 		until(t, program, func() bool {
-			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			c, err := net.Dial("tcp", "127.0.0.1:"+port)
 			if err == nil {
 				c.Close()
 			}
@@ -77,42 +78,42 @@ func TestProxyProtocolServers(t *testing.T) {
 		}
 		return made.Bind
 	}
-	nginx, haproxy, before := freePort(t), freePort(t), freePort(t)
+	nginx, haproxy, before := freeport.For(t), freeport.For(t), freeport.For(t)
 	t.Run("nginx", func(t *testing.T) {
 		conf := file("nginx.conf", fmt.Sprintf(`pid %[1]s/nginx.pid; error_log %[1]s/error.log; events {}
 			http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
-			server { listen 127.0.0.1:%[2]d proxy_protocol; location / { return 200 "$proxy_protocol_addr:$proxy_protocol_port"; } } }`, dir, nginx))
+			server { listen 127.0.0.1:%[2]s proxy_protocol; location / { return 200 "$proxy_protocol_addr:$proxy_protocol_port"; } } }`, dir, nginx))
 		start(t, nginx, "nginx", "-c", conf, "-e", filepath.Join(dir, "error.log"), "-g", "daemon off;")
 		for _, version := range []string{"v1", "v2"} {
-			at := inlet(t, resource.Outlet{Name: "nginx-" + version, To: fmt.Sprintf("127.0.0.1:%d", nginx), ProxyProtocol: version}, resource.Inlet{TellClient: true})
+			at := inlet(t, resource.Outlet{Name: "nginx-" + version, To: "127.0.0.1:" + nginx, ProxyProtocol: version}, resource.Inlet{TellClient: true})
 			if client, got := ask(t, at); got != client {
 				t.Errorf("%s: nginx saw %q, the client is %s", version, got, client)
 			}
 		}
 	})
 	t.Run("haproxy", func(t *testing.T) {
-		second := inlet(t, resource.Outlet{Name: "behind", To: fmt.Sprintf("127.0.0.1:%d", haproxy), ProxyProtocol: "v2"}, resource.Inlet{AcceptProxyProtocol: []string{"127.0.0.1"}})
+		second := inlet(t, resource.Outlet{Name: "behind", To: "127.0.0.1:" + haproxy, ProxyProtocol: "v2"}, resource.Inlet{AcceptProxyProtocol: []string{"127.0.0.1"}})
 		conf := file("haproxy.cfg", fmt.Sprintf(`defaults
   timeout connect 5s
   timeout client 20s
   timeout server 20s
 frontend web
   mode http
-  bind 127.0.0.1:%d accept-proxy
+  bind 127.0.0.1:%s accept-proxy
   http-request return status 200 content-type text/plain lf-string "%%[src]:%%[src_port]"
 listen before
   mode tcp
-  bind 127.0.0.1:%d
+  bind 127.0.0.1:%s
   server inlet %s send-proxy-v2
 `, haproxy, before, second))
 		start(t, haproxy, "haproxy", "-f", conf)
 		for _, version := range []string{"v1", "v2"} {
-			at := inlet(t, resource.Outlet{Name: "haproxy-" + version, To: fmt.Sprintf("127.0.0.1:%d", haproxy), ProxyProtocol: version}, resource.Inlet{TellClient: true})
+			at := inlet(t, resource.Outlet{Name: "haproxy-" + version, To: "127.0.0.1:" + haproxy, ProxyProtocol: version}, resource.Inlet{TellClient: true})
 			if client, got := ask(t, at); got != client {
 				t.Errorf("%s: haproxy saw %q, the client is %s", version, got, client)
 			}
 		}
-		if client, got := ask(t, fmt.Sprintf("127.0.0.1:%d", before)); got != client {
+		if client, got := ask(t, "127.0.0.1:"+before); got != client {
 			t.Errorf("through a load balancer before the inlet: haproxy saw %q, the client is %s", got, client)
 		}
 	})

@@ -3,13 +3,12 @@ package node
 import (
 	"context"
 	"errors"
-	"net"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"sallyport/authority"
+	"sallyport/internal/freeport"
 	"sallyport/node/admin"
 	"sallyport/routing"
 	"sallyport/routing/control"
@@ -32,7 +31,7 @@ func (p *testProject) relayOf(shared *registrytest.Shared, id string, like *memb
 			p.t.Fatal(err)
 		}
 	}
-	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(p.t)))
+	at := "127.0.0.1:" + freeport.For(p.t)
 	self := routing.RelayNode{ID: id, Address: "/ip4/127.0.0.1/tcp/" + portOf(at)}
 	part := shared.Join(self)
 	n, err := Start(context.Background(), Options{

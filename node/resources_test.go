@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 
+	"sallyport/internal/freeport"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
 	"sallyport/node/table"
@@ -322,8 +322,7 @@ func TestInletTellsTheTruth(t *testing.T) {
 // An outlet whose target does not answer says so, and that it answers again.
 func TestOutletTarget(t *testing.T) {
 	m := newMember(t)
-	port := freePort(t)
-	at := fmt.Sprintf("127.0.0.1:%d", port)
+	at := "127.0.0.1:" + freeport.For(t)
 	if _, err := m.CreateOutlet(within(t), resource.Outlet{Name: "db", To: at, Check: "tcp"}); err != nil {
 		t.Fatal(err)
 	}

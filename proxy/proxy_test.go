@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/freeport"
 	"sallyport/internal/servers"
 )
 
@@ -140,7 +141,7 @@ func through(t *testing.T, proxy, to string) (string, error) {
 func TestProxies(t *testing.T) {
 	to := greeter(t)
 	_, port, _ := net.SplitHostPort(to)
-	closed := "127.0.0.1:" + servers.FreePort(t)
+	closed := "127.0.0.1:" + freeport.For(t)
 	for name, c := range map[string]struct {
 		start func(testing.TB) string
 		fails map[string]string // what the error says, by destination
@@ -317,7 +318,7 @@ func TestSilentProxy(t *testing.T) {
 		}
 		cancel()
 	}
-	refused := "http://127.0.0.1:" + servers.FreePort(t)
+	refused := "http://127.0.0.1:" + freeport.For(t)
 	p, _ := ParseURL(refused)
 	if _, _, err := p.Dial(t.Context(), "relay.example:1"); !errors.Is(err, ErrProxy) || !strings.Contains(err.Error(), refused) || !strings.Contains(err.Error(), "refused") {
 		t.Error(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"sallyport/internal/freeport"
 	"sallyport/internal/servers"
 	"sallyport/state"
 )
@@ -46,16 +46,6 @@ func (w *world) sallyport(ctx context.Context, home string, args ...string) (str
 	return strings.TrimSpace(string(out)), nil
 }
 
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
-}
-
 // newWorld makes a project for a number of members, all from this machine. What it returns with an error is to be ended too.
 func newWorld(ctx context.Context, o options, n int) (w *world, err error) {
 	w = &world{bin: o.bin}
@@ -83,9 +73,11 @@ func newWorld(ctx context.Context, o options, n int) (w *world, err error) {
 	}
 	ports := make([]string, 2+2*o.relays)
 	for i := range ports {
-		if ports[i], err = freePort(); err != nil {
+		port, err := freeport.Get()
+		if err != nil {
 			return w, err
 		}
+		ports[i] = strconv.Itoa(port)
 	}
 	w.authority = &machine{home: keeper, node: "authority-p"}
 	w.relays = []*machine{{home: keeper, node: "relay-p", status: "127.0.0.1:" + ports[3]}}

@@ -15,7 +15,6 @@ import (
 type bench struct {
 	dir      string
 	d        durations
-	ports    *ports
 	servers  *servers
 	paths    []maker
 	probes   []probe
@@ -114,7 +113,7 @@ func (b *bench) runAll(ctx context.Context, first, end int) error {
 		return err == nil
 	}
 	var err error
-	if b.servers, err = startServers(ctx, filepath.Join(b.dir, "servers"), b.ports, have); err != nil {
+	if b.servers, err = startServers(ctx, filepath.Join(b.dir, "servers"), have); err != nil {
 		return fmt.Errorf("servers: %w", err)
 	}
 	defer b.servers.stop()
@@ -236,7 +235,7 @@ func (b *bench) path(ctx context.Context, m maker) (*instance, error) {
 		return i, nil
 	}
 	b.starts++
-	i, err := startPath(ctx, m, filepath.Join(b.dir, fmt.Sprintf("%s-%d", m.name, b.starts)), b.ports, b.servers.ports)
+	i, err := startPath(ctx, m, filepath.Join(b.dir, fmt.Sprintf("%s-%d", m.name, b.starts)), b.servers.ports)
 	if err != nil {
 		return nil, err
 	}

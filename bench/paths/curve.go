@@ -153,7 +153,7 @@ func measureScale(ctx context.Context, b *bench, i *instance) (sample, error) {
 	// Nodes that have had many connections have the memory for as many: only new ones tell.
 	b.starts++
 	m := b.paths[slices.IndexFunc(b.paths, func(m maker) bool { return m.name == i.name })]
-	i, err := startPath(ctx, m, filepath.Join(b.dir, fmt.Sprintf("scale-%d", b.starts)), b.ports, b.servers.ports)
+	i, err := startPath(ctx, m, filepath.Join(b.dir, fmt.Sprintf("scale-%d", b.starts)), b.servers.ports)
 	if err != nil {
 		return nil, err
 	}

@@ -257,7 +257,7 @@ func compareAll(ctx context.Context, o *options) error {
 	raiseFileLimit()
 	adoptOrphans()
 	reference, sallyport, before := absolute(o.reference), absolute(o.sallyport), absolute(o.before)
-	b := &bench{d: o.durations(), medium: o.medium, fewer: o.short || o.medium, program: sallyport, profiles: o.profiles, ports: newPorts(), live: map[string]*instance{}, took: map[string]time.Duration{}, result: newResult(os.Args[1:])}
+	b := &bench{d: o.durations(), medium: o.medium, fewer: o.short || o.medium, program: sallyport, profiles: o.profiles, live: map[string]*instance{}, took: map[string]time.Duration{}, result: newResult(os.Args[1:])}
 	if b.paths, err = choose(makers(reference, sallyport, before), o.paths, func(m maker) string { return m.name }); err != nil {
 		return fmt.Errorf("--paths: %w", err)
 	}

@@ -37,7 +37,6 @@ type maker struct {
 type instance struct {
 	name        string
 	dir         string
-	ports       *ports
 	back, front map[string]int
 	procs       []*proc
 	address     string   // of the outlet's node, if the path has no relay
@@ -59,20 +58,20 @@ var errNoEnd = errors.New("the path does not reach its server")
 
 // startPath makes a fresh instance of a path and proves that it reaches the
 // server. On error everything is stopped again.
-func startPath(ctx context.Context, m maker, dir string, pp *ports, back map[string]int) (i *instance, err error) {
+func startPath(ctx context.Context, m maker, dir string, back map[string]int) (i *instance, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	made := &instance{name: m.name, dir: dir, ports: pp, back: back}
+	made := &instance{name: m.name, dir: dir, back: back}
 	i = made
 	defer func() {
 		if err != nil {
 			made.stop()
 		}
 	}()
-	if i.front, err = pp.serviceMap(); err != nil {
+	if i.front, err = serviceMap(); err != nil {
 		return nil, err
 	}
 	if err = m.start(ctx, i); err != nil {

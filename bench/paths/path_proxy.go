@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // haproxyHead is common to all haproxy configurations here. Idle connections
@@ -40,7 +42,7 @@ func startPlain(ctx context.Context, i *instance) error {
 		listen := i.front
 		if role != roleInlet {
 			var err error
-			if listen, err = i.ports.serviceMap(); err != nil {
+			if listen, err = serviceMap(); err != nil {
 				return err
 			}
 		}
@@ -73,11 +75,11 @@ func startTLS(ctx context.Context, i *instance) error {
 	if err != nil {
 		return err
 	}
-	atOutlet, err := i.ports.serviceMap()
+	atOutlet, err := serviceMap()
 	if err != nil {
 		return err
 	}
-	atRelay, err := i.ports.serviceMap()
+	atRelay, err := serviceMap()
 	if err != nil {
 		return err
 	}
@@ -130,7 +132,7 @@ func startSpiped(_ context.Context, i *instance) error {
 	if err != nil {
 		return err
 	}
-	middle, err := i.ports.serviceMap()
+	middle, err := serviceMap()
 	if err != nil {
 		return err
 	}
@@ -161,7 +163,7 @@ func startRathole(ctx context.Context, i *instance) error {
 	if len(keys) != 6 {
 		return fmt.Errorf("rathole --genkey prints %q: two keys were expected", abbreviate(out, 100))
 	}
-	control, err := i.ports.next()
+	control, err := freeport.Get()
 	if err != nil {
 		return err
 	}

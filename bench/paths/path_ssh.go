@@ -43,7 +43,7 @@ func startSSH(ctx context.Context, i *instance) error {
 	if err != nil {
 		return err
 	}
-	portNumbers, err := i.ports.take(2)
+	portNumbers, err := freePorts(2)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sallyport/internal/freeport"
 )
 
 // story sets up portals with a program that has the reference's command line:
@@ -79,7 +81,7 @@ func (s *script) port() (address, number string) {
 	if s.err != nil {
 		return "", ""
 	}
-	n, err := s.i.ports.next()
+	n, err := freeport.Get()
 	s.err = err
 	address = loopback(n)
 	_, number, _ = net.SplitHostPort(address)

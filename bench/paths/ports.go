@@ -2,68 +2,32 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
-// Ports are taken from below Linux's usual range for outgoing connections
-// (32768 up), so that none of the thousands of connections of a run can take one
-// between its choice and its use.
-const (
-	portLow  = 20000
-	portHigh = 32000
-	// statusPort is where the first reference node of a machine puts its status
-	// endpoint unasked.
-	statusPort = 23345
-)
-
-// ports hands out free TCP ports on the loopback address, each once.
-type ports struct {
-	used map[int]bool
-}
-
-func newPorts() *ports { return &ports{used: map[int]bool{statusPort: true}} }
-
-func (p *ports) next() (int, error) {
-	for range 1000 {
-		n := portLow + rand.IntN(portHigh-portLow)
-		if p.used[n] {
-			continue
-		}
-		l, err := net.Listen("tcp4", loopback(n))
-		if err != nil {
-			continue
-		}
-		l.Close()
-		p.used[n] = true
-		return n, nil
-	}
-	return 0, errors.New("no free port found")
-}
-
-// take returns n free ports.
-func (p *ports) take(n int) ([]int, error) {
+// freePorts returns n free ports.
+func freePorts(n int) ([]int, error) {
 	out := make([]int, n)
 	for i := range out {
 		var err error
-		if out[i], err = p.next(); err != nil {
+		if out[i], err = freeport.Get(); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-// serviceMap returns one free port for each service.
-func (p *ports) serviceMap() (map[string]int, error) {
+// serviceMap returns a free port for each service.
+func serviceMap() (map[string]int, error) {
 	m := map[string]int{}
 	for _, s := range services {
-		n, err := p.next()
+		n, err := freeport.Get()
 		if err != nil {
 			return nil, err
 		}

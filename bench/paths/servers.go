@@ -38,7 +38,7 @@ type servers struct {
 // missing are left out, and those that fail are noted in down (their measurements are skipped by the caller). iperf3 is
 // started for each measurement, since it serves one client at a time and a broken
 // test would block it.
-func startServers(ctx context.Context, dir string, pp *ports, have func(string) bool) (s *servers, err error) {
+func startServers(ctx context.Context, dir string, have func(string) bool) (s *servers, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func startServers(ctx context.Context, dir string, pp *ports, have func(string) 
 			s.stop()
 		}
 	}()
-	if s.ports, err = pp.serviceMap(); err != nil {
+	if s.ports, err = serviceMap(); err != nil {
 		return s, err
 	}
 	self, err := os.Executable()

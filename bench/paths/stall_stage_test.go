@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // The stall stories run the program itself: `make stall` sets STALL_PROGRAM, and STALL=short for the form that takes seconds.
@@ -44,8 +46,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	pp := newPorts()
-	port, err := pp.next()
+	port, err := freeport.Get()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +68,7 @@ func newStage(t *testing.T) *stage {
 	if err := waitListening(ctx, []*proc{p}, port); err != nil {
 		t.Fatal(err)
 	}
-	i, err := startPath(ctx, maker{"stall", nil, story{program: program}.start}, filepath.Join(dir, "path"), pp, back)
+	i, err := startPath(ctx, maker{"stall", nil, story{program: program}.start}, filepath.Join(dir, "path"), back)
 	if err != nil {
 		t.Fatal(err)
 	}

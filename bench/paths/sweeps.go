@@ -14,6 +14,7 @@ import (
 	"sallyport/bench/load"
 	"sallyport/bench/report"
 	"sallyport/client"
+	"sallyport/internal/freeport"
 )
 
 // sweepsOf lets a sweep run on one path, whose program it starts with other settings.
@@ -89,7 +90,7 @@ func measureVariants(section report.Section, settings []float64, start func(st s
 		for _, x := range settings {
 			b.starts++
 			m := maker{name: i.name, start: start(b.ours(), x)}
-			made, err := startPath(ctx, m, filepath.Join(b.dir, fmt.Sprintf("%s-%d", section.Key, b.starts)), b.ports, b.servers.ports)
+			made, err := startPath(ctx, m, filepath.Join(b.dir, fmt.Sprintf("%s-%d", section.Key, b.starts)), b.servers.ports)
 			if err != nil {
 				return nil, fmt.Errorf("%s %v: %w", section.X.Title, x, err)
 			}
@@ -141,7 +142,7 @@ func measureNested(ctx context.Context, b *bench, i *instance) (sample, error) {
 	section := b.result.Section(report.Section{Key: "nested", Title: "Nested channels", X: report.Axis{Title: "channels, each within the one before"}, Y: wayMetrics,
 		Note: "Two nodes, one TCP connection, a number of secure channels each within the one before: what one more time sealing and opening costs. Echo; connections ask again at once."})
 	for n := 1; n <= 4; n++ {
-		port, err := i.ports.next()
+		port, err := freeport.Get()
 		if err != nil {
 			return nil, err
 		}
@@ -175,7 +176,7 @@ func measureInlets(ctx context.Context, b *bench, i *instance) (sample, error) {
 	}
 	ports := []int{i.front[svcUtil]}
 	for _, n := range counts {
-		more, err := i.ports.take(n - len(ports))
+		more, err := freePorts(n - len(ports))
 		if err != nil {
 			return nil, err
 		}

@@ -140,17 +140,6 @@ func TestRunIsBounded(t *testing.T) {
 	}
 }
 
-func TestPortsAreFreeAndDistinct(t *testing.T) {
-	got, err := newPorts().take(50)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(got)
-	if len(slices.Compact(slices.Clone(got))) != 50 || got[0] < portLow || got[49] >= portHigh {
-		t.Errorf("got %v", got)
-	}
-}
-
 func TestChoose(t *testing.T) {
 	all := []string{"a", "b", "c"}
 	id := func(s string) string { return s }
@@ -369,7 +358,7 @@ func TestKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	util, run := serveOne(t), 0
-	b := &bench{dir: t.TempDir(), ports: newPorts(), servers: &servers{}, result: newResult(nil), took: map[string]time.Duration{}, live: map[string]*instance{}}
+	b := &bench{dir: t.TempDir(), servers: &servers{}, result: newResult(nil), took: map[string]time.Duration{}, live: map[string]*instance{}}
 	b.paths = []maker{{name: pathDirect, start: func(_ context.Context, i *instance) error {
 		i.front = map[string]int{svcUtil: util}
 		return nil

@@ -24,7 +24,7 @@ func TestDoctorsWays(t *testing.T) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 		}
 	})
-	refuses := "http://127.0.0.1:" + servers.FreePort(t)
+	refuses := "http://127.0.0.1:" + freePort(t)
 	for name, c := range map[string]struct {
 		environment string
 		nodes       []state.Node

@@ -6,19 +6,17 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // asProgram makes the test binary behave as the program itself: the tests run real processes without building one.
@@ -159,20 +157,4 @@ func (p *program) killAll(t *testing.T) {
 	}
 }
 
-// lastPort is the port that freePort returned last. The kernel takes the ports of outgoing connections from above these.
-var lastPort atomic.Int32
-
-// freePort returns a port of this machine that nobody listened at a moment ago, another one each time.
-func freePort(t *testing.T) string {
-	t.Helper()
-	lastPort.CompareAndSwap(0, 10000+int32(rand.IntN(10000)))
-	for range 1000 {
-		port := fmt.Sprint(lastPort.Add(1))
-		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			_ = l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
+var freePort = freeport.For

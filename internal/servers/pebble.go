@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"sallyport/internal/freeport"
 )
 
 // names starts a DNS server for which every name is this machine, and returns its address.
@@ -86,7 +88,7 @@ func Pebble(t *testing.T, tlsPort string, life int) (directory, ca string, roots
 		t.Fatal(err)
 	}
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
-	management := FreePort(t)
+	management := freeport.For(t)
 	s := Start(t, "pebble", `{"pebble": {"listenAddress": "127.0.0.1:{{.Port}}", "managementListenAddress": "127.0.0.1:`+management+`", "certificate": "`+ca+`", "privateKey": "`+ownKey+`",
 		"httpPort": 1, "tlsPort": `+tlsPort+`, "retryAfter": {"authz": 1, "order": 1}, "keyAlgorithm": "ecdsa",
 		"profiles": {"default": {"description": "short", "validityPeriod": `+fmt.Sprint(life)+`}}}}`, nil, "-config", "{{.Config}}", "-dnsserver", names(t))

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // ErrNotInstalled reports a server that the machine does not have.
@@ -80,12 +82,9 @@ func (p *Postgres) make() error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	p.Address = ln.Addr().String()
-	return ln.Close()
+	port, err := freeport.Get()
+	p.Address = fmt.Sprint("127.0.0.1:", port)
+	return err
 }
 
 func (p *Postgres) data() string { return filepath.Join(p.dir, "data") }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"text/template"
 	"time"
+
+	"sallyport/internal/freeport"
 )
 
 // Server is a running server.
@@ -40,18 +42,6 @@ func find(name string) string {
 	return ""
 }
 
-// FreePort returns a port that nobody has at the moment.
-func FreePort(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	return port
-}
-
 // Start starts a program with a configuration, in which {{.Port}} is where it is to listen on 127.0.0.1, {{.Dir}} a directory of its own, and
 // {{.X}} what values has for X. {{.Config}} in args is the configuration's path. It is stopped with the test.
 func Start(t testing.TB, program, config string, values map[string]string, args ...string) *Server {
@@ -68,7 +58,7 @@ func Start(t testing.TB, program, config string, values map[string]string, args 
 	if err := os.Chmod(dir, 0o777); err != nil { // some change their user
 		t.Fatal(err)
 	}
-	all := map[string]string{"Port": FreePort(t), "Dir": dir, "Config": filepath.Join(dir, "config")}
+	all := map[string]string{"Port": freeport.For(t), "Dir": dir, "Config": filepath.Join(dir, "config")}
 	for k, v := range values {
 		all[k] = v
 	}
