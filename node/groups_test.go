@@ -11,6 +11,7 @@ import (
 
 	"sallyport/authority"
 	"sallyport/crypto/identity"
+	"sallyport/internal/freeport"
 	"sallyport/internal/servers"
 	"sallyport/node/admin"
 	"sallyport/node/resource"
@@ -18,10 +19,10 @@ import (
 	"sallyport/routing"
 )
 
-// naming is a target that says its name and ends.
+// naming is a target that says its name and ends. It can come back where it was.
 func naming(t *testing.T, name string) (at string, l net.Listener) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:"+freeport.For(t))
 	if err != nil {
 		t.Fatal(err)
 	}

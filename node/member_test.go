@@ -9,6 +9,7 @@ import (
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
 	"sallyport/internal/await"
+	"sallyport/internal/freeport"
 	"sallyport/state"
 )
 
@@ -40,7 +41,7 @@ func newMember(t *testing.T) *member {
 		t.Fatal(err)
 	}
 	m.self = i.Identifier()
-	m.start("127.0.0.1:0")
+	m.start("127.0.0.1:" + freeport.For(t)) // where it comes back when it is started again
 	t.Cleanup(func() { m.Stop() })
 	return m
 }

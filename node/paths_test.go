@@ -13,6 +13,7 @@ import (
 
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/internal/freeport"
 	"sallyport/node/resource"
 	"sallyport/routing/control"
 	"sallyport/routing/multiaddr"
@@ -181,7 +182,7 @@ func TestComeback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	relay := plainNodeOf(t, "relay", "127.0.0.1:0", keys, self.Identifier())
+	relay := plainNodeOf(t, "relay", "127.0.0.1:"+freeport.For(t), keys, self.Identifier())
 	at, toRelay, target := relay.Listening(), tcpRoute(t, relay)+"/secure/api", echoServer(t)
 	newBank := func() *Node {
 		bank := plainNodeOf(t, "bank", "127.0.0.1:0", bankKeys, bankSelf.Identifier())

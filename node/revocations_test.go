@@ -15,6 +15,7 @@ import (
 	"sallyport/authority"
 	"sallyport/crypto/identity"
 	"sallyport/crypto/vault"
+	"sallyport/internal/freeport"
 	"sallyport/internal/logtext"
 	"sallyport/internal/servers"
 	"sallyport/node/admin"
@@ -49,7 +50,7 @@ func newProject(t *testing.T, ttl time.Duration) *testProject {
 	t.Helper()
 	p := &testProject{t: t, path: filepath.Join(t.TempDir(), "authority.db"), admin: numbered(7)}
 	p.ids, p.self = newIdentities(t)
-	p.start("127.0.0.1:0", ttl)
+	p.start("127.0.0.1:"+freeport.For(t), ttl)
 	t.Cleanup(func() { p.Stop() })
 	return p
 }
