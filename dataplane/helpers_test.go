@@ -16,12 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sallyport/internal/await"
+	"sallyport/internal/freeport"
 )
 
 // TestMain checks after all tests that no goroutine is left, and no descriptor but those that were open before.
 func TestMain(m *testing.M) {
 	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		ln.Close() // the runtime opens its own poller now, and keeps it
+	}
+	if _, err := freeport.Get(); err != nil { // its reservation is kept too
+		panic(err)
 	}
 	before := openFDs()
 	code := m.Run()

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/internal/freeport"
 )
 
 // TestPostOrder: tasks of each poster run in its order, all of them, on one goroutine.
@@ -371,12 +373,7 @@ func TestListenIPv6(t *testing.T) {
 
 func TestDialFails(t *testing.T) {
 	l := newLoop(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := netip.MustParseAddrPort(ln.Addr().String())
-	ln.Close()
+	nobody := netip.MustParseAddrPort("127.0.0.1:" + freeport.For(t))
 	for name, tc := range map[string]struct {
 		to  netip.AddrPort
 		err error

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/freeport"
 	"sallyport/routing"
 	"sallyport/routing/routertest"
 	"sallyport/routing/tcp"
@@ -148,10 +149,7 @@ func TestBulkBothWays(t *testing.T) {
 
 // TestRefused expects a client of a portal whose target refuses to be closed at once.
 func TestRefused(t *testing.T) {
-	ln, _ := net.Listen("tcp", "127.0.0.1:0")
-	target := ln.Addr().String()
-	ln.Close()
-	in, a, b := portalBetween(t, target, 1, false, Limits{})
+	in, a, b := portalBetween(t, "127.0.0.1:"+freeport.For(t), 1, false, Limits{})
 	if c, err := net.Dial("tcp", in.Bound().String()); err == nil { // else it was closed even sooner
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(90 * time.Second))

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/freeport"
 	"sallyport/internal/histogram"
 	"sallyport/internal/logtext"
 	"sallyport/records"
@@ -169,18 +170,12 @@ func meterOf(t testing.TB, e *Env, end string) *Meter {
 
 // TestRecordsOfRefusals: who gets no connection has a record too, at both ends, with who said no.
 func TestRecordsOfRefusals(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := ln.Addr().String()
-	ln.Close()
 	target, _ := served(t)
 	for _, k := range []struct {
 		name, outcome, by string
 		o                 OutletOptions
 	}{
-		{"target refuses", "target_refused", "target", OutletOptions{Target: nobody}},
+		{"target refuses", "target_refused", "target", OutletOptions{Target: "127.0.0.1:" + freeport.For(t)}},
 		{"policy", "policy", "outlet", OutletOptions{Target: target, Guard: guardFunc(func(*[32]byte) *Grant { return NewGrant(false) })}},
 	} {
 		t.Run(k.name, func(t *testing.T) {
