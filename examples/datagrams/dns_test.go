@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"sallyport/internal/freeport"
 )
 
 // names is how many names the servers know: host-N.example has the address 192.0.2.N.
@@ -62,27 +64,8 @@ func dnsmasqServer(t *testing.T) string {
 			t.Skip("dnsmasq is missing: install the package dnsmasq-base")
 		}
 	}
-	var complaint string
-	for range 10 {
-		var at string
-		if at, complaint = startDnsmasq(t, path); at != "" {
-			return at
-		}
-	}
-	t.Fatalf("dnsmasq does not answer: %s", complaint)
-	return ""
-}
-
-// startDnsmasq starts dnsmasq at a port that was free a moment ago, and returns where it answers. Where it does not, somebody may have taken the port: it is
-// ended, and what it said returned.
-func startDnsmasq(t *testing.T, path string) (at, complaint string) {
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at = c.LocalAddr().String()
-	c.Close()
-	_, port, _ := net.SplitHostPort(at)
+	port := freeport.For(t)
+	at := "127.0.0.1:" + port
 	args := []string{"--keep-in-foreground", "--no-daemon", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--listen-address=127.0.0.1",
 		"--bind-interfaces", "--port=" + port, "--edns-packet-max=4096", "--user=", "--group="}
 	for i := range names {
@@ -98,14 +81,15 @@ func startDnsmasq(t *testing.T, path string) (at, complaint string) {
 		_ = server.Process.Kill()
 		_ = server.Wait()
 	}
+	t.Cleanup(end)
 	for until := time.Now().Add(15 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
 		if _, err := query(at, "host-1.example.", dns.TypeA, time.Second); err == nil {
-			t.Cleanup(end)
-			return at, ""
+			return at
 		}
 	}
-	end()
-	return "", said.String()
+	end() // who writes what it said
+	t.Fatalf("dnsmasq does not answer: %s", said.String())
+	return ""
 }
 
 func query(server, name string, kind uint16, timeout time.Duration) (*dns.Msg, error) {
