@@ -121,11 +121,16 @@ func newStage(ctx context.Context, u *suite, o stageOptions) (_ *stage, err erro
 // makeRelay makes a relay without an authority.
 func (s *stage) makeRelay(ctx context.Context, o stageOptions) error {
 	s.nodes = append(s.nodes, "relay")
+	port, err := freeport.Get() // it is there again after a restart
+	if err != nil {
+		return err
+	}
 	first := "true"
 	if o.descriptors > 0 {
 		first = fmt.Sprintf("ulimit -n %d", o.descriptors)
 	}
-	_, err := s.shell(ctx, "relay", first, append(append([]string{"node", "create", "relay"}, statusAt...), o.relay...)...)
+	create := append([]string{"node", "create", "relay", "--tcp-listener-address", fmt.Sprint("127.0.0.1:", port)}, statusAt...)
+	_, err = s.shell(ctx, "relay", first, append(create, o.relay...)...)
 	return err
 }
 
