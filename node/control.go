@@ -107,7 +107,7 @@ func (n *Node) answerRelay(c *control.Call) {
 		c.Answer(status, f)
 	}
 	if c.Request.Wait == 0 {
-		answer(n.relaySvc.State(c.Request.Name))
+		n.relaySvc.Find(c.Request.Name, c.Peer, answer)
 		return
 	}
 	cancel := n.relaySvc.Await(c.Request.Name, c.Request.Have, answer)

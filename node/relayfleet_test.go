@@ -3,20 +3,31 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"sallyport/authority"
 	"sallyport/internal/freeport"
+	"sallyport/internal/servers"
 	"sallyport/node/admin"
+	"sallyport/node/resource"
 	"sallyport/routing"
 	"sallyport/routing/control"
+	"sallyport/routing/registry"
 	"sallyport/routing/registrytest"
 )
 
 // relayOf starts a relay of a fleet, with the identity of like, or one of its own.
 func (p *testProject) relayOf(shared *registrytest.Shared, id string, like *member) *member {
+	p.t.Helper()
+	return p.relayWith(func(self routing.RelayNode) routing.Registry { return shared.Join(self) }, id, like)
+}
+
+// relayWith starts one with what join makes of the registry.
+func (p *testProject) relayWith(join func(routing.RelayNode) routing.Registry, id string, like *member) *member {
 	p.t.Helper()
 	m := &member{t: p.t}
 	if like != nil {
@@ -33,7 +44,7 @@ func (p *testProject) relayOf(shared *registrytest.Shared, id string, like *memb
 	}
 	at := "127.0.0.1:" + freeport.For(p.t)
 	self := routing.RelayNode{ID: id, Address: "/ip4/127.0.0.1/tcp/" + portOf(at)}
-	part := shared.Join(self)
+	part := join(self)
 	n, err := Start(context.Background(), Options{
 		Name: id, Self: m.self, Identities: m.ids, Store: NewHome(nil, id, false), Trust: Trust{Authority: &p.self, Route: p.route()}, Listen: at, Shards: 2, Log: testLog,
 		RelayRegistry: &RelayRegistry{Registry: part, Self: self, Store: &StoreState{Name: "store of " + id, State: func() (time.Time, error) {
@@ -90,6 +101,49 @@ func TestFleetOfRelays(t *testing.T) {
 	_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("a connection of an outlet that has stopped goes on")
+	}
+}
+
+// TestNameIsThereWhenItIsSaid: a name whose registration at one relay was answered is found at another one, at once, and not only when that one has heard of it.
+func TestNameIsThereWhenItIsSaid(t *testing.T) {
+	db, err := servers.NewPostgres()
+	if errors.Is(err, servers.ErrNotInstalled) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	p := newProject(t, 0)
+	join := func(self routing.RelayNode) routing.Registry {
+		r, err := registry.Open(db.PatientURL("", "", "postgres"), self, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = r.Close() })
+		return r
+	}
+	a := p.relayWith(join, "a", nil)
+	b := p.relayWith(join, "b", a)
+	bank, client := p.join(authority.Attributes{"ockam-relay": "*"}, "p"), p.join(authority.Attributes{"side": "client"}, "p")
+	target, _ := naming(t, "bank")
+	if _, err := bank.CreateOutlet(within(t), admin.OutletRequest{To: target}); err != nil {
+		t.Fatal(err)
+	}
+	linked := func() bool { return a.registry().Linked == 1 && b.registry().Linked == 1 }
+	settles(t, "the relays have ways to each other", linked)
+	for i, rule := range slices.Repeat([]string{"", "failover"}, 10) {
+		name := fmt.Sprint("db", i)
+		if _, err := bank.CreateRelay(within(t), admin.RelayRequest{Name: name, Rule: rule, At: a.route() + "/secure/api"}); err != nil {
+			t.Fatal(err)
+		}
+		if s := bank.relayState(name); s.State != resource.Up {
+			t.Fatalf("%s: %+v", name, s)
+		}
+		in, err := client.CreateInlet(within(t), admin.InletRequest{Alias: name, From: "127.0.0.1:0", To: b.route() + "/secure/api/service/forward_to_" + name + "/secure/api/service/outlet"})
+		if err != nil || in.Status != "Up" {
+			t.Errorf("%s: %s, %+v, %v", name, in.Status, in.State, err)
+		}
 	}
 }
 

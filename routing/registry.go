@@ -72,6 +72,10 @@ type Registry interface {
 	// Put replaces the members that this relay has under a name; an empty list removes them. Relay is filled in. While the store is away it is
 	// remembered and done later: Put does not wait for it.
 	Put(name string, members []RemoteMember)
+	// Told calls then once, when what was Put of a name has been written, or cannot be now. then may be called on any goroutine and must not block.
+	Told(name string, then func())
+	// Look asks the store for names and brings the copy up to date with it. It does nothing while the store is away.
+	Look(ctx context.Context, names []string)
 	// Members returns the members of a name at other relays, from memory.
 	Members(name string) []RemoteMember
 	// Names returns the names that have members at other relays, from memory.

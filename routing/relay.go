@@ -477,7 +477,12 @@ func (rs *Relays) begin(q request) {
 		}
 		rs.setAway(g, g.terminal != nil && IsAway(s, g.terminal))
 		rs.opts.Log.Info("relay registered", "relay", q.name, "peer", ownerText(q.owner))
-		rs.answer(q, g.name.self, 0)
+		answer := func() { rs.answer(q, g.name.self, 0) }
+		if rs.fleet != nil {
+			rs.fleet.whenTold(q.name, answer)
+		} else {
+			answer()
+		}
 	})) {
 		rs.left(g)
 	}
@@ -583,6 +588,5 @@ func (rs *Relays) absent(s *Shard, m *Message, value []byte) {
 	if !bytes.HasPrefix(value, []byte(RelayPrefix)) || len(value) > len(RelayPrefix)+maxRelayName || !rs.admits(s, m) {
 		return
 	}
-	name := string(value[len(RelayPrefix):])
-	s.notify(m, LocalAddress(RelayPrefix+name).Wire(), Notice{Kind: NoticeAbsent, Name: name})
+	rs.nobody(s, m, string(value[len(RelayPrefix):]))
 }

@@ -42,6 +42,8 @@ const (
 	// claimTimeout is how long the registry may take to say whose a name is, and claims how many are asked for at a time.
 	claimTimeout = 2 * time.Second
 	claims       = 16
+	// toldPatience is how long a registration is not answered at most, so that the registry is told of it before.
+	toldPatience = time.Second
 	// linkAgain is how long a channel to another relay that could not be opened is not tried again.
 	linkAgain = time.Second
 )
@@ -60,7 +62,14 @@ type relayFleet struct {
 	links     map[string]*fleetLink // by the ID of the relay
 	changed   map[string]struct{}   // names whose members elsewhere have changed; "" for all
 	dirty     map[string]struct{}   // names whose members here have
+	answers   map[string][]func()   // who waits, by name, until the registry was told of it
 	published map[string]publication
+
+	look    chan struct{}    // somebody waits in missed
+	missed  []missed         // until the registry is asked
+	looked  []missed         // until what it said was taken over
+	asked   int              // in both, and in the question that is under way
+	missing map[[32]byte]int // the same by who asks
 
 	passedOn, taken atomic.Uint64 // see FleetUse
 }
@@ -85,6 +94,7 @@ func (rs *Relays) startFleet(ctx context.Context, f *Fleet) error {
 	fl := &relayFleet{
 		Fleet: f, relays: rs, poked: make(chan struct{}, 1),
 		links: map[string]*fleetLink{}, changed: map[string]struct{}{"": {}}, dirty: map[string]struct{}{}, published: map[string]publication{},
+		answers: map[string][]func(){}, look: make(chan struct{}, 1), missing: map[[32]byte]int{},
 	}
 	worker := WorkerFunc(fl.local)
 	if err := rs.router.StartNamed(ctx, localRelayService, func(*Shard) Worker { return worker }, rs.opts.Flows...); err != nil {
@@ -94,6 +104,7 @@ func (rs *Relays) startFleet(ctx context.Context, f *Fleet) error {
 	rs.fleet = fl
 	fl.all.Go(func() { f.Registry.Watch(fl.ctx, fl.note) })
 	fl.all.Go(fl.publish)
+	fl.all.Go(fl.looks)
 	rs.poke()
 	return nil
 }
@@ -131,6 +142,16 @@ func (fl *relayFleet) touch(name string) {
 	}
 }
 
+// whenTold calls answer when the registry was told of what has changed under a name so far, or cannot be told now: who is answered can be found at every relay. It does not wait for long.
+func (fl *relayFleet) whenTold(name string, answer func()) {
+	answer = sync.OnceFunc(answer)
+	time.AfterFunc(toldPatience, answer)
+	fl.mu.Lock()
+	fl.answers[name] = append(fl.answers[name], answer)
+	fl.mu.Unlock()
+	fl.touch(name)
+}
+
 // publish tells the registry of this relay's members.
 func (fl *relayFleet) publish() {
 	tick := time.NewTicker(publishEvery)
@@ -145,23 +166,27 @@ func (fl *relayFleet) publish() {
 		fl.mu.Lock()
 		names := slices.Collect(maps.Keys(fl.dirty))
 		clear(fl.dirty)
+		answers := fl.answers
+		fl.answers = map[string][]func(){}
 		fl.mu.Unlock()
 		for _, name := range names {
 			list := fl.here(name)
 			last := fl.published[name]
-			if sameMembers(last.list, list) && time.Since(last.at) < publishEvery {
+			switch {
+			case slices.Equal(last.list, list):
+			case sameMembers(last.list, list) && time.Since(last.at) < publishEvery:
 				fl.mu.Lock()
 				fl.dirty[name] = struct{}{} // at the next tick
 				fl.mu.Unlock()
-				continue
-			}
-			if slices.Equal(last.list, list) {
-				continue
-			}
-			if fl.Registry.Put(name, list); len(list) == 0 {
+			case len(list) == 0:
+				fl.Registry.Put(name, list)
 				delete(fl.published, name)
-			} else {
+			default:
+				fl.Registry.Put(name, list)
 				fl.published[name] = publication{list, time.Now()}
+			}
+			for _, answer := range answers[name] {
+				fl.Registry.Told(name, answer)
 			}
 		}
 	}
@@ -245,8 +270,17 @@ func (rs *Relays) registeredHere(name, tag string) *registration {
 	return nil
 }
 
-// sync follows what has changed at other relays. On the service's goroutine.
+// sync follows what has changed at other relays, and goes on with who has waited for that. On the service's goroutine.
 func (fl *relayFleet) sync() {
+	looked := fl.takeLooked()
+	fl.takeChanges()
+	for _, w := range looked {
+		w.then()
+	}
+}
+
+// takeChanges takes over what has changed at other relays.
+func (fl *relayFleet) takeChanges() {
 	fl.mu.Lock()
 	changed := fl.changed
 	fl.changed = map[string]struct{}{}

@@ -33,7 +33,36 @@ type station struct {
 // blindRegistry is a registry that may not have heard yet of what others have told it.
 type blindRegistry struct {
 	*registrytest.Registry
-	blind atomic.Bool
+	blind   atomic.Bool
+	changed atomic.Pointer[func(string)]
+	asked   atomic.Int64                  // how often Look was called
+	answers atomic.Pointer[chan struct{}] // Look waits until it is closed; may be nil
+	told    atomic.Pointer[chan func()]   // takes what Told is to call; may be nil
+}
+
+func (r *blindRegistry) Watch(ctx context.Context, changed func(string)) {
+	r.changed.Store(&changed)
+	r.Registry.Watch(ctx, changed)
+}
+
+// Look has it hear.
+func (r *blindRegistry) Look(ctx context.Context, names []string) {
+	r.asked.Add(1)
+	if answers := r.answers.Load(); answers != nil {
+		<-*answers
+	}
+	r.blind.Store(false)
+	for _, name := range names {
+		(*r.changed.Load())(name)
+	}
+}
+
+func (r *blindRegistry) Told(name string, then func()) {
+	if held := r.told.Load(); held != nil {
+		*held <- then
+		return
+	}
+	r.Registry.Told(name, then)
 }
 
 func (r *blindRegistry) Members(name string) []routing.RemoteMember {
@@ -535,6 +564,116 @@ func TestFleetProperty(t *testing.T) {
 		}
 		if got := n.messages() - before; got != want {
 			t.Errorf("%d messages between relays, want %d", got, want)
+		}
+	}
+}
+
+// TestNameJustRegistered: a message for a name that another relay has, of which this one has not heard yet, is delivered; one for a name that nobody has is answered when the registry was asked.
+func TestNameJustRegistered(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	a, b := n.stations["a"], n.stations["b"]
+	outlet, inlet := a.guest(1), b.guest(2)
+	warm := a.guest(3) // until there is a way between the relays
+	if k := warm.registers("warm", nil); k != 0 {
+		t.Fatal(k)
+	}
+	b.members("warm", 1)
+	for _, name := range []string{"x", "y", "z"} {
+		b.blind.blind.Store(true)
+		if k := outlet.registers(name, nil); k != 0 {
+			t.Fatal(k)
+		}
+		asked := b.blind.asked.Load()
+		inlet.send(routing.LocalRoute("forward_to_"+name, "api"), routing.LocalRoute("flow "+name), "hello")
+		select {
+		case m := <-outlet.got:
+			if string(m.Payload) != "hello" || !m.Onward.Equal(routing.LocalRoute("api")) {
+				t.Errorf("%s: %q to %s", name, m.Payload, m.Onward)
+			}
+		case m := <-inlet.got:
+			t.Errorf("%s: %q came back", name, m.Payload)
+		case <-time.After(90 * time.Second):
+			t.Fatal("nothing came")
+		}
+		if got := b.blind.asked.Load(); got != asked+1 {
+			t.Errorf("%s: the registry was asked %d times", name, got-asked)
+		}
+	}
+	inlet.send(routing.LocalRoute("forward_to_none", "api"), routing.LocalRoute("flow none"), "hello")
+	if m, ok := routing.ParseNotice(inlet.receive().Payload); !ok || m.Kind != routing.NoticeAbsent || m.Name != "none" {
+		t.Errorf("%+v", m)
+	}
+	b.blind.blind.Store(true)
+	if k := outlet.registers("found", nil); k != 0 {
+		t.Fatal(k)
+	}
+	for name, want := range map[string]bool{"found": true, "none": false} {
+		found := make(chan routing.RelayState, 1)
+		b.relays.Find(name, [32]byte{9}, func(st routing.RelayState) { found <- st })
+		if st := <-found; (st.ID != 0) != want {
+			t.Errorf("%s: %+v", name, st)
+		}
+	}
+}
+
+// TestRegistryIsNotFlooded: however many messages come for names that nobody has, the registry is asked for all together, and who sends most of them leaves places to others.
+func TestRegistryIsNotFlooded(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	b := n.stations["b"]
+	flood, other := b.guest(1), b.guest(2)
+	flood.got = make(chan routing.Reply, 10_000)
+	answers := make(chan struct{})
+	b.blind.answers.Store(&answers)
+	const count = 2000
+	for i := range count {
+		flood.send(routing.LocalRoute(fmt.Sprint("forward_to_none", i), "api"), routing.LocalRoute("flow"), "hello")
+	}
+	soon(t, "most are answered at once", func() bool { return len(flood.got) >= count-256 })
+	time.Sleep(10 * time.Millisecond)
+	at := len(flood.got)
+	if at > count-100 {
+		t.Errorf("%d of %d were answered though the registry was not", at, count)
+	}
+	other.send(routing.LocalRoute("forward_to_nobody", "api"), routing.LocalRoute("flow"), "hello")
+	other.send(routing.LocalRoute("forward_to_nobody", "api"), routing.LocalRoute("flow"), string(make([]byte, 5000)))
+	other.receive() // the second one is too large to be kept
+	time.Sleep(10 * time.Millisecond)
+	if len(other.got) != 0 {
+		t.Error("who sends one message is answered though the registry was not asked")
+	}
+	asked := b.blind.asked.Load()
+	close(answers)
+	other.receive()
+	soon(t, "all are answered", func() bool { return len(flood.got) == count })
+	if more := b.blind.asked.Load() - asked; asked > 1 || more > 3 {
+		t.Errorf("the registry was asked %d times, and %d times later", asked, more)
+	}
+}
+
+// TestAnsweredWhenTold: a registration is answered when the registry was told of it, and not much later where that is slow.
+func TestAnsweredWhenTold(t *testing.T) {
+	n := newNetwork(t, "a")
+	a := n.stations["a"]
+	held := make(chan func(), 10)
+	a.blind.told.Store(&held)
+	for i, terms := range []*routing.Terms{nil, {Member: routing.MemberID{1}}} {
+		name, answered := fmt.Sprint("n", i), make(chan routing.NoticeKind, 1)
+		g := a.guest(byte(i + 1))
+		go func() { answered <- g.registers(name, terms) }()
+		then := <-held
+		select {
+		case <-answered:
+			t.Errorf("%s: answered before the registry was told", name)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if len(a.part.Members(name)) != 0 || len(a.relays.Members(name)) != 1 {
+			t.Errorf("%s: not registered", name)
+		}
+		if i == 0 {
+			then()
+		} // else it stays untold
+		if k := <-answered; k != 0 {
+			t.Error(k)
 		}
 	}
 }

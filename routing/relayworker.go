@@ -26,7 +26,11 @@ func (w *relayWorker) HandleMessage(s *Shard, m *Message) {
 	if w.name.grouped.Load() {
 		to = w.relays.flowTo(s, m, w.name)
 	}
-	if to == nil {
+	switch {
+	case to == nil && w.name.current.Load() == nil:
+		w.relays.nobody(s, m, w.name.name)
+		return
+	case to == nil: // its flow's member has gone
 		s.notify(m, w.name.self, Notice{Kind: NoticeAbsent, Name: w.name.name})
 		return
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"sallyport/internal/database"
 	"sallyport/routing"
 )
 
@@ -91,8 +92,14 @@ func changes(ctx context.Context, c *pgx.Conn) (names map[string]bool, err error
 // readAll reads all there is.
 func (r *Registry) readAll(ctx context.Context) error { return r.read(ctx, nil) }
 
-// read reads what there is of names, or all for nil.
+// read reads what there is of names, or all for nil. One reads at a time: what was read first is not what stays.
 func (r *Registry) read(ctx context.Context, names []string) error {
+	select {
+	case r.reading <- struct{}{}:
+		defer func() { <-r.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	owners, members, relays := map[string]routing.Ownership{}, map[string][]routing.RemoteMember{}, map[string]routing.RelayNode{}
 	err := pgx.BeginTxFunc(ctx, r.db.Pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(t pgx.Tx) error {
 		where, args := "", []any{}
@@ -159,6 +166,19 @@ func (r *Registry) read(ctx context.Context, names []string) error {
 		r.tell(name)
 	}
 	return nil
+}
+
+// Look implements routing.Registry.
+func (r *Registry) Look(ctx context.Context, names []string) {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !sayable(name) })
+	if _, away := r.State(); away != nil || len(names) == 0 {
+		return
+	}
+	reading, cancel := context.WithTimeout(ctx, r.db.Patience)
+	defer cancel()
+	if err := r.read(reading, names); err != nil && ctx.Err() == nil && database.Away(err) {
+		r.note(err)
+	}
 }
 
 // put takes over what was read of a name.

@@ -60,9 +60,10 @@ type Registry struct {
 	// The first is claimHolds, the second is alive.
 	hold, lease time.Duration
 
-	stop context.CancelFunc
-	all  sync.WaitGroup
-	wake chan struct{} // there is something to tell
+	stop    context.CancelFunc
+	all     sync.WaitGroup
+	wake    chan struct{} // there is something to tell
+	reading chan struct{} // has a value while somebody reads
 	// began tells that the database knows of this relay; of run.
 	began bool
 
@@ -72,6 +73,8 @@ type Registry struct {
 	relays   map[string]routing.RelayNode      // other ones that are alive
 	mine     map[string][]routing.RemoteMember // what this relay has
 	untold   map[string]bool                   // names of which mine is to be told
+	telling  map[string][]routing.RemoteMember // what is being told
+	waiting  map[string][]func()               // who waits until it was
 	watchers map[int]func(string)
 	next     int
 	since    time.Time
@@ -99,6 +102,7 @@ func open(url string, self routing.RelayNode, log *slog.Logger, hold, lease time
 	r := &Registry{
 		db: db, self: self, log: log, hold: hold, lease: lease, stop: stop, wake: make(chan struct{}, 1), owners: map[string]routing.Ownership{},
 		members: map[string][]routing.RemoteMember{}, relays: map[string]routing.RelayNode{}, mine: map[string][]routing.RemoteMember{}, untold: map[string]bool{},
+		waiting: map[string][]func(){}, reading: make(chan struct{}, 1),
 		watchers: map[int]func(string){}, since: time.Now(), err: errUnknown,
 	}
 	r.all.Go(func() { r.run(ctx) })
@@ -263,6 +267,36 @@ func (r *Registry) Put(name string, members []routing.RemoteMember) {
 	}
 }
 
+// Told implements routing.Registry.
+func (r *Registry) Told(name string, then func()) {
+	r.mu.Lock()
+	_, isTold := r.telling[name]
+	wait := (r.untold[name] || isTold) && (r.err == nil || !r.known)
+	if wait {
+		r.waiting[name] = append(r.waiting[name], then)
+	}
+	r.mu.Unlock()
+	if !wait {
+		then()
+	}
+}
+
+// told goes on with those who have waited for what is told, or with err for anything.
+func (r *Registry) told(err error) {
+	var list []func()
+	r.mu.Lock()
+	for name, waiting := range r.waiting {
+		if err != nil || !r.untold[name] {
+			list = append(list, waiting...)
+			delete(r.waiting, name)
+		}
+	}
+	r.mu.Unlock()
+	for _, then := range list {
+		then()
+	}
+}
+
 // Claim implements routing.Registry.
 func (r *Registry) Claim(ctx context.Context, o routing.Ownership) (routing.Ownership, error) {
 	if !sayable(o.Name) || !sayable(o.Share) {
@@ -325,6 +359,7 @@ func (r *Registry) run(ctx context.Context) {
 			return
 		}
 		r.note(err)
+		r.told(err)
 		if err == nil && time.Since(swept) > sweepEvery {
 			swept = time.Now()
 			if n, err := r.sweep(ctx, keepsName); err != nil {
@@ -423,6 +458,7 @@ func (r *Registry) put(ctx context.Context) error {
 			list[name] = r.mine[name]
 			delete(r.untold, name)
 		}
+		r.telling = list
 		r.mu.Unlock()
 		if len(list) == 0 {
 			return nil
@@ -448,5 +484,6 @@ func (r *Registry) put(ctx context.Context) error {
 			r.mu.Unlock()
 			return err
 		}
+		r.told(nil)
 	}
 }

@@ -316,6 +316,37 @@ func TestMembers(t *testing.T) {
 	})
 }
 
+// TestToldAndLook: who waits until a registry has told of a name finds it in the database then, and another relay that asks for it has it, without having been told.
+func TestToldAndLook(t *testing.T) {
+	t.Parallel()
+	fleet := newFleet(t, 2)
+	look := func(want int, names ...string) {
+		t.Helper()
+		fleet[1].Look(t.Context(), names)
+		if got := len(fleet[1].Members(names[0])); got != want {
+			t.Errorf("%d members of %s, want %d", got, names[0], want)
+		}
+	}
+	for i := range 20 {
+		name, told := fmt.Sprint("n", i), make(chan struct{})
+		fleet[0].Put(name, []routing.RemoteMember{member(i)})
+		fleet[0].Told(name, func() { close(told) })
+		<-told
+		look(1, name, "none of "+name, "\xff\x00")
+	}
+	told := make(chan struct{}, 1)
+	fleet[0].Told("n0", func() { told <- struct{}{} }) // it is since long
+	<-told
+	ctx := t.Context()
+	for _, statement := range []string{"DELETE FROM relay_members WHERE name = 'n0'", "INSERT INTO relay_members SELECT 'n20', relay, member, identity, priority, down, connections, reports, since FROM relay_members WHERE name = 'n1'"} {
+		if _, err := fleet[0].db.Pool.Exec(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(1, "n20", "n1")
+	look(0, "n0")
+}
+
 // TestDead: a relay that says nothing any more is left out, with its members, and its names are free.
 func TestDead(t *testing.T) {
 	t.Parallel()
@@ -364,6 +395,15 @@ func TestRegistryAway(t *testing.T) { // not parallel: it stops the server
 		t.Errorf("%d members are left", n)
 	}
 	fleet[0].Put("n", []routing.RemoteMember{member(1), member(2)})
+	told := make(chan struct{}, 1)
+	fleet[0].Told("n", func() { told <- struct{}{} })
+	if len(told) == 0 {
+		t.Error("a registration waits for a database that is away")
+	}
+	fleet[1].Look(t.Context(), []string{"n"})
+	if n := len(fleet[1].Members("n")); n != 1 {
+		t.Errorf("%d members are left", n)
+	}
 	late, err := open(fleet[0].db.Config().ConnString(), routing.RelayNode{ID: "late"}, nil, claimHolds, time.Hour) // a relay that starts meanwhile
 	if err != nil {
 		t.Fatal(err)

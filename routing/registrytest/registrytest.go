@@ -133,6 +133,12 @@ func (r *Registry) Put(name string, members []routing.RemoteMember) {
 	s.tell(name, r)
 }
 
+// Told implements routing.Registry.
+func (r *Registry) Told(_ string, then func()) { then() }
+
+// Look implements routing.Registry.
+func (r *Registry) Look(context.Context, []string) {}
+
 // Members implements routing.Registry.
 func (r *Registry) Members(name string) []routing.RemoteMember {
 	r.shared.mu.Lock()
