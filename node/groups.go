@@ -70,8 +70,9 @@ type load struct {
 	connections uint64
 }
 
-// load returns how this node's outlets are: down if one of them has found with --check that its target does not answer.
+// load returns how this node's outlets are: down if one of them has found with --check that its target does not answer, or the node hands over.
 func (n *Node) load() (l load) {
+	l.down = n.leaving.Load()
 	for _, i := range n.outlets.List() {
 		if i.IsOpen {
 			now, _ := i.Value.portal.Connections()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"sallyport/node/resource"
 	"sallyport/portal"
 	"sallyport/routing"
+	"sallyport/routing/registrytest"
 )
 
 // naming is a target that says its name and ends. It can come back where it was.
@@ -212,6 +215,114 @@ func TestGroupFailsOver(t *testing.T) {
 	other.Stop() // else it has the name when that is free
 	one.Stop()
 	settles(t, "free", func() bool { return len(relay.relaySvc.Names()) == 0 })
+}
+
+// TestStopHandsOver: clients of a shared name who come all the time, of whom one is always in the middle of something short, notice nothing when the member that serves them stops, whatever
+// relay of a fleet the others are at. What takes long is not waited for, and nothing is where nobody takes over.
+func TestStopHandsOver(t *testing.T) {
+	for _, rule := range []string{"failover", "spread"} {
+		t.Run(rule, func(t *testing.T) { stopHandsOver(t, rule) })
+	}
+}
+
+// serveSlowly is a target that answers a byte with its name after a while.
+func serveSlowly(t *testing.T, name string) string {
+	return servers.Listen(t, func(c net.Conn) {
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			time.Sleep(30 * time.Millisecond)
+			_, _ = c.Write([]byte(name))
+		}
+	})
+}
+
+func stopHandsOver(t *testing.T, rule string) {
+	p := newProject(t, 0)
+	var shared registrytest.Shared
+	a := p.relayOf(&shared, "a", nil)
+	b := p.relayOf(&shared, "b", a)
+	bank := authority.Attributes{"ockam-relay": "db", "side": "bank"}
+	one, two := p.join(bank, "p"), p.join(bank, "p")
+	client := p.join(authority.Attributes{"side": "client"}, "p")
+	terms := admin.RelayRequest{Name: "db", Rule: rule, Share: dbGroup}
+	if err := one.share(a, serveSlowly(t, "one"), terms, admin.OutletRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	terms.Priority = 10
+	if err := two.share(b, serveSlowly(t, "two"), terms, admin.OutletRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	settles(t, "both at each", func() bool {
+		up := func(m routing.MemberState) bool { return m.Up }
+		return len(slices.DeleteFunc(a.relaySvc.Members("db"), up)) == 0 && len(a.relaySvc.Members("db")) == 2 && len(b.relaySvc.Members("db")) == 2
+	})
+	in, err := client.CreateInlet(within(t), admin.InletRequest{
+		From: "127.0.0.1:0", Authorized: one.self.String() + "," + two.self.String(), To: b.route() + "/secure/api/service/forward_to_db/secure/api/service/outlet",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() string {
+		c, err := net.Dial("tcp", in.Bind)
+		if err != nil {
+			return err.Error()
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		got := make([]byte, 16)
+		if _, err := c.Write([]byte{1}); err != nil {
+			return err.Error()
+		}
+		n, err := c.Read(got)
+		if err != nil {
+			return err.Error()
+		}
+		return string(got[:n])
+	}
+	settles(t, "served", func() bool { return ask() == "one" || rule == "spread" && ask() == "two" })
+	idle, err := net.Dial("tcp", in.Bind) // it stays open
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	var all sync.WaitGroup
+	stopped := make(chan struct{})
+	var asked, byTwo atomic.Int64
+	for range 4 {
+		all.Go(func() {
+			for last := false; !last; {
+				select {
+				case <-stopped:
+					last = true // one more
+				default:
+				}
+				asked.Add(1)
+				switch got := ask(); got {
+				case "one":
+				case "two":
+					byTwo.Add(1)
+				default:
+					t.Errorf("a client got %q", got)
+				}
+			}
+		})
+	}
+	time.Sleep(200 * time.Millisecond)
+	began := time.Now()
+	one.HandOver()
+	one.Stop()
+	took := time.Since(began)
+	time.Sleep(200 * time.Millisecond)
+	close(stopped)
+	all.Wait()
+	t.Logf("stopped after %v, %d clients, of whom the other one served %d", took, asked.Load(), byTwo.Load())
+	if byTwo.Load() == 0 {
+		t.Error("nobody took over")
+	}
+	began = time.Now()
+	two.HandOver()
+	if took := time.Since(began); took > handOver/2 && !testing.Short() {
+		t.Errorf("it takes %v to find that nobody takes over", took)
+	}
 }
 
 // TestWhoSharesARelayName: by the owner's expression, or without one by an attribute that both have; what cannot be told is a no.

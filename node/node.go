@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/crypto/identity"
@@ -218,6 +219,8 @@ type Node struct {
 	carried  *Carried // what the program before has left and nobody has taken up
 
 	upgrades upgrades
+	// leaving: others are to take over what the node shares with them.
+	leaving atomic.Bool
 }
 
 // Start starts a node and creates again what it was asked to create before.

@@ -188,3 +188,28 @@ func TestRestartElsewhere(t *testing.T) {
 	}
 	eventually(t, "one connection", func() bool { return s.out.env.Stats.Active.Load() == 1 })
 }
+
+// TestOutletFades: an outlet whose place another one takes answers no new connection and opens no target for it; its client is served over the next path. What is open goes on.
+func TestOutletFades(t *testing.T) {
+	target, accepted := served(t)
+	for _, hold := range []time.Duration{0, time.Hour} {
+		s := newSimulated(t, 6, 1, Limits{}, hold, OutletOptions{Target: target})
+		s.connect(t)
+		open := dial(t, s.inlet)
+		before := next(t, accepted)
+		s.outlet.Fade()
+		c := dial(t, s.inlet)
+		time.Sleep(100 * time.Millisecond)
+		if n := s.out.env.Stats.Active.Load(); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+		_, _ = before.Write([]byte("open"))
+		expect(t, open, "open")
+		s.outlet.fades.Store(false) // as another one
+		s.cut()
+		s.connect(t)
+		after := next(t, accepted)
+		_, _ = after.Write([]byte("after"))
+		expect(t, c, "after")
+	}
+}

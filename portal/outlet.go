@@ -81,6 +81,7 @@ type Outlet struct {
 	meter  *Meter
 	rates  *rates
 	leaves atomic.Bool // it takes no more connections
+	fades  atomic.Bool // it does not answer those who want one
 	closed atomic.Bool
 
 	lines *registry
@@ -126,6 +127,9 @@ func NewOutlet(ctx context.Context, env *Env, r *routing.Router, o OutletOptions
 // Leave has new connections refused; open ones stay, and are resumed. Any goroutine.
 func (o *Outlet) Leave() { o.leaves.Store(true) }
 
+// Fade has new connections left without an answer: another outlet takes them over, and their inlets begin anew when they have a path there, or none here. Any goroutine.
+func (o *Outlet) Fade() { o.fades.Store(true) }
+
 // Close stops the outlet; its open connections stay (docs/protocol/03 §2.1). They are resumed over another path if there is an outlet with this name again.
 func (o *Outlet) Close(ctx context.Context) error {
 	err := o.router.StopNamed(ctx, o.opts.Name)
@@ -165,7 +169,10 @@ func (o *Outlet) begin(s *routing.Shard, m *routing.Message, skip bool) *conn {
 			return nil
 		}
 	}
-	if o.leaves.Load() {
+	switch {
+	case o.fades.Load():
+		return nil
+	case o.leaves.Load():
 		o.refuse(s, m, msg, ReasonShutdown, false)
 		return nil
 	}

@@ -218,6 +218,7 @@ func (a *app) runNode(ctx context.Context, name string, o state.NodeOptions, r r
 	<-ctx.Done()
 	n.Ending()
 	notifySystemd("STOPPING=1")
+	n.HandOver()
 	options.Log.Info("node stops", "node", name)
 	stopped, done := context.WithTimeout(context.Background(), 2*time.Second)
 	defer done()
