@@ -13,15 +13,14 @@ import (
 const (
 	keysInterval = 30 * time.Second
 	keysTimeout  = 20 * time.Second
-	// keyFirst and keyMost are the pauses, at first and at most, after which a node without a key asks for one again.
-	keyFirst = 250 * time.Millisecond
-	keyMost  = 5 * time.Second
+	// keyAgain is the pause after which a node without a key asks for one again. A keeper that is away is asked as often as its identity.Manager does.
+	keyAgain = 250 * time.Millisecond
 )
 
 // awaitKey asks for the key that the node opens channels with until there is one. A keeper may have been started together with those that it attests keys for,
 // and be a little later; whoever connects meanwhile waits.
 func (n *Node) awaitKey(ctx context.Context) {
-	for pause := keyFirst; !n.opts.Identities.Ready(n.opts.Self); pause = min(2*pause, keyMost) {
+	for !n.opts.Identities.Ready(n.opts.Self) {
 		asking, cancel := context.WithTimeout(ctx, keysTimeout)
 		err := n.opts.Identities.CheckKeys(asking, n.opts.Self)
 		cancel()
@@ -29,7 +28,7 @@ func (n *Node) awaitKey(ctx context.Context) {
 			n.log.Info("the identity's primary key attests a key for channels: others can connect here")
 			return
 		}
-		again := time.NewTimer(jitter(pause))
+		again := time.NewTimer(jitter(keyAgain))
 		select {
 		case <-ctx.Done():
 			again.Stop()
