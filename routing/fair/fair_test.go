@@ -74,6 +74,34 @@ func TestOldestGoesFirst(t *testing.T) {
 }
 
 // TestTurns: a source with many jobs costs another one the time of one.
+// TestWhoHasToGo: one that has more than the newcomer's source would have, or is behind the same connection; between those that have as much, nobody is said to have more.
+func TestWhoHasToGo(t *testing.T) {
+	s := NewShares[string](4)
+	next := func(from Source, waiting int, want string) {
+		t.Helper()
+		oldest, more, free := s.Next(from, waiting)
+		if got := fmt.Sprintf("%s %v %v", oldest, more, free); got != want {
+			t.Errorf("%v: %s, want %s", from, got, want)
+		}
+	}
+	next(Source{"a", "1"}, 3, " false true")
+	next(Source{"a", "1"}, 4, " false false") // others wait for all of them
+	for _, connection := range []string{"1", "2", "3"} {
+		s.Take(Source{"a", connection}, connection)
+	}
+	next(Source{"a", "4"}, 0, " false true")
+	next(Source{"a", "4"}, 1, "1 false false")
+	p, _, _ := s.Take(Source{"a", "4"}, "4")
+	next(Source{"a", "5"}, 0, "1 false false")
+	next(Source{"a", "2", "x"}, 0, "1 false false")
+	next(Source{"b", "1"}, 0, "1 true false") // from another machine
+	s.Leave(p)
+	s.Take(Source{"a", "3", "made up"}, "3'")
+	next(Source{"a", "5"}, 0, "3 true false")
+	next(Source{"a", "3", "made up too"}, 0, "3 true false")
+	next(Source{"a", "1"}, 0, "3 false false")
+}
+
 func TestTurns(t *testing.T) {
 	const each = 100
 	w := NewTurns(1)

@@ -60,7 +60,7 @@ func (s *Shares[T]) Take(from Source, value T) (p *Place[T], oldest T, evicted b
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.root.held >= s.max {
-		old := s.biggest(from)
+		old, _ := s.biggest(from)
 		oldest, evicted = old.value, true
 		s.remove(old)
 	}
@@ -89,12 +89,27 @@ func (s *Shares[T]) Take(from Source, value T) (p *Place[T], oldest T, evicted b
 	return p, oldest, evicted
 }
 
-// biggest chooses who has to go for one that comes from a source.
-func (s *Shares[T]) biggest(from Source) *Place[T] {
-	at := &s.root
-	for _, key := range from {
+// Next returns who has to go for one that comes from a source when all places but waiting ones are taken, and whether that one is of a source that has more than the
+// newcomer's would have, or the same: what is behind a connection can be made up, so there all are one. free is set while nobody has to go.
+func (s *Shares[T]) Next(from Source, waiting int) (oldest T, more, free bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.root.held+waiting < s.max {
+		return oldest, false, true
+	}
+	if s.root.held == 0 {
+		return oldest, false, false
+	}
+	p, more := s.biggest(from)
+	return p.value, more, false
+}
+
+// biggest chooses who has to go for one that comes from a source, and says whether its source has more than that one's would have, or is the same.
+func (s *Shares[T]) biggest(from Source) (p *Place[T], more bool) {
+	at, same := &s.root, true
+	for i, key := range from {
 		own := at.parts[key]
-		if own != nil && own.held*len(at.parts) > at.held {
+		if same && own != nil && own.held*len(at.parts) > at.held {
 			at = own // more than its part: no need to look at the others
 			continue
 		}
@@ -104,9 +119,12 @@ func (s *Shares[T]) biggest(from Source) *Place[T] {
 				most = part
 			}
 		}
+		if same && most != own { // what is behind it is not compared
+			same, more = false, i > 1 || most.held > 1 && (own == nil || most.held > own.held+1)
+		}
 		at = most
 	}
-	return at.first
+	return at.first, more || same
 }
 
 // Leave gives a place back, and reports whether it was still held: it is fine to leave twice, or after having been evicted.

@@ -152,6 +152,61 @@ func TestBurstOfHandshakes(t *testing.T) {
 	}
 }
 
+// TestMoreThanPlaces: where many more come at once than there are places for handshakes, each over a connection of its own, who came first is answered first, and nobody's
+// handshake ends for somebody else's.
+func TestMoreThanPlaces(t *testing.T) {
+	many, bank := newNode(t, 2, nil), newLimitedNode(t, 2, Limits{Handshakes: 4}, nil)
+	var ways []routing.WireAddress
+	for range 100 {
+		ways = append(ways, many.connect(t, bank).Sender)
+	}
+	var failed atomic.Int64
+	var wg sync.WaitGroup
+	for _, way := range ways {
+		wg.Go(func() {
+			if !many.reaches(t, way, "api") {
+				failed.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if refused := bank.channels.Stats.Refused.Load() + bank.channels.Stats.TooFast.Load(); failed.Load() > 0 || refused > 0 {
+		t.Errorf("%d failed, %d were refused", failed.Load(), refused)
+	}
+}
+
+// TestStalledHandshakesMakeRoom: who waits for a place gets that of a handshake that has not gone on for long.
+func TestStalledHandshakesMakeRoom(t *testing.T) {
+	stranger, member, bank := newNode(t, 1, nil), newNode(t, 1, nil), newLimitedNode(t, 1, Limits{Handshakes: 4}, nil)
+	for range 4 {
+		stranger.firsts(t, stranger.connect(t, bank), 1)
+	}
+	eventually(t, "all places taken", func() bool { return bank.channels.asked.Held() == 4 })
+	began := time.Now()
+	if !member.reaches(t, member.connect(t, bank).Sender, "api") || bank.channels.Stats.Refused.Load() != 1 {
+		t.Errorf("%d made room", bank.channels.Stats.Refused.Load())
+	}
+	if took := time.Since(began); took < undisturbed/2 {
+		t.Errorf("after %v", took)
+	}
+}
+
+// TestSentAgain: a first message that is sent again while it waits is one.
+func TestSentAgain(t *testing.T) {
+	stranger, bank := newNode(t, 1, nil), newLimitedNode(t, 1, Limits{Handshakes: 4}, nil)
+	for range 4 {
+		stranger.firsts(t, stranger.connect(t, bank), 1)
+	}
+	eventually(t, "all places taken", func() bool { return bank.channels.asked.Held() == 4 })
+	to := routing.RouteOf(stranger.connect(t, bank).Sender).Concat(routing.LocalRoute("api"))
+	key := make([]byte, 32)
+	for range 3 {
+		stranger.router.Inject(to, routing.LocalRoute("me"), key)
+	}
+	stranger.router.Inject(to, routing.LocalRoute("me"), make([]byte, 33))
+	eventually(t, "two wait", func() bool { return bank.channels.waits.Held() == 2 })
+}
+
 // TestFirstMessagesThatWait: they take nobody's place, and those that are of no use any more are forgotten at once: their connection has ended, or who they are for.
 func TestFirstMessagesThatWait(t *testing.T) {
 	stranger, bank := newNode(t, 1, nil), newLimitedNode(t, 2, Limits{PerSecond: 50, Handshakes: 20}, nil)

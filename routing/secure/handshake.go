@@ -97,15 +97,29 @@ func newResponder(s *routing.Shard, l *Listener, m *routing.Message) {
 	f := &firstMessage{listener: l, remote: m.Return.Clone(), payload: append([]byte(nil), m.Payload()...), came: time.Now()}
 	f.terminal = s.FirstTerminal(f.remote)
 	f.from = fair.SourceOf(f.terminal, f.remote)
-	ready := l.ready()
-	if ready && l.cs.rate.Take(f.from) {
+	switch {
+	case !l.ready():
+	case !l.cs.room(f.from):
+		l.cs.note("secure channel handshake waits, too many are under way", l.cs.asked.Max(), f.from)
+	case l.cs.rate.Take(f.from):
 		f.answer(s)
 		return
-	}
-	if ready {
+	default:
 		l.cs.note("secure channel handshake waits, its source begins too many a second", l.cs.rate.PerSecond(), f.from)
 	}
 	l.cs.lateOf(s).add(f)
+}
+
+// room reports whether a handshake from a source may begin at once: there is a place that nobody else waits for, or one is taken from a source that has more.
+func (cs *Channels) room(from fair.Source) bool {
+	_, more, free := cs.asked.Next(from, cs.waits.Held())
+	return free || more
+}
+
+// overdue reports whether a handshake from a source may begin in place of one of another source that has had its time.
+func (cs *Channels) overdue(from fair.Source) bool {
+	oldest, more, free := cs.asked.Next(from, 0)
+	return !free && !more && time.Since(oldest.began) > undisturbed
 }
 
 // answer starts the responder.

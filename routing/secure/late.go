@@ -1,6 +1,7 @@
 package secure
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -10,10 +11,14 @@ import (
 )
 
 // Who has begun more handshakes in a second than is its part waits for the next one: a thousand nodes behind one address that come back at once are all
-// answered, in their turn, and none of them waits for an answer that does not come. So do all while this node has no key, for whoever attests it is away or busy.
+// answered, in their turn, and none of them waits for an answer that does not come. So does who comes when all places for handshakes are taken by those who have no more of them
+// than he: whoever began first ends first, and work that was begun is not thrown away for what has come since. And so do all while this node has no key, for whoever attests it
+// is away or busy.
 const (
-	// lateFor is how long a first message waits at most. Whoever sent it gives up or sends another one after some seconds.
-	lateFor = 3 * time.Second
+	// lateFor is how long a first message waits at most: as long as a node waits for the answer.
+	lateFor = 10 * time.Second
+	// undisturbed is how long a handshake keeps its place from others who have no more than it.
+	undisturbed = 5 * time.Second
 	// lateEvery is how often it is looked whether one may go on.
 	lateEvery = 50 * time.Millisecond
 	// maxFirst is the size of the largest first message that waits with the way back, in bytes. Those of the protocol have 32 (docs/protocol/01).
@@ -49,9 +54,15 @@ func (cs *Channels) lateOf(s *routing.Shard) *lateFirsts {
 	return l.(*lateFirsts)
 }
 
-// add has f wait. When as many wait as there may, the oldest of the source that has most gets no answer.
+// add has f wait. When as many wait as there may, the oldest of the source that has most gets no answer, or f if no source has more than its own.
 func (l *lateFirsts) add(f *firstMessage) {
-	if len(f.payload)+len(f.remote.Key()) > maxFirst {
+	if slices.ContainsFunc(l.list, func(other *firstMessage) bool {
+		return other.terminal == f.terminal && bytes.Equal(other.payload, f.payload)
+	}) {
+		return // it was sent again
+	}
+	_, more, free := l.cs.waits.Next(f.from, 0)
+	if len(f.payload)+len(f.remote.Key()) > maxFirst || !more && !free {
 		l.cs.Stats.TooFast.Add(1)
 		return
 	}
@@ -87,10 +98,11 @@ func (l *lateFirsts) useless(f *firstMessage, now time.Time) bool {
 	return now.Sub(f.came) > lateFor || l.shard.FirstTerminal(f.remote) != f.terminal || l.cs.FindListener(f.listener.Name) != f.listener
 }
 
-// tick answers those that may begin a handshake now, as long as there are places that nobody has to leave for that.
+// tick answers those that may begin a handshake now, as long as there are places that nobody has to leave for that who has not had his time.
 func (l *lateFirsts) tick() {
 	l.ticking = false
 	now, rest := time.Now(), l.list[:0]
+	full := false
 	for _, f := range l.list {
 		switch {
 		case l.cs.waits.Left(f.place): // others needed the place
@@ -102,12 +114,13 @@ func (l *lateFirsts) tick() {
 			default:
 				l.cs.Stats.HandshakeFailed.Add(1)
 			}
-		case l.cs.asked.Held() < l.cs.asked.Max() && f.listener.ready() && l.cs.rate.Take(f.from):
-			if l.cs.waits.Leave(f.place) {
+		default:
+			full = full || l.cs.asked.Held() >= l.cs.asked.Max() && !l.cs.overdue(f.from)
+			if full || !f.listener.ready() || !l.cs.rate.Take(f.from) {
+				rest = append(rest, f)
+			} else if l.cs.waits.Leave(f.place) {
 				f.answer(l.shard)
 			}
-		default:
-			rest = append(rest, f)
 		}
 	}
 	clear(l.list[len(rest):])
