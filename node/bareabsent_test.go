@@ -105,38 +105,40 @@ func TestNoticeIsNoAnswer(t *testing.T) {
 	notice := func(k routing.NoticeKind) []byte {
 		return routing.AppendNotice(nil, routing.Notice{Kind: k, Name: "bank"})
 	}
+	next := func() (uint64, bool, error) {
+		t.Helper()
+		select {
+		case reply := <-p.box.Replies():
+			return p.answer(reply)
+		case <-within(t).Done():
+			t.Fatal("no answer")
+		}
+		return 0, false, nil
+	}
 	ping := func() {
 		t.Helper()
 		number, payload := newPing()
 		send(routing.LocalRoute("way"), payload)
-		select {
-		case got := <-p.answers:
-			if got != number {
-				t.Errorf("the answer %d to ping %d", got, number)
-			}
-		case err := <-p.absent:
-			t.Errorf("an answer: %v", err)
-		case <-within(t).Done():
-			t.Fatal("no answer")
+		if got, ok, err := next(); !ok || err != nil || got != number {
+			t.Errorf("the answer %d (%v, %v) to ping %d", got, ok, err, number)
 		}
 	}
-	send(routing.LocalRoute("way", routing.RelayPrefix+"other"), notice(routing.NoticeAbsent))
-	send(routing.LocalRoute("way"), notice(routing.NoticeAbsent))
-	send(routing.LocalRoute("way", routing.RelayPrefix+"bank"), notice(routing.NoticeHeld))
+	for _, other := range []struct {
+		from routing.Route
+		kind routing.NoticeKind
+	}{
+		{routing.LocalRoute("way", routing.RelayPrefix+"other"), routing.NoticeAbsent}, {routing.LocalRoute("way"), routing.NoticeAbsent},
+		{routing.LocalRoute("way", routing.RelayPrefix+"bank"), routing.NoticeHeld},
+	} {
+		send(other.from, notice(other.kind))
+		if _, ok, err := next(); ok || err != nil {
+			t.Errorf("a notice that does not come from the way was taken for one that does, or for an answer: %v, %v", ok, err)
+		}
+	}
 	ping()
-	if len(p.absent) != 0 {
-		t.Error("a notice that does not come from the way was taken for one that does")
-	}
 	send(routing.LocalRoute("way", routing.RelayPrefix+"bank"), notice(routing.NoticeAbsent))
-	select {
-	case err := <-p.absent:
-		if !errors.Is(err, secure.ErrAbsent) {
-			t.Error(err)
-		}
-	case number := <-p.answers:
-		t.Errorf("a notice is the answer %d", number)
-	case <-within(t).Done():
-		t.Fatal("a notice of the relay on the way was not heard")
+	if _, ok, err := next(); ok || !errors.Is(err, secure.ErrAbsent) {
+		t.Errorf("a notice of the relay on the way: %v, %v", ok, err)
 	}
 }
 

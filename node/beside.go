@@ -70,11 +70,13 @@ func (s *session) linger(ctx context.Context, c *connection) {
 			if s.restart != nil { // who was there answers perhaps, but not to them
 				s.restart(c)
 			}
-		case <-p.answers:
-			heard = time.Now()
+		case reply := <-p.box.Replies():
+			if _, ok, _ := p.answer(reply); ok {
+				heard = time.Now()
+			}
 		case now := <-tick.C:
-			if signs.fresh(ctx) {
-				heard = now
+			if at := signs.fresh(ctx, now, false); at.After(heard) {
+				heard = at
 			}
 			if !c.used(ctx) || now.Sub(heard) > silenceMost {
 				return

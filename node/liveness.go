@@ -7,8 +7,12 @@ import (
 
 // Times of a watched path. One that is lost is noticed within three seconds where answers come as they should.
 const (
-	// pingInterval is how long nothing has been heard before the peer is asked.
-	pingInterval = 700 * time.Millisecond
+	// quiet is how long nothing has been heard before the peer is asked, and pingInterval how long there is no answer before it is asked again: half as many questions as at
+	// even distances for paths that are well, most of which are only there, and as many for those that are not.
+	quiet        = 1200 * time.Millisecond
+	pingInterval = 400 * time.Millisecond
+	// tickInterval is how often a path is looked at whose peer has been asked.
+	tickInterval = 200 * time.Millisecond
 	// silenceLimit is how long a peer may be silent that is asked and whose answers come in time; it is more, up to silenceMost, where round
 	// trips vary or answers get lost, and on a long path silenceNew until learned answers have shown what it is like.
 	silenceLimit = 2400 * time.Millisecond
@@ -25,6 +29,7 @@ const (
 type liveness struct {
 	heard   time.Time // when there was a sign of life
 	ticked  time.Time
+	due     time.Time  // when tick is to be called next
 	pings   []sentPing // without an answer, oldest first
 	rtt     time.Duration
 	spread  time.Duration // of round trips, as in RFC 6298
@@ -41,7 +46,9 @@ type sentPing struct {
 // maxPings bounds the pings that are remembered.
 const maxPings = 32
 
-func newLiveness(now time.Time) *liveness { return &liveness{heard: now, ticked: now} }
+func newLiveness(now time.Time) *liveness {
+	return &liveness{heard: now, ticked: now, due: now.Add(tickInterval)}
+}
 
 // soonBack is how soon a peer is there again that had not gone.
 const soonBack = 3 * time.Second
@@ -101,7 +108,7 @@ func (l *liveness) sign(now time.Time) {
 }
 
 // lostAt is when a silent path was lost, at the latest: by then there would have been a word.
-func (l *liveness) lostAt() time.Time { return l.heard.Add(pingInterval) }
+func (l *liveness) lostAt() time.Time { return l.heard.Add(quiet) }
 
 // limit is how long the peer may be silent.
 func (l *liveness) limit() time.Duration {
@@ -111,22 +118,28 @@ func (l *liveness) limit() time.Duration {
 	}
 	if l.missing > 0.02 {
 		pings := math.Log(falseAlarm) / math.Log(min(l.missing, 0.8))
-		d = max(d, time.Duration(pings*float64(pingInterval))+l.rtt)
+		d = max(d, quiet+time.Duration((pings-1)*float64(pingInterval))+l.rtt)
 	}
 	return min(d, silenceMost)
 }
 
-// tick is called every pingInterval/2 or so. It says whether to ask, and whether the peer has been silent for too long. When this process stood still
-// itself, that time does not count.
+// tick is called when it is due. It says whether to ask, and whether the peer has been silent for too long. When this process stood still itself, that time does
+// not count.
 func (l *liveness) tick(now time.Time) (ask, lost bool) {
-	if gap := now.Sub(l.ticked); gap > pingInterval {
-		l.heard = l.heard.Add(gap)
+	if late := now.Sub(l.due); late > pingInterval {
+		l.heard = l.heard.Add(late)
 	}
 	l.ticked = now
 	silent := now.Sub(l.heard)
 	asked := len(l.pings) > 0 && now.Sub(l.pings[len(l.pings)-1].at) < pingInterval
-	return silent >= pingInterval-tickInterval/2 && !asked, silent >= l.limit()
+	return silent >= quiet-tickInterval/2 && !asked, silent >= l.limit()
 }
 
-// tickInterval is how often a path is looked at.
-const tickInterval = pingInterval / 4
+// plan says when tick is to be called next: soon while an answer is awaited or somebody wants to know closely, else not before the peer has to be asked. Most paths of most
+// members are only there, and to look at them more often would be most of what they cost.
+func (l *liveness) plan(now time.Time, closely bool) {
+	l.due = now.Add(tickInterval)
+	if at := l.heard.Add(quiet); len(l.pings) == 0 && !closely && at.After(l.due) {
+		l.due = at
+	}
+}

@@ -46,10 +46,14 @@ func simulate(n *line, dies time.Duration) (noticed time.Duration, alarms int) {
 	l := newLiveness(start)
 	var coming []arrival
 	number := uint64(0)
-	for now := start; ; now = now.Add(tickInterval) {
+	for now := start; ; now = now.Add(tickInterval / 25) {
 		for len(coming) > 0 && !coming[0].at.After(now) {
 			l.answered(coming[0].number, coming[0].at)
+			l.plan(coming[0].at, false)
 			coming = coming[1:]
+		}
+		if now.Before(l.due) {
+			continue
 		}
 		ask, lost := l.tick(now)
 		if lost && now.Sub(start) >= dies {
@@ -69,6 +73,7 @@ func simulate(n *line, dies time.Duration) (noticed time.Duration, alarms int) {
 				sort.SliceStable(coming, func(i, j int) bool { return coming[i].at.Before(coming[j].at) })
 			}
 		}
+		l.plan(now, false)
 	}
 }
 
@@ -114,11 +119,13 @@ func TestLivenessStoodStill(t *testing.T) {
 	} else if ask {
 		l.sent(1, now)
 	}
+	l.plan(now, false)
 	for range int(silenceNew/tickInterval) + 2 {
 		now = now.Add(tickInterval)
 		if _, lost := l.tick(now); lost {
 			return
 		}
+		l.plan(now, false)
 	}
 	t.Error("not given up")
 }

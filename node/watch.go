@@ -24,44 +24,31 @@ var (
 // pinger asks the node behind a connection for answers: its echo service and, as long as that has not answered, its uppercase service too,
 // since policies may forbid the one and never forbid the other (docs/protocol/01 §5.4).
 type pinger struct {
-	box     *routing.Mailbox
-	route   routing.Route
-	echoes  bool
-	answers chan uint64 // numbers of pings; 0 for an answer without one
-	absent  chan error  // what a relay on the way has said: nobody is there who could answer
-	cancel  context.CancelFunc
+	box    *routing.Mailbox
+	route  routing.Route
+	echoes bool
 }
 
-func (s *session) ping(ctx context.Context, c *connection) (*pinger, error) {
-	p := &pinger{route: c.pingRoute(), answers: make(chan uint64, 8), absent: make(chan error, 1)}
-	var err error
+func (s *session) ping(ctx context.Context, c *connection) (p *pinger, err error) {
+	p = &pinger{route: c.pingRoute()}
 	if p.box, err = s.router.OpenMailbox(ctx, p.route); err != nil {
 		return nil, err
 	}
-	ctx, p.cancel = context.WithCancel(ctx)
-	go func() {
-		for {
-			reply, err := p.box.Receive(ctx)
-			if err != nil {
-				return
-			}
-			if notice, ok := routing.ParseNotice(reply.Payload); ok { // which is nobody's answer
-				if notice.Kind == routing.NoticeAbsent && p.leadsThrough(reply.Return) {
-					select {
-					case p.absent <- unproven{fmt.Errorf("%w: %s: %s", secure.ErrAbsent, notice.Name, notice.Kind)}:
-					default:
-					}
-				}
-				continue
-			}
-			select {
-			case p.answers <- pingNumber(reply.Payload):
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
 	return p, nil
+}
+
+// answer returns what a reply of the mailbox is: an answer to a ping, with the ping's number or 0 where it has none, or an error, which is what a relay on the way has said:
+// nobody is there who could answer. It is neither where ok is not set.
+func (p *pinger) answer(reply routing.Reply) (number uint64, ok bool, err error) {
+	if notice, is := routing.ParseNotice(reply.Payload); is { // which is nobody's answer
+		if notice.Kind == routing.NoticeAbsent && p.leadsThrough(reply.Return) {
+			return 0, false, unproven{fmt.Errorf("%w: %s: %s", secure.ErrAbsent, notice.Name, notice.Kind)}
+		}
+		return 0, false, nil
+	}
+	number = pingNumber(reply.Payload)
+	p.echoes = p.echoes || number != 0
+	return number, true, nil
 }
 
 // unproven is what nobody has proved to have said: it may have come over a path without a channel.
@@ -77,10 +64,7 @@ func (p *pinger) leadsThrough(ret routing.Route) bool {
 	return slices.Contains(p.route.Addresses(), ret.Last())
 }
 
-func (p *pinger) close() {
-	p.cancel()
-	p.box.Close()
-}
+func (p *pinger) close() { p.box.Close() }
 
 // send asks once and returns the number of the ping.
 func (p *pinger) send(also bool) uint64 {
@@ -91,9 +75,6 @@ func (p *pinger) send(also bool) uint64 {
 	}
 	return number
 }
-
-// got notes an answer.
-func (p *pinger) got(number uint64) { p.echoes = p.echoes || number != 0 }
 
 // newPing makes a ping, a CBOR integer as the reference sends (docs/protocol/03 §2.3).
 func newPing() (number uint64, payload []byte) {
@@ -116,15 +97,15 @@ func (s *session) firstAnswer(ctx context.Context, c *connection) error {
 		return err
 	}
 	defer p.close()
-	tick := time.NewTicker(pingInterval / 2)
+	tick := time.NewTicker(pingInterval)
 	defer tick.Stop()
 	p.send(false)
 	for {
 		select {
-		case <-p.answers:
-			return nil
-		case err := <-p.absent:
-			return err
+		case reply := <-p.box.Replies():
+			if _, ok, err := p.answer(reply); ok || err != nil {
+				return err
+			}
 		case <-c.done():
 			return errPathClosed
 		case <-ctx.Done():
@@ -144,8 +125,6 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 		return nil, err
 	}
 	defer p.close()
-	tick := time.NewTicker(tickInterval)
-	defer tick.Stop()
 	moved := s.watchName(ctx, c)
 	var gone <-chan struct{}
 	if s.watched != nil {
@@ -164,7 +143,10 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 	left := false         // the path is there, and another member is to get new connections
 	defer func() { other.stop() }()
 	l.sent(p.send(true), now)
+	look := time.NewTimer(tickInterval)
+	defer look.Stop()
 	for {
+		look.Reset(time.Until(l.due))
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -172,17 +154,23 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 			return nil, errPathClosed
 		case err := <-failed:
 			return nil, err
-		case err := <-p.absent:
-			return nil, err
-		case number := <-p.answers:
-			p.got(number)
-			l.answered(number, time.Now())
+		case reply := <-p.box.Replies():
+			number, ok, err := p.answer(reply)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				continue
+			}
+			now := time.Now()
+			l.answered(number, now)
 			s.mu.Lock()
 			s.rtt = l.rtt
 			s.mu.Unlock()
 			if !suspect.IsZero() && number != 0 {
 				suspect = time.Time{}
 			}
+			l.plan(now, other != nil || held || !suspect.IsZero())
 		case next := <-other.path():
 			return next, nil
 		case <-gone:
@@ -198,13 +186,12 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 			}
 			suspect = time.Now()
 			l.sent(p.send(true), suspect)
+			l.plan(suspect, true)
 			if other == nil {
 				other = s.beside(ctx)
 			}
-		case now := <-tick.C:
-			if signs.fresh(ctx) {
-				l.sign(now)
-			}
+		case now := <-look.C:
+			l.sign(signs.fresh(ctx, now, len(l.pings) > 0))
 			ask, lost := l.tick(now)
 			if !suspect.IsZero() && now.Sub(suspect) > max(movedAfter, 4*(l.rtt+4*l.spread)) {
 				return nil, errMoved
@@ -224,11 +211,9 @@ func (s *session) watch(ctx context.Context, c *connection) (next *connection, e
 				s.silent(c, l.lostAt())
 			}
 			if ask {
-				if len(l.pings) == 0 {
-					signs.mark(ctx)
-				}
 				l.sent(p.send(len(l.pings) > 0), now)
 			}
+			l.plan(now, other != nil || held || !suspect.IsZero())
 		}
 	}
 }
@@ -267,32 +252,38 @@ type signs struct {
 	c     *connection
 	heard time.Time
 	taken uint64 // by the line
-	asked uint64 // bytes sent before the oldest ping without an answer
+	asked uint64 // bytes sent, about, before the oldest ping without an answer; 0 if that is not known, or there is none
 }
 
-func (c *connection) signs() *signs { return &signs{c: c} }
-
-// mark notes that a ping goes out, and none is under way.
-func (g *signs) mark(ctx context.Context) {
-	if g.c.tcp != nil {
-		g.asked, g.taken = g.c.tcp.Line(ctx)
+func (c *connection) signs() *signs {
+	g := &signs{c: c}
+	if k := len(c.channels); k > 0 {
+		g.heard = c.channels[k-1].Heard()
 	}
+	return g
 }
 
-// fresh reports whether there was a sign since the last time.
-func (g *signs) fresh(ctx context.Context) (fresh bool) {
+// fresh returns when the last sign was, if there was one since the last time; now is the time. waits tells that a ping has no answer yet.
+func (g *signs) fresh(ctx context.Context, now time.Time, waits bool) (at time.Time) {
 	if k := len(g.c.channels); k > 0 {
-		if heard := g.c.channels[k-1].Heard(ctx); heard.After(g.heard) {
-			fresh = !g.heard.IsZero()
-			g.heard = heard
+		if heard := g.c.channels[k-1].Heard(); heard.After(g.heard) {
+			at, g.heard = heard, heard
 		}
 	}
-	if g.c.tcp != nil && g.taken < g.asked { // else nothing was before the ping, or all of it has been taken
+	switch {
+	case g.c.tcp == nil:
+	case !waits:
+		g.asked = 0
+	case g.asked == 0: // most answers come before this, and the line is not asked
+		g.asked, g.taken = g.c.tcp.Line(ctx)
+	case g.taken < g.asked: // else all of it has been taken
 		_, taken := g.c.tcp.Line(ctx)
-		fresh = fresh || taken > g.taken && taken < g.asked
+		if taken > g.taken && taken < g.asked {
+			at = now
+		}
 		g.taken = taken
 	}
-	return fresh
+	return at
 }
 
 // move is what a relay tells of its name.

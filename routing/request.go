@@ -64,6 +64,9 @@ func (b *Mailbox) Send(onward Route, payload []byte) {
 	}))
 }
 
+// Replies returns what messages come from, for those who wait for something else too.
+func (b *Mailbox) Replies() <-chan Reply { return b.replies }
+
 // Receive waits for the next message.
 func (b *Mailbox) Receive(ctx context.Context) (Reply, error) {
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sallyport/crypto/channel"
@@ -51,7 +52,7 @@ type Channel struct {
 	way      routing.Terminal // a responder's: what it runs on, watched
 	from     fair.Source
 	place    *fair.Place[*Channel] // a responder's
-	heard    time.Time             // when the last message came
+	heard    atomic.Int64          // how long after OpenedAt the last message came
 	probed   time.Time             // when the peer was last asked whether it is there
 	pong     *routing.WireAddress  // where answers go
 	lost     int                   // sweeps that found the first hop gone
@@ -73,7 +74,7 @@ func newChannel(h *handshake, keys channel.Keys) *Channel {
 	c := &Channel{
 		Decryptor: h.address, Flow: routing.NewFlow(), Initiator: h.initiator, Listener: h.listener,
 		Peer: routing.Peer{ID: h.peer.Identity.Identifier()}, Identity: h.peer.Identity, Self: h.opts.Self, OpenedAt: time.Now(),
-		cs: h.cs, shard: s, opts: h.opts, remote: h.remote, heard: s.Loop().Now(), done: make(chan struct{}),
+		cs: h.cs, shard: s, opts: h.opts, remote: h.remote, done: make(chan struct{}),
 	}
 	c.sealer.Init(&keys.Send)
 	c.sealer.Rekeys = &h.cs.Stats.Rekeys
@@ -116,13 +117,14 @@ func (c *Channel) Done() <-chan struct{} { return c.done }
 // Shard returns the channel's shard. Any goroutine.
 func (c *Channel) Shard() *routing.Shard { return c.shard }
 
-// Heard returns when the last message came that only the peer can have made; zero when ctx ends first. Not on a shard.
-func (c *Channel) Heard(ctx context.Context) (at time.Time) {
-	var heard time.Time
-	if c.shard.Do(ctx, func() { heard = c.heard }) != nil {
-		return time.Time{}
+// Heard returns when the last message came that only the peer can have made, or when the channel was opened. Any goroutine: sessions ask for each path again and again.
+func (c *Channel) Heard() time.Time { return c.OpenedAt.Add(time.Duration(c.heard.Load())) }
+
+// hear notes that such a message came.
+func (c *Channel) hear(now time.Time) {
+	if d := int64(now.Sub(c.OpenedAt)); c.heard.Load() != d { // most come many in a turn
+		c.heard.Store(d)
 	}
-	return heard
 }
 
 // Watched reports whether anybody waits for the channel's end. Not on a shard.
@@ -324,7 +326,7 @@ func (d *decryptor) HandleMessage(s *routing.Shard, m *routing.Message) {
 		c.cs.log.Debug("secure channel message refused", "reason", err.Error(), describe(c.Peer.ID))
 		return
 	}
-	d.heard = s.Loop().Now()
+	(*Channel)(d).hear(s.Loop().Now())
 	c.count(binary.BigEndian.Uint64(payload))
 	d.bytesIn += uint64(len(plain))
 	kind, body, err := channel.ParsePlaintext(plain)

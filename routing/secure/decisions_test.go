@@ -209,14 +209,14 @@ func TestChannelInOneNode(t *testing.T) {
 	for _, d := range list {
 		on(t, d.shard, func() {
 			for range 2 * lostSweeps {
-				d.heard = d.heard.Add(-time.Hour)
+				d.hear(d.Heard().Add(-time.Hour))
 				d.Peer.Pinged = false
 				d.check()
 			}
 			if d.closed || d.lost != 0 || d.pong != nil {
 				t.Errorf("began it %v: ended %v, lost %d times, asked %v", d.Initiator, d.closed, d.lost, d.pong != nil)
 			}
-			d.heard = time.Now()
+			d.hear(time.Now())
 		})
 	}
 	a.through(t, c, []byte("x"))
@@ -250,7 +250,8 @@ func TestWhenSilenceEnds(t *testing.T) {
 			n, x = b, b.channels.List()[0]
 		}
 		on(t, x.shard, func() {
-			x.Peer.Pinged, x.heard = c.pinged, time.Now().Add(-c.quiet)
+			x.Peer.Pinged = c.pinged
+			x.hear(time.Now().Add(-c.quiet))
 			if c.behind {
 				x.remote = routing.NewRoute(x.remote.First(), routing.LocalAddress("hop")).Concat(routing.NewRoute(x.remote.Last()))
 			}

@@ -139,7 +139,7 @@ func TestProbe(t *testing.T) {
 	var numbers []uint64
 	for range 2 {
 		on(t, c.shard, func() {
-			c.heard = long
+			c.hear(long)
 			c.probe()
 		})
 		select {
@@ -152,7 +152,7 @@ func TestProbe(t *testing.T) {
 		case <-limited(t).Done():
 			t.Fatal("nobody asked")
 		}
-		eventually(t, "heard", func() bool { return c.Heard(limited(t)).After(long) })
+		eventually(t, "heard", func() bool { return c.Heard().After(long) })
 	}
 	if numbers[0] == numbers[1] {
 		t.Errorf("asked with %d twice", numbers[0])

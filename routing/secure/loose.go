@@ -74,7 +74,7 @@ func (d *decryptor) handleLoose(s *routing.Shard, m *routing.Message) {
 		c.cs.log.Debug("secure channel message refused", "reason", err.Error(), describe(c.Peer.ID))
 		return
 	}
-	d.heard = s.Loop().Now()
+	(*Channel)(d).hear(s.Loop().Now())
 	d.loose.in++
 	d.bytesIn += uint64(len(plain))
 	kind, body, err := channel.ParsePlaintext(plain)

@@ -283,7 +283,7 @@ func TestSilence(t *testing.T) {
 		if w.told {
 			t.Error("a peer that was heard is said to be silent")
 		}
-		d.heard = d.heard.Add(-quietPeer - time.Second)
+		d.hear(d.Heard().Add(-quietPeer - time.Second))
 		if d.check(); !w.told || d.closed {
 			t.Errorf("after %v of silence: told %v, closed %v", quietPeer, w.told, d.closed)
 		}
@@ -293,7 +293,7 @@ func TestSilence(t *testing.T) {
 			t.Errorf("without a way to it: told %v, closed %v", w.told, d.closed)
 		}
 		d.remote = way
-		d.heard = d.heard.Add(-silence - time.Second)
+		d.hear(d.Heard().Add(-silence - time.Second))
 		d.check()
 	})
 	ended(t, d)
@@ -335,14 +335,14 @@ func TestSilentBehindRelay(t *testing.T) {
 			d := b.channels.List()[0]
 			age := func(by time.Duration) {
 				on(t, d.Shard(), func() {
-					d.heard = d.heard.Add(-by)
+					d.hear(d.Heard().Add(-by))
 					d.check()
 				})
 			}
 			age(probeAfter + time.Second)
 			if there {
 				eventually(t, "answered", func() (heard bool) {
-					on(t, d.Shard(), func() { heard = time.Since(d.heard) < probeAfter })
+					on(t, d.Shard(), func() { heard = time.Since(d.Heard()) < probeAfter })
 					return heard
 				})
 				age(probeAfter + time.Second) // asked a moment ago: not yet again
@@ -368,7 +368,7 @@ func TestDirectChannelMayBeQuiet(t *testing.T) {
 	eventually(t, "open", func() bool { return len(b.channels.List()) == 1 })
 	d := b.channels.List()[0]
 	on(t, d.Shard(), func() {
-		d.heard = d.heard.Add(-time.Hour)
+		d.hear(d.Heard().Add(-time.Hour))
 		d.check()
 		if d.closed || d.pong != nil {
 			t.Error("a quiet channel was ended or asked")

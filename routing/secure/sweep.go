@@ -78,7 +78,7 @@ const (
 	// lostSweeps is how many sweeps a responder whose way out is gone waits for its initiator to come by another way.
 	lostSweeps = 10
 	// pingEvery is how often a peer that watches the channel says something, about.
-	pingEvery = time.Second
+	pingEvery = 1200 * time.Millisecond
 	// quietPeer is after how much silence of a peer that pinged those who can find another way begin to look for one.
 	quietPeer = 3 * time.Second
 	// silence is how long a peer that pinged may be silent: more than four of the reference's pings.
@@ -96,9 +96,9 @@ func (c *Channel) check() {
 	if c.closed {
 		return
 	}
-	quiet := time.Since(c.heard)
+	quiet := time.Since(c.Heard())
 	if c.Peer.Pinged && quiet > quietPeer { // whether or not there is a way to it
-		c.watchers.TellSilent(c.heard.Add(pingEvery))
+		c.watchers.TellSilent(c.Heard().Add(pingEvery))
 	}
 	if c.shard.FirstTerminal(c.remote) == nil && c.remote.Len() > 1 {
 		c.lost++
