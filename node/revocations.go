@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -242,9 +243,11 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 		box.Send(to, rpc.NewRequest(rpc.Get, "/", q.Encode()).Encode())
 	}
 	go n.learnAuthorities(c)
-	var asked time.Time
+	var asked, followed time.Time
 	silence, most := newsInterval, newsSilence // how long it may say nothing, and how many queries may stay without an answer
 	unanswered := 0
+	wait := time.NewTimer(newsInterval)
+	defer wait.Stop()
 	for next := time.Now(); ; {
 		if !time.Now().Before(next) {
 			if unanswered++; unanswered > most {
@@ -255,17 +258,17 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 			asked = time.Now()
 			next = asked.Add(silence)
 		}
-		wait, cancel := context.WithDeadline(ctx, next)
-		reply, err := r.receive(wait, box, c)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return answered, ctx.Err()
-		case errors.Is(err, errPathClosed):
-			return answered, err
-		case err != nil: // nothing came
+		wait.Reset(time.Until(next))
+		var reply routing.Reply
+		select {
+		case reply = <-box.Replies():
+		case <-wait.C: // nothing came
 			r.enforce()
 			continue
+		case <-c.done():
+			return answered, errPathClosed
+		case <-ctx.Done():
+			return answered, ctx.Err()
 		}
 		resp, err := rpc.DecodeResponse(reply.Payload)
 		if err == nil {
@@ -295,16 +298,23 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 		if more {
 			next = time.Now()
 		}
-		if err := r.follow(ctx); err != nil {
-			return answered, err
+		if now := time.Now(); !r.hasKey(news.Key) || now.Sub(followed) >= newsInterval { // another process of this machine may know a key before this authority
+			if err := r.follow(ctx); err != nil {
+				return answered, err
+			}
+			followed = now
 		}
-		r.mu.Lock()
-		key := r.key
-		r.mu.Unlock()
-		if len(news.Key) == len(key) && string(news.Key) != string(key[:]) && r.other.due(news.Key, time.Now()) {
+		if len(news.Key) == sha256.Size && !r.hasKey(news.Key) && r.other.due(news.Key, time.Now()) {
 			return answered, errOtherKey
 		}
 	}
+}
+
+// hasKey reports whether a name is that of the authority's primary key that is known here.
+func (r *revocations) hasKey(name []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return string(name) == string(r.key[:])
 }
 
 // otherKey says when a new channel is made to learn of a key: at once, and with growing pauses while channels do not tell of it.
@@ -381,31 +391,6 @@ func (r *revocations) wait(peer identity.Identifier, raw []byte) {
 		r.pending = slices.Delete(r.pending, 0, 1)
 	}
 	r.pending = append(r.pending, pendingCredential{peer, slices.Clone(raw), time.Now()})
-}
-
-// receive waits for an answer of the authority, as long as the path is there.
-func (r *revocations) receive(ctx context.Context, box *routing.Mailbox, c *connection) (routing.Reply, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	closed := make(chan struct{})
-	go func() {
-		select {
-		case <-c.done():
-			close(closed)
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	reply, err := box.Receive(ctx)
-	if err == nil {
-		return reply, nil
-	}
-	select {
-	case <-closed:
-		return reply, errPathClosed
-	default:
-		return reply, err
-	}
 }
 
 // take verifies news and does what they say. again is set for those that were kept: they are not kept again.

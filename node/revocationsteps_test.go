@@ -1,8 +1,6 @@
 package node
 
 import (
-	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -14,7 +12,6 @@ import (
 	"sallyport/authority"
 	"sallyport/crypto/identity"
 	"sallyport/policy"
-	"sallyport/routing"
 )
 
 // revocationsKept is a Store that keeps what was revoked, and counts how often.
@@ -377,31 +374,6 @@ func TestWhenAnotherKeyIsAskedFor(t *testing.T) {
 	}
 	if o.pause != newsForeign {
 		t.Errorf("a pause of %v", o.pause)
-	}
-}
-
-// TestWaitForTheAuthority: who waits for its word hears when the path ends, and when the time is over.
-func TestWaitForTheAuthority(t *testing.T) {
-	n := plainNode(t, "a", "127.0.0.1:0")
-	box, err := n.router.OpenMailbox(t.Context(), routing.LocalRoute("nobody"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer box.Close()
-	r := &revocations{node: n}
-	c := &connection{router: n.router, closed: make(chan struct{})}
-	over, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-	if _, err := r.receive(over, box, c); err == nil || errors.Is(err, errPathClosed) {
-		t.Errorf("in time: %v", err)
-	}
-	n.router.Inject(routing.NewRoute(box.Address()), routing.LocalRoute("x"), []byte("word"))
-	if reply, err := r.receive(within(t), box, c); err != nil || string(reply.Payload) != "word" {
-		t.Errorf("%q, %v", reply.Payload, err)
-	}
-	close(c.closed)
-	if _, err := r.receive(within(t), box, c); !errors.Is(err, errPathClosed) {
-		t.Errorf("the path ends: %v", err)
 	}
 }
 
