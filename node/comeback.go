@@ -52,6 +52,10 @@ const answerLate = time.Second
 func (n *Node) dialNamed(ctx context.Context, c *connection, route routing.Route, o secure.Options) (*secure.Channel, error) {
 	relay, name := c.relayAt()
 	if name == "" {
+		if c.tcp != nil && len(c.channels) == 0 { // a node that is busy answers in its turn, and to begin anew would be to begin behind all others
+			defer isTold(ctx)()
+			o.Again = jitter(comebackTimeout)
+		}
 		return n.dialOnce(ctx, route, o)
 	}
 	o.Again = jitter(answerLate)
