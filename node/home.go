@@ -1,11 +1,13 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"sallyport/crypto/identity"
@@ -25,6 +27,17 @@ type home struct {
 	trusts bool
 	// command marks the node of one command, which keeps nothing but who it met.
 	command bool
+
+	mu sync.Mutex
+	// projects is what projectsFile, the file of all projects, says, by what they are asked for with.
+	projects     map[string]storedProject
+	projectsFile []byte
+}
+
+// storedProject is a project as it is stored, and what a node needs of it. Nobody changes either.
+type storedProject struct {
+	stored *project.Project
+	parsed *Project
 }
 
 // CommandHome makes a Store of a state directory for a node inside a command.
@@ -77,14 +90,38 @@ func ProjectOf(p *project.Project) (*Project, error) {
 }
 
 func (h *home) Project(_ context.Context, name string) (*Project, error) {
-	p, err := h.dir.Project(name)
-	if err != nil {
-		if errors.Is(err, state.ErrNotFound) {
-			return nil, fmt.Errorf("%w: no project %q; `project list` shows those there are", admin.ErrNotFound, name)
-		}
-		return nil, err
+	p, err := h.project(name)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil, fmt.Errorf("%w: no project %q; `project list` shows those there are", admin.ErrNotFound, name)
 	}
-	return ProjectOf(p.Project)
+	return p.parsed, err
+}
+
+// project reads a project. The histories of one whose file has not changed are not verified again: that would be a quarter of what it costs a member to come back.
+func (h *home) project(name string) (p storedProject, err error) {
+	file, err := h.dir.ProjectsFile()
+	if err != nil {
+		return p, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.projects == nil || !bytes.Equal(file, h.projectsFile) {
+		h.projects, h.projectsFile = map[string]storedProject{}, file
+	}
+	p, known := h.projects[name]
+	if known {
+		return p, nil
+	}
+	s, err := h.dir.Project(name) // if it has changed meanwhile, the next one to ask finds out
+	if err != nil {
+		return p, err
+	}
+	if p.parsed, err = ProjectOf(s.Project); err != nil {
+		return storedProject{}, err
+	}
+	p.stored = s.Project
+	h.projects[name] = p
+	return p, nil
 }
 
 func (h *home) Identity(_ context.Context, name string) (identity.Identifier, error) {
@@ -153,14 +190,17 @@ func (h *home) PutRoutes(ctx context.Context, name string, of routesOf, routes [
 	if !h.trusts {
 		return nil
 	}
-	stored, err := h.dir.Project(name)
+	known, err := h.project(name)
 	if err != nil {
 		return err
 	}
-	p := *stored.Project
+	p := *known.stored
 	before := &p.AccessRoutes
 	if of == authorityRoutes {
 		before = &p.AuthorityAccessRoutes
+	}
+	if slices.Equal(*before, routes) {
+		return nil
 	}
 	old := *before
 	*before = routes

@@ -2,6 +2,8 @@ package state
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -74,6 +76,15 @@ func (d *Dir) Project(nameOrID string) (StoredProject, error) {
 		return f.Projects[i], nil
 	}
 	return StoredProject{}, &NotFoundError{Kind: "project", Name: nameOrID}
+}
+
+// ProjectsFile returns the file of all projects as it is, empty if there is none: while it is the same, so are they.
+func (d *Dir) ProjectsFile() ([]byte, error) {
+	raw, err := readFile(d.file("projects.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return raw, err
 }
 
 func (f *projectsFile) lookup(nameOrID string) int {
