@@ -129,3 +129,28 @@ func TestLivenessStoodStill(t *testing.T) {
 	}
 	t.Error("not given up")
 }
+
+// TestPathThatIsOnlyThere: a path that is well and has nothing to carry is asked about, and looked at, less than once a second.
+func TestPathThatIsOnlyThere(t *testing.T) {
+	start := time.Unix(1000, 0)
+	l := newLiveness(start)
+	asked, looked := uint64(0), 0
+	for now := start; now.Sub(start) < time.Minute; now = l.due {
+		ask, lost := l.tick(now)
+		if lost {
+			t.Fatal("lost")
+		}
+		looked++
+		l.plan(now, false)
+		if ask {
+			asked++
+			l.sent(asked, now)
+			now = now.Add(time.Millisecond)
+			l.answered(asked, now)
+			l.plan(now, false)
+		}
+	}
+	if asked < 48 || asked > 51 || looked > 60 {
+		t.Errorf("asked %d times and looked at %d times in a minute", asked, looked)
+	}
+}

@@ -298,7 +298,7 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 		if more {
 			next = time.Now()
 		}
-		if now := time.Now(); !r.hasKey(news.Key) || now.Sub(followed) >= newsInterval { // another process of this machine may know a key before this authority
+		if now := time.Now(); !r.hasKey(news.Key) || now.Sub(followed) >= 6*newsInterval { // another process of this machine may know a key before this authority
 			if err := r.follow(ctx); err != nil {
 				return answered, err
 			}

@@ -56,6 +56,7 @@ type Channel struct {
 	probed   time.Time             // when the peer was last asked whether it is there
 	pong     *routing.WireAddress  // where answers go
 	lost     int                   // sweeps that found the first hop gone
+	lostAt   int64                 // what heard was then
 	closed   bool
 	done     chan struct{}
 

@@ -59,9 +59,11 @@ func (cs *Channels) sweep() {
 			return
 		case <-tick.C:
 		}
-		byShard := map[*routing.Shard][]*Channel{}
+		now, byShard := time.Now(), map[*routing.Shard][]*Channel{}
 		for _, c := range cs.List() {
-			byShard[c.shard] = append(byShard[c.shard], c)
+			if now.Sub(c.Heard()) >= unquiet { // of the others nothing is to be found, and most that are only there are of them
+				byShard[c.shard] = append(byShard[c.shard], c)
+			}
 		}
 		for s, list := range byShard {
 			s.Loop().Post(dataplane.TaskFunc(func() {
@@ -79,6 +81,8 @@ const (
 	lostSweeps = 10
 	// pingEvery is how often a peer that watches the channel says something, about.
 	pingEvery = 1200 * time.Millisecond
+	// unquiet is how long a channel is not looked at after something was heard.
+	unquiet = pingEvery + pingEvery/4
 	// quietPeer is after how much silence of a peer that pinged those who can find another way begin to look for one.
 	quietPeer = 3 * time.Second
 	// silence is how long a peer that pinged may be silent: more than four of the reference's pings.
@@ -101,6 +105,9 @@ func (c *Channel) check() {
 		c.watchers.TellSilent(c.Heard().Add(pingEvery))
 	}
 	if c.shard.FirstTerminal(c.remote) == nil && c.remote.Len() > 1 {
+		if heard := c.heard.Load(); heard != c.lostAt { // it was heard since: the peer had found a way
+			c.lost, c.lostAt = 0, heard
+		}
 		c.lost++
 		if c.Initiator || c.lost > lostSweeps {
 			c.end(false)
