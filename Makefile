@@ -99,7 +99,7 @@ bench-load: build ## latency under load, sizes of messages, numbers of connectio
 
 .PHONY: bench-members
 bench-members: build ## what 100 to 10,000 members cost, and how fast they are back, with a drawing; then 2,000 outlets and 5,000 inlets on three relays (needs PostgreSQL); two hours, 18 GiB of memory; BENCHFLAGS=-continue goes on after an interruption
-	$(GO) run ./bench/members -bin $(PROGRAM) -n 100,300,1000,3000,10000 -json bench/results/members.json -svg docs/members.svg $(BENCHFLAGS)
+	$(GO) run ./bench/members -bin $(PROGRAM) -n 100,300,1000,3000,6000,10000 -json bench/results/members.json -svg docs/members.svg $(BENCHFLAGS)
 	$(GO) run ./bench/members -bin $(PROGRAM) -n 2000 -relays 3 -outlets 2000 -inlets 5000 -json bench/results/members.json $(BENCHFLAGS)
 
 .PHONY: profile

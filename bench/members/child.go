@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,9 @@ func startChild(ctx context.Context, w work) (*childProcess, error) {
 	}
 	cmd := exec.CommandContext(ctx, self, "-child")
 	cmd.Stderr = os.Stderr
+	if w.All/w.Share >= runtime.NumCPU() { // the processors are for the children together: more threads than that only wake each other
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	}
 	c := &childProcess{cmd: cmd}
 	if c.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err

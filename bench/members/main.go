@@ -16,9 +16,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -109,8 +109,11 @@ func run(o options, counts, out, svg, note string) (err error) {
 		}
 		sizes = append(sizes, n)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	return withRoom(slices.Max(sizes) > manyMembers || o.inlets > manyMembers, func(ctx context.Context) error { return rows(ctx, o, sizes, out, svg, note) })
+}
+
+// rows measures a row for each number of members.
+func rows(ctx context.Context, o options, sizes []int, out, svg, note string) error {
 	r := newResult(out, note)
 	fmt.Printf("%s, %s\n", r.Machine, time.Now().UTC().Format(time.RFC3339))
 	for _, n := range sizes {
