@@ -1,7 +1,6 @@
 package secure
 
 import (
-	"bytes"
 	"slices"
 	"time"
 
@@ -41,6 +40,7 @@ type lateFirsts struct {
 	cs      *Channels
 	shard   *routing.Shard
 	list    []*firstMessage
+	sent    map[string]*firstMessage // those of list, by what was sent
 	timer   *dataplane.Timer
 	ticking bool
 }
@@ -49,16 +49,14 @@ type lateFirsts struct {
 func (cs *Channels) lateOf(s *routing.Shard) *lateFirsts {
 	l, ok := cs.late.Load(s)
 	if !ok {
-		l, _ = cs.late.LoadOrStore(s, &lateFirsts{cs: cs, shard: s})
+		l, _ = cs.late.LoadOrStore(s, &lateFirsts{cs: cs, shard: s, sent: map[string]*firstMessage{}})
 	}
 	return l.(*lateFirsts)
 }
 
 // add has f wait. When as many wait as there may, the oldest of the source that has most gets no answer, or f if no source has more than its own.
 func (l *lateFirsts) add(f *firstMessage) {
-	if slices.ContainsFunc(l.list, func(other *firstMessage) bool {
-		return other.terminal == f.terminal && bytes.Equal(other.payload, f.payload)
-	}) {
+	if other := l.sent[string(f.payload)]; other != nil && other.terminal == f.terminal && !l.cs.waits.Left(other.place) {
 		return // it was sent again
 	}
 	_, more, free := l.cs.waits.Next(f.from, 0)
@@ -72,10 +70,18 @@ func (l *lateFirsts) add(f *firstMessage) {
 		l.cs.note("secure channel handshakes refused, too many wait", l.cs.waits.Max(), f.from)
 	}
 	if len(l.list) >= 2*l.cs.waits.Max() { // most of them have left since it was looked last
-		l.list = slices.DeleteFunc(l.list, func(f *firstMessage) bool { return l.cs.waits.Left(f.place) })
+		l.list = slices.DeleteFunc(l.list, func(f *firstMessage) bool { return l.cs.waits.Left(f.place) && l.forget(f) })
 	}
-	l.list = append(l.list, f)
+	l.list, l.sent[string(f.payload)] = append(l.list, f), f
 	l.tickLater()
+}
+
+// forget takes a message that leaves the list out of sent, and is true.
+func (l *lateFirsts) forget(f *firstMessage) bool {
+	if l.sent[string(f.payload)] == f {
+		delete(l.sent, string(f.payload))
+	}
+	return true
 }
 
 func (l *lateFirsts) tickLater() {
@@ -106,7 +112,9 @@ func (l *lateFirsts) tick() {
 	for _, f := range l.list {
 		switch {
 		case l.cs.waits.Left(f.place): // others needed the place
+			l.forget(f)
 		case l.useless(f, now):
+			l.forget(f)
 			switch {
 			case !l.cs.waits.Leave(f.place):
 			case f.listener.ready():
@@ -118,7 +126,9 @@ func (l *lateFirsts) tick() {
 			full = full || l.cs.asked.Held() >= l.cs.asked.Max() && !l.cs.overdue(f.from)
 			if full || !f.listener.ready() || !l.cs.rate.Take(f.from) {
 				rest = append(rest, f)
-			} else if l.cs.waits.Leave(f.place) {
+				continue
+			}
+			if l.forget(f); l.cs.waits.Leave(f.place) {
 				f.answer(l.shard)
 			}
 		}
