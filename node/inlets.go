@@ -45,6 +45,7 @@ type inlet struct {
 	mu        sync.Mutex
 	main, udp routing.Route   // the paths there are
 	beside    []routing.Route // and those for transfers beside main
+	lanesCome bool            // more of those come
 }
 
 // port is where clients come to, as far as the keeping of a path knows it.
@@ -466,21 +467,21 @@ func (in *inlet) choose(change func()) {
 	change()
 	switch {
 	case in.udp.Len() > 0:
-		in.setLanes()
+		in.setLanes(false)
 		in.port.SetPath(in.udp)
 	case in.request.NoTCPFallback:
-		in.setLanes()
+		in.setLanes(false)
 		in.port.SetPath(routing.Route{})
 	default:
 		in.port.SetPath(in.main)
-		in.setLanes(in.beside...)
+		in.setLanes(in.lanesCome, in.beside...)
 	}
 }
 
 // setLanes gives the portal its lanes; an inlet for UDP has none.
-func (in *inlet) setLanes(routes ...routing.Route) {
+func (in *inlet) setLanes(more bool, routes ...routing.Route) {
 	if in.lanes != nil {
-		in.portal.SetLanes(routes...)
+		in.portal.SetLanes(more, routes...)
 	}
 }
 

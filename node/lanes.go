@@ -19,8 +19,7 @@ import (
 // when a transfer runs beside other connections, and end when none has for a while. Where the way leads through a relay, the outlet's node is asked to
 // register there once more, under a name that it tells (docs/protocol/05, lane). One that does not know the request leaves the inlet with its one path.
 //
-// Where segments are lost a TCP connection brings less than the line does, so the transfers are spread over more lanes, and stay there if that brings more
-// (laneTrial).
+// Where segments are lost a TCP connection brings less than the line does, so there each transfer gets a lane, as far as the limit goes (wantedLanes).
 
 const (
 	// laneWait is how long the outlet's node may take to register for a lane.
@@ -45,6 +44,8 @@ type inletLanes struct {
 	wanted  chan struct{}
 	slow    chan struct{} // the same, only if segments are lost
 	up      atomic.Int32  // how many lanes there are
+	isLossy bool          // segments are lost, as far as is known
+	looked  time.Time     // when that was seen; both are of run
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -97,16 +98,13 @@ func (l *inletLanes) stop() {
 
 func (l *inletLanes) run(ctx context.Context) {
 	var without *connection // has no lanes, until
-	var until, looked time.Time
+	var until time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-l.slow:
-			if time.Since(looked) > lossEvery {
-				l.in.portal.SetLossy(l.lossy(ctx, nil))
-				looked = time.Now()
-			}
+			l.look(ctx, nil)
 			continue
 		case <-l.wanted:
 		}
@@ -122,33 +120,42 @@ func (l *inletLanes) run(ctx context.Context) {
 	}
 }
 
+// look looks from time to time whether segments are lost on the inlet's path or one of its lanes.
+func (l *inletLanes) look(ctx context.Context, lanes []*session) {
+	if time.Since(l.looked) < lossEvery {
+		return
+	}
+	l.isLossy = l.lossy(ctx, lanes)
+	l.looked = time.Now()
+	l.in.portal.SetLossy(l.isLossy)
+}
+
 // serve has the lanes until they have not been used for a while.
 func (l *inletLanes) serve(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
 	set := &laneSet{in: l.in, up: &l.up}
+	var opening sync.WaitGroup
+	defer opening.Wait()
 	defer set.end()
-	lanes := l.node.opts.Limits.Lanes
-	trial := laneTrial{least: lanes - 1, most: lossyLanes(lanes), now: lanes - 1}
-	l.resize(ctx, set, trial.now)
-	tick, look := time.NewTicker(laneTick), time.NewTicker(laneLook)
+	defer cancel()
+	tick, look := time.NewTicker(laneTick), time.NewTicker(lossEvery)
 	defer tick.Stop()
 	defer look.Stop()
-	moved, lossy, asked := l.in.portal.Moved(), false, time.Time{}
 	for used := time.Now(); time.Since(used) < lanesIdle; {
+		if n := wantedLanes(l.node.opts.Limits.Lanes, l.in.portal.Transfers(), l.isLossy); n > len(set.sessions) {
+			l.grow(ctx, set, n)
+			list := slices.Clone(set.sessions)
+			opening.Go(func() { set.open(ctx, list) })
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-l.wanted: // there are some, or will be
+		case <-l.wanted:
 		case <-l.slow:
-		case now := <-look.C:
-			transfers := l.in.portal.Transfers()
-			if trial.wants(transfers) && now.Sub(asked) > lossEvery {
-				lossy, asked = l.lossy(ctx, set.sessions), now
-				l.in.portal.SetLossy(lossy)
-			}
-			before := moved
-			moved = l.in.portal.Moved()
-			if n := trial.look(moved-before, transfers, lossy); n != len(set.sessions) {
-				l.resize(ctx, set, n)
+			l.look(ctx, set.sessions)
+		case <-look.C: // transfers that share a lane do not ask
+			if l.in.portal.Transfers() > len(set.sessions) {
+				l.look(ctx, set.sessions)
 			}
 		case now := <-tick.C:
 			if l.in.portal.TidyLanes() > 0 {
@@ -158,22 +165,13 @@ func (l *inletLanes) serve(ctx context.Context) {
 	}
 }
 
-// resize makes as many lanes as that, or tries to.
-func (l *inletLanes) resize(ctx context.Context, set *laneSet, n int) {
-	list := set.cut(n)
+// grow begins to make further lanes, until there are n.
+func (l *inletLanes) grow(ctx context.Context, set *laneSet, n int) {
+	set.room(n)
 	for k := len(set.sessions); k < n; k++ {
 		s := l.session(set, k)
 		s.start(ctx)
 		set.sessions = append(set.sessions, s)
-	}
-	first, cancel := context.WithTimeout(ctx, attemptTimeout)
-	for _, s := range set.sessions {
-		s.first(first)
-	}
-	cancel()
-	set.open() // together, so that transfers are spread over them
-	for _, s := range list {
-		s.stop()
 	}
 }
 
@@ -272,63 +270,54 @@ type laneSet struct {
 	sessions []*session    // of serve
 
 	mu     sync.Mutex
-	isOpen bool
+	come   bool            // some are being made for the first time
 	routes []routing.Route // empty for one that is not there
 }
 
 func (s *laneSet) put(k int, r routing.Route) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k >= len(s.routes) {
-		return // it is cut
-	}
 	s.routes[k] = r
-	s.up.Store(int32(len(s.there())))
 	s.tell()
 }
 
-// cut makes room for n lanes, of which nothing is told until open, and returns the sessions of those that are beyond, to be stopped.
-func (s *laneSet) cut(n int) (beyond []*session) {
+// room makes room for lanes that come, until there are n.
+func (s *laneSet) room(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n < len(s.sessions) {
-		beyond, s.sessions = slices.Clone(s.sessions[n:]), s.sessions[:n]
+	s.routes = append(s.routes, make([]routing.Route, n-len(s.routes))...)
+	s.come = true
+	s.tell()
+}
+
+// open waits until n lanes are there, or have been tried for a while. If no more come, they may be shared then.
+func (s *laneSet) open(ctx context.Context, list []*session) {
+	trying, cancel := context.WithTimeout(ctx, laneWait)
+	defer cancel()
+	for _, one := range list {
+		one.first(trying)
 	}
-	s.isOpen = false
-	routes := make([]routing.Route, n)
-	copy(routes, s.routes)
-	s.routes = routes
-	s.up.Store(int32(len(s.there())))
-	return beyond
-}
-
-func (s *laneSet) open() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.isOpen = true
-	s.tell()
+	if len(list) == len(s.routes) {
+		s.come = false
+		s.tell()
+	}
 }
 
 // end gives up all lanes.
 func (s *laneSet) end() {
-	list := s.cut(0)
-	s.in.choose(func() { s.in.beside = nil })
-	for _, one := range list {
+	for _, one := range s.sessions {
 		one.stop()
 	}
+	s.in.choose(func() { s.in.beside = nil })
 }
 
 // tell gives the inlet what there is. mu is held.
 func (s *laneSet) tell() {
-	if s.isOpen {
-		list := s.there()
-		s.in.choose(func() { s.in.beside = list })
-	}
-}
-
-// there returns the routes of those that are there. mu is held.
-func (s *laneSet) there() []routing.Route {
-	return slices.DeleteFunc(slices.Clone(s.routes), func(r routing.Route) bool { return r.Len() == 0 })
+	list := slices.DeleteFunc(slices.Clone(s.routes), func(r routing.Route) bool { return r.Len() == 0 })
+	s.up.Store(int32(len(list)))
+	s.in.choose(func() { s.in.beside, s.in.lanesCome = list, s.come })
 }
 
 // mostLanes returns how many connections the inlet has that has most.

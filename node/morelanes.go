@@ -14,15 +14,6 @@ const (
 	lossLanes = 4
 	// lossEvery is how often an inlet looks whether segments are lost.
 	lossEvery = 2 * time.Second
-	// laneLook is how often it looks what its transfers bring.
-	laneLook = 500 * time.Millisecond
-	// trialLooks is after how many looks more lanes have shown what they bring: as many for the transfers to move and for TCP to begin as for the measurement.
-	trialLooks = 6
-	// trialGain is how much more they have to bring in order to stay: with a control that losses slow down it is several times as much, with one that they do not, as BBR,
-	// next to nothing, while connections of their own share the line less evenly than streams of one do. trialRest is how many looks it takes until they are tried again if they do not.
-	trialGain = 1.5
-	trialRest = 600
-
 	// lossLeast is how many segments were lost at least where some are lost, and lossShare one of how many: below it TCP with CUBIC fills a line of
 	// 10 Mbit/s over 50 ms. A lost one makes those behind it come out of order, more of them the more are on their way, so that share has to be larger.
 	lossLeast  = 4
@@ -43,6 +34,14 @@ func lossyLanes(limit int) int {
 		return 0
 	}
 	return min(lossLanes*limit, limits.MaxLanes-1)
+}
+
+// wantedLanes returns how many lanes there are to be with a limit of so many connections and so many transfers: one for each of them where segments are lost.
+func wantedLanes(limit, transfers int, lossy bool) int {
+	if !lossy {
+		return limit - 1
+	}
+	return max(limit-1, min(transfers, lossyLanes(limit)))
 }
 
 // lossesCount reports whether so many segments are lost that a TCP connection brings less than the line.
@@ -102,41 +101,4 @@ func (l *inletLanes) lossy(ctx context.Context, lanes []*session) bool {
 	defer cancel()
 	w, err := l.route(ctx, main, 0)
 	return err == nil && w.lossy
-}
-
-// laneTrial decides how many lanes an inlet has. Where segments are lost and transfers share lanes it tries one lane for each, and goes back to what there was if
-// that does not bring more: what is lost in a line that is full is none the less with more lanes. It has no clock.
-type laneTrial struct {
-	least, most int // without losses, and with them
-	now         int // lanes that there are
-
-	looks  int    // since their number changed
-	moved  uint64 // in the last look
-	before uint64 // in two looks before the trial that is under way; 0: there is none
-	users  int    // transfers when it began
-	rest   int    // looks until the next one
-}
-
-// wants reports whether more lanes would be tried with so many transfers where segments are lost.
-func (t *laneTrial) wants(transfers int) bool {
-	return transfers > t.now && t.now < t.most && t.before == 0 && t.rest == 0
-}
-
-// look takes what was moved since the last look, and returns how many lanes there are to be.
-func (t *laneTrial) look(moved uint64, transfers int, lossy bool) int {
-	both := t.moved + moved
-	t.moved = moved
-	t.looks++
-	t.rest = max(t.rest-1, 0)
-	switch {
-	case t.before > 0 && t.looks >= trialLooks:
-		if transfers >= t.users && float64(both) < trialGain*float64(t.before) {
-			t.now, t.rest, t.looks = t.least, trialRest, 0
-		}
-		t.before = 0
-	case lossy && t.looks > 2 && both > 0 && t.wants(transfers):
-		t.before, t.users, t.looks = both, transfers, 0
-		t.now = min(transfers, t.most)
-	}
-	return t.now
 }

@@ -7,59 +7,18 @@ import (
 	"sallyport/dataplane"
 )
 
-// TestLaneTrial: where segments are lost and transfers share lanes each gets one, as far as the bound allows; they stay if that brings half as much again, and end if not.
-func TestLaneTrial(t *testing.T) {
-	const before = 100
+// TestWantedLanes: where segments are lost there is a lane for each transfer, as far as the bound allows; else as many as the limit says.
+func TestWantedLanes(t *testing.T) {
 	for _, c := range []struct {
-		name      string
-		transfers int
-		lossy     bool
-		after     uint64 // moved in a look, with more lanes
-		left      int    // transfers then
-		tried     int
-		kept      int
+		limit, transfers int
+		lossy            bool
+		want             int
 	}{
-		{"more comes", 5, true, 151, 5, 5, 5},
-		{"no more comes", 5, true, 149, 5, 5, 1},
-		{"bounded", 30, true, 300, 30, 8, 8},
-		{"no losses", 5, false, 300, 5, 1, 1},
-		{"one transfer", 1, true, 300, 1, 1, 1},
-		{"some have ended, which says nothing", 5, true, 60, 3, 5, 5},
+		{2, 1, false, 1}, {2, 8, false, 1}, {4, 8, false, 3},
+		{2, 0, true, 1}, {2, 1, true, 1}, {2, 5, true, 5}, {2, 30, true, 8}, {4, 2, true, 3}, {16, 64, true, 15},
 	} {
-		l := laneTrial{least: 1, most: lossyLanes(2), now: 1}
-		if n := l.look(before, c.transfers, c.lossy); n != 1 {
-			t.Errorf("%s: %d lanes before anything is known", c.name, n)
-		}
-		l.look(before, c.transfers, c.lossy)
-		if n := l.look(before, c.transfers, c.lossy); n != c.tried {
-			t.Errorf("%s: %d lanes, not %d", c.name, n, c.tried)
-		}
-		for range trialLooks - 1 { // until transfers have moved nothing counts
-			if n := l.look(0, c.left, c.lossy); n != c.tried {
-				t.Errorf("%s: %d lanes before the verdict", c.name, n)
-			}
-		}
-		l.moved = c.after
-		if n := l.look(c.after, c.left, c.lossy); n != c.kept {
-			t.Errorf("%s: %d lanes in the end, not %d", c.name, n, c.kept)
-		}
-		if failed := c.kept < c.tried; failed {
-			for range trialRest - 2 {
-				if n := l.look(before, c.transfers, c.lossy); n != 1 {
-					t.Fatalf("%s: tried again too soon", c.name)
-				}
-			}
-			l.look(before, c.transfers, c.lossy)
-			if n := l.look(before, c.transfers, c.lossy); n != c.tried {
-				t.Errorf("%s: not tried again", c.name)
-			}
-		}
-	}
-	// Nothing is compared with a look in which nothing came.
-	l := laneTrial{least: 1, most: 8, now: 1}
-	for range 10 {
-		if n := l.look(0, 5, true); n != 1 {
-			t.Errorf("%d lanes while nothing comes", n)
+		if n := wantedLanes(c.limit, c.transfers, c.lossy); n != c.want {
+			t.Errorf("%+v: %d", c, n)
 		}
 	}
 }

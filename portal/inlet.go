@@ -86,12 +86,13 @@ type Inlet struct {
 	// handing is how many clients are on their way to a shard.
 	handing atomic.Int64
 
-	mu      sync.Mutex
-	waiting []waiting // clients that wait for a path
-	looking bool      // expire is going to be called
-	sweptAt time.Time // when all of them were there still
-	conns   map[*conn]struct{}
-	lanes   []*path // what transfers go over, beside path
+	mu        sync.Mutex
+	waiting   []waiting // clients that wait for a path
+	looking   bool      // expire is going to be called
+	sweptAt   time.Time // when all of them were there still
+	conns     map[*conn]struct{}
+	lanes     []*path // what transfers go over, beside path
+	lanesCome bool    // more of them come
 
 	transfers int          // connections that are transfers
 	lossy     atomic.Bool  // segments are lost on the paths

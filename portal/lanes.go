@@ -12,7 +12,7 @@ import (
 // TCP connections of its own. A connection begins on the inlet's path. One that turns out to be a transfer goes on over a lane, as it would over any
 // other path (docs/protocol/04, rule 5), so the order of its bytes is kept; what stays behind is requests.
 //
-// Lanes are asked for when there is a transfer beside requests, or where segments are lost beside another transfer, and left by what has been still for a while:
+// Lanes are asked for when there is a transfer beside requests, or where segments are lost beside another connection, and left by what has been still for a while:
 // what is under way when a transfer changes its path is sent again, over connections that begin slowly. On short paths transfers are held back beside
 // requests (pacer), which costs less.
 
@@ -85,7 +85,7 @@ func (c *conn) wasRequest() {
 	}
 }
 
-// seekLane takes a transfer to the lane with the fewest connections; where there is none lanes are asked for.
+// seekLane takes a transfer to a lane; where there is none for it lanes are asked for.
 func (c *conn) seekLane() {
 	if c.state != open {
 		return
@@ -101,8 +101,9 @@ func (c *conn) seekLane() {
 	}
 }
 
-// takeLane gives c the lane with the fewest connections, unless c's own has as few. beside tells whether there is another connection that gains by it, some
-// whether there are lanes.
+// takeLane gives c the lane with the fewest connections, unless c's own has as few. While more lanes come none is shared: who moved twice would send twice what is
+// under way, and a TCP connection that begins where segments are lost is no place for all. beside tells whether there is another connection that gains by it, some
+// whether c has a lane.
 func (in *Inlet) takeLane(c *conn, now time.Time) (beside, some bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -111,15 +112,21 @@ func (in *Inlet) takeLane(c *conn, now time.Time) (beside, some bool) {
 		in.transfers++
 	}
 	gains := in.lossy.Load() || now.Sub(time.Unix(0, in.requestAt.Load())) < requestFor
-	if beside, some = gains && len(in.conns) > 1, len(in.lanes) > 0; !beside || !some {
-		return beside, some
+	if beside = gains && len(in.conns) > 1; !beside || len(in.lanes) == 0 {
+		return beside, false
 	}
 	best := slices.MinFunc(in.lanes, func(a, b *path) int { return a.users - b.users })
-	if own := c.bulk.lane; own == nil || !slices.Contains(in.lanes, own) || best.users+1 < own.users {
-		in.giveLane(c)
-		best.users++
-		c.bulk.lane = best
+	switch own := c.bulk.lane; {
+	case own == nil || !slices.Contains(in.lanes, own):
+		if in.giveLane(c); best.users > 0 && in.lanesCome {
+			return true, false
+		}
+	case best.users+1 >= own.users:
+		return true, true
 	}
+	in.giveLane(c)
+	best.users++
+	c.bulk.lane = best
 	return true, true
 }
 
@@ -187,9 +194,9 @@ func (c *conn) way() *path {
 	return c.inlet.path.Load()
 }
 
-// SetLanes gives the paths that transfers go over beside the inlet's own; none for none. Their connections go back to the inlet's path from those that are no
-// more. Any goroutine.
-func (in *Inlet) SetLanes(routes ...routing.Route) {
+// SetLanes gives the paths that transfers go over beside the inlet's own; none for none. more: others come, so that none of these is shared yet. Connections go back to
+// the inlet's path from those that are no more. Any goroutine.
+func (in *Inlet) SetLanes(more bool, routes ...routing.Route) {
 	in.mu.Lock()
 	var lanes []*path
 	for _, r := range routes {
@@ -201,7 +208,7 @@ func (in *Inlet) SetLanes(routes ...routing.Route) {
 			lanes = append(lanes, &path{route: r, shard: in.router.ShardFor(r)})
 		}
 	}
-	in.lanes = lanes
+	in.lanes, in.lanesCome = lanes, more
 	in.mu.Unlock()
 	in.each((*conn).relane)
 }

@@ -120,7 +120,7 @@ func TestLanes(t *testing.T) {
 	enter()
 	one, _ := s.lane(t)
 	two, cut := s.lane(t)
-	s.inlet.SetLanes(one, two) // the first two are transfers
+	s.inlet.SetLanes(false, one, two) // the first two are transfers
 	onLanes("the transfers are on lanes", 2)
 	if u := users(); u[0] != 1 || u[1] != 1 {
 		t.Errorf("the lanes have %v connections", u)
@@ -130,7 +130,7 @@ func TestLanes(t *testing.T) {
 	moved(bulkBytes, 10*time.Millisecond)
 	onLanes("so is the third, which has become one", 3)
 	cut()
-	s.inlet.SetLanes(one)
+	s.inlet.SetLanes(false, one)
 	onLanes("who was on the lane that has gone has a path", -1)
 	moved(bulkBytes, 10*time.Millisecond)
 	onLanes("those of the lane that has gone are on the other", 3)
@@ -148,13 +148,13 @@ func TestLanes(t *testing.T) {
 	}
 
 	near, far := s.channel(t, [32]byte{8}, [32]byte{9})
-	s.inlet.SetLanes(routing.NewRoute(near.self.Address(), routing.LocalAddress("outlet")))
+	s.inlet.SetLanes(false, routing.NewRoute(near.self.Address(), routing.LocalAddress("outlet")))
 	moved(bulkBytes, 10*time.Millisecond)
 	onLanes("a lane to another identity carries nothing", 0)
 	if u := users(); u[0] != 0 {
 		t.Errorf("it has %v connections", u)
 	}
-	s.inlet.SetLanes()
+	s.inlet.SetLanes(false)
 	near.post(near.end)
 	far.post(far.end)
 	for _, p := range pairs {
@@ -228,19 +228,23 @@ func TestTakeLane(t *testing.T) {
 		users        []int // of the lanes
 		own          int   // its lane, which counts it; -1 for none
 		others       int   // connections of the inlet
+		come         bool  // more lanes come
 		want         int
 		beside, some bool
 	}{
-		{"the first takes the emptiest", []int{2, 1, 3}, -1, 1, 1, true, true},
-		{"its own is the only one", []int{1}, 0, 1, 0, true, true},
-		{"as many elsewhere", []int{2, 2}, 0, 3, 0, true, true},
-		{"one fewer elsewhere", []int{2, 1}, 0, 2, 0, true, true},
-		{"alone on its own, another is empty", []int{1, 0}, 0, 1, 0, true, true},
-		{"two fewer elsewhere", []int{2, 0}, 0, 1, 1, true, true},
-		{"nobody beside it", []int{2, 0}, 0, 0, 0, false, true},
-		{"no lanes", nil, -1, 1, -1, true, false},
+		{"the first takes the emptiest", []int{2, 1, 3}, -1, 1, false, 1, true, true},
+		{"its own is the only one", []int{1}, 0, 1, false, 0, true, true},
+		{"as many elsewhere", []int{2, 2}, 0, 3, false, 0, true, true},
+		{"one fewer elsewhere", []int{2, 1}, 0, 2, false, 0, true, true},
+		{"alone on its own, another is empty", []int{1, 0}, 0, 1, false, 0, true, true},
+		{"two fewer elsewhere", []int{2, 0}, 0, 1, false, 1, true, true},
+		{"nobody beside it", []int{2, 0}, 0, 0, false, 0, false, false},
+		{"more lanes come, and there is one for it alone", []int{1, 0}, -1, 1, true, 1, true, true},
+		{"more lanes come, and none is for it alone", []int{1, 1}, -1, 1, true, -1, true, false},
+		{"more lanes come, and it shares its own", []int{2, 0}, 0, 1, true, 1, true, true},
+		{"no lanes", nil, -1, 1, false, -1, true, false},
 	} {
-		in, x := &Inlet{conns: map[*conn]struct{}{}}, &conn{}
+		in, x := &Inlet{conns: map[*conn]struct{}{}, lanesCome: c.come}, &conn{}
 		for _, n := range c.users {
 			in.lanes = append(in.lanes, &path{users: n})
 		}

@@ -26,7 +26,7 @@ func TestSilentLane(t *testing.T) {
 	}{
 		{"the lane is silent", lane, false, func(x tools) { x.inlet.Silent(x.routes[lane], time.Now()) }, main, true},
 		{"the lane that was asked ends", lane, true, func(x tools) { x.ends[lane].post(x.ends[lane].end) }, main, true},
-		{"the lane that was asked is none any more", lane, true, func(x tools) { x.inlet.SetLanes() }, main, false},
+		{"the lane that was asked is none any more", lane, true, func(x tools) { x.inlet.SetLanes(false) }, main, false},
 		{"there is another path than the lane that was asked", lane, true, func(x tools) { x.inlet.SetPath(x.routes[other]) }, other, false},
 		{"there is another path than the one that was asked", main, true, func(x tools) { x.inlet.SetPath(x.routes[other]) }, other, false},
 		{"the path is said again", lane, true, func(x tools) { x.inlet.SetPath(x.routes[main]) }, lane, false},
@@ -74,7 +74,7 @@ func TestSilentLane(t *testing.T) {
 			if c.waits {
 				mute(c.from)
 			}
-			if s.inlet.SetLanes(x.routes[lane]); c.from == lane {
+			if s.inlet.SetLanes(false, x.routes[lane]); c.from == lane {
 				on(one.seekLane)
 			} else {
 				s.inlet.Silent(x.routes[main], time.Now())

@@ -205,7 +205,7 @@ func (s *simulated) relane(t testing.TB) {
 			defer cut()
 		}
 	}
-	s.inlet.SetLanes(routes...)
+	s.inlet.SetLanes(false, routes...)
 	some := s.rand.IntN(4) + 1
 	s.inlet.each(func(c *conn) {
 		if c.line != nil && int(c.line.id[15])%4 < some {
