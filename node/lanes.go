@@ -19,7 +19,8 @@ import (
 // when a transfer runs beside other connections, and end when none has for a while. Where the way leads through a relay, the outlet's node is asked to
 // register there once more, under a name that it tells (docs/protocol/05, lane). One that does not know the request leaves the inlet with its one path.
 //
-// Where segments are lost a TCP connection brings less than the line does, so there each transfer gets a lane, as far as the limit goes (wantedLanes).
+// Where segments are lost a TCP connection brings less than the line does, so there each transfer gets a lane, as far as the limit goes (wantedLanes). They are made
+// when the first transfer runs: with more the answers that they need would wait behind what those bring.
 
 const (
 	// laneWait is how long the outlet's node may take to register for a lane.
@@ -142,7 +143,7 @@ func (l *inletLanes) serve(ctx context.Context) {
 	defer tick.Stop()
 	defer look.Stop()
 	for used := time.Now(); time.Since(used) < lanesIdle; {
-		if n := wantedLanes(l.node.opts.Limits.Lanes, l.in.portal.Transfers(), l.isLossy); n > len(set.sessions) {
+		if n := wantedLanes(l.node.opts.Limits.Lanes, l.isLossy); n > len(set.sessions) {
 			l.grow(ctx, set, n)
 			list := slices.Clone(set.sessions)
 			opening.Go(func() { set.open(ctx, list) })
@@ -158,7 +159,7 @@ func (l *inletLanes) serve(ctx context.Context) {
 				l.look(ctx, set.sessions)
 			}
 		case now := <-tick.C:
-			if l.in.portal.TidyLanes() > 0 {
+			if l.in.portal.TidyLanes() > 0 || l.isLossy && l.in.portal.Transfers() > 0 {
 				used = now
 			}
 		}

@@ -36,12 +36,12 @@ func lossyLanes(limit int) int {
 	return min(lossLanes*limit, limits.MaxLanes-1)
 }
 
-// wantedLanes returns how many lanes there are to be with a limit of so many connections and so many transfers: one for each of them where segments are lost.
-func wantedLanes(limit, transfers int, lossy bool) int {
-	if !lossy {
-		return limit - 1
+// wantedLanes returns how many lanes there are to be with a limit of so many connections.
+func wantedLanes(limit int, lossy bool) int {
+	if lossy {
+		return lossyLanes(limit)
 	}
-	return max(limit-1, min(transfers, lossyLanes(limit)))
+	return limit - 1
 }
 
 // lossesCount reports whether so many segments are lost that a TCP connection brings less than the line.

@@ -7,27 +7,11 @@ import (
 	"sallyport/dataplane"
 )
 
-// TestWantedLanes: where segments are lost there is a lane for each transfer, as far as the bound allows; else as many as the limit says.
+// TestWantedLanes: as many lanes as the limit says, and more where segments are lost; none come of a limit of one.
 func TestWantedLanes(t *testing.T) {
-	for _, c := range []struct {
-		limit, transfers int
-		lossy            bool
-		want             int
-	}{
-		{2, 1, false, 1}, {2, 8, false, 1}, {4, 8, false, 3},
-		{2, 0, true, 1}, {2, 1, true, 1}, {2, 5, true, 5}, {2, 30, true, 8}, {4, 2, true, 3}, {16, 64, true, 15},
-	} {
-		if n := wantedLanes(c.limit, c.transfers, c.lossy); n != c.want {
-			t.Errorf("%+v: %d", c, n)
-		}
-	}
-}
-
-// TestLossyLanes: the bound follows the limit, and none come of a limit of one.
-func TestLossyLanes(t *testing.T) {
-	for limit, want := range map[int]int{1: 0, 2: 8, 3: 12, 16: 15} {
-		if n := lossyLanes(limit); n != want {
-			t.Errorf("limit %d: %d lanes, not %d", limit, n, want)
+	for limit, want := range map[int][2]int{1: {0, 0}, 2: {1, 8}, 3: {2, 12}, 16: {15, 15}} {
+		if n, more := wantedLanes(limit, false), wantedLanes(limit, true); n != want[0] || more != want[1] {
+			t.Errorf("limit %d: %d and %d lanes, not %v", limit, n, more, want)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 // TCP connections of its own. A connection begins on the inlet's path. One that turns out to be a transfer goes on over a lane, as it would over any
 // other path (docs/protocol/04, rule 5), so the order of its bytes is kept; what stays behind is requests.
 //
-// Lanes are asked for when there is a transfer beside requests, or where segments are lost beside another connection, and left by what has been still for a while:
+// Lanes are asked for when there is a transfer beside requests, or where segments are lost, taken beside another connection, and left by what has been still for a while:
 // what is under way when a transfer changes its path is sent again, over connections that begin slowly. On short paths transfers are held back beside
 // requests (pacer), which costs less.
 
@@ -92,7 +92,7 @@ func (c *conn) seekLane() {
 	}
 	beside, some := c.inlet.takeLane(c, c.shard.Loop().Now())
 	switch {
-	case !beside:
+	case !beside && !c.inlet.lossy.Load():
 		c.inlet.opts.WantLanes(true)
 	case !some:
 		c.inlet.opts.WantLanes(false)
