@@ -488,6 +488,9 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	if in.opts.Hold > 0 && c.tally.id != (token{}) {
 		c.newLine(in.opts.Hold)
 		c.line.id, c.line.offers = o.id, o.again
+		if in.hasSpareLane() { // for which it leaves soon if it is a transfer, and is sent again what is still on its way here
+			c.window.begin(2 * slowBytes)
+		}
 	}
 	c.reoffer = func(fd int, broken bool) {
 		if broken && in.path.Load() == p {

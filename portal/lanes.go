@@ -176,6 +176,16 @@ func (in *Inlet) SetLossy(is bool) { in.lossy.Store(is) }
 // Moved returns how many bytes the inlet's clients have sent and were sent so far. Any goroutine.
 func (in *Inlet) Moved() uint64 { return in.meter.BytesIn.Load() + in.meter.BytesOut.Load() }
 
+// hasSpareLane reports whether the next transfer has a lane to itself as soon as it is one.
+func (in *Inlet) hasSpareLane() bool {
+	if !in.lossy.Load() {
+		return false
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.ContainsFunc(in.lanes, func(p *path) bool { return p.users == 0 })
+}
+
 // hasLane reports whether a path is one of the inlet's lanes still.
 func (in *Inlet) hasLane(p *path) bool {
 	in.mu.Lock()
