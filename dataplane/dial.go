@@ -86,14 +86,17 @@ func (o TCPOptions) Apply(fd int) error {
 }
 
 // unpaced keeps a socket that stays on this machine from pacing what it sends. Nothing can be congested there, but a system
-// whose congestion control paces (BBR) does it all the same: a timer for each burst, smaller segments, and pauses. Reno is part of
-// every kernel and open to every user; should it be refused, the connection only is slower. Has to be called before
+// whose congestion control paces (BBR) does it all the same: a timer for each burst, smaller segments, and pauses. Should
+// plainControl be refused, the connection only is slower. Has to be called before
 // connect or listen, since pacing cannot be turned off again. Accepted connections inherit it.
 func unpaced(fd int, peer netip.Addr) {
 	if peer.Unmap().IsLoopback() {
-		rawSetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+		rawSetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, plainControl)
 	}
 }
+
+// plainControl is the congestion control that is part of every kernel and open to every user.
+const plainControl = "reno"
 
 func sockaddr(a netip.AddrPort) (unix.Sockaddr, int) {
 	if ip := a.Addr().Unmap(); ip.Is4() {

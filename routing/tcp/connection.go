@@ -38,6 +38,7 @@ type Connection struct {
 	throttle *routing.Throttle
 	backlog  *routing.Backlog
 	mark     mark
+	search   search
 	markGate *routing.Gate
 	pings    pings
 	written  uint64 // bytes

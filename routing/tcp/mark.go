@@ -71,8 +71,14 @@ func (m *mark) drained() { m.at = time.Time{} }
 // hold notes what waits because the kernel takes no more, and pauses a source of its own when that is more than the line takes soon. What
 // others share is left to the backlog.
 func (c *Connection) hold(pending int, from *routing.Throttle) {
-	if c.mark.note(pending, c.written-uint64(pending), c.shard.Loop().Now()) {
+	now := c.shard.Loop().Now()
+	if c.mark.note(pending, c.written-uint64(pending), now) {
 		c.framed.SetNotSentLowat(c.mark.unsent)
+	}
+	if c.search.due(now) {
+		if b, ok := c.framed.BBR(); c.search.look(b, ok, now) {
+			c.framed.SearchAgain()
+		}
 	}
 	if from == nil || from.Shared() || pending <= c.mark.bytes || c.backlog.Full() {
 		return
