@@ -25,11 +25,13 @@ const (
 
 // search decides when a connection's BBR begins its search for the rate anew. That of a connection that was made for a transfer begins with it; one between nodes is
 // used for long, and may have ended its search over next to nothing: while only requests went over it, or after the first lost segments. From there BBR needs eight
-// round trips for a quarter more. Where all those were of use, and nothing waits in the line, it doubles again instead. It has no clock.
+// round trips for a quarter more. Where all those were of use, and nothing waits in the line, it doubles again instead, and also where it has just begun to have much to
+// send and has forgotten most of what it once found. It has no clock.
 type search struct {
 	next   time.Time // it is not looked before
 	at     time.Time // of the last look in a row; zero: none
 	rate   uint64    // found by then
+	most   uint64    // that was ever found, or came of the last search
 	before uint64    // by when the search began anew, until it is known what came of it; 0 after that
 	rest   time.Duration
 	until  time.Time // it does not begin anew before
@@ -50,16 +52,18 @@ func (s *search) look(b dataplane.BBR, ok bool, now time.Time) bool {
 		s.next, s.at = now.Add(b.Least), time.Time{}
 		return false
 	}
+	s.most = max(s.most, b.Rate)
 	if s.before > 0 {
 		if s.rest = min(max(2*s.rest, searchRest), searchRestMost); float64(b.Rate) > searchGain*float64(s.before) {
 			s.rest = 0
 		}
-		s.before, s.until = 0, now.Add(s.rest)
+		s.before, s.most, s.until = 0, b.Rate, now.Add(s.rest)
 	}
-	switch {
-	case last.IsZero() || now.Sub(last) > 2*searchRounds*b.Least: // nothing waited in between
-		return false
-	case float64(b.Rate) < searchGrowth*float64(rate) || b.RTT > b.Least*5/4+searchQueue || now.Before(s.until):
+	found := float64(b.Rate) >= searchGrowth*float64(rate)
+	if last.IsZero() || now.Sub(last) > 2*searchRounds*b.Least { // nothing waited in between
+		found = b.Rate < s.most/2
+	}
+	if !found || b.RTT > b.Least*5/4+searchQueue || now.Before(s.until) {
 		return false
 	}
 	s.before, s.at = b.Rate, time.Time{}

@@ -63,6 +63,22 @@ func TestSearch(t *testing.T) {
 	if looked(&s, at(1000), at(2000)) != 1 || looked(&s, begins, at(8000), at(9000)) != 2 {
 		t.Error("it has found much more, and does not begin anew again")
 	}
+	forgot := search{}
+	looked(&forgot, at(8000))
+	now = now.Add(time.Minute)
+	if forgot.look(at(4000), true, now) {
+		t.Error("it has half of what it found before, and begins anew at once")
+	}
+	now = now.Add(time.Minute)
+	if !forgot.look(at(3999), true, now) {
+		t.Error("it has forgotten what it found before, and does not begin anew")
+	}
+	looked(&forgot, at(3000))
+	now = now.Add(time.Minute)
+	if forgot.look(at(1600), true, now) {
+		t.Error("it goes by what was found before the line became slower")
+	}
+
 	rest := time.Duration(0)
 	for range 10 {
 		if looked(&s, at(9000), at(9000)) != -1 { // nothing came of it
