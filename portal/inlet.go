@@ -110,6 +110,7 @@ type offer struct {
 	until  time.Time // when it has waited for long enough, by the program before; zero if that has not begun
 	watch  *Watch    // who holds the client, nil for nobody in this process
 	places *places   // of which the client has one; nil for none
+	lane   *path     // that it begins on, and counts as a user of; nil for none
 }
 
 // leave gives back the place of a client that has gone.
@@ -303,7 +304,7 @@ func (in *Inlet) accepted(fd int, from netip.AddrPort) {
 		}()
 		return
 	}
-	if p := in.path.Load(); p != nil && p.shard == in.shard {
+	if p := in.pick(&o); p != nil && p.shard == in.shard {
 		in.start(p, fd, o)
 		return
 	}
@@ -339,7 +340,7 @@ func (in *Inlet) prepare(ctx context.Context, fd int, from netip.AddrPort, o off
 }
 
 func (in *Inlet) place(fd int, o offer) {
-	if p := in.path.Load(); p != nil && !in.closed.Load() {
+	if p := in.pick(&o); p != nil && !in.closed.Load() {
 		in.hand(p, fd, o)
 		return
 	}
@@ -349,6 +350,7 @@ func (in *Inlet) place(fd int, o offer) {
 // hold lets a client wait for a path other than broken. The path is looked at under the lock that SetPath takes after it has stored
 // the path, so no client starts to wait just after the others were called.
 func (in *Inlet) hold(broken *path, fd int, o offer) {
+	in.unpick(&o)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if p := in.path.Load(); p != broken && p != nil && !in.closed.Load() {
@@ -408,6 +410,7 @@ func (in *Inlet) hand(p *path, fd int, o offer) {
 	}
 	if !p.shard.Loop().Post(dataplane.TaskFunc(start)) {
 		in.handing.Add(-1)
+		in.unpick(&o)
 		o.leave()
 		o.watch.never(ReasonShutdown)
 		_ = unix.Close(fd)
@@ -426,6 +429,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	sock, err := s.Loop().Adopt(fd, nil)
 	if err != nil {
 		in.env.Log.Error("client lost", "portal", in.opts.Name, "err", err)
+		in.unpick(&o)
 		o.leave()
 		o.watch.never(ReasonReset)
 		return
@@ -435,6 +439,7 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	if !o.came.IsZero() {
 		c.tally.began = o.came
 	}
+	c.bulk.lane = o.lane
 	c.sock, c.inlet, c.places, c.broken, c.told, c.rates = sock, in, o.places, o.broken, o.watch, in.rates
 	if in.opts.Rewrite != nil {
 		c.upstream = &upstream{rw: in.opts.Rewrite()}
@@ -488,9 +493,6 @@ func (in *Inlet) start(p *path, fd int, o offer) {
 	if in.opts.Hold > 0 && c.tally.id != (token{}) {
 		c.newLine(in.opts.Hold)
 		c.line.id, c.line.offers = o.id, o.again
-		if in.hasSpareLane() { // for which it leaves soon if it is a transfer, and is sent again what is still on its way here
-			c.window.begin(2 * slowBytes)
-		}
 	}
 	c.reoffer = func(fd int, broken bool) {
 		if broken && in.path.Load() == p {

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 // One path of an inlet is one TCP connection on each leg, whatever the number of its streams: a segment that is lost holds all of them up, and a
 // request waits behind what transfers have in the kernel's buffers. So an inlet may have further paths to the same identity, its lanes, each over
 // TCP connections of its own. A connection begins on the inlet's path. One that turns out to be a transfer goes on over a lane, as it would over any
-// other path (docs/protocol/04, rule 5), so the order of its bytes is kept; what stays behind is requests.
+// other path (docs/protocol/04, rule 5), so the order of its bytes is kept; what stays behind is requests. Where segments are lost it begins on a lane if nobody uses one.
 //
 // Lanes are asked for when there is a transfer beside requests, or where segments are lost, taken beside another connection, and left by what has been still for a while:
 // what is under way when a transfer changes its path is sent again, over connections that begin slowly. On short paths transfers are held back beside
@@ -130,6 +131,33 @@ func (in *Inlet) takeLane(c *conn, now time.Time) (beside, some bool) {
 	return true, true
 }
 
+// pick returns the path for a new client: where segments are lost a lane that nobody uses, which the client then does, as if it had connections of its own on each leg;
+// else the inlet's path. nil: there is none.
+func (in *Inlet) pick(o *offer) *path {
+	p := in.path.Load()
+	if p == nil || o.lane != nil || !in.lossy.Load() || in.opts.Hold == 0 || in.opts.Plain {
+		return cmp.Or(o.lane, p)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if k := slices.IndexFunc(in.lanes, func(p *path) bool { return p.users == 0 }); k >= 0 {
+		o.lane = in.lanes[k]
+		o.lane.users++
+	}
+	return cmp.Or(o.lane, p)
+}
+
+// unpick undoes pick for a client that does not begin.
+func (in *Inlet) unpick(o *offer) {
+	if o.lane == nil {
+		return
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	o.lane.users--
+	o.lane = nil
+}
+
 // giveLane takes c off its lane. mu is held.
 func (in *Inlet) giveLane(c *conn) {
 	if c.bulk.lane != nil {
@@ -153,14 +181,16 @@ func (c *conn) leaveLane(rest time.Duration) {
 
 // noTransfer undoes that c is a transfer, and takes it off its lane.
 func (c *conn) noTransfer() {
-	if !c.bulk.is {
+	if !c.bulk.is && c.bulk.lane == nil {
 		return
 	}
 	c.inlet.mu.Lock()
 	defer c.inlet.mu.Unlock()
 	c.inlet.giveLane(c)
-	c.bulk.is = false
-	c.inlet.transfers--
+	if c.bulk.is {
+		c.bulk.is = false
+		c.inlet.transfers--
+	}
 }
 
 // Transfers returns how many connections are transfers now. Any goroutine.
@@ -175,16 +205,6 @@ func (in *Inlet) SetLossy(is bool) { in.lossy.Store(is) }
 
 // Moved returns how many bytes the inlet's clients have sent and were sent so far. Any goroutine.
 func (in *Inlet) Moved() uint64 { return in.meter.BytesIn.Load() + in.meter.BytesOut.Load() }
-
-// hasSpareLane reports whether the next transfer has a lane to itself as soon as it is one.
-func (in *Inlet) hasSpareLane() bool {
-	if !in.lossy.Load() {
-		return false
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return slices.ContainsFunc(in.lanes, func(p *path) bool { return p.users == 0 })
-}
 
 // hasLane reports whether a path is one of the inlet's lanes still.
 func (in *Inlet) hasLane(p *path) bool {
@@ -257,7 +277,7 @@ func (in *Inlet) TidyLanes() (users int) {
 	in.mu.Unlock()
 	in.each(func(c *conn) {
 		still := c.shard.Loop().Now().Sub(c.bulk.last) > laneIdle
-		if still && c.state == open && c.bulk.is && (c.sock == nil || c.sock.Pending() == 0) && c.line.confirmed == c.line.end() {
+		if still && c.state == open && c.line != nil && (c.bulk.is || c.bulk.lane != nil) && (c.sock == nil || c.sock.Pending() == 0) && c.line.confirmed == c.line.end() {
 			on := c.bulk.lane != nil
 			if c.noTransfer(); on {
 				c.losePath()

@@ -280,3 +280,58 @@ func TestTakeLane(t *testing.T) {
 		}
 	}
 }
+
+// TestBeginsOnLane: where segments are lost a client begins on a lane that nobody uses, and on the inlet's path where all are used or nothing is lost; it is a user of the
+// lane until it ends.
+func TestBeginsOnLane(t *testing.T) {
+	target, ch := served(t)
+	s := newSimulated(t, 1, 2, Limits{}, time.Minute, OutletOptions{Target: target})
+	s.connect(t)
+	one, _ := s.lane(t)
+	two, cut := s.lane(t)
+	s.inlet.SetLanes(false, one, two)
+	users := func(want ...int) {
+		t.Helper()
+		eventually(t, "users of lanes", func() bool {
+			s.inlet.mu.Lock()
+			defer s.inlet.mu.Unlock()
+			return slices.EqualFunc(s.inlet.lanes, want, func(p *path, n int) bool { return p.users == n })
+		})
+	}
+	var ends []func()
+	enter := func() {
+		t.Helper()
+		client, server := s.pair(t, ch)
+		talk(t, client, server)
+		ends = append(ends, func() { client.Close(); server.Close() })
+	}
+	enter()
+	users(0, 0)
+	s.inlet.SetLossy(true)
+	for range 3 {
+		enter()
+	}
+	users(1, 1)
+	onLanes := 0
+	for _, c := range s.all() {
+		if !c.outlet && c.terminal != nil && c.terminal != routing.Terminal(s.near) {
+			onLanes++
+		}
+	}
+	if onLanes != 2 {
+		t.Errorf("%d are on lanes", onLanes)
+	}
+	ends[1]()
+	ends[1] = func() {}
+	users(0, 1)
+	cut() // the lane of the other, which goes on over the inlet's path
+	s.inlet.SetLanes(false, one)
+	users(0)
+	enter()
+	users(1)
+	s.inlet.SetLanes(false)
+	for _, end := range ends {
+		end()
+	}
+	s.idle(t)
+}

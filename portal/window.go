@@ -99,14 +99,9 @@ func (w *window) usePath(p *roundTrip, now time.Time) {
 	}
 	p.join(&w.brought, p.rtt, now)
 	if !w.known && w.received == 0 && w.size == w.first {
-		w.begin(p.begins(w.first, p.rtt, now))
-	}
-}
-
-// begin lets a window begin with n bytes at most, of which nobody has been told yet.
-func (w *window) begin(n int) {
-	if n < w.size {
-		w.size, w.allowed = n, uint64(n)
+		if least := p.begins(w.first, p.rtt, now); least < w.first { // nobody has been told of it yet
+			w.size, w.allowed = least, uint64(least)
+		}
 	}
 }
 

@@ -70,7 +70,9 @@ func TestSearch(t *testing.T) {
 		t.Error("it has half of what it found before, and begins anew at once")
 	}
 	now = now.Add(time.Minute)
-	if !forgot.look(at(3999), true, now) {
+	late := at(3999)
+	late.RTT = time.Second // of what went before
+	if !forgot.look(late, true, now) {
 		t.Error("it has forgotten what it found before, and does not begin anew")
 	}
 	looked(&forgot, at(3000))
