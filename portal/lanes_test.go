@@ -80,6 +80,13 @@ func TestLanes(t *testing.T) {
 	if s.wanted.Load() != 0 {
 		t.Error("lanes are asked for without another connection")
 	}
+	s.inlet.SetLossy(true)
+	if moved(slowBytes, 10*time.Millisecond); s.wanted.Load() == 0 {
+		t.Error("no lanes are asked for by a transfer alone where segments are lost")
+	}
+	s.inlet.SetLossy(false)
+	s.inlet.each((*conn).noTransfer)
+	s.wanted.Store(0)
 	enter()
 	moved(bulkBytes-1, 10*time.Millisecond)
 	moved(bulkBytes, time.Millisecond)
