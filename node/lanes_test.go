@@ -247,7 +247,12 @@ func TestLanes(t *testing.T) {
 			defer stop()
 			onLanes := func(what string) {
 				t.Helper()
-				settles(t, what, func() bool { return client.mostLanes() == 3 && in.Value.portal.TidyLanes() == 2 })
+				settles(t, what, func() bool {
+					if err := ping(ctx, small); err != nil { // lanes are for transfers beside requests
+						t.Fatal(err)
+					}
+					return client.mostLanes() == 3 && in.Value.portal.TidyLanes() == 2
+				})
 			}
 			onLanes("both transfers on lanes")
 			if names := relay.relaySvc.Names(); relayed && len(names) != 3 {

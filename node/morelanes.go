@@ -26,6 +26,8 @@ const (
 	// queueTime is how much longer than twice the shortest round trip one is that shows a queue: what is lost at its end is less with fewer connections. A delayed
 	// acknowledgement is no longer.
 	queueTime = 40 * time.Millisecond
+	// shortLeg is the shortest round trip of a leg on which losses count: on a shorter one they are made good before anybody waits, and a receiver that is busy makes some.
+	shortLeg = time.Millisecond
 )
 
 // lossyLanes returns how many lanes for transfers an inlet has at most where segments are lost, with a limit of so many connections.
@@ -46,7 +48,7 @@ func wantedLanes(limit int, lossy bool) int {
 
 // lossesCount reports whether so many segments are lost that a TCP connection brings less than the line.
 func lossesCount(l dataplane.Losses) bool {
-	if l.RTT > 2*l.Least+queueTime {
+	if l.Least < shortLeg || l.RTT > 2*l.Least+queueTime {
 		return false
 	}
 	return l.Again >= lossLeast && l.Again > l.Sent/lossShare || l.OutOfOrder >= lossLeast && l.OutOfOrder > l.Received/orderShare

@@ -23,12 +23,13 @@ func TestLossesCount(t *testing.T) {
 		want bool
 	}{
 		{dataplane.Losses{}, false},
-		{dataplane.Losses{Sent: 100, Again: lossLeast - 1}, false},
-		{dataplane.Losses{Sent: 100 * lossShare, Again: 100}, false},
-		{dataplane.Losses{Sent: 100 * lossShare, Again: 101}, true},
-		{dataplane.Losses{Received: 100, OutOfOrder: lossLeast - 1}, false},
-		{dataplane.Losses{Received: 100 * orderShare, OutOfOrder: 100}, false},
-		{dataplane.Losses{Received: 100 * orderShare, OutOfOrder: 101}, true},
+		{dataplane.Losses{Sent: 100, Again: lossLeast - 1, Least: shortLeg}, false},
+		{dataplane.Losses{Sent: 100 * lossShare, Again: 100, Least: shortLeg}, false},
+		{dataplane.Losses{Sent: 100 * lossShare, Again: 101, Least: shortLeg}, true},
+		{dataplane.Losses{Received: 100, OutOfOrder: lossLeast - 1, Least: shortLeg}, false},
+		{dataplane.Losses{Received: 100 * orderShare, OutOfOrder: 100, Least: shortLeg}, false},
+		{dataplane.Losses{Received: 100 * orderShare, OutOfOrder: 101, Least: shortLeg}, true},
+		{dataplane.Losses{Sent: 100, Again: 20, Received: 100, OutOfOrder: 20, Least: shortLeg - 1}, false},
 		{dataplane.Losses{Sent: 100, Again: 20, RTT: 2*time.Second + queueTime, Least: time.Second}, true},
 		{dataplane.Losses{Sent: 100, Again: 20, RTT: 2*time.Second + queueTime + 1, Least: time.Second}, false},
 	} {
@@ -42,7 +43,7 @@ func TestLossesCount(t *testing.T) {
 func TestLossWatch(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var w lossWatch
-	var l dataplane.Losses
+	l := dataplane.Losses{Least: shortLeg}
 	look := func(what string, after time.Duration, sent, again, received, disordered uint32, want bool) {
 		t.Helper()
 		now = now.Add(after)
@@ -65,7 +66,7 @@ func TestLossWatch(t *testing.T) {
 	if w.look(now, dataplane.Losses{}) {
 		t.Error("a connection that has ended loses segments")
 	}
-	l = dataplane.Losses{}
+	l = dataplane.Losses{Least: shortLeg}
 	look("anew", long, 1000, 100, 0, 0, false)
 	look("anew, again", long, 1000, 100, 0, 0, true)
 }

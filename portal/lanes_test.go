@@ -321,8 +321,12 @@ func TestBeginsOnLane(t *testing.T) {
 	users(1, 1)
 	onLanes := 0
 	for _, c := range s.all() {
-		if !c.outlet && c.terminal != nil && c.terminal != routing.Terminal(s.near) {
-			onLanes++
+		if !c.outlet {
+			is := make(chan bool, 1)
+			c.post(func() { is <- c.terminal != nil && c.terminal != routing.Terminal(s.near) })
+			if <-is {
+				onLanes++
+			}
 		}
 	}
 	if onLanes != 2 {
