@@ -25,7 +25,7 @@ import (
 const (
 	// laneWait is how long the outlet's node may take to register for a lane.
 	laneWait = 10 * time.Second
-	// laneTick is how often the inlet looks who uses its lanes, and lanesFor how long none has until they end.
+	// laneTick is how often the inlet looks who uses its lanes and whether segments are lost still, and lanesIdle how long nobody has until they end.
 	laneTick  = 10 * time.Second
 	lanesIdle = time.Minute
 	// lanesAgain is when lanes are tried again over a path where there are none.
@@ -159,6 +159,7 @@ func (l *inletLanes) serve(ctx context.Context) {
 				l.look(ctx, set.sessions)
 			}
 		case now := <-tick.C:
+			l.look(ctx, set.sessions)
 			if l.in.portal.TidyLanes() > 0 || l.isLossy && l.in.portal.Transfers() > 0 {
 				used = now
 			}
