@@ -219,6 +219,8 @@ type Node struct {
 	carried  *Carried // what the program before has left and nobody has taken up
 
 	upgrades upgrades
+	// writers are what keeps something in the Store by itself.
+	writers sync.WaitGroup
 	// leaving: others are to take over what the node shares with them.
 	leaving atomic.Bool
 }
@@ -307,12 +309,12 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if o.Issuer != nil {
 		go o.Issuer.Run(n.ctx)
 	}
-	go n.keepKeys(n.ctx)
+	n.writers.Go(func() { n.keepKeys(n.ctx) })
 	if n.creds != nil {
-		go n.creds.run(n.ctx)
+		n.writers.Go(func() { n.creds.run(n.ctx) })
 	}
 	if n.revoked != nil {
-		go n.revoked.run(n.ctx)
+		n.writers.Go(func() { n.revoked.run(n.ctx) })
 	}
 	if err := n.set.Restore(ctx); err != nil {
 		return nil, err
@@ -580,6 +582,15 @@ func (n *Node) Stop() {
 	}
 	if n.group != nil {
 		n.group.Stop()
+	}
+	written := make(chan struct{})
+	go func() {
+		n.writers.Wait()
+		close(written)
+	}()
+	select { // nothing is written to the Store once the node has stopped
+	case <-written:
+	case <-ctx.Done():
 	}
 	if n.records != nil {
 		n.records.Close()

@@ -242,7 +242,7 @@ func (r *revocations) listen(ctx context.Context) (answered bool, err error) {
 		r.mu.Unlock()
 		box.Send(to, rpc.NewRequest(rpc.Get, "/", q.Encode()).Encode())
 	}
-	go n.learnAuthorities(c)
+	n.writers.Go(func() { n.learnAuthorities(c) })
 	var asked, followed time.Time
 	silence, most := newsInterval, newsSilence // how long it may say nothing, and how many queries may stay without an answer
 	unanswered := 0

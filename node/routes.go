@@ -177,7 +177,7 @@ func (n *Node) learnRoutes(name string, c *connection) {
 	l.paths[name] = projectPath{c.route, c.done()}
 	if !l.following[name] {
 		l.following[name] = true
-		go n.followProject(store, name)
+		n.writers.Go(func() { n.followProject(store, name) })
 	}
 }
 

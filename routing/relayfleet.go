@@ -274,9 +274,7 @@ func (rs *Relays) registeredHere(name, tag string) *registration {
 func (fl *relayFleet) sync() {
 	looked := fl.takeLooked()
 	fl.takeChanges()
-	for _, w := range looked {
-		w.then()
-	}
+	fl.goOn(looked)
 }
 
 // takeChanges takes over what has changed at other relays.

@@ -14,13 +14,17 @@ const (
 	missedSize = 4 << 10
 	// lookEvery is how often the registry is asked at most, for all names together.
 	lookEvery = 20 * time.Millisecond
+	// comesWithin is how long is waited for a way to the relay that has the name, and comesEvery how often it is looked whether there is one.
+	comesWithin = 2 * time.Second
+	comesEvery  = 50 * time.Millisecond
 )
 
 // missed is somebody who waits until the registry was asked for a name.
 type missed struct {
-	name string
-	who  [32]byte
-	then func()
+	name  string
+	who   [32]byte
+	until time.Time // while there is no way to who has the name
+	then  func()
 }
 
 // ask has the registry asked for a name that nobody has here: it may have been registered at another relay a moment ago, of which this one has not heard yet. then is called afterwards, on
@@ -33,7 +37,7 @@ func (fl *relayFleet) ask(name string, who [32]byte, then func()) bool {
 	}
 	fl.asked++
 	fl.missing[who]++
-	fl.missed = append(fl.missed, missed{name, who, then})
+	fl.missed = append(fl.missed, missed{name, who, time.Now().Add(comesWithin), then})
 	select {
 	case fl.look <- struct{}{}:
 	default:
@@ -74,13 +78,52 @@ func (fl *relayFleet) takeLooked() (list []missed) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	list, fl.looked = fl.looked, nil
+	return list
+}
+
+// goOn goes on with those for whom the registry was asked once what it said was taken over, but for those who wait for a way to another relay, which has just come up.
+func (fl *relayFleet) goOn(looked []missed) {
+	var list, rest []missed
+	for now := time.Now(); len(looked) > 0; looked = looked[1:] {
+		if w := looked[0]; now.Before(w.until) && fl.comes(w.name) {
+			rest = append(rest, w)
+		} else {
+			list = append(list, w)
+		}
+	}
+	fl.mu.Lock()
+	if fl.looked = append(rest, fl.looked...); len(rest) > 0 {
+		time.AfterFunc(comesEvery, fl.relays.poke)
+	}
 	for _, w := range list {
 		fl.asked--
 		if fl.missing[w.who]--; fl.missing[w.who] == 0 {
 			delete(fl.missing, w.who)
 		}
 	}
-	return list
+	fl.mu.Unlock()
+	for _, w := range list {
+		w.then()
+	}
+}
+
+// comes reports whether a name has members only at other relays to which a way is being made.
+func (fl *relayFleet) comes(name string) bool {
+	rs := fl.relays
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	n := rs.named[name]
+	if n == nil || n.current.Load() != nil {
+		return false
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	for _, m := range n.members {
+		if l := fl.links[m.key.relay]; l != nil && l.link == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Find calls then with what is registered under a name; a relay of a fleet asks the registry before it says that nobody is. who asks. then may be called on any goroutine, and must not block. Any

@@ -176,7 +176,7 @@ func (r *Registry) Look(ctx context.Context, names []string) {
 	}
 	reading, cancel := context.WithTimeout(ctx, r.db.Patience)
 	defer cancel()
-	if err := r.read(reading, names); err != nil && ctx.Err() == nil && database.Away(err) {
+	if err := twice(func() error { return r.read(reading, names) }); err != nil && ctx.Err() == nil && database.Away(err) {
 		r.note(err)
 	}
 }

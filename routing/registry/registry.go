@@ -349,7 +349,7 @@ func (r *Registry) run(ctx context.Context) {
 			prepared = err == nil
 		}
 		if err == nil {
-			err = r.beat(own)
+			err = twice(func() error { return r.beat(own) })
 		}
 		if err == nil {
 			err = r.put(own)
@@ -443,6 +443,15 @@ func (r *Registry) sweep(ctx context.Context, keep time.Duration) (removed int64
 		return err
 	})
 	return removed, err
+}
+
+// twice calls f again if that may help: the pool may have had a connection that had ended a moment before, which says nothing of the database.
+func twice(f func() error) error {
+	err := f()
+	if database.MayRetry(err) {
+		err = f()
+	}
+	return err
 }
 
 // put tells of names whose members changed.
