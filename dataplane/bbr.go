@@ -51,8 +51,17 @@ func (c *Conn) SearchAgain() bool {
 	if c.closed || !c.hasBBR() || !maySetBBR() {
 		return false
 	}
-	return rawSetsockoptString(c.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, plainControl) == 0 &&
-		rawSetsockoptString(c.fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, bbrName) == 0
+	return setBBRAgain(c.fd)
+}
+
+// setBBRAgain sets BBR after another congestion control.
+func setBBRAgain(fd int) bool {
+	for _, name := range []string{plainControl, bbrName} {
+		if rawSetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, name) != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // maySetBBR tries it on a socket of its own: a connection that could not get it back would go on with the other.
@@ -62,6 +71,5 @@ func maySetBBR() bool {
 		return false
 	}
 	defer unix.Close(fd)
-	return rawSetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, plainControl) == 0 &&
-		rawSetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, bbrName) == 0
+	return setBBRAgain(fd)
 }

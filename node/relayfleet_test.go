@@ -106,14 +106,7 @@ func TestFleetOfRelays(t *testing.T) {
 
 // TestNameIsThereWhenItIsSaid: a name whose registration at one relay was answered is found at another one, at once, and not only when that one has heard of it.
 func TestNameIsThereWhenItIsSaid(t *testing.T) {
-	db, err := servers.NewPostgres()
-	if errors.Is(err, servers.ErrNotInstalled) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := servers.StartPostgres(t)
 	p := newProject(t, 0)
 	join := func(self routing.RelayNode) routing.Registry {
 		r, err := registry.Open(db.PatientURL("", "", "postgres"), self, nil)

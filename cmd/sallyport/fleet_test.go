@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/internal/servers"
 )
 
 // secretKeys are the private keys in the plain vaults of a machine.
@@ -222,7 +224,7 @@ func TestAuthorityNode(t *testing.T) {
 		t.Skip("-short")
 	}
 	t.Parallel()
-	db := startPostgres(t)
+	db := servers.StartPostgres(t)
 	s := newShell(t)
 	s.env = append(s.env, storeVariable+"="+db.URL("", "", "postgres"))
 	one, two := freePort(t), freePort(t)
@@ -271,7 +273,7 @@ func TestSignInAtSecondAuthority(t *testing.T) {
 		t.Skip("-short")
 	}
 	t.Parallel()
-	db := startPostgres(t)
+	db := servers.StartPostgres(t)
 	issuer := oidcProvider(t)
 	s := newShell(t)
 	writeSecret(t, filepath.Join(s.dir, "secret"), "secret\n")

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/internal/servers"
 )
 
 // TestTrustStore: a running project moves from its file to PostgreSQL; a second authority with the same identity joins it there; who is blocked at the second is cut off by a relay
@@ -18,7 +20,7 @@ func TestTrustStore(t *testing.T) {
 		t.Skip("-short")
 	}
 	t.Parallel()
-	db := startPostgres(t)
+	db := servers.StartPostgres(t)
 	const secret = "owners-secret-password"
 	if err := db.Execute("postgres", "CREATE ROLE owner LOGIN PASSWORD '"+secret+"'; CREATE SCHEMA sallyport AUTHORIZATION owner"); err != nil {
 		t.Fatal(err)
@@ -110,7 +112,7 @@ func TestTrustRegistry(t *testing.T) {
 		t.Skip("-short")
 	}
 	t.Parallel()
-	db := startPostgres(t)
+	db := servers.StartPostgres(t)
 	s := newShell(t)
 	writeSecret(t, filepath.Join(s.dir, "registry.url"), db.PatientURL("", "", "postgres"))
 	first, second, port := freePort(t), freePort(t), freePort(t)
@@ -155,7 +157,7 @@ func TestTrustStoreUpgrade(t *testing.T) {
 		t.Skip("-short")
 	}
 	t.Parallel()
-	db := startPostgres(t)
+	db := servers.StartPostgres(t)
 	p := ours(t)
 	writeSecret(t, filepath.Join(p.dir, "store.url"), db.PatientURL("", "", "postgres"))
 	p.must(t, "authority", "create", "--project-identifier", "p", "--trusted-identities", "{}", "--tcp-listener-address", "127.0.0.1:"+freePort(t), "--store", "@store.url")

@@ -44,20 +44,6 @@ func listenAt(t *testing.T, port string) net.Listener {
 	return l
 }
 
-// startPostgres starts a server of its own, which ends with the test.
-func startPostgres(t *testing.T) *servers.Postgres {
-	t.Helper()
-	db, err := servers.NewPostgres()
-	if errors.Is(err, servers.ErrNotInstalled) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	return db
-}
-
 // echoServer answers every connection with what it sends. It listens at a port, "0" for any free one, and returns it.
 func echoServer(t *testing.T, port string) string {
 	t.Helper()

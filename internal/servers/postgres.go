@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"sallyport/internal/freeport"
@@ -32,6 +33,20 @@ type Postgres struct {
 	dir, bin string
 	attr     *syscall.SysProcAttr
 	cmd      *exec.Cmd
+}
+
+// StartPostgres starts a cluster of its own, which ends with the test; where the server is not installed the test is skipped.
+func StartPostgres(t testing.TB) *Postgres {
+	t.Helper()
+	p, err := NewPostgres()
+	if errors.Is(err, ErrNotInstalled) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
 }
 
 // NewPostgres makes a cluster in a new directory and starts it; ErrNotInstalled if there is no PostgreSQL.

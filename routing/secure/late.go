@@ -70,18 +70,23 @@ func (l *lateFirsts) add(f *firstMessage) {
 		l.cs.note("secure channel handshakes refused, too many wait", l.cs.waits.Max(), f.from)
 	}
 	if len(l.list) >= 2*l.cs.waits.Max() { // most of them have left since it was looked last
-		l.list = slices.DeleteFunc(l.list, func(f *firstMessage) bool { return l.cs.waits.Left(f.place) && l.forget(f) })
+		l.list = slices.DeleteFunc(l.list, func(f *firstMessage) bool {
+			left := l.cs.waits.Left(f.place)
+			if left {
+				l.forget(f)
+			}
+			return left
+		})
 	}
 	l.list, l.sent[string(f.payload)] = append(l.list, f), f
 	l.tickLater()
 }
 
-// forget takes a message that leaves the list out of sent, and is true.
-func (l *lateFirsts) forget(f *firstMessage) bool {
+// forget takes a message that leaves the list out of sent.
+func (l *lateFirsts) forget(f *firstMessage) {
 	if l.sent[string(f.payload)] == f {
 		delete(l.sent, string(f.payload))
 	}
-	return true
 }
 
 func (l *lateFirsts) tickLater() {

@@ -59,11 +59,13 @@ func (s *search) look(b dataplane.BBR, ok bool, now time.Time) bool {
 		}
 		s.before, s.most, s.until = 0, b.Rate, now.Add(s.rest)
 	}
-	if last.IsZero() || now.Sub(last) > 2*searchRounds*b.Least { // nothing waited in between, and the round trip is of then
-		if b.Rate >= s.most/2 || now.Before(s.until) {
-			return false
-		}
-	} else if float64(b.Rate) < searchGrowth*float64(rate) || b.RTT > b.Least*5/4+searchQueue || now.Before(s.until) {
+	waited := !last.IsZero() && now.Sub(last) <= 2*searchRounds*b.Least // something did all the time; else the round trip is of what was before
+	switch {
+	case now.Before(s.until):
+		return false
+	case waited && (float64(b.Rate) < searchGrowth*float64(rate) || b.RTT > b.Least*5/4+searchQueue):
+		return false
+	case !waited && b.Rate >= s.most/2:
 		return false
 	}
 	s.before, s.at = b.Rate, time.Time{}
